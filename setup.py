@@ -1,0 +1,40 @@
+"""Packaging of tfq. The command mains live in tools/ and are installed as the package `tfq_tools`."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="tfq",
+    version="0.1.0",
+    description="From a Keras model to the smallest, fastest .tflite that keeps the accuracy, with the proof",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=[*find_packages(include=["tfq", "tfq.*"]), "tfq_tools"],
+    package_dir={"tfq_tools": "tools"},
+    python_requires=">=3.10,<3.14",
+    install_requires=[
+        "absl-py>=1.0",
+        "ai-edge-litert>=2.0,<3",
+        "flatbuffers>=24.3",
+        "h5py>=3.10",
+        "numpy>=1.26,<3",
+        "pillow>=10",
+        "pulp>=2.8,<4",
+        "tensorflow>=2.18,<2.22",
+        "tensorflow-model-optimization>=0.8,<0.9",
+        "tf_keras>=2.18,<2.22",
+    ],
+    extras_require={
+        "demo": [],
+        "dev": ["hypothesis>=6.100", "mypy>=1.10", "pytest>=8", "ruff>=0.6"],
+    },
+    entry_points={
+        "console_scripts": [
+            "tfq-quantize=tfq_tools.quantize:run",
+            "tfq-evaluate=tfq_tools.evaluate:run",
+            "tfq-inspect=tfq_tools.inspect:run",
+        ]
+    },
+)

@@ -1,0 +1,15 @@
+"""The one exception type for what a user can cause and can put right."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Bad input or an impossible request, said in one line.
+
+    The message says what was got, what was expected and what to do. It is raised where the input
+    enters; the commands in `tools/` print it without a traceback and exit with code 2.
+    """
+
+
+class VerificationError(UserError):
+    """The exported file is not what the `QuantizationSpec` says; names the tensor and its layer."""

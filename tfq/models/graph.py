@@ -1,0 +1,173 @@
+"""The flat graph: what every model becomes after loading, and what every later stop reads.
+
+A `Graph` is a list of `Node`s in topological order. A node is one call of one layer and has exactly
+one output tensor, which carries the node's name. Transformations are pure functions Graph -> Graph;
+`build_model` turns a graph into a tf_keras functional model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tf_keras
+
+INPUT = "Input"
+_ACTIVATION_LIMIT = {"relu": None, "relu6": 6.0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Node:
+    """One call of one layer.
+
+    Attributes:
+      name: unique in the graph; also the name of the output tensor. Reports call it so.
+      kind: "Input", or the class name of a layer in `tf_keras.layers` or `tfq.models.layers`.
+      config: keyword arguments of that class, without name, dtype, initialisers, regularisers and
+        constraints. For "Input": {"shape": tuple without the batch axis, "dtype": str}.
+      inputs: names of the nodes whose outputs it reads, in call order.
+      weights: arrays by their Keras variable name ("kernel", "bias", "depthwise_kernel", ...).
+      activation: clamp fused onto the output, "relu" or "relu6"; no tensor is quantised before it.
+      origin: names, as the user wrote them, of the Keras layers this node stands for.
+      group: nodes that call the same Keras layer share this name; they must keep equal weights.
+    """
+
+    name: str
+    kind: str
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
+    weights: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    activation: str | None = None
+    origin: tuple[str, ...] = ()
+    group: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.origin:
+            object.__setattr__(self, "origin", (self.name,))
+        if not self.group:
+            object.__setattr__(self, "group", self.name)
+
+    def replace(self, **changes: Any) -> Node:
+        return dataclasses.replace(self, **changes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """Nodes in topological order; `inputs` and `outputs` are node names in the model's own order.
+
+    `output_names` are the names the user's model gives its outputs (default: the node names).
+    """
+
+    nodes: tuple[Node, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    output_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.output_names:
+            object.__setattr__(self, "output_names", self.outputs)
+        seen: set[str] = set()
+        for node in self.nodes:
+            if node.name in seen:
+                raise ValueError(f"two nodes are called {node.name!r}")
+            missing = [i for i in node.inputs if i not in seen]
+            if missing:
+                raise ValueError(f"node {node.name!r} reads {missing}, which no earlier node writes")
+            seen.add(node.name)
+        unknown = [n for n in (*self.inputs, *self.outputs) if n not in seen]
+        if unknown:
+            raise ValueError(f"the graph's inputs or outputs name unknown nodes {unknown}")
+
+    def __getitem__(self, name: str) -> Node:
+        return self.by_name[name]
+
+    @property
+    def by_name(self) -> dict[str, Node]:
+        return {node.name: node for node in self.nodes}
+
+    def consumers(self) -> dict[str, list[str]]:
+        """Node name -> names of the nodes that read it (once per read)."""
+        readers: dict[str, list[str]] = {node.name: [] for node in self.nodes}
+        for node in self.nodes:
+            for source in node.inputs:
+                readers[source].append(node.name)
+        return readers
+
+    def replace_nodes(self, nodes: Sequence[Node], renamed: Mapping[str, str] | None = None) -> Graph:
+        """The graph over `nodes`; `renamed` maps removed node names to those that stand in for them."""
+        renamed = renamed or {}
+
+        def follow(name: str) -> str:
+            while name in renamed:
+                name = renamed[name]
+            return name
+
+        nodes = [n.replace(inputs=tuple(follow(i) for i in n.inputs)) for n in nodes]
+        return Graph(tuple(nodes), self.inputs, tuple(follow(o) for o in self.outputs), self.output_names)
+
+
+def layer_class(kind: str) -> type[tf_keras.layers.Layer]:
+    """The class a node kind names: tfq's own layers first, then tf_keras'."""
+    from tfq.models import layers
+
+    return getattr(layers, kind, None) or getattr(tf_keras.layers, kind)
+
+
+def make_layers(node: Node) -> list[tf_keras.layers.Layer]:
+    """The Keras layers that compute `node`, to be called one after the other; without weights yet."""
+    made = [layer_class(node.kind)(**node.config, name=node.name)]
+    if node.activation is not None:
+        made.append(tf_keras.layers.ReLU(_ACTIVATION_LIMIT[node.activation], name=f"{node.name}/{node.activation}"))
+    return made
+
+
+def variable_name(variable: Any) -> str:
+    """'scope/kernel:0' -> 'kernel'."""
+    return variable.name.split("/")[-1].split(":")[0]
+
+
+def assign_weights(layer: tf_keras.layers.Layer, weights: Mapping[str, np.ndarray]) -> None:
+    """Put `weights` (by variable name) into a built layer; every variable must be given, and no more."""
+    names = [variable_name(v) for v in layer.weights]
+    if set(names) != set(weights):
+        raise ValueError(f"layer {layer.name!r} has the variables {sorted(names)}, got {sorted(weights)}")
+    layer.set_weights([weights[n] for n in names])
+
+
+def build_model(
+    graph: Graph,
+    *,
+    batch_size: int | None = None,
+    outputs: Sequence[str] | None = None,
+    make: Callable[[Node], Sequence[tf_keras.layers.Layer]] = make_layers,
+) -> tf_keras.Model:
+    """The graph as a tf_keras functional model.
+
+    Args:
+      graph: the graph.
+      batch_size: fixed batch size, or None for any.
+      outputs: node names to expose (default: the graph's own outputs). With `outputs` given the
+        model always returns a list, one array per name.
+      make: makes the layers of one node; the simulation passes one that wraps them. The first
+        layer returned must hold the node's weights, directly or as its attribute `layer`.
+    """
+    tensors: dict[str, Any] = {}
+    for node in graph.nodes:
+        if node.kind == INPUT:
+            tensors[node.name] = tf_keras.Input(
+                batch_size=batch_size, name=node.name, shape=tuple(node.config["shape"]), dtype=node.config["dtype"]
+            )
+        else:
+            arguments = [tensors[i] for i in node.inputs]
+            value = arguments[0] if len(arguments) == 1 else arguments
+            stack = make(node)
+            for layer in stack:
+                value = layer(value)
+            tensors[node.name] = value
+            if node.weights:
+                assign_weights(getattr(stack[0], "layer", stack[0]), node.weights)
+    exposed = [tensors[name] for name in (graph.outputs if outputs is None else outputs)]
+    single = outputs is None and len(exposed) == 1
+    return tf_keras.Model([tensors[i] for i in graph.inputs], exposed[0] if single else exposed)
