@@ -119,8 +119,9 @@ class QuantizationSpec:
         def tensors(found: Mapping[str, Any]) -> dict[str, TensorQuantization]:
             return {n: TensorQuantization(**{**t, "scale": tuple(t["scale"])}) for n, t in found.items()}
 
-        layers = tuple(
-            LayerQuantization(**{**x, "inputs": tuple(x["inputs"]), "origin": tuple(x["origin"]), "weights": tensors(x["weights"])})
-            for x in data["layers"]
-        )
+        def layer(found: Mapping[str, Any]) -> LayerQuantization:
+            tuples = {field: tuple(found[field]) for field in ("inputs", "origin")}
+            return LayerQuantization(**{**found, **tuples, "weights": tensors(found["weights"])})
+
+        layers = tuple(layer(x) for x in data["layers"])
         return cls(**{**data, "layers": layers, "activations": tensors(data["activations"])})

@@ -20,8 +20,8 @@ class Silent:
     """Shows nothing: the library's default."""
 
     @contextlib.contextmanager
-    def task(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
-        yield lambda steps: None
+    def task(self, description: str, total: int) -> Iterator[Callable[[int], None]]:  # noqa: ARG002
+        yield lambda _: None
 
 
 class Lines:

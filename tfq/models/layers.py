@@ -1,3 +1,116 @@
-"""Layers that tf_keras lacks and that a flat graph needs: one small stateless class per operation."""
+"""Layers that tf_keras lacks and that a flat graph needs: one small class per operation."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+Layer = tf_keras.layers.Layer
+
+
+class Affine(Layer):
+    """y = x * scale + offset, with weights "scale" and "offset" of shape [channels] on the last axis."""
+
+    def build(self, input_shape: Any) -> None:
+        channels = int(input_shape[-1])
+        self.scale = self.add_weight("scale", shape=(channels,), initializer="ones")
+        self.offset = self.add_weight("offset", shape=(channels,), initializer="zeros")
+        super().build(input_shape)
+
+    def call(self, inputs: Any) -> Any:
+        return inputs * self.scale + self.offset
+
+
+class Sigmoid(Layer):
+    """1 / (1 + exp(-x))."""
+
+    def call(self, inputs: Any) -> Any:
+        return tf.math.sigmoid(inputs)
+
+
+class Tanh(Layer):
+    """tanh(x)."""
+
+    def call(self, inputs: Any) -> Any:
+        return tf.math.tanh(inputs)
+
+
+class HardSwish(Layer):
+    """x * relu6(x + 3) / 6, in the form that TFLiteConverter turns into one HARD_SWISH."""
+
+    def call(self, inputs: Any) -> Any:
+        return inputs * tf.nn.relu6(inputs + 3.0) * (1.0 / 6.0)
+
+
+class Gelu(Layer):
+    """x * Phi(x), or its tanh approximation; TFLite's GELU."""
+
+    def __init__(self, approximate: bool = False, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.approximate = approximate
+
+    def call(self, inputs: Any) -> Any:
+        return tf.nn.gelu(inputs, approximate=self.approximate)
+
+
+class Unary(Layer):
+    """Any other element-wise function, by its name in `tf.math` or `tf.nn` ("exp", "rsqrt", "softplus", ...)."""
+
+    def __init__(self, function: str, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.function = getattr(tf.math, function, None) or getattr(tf.nn, function)
+
+    def call(self, inputs: Any) -> Any:
+        return self.function(inputs)
+
+
+class Divide(Layer):
+    """a / b, element by element."""
+
+    def call(self, inputs: Any) -> Any:
+        return tf.math.divide(inputs[0], inputs[1])
+
+
+class MatMul(Layer):
+    """a @ b over the last two axes, either of them transposed on request."""
+
+    def __init__(self, transpose_a: bool = False, transpose_b: bool = False, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.transpose_a, self.transpose_b = transpose_a, transpose_b
+
+    def call(self, inputs: Any) -> Any:
+        return tf.linalg.matmul(inputs[0], inputs[1], transpose_a=self.transpose_a, transpose_b=self.transpose_b)
+
+
+class Mean(Layer):
+    """Mean over `axes` (counted with the batch axis 0, which must not be among them)."""
+
+    def __init__(self, axes: Sequence[int], keepdims: bool = False, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.axes, self.keepdims = tuple(axes), keepdims
+
+    def call(self, inputs: Any) -> Any:
+        return tf.reduce_mean(inputs, self.axes, keepdims=self.keepdims)
+
+
+class Slice(Layer):
+    """x[:, begin[0]:end[0]:strides[0], ...]: one triple for every axis but the batch; None as in Python."""
+
+    def __init__(
+        self, begin: Sequence[int | None], end: Sequence[int | None], strides: Sequence[int | None], **kwargs: Any
+    ):
+        super().__init__(**kwargs)
+        self.slices = tuple(slice(*triple) for triple in zip(begin, end, strides, strict=True))
+
+    def call(self, inputs: Any) -> Any:
+        return inputs[(slice(None), *self.slices)]
+
+
+class Requantize(Layer):
+    """The identity; its output has a grid of its own."""
+
+    def call(self, inputs: Any) -> Any:
+        return tf.identity(inputs)
