@@ -8,10 +8,8 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-Layer = tf_keras.layers.Layer
 
-
-class Affine(Layer):
+class Affine(tf_keras.layers.Layer):
     """y = x * scale + offset, with weights "scale" and "offset" of shape [channels] on the last axis."""
 
     def build(self, input_shape: Any) -> None:
@@ -24,28 +22,28 @@ class Affine(Layer):
         return inputs * self.scale + self.offset
 
 
-class Sigmoid(Layer):
+class Sigmoid(tf_keras.layers.Layer):
     """1 / (1 + exp(-x))."""
 
     def call(self, inputs: Any) -> Any:
         return tf.math.sigmoid(inputs)
 
 
-class Tanh(Layer):
+class Tanh(tf_keras.layers.Layer):
     """tanh(x)."""
 
     def call(self, inputs: Any) -> Any:
         return tf.math.tanh(inputs)
 
 
-class HardSwish(Layer):
+class HardSwish(tf_keras.layers.Layer):
     """x * relu6(x + 3) / 6, in the form that TFLiteConverter turns into one HARD_SWISH."""
 
     def call(self, inputs: Any) -> Any:
         return inputs * tf.nn.relu6(inputs + 3.0) * (1.0 / 6.0)
 
 
-class Gelu(Layer):
+class Gelu(tf_keras.layers.Layer):
     """x * Phi(x), or its tanh approximation; TFLite's GELU."""
 
     def __init__(self, approximate: bool = False, **kwargs: Any):
@@ -56,7 +54,7 @@ class Gelu(Layer):
         return tf.nn.gelu(inputs, approximate=self.approximate)
 
 
-class Unary(Layer):
+class Unary(tf_keras.layers.Layer):
     """Any other element-wise function, by its name in `tf.math` or `tf.nn` ("exp", "rsqrt", "softplus", ...)."""
 
     def __init__(self, function: str, **kwargs: Any):
@@ -67,14 +65,14 @@ class Unary(Layer):
         return self.function(inputs)
 
 
-class Divide(Layer):
+class Divide(tf_keras.layers.Layer):
     """a / b, element by element."""
 
     def call(self, inputs: Any) -> Any:
         return tf.math.divide(inputs[0], inputs[1])
 
 
-class MatMul(Layer):
+class MatMul(tf_keras.layers.Layer):
     """a @ b over the last two axes, either of them transposed on request."""
 
     def __init__(self, transpose_a: bool = False, transpose_b: bool = False, **kwargs: Any):
@@ -85,7 +83,7 @@ class MatMul(Layer):
         return tf.linalg.matmul(inputs[0], inputs[1], transpose_a=self.transpose_a, transpose_b=self.transpose_b)
 
 
-class Mean(Layer):
+class Mean(tf_keras.layers.Layer):
     """Mean over `axes` (counted with the batch axis 0, which must not be among them)."""
 
     def __init__(self, axes: Sequence[int], keepdims: bool = False, **kwargs: Any):
@@ -96,7 +94,7 @@ class Mean(Layer):
         return tf.reduce_mean(inputs, self.axes, keepdims=self.keepdims)
 
 
-class Slice(Layer):
+class Slice(tf_keras.layers.Layer):
     """x[:, begin[0]:end[0]:strides[0], ...]: one triple for every axis but the batch; None as in Python."""
 
     def __init__(
@@ -109,7 +107,7 @@ class Slice(Layer):
         return inputs[(slice(None), *self.slices)]
 
 
-class Requantize(Layer):
+class Requantize(tf_keras.layers.Layer):
     """The identity; its output has a grid of its own."""
 
     def call(self, inputs: Any) -> Any:
