@@ -129,11 +129,12 @@ def variable_name(variable: Any) -> str:
 
 
 def assign_weights(layer: tf_keras.layers.Layer, weights: Mapping[str, np.ndarray]) -> None:
-    """Put `weights` (by variable name) into a built layer; every variable must be given, and no more."""
-    names = [variable_name(v) for v in layer.weights]
-    if set(names) != set(weights):
-        raise ValueError(f"layer {layer.name!r} has the variables {sorted(names)}, got {sorted(weights)}")
-    layer.set_weights([weights[n] for n in names])
+    """Put `weights` (by variable name) into a built layer, or into the one that a tfmot wrapper holds."""
+    own = {variable_name(v): v for v in layer.weights}
+    wrapped = hasattr(layer, "quantize_config")  # a wrapper adds bookkeeping variables of its own
+    if not set(weights) <= set(own) or (len(own) != len(weights) and not wrapped):
+        raise ValueError(f"layer {layer.name!r} has the variables {sorted(own)}, got {sorted(weights)}")
+    tf_keras.backend.batch_set_value([(own[name], value) for name, value in weights.items()])
 
 
 def build_model(
@@ -151,7 +152,7 @@ def build_model(
       outputs: node names to expose (default: the graph's own outputs). With `outputs` given the
         model always returns a list, one array per name.
       make: makes the layers of one node; the simulation passes one that wraps them. The first
-        layer returned must hold the node's weights, directly or as its attribute `layer`.
+        layer returned must hold the node's weights.
     """
     tensors: dict[str, Any] = {}
     for node in graph.nodes:
@@ -167,7 +168,7 @@ def build_model(
                 value = layer(value)
             tensors[node.name] = value
             if node.weights:
-                assign_weights(getattr(stack[0], "layer", stack[0]), node.weights)
+                assign_weights(stack[0], node.weights)
     exposed = [tensors[name] for name in (graph.outputs if outputs is None else outputs)]
     single = outputs is None and len(exposed) == 1
     return tf_keras.Model([tensors[i] for i in graph.inputs], exposed[0] if single else exposed)
