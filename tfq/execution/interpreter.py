@@ -1,0 +1,444 @@
+"""A .tflite in the interpreter, spoken to in real values and in the names the user knows.
+
+`TfliteModel` is one interpreter for one thread; `predict` runs any number of samples on all cores.
+Real values and integers are related by real = scale * (integer - zero_point); inputs are rounded to
+the nearest integer, ties to even, and clipped to the range of the type.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import dataclasses
+import os
+import queue
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tfq.errors import UserError
+from tfq.execution.progress import Progress, Silent
+
+RUNTIMES = ("litert", "tensorflow")
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorInfo:
+    """One tensor of the main subgraph.
+
+    Attributes:
+      name: for inputs and outputs the name in the model's signature, or else the tensor name without
+        "serving_default_" and ":0"; for all others the tensor name as it stands in the file.
+      index: number of the tensor in the file.
+      shape: its shape; -1 for a dimension that may be resized.
+      dtype: its element type.
+      scale, zero_point: of length 0 (not quantised), 1, or one per channel of `axis`.
+      axis: channel axis of the scales; 0 where there is one scale.
+    """
+
+    name: str
+    index: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    scale: tuple[float, ...] = ()
+    zero_point: tuple[int, ...] = ()
+    axis: int = 0
+
+    @property
+    def quantized(self) -> bool:
+        return bool(self.scale)
+
+    def to_raw(self, values: np.ndarray) -> np.ndarray:
+        """Real values as the integers of this tensor's grid, rounded and clipped; a cast where it has none.
+
+        Raises UserError where integers are needed and `values` holds fractions or values out of range.
+        """
+        values = np.asarray(values)
+        if self.dtype.kind not in "iu":
+            return values.astype(self.dtype, copy=False)
+        limits = np.iinfo(self.dtype)
+        if values.dtype.kind == "f" and np.isnan(values).any():
+            raise UserError(f"input {self.name!r} takes {self.dtype} elements, and the data holds NaN; repair the data")
+        if self.quantized:
+            raw = np.rint(values.astype(np.float32) / self._grid(self.scale, np.float32))
+            return np.clip(raw + self._grid(self.zero_point, np.float32), limits.min, limits.max).astype(self.dtype)
+        if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
+            raise UserError(f"input {self.name!r} takes {self.dtype} numbers such as indices; the data holds fractions")
+        if values.size and (values.min() < limits.min or values.max() > limits.max):
+            raise UserError(
+                f"input {self.name!r} takes {self.dtype} numbers; the data reaches {values.min()} to {values.max()}"
+            )
+        return values.astype(self.dtype, copy=False)
+
+    def to_real(self, raw: np.ndarray) -> np.ndarray:
+        """The float32 values that the tensor's elements stand for."""
+        if not self.quantized:
+            return raw.astype(np.float32, copy=False)
+        offset = raw.astype(np.int64 if self.dtype.itemsize > 2 else np.int32) - self._grid(self.zero_point, np.int32)
+        return (offset * self._grid(self.scale, np.float32).astype(np.float64)).astype(np.float32)
+
+    def _grid(self, values: tuple[Any, ...], dtype: type) -> np.ndarray:
+        """Scales or zero-points, shaped to broadcast against the tensor."""
+        if len(values) == 1:
+            return np.asarray(values[0], dtype)
+        return np.asarray(values, dtype).reshape([-1 if i == self.axis else 1 for i in range(len(self.shape))])
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorValue:
+    """What a tensor held after a run: its elements, and the real float32 values they stand for."""
+
+    raw: np.ndarray
+    real: np.ndarray
+
+
+def read_content(model: bytes | Path) -> bytes:
+    """The bytes of a .tflite given as bytes or as a path. Raises UserError for a file that cannot be read."""
+    if isinstance(model, bytes):
+        return model
+    try:
+        return Path(model).read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read the model {model}: {error.strerror}") from error
+
+
+def parse_tflite(content: bytes, *, source: str = "the model") -> schema.ModelT:
+    """The flatbuffer as an object tree, every offset of it within the bytes.
+
+    Raises UserError, with `source` as its subject, for anything that is not a whole .tflite.
+    """
+    if content[4:8] != b"TFL3":
+        raise UserError(f"{source} is not a .tflite file: the identifier TFL3 is missing; give a TensorFlow Lite model")
+    try:
+        model = schema.ModelT.InitFromPackedBuf(content, 0)
+    except Exception as error:  # the generated parser raises whatever the broken offset leads to
+        raise UserError(f"{source} is truncated or corrupt ({len(content)} bytes); export or copy it again") from error
+    graph = model.subgraphs[0] if model.subgraphs else None
+    if graph is None or graph.inputs is None or not len(graph.inputs) or not graph.operators:
+        raise UserError(f"{source} holds no graph that takes inputs; export it again")
+    return model
+
+
+class TfliteModel:
+    """One interpreter over one .tflite, for use by one thread at a time.
+
+    Args:
+      model: the file's content, or its path.
+      threads: threads of one invocation.
+      delegate: True: the XNNPACK delegate, as on a device; False: the builtin kernels only.
+      preserve_all: keep every intermediate tensor readable by `tensors`; costs memory.
+      runtime: "litert" (ai-edge-litert) or "tensorflow" (`tf.lite`).
+
+    Raises UserError for a broken file, or a model that needs operators the runtime does not have.
+    """
+
+    def __init__(
+        self,
+        model: bytes | Path,
+        *,
+        threads: int = 1,
+        delegate: bool = True,
+        preserve_all: bool = False,
+        runtime: str = "litert",
+    ):
+        source = "the model" if isinstance(model, bytes) else str(model)
+        self.content = read_content(model)
+        self._preserve_all = preserve_all
+        parsed = parse_tflite(self.content, source=source)
+        graph = parsed.subgraphs[0]
+        self._activations = [int(i) for operator in graph.operators for i in operator.outputs if i >= 0]
+        self._stateful = any(tensor.isVariable for tensor in graph.tensors)
+        self._interpreter = _make_interpreter(
+            self.content, source, threads=threads, delegate=delegate, preserve_all=preserve_all, runtime=runtime
+        )
+        names = _signature_names(parsed)
+        details = [detail for detail in self._interpreter.get_tensor_details() if detail["index"] < len(graph.tensors)]
+        self._by_index = {detail["index"]: _tensor_info(detail, detail["name"]) for detail in details}
+        self.inputs = tuple(_tensor_info(d, names.get(d["index"])) for d in self._interpreter.get_input_details())
+        self.outputs = tuple(_tensor_info(d, names.get(d["index"])) for d in self._interpreter.get_output_details())
+        self._shapes = {d["index"]: tuple(d["shape"].tolist()) for d in self._interpreter.get_input_details()}
+
+    @property
+    def all_tensors(self) -> tuple[TensorInfo, ...]:
+        """Every tensor of the main subgraph, constants included."""
+        return tuple(self._by_index.values())
+
+    def input_shape(self, name: str) -> tuple[int, ...]:
+        """The shape an input has now; resizable dimensions start at 1 and follow the last run."""
+        return next(self._shapes[info.index] for info in self.inputs if info.name == name)
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+        """Real values in, float32 out, one array per output.
+
+        Args:
+          inputs: one array per input name, of the input's shape, batch axis included, in real values
+            whatever their dtype: integers too are values, not elements of the grid (`run_raw`).
+        """
+        self._check_names(inputs)
+        raw = self.run_raw({info.name: info.to_raw(inputs[info.name]) for info in self.inputs})
+        return tuple(info.to_real(value) for info, value in zip(self.outputs, raw, strict=True))
+
+    def run_raw(self, inputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+        """Elements in, elements out: arrays of exactly the inputs' dtypes, one array per output."""
+        self._check_names(inputs)
+        for info in self.inputs:
+            if inputs[info.name].dtype != info.dtype:
+                raise UserError(f"input {info.name!r} takes {info.dtype} elements, got {inputs[info.name].dtype}")
+        self._resize({info: inputs[info.name].shape for info in self.inputs})
+        if self._stateful:
+            self._interpreter.reset_all_variables()
+        for info in self.inputs:
+            self._interpreter.set_tensor(info.index, inputs[info.name])
+        self.invoke()
+        return tuple(self._interpreter.get_tensor(info.index) for info in self.outputs)
+
+    def invoke(self) -> None:
+        """Run once more on the inputs that are set; what a latency measurement times."""
+        try:
+            self._interpreter.invoke()
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"the model cannot be run: {_first_line(error)}") from error
+
+    def tensors(self, wanted: Iterable[str | int] | None = None) -> dict[str | int, TensorValue]:
+        """What tensors held after the last run, by the names or indices asked for.
+
+        By default every operator's output, by tensor name. Needs `preserve_all`.
+        """
+        if not self._preserve_all:
+            raise ValueError("intermediate tensors are only kept with preserve_all=True")
+        by_name = {info.name: info for info in self._by_index.values()}
+        if wanted is None:
+            wanted = [self._by_index[i].name for i in self._activations]
+        found = {}
+        for key in wanted:
+            info = self._by_index[key] if isinstance(key, int) else by_name[key]
+            raw = self._interpreter.get_tensor(info.index)
+            found[key] = TensorValue(raw, info.to_real(raw))
+        return found
+
+    def _check_names(self, inputs: Mapping[str, np.ndarray]) -> None:
+        expected = [info.name for info in self.inputs]
+        if set(inputs) != set(expected):
+            raise UserError(f"the model's inputs are {', '.join(expected)}; got {', '.join(inputs) or 'none'}")
+
+    def _resize(self, shapes: Mapping[TensorInfo, tuple[int, ...]]) -> None:
+        changed = {info: shape for info, shape in shapes.items() if shape != self._shapes[info.index]}
+        if not changed:
+            return
+        for info, shape in changed.items():  # all are checked before the first is touched
+            fits = len(shape) == len(info.shape) and all(e in (-1, g) for e, g in zip(info.shape, shape, strict=True))
+            if not fits:
+                raise UserError(f"input {info.name!r} has the shape {_written(info.shape)}, got {_written(shape)}")
+        for info, shape in changed.items():
+            self._interpreter.resize_tensor_input(info.index, shape)
+            self._shapes[info.index] = shape
+        try:
+            self._interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            shape_text = ", ".join(f"{info.name!r} {_written(shape)}" for info, shape in changed.items())
+            raise UserError(f"the model cannot be run with the input {shape_text}: {_first_line(error)}") from error
+
+
+def predict(
+    model: bytes | Path,
+    samples: Mapping[str, np.ndarray] | Iterable[Mapping[str, np.ndarray]],
+    *,
+    total: int | None = None,
+    batch_size: int = 32,
+    threads: int | None = None,
+    delegate: bool = True,
+    runtime: str = "litert",
+    progress: Progress | None = None,
+    description: str = "predict",
+) -> tuple[np.ndarray, ...]:
+    """Outputs of many samples: one float32 array [n, ...] per output, in the order of the samples.
+
+    Several interpreters of one thread each share the samples (an invocation releases the GIL). They run
+    whole batches where the batch axis may be resized and a batch gives what its samples give one by one,
+    which is tried on the first samples; elsewhere batches of the size fixed in the file.
+
+    Args:
+      model: the file's content, or its path.
+      samples: arrays [n, ...] by input name, in real values; or batches [k, ...] of such arrays.
+      total: number of samples, for the progress of batches.
+      batch_size: samples of one invocation.
+      threads: interpreters at work at once, by default one per core.
+      progress: shows the samples done.
+    """
+    progress = Silent() if progress is None else progress
+    if isinstance(samples, Mapping):
+        total = _sample_count(samples)
+        samples = _slices(samples, batch_size)
+    workers = threads or available_cores()
+    batches = iter(samples)
+    first = next(batches, None)
+    if first is None or not _sample_count(first):
+        raise UserError("there are no samples to run the model on; give at least one")
+    models = [TfliteModel(model, delegate=delegate, runtime=runtime)]
+    step = batch_size if _batches_agree(models[0], first) else _fixed_batch(models[0])
+    workers = min(workers, -(-total // batch_size)) if total else workers
+    models += [TfliteModel(models[0].content, delegate=delegate, runtime=runtime) for _ in range(workers - 1)]
+    free: queue.SimpleQueue[TfliteModel] = queue.SimpleQueue()
+    for made in models:
+        free.put(made)
+
+    def work(batch: Mapping[str, np.ndarray]) -> list[tuple[np.ndarray, ...]]:
+        worker = free.get()
+        try:
+            return [_run_padded(worker, part, step) for part in _slices(batch, step)]
+        finally:
+            free.put(worker)
+
+    done: list[tuple[np.ndarray, ...]] = []
+    waiting: collections.deque[concurrent.futures.Future[list[tuple[np.ndarray, ...]]]] = collections.deque()
+    with progress.task(description, total or 0) as advance, concurrent.futures.ThreadPoolExecutor(workers) as pool:
+
+        def collect() -> None:
+            outputs = waiting.popleft().result()
+            done.extend(outputs)
+            advance(sum(len(parts[0]) for parts in outputs))
+
+        try:
+            for batch in _chain(first, batches):
+                waiting.append(pool.submit(work, batch))
+                if len(waiting) > 2 * workers:
+                    collect()
+            while waiting:
+                collect()
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return tuple(np.concatenate(parts) for parts in zip(*done, strict=True))
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _make_interpreter(
+    content: bytes, source: str, *, threads: int, delegate: bool, preserve_all: bool, runtime: str
+) -> Any:
+    interpreter_class, resolvers = _runtime(runtime)
+    resolver = resolvers.AUTO if delegate else resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    try:
+        with warnings.catch_warnings():
+            # tf.lite warns that it is deprecated, preserve_all that it costs memory; both are known here
+            warnings.simplefilter("ignore", UserWarning)
+            interpreter = interpreter_class(
+                model_content=content,
+                num_threads=threads,
+                experimental_op_resolver_type=resolver,
+                experimental_preserve_all_tensors=preserve_all,
+            )
+        interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"{source} cannot be run by {runtime}: {_first_line(error)}") from error
+    return interpreter
+
+
+def _runtime(name: str) -> tuple[Any, Any]:
+    """Interpreter class and op resolver types of a runtime; TensorFlow is imported only when asked for."""
+    if name == "litert":
+        from ai_edge_litert import interpreter
+
+        return interpreter.Interpreter, interpreter.OpResolverType
+    if name == "tensorflow":
+        import tensorflow as tf
+
+        return tf.lite.Interpreter, tf.lite.experimental.OpResolverType
+    raise ValueError(f"runtime (={name!r}) must be one of {', '.join(RUNTIMES)}")
+
+
+def _signature_names(model: schema.ModelT) -> dict[int, str]:
+    """Tensor index -> name in the first signature of the main subgraph."""
+    for signature in model.signatureDefs or []:
+        if signature.subgraphIndex == 0:
+            entries = [*(signature.inputs or []), *(signature.outputs or [])]
+            return {entry.tensorIndex: entry.name.decode() for entry in entries}
+    return {}
+
+
+def _tensor_info(detail: Mapping[str, Any], name: str | None) -> TensorInfo:
+    grid = detail["quantization_parameters"]
+    return TensorInfo(
+        name=detail["name"].removeprefix("serving_default_").removesuffix(":0") if name is None else name,
+        index=detail["index"],
+        shape=tuple(detail["shape_signature" if len(detail["shape_signature"]) else "shape"].tolist()),
+        dtype=np.dtype(detail["dtype"]),
+        scale=tuple(grid["scales"].tolist()),
+        zero_point=tuple(grid["zero_points"].tolist()),
+        axis=int(grid["quantized_dimension"]),
+    )
+
+
+def _batches_agree(model: TfliteModel, batch: Mapping[str, np.ndarray]) -> bool:
+    """Whether the batch axis may be resized and a batch gives what its samples give one by one."""
+    few = {name: np.asarray(values[:4]) for name, values in batch.items()}
+    if any(not info.shape or info.shape[0] != -1 for info in model.inputs):
+        return False
+    single = [model.run(part) for part in _slices(few, 1)]
+    try:
+        together = model.run(few)
+    except UserError:  # a constant inside the graph holds the batch size: the samples go one by one
+        return False
+    apart = [np.concatenate(parts) if parts[0].ndim else np.stack(parts) for parts in zip(*single, strict=True)]
+    return all(
+        a.shape == b.shape and np.allclose(a, b, rtol=1e-4, atol=1e-5 * float(np.abs(a).max(initial=0.0)))
+        for a, b in zip(apart, together, strict=True)
+    )
+
+
+def _fixed_batch(model: TfliteModel) -> int:
+    """Batch size that the file prescribes."""
+    sizes = {info.shape[0] if info.shape else 0 for info in model.inputs}
+    size = abs(sizes.pop())
+    if sizes or not size:
+        shapes = ", ".join(f"{info.name!r} {_written(info.shape)}" for info in model.inputs)
+        raise UserError(f"the model's inputs share no batch axis ({shapes}); it cannot be run sample by sample")
+    return size
+
+
+def _run_padded(model: TfliteModel, part: Mapping[str, np.ndarray], step: int) -> tuple[np.ndarray, ...]:
+    """Outputs of at most `step` samples; a batch axis that cannot shrink is filled with the last sample."""
+    count = _sample_count(part)
+    missing = 0 if all(info.shape[0] == -1 for info in model.inputs) else step - count
+    if missing:
+        part = {name: np.concatenate([v, np.repeat(v[-1:], missing, axis=0)]) for name, v in part.items()}
+    outputs = model.run(part)
+    for info, output in zip(model.outputs, outputs, strict=True):
+        if not output.ndim or len(output) != count + missing:
+            raise UserError(
+                f"output {info.name!r} has the shape {_written(output.shape)} for {count + missing} samples;"
+                " its first axis must be the batch"
+            )
+    return tuple(output[:count] for output in outputs)
+
+
+def _sample_count(batch: Mapping[str, np.ndarray]) -> int:
+    counts = {name: len(values) for name, values in batch.items()}
+    if len(set(counts.values())) != 1:
+        raise UserError(f"every input needs the same number of samples, at least one input; got {counts or 'none'}")
+    return next(iter(counts.values()))
+
+
+def _slices(batch: Mapping[str, np.ndarray], size: int) -> Iterator[Mapping[str, np.ndarray]]:
+    for start in range(0, _sample_count(batch), size):
+        yield {name: values[start : start + size] for name, values in batch.items()}
+
+
+def _chain(first: Mapping[str, np.ndarray], rest: Iterator[Mapping[str, np.ndarray]]) -> Iterator[Any]:
+    yield first
+    yield from rest
+
+
+def _written(shape: Iterable[int]) -> str:
+    return "[" + ", ".join("any" if size == -1 else str(size) for size in shape) + "]"
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
