@@ -128,13 +128,28 @@ def variable_name(variable: Any) -> str:
     return variable.name.split("/")[-1].split(":")[0]
 
 
+def variable_names(layer: tf_keras.layers.Layer) -> list[str]:
+    """Names of the layer's variables, in Keras' order; "query/kernel" where "kernel" alone would name two of them."""
+    short = [variable_name(v) for v in layer.weights]
+    if len(set(short)) == len(short):
+        return short
+    return ["/".join(v.name.split(":")[0].split("/")[-2:]) for v in layer.weights]
+
+
 def assign_weights(layer: tf_keras.layers.Layer, weights: Mapping[str, np.ndarray]) -> None:
     """Put `weights` (by variable name) into a built layer, or into the one that a tfmot wrapper holds."""
-    own = {variable_name(v): v for v in layer.weights}
+    own = dict(zip(variable_names(layer), layer.weights, strict=True))
     wrapped = hasattr(layer, "quantize_config")  # a wrapper adds bookkeeping variables of its own
     if not set(weights) <= set(own) or (len(own) != len(weights) and not wrapped):
         raise ValueError(f"layer {layer.name!r} has the variables {sorted(own)}, got {sorted(weights)}")
     tf_keras.backend.batch_set_value([(own[name], value) for name, value in weights.items()])
+
+
+def call_layer(layer: tf_keras.layers.Layer, arguments: Sequence[Any]) -> Any:
+    """The layer's output for its input tensors, symbolic or eager."""
+    if isinstance(layer, tf_keras.layers.MultiHeadAttention):  # takes its tensors as separate arguments
+        return layer(*arguments)
+    return layer(arguments[0] if len(arguments) == 1 else list(arguments))
 
 
 def build_model(
@@ -161,10 +176,9 @@ def build_model(
                 batch_size=batch_size, name=node.name, shape=tuple(node.config["shape"]), dtype=node.config["dtype"]
             )
         else:
-            arguments = [tensors[i] for i in node.inputs]
-            value = arguments[0] if len(arguments) == 1 else arguments
             stack = make(node)
-            for layer in stack:
+            value = call_layer(stack[0], [tensors[i] for i in node.inputs])
+            for layer in stack[1:]:
                 value = layer(value)
             tensors[node.name] = value
             if node.weights:
