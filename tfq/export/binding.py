@@ -1,0 +1,106 @@
+"""Which operation and which tensors of a converted file stand for which node.
+
+The converter fuses, drops and inserts operations, and joins the names of what it fused:
+"model/quant_tfq0003/relu/Relu;model/quant_tfq0003/BiasAdd;...". The first identifier in the name of
+an operation's output is its node. A data-movement node may vanish (a Flatten before a fully connected
+operation); nothing else may.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from tfq.export import flatbuffer
+from tfq.export.convert import identifiers
+from tfq.models.graph import INPUT, Graph
+from tfq.models.operators import OPERATORS
+
+_IDENTIFIER = re.compile(r"tfq\d{4,}")
+WEIGHTED = {
+    "CONV_2D": (1, 2),
+    "DEPTHWISE_CONV_2D": (1, 2),
+    "FULLY_CONNECTED": (1, 2),
+    "TRANSPOSE_CONV": (1, 3),
+    "GATHER": (0, None),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Binding:
+    """A converted file against its graph; all numbers are indices into the only subgraph.
+
+    Attributes:
+      operator_node: operator index -> node name. Operations at a border between number formats
+        (QUANTIZE, DEQUANTIZE) that serve no node are absent.
+      node_tensor: node name -> tensor index of its output, the quantised one where there are two.
+        Absent where the node vanished.
+      kernel, bias: node name -> tensor index, for nodes with weights.
+    """
+
+    operator_node: Mapping[int, str]
+    node_tensor: Mapping[str, int]
+    kernel: Mapping[str, int]
+    bias: Mapping[str, int]
+
+
+def bind(model: Any, graph: Graph) -> Binding:
+    """Trace every operation of a freshly converted file to its node.
+
+    Raises:
+      RuntimeError: an operation belongs to no node.
+    """
+    names = {identifier: name for name, identifier in identifiers(graph).items()}
+    subgraph = model.subgraphs[0]
+    node_tensor = {name: int(tensor) for name, tensor in zip(graph.inputs, subgraph.inputs, strict=True)}
+    result = {int(tensor): name for tensor, name in zip(subgraph.outputs, graph.outputs, strict=True)}
+    writer = {tensor: name for name, tensor in node_tensor.items()}
+    operator_node: dict[int, str] = {}
+    kernel: dict[str, int] = {}
+    bias: dict[str, int] = {}
+    for index, operator in enumerate(subgraph.operators):
+        kind = flatbuffer.operator_name(model, operator)
+        sources, target = [int(i) for i in operator.inputs], int(operator.outputs[0])
+        if kind == "DEQUANTIZE":
+            continue
+        if kind == "QUANTIZE" and _is_border(subgraph, sources[0], target):
+            if target not in result:
+                node_tensor[writer[sources[0]]] = target
+                writer[target] = writer[sources[0]]
+            continue
+        label = flatbuffer.text(subgraph.tensors[target].name)
+        found = [names[i] for i in _IDENTIFIER.findall(label) if i in names]
+        name = found[0] if found else result.get(target)
+        if name is None:
+            raise RuntimeError(f"{kind} writes {label!r}, which belongs to no node")
+        operator_node[index] = writer[target] = name
+        node_tensor[name] = target
+        if kind in WEIGHTED and OPERATORS[graph[name].kind].kernel:
+            at_kernel, at_bias = WEIGHTED[kind]
+            kernel[name] = sources[at_kernel]
+            if at_bias is not None and len(sources) > at_bias and sources[at_bias] >= 0:
+                bias[name] = sources[at_bias]
+    return Binding(operator_node, node_tensor, kernel, bias)
+
+
+def _is_border(subgraph: Any, source: int, target: int) -> bool:
+    """Whether a QUANTIZE changes the number format, rather than being a Requantize node."""
+    types = {flatbuffer.type_name(subgraph.tensors[i]) for i in (source, target)}
+    return len(types) > 1
+
+
+def missing(binding: Binding, graph: Graph) -> list[str]:
+    """What the file lacks: nodes that compute something but have no operation, or no weights there."""
+    lacking = []
+    for node in graph.nodes:
+        if node.kind == INPUT:
+            continue
+        operator = OPERATORS[node.kind]
+        may_vanish = operator.output == "same" or node.kind == "Requantize"
+        if node.name not in binding.node_tensor and not may_vanish:
+            lacking.append(f"{node.kind} {node.name!r} has no operation")
+        elif operator.kernel and node.name not in binding.kernel:
+            lacking.append(f"{node.kind} {node.name!r} has no weights")
+    return lacking

@@ -1,0 +1,141 @@
+"""TFLiteConverter driven by the wrapped model and the representative dataset.
+
+The converted graph carries opaque identifiers ("tfq0007") in its layer names, so that every operation
+of the file can be traced to its node whatever the converter fused; `tfq.export.binding` reads them.
+
+What the converter cannot do by itself is done afterwards by `tfq.export.passes`: TensorFlow refuses
+per-channel fake-quant on the weights of Dense and Conv2DTranspose (their matrices are transposed on
+the way), so these travel on a per-tensor grid and receive their own integers and scales in the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfq.models.graph import INPUT, Graph, build_model
+from tfq.simulate.wrap import build_simulation
+from tfq.spec import QuantizationSpec, TensorQuantization
+
+RepresentativeDataset = Callable[[], Iterator[list[np.ndarray] | dict[str, np.ndarray]]]
+_PER_TENSOR_CARRIER = ("Dense", "Conv2DTranspose")
+
+
+def identifiers(graph: Graph) -> dict[str, str]:
+    """Node name -> the name it has during conversion; inputs keep theirs."""
+    return {n.name: n.name if n.kind == INPUT else f"tfq{i:04d}" for i, n in enumerate(graph.nodes)}
+
+
+def rename(graph: Graph, names: Mapping[str, str]) -> Graph:
+    """The same graph with its nodes called by `names`."""
+    nodes = [n.replace(name=names[n.name], inputs=tuple(names[i] for i in n.inputs)) for n in graph.nodes]
+    outputs = tuple(names[o] for o in graph.outputs)
+    return Graph(tuple(nodes), tuple(names[i] for i in graph.inputs), outputs, graph.output_names)
+
+
+def carrier_spec(graph: Graph, spec: QuantizationSpec, names: Mapping[str, str]) -> QuantizationSpec:
+    """The specification in the converter's names, with per-tensor weights where it takes no others."""
+
+    def carried(kind: str, grid: TensorQuantization, shape: tuple[int, ...]) -> TensorQuantization:
+        many_per_channel = kind == "DepthwiseConv2D" and shape[-1] > 1
+        if grid.storage == "int32" or not (kind in _PER_TENSOR_CARRIER or many_per_channel):
+            return grid
+        return dataclasses.replace(grid, scale=(max(grid.scale),), axis=None)
+
+    layers = []
+    for layer in spec.layers:
+        shapes = {n: graph[layer.name].weights[n].shape for n in layer.weights}
+        layers.append(
+            dataclasses.replace(
+                layer,
+                name=names[layer.name],
+                inputs=tuple(names[i] for i in layer.inputs),
+                output=names[layer.output],
+                weights={n: carried(layer.kind, g, shapes[n]) for n, g in layer.weights.items()},
+            )
+        )
+    activations = {names[n]: g for n, g in spec.activations.items()}
+    return dataclasses.replace(spec, layers=tuple(layers), activations=activations)
+
+
+def convert_quantized(graph: Graph, spec: QuantizationSpec, representative_dataset: RepresentativeDataset) -> bytes:
+    """The converter's .tflite of the wrapped model, batch size 1, before any pass.
+
+    Args:
+      graph: the prepared graph.
+      spec: its specification.
+      representative_dataset: as TFLiteConverter takes it. It is passed on only when every layer is
+        int8: with it, the converter would silently quantise the layers that must stay float.
+    """
+    names = identifiers(graph)
+    model = build_simulation(rename(graph, names), carrier_spec(graph, spec, names), batch_size=1)
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.inference_input_type = getattr(tf, spec.input_type)
+    converter.inference_output_type = getattr(tf, spec.output_type)
+    if all(layer.precision == "int8" for layer in spec.layers):
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.representative_dataset = representative_dataset
+    return run_converter(converter)
+
+
+def convert_plain(graph: Graph, precision: str, representative_dataset: RepresentativeDataset) -> bytes:
+    """A whole-model export by the converter's own means, batch size 1: what TFLite does unaided.
+
+    Args:
+      graph: the prepared graph, weights in float32.
+      precision: "float32", "float16" (weights in float16), "dynamic_range" (weights int8, activations
+        float32) or "int16x8" (weights int8, activations int16).
+      representative_dataset: used for "int16x8" alone.
+    """
+    model = build_model(rename(graph, identifiers(graph)), batch_size=1)
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    if precision != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if precision == "int16x8":
+        int16x8 = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+        converter.target_spec.supported_ops = [int16x8, tf.lite.OpsSet.TFLITE_BUILTINS]
+        converter.representative_dataset = representative_dataset
+    return run_converter(converter)
+
+
+def run_converter(converter: Any) -> bytes:
+    """`converter.convert()` without its chatter; if it fails, the chatter goes into the error."""
+    with captured_output() as log, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return converter.convert()
+        except Exception as error:
+            reason = next((line for line in str(error).splitlines() if "error:" in line), str(error)[:500])
+            raise RuntimeError(f"TFLiteConverter failed: {reason.strip()}\n{log.getvalue()[-2000:]}") from error
+
+
+@contextlib.contextmanager
+def captured_output() -> Iterator[io.StringIO]:
+    """Everything the process writes to file descriptors 1 and 2, C++ included, into a string."""
+    log = io.StringIO()
+    with tempfile.TemporaryFile() as sink:
+        saved = [(fd, os.dup(fd)) for fd in (1, 2)]
+        try:
+            for fd, _ in saved:
+                os.dup2(sink.fileno(), fd)
+            yield log
+        finally:
+            for fd, copy in saved:
+                os.dup2(copy, fd)
+                os.close(copy)
+            sink.seek(0)
+            log.write(sink.read().decode(errors="replace"))
+
+

@@ -1,0 +1,71 @@
+"""Reading and writing .tflite files as objects, with the few look-ups that the passes share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from tensorflow.lite.python import schema_py_generated as schema
+
+IDENTIFIER = b"TFL3"
+_TYPES = {
+    schema.TensorType.FLOAT32: "float32",
+    schema.TensorType.FLOAT16: "float16",
+    schema.TensorType.INT32: "int32",
+    schema.TensorType.UINT8: "uint8",
+    schema.TensorType.INT64: "int64",
+    schema.TensorType.BOOL: "bool",
+    schema.TensorType.INT16: "int16",
+    schema.TensorType.INT8: "int8",
+    schema.TensorType.INT4: "int4",
+}
+_OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+
+
+def parse(content: bytes) -> Any:
+    """The file as a `schema.ModelT`."""
+    return schema.ModelT.InitFromPackedBuf(content, 0)
+
+
+def serialize(model: Any) -> bytes:
+    """A `schema.ModelT` as the bytes of a file."""
+    builder = flatbuffers.Builder(1024 * 1024)
+    builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def operator_name(model: Any, operator: Any) -> str:
+    """"CONV_2D" and the like; a custom operation's own name."""
+    code = model.operatorCodes[operator.opcodeIndex]
+    if code.customCode:
+        return text(code.customCode)
+    return _OPERATORS[max(code.builtinCode, code.deprecatedBuiltinCode)]
+
+
+def type_name(tensor: Any) -> str:
+    """"int8" and the like; types tfq never writes come as "type <number>"."""
+    return _TYPES.get(tensor.type, f"type {tensor.type}")
+
+
+def text(value: bytes | str | None) -> str:
+    """The object API gives names as bytes."""
+    return value.decode() if isinstance(value, bytes) else (value or "")
+
+
+def is_constant(model: Any, tensor: Any) -> bool:
+    """Whether the tensor's values are in the file."""
+    data = model.buffers[tensor.buffer].data
+    return data is not None and len(data) > 0
+
+
+def scales(tensor: Any) -> np.ndarray:
+    """float32 scales, empty for a tensor without quantisation."""
+    found = tensor.quantization.scale if tensor.quantization is not None else None
+    return np.zeros(0, np.float32) if found is None else np.asarray(found, np.float32)
+
+
+def zero_points(tensor: Any) -> np.ndarray:
+    """int64 zero-points, empty for a tensor without quantisation."""
+    found = tensor.quantization.zeroPoint if tensor.quantization is not None else None
+    return np.zeros(0, np.int64) if found is None else np.asarray(found, np.int64)
