@@ -1,0 +1,214 @@
+"""One pass over the calibration samples: statistics of every activation tensor, in bounded memory.
+
+The model runs once, in graph mode, with all wanted tensors exposed; a batch is as large as the memory
+bound allows. Minimum and maximum are taken over all elements; the histogram sees at most
+ELEMENTS_PER_SAMPLE elements of each sample, every k-th one, k having no common factor with the number
+of channels, so that all channels and positions are represented alike. Every HELD_BACK_EVERY-th
+sample goes into statistics of its own, with which ranges are compared.
+
+The samples are batched anew: the result does not depend on the batch size they arrive in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from tfq.calibration import histogram as histograms
+from tfq.calibration.histogram import TensorStatistics
+from tfq.errors import UserError
+from tfq.execution.progress import Progress, Silent
+from tfq.models.graph import Graph, build_model
+
+ELEMENTS_PER_SAMPLE = 1024
+HELD_BACK_EVERY = 4
+DECAY = 0.99  # of the moving averages, per sample
+_LARGEST_BATCH = 32
+_PENDING_SAMPLES = 64  # subsamples wait until so many are there: one histogram call for all
+_TIMED_EVERY = 8  # the bare forward pass is timed on every so manieth batch
+
+
+@dataclasses.dataclass(frozen=True)
+class CollectionCost:
+    """What collecting took against the bare forward pass of the same model on the same batches.
+
+    Attributes:
+      forward_seconds: the bare forward pass over all batches, extrapolated from those timed.
+      collect_seconds: forward pass and statistics over all batches; building the model not included.
+      samples: number of samples.
+    """
+
+    forward_seconds: float
+    collect_seconds: float
+    samples: int
+
+    @property
+    def ratio(self) -> float:
+        return self.collect_seconds / self.forward_seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class Collected:
+    """Statistics by tensor (node) name, over the samples to fit ranges to and over those held back.
+
+    With fewer than HELD_BACK_EVERY samples none is held back: `held_back` then equals `fit`.
+    """
+
+    fit: dict[str, TensorStatistics]
+    held_back: dict[str, TensorStatistics]
+    cost: CollectionCost
+
+
+class _Accumulator:
+    """Running statistics of one tensor over one part of the samples."""
+
+    def __init__(self) -> None:
+        self.minimum, self.maximum = math.inf, -math.inf
+        self.average_minimum = self.average_maximum = 0.0
+        self.samples = 0
+        self.histogram = histograms.EMPTY
+        self.pending: list[np.ndarray] = []
+
+    def add(self, low: float, high: float, elements: np.ndarray) -> None:
+        """One sample: its minimum, its maximum and its subsample."""
+        self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
+        self.average_minimum = DECAY * self.average_minimum + (1 - DECAY) * low
+        self.average_maximum = DECAY * self.average_maximum + (1 - DECAY) * high
+        self.samples += 1
+        self.pending.append(elements)
+        if len(self.pending) == _PENDING_SAMPLES:
+            self.flush()
+
+    def flush(self) -> None:
+        if self.pending:
+            self.histogram = histograms.merge(self.histogram, histograms.histogram(np.concatenate(self.pending)))
+            self.pending.clear()
+
+    def statistics(self) -> TensorStatistics:
+        self.flush()
+        correction = 1 - DECAY**self.samples
+        return TensorStatistics(
+            minimum=self.minimum,
+            maximum=self.maximum,
+            average_minimum=max(self.average_minimum / correction, self.minimum),
+            average_maximum=min(self.average_maximum / correction, self.maximum),
+            histogram=self.histogram,
+            samples=self.samples,
+        )
+
+
+def collect_statistics(
+    graph: Graph,
+    batches: Iterable[Mapping[str, np.ndarray]],
+    *,
+    tensors: Sequence[str],
+    total: int = 0,
+    memory_bytes: int = 256 * 2**20,
+    progress: Progress | None = None,
+) -> Collected:
+    """Run the samples through `graph` once and collect the statistics of `tensors`.
+
+    Args:
+      graph: the prepared graph.
+      batches: arrays [any number of samples, ...] by input name (`graph.inputs`).
+      tensors: names of the nodes whose outputs are wanted.
+      total: number of samples, for the progress display only.
+      memory_bytes: bound on the exposed activations of one batch.
+      progress: told of every sample.
+
+    Raises:
+      UserError: no sample at all, an input missing, or NaN or Inf in a tensor (named).
+    """
+    tensors = tuple(dict.fromkeys(tensors))
+    exposed = build_model(graph, outputs=[*tensors, *graph.outputs])
+    bare = tf_keras.Model(exposed.inputs, exposed.outputs[len(tensors) :])
+    wanted = exposed.outputs[: len(tensors)]
+    size = sum(math.prod(t.shape[1:]) for t in wanted) * 4
+    batch_size = max(1, min(_LARGEST_BATCH, memory_bytes // max(size, 1)))
+    signature = [tf.TensorSpec((batch_size, *t.shape[1:]), t.dtype) for t in exposed.inputs]
+    watched = tf_keras.Model(exposed.inputs, wanted)
+    run_bare = tf.function(lambda *inputs: bare(inputs, training=False), input_signature=signature)
+    run_watched = tf.function(lambda *inputs: watched(inputs, training=False), input_signature=signature)
+    strides = [_stride(tuple(t.shape[1:])) for t in wanted]
+    clamped = [graph[name].activation is not None or graph[name].kind == "ReLU" for name in tensors]
+
+    parts = [{name: _Accumulator() for name in tensors} for _ in range(2)]
+    seen = timed = 0
+    forward = collect = 0.0
+    with (progress or Silent()).task("calibrate", total) as advance:
+        for number, (arrays, count) in enumerate(_rebatch(batches, graph.inputs, batch_size)):
+            inputs = [tf.constant(a, s.dtype) for a, s in zip(arrays, signature, strict=True)]
+            if number == 0:
+                run_watched(*inputs)  # traced and warmed up outside the measurement
+            if number % _TIMED_EVERY == 0:
+                if number == 0:
+                    run_bare(*inputs)
+                start = time.perf_counter()
+                tf.nest.map_structure(np.asarray, run_bare(*inputs))
+                forward += time.perf_counter() - start
+                timed += 1
+            start = time.perf_counter()
+            values = tf.nest.flatten(run_watched(*inputs))
+            for name, value, stride, positive in zip(tensors, values, strides, clamped, strict=True):
+                _add(name, np.asarray(value)[:count], stride, positive, seen, parts)
+            collect += time.perf_counter() - start
+            seen += count
+            advance(count)
+            batch_count = number + 1
+    if not seen:
+        raise UserError("the calibration data holds no sample; at least one is needed, some hundreds are better")
+    fit = {name: a.statistics() for name, a in parts[0].items()}
+    held_back = {name: a.statistics() for name, a in parts[1].items()} if seen >= HELD_BACK_EVERY else fit
+    return Collected(fit, held_back, CollectionCost(forward / timed * batch_count, collect, seen))
+
+
+def _add(
+    name: str, value: np.ndarray, stride: int, positive: bool, seen: int, parts: list[dict[str, _Accumulator]]
+) -> None:
+    """One batch of one tensor into the accumulators of its two parts."""
+    flat = value.reshape(len(value), -1)
+    highs = flat.max(axis=1)
+    lows = np.zeros_like(highs) if positive else flat.min(axis=1)
+    if not (np.isfinite(highs).all() and np.isfinite(lows).all()):
+        at = seen + int(np.argmin(np.isfinite(highs) & np.isfinite(lows)))
+        raise UserError(
+            f"the output of layer {name!r} holds NaN or Inf for calibration sample {at};"
+            " check the model's weights and the preprocessing of the data"
+        )
+    elements = np.ascontiguousarray(flat[:, ::stride])
+    for i in range(len(flat)):
+        part = parts[(seen + i) % HELD_BACK_EVERY == HELD_BACK_EVERY - 1]
+        part[name].add(float(lows[i]), float(highs[i]), elements[i])
+
+
+def _stride(shape: tuple[int, ...]) -> int:
+    """The smallest step that leaves at most ELEMENTS_PER_SAMPLE elements and meets all channels."""
+    stride = -(-math.prod(shape) // ELEMENTS_PER_SAMPLE)
+    while stride > 1 and math.gcd(stride, shape[-1]) > 1:
+        stride += 1
+    return stride
+
+
+def _rebatch(
+    batches: Iterable[Mapping[str, np.ndarray]], names: Sequence[str], batch_size: int
+) -> Iterator[tuple[list[np.ndarray], int]]:
+    """Batches of exactly `batch_size` samples, the last one padded with copies, and the number of real ones."""
+    waiting: list[list[np.ndarray]] = [[] for _ in names]
+    for batch in batches:
+        if set(batch) != set(names):
+            raise UserError(f"the calibration data has the inputs {sorted(batch)}; the model expects {sorted(names)}")
+        for queue, name in zip(waiting, names, strict=True):
+            queue.extend(batch[name])
+        while len(waiting[0]) >= batch_size:
+            yield [np.stack(queue[:batch_size]) for queue in waiting], batch_size
+            for queue in waiting:
+                del queue[:batch_size]
+    count = len(waiting[0])
+    if count:
+        yield [np.stack([*queue, *[queue[-1]] * (batch_size - count)]) for queue in waiting], count

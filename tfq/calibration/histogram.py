@@ -1,0 +1,144 @@
+"""Streamed histograms of fixed memory that do not depend on the order of the data.
+
+Equation: bin i counts the values with floor(x / w) = i, where the width w = 2^e and e is the smallest
+exponent for which the values seen and 0 span at most MAX_BINS bins. When a value falls outside, w
+doubles and bins 2i and 2i+1 become bin i: exact, since edges are multiples of a power of two. e
+depends on the smallest and largest value alone. Hence the histogram of a set of values is the same
+whatever the order and size of the batches, and merge(histogram(a), histogram(b)) = histogram(a and b).
+
+Exact zeros are counted apart: every grid represents them without error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import numpy as np
+
+MAX_BINS = 4096
+_SMALLEST_EXPONENT = -100  # narrower bins would tell apart what no grid does
+
+
+@dataclasses.dataclass(frozen=True)
+class Histogram:
+    """Counts of the values of one tensor.
+
+    Attributes:
+      exponent: the bin width is 2**exponent.
+      first: number of the first bin, at most 0; bin i covers [i * width, (i + 1) * width).
+      counts: int64 [bins], bins <= MAX_BINS, of values other than zero; bin 0 is always among them.
+      zeros: number of exact zeros.
+    """
+
+    exponent: int
+    first: int
+    counts: np.ndarray
+    zeros: int
+
+    @property
+    def last(self) -> int:
+        return self.first + len(self.counts) - 1
+
+    @property
+    def total(self) -> int:
+        return int(self.counts.sum()) + self.zeros
+
+    @property
+    def edges(self) -> np.ndarray:
+        """float64 [bins + 1]."""
+        return np.ldexp(np.arange(self.first, self.last + 2, dtype=np.float64), self.exponent)
+
+    def coarsen(self, doublings: int) -> Histogram:
+        """The same values in bins 2**doublings times as wide."""
+        if not doublings:
+            return self
+        bins = np.arange(self.first, self.last + 1) >> doublings
+        counts = np.zeros(bins[-1] - bins[0] + 1, np.int64)
+        np.add.at(counts, bins - bins[0], self.counts)
+        return Histogram(self.exponent + doublings, int(bins[0]), counts, self.zeros)
+
+
+EMPTY = Histogram(_SMALLEST_EXPONENT, 0, np.zeros(1, np.int64), 0)
+
+
+def _doublings(first: int, last: int) -> int:
+    """How often bins first..last must be merged in pairs to be at most MAX_BINS."""
+    doublings = 0
+    while (last >> doublings) - (first >> doublings) >= MAX_BINS:
+        doublings += 1
+    return doublings
+
+
+def histogram(values: np.ndarray) -> Histogram:
+    """The histogram of finite `values` of any shape."""
+    values = np.asarray(values, np.float64).ravel()
+    low, high = min(values.min(initial=0.0), 0.0), max(values.max(initial=0.0), 0.0)
+    # One exponent that is surely narrow enough, then the same rule as for merging.
+    exponent = max(int(np.frexp(max(-low, high))[1]) - MAX_BINS.bit_length(), _SMALLEST_EXPONENT)
+    ends = np.floor(np.ldexp([low, high], -exponent)).astype(int)
+    exponent += _doublings(*ends.tolist())
+    bins = np.floor(values * np.ldexp(1.0, -exponent)).astype(np.int64)
+    first, last = np.floor(np.ldexp([low, high], -exponent)).astype(int).tolist()
+    zeros = values.size - np.count_nonzero(values)
+    counts = np.bincount(bins - first, minlength=last - first + 1)
+    counts[-first] -= zeros
+    return Histogram(exponent, first, counts, zeros)
+
+
+def merge(a: Histogram, b: Histogram) -> Histogram:
+    """The histogram of the values of both."""
+    exponent = max(a.exponent, b.exponent)
+    a, b = a.coarsen(exponent - a.exponent), b.coarsen(exponent - b.exponent)
+    doublings = _doublings(min(a.first, b.first), max(a.last, b.last))
+    a, b = a.coarsen(doublings), b.coarsen(doublings)
+    first, last = min(a.first, b.first), max(a.last, b.last)
+    counts = np.zeros(last - first + 1, np.int64)
+    for part in (a, b):
+        counts[part.first - first : part.last - first + 1] += part.counts
+    return Histogram(exponent + doublings, first, counts, a.zeros + b.zeros)
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorStatistics:
+    """What calibration remembers of one activation tensor.
+
+    Attributes:
+      minimum, maximum: of all elements of all samples, exactly. The minimum of a tensor that a ReLU
+        wrote is 0 or above by construction and given as 0.
+      average_minimum, average_maximum: bias-corrected exponential moving averages of the samples'
+        minima and maxima.
+      histogram: of a fixed strided subsample of each sample's elements.
+      samples: number of samples seen.
+    """
+
+    minimum: float
+    maximum: float
+    average_minimum: float
+    average_maximum: float
+    histogram: Histogram
+    samples: int
+
+
+def merge_statistics(*statistics: TensorStatistics) -> TensorStatistics:
+    """The statistics of tensors that must share one grid, or of one tensor over disjoint sets of samples.
+
+    The moving averages of the result are the outermost ones: an average over the joint minima could
+    not lie further out than the samples allow, and none of the tensors is cut shorter than by its own.
+    """
+    return TensorStatistics(
+        minimum=min(s.minimum for s in statistics),
+        maximum=max(s.maximum for s in statistics),
+        average_minimum=min(s.average_minimum for s in statistics),
+        average_maximum=max(s.average_maximum for s in statistics),
+        histogram=functools.reduce(merge, (s.histogram for s in statistics)),
+        samples=max(s.samples for s in statistics),
+    )
+
+
+def summary(found: Histogram, bins: int = 64) -> dict[str, Any]:
+    """At most `bins` bins for a report: {"edges": [...], "counts": [...], "zeros": n}, ready for JSON."""
+    while len(found.counts) > bins:
+        found = found.coarsen(1)
+    return {"edges": found.edges.tolist(), "counts": found.counts.tolist(), "zeros": found.zeros}

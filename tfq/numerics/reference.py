@@ -1,0 +1,238 @@
+"""Quantisers and integer kernels in NumPy: the meaning of every integer in a .tflite file.
+
+Equation: real = scale * (code - zero_point);  code = round(clip(real) / scale) + zero_point.
+
+`quantize` repeats the float32 arithmetic of `tf.quantization.fake_quant_*`, which rounds halves up
+and, with one scale per channel, multiplies by the reciprocal where it divides with a single scale.
+TFLiteConverter passes weights through those very kernels before it stores them, so the codes are
+those of the .tflite file, to the bit. Biases and multipliers are rounded half away from zero in
+float64, as TFLite does.
+
+Scales made here have so few significant bits that scale * (code - zero_point) is exact in float32
+(`exact_scale`). The [min, max] handed to a fake-quant op is then exactly the grid's, and the op and
+the converter both derive the same scale and zero-point from it, to the bit.
+
+Sources: tensorflow/core/kernels/fake_quant_ops_functor.h; tensorflow/lite/kernels/internal/{quantization_util.cc,common.h} and reference/integer_ops;
+Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+Inference", 2018.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+_SIGNIFICAND_BITS = 24  # of float32, the leading one included
+_SMALLEST_SCALE = np.float32(2.0**-100)  # a dead channel's or tensor's scale; its products stay normal numbers
+
+
+def integer_range(bits: int, *, symmetric: bool) -> tuple[int, int]:
+    """Smallest and largest code: [-(2^(bits-1)-1), 2^(bits-1)-1] if symmetric (narrow), else [-2^(bits-1), ...]."""
+    half = 2 ** (bits - 1)
+    return (-(half - 1), half - 1) if symmetric else (-half, half - 1)
+
+
+def round_half_away(x: np.ndarray) -> np.ndarray:
+    """C's `round`: to the nearest integer, halves away from zero; float64."""
+    x = np.asarray(x, np.float64)
+    whole = np.trunc(x)
+    return whole + np.where(np.abs(x - whole) >= 0.5, np.copysign(1.0, x), 0.0)
+
+
+def along_axis(values: np.ndarray | float, ndim: int, axis: int | None) -> np.ndarray:
+    """`values` (one, or one per channel of `axis`) shaped to broadcast against an array of `ndim` axes."""
+    values = np.asarray(values)
+    if axis is None:
+        return values.reshape(())
+    shape = [1] * ndim
+    shape[axis] = -1
+    return values.reshape(shape)
+
+
+def quantize(
+    x: np.ndarray,
+    scale: np.ndarray | float,
+    zero_point: np.ndarray | int,
+    qmin: int,
+    qmax: int,
+    axis: int | None = None,
+) -> np.ndarray:
+    """Real values -> int32 codes in [qmin, qmax]; `scale` and `zero_point` hold one value per channel of `axis`."""
+    x = np.asarray(x, np.float32)
+    step = along_axis(np.asarray(scale, np.float32), x.ndim, axis)
+    zero = np.asarray(zero_point, np.float32)
+    zero = along_axis(zero, x.ndim, axis if zero.size > 1 else None)
+    low, high = step * (np.float32(qmin) - zero), step * (np.float32(qmax) - zero)
+    shifted = np.clip(x, low, high) - low
+    steps = shifted / step if axis is None else shifted * (np.float32(1) / step)
+    codes = np.floor(steps - (zero - np.float32(qmin)) + np.float32(0.5)) + zero
+    return np.clip(codes, qmin, qmax).astype(np.int32)
+
+
+def dequantize(
+    codes: np.ndarray, scale: np.ndarray | float, zero_point: np.ndarray | int, axis: int | None = None
+) -> np.ndarray:
+    """Codes -> float32 real values."""
+    codes = np.asarray(codes)
+    zero = np.asarray(zero_point, np.int32)
+    zero = along_axis(zero, codes.ndim, axis if zero.size > 1 else None)
+    step = along_axis(np.asarray(scale, np.float32), codes.ndim, axis)
+    return (codes.astype(np.int32) - zero).astype(np.float32) * step
+
+
+def fake_quantize(
+    x: np.ndarray,
+    scale: np.ndarray | float,
+    zero_point: np.ndarray | int,
+    qmin: int,
+    qmax: int,
+    axis: int | None = None,
+) -> np.ndarray:
+    """The nearest float32 values on the grid."""
+    return dequantize(quantize(x, scale, zero_point, qmin, qmax, axis), scale, zero_point, axis)
+
+
+def exact_scale(scale: np.ndarray | float, bits: int) -> np.ndarray:
+    """The next scale (>= `scale`, by at most 2^-(23-bits) of it) whose multiples up to 2^bits are exact in float32."""
+    fraction, exponent = np.frexp(np.maximum(np.asarray(scale, np.float64), _SMALLEST_SCALE))
+    kept = _SIGNIFICAND_BITS - bits
+    return np.ldexp(np.ceil(np.ldexp(fraction, kept)), exponent - kept).astype(np.float32)
+
+
+def asymmetric_parameters(low: float, high: float, bits: int) -> tuple[np.float32, int]:
+    """Scale and zero-point of the smallest asymmetric grid whose step covers [low, high].
+
+    The range is widened to contain 0; the zero-point is rounded, so that 0.0 has a code, and the
+    range moves by up to half a step ("nudging"). A range of width 0 gets the smallest scale.
+
+    Args:
+      low, high: real range; finite, low <= high.
+      bits: grid bits; codes are [-2^(bits-1), 2^(bits-1) - 1].
+    """
+    if not (np.isfinite(low) and np.isfinite(high) and low <= high):
+        raise ValueError(f"a range must be finite and ordered, got [{low}, {high}]")
+    qmin, qmax = integer_range(bits, symmetric=False)
+    low, high = min(float(low), 0.0), max(float(high), 0.0)
+    scale = exact_scale((high - low) / (qmax - qmin), bits)
+    zero_point = np.clip(round_half_away(qmin - low / float(scale)), qmin, qmax)
+    return np.float32(scale), int(zero_point)
+
+
+def real_range(scale: np.ndarray | float, zero_point: int, qmin: int, qmax: int) -> tuple[np.ndarray, np.ndarray]:
+    """[min, max] of the grid in float32: what a fake-quant op takes. Exact for scales made by this module."""
+    step = np.asarray(scale, np.float32)
+    return step * np.float32(qmin - zero_point), step * np.float32(qmax - zero_point)
+
+
+def symmetric_scales(weights: np.ndarray, bits: int, axis: int | None = None) -> np.ndarray:
+    """Scales float32 [channels] (or [1] without axis) = absmax / (2^(bits-1) - 1), rounded up to exact ones.
+
+    A channel of zeros only gets the largest scale found in the tensor, so that its bias, whose scale is
+    s_input * s_weight, still fits into int32.
+    """
+    weights = np.abs(np.asarray(weights, np.float64))
+    other = tuple(i for i in range(weights.ndim) if axis is None or i != axis % weights.ndim)
+    largest = np.atleast_1d(weights.max(axis=other))
+    largest = np.where(largest > 0, largest, largest.max() or 1.0)
+    return exact_scale(largest / integer_range(bits, symmetric=True)[1], bits)
+
+
+def bias_scale(input_scale: float, weight_scales: np.ndarray) -> np.ndarray:
+    """s_x * s_w in float32, the scale TFLite demands of an int32 bias."""
+    return np.float32(input_scale) * np.asarray(weight_scales, np.float32)
+
+
+def quantize_bias(bias: np.ndarray, input_scale: float, weight_scales: np.ndarray) -> np.ndarray:
+    """Float biases [channels] -> int32 codes."""
+    limits = np.iinfo(np.int32)
+    scale = np.broadcast_to(bias_scale(input_scale, weight_scales), np.shape(bias)).astype(np.float64)
+    return np.clip(round_half_away(np.asarray(bias, np.float64) / scale), limits.min, limits.max).astype(np.int32)
+
+
+def quantize_multiplier(real: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
+    """Real multipliers > 0 -> (int32 multiplier in [2^30, 2^31), shift): real ~ multiplier * 2^(shift - 31)."""
+    fraction, shift = np.frexp(np.asarray(real, np.float64))
+    multiplier = round_half_away(np.ldexp(fraction, 31)).astype(np.int64)
+    carry = multiplier == 2**31
+    multiplier, shift = np.where(carry, 2**30, multiplier), shift + carry
+    multiplier, shift = np.where(shift < -31, 0, multiplier), np.where(shift < -31, 0, shift)
+    return multiplier.astype(np.int32), shift.astype(np.int32)
+
+
+def multiply_by_quantized_multiplier(
+    accumulator: np.ndarray, multiplier: np.ndarray, shift: np.ndarray
+) -> np.ndarray:
+    """round(accumulator * multiplier * 2^(shift - 31)) in integers, rounding twice as TFLite's kernels do.
+
+    First the high 32 bits of the doubled product, rounded half up (gemmlowp's
+    SaturatingRoundingDoublingHighMul), then a right shift, rounded half away from zero.
+    """
+    left, right = np.maximum(shift, 0).astype(np.int64), np.maximum(-shift, 0).astype(np.int64)
+    product = (accumulator.astype(np.int64) << left) * multiplier.astype(np.int64)
+    nudge = np.where(product >= 0, 2**30, 1 - 2**30)
+    doubled = product + nudge
+    high = np.where(doubled >= 0, doubled >> 31, -((-doubled) >> 31))
+    remainder = high & ((1 << right) - 1)
+    threshold = (((1 << right) - 1) >> 1) + (high < 0)
+    return ((high >> right) + (remainder > threshold)).astype(np.int32)
+
+
+def requantize(
+    accumulator: np.ndarray,
+    input_scale: float,
+    weight_scales: np.ndarray,
+    output_scale: float,
+    output_zero_point: int,
+    qmin: int = -128,
+    qmax: int = 127,
+) -> np.ndarray:
+    """int32 accumulators [..., channels] of scale s_x * s_w -> codes int8 on the output's grid, clamped to [qmin, qmax]."""
+    real = np.float64(input_scale) * np.asarray(weight_scales, np.float64) / np.float64(output_scale)
+    multiplier, shift = quantize_multiplier(real)
+    codes = multiply_by_quantized_multiplier(accumulator, multiplier, shift).astype(np.int64) + output_zero_point
+    return np.clip(codes, qmin, qmax).astype(np.int8)
+
+
+def _patches(x: np.ndarray, kernel: tuple[int, int], strides: tuple[int, int], padding: str, fill: int) -> np.ndarray:
+    """NHWC codes -> int32 windows [batch, rows, columns, channels, kernel height, kernel width]."""
+    if padding not in ("SAME", "VALID"):
+        raise ValueError(f"padding (={padding!r}) must be SAME or VALID")
+    margins = [(0, 0)]
+    for size, width, stride in zip(x.shape[1:3], kernel, strides, strict=True):
+        total = max((-(-size // stride) - 1) * stride + width - size, 0) if padding == "SAME" else 0
+        margins.append((total // 2, total - total // 2))
+    padded = np.pad(x.astype(np.int32), [*margins, (0, 0)], constant_values=fill)
+    return sliding_window_view(padded, kernel, axis=(1, 2))[:, :: strides[0], :: strides[1]]
+
+
+def conv2d_accumulate(
+    x: np.ndarray,
+    kernel: np.ndarray,
+    bias: np.ndarray,
+    *,
+    zero_point: int,
+    strides: tuple[int, int] = (1, 1),
+    padding: str = "SAME",
+) -> np.ndarray:
+    """int32 accumulators of CONV_2D: codes x [N,H,W,I], kernel [h,w,I,O] (Keras layout), bias int32 [O]."""
+    windows = _patches(x, kernel.shape[:2], strides, padding, zero_point) - zero_point
+    return np.einsum("nhwiab,abio->nhwo", windows, kernel.astype(np.int32)) + bias.astype(np.int32)
+
+
+def depthwise_accumulate(
+    x: np.ndarray,
+    kernel: np.ndarray,
+    bias: np.ndarray,
+    *,
+    zero_point: int,
+    strides: tuple[int, int] = (1, 1),
+    padding: str = "SAME",
+) -> np.ndarray:
+    """int32 accumulators of DEPTHWISE_CONV_2D: codes x [N,H,W,C], kernel [h,w,C,1] (Keras layout), bias int32 [C]."""
+    windows = _patches(x, kernel.shape[:2], strides, padding, zero_point) - zero_point
+    return np.einsum("nhwcab,abc->nhwc", windows, kernel[..., 0].astype(np.int32)) + bias.astype(np.int32)
+
+
+def dense_accumulate(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray, *, zero_point: int) -> np.ndarray:
+    """int32 accumulators of FULLY_CONNECTED: codes x [N,I], kernel [I,O] (Keras layout), bias int32 [O]."""
+    return (x.astype(np.int32) - zero_point) @ kernel.astype(np.int32) + bias.astype(np.int32)
