@@ -21,7 +21,7 @@ import tensorflow as tf
 import tf_keras
 
 from tfq.calibration import histogram as histograms
-from tfq.calibration.histogram import TensorStatistics
+from tfq.calibration.statistics import TensorStatistics
 from tfq.errors import UserError
 from tfq.execution.progress import Progress, Silent
 from tfq.models.graph import Graph, build_model

@@ -12,7 +12,6 @@ Exact zeros are counted apart: every grid represents them without error.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any
 
 import numpy as np
@@ -81,7 +80,7 @@ def histogram(values: np.ndarray) -> Histogram:
     exponent += _doublings(*ends.tolist())
     bins = np.floor(values * np.ldexp(1.0, -exponent)).astype(np.int64)
     first, last = np.floor(np.ldexp([low, high], -exponent)).astype(int).tolist()
-    zeros = values.size - np.count_nonzero(values)
+    zeros = values.size - int(np.count_nonzero(values))
     counts = np.bincount(bins - first, minlength=last - first + 1)
     counts[-first] -= zeros
     return Histogram(exponent, first, counts, zeros)
@@ -98,43 +97,6 @@ def merge(a: Histogram, b: Histogram) -> Histogram:
     for part in (a, b):
         counts[part.first - first : part.last - first + 1] += part.counts
     return Histogram(exponent + doublings, first, counts, a.zeros + b.zeros)
-
-
-@dataclasses.dataclass(frozen=True)
-class TensorStatistics:
-    """What calibration remembers of one activation tensor.
-
-    Attributes:
-      minimum, maximum: of all elements of all samples, exactly. The minimum of a tensor that a ReLU
-        wrote is 0 or above by construction and given as 0.
-      average_minimum, average_maximum: bias-corrected exponential moving averages of the samples'
-        minima and maxima.
-      histogram: of a fixed strided subsample of each sample's elements.
-      samples: number of samples seen.
-    """
-
-    minimum: float
-    maximum: float
-    average_minimum: float
-    average_maximum: float
-    histogram: Histogram
-    samples: int
-
-
-def merge_statistics(*statistics: TensorStatistics) -> TensorStatistics:
-    """The statistics of tensors that must share one grid, or of one tensor over disjoint sets of samples.
-
-    The moving averages of the result are the outermost ones: an average over the joint minima could
-    not lie further out than the samples allow, and none of the tensors is cut shorter than by its own.
-    """
-    return TensorStatistics(
-        minimum=min(s.minimum for s in statistics),
-        maximum=max(s.maximum for s in statistics),
-        average_minimum=min(s.average_minimum for s in statistics),
-        average_maximum=max(s.average_maximum for s in statistics),
-        histogram=functools.reduce(merge, (s.histogram for s in statistics)),
-        samples=max(s.samples for s in statistics),
-    )
 
 
 def summary(found: Histogram, bins: int = 64) -> dict[str, Any]:

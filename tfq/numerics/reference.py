@@ -12,8 +12,8 @@ Scales made here have so few significant bits that scale * (code - zero_point) i
 (`exact_scale`). The [min, max] handed to a fake-quant op is then exactly the grid's, and the op and
 the converter both derive the same scale and zero-point from it, to the bit.
 
-Sources: tensorflow/core/kernels/fake_quant_ops_functor.h; tensorflow/lite/kernels/internal/{quantization_util.cc,common.h} and reference/integer_ops;
-Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+Sources: tensorflow/core/kernels/fake_quant_ops_functor.h; in tensorflow/lite/kernels/internal:
+quantization_util.cc, common.h, reference/integer_ops/; Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
 Inference", 2018.
 """
 
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 _SIGNIFICAND_BITS = 24  # of float32, the leading one included
-_SMALLEST_SCALE = np.float32(2.0**-100)  # a dead channel's or tensor's scale; its products stay normal numbers
+_SMALLEST_SCALE = np.float32(2.0**-100)  # keeps the products of scales normal numbers
 
 
 def integer_range(bits: int, *, symmetric: bool) -> tuple[int, int]:
@@ -32,7 +32,7 @@ def integer_range(bits: int, *, symmetric: bool) -> tuple[int, int]:
     return (-(half - 1), half - 1) if symmetric else (-half, half - 1)
 
 
-def round_half_away(x: np.ndarray) -> np.ndarray:
+def round_half_away(x: np.ndarray | float) -> np.ndarray:
     """C's `round`: to the nearest integer, halves away from zero; float64."""
     x = np.asarray(x, np.float64)
     whole = np.trunc(x)
@@ -103,7 +103,7 @@ def asymmetric_parameters(low: float, high: float, bits: int) -> tuple[np.float3
     """Scale and zero-point of the smallest asymmetric grid whose step covers [low, high].
 
     The range is widened to contain 0; the zero-point is rounded, so that 0.0 has a code, and the
-    range moves by up to half a step ("nudging"). A range of width 0 gets the smallest scale.
+    range moves by up to half a step ("nudging"). A range of width 0 becomes [0, 1].
 
     Args:
       low, high: real range; finite, low <= high.
@@ -113,6 +113,7 @@ def asymmetric_parameters(low: float, high: float, bits: int) -> tuple[np.float3
         raise ValueError(f"a range must be finite and ordered, got [{low}, {high}]")
     qmin, qmax = integer_range(bits, symmetric=False)
     low, high = min(float(low), 0.0), max(float(high), 0.0)
+    high = high if high > low else 1.0
     scale = exact_scale((high - low) / (qmax - qmin), bits)
     zero_point = np.clip(round_half_away(qmin - low / float(scale)), qmin, qmax)
     return np.float32(scale), int(zero_point)
@@ -159,9 +160,7 @@ def quantize_multiplier(real: np.ndarray | float) -> tuple[np.ndarray, np.ndarra
     return multiplier.astype(np.int32), shift.astype(np.int32)
 
 
-def multiply_by_quantized_multiplier(
-    accumulator: np.ndarray, multiplier: np.ndarray, shift: np.ndarray
-) -> np.ndarray:
+def multiply_by_quantized_multiplier(accumulator: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """round(accumulator * multiplier * 2^(shift - 31)) in integers, rounding twice as TFLite's kernels do.
 
     First the high 32 bits of the doubled product, rounded half up (gemmlowp's
@@ -186,7 +185,7 @@ def requantize(
     qmin: int = -128,
     qmax: int = 127,
 ) -> np.ndarray:
-    """int32 accumulators [..., channels] of scale s_x * s_w -> codes int8 on the output's grid, clamped to [qmin, qmax]."""
+    """int32 accumulators [..., channels] of scale s_x * s_w -> int8 codes on the output's grid, clamped to [qmin, qmax]."""
     real = np.float64(input_scale) * np.asarray(weight_scales, np.float64) / np.float64(output_scale)
     multiplier, shift = quantize_multiplier(real)
     codes = multiply_by_quantized_multiplier(accumulator, multiplier, shift).astype(np.int64) + output_zero_point

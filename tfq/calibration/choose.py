@@ -1,0 +1,76 @@
+"""Which method's range a tensor gets: decided by the error on samples no range was fitted to.
+
+Every method fits its range to the samples of `fit`; the expected squared error of its grid is taken
+over those of `held_back`. "auto" takes the method with the smallest error, min-max where it comes
+within TIE of it. A method asked for by name is kept unless min-max has the smaller error; then the
+choice is min-max and says so. The chosen method's range is fitted once more, to all samples.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+from tfq.calibration.kl import kl_range
+from tfq.calibration.minmax import minmax_range
+from tfq.calibration.moving_average import moving_average_range
+from tfq.calibration.mse import mse_range, squared_errors
+from tfq.calibration.percentile import percentile_range
+from tfq.calibration.statistics import Range, TensorStatistics, merge_statistics
+from tfq.errors import UserError
+
+METHODS = ("minmax", "moving_average", "percentile", "kl", "mse")
+TIE = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The range of one tensor and why.
+
+    Attributes:
+      range: real range, fitted to all samples.
+      method: the method that made it.
+      errors: method -> expected squared error of an element on the held-back samples, in squared
+        real units, for all methods that were tried.
+      rolled_back: the method asked for lost to min-max.
+    """
+
+    range: Range
+    method: str
+    errors: Mapping[str, float]
+    rolled_back: bool
+
+
+def choose_range(
+    fit: TensorStatistics, held_back: TensorStatistics, *, method: str, percentile: float, bits: int
+) -> Choice:
+    """Choose among METHODS.
+
+    Args:
+      fit, held_back: statistics of the tensor (or of all tensors that share its grid) over disjoint samples.
+      method: one of METHODS, or "auto".
+      percentile: share of the elements, in %, that the percentile method keeps.
+      bits: grid bits of the activation.
+
+    Raises:
+      UserError: an unknown method.
+    """
+    if method not in (*METHODS, "auto"):
+        raise UserError(f"the calibration method is {method!r}; it must be auto or one of {', '.join(METHODS)}")
+    fitters: dict[str, Callable[[TensorStatistics], Range]] = {
+        "minmax": minmax_range,
+        "moving_average": moving_average_range,
+        "percentile": lambda s: percentile_range(s, percentile=percentile),
+        "kl": lambda s: kl_range(s, bits=bits),
+        "mse": lambda s: mse_range(s, bits=bits),
+    }
+    tried = METHODS if method == "auto" else tuple(dict.fromkeys(("minmax", method)))
+    found = squared_errors(held_back, [fitters[name](fit) for name in tried], bits=bits)
+    errors = dict(zip(tried, found.tolist(), strict=True))
+    if method == "auto":
+        best = min(tried, key=lambda name: errors[name])
+        used = "minmax" if errors["minmax"] <= (1 + TIE) * errors[best] else best
+    else:
+        used = method if errors[method] <= errors["minmax"] else "minmax"
+    rolled_back = method not in ("auto", used)
+    return Choice(fitters[used](merge_statistics(fit, held_back)), used, errors, rolled_back)
