@@ -36,6 +36,7 @@ class NpzSource:
 
     class_names: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    label_hint = "labels belong in the array 'y'"
 
     def __init__(self, path: Path, signatures: Sequence[InputSignature]):
         self._path = path
@@ -91,6 +92,7 @@ class NpySource:
 
     class_names: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    label_hint = "use an .npz with the labels in the array 'y'"
 
     def __init__(self, path: Path, signatures: Sequence[InputSignature]):
         if len(signatures) != 1:

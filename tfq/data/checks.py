@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from tfq.data.samples import InputSignature, Samples
@@ -23,52 +25,124 @@ def check_dtype(dtype: np.dtype, signature: InputSignature, where: str) -> None:
 
 def check_shape(shape: tuple[int, ...], signature: InputSignature, where: str) -> None:
     """UserError unless a sample of `shape` (without a batch axis) fits the input."""
-    expected = signature.shape
-    if tuple(shape) == expected:
+    expected = tuple(signature.shape)
+    if shape == expected:
         return
     hint = ""
     if (*shape, 1) == expected:
         hint = "; add the channel axis: x[..., None]"
+    elif shape == (*expected, 1):
+        hint = "; drop the last axis: x[..., 0]"
     elif len(shape) == 3 and (shape[1], shape[2], shape[0]) == expected:
         hint = "; channels come last: np.moveaxis(x, 1, -1)"
-    elif sorted(d for d in shape if d != 1) == sorted(d for d in expected if d != 1):
+    elif np.prod(shape) == np.prod(expected):
         hint = "; reshape or transpose it"
-    raise UserError(
-        f"{where} has samples of shape {tuple(shape)}; input {signature.name!r} expects {expected}{hint}"
-    )
+    raise UserError(f"{where} has the shape {shape} a sample; input {signature.name!r} expects {expected}{hint}")
 
 
-def convert(array: np.ndarray, signature: InputSignature, where: str) -> np.ndarray:
-    """The array in the input's dtype; UserError where a value is NaN, infinite or does not fit."""
+def check_finite(array: np.ndarray, signature: InputSignature, where: str) -> None:
+    """UserError where a value is NaN or infinite."""
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        kind = "NaN" if np.isnan(array).any() else "infinite values"
+        raise UserError(f"{where} has {kind} (input {signature.name!r}); repair or remove such samples")
+
+
+def converted(array: np.ndarray, signature: InputSignature, where: str) -> np.ndarray:
+    """The array in the input's dtype; UserError where a value does not fit into it."""
     dtype = np.dtype(signature.dtype)
-    if dtype.kind in "iu":
+    if dtype.kind in "iu" and array.size:
         limits = np.iinfo(dtype)
-        if array.size and (array.min() < limits.min or array.max() > limits.max):
+        if array.min() < limits.min or array.max() > limits.max:
             raise UserError(f"{where} has values in {array.min()}..{array.max()}; {dtype} cannot hold them")
-        return array.astype(dtype)
     with np.errstate(over="ignore"):
-        converted = array.astype(dtype)
-    if not np.isfinite(converted).all():
-        kind = "NaN" if np.isnan(converted).any() else "infinite values"
-        raise UserError(f"{where} has {kind} (input {signature.name!r}); remove or repair such samples")
-    return converted
+        result = array.astype(dtype)
+    check_finite(result, signature, where)
+    return result
 
 
-def warn_about(samples: Samples) -> tuple[str, ...]:
-    """What makes these samples doubtful for calibration: too few, constant, or all the same."""
+def checked_label(label: np.ndarray, where: str) -> np.ndarray:
+    """The label as a number: int64 for integers, a single one without axes; UserError for anything else."""
+    if label.dtype.kind not in _NUMERIC:
+        raise UserError(f"the label of {where} has dtype {label.dtype}; expected a number (for a class its index)")
+    if label.dtype.kind in "iub":
+        label = label.astype(np.int64).reshape(() if label.size == 1 else label.shape)
+    elif not np.isfinite(label).all():
+        raise UserError(f"the label of {where} is not finite; repair or remove such samples")
+    return label
+
+
+class InputWatch:
+    """What went by of one input, as stored: dtype, smallest and largest value, whether anything varied."""
+
+    def __init__(self) -> None:
+        self.dtype: np.dtype | None = None
+        self.low, self.high = np.inf, -np.inf
+        self.all_alike = True
+        self._first: np.ndarray | None = None
+
+    def see(self, stored: np.ndarray) -> None:
+        """Take note of one sample."""
+        if self._first is None:
+            self._first, self.dtype = stored, stored.dtype
+        elif self.all_alike:
+            self.all_alike = np.array_equal(self._first, stored)
+        if stored.size:
+            self.low, self.high = min(self.low, float(stored.min())), max(self.high, float(stored.max()))
+
+
+def input_warnings(
+    watches: Mapping[str, InputWatch], signatures: Sequence[InputSignature], normalized: frozenset[str], count: int
+) -> list[str]:
+    """Doubts about the values: constant, always the same sample, pixels where none or others are expected.
+
+    Args:
+      watches: input name -> what went by.
+      signatures: the model's inputs.
+      normalized: names of the inputs that were preprocessed as 0..255.
+      count: number of samples.
+    """
+    warnings = []
+    for signature in signatures:
+        name, watch = signature.name, watches[signature.name]
+        if watch.low == watch.high:
+            warnings.append(f"input {name!r} is {watch.low:g} in every sample; is this the right data?")
+        elif watch.all_alike and count > 1:
+            warnings.append(f"all {count} samples of input {name!r} are identical; is this the right data?")
+        if name in normalized:
+            if watch.high <= 1.0:
+                warnings.append(
+                    f"input {name!r} lies in {watch.low:g}..{watch.high:g} before --preprocess, which expects 0..255;"
+                    " is it preprocessed already?"
+                )
+            elif watch.low < 0 or watch.high > 255:
+                warnings.append(
+                    f"input {name!r} lies in {watch.low:g}..{watch.high:g} before --preprocess, which expects 0..255"
+                )
+        elif watch.dtype == np.uint8 and np.dtype(signature.dtype).kind == "f":
+            warnings.append(
+                f"input {name!r} is stored as uint8 ({watch.low:g}..{watch.high:g}) and given to the model unscaled"
+                f" as {signature.dtype}; if the model expects another range choose --preprocess"
+            )
+    return warnings
+
+
+def calibration_warnings(samples: Samples, *, exhausted: bool) -> list[str]:
+    """Doubts about the choice of samples: too few, or all of one class.
+
+    Args:
+      samples: the chosen samples.
+      exhausted: whether the source has no others.
+    """
     warnings = []
     if len(samples) < FEW_SAMPLES:
-        warnings.append(f"only {len(samples)} calibration samples; ranges are uncertain below {FEW_SAMPLES}")
-    for name, array in samples.arrays.items():
-        if all((row == row.flat[0]).all() for row in array) and _all_same(array):
-            warnings.append(f"input {name!r} is {float(array.flat[0]):g} in every sample; is this the right data?")
-        elif len(samples) > 1 and _all_same(array):
-            warnings.append(f"all {len(samples)} samples of input {name!r} are identical; is this the right data?")
-    return tuple(warnings)
-
-
-def _all_same(array: np.ndarray) -> bool:
-    return all(np.array_equal(row, array[0]) for row in array)
+        warnings.append(f"only {len(samples)} calibration samples; with fewer than {FEW_SAMPLES} ranges are uncertain")
+    labels = samples.labels
+    if not exhausted and len(samples) > 1 and labels is not None and labels.ndim == 1 and (labels == labels[0]).all():
+        warnings.append(
+            f"all {len(samples)} calibration samples have the label {labels[0]};"
+            " --selection=random or balanced takes others too"
+        )
+    return warnings
 
 
 def compare_ranges(calibration: Samples, evaluation: Samples) -> tuple[str, ...]:
@@ -79,7 +153,7 @@ def compare_ranges(calibration: Samples, evaluation: Samples) -> tuple[str, ...]
     """
     warnings = []
     for name in calibration.arrays:
-        (low, high), (other_low, other_high) = (_bulk(s.arrays[name]) for s in (calibration, evaluation))
+        (low, high), (other_low, other_high) = (_bulk(s, name) for s in (calibration, evaluation))
         union = max(high, other_high) - min(low, other_low)
         if union > 0 and min(high, other_high) - max(low, other_low) < 0.5 * union:
             warnings.append(
@@ -89,8 +163,9 @@ def compare_ranges(calibration: Samples, evaluation: Samples) -> tuple[str, ...]
     return tuple(warnings)
 
 
-def _bulk(array: np.ndarray) -> tuple[float, float]:
-    """mean -+ 2 standard deviations, one row in memory at a time."""
+def _bulk(samples: Samples, name: str) -> tuple[float, float]:
+    """mean -+ 2 standard deviations over all values, one sample in memory at a time."""
+    array = samples.arrays[name]
     means = np.array([np.mean(row, dtype=np.float64) for row in array])
     squares = np.array([np.mean(np.square(row, dtype=np.float64)) for row in array])
     mean = means.mean()

@@ -1,19 +1,32 @@
-"""From a source to the samples of one run: open, select, preprocess, check."""
+"""From the name of a source to the samples of one run: open, select, preprocess, check."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+import glob
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from tfq.data.checks import check_shape, convert, warn_about
+from tfq.data import checks, selection
+from tfq.data.arrays import NpySource, NpzSource
+from tfq.data.features import PooledProjection
+from tfq.data.functions import FunctionSource
+from tfq.data.images import ImageFolder
+from tfq.data.preprocess import Normalization, normalizations
 from tfq.data.samples import MEMORY_LIMIT, InputSignature, Samples, SampleWriter
-from tfq.data.sources import open_source
+from tfq.data.sources import RawSample, Source
+from tfq.data.tfrecords import TFRecordSource
 from tfq.errors import UserError
 from tfq.execution.progress import Progress, Silent
 
 Embed = Callable[[Mapping[str, np.ndarray]], np.ndarray]
+
+SELECTIONS = ("first", "random", "balanced", "coverage")
+COVERAGE_CANDIDATES = 20_000
+_EMBED_BATCH = 32
+_SILENT = Silent()
 
 
 def load_samples(
@@ -26,26 +39,207 @@ def load_samples(
     seed: int = 0,
     require_labels: bool = False,
     embed: Embed | None = None,
-    progress: Progress = Silent(),
+    progress: Progress = _SILENT,
     memory_limit: int = MEMORY_LIMIT,
 ) -> Samples:
-    opened = open_source(source, signatures, preprocess=preprocess)
-    wanted: Collection[int] | None = None if limit is None else range(limit)
+    """Read, select, preprocess and check the samples of a source.
+
+    Args:
+      source: path of an .npz or .npy file, of a folder of images, of a TFRecord file or a pattern
+        such as "train-*.tfrecord", or "module:function"; see the module of each.
+      signatures: the model's inputs.
+      limit: number of samples wanted (calibration), or None for all of them in order (evaluation).
+        A source with fewer gives all it has.
+      selection: "first"; "random", every subset alike; "balanced", over the classes in turn;
+        "coverage", farthest first in a feature space, out of at most COVERAGE_CANDIDATES at random.
+        Whatever is selected comes in source order. "balanced" and "coverage" take two passes over
+        the source, the others one.
+      preprocess: "none" or a key of `preprocess.NORMALIZATIONS`.
+      seed: of selection and of coverage's random projection.
+      require_labels: raise where a sample has no label.
+      embed: batch by input name -> [batch, ...] features for "coverage"; without it pooled inputs
+        under a random projection.
+      progress: told about every pass over the source.
+      memory_limit: bytes above which the arrays live in a temporary file.
+
+    Returns:
+      The samples, with warnings about their number and values.
+
+    Raises:
+      UserError: the source is missing, damaged, empty, or does not fit the model.
+    """
+    if selection not in SELECTIONS:
+        raise UserError(f"selection is {selection!r}; it must be one of {', '.join(SELECTIONS)}")
+    reader = _Reader(open_source(source, signatures, preprocess=preprocess), source, signatures, preprocess, progress)
+    placed = reader.all() if limit is None else reader.chosen(limit, selection, seed, embed)
     writer = SampleWriter(memory_limit)
-    indices = []
-    total = min(x for x in (limit, opened.count, 1 << 62) if x is not None)
-    with progress.task(f"read {source}", total) as advance:
-        for slot, sample in enumerate(opened.read(wanted)):
-            if require_labels and sample.label is None:
-                raise UserError(f"{source} has no labels; they belong in the array 'y'")
-            inputs = {}
-            for signature in signatures:
-                where = sample.where[signature.name]
-                check_shape(sample.inputs[signature.name].shape, signature, where)
-                inputs[signature.name] = convert(sample.inputs[signature.name], signature, where)
-            writer.write(slot, inputs, sample.label)
-            indices.append(sample.index)
-            advance(1)
+    watches = {s.name: checks.InputWatch() for s in signatures}
+    taken: dict[int, RawSample] = {}
+    label_kind = None
+    for slot, sample in placed:
+        inputs = reader.convert(sample, watches)
+        label = reader.label(sample, required=require_labels)
+        kind = "missing" if label is None else f"{label.dtype} of shape {label.shape}"
+        label_kind = label_kind or kind
+        if kind != label_kind:
+            raise UserError(f"the label of {_where(sample)} is {kind}, those before are {label_kind}; make all alike")
+        writer.write(slot, inputs, label)
+        taken[slot] = dataclasses.replace(sample, inputs={}, label=None)
+    if not taken:
+        raise UserError(f"{source} holds no samples")
     arrays, labels = writer.finish()
-    samples = Samples(arrays, np.array(indices, np.int64), labels, memory_limit=memory_limit)
-    return dataclasses.replace(samples, warnings=warn_about(samples) if limit is not None else ())
+    opened = reader.source
+    samples = Samples(
+        arrays,
+        np.array([taken[slot].index for slot in range(len(taken))], np.int64),
+        labels,
+        tuple(taken[slot].name for slot in range(len(taken))) if taken[0].name else (),
+        opened.class_names,
+        memory_limit=memory_limit,
+    )
+    if (np.diff(samples.indices) < 0).any():
+        samples = samples.take(np.argsort(samples.indices))
+    warnings = [*opened.warnings, *checks.input_warnings(watches, signatures, reader.normalized, len(samples))]
+    if limit is not None:
+        warnings += checks.calibration_warnings(samples, exhausted=len(samples) < limit or len(samples) == opened.count)
+    return dataclasses.replace(samples, warnings=tuple(warnings))
+
+
+def open_source(source: str, signatures: Sequence[InputSignature], *, preprocess: str = "none") -> Source:
+    """The source behind a name given by the user; arguments and errors as in `load_samples`."""
+    path = Path(source)
+    module, colon, function = source.rpartition(":")
+    if path.is_dir():
+        return ImageFolder(path, signatures, preprocess)
+    if ".tfrec" in path.name.lower():
+        paths = [path] if path.is_file() else [Path(p) for p in sorted(glob.glob(source))]
+        if not paths:
+            raise UserError(f"{source} does not exist")
+        return TFRecordSource(paths, signatures, preprocess)
+    if path.suffix.lower() in (".npz", ".npy"):
+        if not path.is_file():
+            raise UserError(f"{source} does not exist")
+        return (NpzSource if path.suffix.lower() == ".npz" else NpySource)(path, signatures)
+    if colon and module and function.isidentifier():
+        return FunctionSource(source, signatures)
+    raise UserError(
+        f"{source} {'is no data that can be read' if path.exists() else 'does not exist'}; give an .npz or .npy file,"
+        " a folder of images, a .tfrecord file or module:function"
+    )
+
+
+class _Reader:
+    """One source with what is needed to make its samples the model's."""
+
+    def __init__(
+        self, source: Source, name: str, signatures: Sequence[InputSignature], preprocess: str, progress: Progress
+    ):
+        self.source = source
+        self._name = name
+        self._signatures = signatures
+        self._normalizations: dict[str, Normalization] = normalizations(signatures, preprocess)
+        self._progress = progress
+
+    @property
+    def normalized(self) -> frozenset[str]:
+        return frozenset(self._normalizations)
+
+    def convert(
+        self, sample: RawSample, watches: Mapping[str, checks.InputWatch] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Inputs as the model takes them, each checked."""
+        inputs = {}
+        for signature in self._signatures:
+            stored, where = sample.inputs[signature.name], sample.where[signature.name]
+            checks.check_dtype(stored.dtype, signature, where)
+            checks.check_shape(stored.shape, signature, where)
+            checks.check_finite(stored, signature, where)
+            if watches is not None:
+                watches[signature.name].see(stored)
+            normalize = self._normalizations.get(signature.name)
+            inputs[signature.name] = checks.converted(normalize(stored) if normalize else stored, signature, where)
+        return inputs
+
+    def label(self, sample: RawSample, *, required: bool) -> np.ndarray | None:
+        """The label, checked."""
+        if sample.label is None and required:
+            raise UserError(f"{self._name} has no labels; {self.source.label_hint}")
+        return None if sample.label is None else checks.checked_label(sample.label, _where(sample))
+
+    def all(self) -> Iterator[tuple[int, RawSample]]:
+        """(slot, sample) of every sample."""
+        return enumerate(self._tracked("read", self.source.read(None), self.source.count))
+
+    def chosen(self, limit: int, how: str, seed: int, embed: Embed | None) -> Iterator[tuple[int, RawSample]]:
+        """(slot, sample) of at most `limit` samples; a slot that comes again replaces what it held."""
+        count = self.source.count
+        if how == "first" or (count is not None and limit >= count):
+            return self._at(range(limit if count is None else min(limit, count)), exactly=False)
+        if how == "random":
+            return self._random(limit, seed)
+        if how == "balanced":
+            labels = self.source.labels()
+            if labels is None or labels.reshape(len(labels), -1).shape[1] != 1:
+                raise UserError(f"--selection=balanced needs one class label a sample; {self.source.label_hint}")
+            return self._at(selection.balanced_positions(labels.reshape(-1), limit, seed))
+        return self._at(self._coverage(limit, seed, embed))
+
+    def _random(self, limit: int, seed: int) -> Iterator[tuple[int, RawSample]]:
+        if self.source.count is not None:
+            yield from self._at(selection.random_positions(self.source.count, limit, seed))
+            return
+        reservoir = selection.Reservoir(limit, seed)
+        for sample in self._tracked("read", self.source.read(None), None):
+            slot = reservoir.slot(sample.index)
+            if slot is not None:
+                yield slot, sample
+
+    def _at(self, positions: Sequence[int] | np.ndarray, *, exactly: bool = True) -> Iterator[tuple[int, RawSample]]:
+        found = 0
+        for sample in self._tracked("read", self.source.read(positions), len(positions)):
+            yield found, sample
+            found += 1
+        if exactly and found != len(positions):
+            raise UserError(f"{self._name} gave fewer samples on its second pass; it must give the same each time")
+
+    def _coverage(self, limit: int, seed: int, embed: Embed | None) -> np.ndarray:
+        """Positions by coverage; holds one row of features for each candidate."""
+        embeds = [embed] if embed else [PooledProjection(s, seed) for s in self._signatures]
+        positions: dict[int, int] = {}
+        rows: dict[int, np.ndarray] = {}
+        for batch in _batched(self._random(COVERAGE_CANDIDATES, seed), _EMBED_BATCH):
+            inputs = [self.convert(sample) for _, sample in batch]
+            stacked = {s.name: np.stack([i[s.name] for i in inputs]) for s in self._signatures}
+            features = [np.asarray(f(stacked), np.float32).reshape(len(batch), -1) for f in embeds]
+            for k, (slot, sample) in enumerate(batch):
+                positions[slot], rows[slot] = sample.index, np.concatenate([f[k] for f in features])
+        if not rows:
+            raise UserError(f"{self._name} holds no samples")
+        matrix = np.stack([rows[slot] for slot in range(len(rows))])
+        widths = np.cumsum([f.shape[1] for f in features])[:-1]
+        for block in np.split(matrix, widths, axis=1):
+            block /= max(float(block.std()), np.finfo(np.float32).tiny)
+        candidates = np.array([positions[slot] for slot in range(len(rows))])
+        order = np.argsort(candidates)
+        return candidates[order][selection.coverage_positions(matrix[order], limit)]
+
+    def _tracked(self, what: str, samples: Iterable[RawSample], total: int | None) -> Iterator[RawSample]:
+        with self._progress.task(f"{what} {self._name}", total or 0) as advance:
+            for sample in samples:
+                yield sample
+                advance(1)
+
+
+def _where(sample: RawSample) -> str:
+    return next(iter(sample.where.values()))
+
+
+def _batched(items: Iterator[tuple[int, RawSample]], size: int) -> Iterator[list[tuple[int, RawSample]]]:
+    batch = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

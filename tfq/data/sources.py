@@ -1,23 +1,24 @@
-"""Where samples come from: one small class per kind of source, told apart by the name given."""
+"""What every source of samples offers; one file per kind of source implements it."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping
 from typing import Protocol
 
 import numpy as np
-
-from tfq.data.samples import InputSignature
-from tfq.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class RawSample:
     """One sample as it is stored: before preprocessing and conversion to the model's dtype.
 
-    `where` says in an error message which sample it is; `name` is its file, if it has its own.
+    Attributes:
+      index: position in the source.
+      where: input name -> what an error message calls this sample.
+      inputs: input name -> array without a batch axis.
+      label: the label, None without.
+      name: its file, relative to the folder, if it has one of its own.
     """
 
     index: int
@@ -28,12 +29,13 @@ class RawSample:
 
 
 class Source(Protocol):
-    """Samples in a fixed order.
+    """Samples in a fixed order; construction raises `UserError` where the source cannot serve the model.
 
     Attributes:
       count: number of samples, None where only a whole pass would tell.
       class_names: name of each integer label, or empty.
       warnings: what was noticed on opening.
+      label_hint: where labels belong, for the error when they are needed and missing.
     """
 
     @property
@@ -45,38 +47,13 @@ class Source(Protocol):
     @property
     def warnings(self) -> tuple[str, ...]: ...
 
+    @property
+    def label_hint(self) -> str: ...
+
     def labels(self) -> np.ndarray | None:
-        """[n] labels of all samples, None without; reads as little as possible."""
+        """[n, ...] labels of all samples, None without; reads no more than it must."""
         ...
 
     def read(self, wanted: Collection[int] | None) -> Iterator[RawSample]:
         """The samples at the ascending positions `wanted` (None: all), in source order; a new pass each time."""
         ...
-
-
-def open_source(source: str, signatures: Sequence[InputSignature], *, preprocess: str = "none") -> Source:
-    """The source behind a name given by the user.
-
-    Args:
-      source: path of an .npz or .npy file, of a folder of images, of a TFRecord file (or a pattern
-        such as "train-*.tfrecord"), or "module:function" (also "path/file.py:function").
-      signatures: the model's inputs.
-      preprocess: the preprocessing that will follow.
-
-    Raises:
-      UserError: it does not exist, cannot be read, or does not fit the model's inputs.
-    """
-    from tfq.data import arrays
-
-    path = Path(source)
-    if path.suffix in (".npz", ".npy"):
-        _require_file(path)
-        return arrays.NpzSource(path, signatures) if path.suffix == ".npz" else arrays.NpySource(path, signatures)
-    raise UserError(
-        f"{source!r} is no data source: give an .npz or .npy file, a folder of images, a TFRecord file, or module:function"
-    )
-
-
-def _require_file(path: Path) -> None:
-    if not path.is_file():
-        raise UserError(f"{path} {'is a folder, not a file' if path.is_dir() else 'does not exist'}")

@@ -1,0 +1,121 @@
+"""Samples from the user's own code: "module:function" or "path/file.py:function".
+
+The function is called without arguments, once per pass, and yields samples: an array, a tuple of
+arrays in the order of the model's inputs, a dict by input name, or a pair (inputs, label) with
+inputs any of these. A tuple of two is a pair (inputs, label) unless the model has two inputs; then
+it is one array per input, and a label comes as ((a, b), label).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfq.data.samples import InputSignature
+from tfq.data.sources import RawSample
+from tfq.errors import UserError
+
+
+class FunctionSource:
+    """What a function yields; its number is known only after a pass."""
+
+    count = None
+    class_names: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    label_hint = "yield (inputs, label)"
+
+    def __init__(self, name: str, signatures: Sequence[InputSignature]):
+        self._name = name
+        self._inputs = [s.name for s in signatures]
+        self._function = import_function(name)
+
+    def labels(self) -> np.ndarray | None:
+        labels = [sample.label for sample in self.read(None)]
+        return None if not labels or any(label is None for label in labels) else np.stack(labels)  # type: ignore[arg-type]
+
+    def read(self, wanted: Collection[int] | None) -> Iterator[RawSample]:
+        picked = None if wanted is None else set(wanted)
+        stop = None if picked is None else max(picked, default=-1) + 1
+        for index, sample in enumerate(itertools.islice(self._samples(), stop)):
+            if picked is None or index in picked:
+                inputs, label = self._parse(index, sample)
+                where = {name: f"sample {index} of {self._name}" for name in inputs}
+                yield RawSample(index, where, inputs, label)
+
+    def _samples(self) -> Iterator[Any]:
+        """The user's samples; what goes wrong in the user's code is said with its name."""
+        try:
+            produced = self._function()
+            iterator = iter(produced)
+        except Exception as error:
+            raise UserError(f"{self._name} cannot be iterated: {type(error).__name__}: {error}") from error
+        for index in itertools.count():
+            try:
+                sample = next(iterator)
+            except StopIteration:
+                return
+            except Exception as error:
+                raise UserError(f"{self._name} raised {type(error).__name__} at sample {index}: {error}") from error
+            yield sample
+
+    def _parse(self, index: int, sample: Any) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+        label = None
+        is_pair = isinstance(sample, tuple) and len(sample) == 2
+        if is_pair and (len(self._inputs) != 2 or isinstance(sample[0], (tuple, Mapping))):
+            sample, label = sample
+        if isinstance(sample, Mapping):
+            values = dict(sample)
+        else:
+            parts = sample if isinstance(sample, tuple) else (sample,)
+            if len(parts) != len(self._inputs):
+                raise UserError(
+                    f"sample {index} of {self._name} has {len(parts)} arrays; the model has the inputs"
+                    f" {', '.join(map(repr, self._inputs))}"
+                )
+            values = dict(zip(self._inputs, parts, strict=True))
+        missing = [name for name in self._inputs if name not in values]
+        if missing:
+            raise UserError(
+                f"sample {index} of {self._name} has no {', '.join(map(repr, missing))};"
+                f" it has: {', '.join(repr(k) for k in values)}"
+            )
+        return {name: np.asarray(values[name]) for name in self._inputs}, None if label is None else np.asarray(label)
+
+
+def import_function(name: str) -> Callable[[], Iterable[Any]]:
+    """The function behind "module:function" or "path/file.py:function".
+
+    A module is imported as Python finds it, else from the working directory.
+
+    Raises:
+      UserError: there is no such module or function, or importing it fails.
+    """
+    module_name, _, attribute = name.rpartition(":")
+    try:
+        if module_name.endswith(".py"):
+            module = _load_file(Path(module_name))
+        elif importlib.util.find_spec(module_name) is not None:
+            module = importlib.import_module(module_name)
+        else:
+            module = _load_file(Path(*module_name.split(".")).with_suffix(".py"))
+    except Exception as error:
+        raise UserError(f"cannot import {module_name!r} of {name!r}: {type(error).__name__}: {error}") from error
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        raise UserError(f"{module_name!r} has no function {attribute!r}")
+    return function
+
+
+def _load_file(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise FileNotFoundError(f"no such module and no file {path}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,140 @@
+"""A folder of images: class sub-folders (the sorted folder names are classes 0, 1, ...) or images directly.
+
+Each image is decoded when its turn comes, turned upright (EXIF), converted to the channels of the
+model's input and resized to its height and width by bilinear interpolation at half-pixel centres,
+without antialiasing and without keeping the aspect ratio. That is `tf.image.resize`, hence what
+`keras.utils.image_dataset_from_directory` does by default, and close to what Android's
+`Bitmap.createScaledBitmap` does on the phone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from tfq.data.samples import InputSignature
+from tfq.data.sources import RawSample
+from tfq.errors import UserError
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+class ImageFolder:
+    """Images below a folder, sorted by path; values 0..255."""
+
+    label_hint = "put the images into one sub-folder per class"
+
+    def __init__(self, path: Path, signatures: Sequence[InputSignature], preprocess: str):
+        self._path = path
+        self._signature = _image_input(path, signatures)
+        require_preprocess(str(path), self._signature, preprocess)
+        visible = sorted(p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path)))
+        self._files = [p.relative_to(path) for p in visible if p.suffix.lower() in SUFFIXES]
+        if not self._files:
+            raise UserError(f"{path} holds no images ({', '.join(SUFFIXES)})")
+        direct = [f for f in self._files if len(f.parts) == 1]
+        if direct and len(direct) < len(self._files):
+            raise UserError(f"{path} holds images both directly ({direct[0]}) and in sub-folders; use one or the other")
+        self.class_names = () if direct else tuple(sorted({f.parts[0] for f in self._files}))
+        others = len(visible) - len(self._files)
+        self.warnings = (f"{others} files in {path} are no images and were ignored",) if others else ()
+
+    @property
+    def count(self) -> int:
+        return len(self._files)
+
+    def labels(self) -> np.ndarray | None:
+        return np.array([self._label(f) for f in self._files]) if self.class_names else None
+
+    def _label(self, file: Path) -> np.ndarray:
+        return np.array(self.class_names.index(file.parts[0]), np.int64)
+
+    def read(self, wanted: Collection[int] | None) -> Iterator[RawSample]:
+        for index in range(self.count) if wanted is None else wanted:
+            if index >= self.count:
+                return
+            file = self._files[index]
+            path = self._path / file
+            pixels = decode_image(path, str(path), self._signature)
+            label = self._label(file) if self.class_names else None
+            yield RawSample(
+                index, {self._signature.name: str(path)}, {self._signature.name: pixels}, label, file.as_posix()
+            )
+
+
+def decode_image(file: Path | IO[bytes], where: str, signature: InputSignature) -> np.ndarray:
+    """An encoded image as [height, width, channels] of the input's shape, 0..255.
+
+    uint8 for an image that has the right size already and for an integer input, else float32, since
+    resized values are not rounded.
+
+    Raises:
+      UserError: it cannot be decoded, or has more than 8 bits a channel.
+    """
+    height, width, channels = signature.shape
+    try:
+        with Image.open(file) as image:
+            if image.mode[:1] in ("I", "F"):
+                raise UserError(f"{where} has more than 8 bits a channel; convert it to 8 bits or give an .npz")
+            pixels = np.asarray(ImageOps.exif_transpose(image).convert(_MODES[channels]), np.uint8)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{where} is not a readable image ({error}); repair or remove it") from error
+    pixels = pixels.reshape((*pixels.shape[:2], channels))
+    if pixels.shape == signature.shape:
+        return pixels
+    resized = resize_bilinear(pixels, height, width)
+    return np.rint(resized).astype(np.uint8) if np.dtype(signature.dtype).kind in "iu" else resized
+
+
+def resize_bilinear(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """[h, w, c] -> [height, width, c] float32: between the two nearest source rows and columns.
+
+    Output row i lies at source row (i + 1/2) h / height - 1/2, clamped to the image; columns alike.
+    """
+    rows = _blend(pixels.astype(np.float32), height, axis=0)
+    return _blend(rows, width, axis=1)
+
+
+def _blend(pixels: np.ndarray, length: int, axis: int) -> np.ndarray:
+    size = pixels.shape[axis]
+    position = np.clip((np.arange(length) + 0.5) * (size / length) - 0.5, 0, size - 1)
+    below = np.floor(position).astype(np.int64)
+    above = np.minimum(below + 1, size - 1)
+    shape = [1] * pixels.ndim
+    shape[axis] = length
+    weight = (position - below).astype(np.float32).reshape(shape)
+    low, high = pixels.take(below, axis), pixels.take(above, axis)
+    return low + (high - low) * weight
+
+
+def require_preprocess(where: str, signature: InputSignature, preprocess: str) -> None:
+    """UserError where images would go unscaled into a float input without anybody having said so."""
+    if np.dtype(signature.dtype).kind == "f" and preprocess == "none":
+        raise UserError(
+            f"{where} holds images (0..255) and input {signature.name!r} takes {signature.dtype}: choose"
+            " --preprocess (raw, zero_one, minus_one_one or imagenet), the one the model was trained with"
+        )
+
+
+def takes_images(signature: InputSignature) -> bool:
+    """Whether an input has the shape [height, width, 1, 3 or 4 channels]."""
+    return len(signature.shape) == 3 and signature.shape[-1] in _MODES
+
+
+def _image_input(path: Path, signatures: Sequence[InputSignature]) -> InputSignature:
+    if len(signatures) != 1 or not takes_images(signatures[0]):
+        listed = ", ".join(f"{s.name!r} {s.shape}" for s in signatures)
+        raise UserError(
+            f"{path} is a folder of images, which serves a model with one input (height, width, 1, 3 or 4);"
+            f" this model has {listed}; give an .npz"
+        )
+    return signatures[0]
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)

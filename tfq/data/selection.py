@@ -1,0 +1,88 @@
+"""Which samples to take when there are more than wanted. Every function returns ascending positions.
+
+first: the first ones. random: every subset equally likely, by reservoir sampling in one pass
+(algorithm R: Vitter, "Random sampling with a reservoir", ACM TOMS 1985). balanced: the classes in
+turn. coverage: farthest-first traversal of a feature space, whose covering radius
+max_i min_{j chosen} |f_i - f_j| is at most twice the best possible one (Gonzalez, "Clustering to
+minimize the maximum intercluster distance", TCS 1985; as core-set: Sener and Savarese, ICLR 2018).
+"""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+
+
+class Reservoir:
+    """Tells for a stream of unknown length in which slot each item goes, or that it is not taken.
+
+    After n items the slots hold min(n, size) of them, every such subset with the same probability.
+    """
+
+    def __init__(self, size: int, seed: int):
+        self._size = size
+        self._random = random.Random(seed)
+
+    def slot(self, position: int) -> int | None:
+        """Slot of the item at `position`; to be asked for 0, 1, 2, ... in order."""
+        if position < self._size:
+            return position
+        drawn = self._random.randrange(position + 1)
+        return drawn if drawn < self._size else None
+
+
+def random_positions(count: int, limit: int, seed: int) -> np.ndarray:
+    """`limit` of `count` positions at random: those a `Reservoir` would end up with."""
+    reservoir = Reservoir(limit, seed)
+    kept = np.empty(min(limit, count), np.int64)
+    for position in range(count):
+        slot = reservoir.slot(position)
+        if slot is not None:
+            kept[slot] = position
+    return np.sort(kept)
+
+
+def balanced_positions(labels: np.ndarray, limit: int, seed: int) -> np.ndarray:
+    """`limit` positions over the classes in turn, at random within a class.
+
+    A class that runs out leaves its turns to the others.
+
+    Args:
+      labels: [n] class of each sample.
+      limit: number of positions wanted.
+      seed: of the order within the classes.
+    """
+    generator = np.random.default_rng(seed)
+    turns = np.empty(len(labels), np.int64)
+    for value in np.unique(labels):
+        members = np.flatnonzero(labels == value)
+        turns[generator.permutation(members)] = np.arange(len(members))
+    # Sorted by turn; within the last turn the classes that are served are drawn too.
+    order = np.lexsort((generator.permutation(len(labels)), turns))
+    return np.sort(order[:limit])
+
+
+def coverage_positions(features: np.ndarray, limit: int) -> np.ndarray:
+    """`limit` positions by farthest-first traversal, starting from the sample nearest to the mean.
+
+    O(n * limit * d) time, O(n) memory beside the features. Ties go to the lowest position.
+
+    Args:
+      features: [n, d] float.
+      limit: number of positions wanted; at most n are returned.
+    """
+    chosen = [int(np.argmin(_squared_distances(features, features.mean(axis=0))))]
+    nearest = _squared_distances(features, features[chosen[0]])
+    nearest[chosen[0]] = -1.0
+    while len(chosen) < min(limit, len(features)):
+        farthest = int(np.argmax(nearest))
+        chosen.append(farthest)
+        np.minimum(nearest, _squared_distances(features, features[farthest]), out=nearest)
+        nearest[farthest] = -1.0
+    return np.sort(np.array(chosen, np.int64))
+
+
+def _squared_distances(features: np.ndarray, point: np.ndarray) -> np.ndarray:
+    difference = features - point
+    return np.einsum("nd,nd->n", difference, difference)
