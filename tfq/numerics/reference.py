@@ -13,7 +13,8 @@ Scales made here have so few significant bits that scale * (code - zero_point) i
 the converter both derive the same scale and zero-point from it, to the bit.
 
 Sources: tensorflow/core/kernels/fake_quant_ops_functor.h; in tensorflow/lite/kernels/internal:
-quantization_util.cc, common.h, reference/integer_ops/; Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+quantization_util.cc, common.h, reference/integer_ops/;
+Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
 Inference", 2018.
 """
 
@@ -185,7 +186,7 @@ def requantize(
     qmin: int = -128,
     qmax: int = 127,
 ) -> np.ndarray:
-    """int32 accumulators [..., channels] of scale s_x * s_w -> int8 codes on the output's grid, clamped to [qmin, qmax]."""
+    """int32 accumulators [..., channels] of scale s_x * s_w -> int8 codes of the output in [qmin, qmax]."""
     real = np.float64(input_scale) * np.asarray(weight_scales, np.float64) / np.float64(output_scale)
     multiplier, shift = quantize_multiplier(real)
     codes = multiply_by_quantized_multiplier(accumulator, multiplier, shift).astype(np.int64) + output_zero_point
