@@ -1,0 +1,296 @@
+"""The walk over a functional Keras model, common to both frameworks.
+
+A nested model is walked in place, an operator or layer becomes nodes through a `Call`. What differs
+between Keras 3 and tf_keras is in the abstract methods of `Frontend`.
+"""
+
+from __future__ import annotations
+
+import abc
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tfq.errors import UserError
+from tfq.models import operations
+from tfq.models.flatten import TRAINING_ONLY, Call, Flattener, Tensor, add_layer, check_taken, refuse
+from tfq.models.graph import Graph
+
+Follow = Callable[[Call, Tensor], Tensor]
+# Keys that say how a layer is made or trained, not what it computes.
+_NOT_COMPUTED = {"name", "dtype", "trainable", "seed", "synchronized", "batch_input_shape", "input_length", "sparse"}
+_NOT_COMPUTED |= {"renorm", "renorm_clipping", "renorm_momentum", "flash_attention", "rng_type", "force_generator"}
+_NOT_COMPUTED |= {"query_shape", "key_shape", "value_shape", "autocast"}
+_NOT_COMPUTED_ENDS = ("_initializer", "_regularizer", "_constraint")
+UNSAFE = (
+    "run again with --allow_unsafe_deserialization if you trust the file's author, or replace it by standard layers"
+)
+
+
+class SourceCall(NamedTuple):
+    """One call in the user's model: the arguments hold symbolic tensors of the framework."""
+
+    layer: Any
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    outputs: Any
+
+
+def mapped(function: Callable[[Any], Any], structure: Any) -> Any:
+    """`function` of every leaf of lists, tuples and dicts."""
+    if isinstance(structure, dict):
+        return {key: mapped(function, value) for key, value in structure.items()}
+    if isinstance(structure, (list, tuple)):
+        return [mapped(function, value) for value in structure]
+    return function(structure)
+
+
+def flat(structure: Any) -> list[Any]:
+    """The leaves in Keras' order: dicts by sorted key."""
+    if isinstance(structure, dict):
+        return [leaf for key in sorted(structure) for leaf in flat(structure[key])]
+    if isinstance(structure, (list, tuple)):
+        return [leaf for value in structure for leaf in flat(value)]
+    return [structure]
+
+
+def short_cause(error: BaseException) -> str:
+    """The first line of a library's message, at most 160 characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
+def accepted_keys(layer_class: type) -> dict[str, Any]:
+    """Keyword arguments that the constructors of a layer class and of its bases name, with their defaults."""
+    found: dict[str, Any] = {}
+    for base in reversed(layer_class.__mro__[:-1]):
+        if "__init__" in vars(base):
+            parameters = inspect.signature(base.__init__).parameters.values()
+            found.update((p.name, p.default) for p in parameters if p.kind is not p.VAR_KEYWORD)
+    return found
+
+
+class Frontend(abc.ABC):
+    """Walks one model. `unsafe`: code that came with the model may run (it is traced into nodes)."""
+
+    layers: Any  # module of the framework's layer classes
+    tensor_types: tuple[type, ...]
+    kept_activations: Mapping[Any, str]  # function -> name in tf_keras
+    other_activations: Mapping[Any, Follow]
+
+    def __init__(self, model: Any, *, unsafe: bool):
+        self._unsafe = unsafe
+        self.rounded: set[str] = set()
+        self._model = model
+        self._flattener = Flattener(self._paths(model, ()))
+
+    @abc.abstractmethod
+    def graph_model(self, layer: Any) -> Any | None:
+        """The functional model that `layer` is, or None; UserError for a model of another kind."""
+
+    @abc.abstractmethod
+    def calls(self, model: Any) -> Iterator[SourceCall]:
+        """Every call but those of the input layers, in topological order."""
+
+    @abc.abstractmethod
+    def input_names(self, model: Any) -> list[str]: ...
+
+    @abc.abstractmethod
+    def output_names(self, model: Any) -> list[str]: ...
+
+    @abc.abstractmethod
+    def nested_inputs(self, model: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+        """What a nested model is called with, in the order of its inputs."""
+
+    @abc.abstractmethod
+    def operator(self, call: Call, source: SourceCall, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """Add the nodes of an operator; NotImplemented if `source.layer` is a layer."""
+
+    @abc.abstractmethod
+    def renamed(self, kind: str, key: str) -> str:
+        """tf_keras' name of a configuration key or variable of this framework."""
+
+    @abc.abstractmethod
+    def variable_names(self, layer: Any) -> list[str]:
+        """Short names of `layer.weights`."""
+
+    @abc.abstractmethod
+    def trace(self, function: Callable[..., Any], inputs: Sequence[Tensor], structure: Any) -> Any:
+        """A functional model of `function`, called with symbolic tensors in the places of `structure`."""
+
+    def graph(self) -> Graph:
+        model = self._model
+        names = self.input_names(model)
+        inputs = [
+            self._flattener.input(name, tuple(t.shape), _dtype_name(t.dtype))
+            for name, t in zip(names, model.inputs, strict=True)
+        ]
+        outputs = self._run(model, inputs, ())
+        constant = [n for n, t in zip(self.output_names(model), outputs, strict=True) if not isinstance(t, Tensor)]
+        if constant:
+            raise refuse(f"Output {constant[0]!r}", "it does not depend on the inputs", "remove it from the outputs")
+        return self._flattener.graph(inputs, outputs, self.output_names(model))
+
+    def _paths(self, model: Any, path: tuple[str, ...]) -> list[tuple[str, ...]]:
+        found = []
+        for source in self.calls(model):
+            here = (*path, source.layer.name)
+            inner = self.graph_model(source.layer)
+            found += [here] if inner is None else self._paths(inner, here)
+        return found
+
+    def _run(self, model: Any, values: Sequence[Any], path: tuple[str, ...]) -> list[Any]:
+        table = {id(tensor): value for tensor, value in zip(model.inputs, values, strict=True)}
+
+        def look_up(leaf: Any) -> Any:
+            return table[id(leaf)] if isinstance(leaf, self.tensor_types) else leaf
+
+        for source in self.calls(model):
+            results = flat(self._call(source, mapped(look_up, source.args), mapped(look_up, source.kwargs), path))
+            outputs = flat(source.outputs)
+            if len(outputs) == 1 and len(results) > 1:  # a shape: one symbolic tensor, several numbers
+                results = [results]
+            if len(outputs) != len(results):
+                raise refuse(f"Layer {source.layer.name!r}", f"it has {len(outputs)} outputs", "use single outputs")
+            table.update((id(tensor), value) for tensor, value in zip(outputs, results, strict=True))
+        return [table[id(tensor)] for tensor in model.outputs]
+
+    def _call(self, source: SourceCall, args: list[Any], kwargs: dict[str, Any], path: tuple[str, ...]) -> Any:
+        layer = source.layer
+        path = (*path, layer.name)
+        inner = self.graph_model(layer)
+        if inner is not None:
+            if kwargs.get("training"):
+                raise refuse(f"Model {layer.name!r}", "it is called with training=True", "call it without")
+            return self._run(inner, self.nested_inputs(inner, args, kwargs), path)
+        call = self._flattener.call(path, layer)
+        compute = _dtype_name(getattr(layer, "compute_dtype", None) or "float32")
+        if compute in ("float16", "bfloat16"):
+            self.rounded.add(compute)
+        result = self.operator(call, source, args, kwargs)
+        return self._layer(call, layer, args, kwargs, source, path) if result is NotImplemented else result
+
+    def _layer(
+        self, call: Call, layer: Any, args: list[Any], kwargs: dict[str, Any], source: SourceCall, path: tuple[str, ...]
+    ) -> Any:
+        kind = type(layer).__name__
+        standard = getattr(self.layers, kind, None) is type(layer)
+        if not standard or kind == "Lambda":
+            if not self._unsafe:
+                what = "it is a Lambda, which holds code" if kind == "Lambda" else f"{kind} is a custom class"
+                raise call.refuse(what, UNSAFE)
+            return self._traced(call, layer, args, kwargs, path)
+        if kind == "TimeDistributed":
+            return self._time_distributed(call, layer, args, kwargs, source, path)
+        inputs = self._bound(call, layer, args, kwargs)
+        if kind in TRAINING_ONLY:
+            return call.add("Activation", {"activation": "linear"}, inputs, shape=inputs[0].shape)
+        check_taken(call, kind)
+        if not all(isinstance(value, Tensor) for value in inputs):
+            raise call.refuse("it is called with a constant", "rebuild the model without it")
+        config, follow = self._config(call, layer, kind)
+        output = flat(source.outputs)[0]
+        return add_layer(
+            call, kind, config, inputs, self._weights(layer, kind), activate=follow,
+            shape=tuple(output.shape), dtype=_dtype_name(output.dtype),
+        )  # fmt: skip
+
+    def _bound(self, call: Call, layer: Any, args: list[Any], kwargs: dict[str, Any]) -> list[Any]:
+        """The tensors a layer reads; UserError for any other argument that is not at its default."""
+        given = inspect.signature(layer.call).bind(*args, **kwargs).arguments
+        given = {**{k: v for k, v in given.items() if k != "kwargs"}, **given.get("kwargs", {})}
+        if type(layer).__name__ == "MultiHeadAttention":
+            inputs = [given.pop("query"), given.pop("value")]
+            key = given.pop("key", None)
+            inputs += [] if key is None else [key]
+        else:
+            inputs = flat(given.pop(next(iter(given))))
+        extra = {key: value for key, value in given.items() if value is not None and value is not False}
+        if extra:
+            key, value = next(iter(extra.items()))
+            shown = f"{key}={value!r}" if isinstance(value, (bool, int, float, str)) else f"the argument {key}"
+            raise call.refuse(f"it is called with {shown}", "build the model again without it")
+        return inputs
+
+    def _config(self, call: Call, layer: Any, kind: str) -> tuple[dict[str, Any], Follow | None]:
+        """The layer's configuration for tf_keras' class, and what follows an activation tf_keras lacks."""
+        import tf_keras
+
+        try:
+            config = layer.get_config()
+        except Exception as error:
+            raise call.refuse(f"its configuration cannot be read ({short_cause(error)})", UNSAFE) from None
+        follow = None
+        if "activation" in config:
+            config["activation"], follow = self.activation(call, layer.activation)
+        accepted = accepted_keys(getattr(tf_keras.layers, kind))
+        defaults = accepted_keys(type(layer))
+        kept = {}
+        for key, value in config.items():
+            if key in _NOT_COMPUTED or key.endswith(_NOT_COMPUTED_ENDS):
+                continue
+            if self.renamed(kind, key) in accepted:
+                kept[self.renamed(kind, key)] = value
+            elif key == "data_format" and value == "channels_first":
+                raise call.refuse("its data_format is channels_first", "build the model again with channels_last")
+            elif not (_is_default(value, defaults.get(key)) or (key == "data_format" and value == "channels_last")):
+                raise call.refuse(f"{kind} with {key}={value!r} has no equivalent", f"build it again without {key}")
+        return kept, follow
+
+    def activation(self, call: Call, function: Any) -> tuple[str, Follow | None]:
+        """Name of the activation to keep fused, and what follows instead where tf_keras has no such name."""
+        if function is None or function in self.kept_activations:
+            return ("linear" if function is None else self.kept_activations[function]), None
+        if function in self.other_activations:
+            return "linear", self.other_activations[function]
+        name = getattr(function, "name", None) or getattr(function, "__name__", type(function).__name__)
+        if isinstance(function, self.layers.Layer) and not function.weights:
+            kind = type(function).__name__
+            check_taken(call, kind)
+            config, inner = self._config(call, function, kind)
+            if inner is None:
+                return "linear", operations.named(kind, **config)
+        raise call.refuse(f"no rule is known for its activation {name!r}", "use one of Keras' own activations")
+
+    def _weights(self, layer: Any, kind: str) -> dict[str, np.ndarray]:
+        names = [self.renamed(kind, name) for name in self.variable_names(layer)]
+        found = dict(zip(names, map(self._flattener.array, layer.weights), strict=True))
+        return {name: value for name, value in found.items() if not name.startswith("renorm_")}
+
+    def _time_distributed(self, call: Call, layer: Any, args: list[Any], kwargs: dict[str, Any],
+                          source: SourceCall, path: tuple[str, ...]) -> Any:  # fmt: skip
+        """Layers that treat every position alike need no wrapper."""
+        inner = layer.layer
+        if type(inner).__name__ not in ("Dense", "Activation", "ReLU", "Dropout"):
+            raise call.refuse(f"TimeDistributed around {type(inner).__name__} unrolls time", "reshape instead")
+        return self._layer(call, inner, args, kwargs, source, path)
+
+    def _traced(self, call: Call, layer: Any, args: list[Any], kwargs: dict[str, Any], path: tuple[str, ...]) -> Any:
+        """The nodes of a layer's own code, found by calling it with symbolic tensors."""
+        function = (lambda *a, **k: layer.function(*a, **{**layer.arguments, **k})) if (
+            type(layer) is self.layers.Lambda) else layer.call  # fmt: skip
+        structure = (args, {k: v for k, v in kwargs.items() if not (k == "training" and not v)})
+        inputs = [value for value in flat(structure) if isinstance(value, Tensor)]
+        try:
+            model = self.trace(function, inputs, structure)
+        except UserError:
+            raise
+        except Exception as error:
+            raise call.refuse(
+                f"its code cannot be traced ({short_cause(error)})", "replace it by standard layers"
+            ) from None
+        found = self._run(model, inputs, path)
+        return found[0] if len(found) == 1 else found
+
+
+def _is_default(value: Any, default: Any) -> bool:
+    if isinstance(value, (list, tuple)) and isinstance(default, (list, tuple)):
+        return list(value) == list(default)
+    return value is default or value == default or value is None
+
+
+def _dtype_name(dtype: Any) -> str:
+    return dtype if isinstance(dtype, str) else dtype.name

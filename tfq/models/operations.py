@@ -1,0 +1,434 @@
+"""Operators (`a + b`, `tf.nn.relu6`, `keras.ops.reshape`, ...) as nodes of the graph.
+
+Each function adds the nodes of one operator to a `Call` and returns its output. An operand is a
+`Tensor` or a constant. A constant must be a scalar or hold one value per channel of the last axis: it
+becomes an `Affine` node.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfq.models.flatten import Call, Tensor
+
+Value = Any  # a Tensor, a number or an array
+
+
+def _constant(call: Call, value: Any, like: Tensor) -> np.ndarray:
+    """A constant operand as one float32 per channel of `like`."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiu":
+        raise call.refuse(f"its operand is {value!r}, not a tensor or a number")
+    if not like.is_float:
+        raise call.refuse(f"it computes on {like.dtype} values", "cast them to float32 first")
+    channels = like.shape[-1]
+    per_channel = array.shape[-1:] == (channels,) and array.size == channels and array.ndim <= like.rank
+    if like.rank < 2 or not (array.size == 1 or per_channel):
+        raise call.refuse(
+            f"its constant operand of shape {list(array.shape)} is neither a scalar nor per channel of {list(like.shape)}",
+            "use a layer with a bias or a BatchNormalization",
+        )
+    return np.broadcast_to(array.reshape(-1), channels).astype("float32")
+
+
+def affine(call: Call, x: Tensor, scale: Any = 1.0, offset: Any = 0.0) -> Tensor:
+    """x * scale + offset; no node for x * 1 + 0."""
+    arrays = {"scale": _constant(call, scale, x), "offset": _constant(call, offset, x)}
+    if (arrays["scale"] == 1).all() and not arrays["offset"].any():
+        return x
+    return call.add("Affine", {}, [x], weights=arrays, shape=x.shape)
+
+
+def _layer(call: Call, kind: str, a: Tensor, b: Tensor) -> Tensor:
+    if a.rank != b.rank:
+        raise call.refuse(f"its operands have the ranks {a.rank} and {b.rank}", "reshape them to one rank")
+    try:
+        shape = np.broadcast_shapes(a.shape[1:], b.shape[1:])
+    except ValueError:
+        raise call.refuse(f"its operands have the shapes {list(a.shape)} and {list(b.shape)}") from None
+    return call.add(kind, {}, [a, b], shape=(None, *shape))
+
+
+def add(call: Call, a: Value, b: Value) -> Tensor:
+    if not isinstance(a, Tensor):
+        a, b = b, a
+    return _layer(call, "Add", a, b) if isinstance(b, Tensor) else affine(call, a, 1.0, b)
+
+
+def subtract(call: Call, a: Value, b: Value) -> Tensor:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return _layer(call, "Subtract", a, b)
+    return affine(call, a, 1.0, -np.asarray(b)) if isinstance(a, Tensor) else affine(call, b, -1.0, a)
+
+
+def multiply(call: Call, a: Value, b: Value) -> Tensor:
+    if not isinstance(a, Tensor):
+        a, b = b, a
+    return _layer(call, "Multiply", a, b) if isinstance(b, Tensor) else affine(call, a, b)
+
+
+def divide(call: Call, a: Value, b: Value) -> Tensor:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return _layer(call, "Divide", a, b)
+    if isinstance(a, Tensor):
+        if not np.all(b):
+            raise call.refuse("it divides by zero")
+        return affine(call, a, 1.0 / np.asarray(b, "float64"))
+    return affine(call, unary("reciprocal")(call, b), a)
+
+
+def power(call: Call, a: Value, b: Value) -> Tensor:
+    """a ** b for the constant exponents 1, 2, 0.5, -0.5 and -1."""
+    functions = {2.0: "square", 0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
+    if isinstance(a, Tensor) and not isinstance(b, Tensor) and np.size(b) == 1:
+        exponent = float(np.asarray(b).reshape(()))
+        if exponent == 1.0:
+            return a
+        if exponent in functions:
+            return unary(functions[exponent])(call, a)
+    raise call.refuse(f"no rule is known for the exponent {b if not isinstance(b, Tensor) else 'tensor'}")
+
+
+def _ordered(call: Call, a: Value, b: Value) -> tuple[Tensor, Any]:
+    return (a, b) if isinstance(a, Tensor) else (b, a)
+
+
+def maximum(call: Call, a: Value, b: Value) -> Tensor:
+    """max(a, b); with a constant c: relu(x - c) + c."""
+    a, b = _ordered(call, a, b)
+    if isinstance(b, Tensor):
+        return _layer(call, "Maximum", a, b)
+    return affine(call, relu(call, affine(call, a, 1.0, -np.asarray(b))), 1.0, b)
+
+
+def minimum(call: Call, a: Value, b: Value) -> Tensor:
+    """min(a, b); with a constant c: c - relu(c - x)."""
+    a, b = _ordered(call, a, b)
+    if isinstance(b, Tensor):
+        return _layer(call, "Minimum", a, b)
+    return affine(call, relu(call, affine(call, a, -1.0, b)), -1.0, b)
+
+
+def clip(call: Call, x: Tensor, low: Any, high: Any) -> Tensor:
+    """min(max(x, low), high) for numbers low < high."""
+    if isinstance(low, Tensor) or isinstance(high, Tensor) or np.size(low) != 1 or np.size(high) != 1:
+        raise call.refuse("its limits are not numbers", "clip to two numbers")
+    low, high = float(np.asarray(low).reshape(())), float(np.asarray(high).reshape(()))
+    if not low < high:
+        raise call.refuse(f"it clips to [{low}, {high}]")
+    return affine(call, relu(call, affine(call, x, 1.0, -low), high - low), 1.0, low)
+
+
+def relu(call: Call, x: Tensor, max_value: float | None = None, slope: float = 0.0, threshold: float = 0.0) -> Tensor:
+    config = {"max_value": max_value, "negative_slope": slope, "threshold": threshold}
+    return call.add("ReLU", config, [x], shape=x.shape)
+
+
+def relu6(call: Call, x: Tensor) -> Tensor:
+    return relu(call, x, 6.0)
+
+
+def hard_sigmoid_sixth(call: Call, x: Tensor) -> Tensor:
+    """relu6(x + 3) / 6: Keras 3's hard_sigmoid."""
+    return affine(call, relu6(call, affine(call, x, 1.0, 3.0)), 1.0 / 6.0)
+
+
+def hard_sigmoid_fifth(call: Call, x: Tensor) -> Tensor:
+    """clip(0.2 x + 0.5, 0, 1): tf_keras' hard_sigmoid."""
+    return relu(call, affine(call, x, 0.2, 0.5), 1.0)
+
+
+def named(kind: str, **config: Any) -> Callable[..., Tensor]:
+    """An element-wise layer of fixed configuration."""
+
+    def operation(call: Call, x: Tensor) -> Tensor:
+        if not x.is_float:
+            raise call.refuse(f"it computes on {x.dtype} values", "cast them to float32 first")
+        return call.add(kind, config, [x], shape=x.shape)
+
+    return operation
+
+
+def unary(function: str) -> Callable[..., Tensor]:
+    return named("Unary", function=function)
+
+
+def activation(name: str) -> Callable[..., Tensor]:
+    return named("Activation", activation=name)
+
+
+def leaky_relu(call: Call, x: Tensor, slope: float = 0.2) -> Tensor:
+    return named("LeakyReLU", alpha=float(slope))(call, x)
+
+
+def elu(call: Call, x: Tensor, alpha: float = 1.0) -> Tensor:
+    return named("ELU", alpha=float(alpha))(call, x)
+
+
+def gelu(call: Call, x: Tensor, approximate: bool = False) -> Tensor:
+    return named("Gelu", approximate=bool(approximate))(call, x)
+
+
+def softmax(call: Call, x: Tensor, axis: int | None = -1) -> Tensor:
+    axis = -1 if axis is None else axis
+    _positive(call, x, axis)
+    return named("Softmax", axis=axis)(call, x)
+
+
+def log_softmax(call: Call, x: Tensor, axis: int | None = -1) -> Tensor:
+    if axis not in (None, -1, x.rank - 1):
+        raise call.refuse(f"log_softmax over axis {axis}", "use the last axis")
+    return unary("log_softmax")(call, x)
+
+
+def _positive(call: Call, x: Tensor, axis: int, rank: int | None = None) -> int:
+    """`axis` counted from the front; the batch axis is refused."""
+    rank = x.rank if rank is None else rank
+    found = int(axis) + rank if axis < 0 else int(axis)
+    if not 0 < found < rank:
+        raise call.refuse(f"it works along axis {axis}, the batch axis or none", "keep the samples of a batch apart")
+    return found
+
+
+def reshape(call: Call, x: Tensor, target: Sequence[Any]) -> Tensor:
+    """`target` has the batch axis; its first entry (None, -1 or the batch size) must keep the samples apart."""
+    sizes = [-1 if size is None else int(size) for size in target]
+    rest = sizes[1:]
+    if rest.count(-1) == 1 and sizes[0] != 0:
+        rest[rest.index(-1)] = x.sample_size // max(1, -math.prod(rest))
+    if not sizes or math.prod(rest) != x.sample_size or any(size < 0 for size in rest):
+        raise call.refuse(
+            f"it reshapes {list(x.shape)} to {list(target)}, which mixes the samples of a batch",
+            "keep the batch axis first",
+        )
+    if (None, *rest) == x.shape:
+        return x
+    return call.add("Reshape", {"target_shape": tuple(rest)}, [x], shape=(None, *rest))
+
+
+def squeeze(call: Call, x: Tensor, axis: Any = None) -> Tensor:
+    axes = {i for i in range(1, x.rank) if x.shape[i] == 1}
+    if axis is not None and np.size(axis):
+        axes = {_positive(call, x, int(a)) for a in np.reshape(axis, -1)}
+    return reshape(call, x, [None, *(x.shape[i] for i in range(1, x.rank) if i not in axes)])
+
+
+def expand_dims(call: Call, x: Tensor, axis: Any) -> Tensor:
+    shape = list(x.shape)
+    for a in sorted(np.reshape(axis, -1)):
+        shape.insert(_positive(call, x, int(a), len(shape) + 1), 1)
+    return reshape(call, x, shape)
+
+
+def transpose(call: Call, x: Tensor, order: Sequence[int] | None) -> Tensor:
+    axes = [int(a) % x.rank for a in np.reshape(order, -1)] if order is not None else list(range(x.rank))[::-1]
+    if axes[0] != 0:
+        raise call.refuse(f"it transposes the axes to {axes}, which moves the batch axis", "keep axis 0 first")
+    if axes == list(range(x.rank)):
+        return x
+    return call.add("Permute", {"dims": tuple(axes[1:])}, [x], shape=tuple(x.shape[a] for a in axes))
+
+
+def swap_axes(call: Call, x: Tensor, a: int, b: int) -> Tensor:
+    order = list(range(x.rank))
+    order[a], order[b] = order[b], order[a]
+    return transpose(call, x, order)
+
+
+def concatenate(call: Call, xs: Sequence[Value], axis: int) -> Tensor:
+    if not all(isinstance(x, Tensor) for x in xs):
+        raise call.refuse("it joins a constant to a tensor", "rebuild the model without the constant")
+    found = _positive(call, xs[0], axis)
+    if len(xs) == 1:
+        return xs[0]
+    shape = list(xs[0].shape)
+    shape[found] = sum(x.shape[found] for x in xs)
+    return call.add("Concatenate", {"axis": found}, list(xs), shape=shape)
+
+
+def stack(call: Call, xs: Sequence[Value], axis: int) -> Tensor:
+    if not all(isinstance(x, Tensor) for x in xs):
+        raise call.refuse("it joins a constant to a tensor", "rebuild the model without the constant")
+    found = _positive(call, xs[0], axis, xs[0].rank + 1)
+    return concatenate(call, [expand_dims(call, x, found) for x in xs], found)
+
+
+def pad(call: Call, x: Tensor, width: Any, mode: str = "constant", value: Any = 0) -> Tensor:
+    """Zeros around the spatial axes of [batch, length, channels] or [batch, height, width, channels]."""
+    if mode.lower() != "constant" or (value is not None and np.any(np.asarray(value))):
+        raise call.refuse(f"it pads in mode {mode} with {value}", "pad with zeros")
+    around = np.broadcast_to(np.asarray(width, int), (x.rank, 2)).tolist()
+    if x.rank not in (3, 4) or any(around[0]) or any(around[-1]):
+        raise call.refuse(f"it pads {list(x.shape)} by {around}", "pad the height and width only")
+    shape = (None, *(size + sum(a) for size, a in zip(x.shape[1:], around[1:], strict=True) if size is not None))
+    spatial = tuple(map(tuple, around[1:-1]))
+    return call.add(f"ZeroPadding{x.rank - 2}D", {"padding": spatial if x.rank == 4 else spatial[0]}, [x], shape=shape)
+
+
+def _axes(call: Call, x: Tensor, axis: Any) -> tuple[int, ...]:
+    if axis is None:
+        raise call.refuse("it reduces over the batch axis", "name the axes, without axis 0")
+    return tuple(sorted(_positive(call, x, int(a)) for a in np.reshape(axis, -1)))
+
+
+def _reduced(x: Tensor, axes: Sequence[int], keepdims: bool) -> tuple[int | None, ...]:
+    return tuple(1 if i in axes else size for i, size in enumerate(x.shape) if keepdims or i not in axes)
+
+
+def mean(call: Call, x: Tensor, axis: Any, keepdims: bool = False) -> Tensor:
+    axes, keepdims = _axes(call, x, axis), bool(keepdims)
+    return call.add("Mean", {"axes": axes, "keepdims": keepdims}, [x], shape=_reduced(x, axes, keepdims))
+
+
+def total(call: Call, x: Tensor, axis: Any, keepdims: bool = False) -> Tensor:
+    """The sum: mean times count."""
+    count = math.prod(x.shape[a] or 1 for a in _axes(call, x, axis))
+    return affine(call, mean(call, x, axis, keepdims), float(count))
+
+
+def largest(call: Call, x: Tensor, axis: Any, keepdims: bool = False) -> Tensor:
+    axes, keepdims = _axes(call, x, axis), bool(keepdims)
+    if axes != tuple(range(1, x.rank - 1)) or x.rank not in (3, 4):
+        raise call.refuse(f"it takes the maximum over the axes {list(axes)} of {list(x.shape)}", "pool over space only")
+    config = {"keepdims": keepdims}
+    return call.add(f"GlobalMaxPooling{x.rank - 2}D", config, [x], shape=_reduced(x, axes, keepdims))
+
+
+def _part(call: Call, x: Tensor, slices: Sequence[slice]) -> Tensor:
+    """One slice for every axis but the batch."""
+    if all(s in (slice(None), slice(0, size)) for s, size in zip(slices, x.shape[1:], strict=True)):
+        return x
+    shape = [None, *(len(range(size or 0)[s]) for s, size in zip(slices, x.shape[1:], strict=True))]
+    if 0 in shape:
+        raise call.refuse(f"it slices nothing out of {list(x.shape)}")
+    triples = {name: tuple(getattr(s, a) for s in slices) for name, a in (("begin", "start"), ("end", "stop"))}
+    return call.add("Slice", {**triples, "strides": tuple(s.step for s in slices)}, [x], shape=shape)
+
+
+def get_item(call: Call, x: Tensor, key: Any) -> Tensor:
+    """x[key] with numbers, slices, `...` and None."""
+    items = list(key) if isinstance(key, (tuple, list)) else [key]
+    given = sum(item is not None and item is not Ellipsis for item in items)
+    if Ellipsis not in items:
+        items.append(Ellipsis)
+    at = items.index(Ellipsis)
+    items[at : at + 1] = [slice(None)] * (x.rank - given)
+    slices, shape, axis = [], [], 0
+    for item in items:
+        if item is None:
+            shape.append(1)
+            continue
+        if isinstance(item, slice):
+            size = x.shape[axis]
+            shape.append(None if size is None else len(range(size)[item]))
+            slices.append(item)
+        elif isinstance(item, (int, np.integer)):
+            slices.append(slice(int(item), int(item) + 1 if item != -1 else None))
+        else:
+            raise call.refuse(f"it slices with {item!r}", "slice with numbers")
+        axis += 1
+    if len(slices) != x.rank or slices[0] != slice(None) or items[0] is None:
+        raise call.refuse(f"it slices the batch axis: {key!r}", "keep the batch axis: x[:, ...]")
+    return reshape(call, _part(call, x, slices[1:]), [None, *shape[1:]])
+
+
+def _along(x: Tensor, axis: int, part: slice) -> list[slice]:
+    return [part if i == axis else slice(None) for i in range(1, x.rank)]
+
+
+def split(call: Call, x: Tensor, parts: Any, axis: int, *, at: bool = False) -> list[Tensor]:
+    """`parts` equal parts, or parts of the sizes given; `at`: the numbers given are where to cut."""
+    found = _positive(call, x, axis)
+    size = x.shape[found] or 0
+    if np.ndim(parts) == 0:
+        if size % int(parts):
+            raise call.refuse(f"it splits axis {found} of {list(x.shape)} into {int(parts)} parts")
+        cuts = list(range(0, size + 1, size // int(parts)))
+    elif at:
+        cuts = [0, *map(int, parts), size]
+    else:
+        sizes = [int(p) for p in parts]
+        sizes = [size - sum(s for s in sizes if s >= 0) if s < 0 else s for s in sizes]
+        cuts = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
+    return [_part(call, x, _along(x, found, slice(a, b))) for a, b in zip(cuts, cuts[1:], strict=False)]
+
+
+def unstack(call: Call, x: Tensor, axis: int) -> list[Tensor]:
+    found = _positive(call, x, axis)
+    return [squeeze(call, part, found) for part in split(call, x, x.shape[found], found)]
+
+
+def identity(call: Call, x: Tensor) -> Tensor:  # noqa: ARG001
+    return x
+
+
+def cast(call: Call, x: Tensor, dtype: str) -> Tensor:
+    """To the same kind of number: nothing; integers to float: Rescaling by 1."""
+    if dtype == x.dtype or (dtype.startswith(("float", "bfloat")) and x.is_float):
+        return x
+    if not dtype.startswith(("float", "bfloat")):
+        raise call.refuse(f"it casts {x.dtype} to {dtype}", "let the model's input have that dtype")
+    return call.add("Rescaling", {"scale": 1.0}, [x], shape=x.shape, dtype="float32")
+
+
+def matmul(call: Call, a: Value, b: Value, transpose_a: bool = False, transpose_b: bool = False) -> Tensor:
+    """a @ b; by a constant matrix: a Dense layer."""
+    if isinstance(a, Tensor) and not isinstance(b, Tensor) and np.ndim(b) == 2 and not transpose_a:
+        kernel = np.asarray(b, "float32")
+        kernel = kernel.T if transpose_b else kernel
+        config = {"units": kernel.shape[1], "activation": "linear", "use_bias": False}
+        return call.add("Dense", config, [a], weights={"kernel": kernel}, shape=(*a.shape[:-1], kernel.shape[1]))
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
+        raise call.refuse("it multiplies by a constant that is not a matrix on the right", "use a Dense layer")
+    if a.rank != b.rank or a.rank < 3:
+        raise call.refuse(f"it multiplies {list(a.shape)} by {list(b.shape)}", "give both the same rank, 3 or more")
+    rows, columns = a.shape[-1 if transpose_a else -2], b.shape[-2 if transpose_b else -1]
+    outer = np.broadcast_shapes(a.shape[1:-2], b.shape[1:-2])
+    config = {"transpose_a": bool(transpose_a), "transpose_b": bool(transpose_b)}
+    return call.add("MatMul", config, [a, b], shape=(None, *outer, rows, columns))
+
+
+def resize(call: Call, x: Tensor, size: Any, interpolation: str) -> Tensor:
+    if x.rank != 4 or interpolation not in ("nearest", "bilinear"):
+        raise call.refuse(f"it resizes {list(x.shape)} by {interpolation}", "use bilinear or nearest")
+    height, width = (int(s) for s in np.reshape(size, -1))
+    config = {"height": height, "width": width, "interpolation": interpolation}
+    return call.add("Resizing", config, [x], shape=(None, height, width, x.shape[-1]))
+
+
+def pool(call: Call, x: Tensor, kind: str, size: Any, strides: Any, padding: str) -> Tensor:
+    """ "MaxPooling2D" or "AveragePooling2D"."""
+    pair = [tuple(int(v) for v in np.broadcast_to(np.reshape(p, -1)[-3:-1] if np.size(p) == 4 else p, 2))
+            for p in (size, size if strides is None else strides)]  # fmt: skip
+    return call.add(kind, {"pool_size": pair[0], "strides": pair[1], "padding": padding.lower()}, [x])
+
+
+# Activations that keep their tf_keras name (fused or not), and the others by what they become.
+KEPT_ACTIVATIONS = frozenset(
+    [
+        "linear",
+        "relu",
+        "softmax",
+        "elu",
+        "selu",
+        "softplus",
+        "softsign",
+        "swish",
+        "gelu",
+        "tanh",
+        "sigmoid",
+        "exponential",
+        "mish",
+    ]
+)
+ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
+    "relu6": relu6,
+    "leaky_relu": leaky_relu,
+    "hard_swish": named("HardSwish"),
+    "log_softmax": log_softmax,
+    "log_sigmoid": unary("log_sigmoid"),
+}
