@@ -1,0 +1,215 @@
+"""Models side by side on the same samples: score, agreement with the first of them, size, latency."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from tfq.data.samples import InputSignature, Samples
+from tfq.errors import UserError
+from tfq.evaluation.agreement import class_agreement, looks_like_probabilities, signal_to_noise
+from tfq.evaluation.bootstrap import CONFIDENCE, Estimate, Statistic, estimate, point, resampled
+from tfq.evaluation.latency import Latency, measure_latency
+from tfq.evaluation.metrics import Metric, Predictions, find_metric
+from tfq.evaluation.size import Size, measure_size
+from tfq.execution.interpreter import TensorInfo, TfliteModel, predict
+from tfq.execution.progress import Progress, Silent
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelEvaluation:
+    """What was measured of one model.
+
+    Attributes:
+      name: as given.
+      size: bytes and bits.
+      score: by the metric; None where the metric was left out.
+      difference: score minus the baseline's, with the paired interval; None for the baseline.
+      agreement: share of samples with the baseline's class; None for the baseline and for other than classifiers.
+      sqnr: of the first output against the baseline's; its value is None where both are equal in every bit.
+      latency: None where none was asked for.
+    """
+
+    name: str
+    size: Size
+    score: Estimate | None
+    difference: Estimate | None
+    agreement: Estimate | None
+    sqnr: Estimate | None
+    latency: Latency | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What was measured of several models on the same samples.
+
+    Attributes:
+      models: the baseline first.
+      metric: its name; `higher_is_better` is None where only the user knows.
+      omitted: why there is no score; "" where there is one.
+      output: name of the output that is judged, in the baseline.
+      samples: their number.
+      seed, confidence: of the intervals.
+    """
+
+    models: tuple[ModelEvaluation, ...]
+    metric: str
+    higher_is_better: bool | None
+    omitted: str
+    output: str
+    samples: int
+    seed: int
+    confidence: float = CONFIDENCE
+
+    def __getitem__(self, name: str) -> ModelEvaluation:
+        return {model.name: model for model in self.models}[name]
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n"
+
+
+def input_signatures(model: bytes | Path) -> tuple[InputSignature, ...]:
+    """The inputs of a .tflite as the data has to serve them: quantised inputs take real values."""
+    return tuple(
+        InputSignature(info.name, info.shape[1:], "float32" if info.quantized else info.dtype.name)
+        for info in TfliteModel(model).inputs
+    )
+
+
+def evaluate(
+    models: Mapping[str, bytes | Path],
+    samples: Samples,
+    *,
+    metric: str = "top1",
+    seed: int = 0,
+    threads: int | None = None,
+    latency_runs: int = 48,
+    latency_threads: int = 1,
+    delegate: bool = True,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Measure models on the same samples.
+
+    Args:
+      models: .tflite files or their content, by name; the first is the baseline.
+      samples: inputs in real values by the baseline's input names, and labels where there are any.
+      metric: see `find_metric`. One that needs labels is left out, with the reason, where there are none.
+      seed: of the bootstrap.
+      threads: interpreters at work at once while scoring, by default one per core.
+      latency_runs: timed invocations of each model; 0 for none.
+      latency_threads: threads of one timed invocation.
+      delegate: with XNNPACK, as on a device.
+
+    Raises:
+      UserError: broken model, unknown metric, inputs or outputs that do not match, outputs that are not finite.
+    """
+    progress = Silent() if progress is None else progress
+    judge = find_metric(metric)
+    outputs_of: dict[str, tuple[np.ndarray, ...]] = {}
+    single: dict[str, Mapping[str, np.ndarray]] = {}
+    expected: tuple[TensorInfo, ...] = ()
+    for name, content in models.items():
+        loaded = TfliteModel(content, delegate=delegate)
+        expected = expected or loaded.outputs
+        inputs = _by_input(loaded, samples.arrays, name)
+        single[name] = {
+            info.name: np.repeat(inputs[info.name][:1], max(1, info.shape[0]) if info.shape else 1, axis=0)
+            for info in loaded.inputs
+        }
+        found = predict(
+            content, inputs, threads=threads, delegate=delegate, progress=progress, description=f"evaluate {name}"
+        )
+        outputs_of[name] = _by_output(loaded.outputs, found, expected, name)
+    latencies = (
+        measure_latency(
+            models, single, runs=latency_runs, threads=latency_threads, delegate=delegate, seed=seed, progress=progress
+        )
+        if latency_runs
+        else {}
+    )
+    baseline = next(iter(outputs_of.values()))
+    predictions = {
+        name: Predictions(outputs, samples.labels, samples.arrays, baseline) for name, outputs in outputs_of.items()
+    }
+    omitted = ""
+    if judge.needs_labels and samples.labels is None:
+        omitted = f"metric {judge.name} needs labels, and the data has none"
+    scores = {} if omitted else _scores(judge, predictions, len(samples), seed=seed, progress=progress)
+    classifies = judge.classifies or looks_like_probabilities(baseline[0])
+    evaluated = []
+    for row, (name, content) in enumerate(models.items()):
+        score, difference = scores.get(name, (None, None))
+        agreement = sqnr = None
+        if row:
+            first = outputs_of[name][0]
+            sqnr = _estimated(signal_to_noise(first, baseline[0]), "dB", len(samples), seed)
+            if classifies:
+                agreement = _estimated(class_agreement(first, baseline[0]), "%", len(samples), seed)
+        evaluated.append(
+            ModelEvaluation(name, measure_size(content), score, difference, agreement, sqnr, latencies.get(name))
+        )
+    return Evaluation(
+        models=tuple(evaluated),
+        metric=judge.name,
+        higher_is_better=judge.higher_is_better,
+        omitted=omitted,
+        output=expected[0].name,
+        samples=len(samples),
+        seed=seed,
+    )
+
+
+def _scores(
+    judge: Metric, predictions: Mapping[str, Predictions], n: int, *, seed: int, progress: Progress
+) -> dict[str, tuple[Estimate, Estimate | None]]:
+    """By model: its score, and the difference to the first model's."""
+    statistics = [judge.statistic(found) for found in predictions.values()]
+    values = [point(statistic, n) for statistic in statistics]
+    drawn = resampled(statistics, n, seed=seed, progress=progress)
+    scores: dict[str, tuple[Estimate, Estimate | None]] = {}
+    with np.errstate(invalid="ignore"):  # infinite minus infinite: the baseline against itself
+        for row, name in enumerate(predictions):
+            difference = None
+            if row:
+                unit = "points" if judge.unit == "%" else judge.unit
+                difference = estimate(values[row] - values[0], drawn[row] - drawn[0], unit=unit, n=n)
+            scores[name] = estimate(values[row], drawn[row], unit=judge.unit, n=n), difference
+    return scores
+
+
+def _estimated(statistic: Statistic, unit: str, n: int, seed: int) -> Estimate:
+    return estimate(point(statistic, n), resampled([statistic], n, seed=seed)[0], unit=unit, n=n)
+
+
+def _by_input(model: TfliteModel, arrays: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    """The samples under this model's input names: the same names, or its only input for the only array."""
+    wanted = [info.name for info in model.inputs]
+    if set(wanted) == set(arrays):
+        return dict(arrays)
+    if len(wanted) == len(arrays) == 1:
+        return {wanted[0]: next(iter(arrays.values()))}
+    raise UserError(f"{name} has the inputs {', '.join(wanted)}; the data serves {', '.join(arrays)}")
+
+
+def _by_output(
+    infos: tuple[TensorInfo, ...], found: tuple[np.ndarray, ...], expected: tuple[TensorInfo, ...], name: str
+) -> tuple[np.ndarray, ...]:
+    """Outputs in the baseline's order: by name where the names are the same, else by position."""
+    by_name = dict(zip((info.name for info in infos), found, strict=True))
+    if set(by_name) == {info.name for info in expected}:
+        found = tuple(by_name[info.name] for info in expected)
+    shapes, wanted = [tuple(f.shape[1:]) for f in found], [info.shape[1:] for info in expected]
+    if len(shapes) != len(wanted) or any(
+        len(s) != len(w) or any(e not in (-1, g) for e, g in zip(w, s, strict=True))
+        for s, w in zip(shapes, wanted, strict=True)
+    ):
+        raise UserError(f"{name} gives outputs of the shapes {shapes}, the baseline {wanted}; compare like with like")
+    for info, values in zip(expected, found, strict=True):
+        if not np.isfinite(values).all():
+            bad = int((~np.isfinite(values.reshape(len(values), -1)).all(axis=1)).sum())
+            raise UserError(f"{name} gives NaN or infinite values in output {info.name!r} for {bad} of {len(values)}")
+    return found

@@ -1,0 +1,80 @@
+"""How large a model is: on the device, over the air, and per weight.
+
+    file bytes      what the device stores and maps
+    download bytes  the file deflated (zlib, level 9): what an app store ships
+    weight bits     mean over all weights of the grid bits: 1 + bits of the largest magnitude in the tensor,
+                    so 4 for integers in [-7, 7] even where they are stored in 8 bits
+
+Weights are the constants with two axes or more of a float or small integer type: kernels and
+embeddings; biases, shapes and paddings are not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from pathlib import Path
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tfq.execution.interpreter import parse_tflite, read_content
+
+_STORED_BITS = {
+    schema.TensorType.FLOAT32: 32,
+    schema.TensorType.FLOAT16: 16,
+    schema.TensorType.INT16: 16,
+    schema.TensorType.INT8: 8,
+    schema.TensorType.UINT8: 8,
+    schema.TensorType.INT4: 4,
+    schema.TensorType.INT2: 2,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """Sizes of one .tflite; `weights` is their number, the bits are means over them (0.0 without weights)."""
+
+    file_bytes: int
+    download_bytes: int
+    weights: int
+    stored_weight_bits: float
+    weight_bits: float
+
+
+def measure_size(model: bytes | Path) -> Size:
+    """Sizes of a .tflite, given as bytes or as a path. Raises UserError for a broken file."""
+    content = read_content(model)
+    parsed = parse_tflite(content)
+    weights, stored, used = 0, 0, 0
+    seen: set[int] = set()
+    for tensor in (tensor for graph in parsed.subgraphs for tensor in graph.tensors):
+        data = _data(parsed.buffers[tensor.buffer], content)
+        if tensor.buffer in seen or not len(data) or tensor.type not in _STORED_BITS or len(tensor.shape) < 2:
+            continue
+        seen.add(tensor.buffer)
+        count = int(np.prod(tensor.shape))
+        weights += count
+        stored += count * _STORED_BITS[tensor.type]
+        used += count * _grid_bits(data, tensor.type)
+    bits = (stored / weights, used / weights) if weights else (0.0, 0.0)
+    return Size(len(content), len(zlib.compress(content, 9)), weights, *bits)
+
+
+def _data(buffer: schema.BufferT, content: bytes) -> np.ndarray:
+    """Bytes of a constant; those of a file over 2 GB lie behind the flatbuffer."""
+    if buffer.data is not None:
+        return np.asarray(buffer.data, np.uint8)
+    return np.frombuffer(content, np.uint8, buffer.size if buffer.offset > 1 else 0, buffer.offset)
+
+
+def _grid_bits(data: np.ndarray, tensor_type: int) -> int:
+    """Bits of the smallest signed integer that holds every element; the stored bits for other types."""
+    if tensor_type == schema.TensorType.INT4:
+        nibbles = np.concatenate([data & 15, data >> 4]).astype(np.int64)
+        values = np.where(nibbles > 7, nibbles - 16, nibbles)
+    elif tensor_type == schema.TensorType.INT8:
+        values = data.view(np.int8).astype(np.int64)
+    else:
+        return _STORED_BITS[tensor_type]
+    return min(1 + int(np.abs(values).max()).bit_length(), _STORED_BITS[tensor_type])

@@ -1,0 +1,149 @@
+"""tfq-evaluate: any .tflite models side by side on any data. Flags -> tfq.evaluation.evaluate -> a table."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from absl import flags
+from tfq_tools.command import new_flags, run_command
+
+if TYPE_CHECKING:
+    from tfq.evaluation.bootstrap import Estimate
+    from tfq.evaluation.evaluate import Evaluation, ModelEvaluation
+
+FLAGS = new_flags()
+flags.DEFINE_list("models", [], "The .tflite files, separated by commas; the first is the baseline.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "evaluation_data",
+    "",
+    "The samples: an .npz with the input 'x' (or one array per input name) and the labels 'y', or any other"
+    " source that tfq-quantize takes.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string("preprocess", "none", "none, zero_one, minus_one_one, imagenet or raw.", flag_values=FLAGS)
+flags.DEFINE_integer(
+    "num_samples", 0, "Use the first samples only; 0 for all of them.", lower_bound=0, flag_values=FLAGS
+)
+flags.DEFINE_string("metric", "top1", "top1, top5, auc, f1, mse, sqnr, or your own module:function.", flag_values=FLAGS)
+flags.DEFINE_integer("seed", 0, "Seed of the bootstrap intervals.", lower_bound=0, flag_values=FLAGS)
+flags.DEFINE_integer(
+    "latency_runs", 48, "Timed invocations of each model; 0 for none.", lower_bound=0, flag_values=FLAGS
+)
+flags.DEFINE_integer("threads", 1, "Threads of one timed invocation.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_boolean("xnnpack", True, "Run with the XNNPACK delegate, as on a device.", flag_values=FLAGS)
+flags.DEFINE_string("json", "", "Write every measured number to this file.", flag_values=FLAGS)
+
+GROUPS = {
+    "Models and data": ("models", "evaluation_data", "preprocess", "num_samples"),
+    "What is measured": ("metric", "seed", "latency_runs", "threads", "xnnpack"),
+    "Output": ("json",),
+}
+SUMMARY = "Measure .tflite models side by side on the same samples: score, agreement with the first, size, latency."
+
+
+def main(values: flags.FlagValues) -> None:
+    from tfq.data.loading import load_samples
+    from tfq.evaluation.evaluate import evaluate, input_signatures
+    from tfq.evaluation.metrics import find_metric
+    from tfq.execution.files import write_atomic
+    from tfq.execution.progress import Lines
+
+    progress = Lines(sys.stderr)
+    models = name_models([Path(path) for path in values.models])
+    find_metric(values.metric)  # a misspelt one is told before the data is read
+    signatures = [input_signatures(path) for path in models.values()]  # all files are opened before the data is read
+    samples = load_samples(
+        values.evaluation_data,
+        signatures[0],
+        limit=values.num_samples or None,
+        preprocess=values.preprocess,
+        progress=progress,
+    )
+    found = evaluate(
+        models,
+        samples,
+        metric=values.metric,
+        seed=values.seed,
+        latency_runs=values.latency_runs,
+        latency_threads=values.threads,
+        delegate=values.xnnpack,
+        progress=progress,
+    )
+    print(evaluation_table(found))
+    if values.json:
+        write_atomic(Path(values.json), found.to_json().encode())
+
+
+def name_models(paths: list[Path]) -> dict[str, Path]:
+    """A short name for each file: its own, with as many folders before it as tell the files apart."""
+    paths = list(dict.fromkeys(paths))
+    depth = 1
+    while len({path.parts[-depth:] for path in paths}) < len(paths):
+        depth += 1
+    return {str(Path(*path.parts[-depth:])): path for path in paths}
+
+
+def evaluation_table(found: Evaluation) -> str:
+    """The evaluation as text: one row a model, and below it what the columns mean."""
+    from tfq.report.table import format_table
+
+    header = ["model", found.metric, "difference [95 %]", "agreement", "SQNR", "file", "download", "bits", "p50 ms"]
+    header += ["p90 ms", "time ratio [95 %]"]
+    rows = [_row(model, baseline=not index) for index, model in enumerate(found.models)]
+    used = [c for c in range(len(header)) if any(row[c] for row in rows)]
+    table = format_table([header[c] for c in used], [[row[c] for c in used] for row in rows])
+    notes = [f"{found.samples} samples; the first model is the baseline; intervals are paired bootstrap, 95 %."]
+    if found.omitted:
+        notes.append(f"No score: {found.omitted}.")
+    timed = found.models[0].latency
+    if timed:
+        notes.append(
+            f"Latency on this machine: {timed.runs} runs each after {timed.warm_up}, in turns, batch {timed.batch},"
+            f" {timed.threads} thread{'s' if timed.threads > 1 else ''}, XNNPACK {'on' if timed.delegate else 'off'}."
+        )
+    notes.append("File and download (deflated) in bytes; bits: mean grid bits of a weight.")
+    return "\n".join([table, "", *notes])
+
+
+def _row(model: ModelEvaluation, *, baseline: bool) -> list[str]:
+    size, latency = model.size, model.latency
+    same = model.sqnr is not None and model.sqnr.value is None
+    return [
+        model.name,
+        _number(model.score, 2),
+        _with_interval(model.difference, 2, sign="+"),
+        _number(model.agreement, 2),
+        "equal" if same else _number(model.sqnr, 1),
+        f"{size.file_bytes:,}",
+        f"{size.download_bytes:,}",
+        f"{size.weight_bits:.2f}",
+        f"{latency.p50_ms:.3f}" if latency else "",
+        f"{latency.p90_ms:.3f}" if latency else "",
+        "" if baseline or latency is None else _with_interval(latency.ratio, 2),
+    ]
+
+
+def _number(found: Estimate | None, digits: int) -> str:
+    if found is None or found.value is None:
+        return ""
+    # scores without a unit, such as a mean square error, can have any magnitude
+    text = f"{found.value:.{digits}f}" if found.unit else f"{found.value:.4g}"
+    return f"{text} {found.unit}" if found.unit in ("%", "dB") else text
+
+
+def _with_interval(found: Estimate | None, digits: int, *, sign: str = "") -> str:
+    if found is None or found.value is None:
+        return ""
+    form = f"{sign}.{digits}f" if found.unit else f"{sign}.3g"
+    text = f"{found.value:{form}}"
+    return text if found.low is None else f"{text} [{found.low:{form}}, {found.high:{form}}]"
+
+
+def run() -> None:
+    run_command("tfq-evaluate", main, FLAGS, summary=SUMMARY, groups=GROUPS, required=("models", "evaluation_data"))
+
+
+if __name__ == "__main__":
+    run()
