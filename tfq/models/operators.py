@@ -52,8 +52,7 @@ OPERATORS: dict[str, Operator] = {
     # activations
     "ReLU": Operator("own"),
     "LeakyReLU": Operator("own"),
-    "PReLU": Operator("own"),
-    "ELU": Operator("own"),
+    "PReLU": Operator("own", kernel="alpha"),
     "HardSwish": Operator("own"),
     "Gelu": Operator("own"),
     "Sigmoid": Operator("fixed", fixed=(1 / 256, -128)),
@@ -74,4 +73,7 @@ OPERATORS: dict[str, Operator] = {
     "Resizing": Operator("same"),
     # float islands
     "LayerNormalization": Operator("float"),
+    "Unary": Operator("float"),
+    "Divide": Operator("float"),
+    "ELU": Operator("float"),
 }

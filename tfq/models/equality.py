@@ -1,0 +1,79 @@
+"""Do two graphs compute the same function? And what shape does every tensor have?
+
+Graphs are run eagerly, node by node, which costs a fraction of building a Keras model. The error of a
+rewritten graph is max |y - y'| / max |y| over each output, in float32 on both sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from tfq.models.graph import INPUT, Graph, Node, assign_weights, call_layer, make_layers
+
+
+def _value(node: Node, arguments: list[tf.Tensor]) -> tf.Tensor:
+    first, *rest = make_layers(node)
+    if node.weights:
+        call_layer(first, [a[:1] for a in arguments])  # one sample, to build the variables
+        assign_weights(first, node.weights)
+    value = call_layer(first, arguments)
+    for layer in rest:
+        value = layer(value)
+    return value
+
+
+def run_graph(graph: Graph, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """The graph's outputs, in its own order, for a batch of every input by node name (cast to the input's dtype)."""
+    readers = {name: len(found) for name, found in graph.consumers().items()}
+    tensors: dict[str, tf.Tensor] = {}
+    for node in graph.nodes:
+        if node.kind == INPUT:
+            tensors[node.name] = tf.constant(np.asarray(inputs[node.name], node.config["dtype"]))
+        else:
+            tensors[node.name] = _value(node, [tensors[i] for i in node.inputs])
+            for source in node.inputs:
+                readers[source] -= 1
+                if not readers[source] and source not in graph.outputs:
+                    tensors.pop(source, None)
+    return [tensors[name].numpy() for name in graph.outputs]
+
+
+def tensor_shapes(graph: Graph) -> dict[str, tuple[int, ...]]:
+    """Node name -> shape of its output without the batch axis. The inputs' shapes must be fully known."""
+    tensors: dict[str, tf.Tensor] = {}
+    shapes = {}
+    for node in graph.nodes:
+        if node.kind == INPUT:
+            tensors[node.name] = tf.zeros((1, *node.config["shape"]), node.config["dtype"])
+        else:
+            tensors[node.name] = call_layer(make_layers(node)[0], [tensors[i] for i in node.inputs])
+        shapes[node.name] = tuple(tensors[node.name].shape[1:])
+    return shapes
+
+
+def random_inputs(inputs: Mapping[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """As many random samples as `inputs` has, uniform over the range of each input."""
+
+    def draw(values: np.ndarray) -> np.ndarray:
+        low, high = values.min(), values.max()
+        if np.issubdtype(values.dtype, np.integer):
+            return rng.integers(low, high, values.shape, values.dtype, endpoint=True)
+        return rng.uniform(low, high, values.shape).astype(values.dtype)
+
+    return {name: draw(values) for name, values in inputs.items()}
+
+
+def relative_error(expected: list[np.ndarray], actual: list[np.ndarray]) -> float:
+    """max |y - y'| / max |y| over every output, the worst of them; infinite where only one of the two is finite."""
+    worst = 0.0
+    for a, b in zip(expected, actual, strict=True):
+        if a.shape != b.shape or not np.array_equal(np.isfinite(a), np.isfinite(b)):
+            return float("inf")
+        finite = np.isfinite(a)
+        peak = np.abs(a[finite]).max(initial=0.0)
+        difference = np.abs(a[finite].astype(np.float64) - b[finite]).max(initial=0.0)
+        worst = max(worst, float(difference / peak) if peak > 0 else float(difference))
+    return worst

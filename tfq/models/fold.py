@@ -1,0 +1,224 @@
+"""Folding of affine maps (batch normalisation, rescaling, x*c, x+c) into the layers beside them.
+
+Every such layer is an `Affine` node first: y = x * scale + offset per channel; for batch normalisation
+scale = gamma / sqrt(variance + epsilon) and offset = beta - mean * scale.
+
+Backward, into the weighted layer whose output it maps (Jacob et al. 2018, arXiv:1712.05877, section 3.2):
+  W'[..., o] = W[..., o] * scale[o],   b'[o] = b[o] * scale[o] + offset[o].
+Forward, into the weighted layer that reads it, exact where no padding meets a non-zero offset:
+  W'[..., i, o] = W[..., i, o] * scale[i],   b'[o] = b[o] + sum_{h,w,i} W[h, w, i, o] * offset[i].
+Between the two may lie nodes that commute with the map (pooling, reshapes, padding when offset = 0, ...).
+Nothing between them may be read elsewhere or be an output of the model, and layers called several times
+are folded only if every call agrees. What remains becomes a 1x1 depthwise convolution: one int8
+operation, exact per channel, that can carry a ReLU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from tfq.models.equality import tensor_shapes
+from tfq.models.graph import Graph, Node
+from tfq.models.rewrite import made_by, merged_origin, rewrite, sole_readers
+
+_Shapes = dict[str, tuple[int, ...]]
+_WEIGHTED = ("Conv2D", "DepthwiseConv2D", "Conv2DTranspose", "Dense")
+_MEANS = ("AveragePooling2D", "GlobalAveragePooling2D", "Cropping2D", "UpSampling2D", "Resizing")
+_MAXIMA = ("MaxPooling2D", "GlobalMaxPooling2D")
+
+
+class _Map(NamedTuple):
+    """An affine map on its way through the graph, and the node it comes from."""
+
+    node: Node
+    scale: np.ndarray
+    offset: np.ndarray
+
+
+def _start(node: Node) -> _Map:
+    return _Map(node, np.asarray(node.weights["scale"], np.float64), np.asarray(node.weights["offset"], np.float64))
+
+
+def _commutes(node: Node, source: str, moving: _Map, shapes: _Shapes) -> bool:
+    """Whether node(map(x)) == map(node(x)) for x the tensor `source`; the channel axis keeps its place."""
+    if node.kind in _MEANS:
+        return True
+    if node.kind == "Mean":
+        return len(shapes[source]) not in node.config["axes"] and -1 not in node.config["axes"]
+    if node.kind in _MAXIMA:
+        return bool(np.all(moving.scale > 0))
+    if node.kind in ("Reshape", "Flatten"):
+        return shapes[source][-1] == shapes[node.name][-1]
+    if node.kind in ("ZeroPadding2D", "Multiply"):
+        return not moving.offset.any() and shapes[source][-1] == shapes[node.name][-1]
+    return False
+
+
+def _reached_backward(graph: Graph, shapes: _Shapes) -> Iterator[tuple[str, _Map]]:
+    """(name of the weighted or affine node that can take it, map) for every Affine node."""
+    nodes, readers = graph.by_name, sole_readers(graph)
+    for affine in graph.nodes:
+        if affine.kind != "Affine":
+            continue
+        moving = _start(affine)
+        node = nodes[affine.inputs[0]]
+        while readers[node.name] is not None:
+            if node.kind in (*_WEIGHTED, "Affine"):
+                if node.activation is None:
+                    yield node.name, moving
+                break
+            if node.kind == "Multiply" or not node.inputs or not _commutes(node, node.inputs[0], moving, shapes):
+                break
+            node = nodes[node.inputs[0]]
+
+
+def _reached_forward(graph: Graph, shapes: _Shapes) -> Iterator[tuple[str, _Map]]:
+    """(name of the weighted node that can take it, map as it arrives there) for every Affine node."""
+    nodes, readers = graph.by_name, sole_readers(graph)
+    for affine in graph.nodes:
+        if affine.kind != "Affine":
+            continue
+        moving, source = _start(affine), affine.name
+        while (name := readers[source]) is not None:
+            node, channels = nodes[name], shapes[name][-1]
+            if node.kind in _WEIGHTED:
+                if _accepts(node, moving):
+                    yield name, moving
+                break
+            if node.kind in ("Reshape", "Flatten") and channels % len(moving.scale) == 0:
+                # every row of the new last axis holds whole runs of channels
+                times = channels // len(moving.scale)
+                moving = moving._replace(scale=np.tile(moving.scale, times), offset=np.tile(moving.offset, times))
+            elif not _commutes(node, source, moving, shapes):
+                break
+            source = name
+
+
+def _accepts(node: Node, moving: _Map) -> bool:
+    """Whether the map on this layer's input can be folded into it exactly."""
+    if node.config.get("groups", 1) != 1:
+        return False
+    if not moving.offset.any() or node.kind == "Dense":
+        return True
+    if node.kind == "Conv2DTranspose":
+        return False
+    kernel = next(w for name, w in node.weights.items() if name.endswith("kernel"))
+    return node.config.get("padding", "valid") == "valid" or kernel.shape[:2] == (1, 1)
+
+
+def _with_weights(node: Node, kernel: str, values: np.ndarray, bias: np.ndarray, origin: tuple[str, ...]) -> Node:
+    weights = {kernel: values.astype(np.float32)}
+    if "bias" in node.weights or bias.any():
+        weights["bias"] = bias.astype(np.float32)
+    return node.replace(weights=weights, config={**node.config, "use_bias": "bias" in weights}, origin=origin)
+
+
+def _kernel(node: Node) -> tuple[str, np.ndarray, np.ndarray | float]:
+    name = "depthwise_kernel" if node.kind == "DepthwiseConv2D" else "kernel"
+    return name, np.asarray(node.weights[name], np.float64), np.asarray(node.weights.get("bias", 0.0), np.float64)
+
+
+def scale_output(node: Node, moving: _Map) -> Node:
+    """The layer followed by the map."""
+    scale, offset = moving.scale, moving.offset
+    origin = merged_origin(node, moving.node)
+    if node.kind == "Affine":
+        first = _start(node)
+        weights = {"scale": first.scale * scale, "offset": first.offset * scale + offset}
+        return node.replace(weights={n: w.astype(np.float32) for n, w in weights.items()}, origin=origin)
+    name, kernel, bias = _kernel(node)
+    factor = scale
+    if node.kind == "DepthwiseConv2D":
+        factor = scale.reshape(kernel.shape[2:])
+    elif node.kind == "Conv2DTranspose":
+        factor = scale[:, None]
+    return _with_weights(node, name, kernel * factor, bias * scale + offset, origin)
+
+
+def scale_input(node: Node, moving: _Map) -> Node:
+    """The layer preceded by the map."""
+    scale, offset = moving.scale, moving.offset
+    name, kernel, bias = _kernel(node)
+    factor = scale if node.kind == "Conv2DTranspose" else scale[:, None]
+    if node.kind == "DepthwiseConv2D":
+        added = (kernel.sum(axis=(0, 1)) * offset[:, None]).ravel()
+    elif node.kind == "Conv2DTranspose":
+        added = np.zeros(kernel.shape[2])
+    else:
+        added = np.einsum("...io,i->o", kernel, offset)
+    return _with_weights(node, name, kernel * factor, bias + added, merged_origin(moving.node, node))
+
+
+def _foldable(graph: Graph, reached: Iterator[tuple[str, _Map]]) -> dict[str, _Map]:
+    """Target name -> map, for the targets all of whose calls agree, and that are not themselves about to be folded."""
+    maps = dict(reached)
+    calls: dict[str, list[Node]] = {}
+    for node in graph.nodes:
+        if node.weights:
+            calls.setdefault(node.group, []).append(node)
+
+    def agree(name: str) -> bool:
+        found = [maps.get(call.name) for call in calls[graph_nodes[name].group]]
+        first = maps[name]
+        return all(
+            m is not None and np.array_equal(m.scale, first.scale) and np.array_equal(m.offset, first.offset)
+            for m in found
+        )
+
+    graph_nodes = graph.by_name
+    maps = {name: moving for name, moving in maps.items() if agree(name)}
+    moved = {moving.node.name for moving in maps.values()}
+    # a chain conv -> affine -> affine takes two rounds
+    return {name: moving for name, moving in maps.items() if name not in moved}
+
+
+def fold_affines(graph: Graph) -> Graph:
+    """Fold every Affine node that can be folded exactly: backward if possible, else forward."""
+    if not any(node.kind == "Affine" for node in graph.nodes):
+        return graph
+    shapes = tensor_shapes(graph)
+    while True:
+        maps, change = _foldable(graph, _reached_backward(graph, shapes)), scale_output
+        if not maps:
+            maps, change = _foldable(graph, _reached_forward(graph, shapes)), scale_input
+        if not maps:
+            return graph
+        graph = _apply(graph, maps, change)
+
+
+def _apply(graph: Graph, maps: dict[str, _Map], change: Callable[[Node, _Map], Node]) -> Graph:
+    folded = {moving.node.name for moving in maps.values()}
+
+    def rule(node: Node) -> list[Node] | str | None:
+        if node.name in maps:
+            return [change(node, maps[node.name])]
+        return node.inputs[0] if node.name in folded else None
+
+    return rewrite(graph, rule)
+
+
+def affines_to_depthwise(graph: Graph) -> Graph:
+    """Every remaining Affine node as a 1x1 depthwise convolution, between reshapes where its rank is not 4."""
+    if not any(node.kind == "Affine" for node in graph.nodes):
+        return graph
+    shapes = tensor_shapes(graph)
+
+    def rule(node: Node) -> list[Node] | None:
+        if node.kind != "Affine":
+            return None
+        scale, offset = node.weights["scale"], node.weights["offset"]
+        weights = {"depthwise_kernel": scale.reshape(1, 1, -1, 1)} | ({"bias": offset} if offset.any() else {})
+        config = {"kernel_size": (1, 1), "use_bias": "bias" in weights}
+        convolution = node.replace(kind="DepthwiseConv2D", config=config, weights=weights)
+        shape = shapes[node.name]
+        if len(shape) == 3:
+            return [convolution]
+        image = (1, int(np.prod(shape[:-1])), shape[-1])
+        before = made_by(node, "image", "Reshape", node.inputs, {"target_shape": image})
+        after = made_by(node, "shape", "Reshape", (node.name,), {"target_shape": shape})
+        return [before, convolution.replace(inputs=(before.name,)), after]
+
+    return rewrite(graph, rule)

@@ -1,0 +1,187 @@
+"""Patterns that TFLite runs as one operation: hard-swish, ReLU clamps, padding inside a convolution.
+
+Also the split of grouped convolutions, which come last so that everything else was folded into them before.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tfq.models.equality import tensor_shapes
+from tfq.models.graph import Graph, Node
+from tfq.models.operators import OPERATORS
+from tfq.models.rewrite import made_by, merged_origin, rewrite, sole_readers
+
+_COMMUTE_WITH_RELU = (
+    "MaxPooling2D",
+    "GlobalMaxPooling2D",
+    "Reshape",
+    "Flatten",
+    "Permute",
+    "Cropping2D",
+    "Slice",
+    "ZeroPadding2D",
+    "Concatenate",
+)
+
+
+def _factor(node: Node) -> float | None:
+    """c if the node computes x * c with one c for all channels."""
+    if node.kind != "Affine" or node.weights["offset"].any() or np.ptp(node.weights["scale"]) != 0:
+        return None
+    return float(node.weights["scale"].flat[0])
+
+
+def _is_relu6(node: Node) -> bool:
+    return node.kind == "ReLU" and dict(node.config) == {"max_value": 6.0}
+
+
+def recognise_hard_swish(graph: Graph) -> Graph:
+    """x * relu6(x + 3) / 6, the factor anywhere in the product, as one HardSwish node (Howard et al. 2019, eq. 5)."""
+    nodes = graph.by_name
+
+    def peel(name: str) -> tuple[str, float]:
+        node, total = nodes[name], 1.0
+        while (factor := _factor(node)) is not None:
+            total, node = total * factor, nodes[node.inputs[0]]
+        return node.name, total
+
+    def is_gate(name: str, x: str) -> bool:
+        gate = nodes[name]
+        if not _is_relu6(gate):
+            return False
+        shifted = nodes[gate.inputs[0]]
+        if shifted.kind != "Affine" or shifted.inputs[0] != x:
+            return False
+        return bool(np.all(shifted.weights["scale"] == 1.0) and np.allclose(shifted.weights["offset"], 3.0, 0, 1e-6))
+
+    def argument(name: str) -> tuple[str, list[Node]] | None:
+        """x and the nodes that compute its hard-swish, if `name` is one."""
+        base, factor = peel(name)
+        product = nodes[base]
+        if product.kind != "Multiply" or len(product.inputs) != 2:
+            return None
+        (a, first), (b, second) = map(peel, product.inputs)
+        if not np.isclose(factor * first * second, 1 / 6, rtol=1e-6):
+            return None
+        for x, gate in ((a, b), (b, a)):
+            if is_gate(gate, x):
+                return x, [product, nodes[gate], nodes[nodes[gate].inputs[0]]]
+        return None
+
+    found = {node.name: argument(node.name) for node in graph.nodes if node.kind in ("Multiply", "Affine")}
+
+    def rule(node: Node) -> list[Node] | None:
+        match = found.get(node.name)
+        if match is None:
+            return None
+        x, parts = match
+        return [node.replace(kind="HardSwish", config={}, weights={}, inputs=(x,), origin=merged_origin(*parts, node))]
+
+    return rewrite(graph, rule)
+
+
+def fuse_activations(graph: Graph) -> Graph:
+    """A ReLU or ReLU6 becomes the `activation` of the node that computes its input, where that node allows clamps.
+
+    It also passes back through operations that only move or compare values. The value before it must
+    be read by nothing else and be no output of the model.
+    """
+    nodes, readers = graph.by_name, sole_readers(graph)
+
+    def producers(name: str) -> list[str] | None:
+        """The nodes to clamp so that `name` is clamped, or None if there is one that cannot be."""
+        node = nodes[name]
+        if readers[name] is None:
+            return None
+        if node.kind in OPERATORS and OPERATORS[node.kind].clamps:
+            return [name] if node.activation is None else None
+        bilinear = node.kind == "UpSampling2D" and node.config.get("interpolation", "nearest") != "nearest"
+        if node.kind not in (*_COMMUTE_WITH_RELU, "UpSampling2D") or bilinear:
+            return None
+        found = [producers(source) for source in node.inputs]
+        return None if any(f is None for f in found) else [p for f in found if f for p in f]
+
+    clamps: dict[str, Node] = {}
+    fused: set[str] = set()
+    for node in graph.nodes:
+        if node.kind == "ReLU" and (dict(node.config) == {} or _is_relu6(node)):
+            found = producers(node.inputs[0])
+            if found and not any(name in clamps for name in found):
+                clamps.update(dict.fromkeys(found, node))
+                fused.add(node.name)
+
+    def rule(node: Node) -> list[Node] | str | None:
+        if node.name in fused:
+            return node.inputs[0]
+        if node.name not in clamps:
+            return None
+        relu = clamps[node.name]
+        return [node.replace(activation="relu6" if relu.config else "relu", origin=merged_origin(node, relu))]
+
+    return rewrite(graph, rule)
+
+
+def _pair(value: object) -> tuple[int, int]:
+    found = tuple(value) if isinstance(value, (list, tuple)) else (value, value)
+    return int(found[0]), int(found[1])
+
+
+def _padding(node: Node) -> tuple[tuple[int, int], tuple[int, int]]:
+    padding = node.config.get("padding", (1, 1))
+    rows, columns = padding if isinstance(padding, (list, tuple)) else (padding, padding)
+    return _pair(rows), _pair(columns)
+
+
+def absorb_padding(graph: Graph) -> Graph:
+    """ZeroPadding2D before a convolution without padding, where it is just what padding="same" would add.
+
+    TensorFlow's "same" adds max((ceil(n / s) - 1) * s + (k - 1) * d + 1 - n, 0) rows, the smaller half first.
+    """
+    if not any(node.kind == "ZeroPadding2D" for node in graph.nodes):
+        return graph
+    shapes, nodes = tensor_shapes(graph), graph.by_name
+
+    def same(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
+        total = max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
+        return total // 2, total - total // 2
+
+    def rule(node: Node) -> list[Node] | None:
+        if node.kind not in ("Conv2D", "DepthwiseConv2D") or node.config.get("padding", "valid") != "valid":
+            return None
+        pad = nodes[node.inputs[0]]
+        if pad.kind != "ZeroPadding2D":
+            return None
+        numbers = [_pair(node.config.get(key, 1)) for key in ("kernel_size", "strides", "dilation_rate")]
+        size = shapes[pad.inputs[0]][:2]
+        if _padding(pad) != tuple(same(n, k, s, d) for n, k, s, d in zip(size, *numbers, strict=True)):
+            return None
+        config = {**node.config, "padding": "same"}
+        return [node.replace(config=config, inputs=pad.inputs, origin=merged_origin(pad, node))]
+
+    return rewrite(graph, rule)
+
+
+def split_groups(graph: Graph) -> Graph:
+    """Conv2D with groups > 1 as slices of the channels, a convolution for each and a concatenation."""
+
+    def rule(node: Node) -> list[Node] | None:
+        groups = node.config.get("groups", 1) if node.kind == "Conv2D" else 1
+        if groups == 1:
+            return None
+        channels = node.weights["kernel"].shape[2]
+        config = {k: v for k, v in node.config.items() if k != "groups"}
+        parts = {name: np.split(w, groups, axis=-1) for name, w in node.weights.items()}
+        config["filters"] = parts["kernel"][0].shape[3]
+        slices, layers = [], []
+        for g in range(groups):
+            begin, end = (None, None, g * channels), (None, None, (g + 1) * channels)
+            window = {"begin": begin, "end": end, "strides": (None, None, None)}
+            slices.append(made_by(node, f"slice{g}", "Slice", node.inputs, window))
+            weights = {name: w[g] for name, w in parts.items()}
+            layer = made_by(node, f"group{g}", "Conv2D", (slices[-1].name,), config, weights)
+            layers.append(layer.replace(activation=node.activation))
+        joined = made_by(node, "concatenate", "Concatenate", [layer.name for layer in layers])
+        return [*slices, *layers, joined]
+
+    return rewrite(graph, rule)

@@ -1,0 +1,141 @@
+"""Preparation: the flat graph as only the operations that quantise well, each step checked against the original.
+
+The transformations run in the order of `TRANSFORMATIONS`. Each is a pure function Graph -> Graph, exact in
+real arithmetic; after each that changed anything, the graph must give the outputs of the untransformed one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from tfq.errors import UserError
+from tfq.execution.progress import Progress, Silent
+from tfq.models.decompose import decompose, drop_training_layers, float_inputs, require_supported, split_activations
+from tfq.models.equality import random_inputs, relative_error, run_graph
+from tfq.models.fold import affines_to_depthwise, fold_affines
+from tfq.models.fuse import absorb_padding, fuse_activations, recognise_hard_swish, split_groups
+from tfq.models.graph import INPUT, Graph
+from tfq.models.grids import separate_grids
+from tfq.models.operators import OPERATORS
+from tfq.models.reshapes import cancel_reshapes
+
+TRANSFORMATIONS: tuple[tuple[str, Callable[[Graph], Graph]], ...] = (
+    ("drop training layers", drop_training_layers),
+    ("split activations", split_activations),
+    ("decompose layers", decompose),
+    ("cancel reshapes", cancel_reshapes),
+    ("recognise hard-swish", recognise_hard_swish),
+    ("fold affine maps", fold_affines),
+    ("affine maps to depthwise", affines_to_depthwise),
+    ("cancel reshapes again", cancel_reshapes),
+    ("fuse activations", fuse_activations),
+    ("absorb padding", absorb_padding),
+    ("split grouped convolutions", split_groups),
+    ("separate grids", separate_grids),
+)
+# Rewritten sums round differently. A real mistake shows as 1e-2 or more; rounding through a deep network is
+# measured on the network itself, by moving its inputs by one part in 2**22.
+_LEAST_BOUND, _LARGEST_BOUND, _OVER_NOISE = 1e-4, 1e-2, 100.0
+_NUDGE = 2.0**-22
+_CHECKED_SAMPLES = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformationCheck:
+    """What one transformation did.
+
+    Attributes:
+      name: the transformation.
+      nodes_before, nodes_after: nodes of the graph.
+      max_error: largest difference of an output from the untransformed model's, relative to that output's peak,
+        over real and random inputs.
+      bound: what `max_error` had to stay under.
+    """
+
+    name: str
+    nodes_before: int
+    nodes_after: int
+    max_error: float
+    bound: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """The prepared graph and the checks of the transformations that changed it."""
+
+    graph: Graph
+    checks: tuple[TransformationCheck, ...]
+
+
+def _known_shapes(graph: Graph, samples: Mapping[str, np.ndarray]) -> Graph:
+    """The graph with the samples' sizes where an input leaves an axis open; checks the samples' shapes."""
+    nodes = []
+    for node in graph.nodes:
+        if node.kind == INPUT:
+            if node.name not in samples:
+                raise UserError(
+                    f"no samples for the input {node.name!r}; got {', '.join(map(repr, samples)) or 'none'}"
+                )
+            declared, given = tuple(node.config["shape"]), np.shape(samples[node.name])[1:]
+            if len(declared) != len(given) or any(d not in (None, g) for d, g in zip(declared, given, strict=True)):
+                raise UserError(
+                    f"samples of the input {node.name!r} have the shape {given}; the model takes {declared}"
+                )
+            if None in declared:
+                node = node.replace(config={**node.config, "shape": given})
+        nodes.append(node)
+    return Graph(tuple(nodes), graph.inputs, graph.outputs, graph.output_names)
+
+
+def prepare(
+    graph: Graph, samples: Mapping[str, np.ndarray], *, seed: int = 0, progress: Progress | None = None
+) -> Prepared:
+    """Rewrite `graph` into the operations of `OPERATORS`, checking every step.
+
+    Args:
+      graph: a loaded model.
+      samples: a few real inputs by input name, [n, ...]; the first 8 are used.
+      seed: of the random inputs.
+      progress: shows the transformations.
+
+    Raises:
+      UserError: a layer that no int8 operation stands for, by name; samples that do not fit the model or on which
+        its output is not finite.
+      RuntimeError: a transformation changed what the model computes.
+    """
+    require_supported(graph)
+    graph = float_inputs(_known_shapes(graph, samples))
+    real = {
+        n.name: np.asarray(samples[n.name][:_CHECKED_SAMPLES], n.config["dtype"])
+        for n in graph.nodes
+        if n.kind == INPUT
+    }
+    rng = np.random.default_rng(seed)
+    random = random_inputs(real, rng)
+    inputs = {name: np.concatenate([real[name], random[name]]) for name in real}
+    checks = []
+    with (progress or Silent()).task("prepare", len(TRANSFORMATIONS) + 1) as advance:
+        expected = run_graph(graph, inputs)
+        if not all(np.isfinite(y[: len(y) // 2]).all() for y in expected):
+            raise UserError("the model gives NaN or infinity on the samples; check its weights and their preprocessing")
+        nudged = {
+            name: x * np.float32(1 + _NUDGE) if np.issubdtype(x.dtype, np.floating) else x for name, x in inputs.items()
+        }
+        noise = relative_error(expected, run_graph(graph, nudged))
+        bound = float(np.clip(_OVER_NOISE * noise, _LEAST_BOUND, _LARGEST_BOUND))
+        advance(1)
+        for name, transform in TRANSFORMATIONS:
+            before, graph = graph, transform(graph)
+            if graph is not before:
+                error = relative_error(expected, run_graph(graph, inputs))
+                checks.append(TransformationCheck(name, len(before.nodes), len(graph.nodes), error, bound))
+                if not error <= bound:
+                    raise RuntimeError(f"transformation {name!r} changed the outputs by {error:.3g} of their peak")
+            advance(1)
+    unknown = [n for n in graph.nodes if n.kind != INPUT and n.kind not in OPERATORS]
+    if unknown:
+        raise RuntimeError(f"preparation left {[(n.name, n.kind) for n in unknown]}")
+    return Prepared(graph, tuple(checks))

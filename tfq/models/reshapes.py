@@ -1,0 +1,66 @@
+"""Fewer reshapes: reshape(reshape(x)) = reshape(x), and f(reshape(x)) = reshape(f(x)) for element-wise f.
+
+Reshapes move towards the outputs, meet the next one and cancel; what is left of a 1-D network is a 2-D
+network with one reshape at either end, and activations stand next to the layers they are fused onto.
+"""
+
+from __future__ import annotations
+
+from tfq.models.equality import tensor_shapes
+from tfq.models.graph import Graph, Node
+from tfq.models.rewrite import made_by, rewrite
+
+RESHAPES = ("Reshape", "Flatten")
+_UNARY = ("ReLU", "LeakyReLU", "ELU", "Sigmoid", "Tanh", "HardSwish", "Gelu", "Unary", "Affine")
+_BINARY = ("Add", "Subtract", "Multiply", "Maximum", "Minimum", "Divide")
+_OVER_AN_AXIS = ("log_softmax",)
+
+
+def cancel_reshapes(graph: Graph) -> Graph:
+    """Drop reshapes that do nothing, join chains of them and move element-wise nodes in front of them."""
+    if not any(node.kind in RESHAPES for node in graph.nodes):
+        return graph
+    shapes = tensor_shapes(graph)
+    seen = graph.by_name  # grows by the nodes made on the way
+
+    def keep(*nodes: Node) -> list[Node]:
+        for node in nodes:
+            seen[node.name] = node
+        return list(nodes)
+
+    def reshape(node: Node) -> list[Node] | str | None:
+        source = seen[node.inputs[0]]
+        while source.kind in RESHAPES:
+            source = seen[source.inputs[0]]
+        if shapes[source.name] == shapes[node.name]:
+            return source.name
+        wanted = {} if node.kind == "Flatten" else {"target_shape": shapes[node.name]}
+        if source.name == node.inputs[0] and (not wanted or tuple(node.config["target_shape"]) == shapes[node.name]):
+            keep(node)
+            return None
+        return keep(node.replace(inputs=(source.name,), config=wanted))
+
+    def commutes(node: Node) -> bool:
+        sources = [seen[name] for name in node.inputs]
+        if any(s.kind not in RESHAPES for s in sources):
+            return False
+        before, after = shapes[sources[0].inputs[0]], shapes[sources[0].name]
+        if node.kind == "Affine":
+            return before[-1] == after[-1]
+        if node.kind in _BINARY:
+            return shapes[sources[1].inputs[0]] == before and shapes[sources[1].name] == after
+        return node.kind in _UNARY and node.config.get("function") not in _OVER_AN_AXIS
+
+    def rule(node: Node) -> list[Node] | str | None:
+        if node.kind in RESHAPES:
+            return reshape(node)
+        if not commutes(node):
+            keep(node)
+            return None
+        target = shapes[node.name]
+        moved = node.replace(inputs=tuple(seen[name].inputs[0] for name in node.inputs))
+        after = made_by(node, "shape", "Reshape", (node.name,), {"target_shape": target})
+        shapes[moved.name], shapes[after.name] = shapes[moved.inputs[0]], target
+        return keep(moved, after)
+
+    return rewrite(graph, rule)
