@@ -85,7 +85,11 @@ class FunctionSource:
                 f"sample {index} of {self._name} has no {', '.join(map(repr, missing))};"
                 f" it has: {', '.join(repr(k) for k in values)}"
             )
-        return {name: np.asarray(values[name]) for name in self._inputs}, None if label is None else np.asarray(label)
+        try:
+            inputs = {name: np.asarray(values[name]) for name in self._inputs}
+            return inputs, None if label is None else np.asarray(label)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"sample {index} of {self._name} is no array: {error}") from error
 
 
 def import_function(name: str) -> Callable[[], Iterable[Any]]:

@@ -1,0 +1,137 @@
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tfq.data import InputSignature, Samples, load_samples
+from tfq.data.samples import SampleWriter
+from tfq.errors import UserError
+
+
+def samples(count=10, **changes):
+    arrays = {"a": np.arange(count * 6, dtype=np.float32).reshape(count, 2, 3), "b": np.arange(count, dtype=np.int32)}
+    return Samples(**{"arrays": arrays, "indices": np.arange(count), "labels": np.arange(count) % 3, **changes})
+
+
+def test_batches_cover_all_samples_in_order_and_the_last_is_smaller():
+    batches = list(samples().batches(4))
+    assert [len(b["b"]) for b in batches] == [4, 4, 2]
+    np.testing.assert_array_equal(np.concatenate([b["a"] for b in batches]), samples().arrays["a"])
+
+
+def test_batches_may_be_written_to_without_touching_the_samples():
+    data = samples()
+    for batch in data.batches(3):
+        batch["a"][:] = -1
+    np.testing.assert_array_equal(data.arrays["a"], samples().arrays["a"])
+
+
+def test_take_keeps_every_field_aligned():
+    taken = samples(names=tuple("abcdefghij")).take([7, 2])
+    assert len(taken) == 2
+    assert taken.names == ("h", "c")
+    np.testing.assert_array_equal(taken.indices, [7, 2])
+    np.testing.assert_array_equal(taken.labels, [1, 2])
+    np.testing.assert_array_equal(taken.arrays["a"], samples().arrays["a"][[7, 2]])
+    assert len(samples().take([])) == 0
+
+
+@given(st.integers(2, 40), st.integers(1, 39), st.integers(0, 9))
+def test_split_parts_are_disjoint_complete_and_in_order(count, held_back, seed):
+    if held_back >= count:
+        with pytest.raises(UserError, match=f"cannot hold back {held_back} of {count}"):
+            samples(count).split(held_back, seed)
+        return
+    fit, rest = samples(count).split(held_back, seed)
+    assert len(rest) == held_back
+    assert sorted([*fit.indices, *rest.indices]) == list(range(count))
+    assert all((np.diff(part.indices) > 0).all() for part in (fit, rest))
+    np.testing.assert_array_equal(samples(count).split(held_back, seed)[1].indices, rest.indices)
+
+
+def test_split_by_fraction_holds_back_at_least_one():
+    assert [len(p) for p in samples(10).split(0.25, 0)] == [8, 2]
+    assert [len(p) for p in samples(3).split(0.01, 0)] == [2, 1]
+
+
+def test_different_seeds_split_differently():
+    assert len({tuple(samples(30).split(5, seed)[1].indices) for seed in range(5)}) == 5
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=40), st.integers(0, 400))
+def test_writer_equals_an_array_whatever_the_memory_limit(slots, limit):
+    # Slots are made contiguous: the first time each is seen it gets the next number.
+    seen = {}
+    order = [seen.setdefault(s, len(seen)) for s in slots]
+    writer = SampleWriter(limit)
+    expected = np.zeros((len(seen), 3), np.float32)
+    for value, slot in enumerate(order):
+        expected[slot] = value
+        writer.write(slot, {"x": np.full(3, value, np.float32)}, np.int64(value))
+    arrays, labels = writer.finish()
+    np.testing.assert_array_equal(arrays["x"], expected)
+    np.testing.assert_array_equal(labels, expected[:, 0])
+    assert isinstance(arrays["x"], np.memmap) == (len(seen) * 20 > limit)
+    with pytest.raises(ValueError, match="read-only"):
+        arrays["x"][0] = 0
+
+
+def test_representative_dataset_starts_anew_each_time_and_yields_one_sample_a_step():
+    generate = samples(3).representative_dataset()
+    for _ in range(2):
+        items = list(generate())
+        assert [{k: (v.shape, v.dtype) for k, v in i.items()} for i in items] == [
+            {"a": ((1, 2, 3), np.float32), "b": ((1,), np.int32)}
+        ] * 3
+    np.testing.assert_array_equal(items[2]["a"][0], samples(3).arrays["a"][2])
+    listed = next(samples(3).representative_dataset(["b", "a"])())
+    assert [v.shape for v in listed] == [(1,), (1, 2, 3)]
+
+
+def test_converter_matches_the_representative_dataset_by_input_name():
+    import tensorflow as tf
+    import tf_keras
+
+    # Neither alphabetical nor the order in which the converter keeps them.
+    inputs = [tf_keras.Input((n,), name=name) for name, n in (("zeta", 3), ("alpha", 5), ("mid", 2))]
+    model = tf_keras.Model(inputs, [tf_keras.layers.Dense(1, name=f"d_{i.name}")(i) for i in inputs])
+    tops = {"zeta": 1.0, "alpha": 10.0, "mid": 100.0}
+    arrays = {i.name: np.full((4, i.shape[1]), tops[i.name], np.float32) for i in inputs}
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = tf.int8
+    converter.representative_dataset = Samples(arrays, np.arange(4)).representative_dataset()
+    content = converter.convert()
+    from ai_edge_litert.interpreter import Interpreter
+
+    found = Interpreter(model_content=content).get_input_details()
+    scales = {d["name"].removeprefix("serving_default_").removesuffix(":0"): d["quantization"][0] for d in found}
+    assert scales == {name: pytest.approx(top / 255) for name, top in tops.items()}
+
+
+def test_memory_stays_bounded_whatever_the_size_of_the_npz(tmp_path):
+    path = tmp_path / "large.npz"
+    x = np.zeros((4000, 64, 64, 3), np.float32)  # 197 MB, deflated to almost nothing
+    x[:, 0, 0, 0] = np.arange(4000)
+    np.savez_compressed(path, x=x, y=np.arange(4000))
+    total = x.nbytes
+    del x
+    signatures = [InputSignature("i", (64, 64, 3), "float32")]
+    tracemalloc.start()
+    try:
+        loaded = load_samples(str(path), signatures, limit=None, memory_limit=8 << 20)
+        seen = sum(float(batch["i"][:, 0, 0, 0].sum()) for batch in loaded.batches(64))
+        fit, held_back = loaded.split(0.5, 0)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert total > 190e6
+    assert seen == 4000 * 3999 / 2
+    assert isinstance(loaded.arrays["i"], np.memmap)
+    assert isinstance(fit.arrays["i"], np.memmap)
+    np.testing.assert_array_equal(held_back.arrays["i"][:, 0, 0, 0], held_back.indices)
+    assert peak < 48 << 20
