@@ -25,6 +25,7 @@ WEIGHTED = {
     "FULLY_CONNECTED": (1, 2),
     "TRANSPOSE_CONV": (1, 3),
     "GATHER": (0, None),
+    "PRELU": (1, None),
 }
 
 
@@ -38,12 +39,15 @@ class Binding:
       node_tensor: node name -> tensor index of its output, the quantised one where there are two.
         Absent where the node vanished.
       kernel, bias: node name -> tensor index, for nodes with weights.
+      inputs, outputs: node name -> index of the tensor at the file's edge.
     """
 
     operator_node: Mapping[int, str]
     node_tensor: Mapping[str, int]
     kernel: Mapping[str, int]
     bias: Mapping[str, int]
+    inputs: Mapping[str, int]
+    outputs: Mapping[str, int]
 
 
 def bind(model: Any, graph: Graph) -> Binding:
@@ -54,8 +58,9 @@ def bind(model: Any, graph: Graph) -> Binding:
     """
     names = {identifier: name for name, identifier in identifiers(graph).items()}
     subgraph = model.subgraphs[0]
-    node_tensor = {name: int(tensor) for name, tensor in zip(graph.inputs, subgraph.inputs, strict=True)}
-    result = {int(tensor): name for tensor, name in zip(subgraph.outputs, graph.outputs, strict=True)}
+    inputs, outputs = _inputs(subgraph, graph, names), _outputs(model, graph)
+    node_tensor = dict(inputs)
+    result = {tensor: name for name, tensor in outputs.items()}
     writer = {tensor: name for name, tensor in node_tensor.items()}
     operator_node: dict[int, str] = {}
     kernel: dict[str, int] = {}
@@ -82,7 +87,25 @@ def bind(model: Any, graph: Graph) -> Binding:
             kernel[name] = sources[at_kernel]
             if at_bias is not None and len(sources) > at_bias and sources[at_bias] >= 0:
                 bias[name] = sources[at_bias]
-    return Binding(operator_node, node_tensor, kernel, bias)
+    return Binding(operator_node, node_tensor, kernel, bias, inputs, outputs)
+
+
+def _inputs(subgraph: Any, graph: Graph, names: Mapping[str, str]) -> dict[str, int]:
+    """Input name -> tensor index; the converter keeps no particular order."""
+    found = {}
+    for tensor in subgraph.inputs:
+        label = flatbuffer.text(subgraph.tensors[tensor].name)
+        found.update({names[i]: int(tensor) for i in _IDENTIFIER.findall(label)[:1] if i in names})
+    if set(found) != set(graph.inputs):
+        raise RuntimeError(f"the converted file has the inputs {sorted(found)}; expected {sorted(graph.inputs)}")
+    return found
+
+
+def _outputs(model: Any, graph: Graph) -> dict[str, int]:
+    """Output node -> tensor index, from the converter's signature; its order of outputs is not the model's."""
+    identifier = identifiers(graph)
+    index = {flatbuffer.text(e.name): int(e.tensorIndex) for e in model.signatureDefs[0].outputs}
+    return {name: index[identifier[name]] for name in graph.outputs}
 
 
 def _is_border(subgraph: Any, source: int, target: int) -> bool:
@@ -98,8 +121,7 @@ def missing(binding: Binding, graph: Graph) -> list[str]:
         if node.kind == INPUT:
             continue
         operator = OPERATORS[node.kind]
-        may_vanish = operator.output == "same" or node.kind == "Requantize"
-        if node.name not in binding.node_tensor and not may_vanish:
+        if node.name not in binding.node_tensor and operator.output != "same":
             lacking.append(f"{node.kind} {node.name!r} has no operation")
         elif operator.kernel and node.name not in binding.kernel:
             lacking.append(f"{node.kind} {node.name!r} has no weights")

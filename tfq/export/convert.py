@@ -21,18 +21,19 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+import tf_keras
 
-from tfq.models.graph import INPUT, Graph, build_model
+from tfq.models.graph import Graph, build_model
 from tfq.simulate.wrap import build_simulation
 from tfq.spec import QuantizationSpec, TensorQuantization
 
-RepresentativeDataset = Callable[[], Iterator[list[np.ndarray] | dict[str, np.ndarray]]]
+RepresentativeDataset = Callable[[], Iterator[Mapping[str, np.ndarray]]]  # batch-1 arrays by input name
 _PER_TENSOR_CARRIER = ("Dense", "Conv2DTranspose")
 
 
 def identifiers(graph: Graph) -> dict[str, str]:
-    """Node name -> the name it has during conversion; inputs keep theirs."""
-    return {n.name: n.name if n.kind == INPUT else f"tfq{i:04d}" for i, n in enumerate(graph.nodes)}
+    """Node name -> the name it has during conversion."""
+    return {node.name: f"tfq{index:04d}" for index, node in enumerate(graph.nodes)}
 
 
 def rename(graph: Graph, names: Mapping[str, str]) -> Graph:
@@ -40,6 +41,12 @@ def rename(graph: Graph, names: Mapping[str, str]) -> Graph:
     nodes = [n.replace(name=names[n.name], inputs=tuple(names[i] for i in n.inputs)) for n in graph.nodes]
     outputs = tuple(names[o] for o in graph.outputs)
     return Graph(tuple(nodes), tuple(names[i] for i in graph.inputs), outputs, graph.output_names)
+
+
+def without_requantize(graph: Graph) -> Graph:
+    """The graph without its `Requantize` nodes: in float they only copy."""
+    removed = {n.name: n.inputs[0] for n in graph.nodes if n.kind == "Requantize"}
+    return graph.replace_nodes([n for n in graph.nodes if n.name not in removed], removed)
 
 
 def carrier_spec(graph: Graph, spec: QuantizationSpec, names: Mapping[str, str]) -> QuantizationSpec:
@@ -60,7 +67,8 @@ def carrier_spec(graph: Graph, spec: QuantizationSpec, names: Mapping[str, str])
                 name=names[layer.name],
                 inputs=tuple(names[i] for i in layer.inputs),
                 output=names[layer.output],
-                weights={n: carried(layer.kind, g, shapes[n]) for n, g in layer.weights.items()},
+                # a PReLU whose slopes carry a fake-quant stays float; the converter quantises them by itself
+                weights={n: carried(layer.kind, g, shapes[n]) for n, g in layer.weights.items() if n != "alpha"},
             )
         )
     activations = {names[n]: g for n, g in spec.activations.items()}
@@ -73,19 +81,22 @@ def convert_quantized(graph: Graph, spec: QuantizationSpec, representative_datas
     Args:
       graph: the prepared graph.
       spec: its specification.
-      representative_dataset: as TFLiteConverter takes it. It is passed on only when every layer is
-        int8: with it, the converter would silently quantise the layers that must stay float.
+      representative_dataset: yields one batch-1 array per input name. It is passed on only when every
+        layer is int8: with it, the converter would silently quantise the layers that must stay float.
     """
     names = identifiers(graph)
-    model = build_simulation(rename(graph, names), carrier_spec(graph, spec, names), batch_size=1)
-    converter = tf.lite.TFLiteConverter.from_keras_model(model)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.inference_input_type = getattr(tf, spec.input_type)
-    converter.inference_output_type = getattr(tf, spec.output_type)
-    if all(layer.precision == "int8" for layer in spec.layers):
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.representative_dataset = representative_dataset
-    return run_converter(converter)
+    renamed = rename(graph, names)
+    model = build_simulation(renamed, carrier_spec(graph, spec, names), batch_size=1)
+
+    def configure(converter: Any) -> None:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.inference_input_type = getattr(tf, spec.input_type)
+        converter.inference_output_type = getattr(tf, spec.output_type)
+        if all(layer.precision == "int8" for layer in spec.layers):
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            converter.representative_dataset = _by_identifier(representative_dataset, names)
+
+    return _convert(model, renamed, configure)
 
 
 def convert_plain(graph: Graph, precision: str, representative_dataset: RepresentativeDataset) -> bytes:
@@ -97,28 +108,54 @@ def convert_plain(graph: Graph, precision: str, representative_dataset: Represen
         float32) or "int16x8" (weights int8, activations int16).
       representative_dataset: used for "int16x8" alone.
     """
-    model = build_model(rename(graph, identifiers(graph)), batch_size=1)
-    converter = tf.lite.TFLiteConverter.from_keras_model(model)
-    if precision != "float32":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if precision == "float16":
-        converter.target_spec.supported_types = [tf.float16]
-    if precision == "int16x8":
-        int16x8 = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
-        converter.target_spec.supported_ops = [int16x8, tf.lite.OpsSet.TFLITE_BUILTINS]
-        converter.representative_dataset = representative_dataset
-    return run_converter(converter)
+    names = identifiers(graph)
+    renamed = rename(without_requantize(graph), names)
+    model = build_model(renamed, batch_size=1)
+
+    def configure(converter: Any) -> None:
+        if precision != "float32":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if precision == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        if precision == "int16x8":
+            int16x8 = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+            converter.target_spec.supported_ops = [int16x8, tf.lite.OpsSet.TFLITE_BUILTINS]
+            converter.representative_dataset = _by_identifier(representative_dataset, names)
+
+    return _convert(model, renamed, configure)
 
 
-def run_converter(converter: Any) -> bytes:
-    """`converter.convert()` without its chatter; if it fails, the chatter goes into the error."""
-    with captured_output() as log, warnings.catch_warnings():
+def _by_identifier(dataset: RepresentativeDataset, names: Mapping[str, str]) -> RepresentativeDataset:
+    """The dataset in the converter's input names: by name, so that no order of inputs can be guessed wrong."""
+    return lambda: ({names[name]: array for name, array in sample.items()} for sample in dataset())
+
+
+def _convert(model: tf_keras.Model, graph: Graph, configure: Callable[[Any], None]) -> bytes:
+    """Run the converter, silently; if it fails, what it printed goes into the error.
+
+    The model goes through a SavedModel whose signature is stated here: `from_keras_model` writes one or
+    not, depending on what the model's layers are, and without one inputs and outputs have no names.
+    """
+    signature = [tf.TensorSpec((1, *graph[n].config["shape"]), graph[n].config["dtype"], name=n) for n in graph.inputs]
+
+    @tf.function(input_signature=signature)
+    def serve(*inputs: Any) -> dict[str, Any]:
+        outputs = model(list(inputs) if len(inputs) > 1 else inputs[0], training=False)
+        outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+        return {name: tf.identity(output) for name, output in zip(graph.outputs, outputs, strict=True)}
+
+    module = tf.Module()
+    module.held = model.variables
+    with tempfile.TemporaryDirectory() as directory, captured_output() as log, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
+            tf.saved_model.save(module, directory, signatures=serve.get_concrete_function())
+            converter = tf.lite.TFLiteConverter.from_saved_model(directory)
+            configure(converter)
             return converter.convert()
         except Exception as error:
             reason = next((line for line in str(error).splitlines() if "error:" in line), str(error)[:500])
-            raise RuntimeError(f"TFLiteConverter failed: {reason.strip()}\n{log.getvalue()[-2000:]}") from error
+            raise RuntimeError(f"TFLiteConverter failed: {reason.strip()}") from error
 
 
 @contextlib.contextmanager

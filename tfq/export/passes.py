@@ -1,5 +1,6 @@
 """The passes over a freshly converted file, in the order of `finish`.
 
+    requantize     the Requantize nodes become QUANTIZE operations
     impose         every weight integer, bias integer, scale, zero-point and axis from the specification
     name_tensors   Keras layer names on every tensor, and a signature with the user's input/output names
     share_buffers  constants of equal bytes are stored once; buffers nobody reads are dropped
@@ -31,6 +32,7 @@ _LAYOUT = {
     "Conv2DTranspose": ((2, 0, 1, 3), 0),
     "Dense": ((1, 0), 0),
     "Embedding": ((0, 1), None),
+    "PReLU": ((0, 1, 2), None),
 }
 
 
@@ -43,10 +45,32 @@ def finish(content: bytes, graph: Graph, spec: QuantizationSpec | None) -> bytes
     model = flatbuffer.parse(content)
     binding = bind(model, graph)
     if spec is not None:
+        requantize(model, graph, binding)
         impose(model, graph, spec, binding)
     name_tensors(model, graph, binding)
     share_buffers(model)
     return flatbuffer.serialize(model)
+
+
+def requantize(model: Any, graph: Graph, binding: Binding) -> None:
+    """Make the operations that stand for Requantize nodes what they mean: a change of grid."""
+    for index, name in binding.operator_node.items():
+        if graph[name].kind == "Requantize":
+            operator = model.subgraphs[0].operators[index]
+            operator.opcodeIndex = _operator_code(model, schema.BuiltinOperator.QUANTIZE, version=2)
+            operator.builtinOptionsType, operator.builtinOptions = schema.BuiltinOptions.NONE, None
+
+
+def _operator_code(model: Any, builtin: int, *, version: int) -> int:
+    """Index of an operator code, added where the file lacks it."""
+    for index, code in enumerate(model.operatorCodes):
+        if code.builtinCode == builtin and code.version >= version:
+            return index
+    code = schema.OperatorCodeT()
+    code.builtinCode, code.version = builtin, version
+    code.deprecatedBuiltinCode = min(builtin, schema.BuiltinOperator.PLACEHOLDER_FOR_GREATER_OP_CODES)
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
 
 
 def tflite_layout(kind: str, values: np.ndarray) -> np.ndarray:
@@ -169,8 +193,7 @@ def name_tensors(model: Any, graph: Graph, binding: Binding) -> None:
     """
     subgraph = model.subgraphs[0]
     labels: dict[int, str] = {}
-    for name, index in zip(graph.inputs, subgraph.inputs, strict=True):
-        labels[int(index)] = name
+    labels.update({index: name for name, index in binding.inputs.items()})
     for name, index in binding.node_tensor.items():
         labels.setdefault(index, name if name not in labels.values() else f"{name}/quantized")
     for index, name in binding.operator_node.items():
@@ -190,6 +213,8 @@ def name_tensors(model: Any, graph: Graph, binding: Binding) -> None:
     subgraph.name = "main"
     signature = schema.SignatureDefT()
     signature.signatureKey, signature.subgraphIndex = "serving_default", 0
+    subgraph.inputs = np.asarray([binding.inputs[name] for name in graph.inputs], np.int32)
+    subgraph.outputs = np.asarray([binding.outputs[name] for name in graph.outputs], np.int32)
     signature.inputs = _tensor_map(zip(graph.inputs, subgraph.inputs, strict=True))
     signature.outputs = _tensor_map(zip(graph.output_names, subgraph.outputs, strict=True))
     model.signatureDefs = [signature]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tf_keras
 
@@ -107,8 +108,34 @@ class Slice(tf_keras.layers.Layer):
         return inputs[(slice(None), *self.slices)]
 
 
-class Requantize(tf_keras.layers.Layer):
-    """The identity; its output has a grid of its own."""
+class Identity(tf_keras.layers.Layer):
+    """The identity; TFLiteConverter removes it."""
 
     def call(self, inputs: Any) -> Any:
         return tf.identity(inputs)
+
+
+class Requantize(tf_keras.layers.Layer):
+    """The identity; its output has a grid of its own.
+
+    TFLiteConverter drops an identity together with its grid, but keeps a LeakyReLU whose slope is the
+    float next to 1, which `tfq.export.passes` turns into a QUANTIZE.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        return tf.nn.leaky_relu(inputs, alpha=float(np.nextafter(np.float32(1), np.float32(0))))
+
+
+class LayerNormalization(tf_keras.layers.LayerNormalization):
+    """tf_keras' layer, computed from mean and variance: its own fused form transposes twice when converted."""
+
+    def call(self, inputs: Any) -> Any:
+        # a sum, because the converter would compute a MEAN of quantised inputs in int8, on their grid
+        size = float(np.prod([inputs.shape[axis] for axis in self.axis]))
+        mean = tf.reduce_sum(inputs, self.axis, keepdims=True) * (1.0 / size)
+        variance = tf.reduce_mean(tf.math.squared_difference(inputs, mean), self.axis, keepdims=True)
+        normalized = (inputs - mean) * tf.math.rsqrt(variance + self.epsilon)
+        shape = [size if axis in self.axis else 1 for axis, size in enumerate(inputs.shape)]
+        if self.scale:
+            normalized *= tf.reshape(self.gamma, shape)
+        return normalized + tf.reshape(self.beta, shape) if self.center else normalized

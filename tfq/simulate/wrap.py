@@ -19,7 +19,7 @@ from tfq.simulate.weights import snap
 from tfq.spec import QuantizationSpec, TensorQuantization
 
 def with_input_grids(graph: Graph, spec: QuantizationSpec) -> tuple[Graph, dict[str, TensorQuantization]]:
-    """The graph with a `Requantize` node behind every quantised input, and the grids of all its tensors.
+    """The graph with an `Identity` node behind every quantised input, and the grids of all its tensors.
 
     A tfmot wrapper needs a layer to wrap, which an input is not.
     """
@@ -28,7 +28,7 @@ def with_input_grids(graph: Graph, spec: QuantizationSpec) -> tuple[Graph, dict[
     for node in graph.nodes:
         nodes.append(node.replace(inputs=tuple(renamed.get(i, i) for i in node.inputs)))
         if node.name in renamed:
-            nodes.append(Node(renamed[node.name], "Requantize", inputs=(node.name,), origin=node.origin))
+            nodes.append(Node(renamed[node.name], "Identity", inputs=(node.name,), origin=node.origin))
     outputs = tuple(renamed.get(o, o) for o in graph.outputs)
     grids = {renamed.get(name, name): grid for name, grid in spec.activations.items()}
     return Graph(tuple(nodes), graph.inputs, outputs, graph.output_names), grids
