@@ -1,0 +1,140 @@
+"""The repository's promises about itself: what is packaged, what Bazel builds, what may import what."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+# The road: a folder may import itself and what stands before it.
+ROAD = ("models", "data", "calibration", "simulate", "export", "verify", "evaluation", "report")
+FOR_ALL = ("numerics", "execution")
+
+
+def sources(folder: str) -> list[str]:
+    return sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*.py"))
+
+
+def imported_modules(path: pathlib.Path) -> Iterator[str]:
+    """Full names of the modules that a file imports, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} line {node.lineno}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def run(*command: str | pathlib.Path, cwd: pathlib.Path = ROOT, path: pathlib.Path | None = None) -> str:
+    # A Bazel program runs with the python3 that PATH finds first: it must be this one.
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ["PATH"]]),
+    }
+    if path is not None:
+        environment["PYTHONPATH"] = str(path)
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The wheel, built from a copy of what packaging reads, and unpacked."""
+    folder = tmp_path_factory.mktemp("wheel")
+    for name in ("tfq", "tools"):
+        shutil.copytree(ROOT / name, folder / "source" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder / "source")
+    pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation")
+    run(*pip, "--wheel-dir", folder, folder / "source")
+    (built,) = folder.glob("tfq-*.whl")
+    with zipfile.ZipFile(built) as archive:
+        archive.extractall(folder / "content")
+    return folder / "content"
+
+
+def entry_points(wheel: pathlib.Path) -> dict[str, str]:
+    (distribution,) = importlib.metadata.distributions(path=[str(wheel)])
+    return {e.name: e.value for e in distribution.entry_points if e.group == "console_scripts"}
+
+
+def test_wheel_holds_every_module_and_no_package_called_tools(wheel: pathlib.Path) -> None:
+    packaged = {path.relative_to(wheel).as_posix() for path in wheel.rglob("*.py")}
+    tools = [name.replace("tools/", "tfq_tools/", 1) for name in sources("tools")]
+    assert packaged == {*sources("tfq"), *tools}
+    assert (wheel / "tfq/py.typed").exists()
+
+
+def test_every_command_of_the_wheel_imports_without_loading_tensorflow(wheel: pathlib.Path) -> None:
+    commands = entry_points(wheel)
+    assert {"tfq-quantize", "tfq-evaluate", "tfq-inspect"} <= set(commands)
+    for target in commands.values():
+        module, function = target.split(":")
+        program = f"import sys, {module} as m; print(callable(m.{function}), m.__file__, 'tensorflow' in sys.modules)"
+        called, file, tensorflow = run(sys.executable, "-c", program, path=wheel).split()
+        assert called == "True"
+        assert pathlib.Path(file).is_relative_to(wheel)
+        assert tensorflow == "False"
+
+
+def test_every_package_that_is_imported_is_declared(wheel: pathlib.Path) -> None:
+    (distribution,) = importlib.metadata.distributions(path=[str(wheel)])
+    plain = [r for r in distribution.requires or [] if "extra ==" not in r]
+    declared = {re.split(r"[^\w.-]", r)[0].lower().replace("_", "-") for r in plain}
+    providers = importlib.metadata.packages_distributions()
+    for name in [*sources("tfq"), *sources("tools")]:
+        for module in imported_modules(ROOT / name):
+            top = module.split(".")[0]
+            if top in sys.stdlib_module_names or top in ("tfq", "tfq_tools"):
+                continue
+            provided = {p.lower().replace("_", "-") for p in providers.get(top, ())}
+            assert provided & declared, f"{name} imports {top}, which setup.py does not require"
+
+
+@pytest.mark.parametrize("folder", [*ROAD, *FOR_ALL])
+def test_nothing_upstream_imports_downstream(folder: str) -> None:
+    allowed = FOR_ALL + ROAD[: ROAD.index(folder) + 1] if folder in ROAD else (folder,)
+    for name in sources(f"tfq/{folder}"):
+        for module in imported_modules(ROOT / name):
+            parts = module.split(".")
+            if parts[0] == "tfq" and parts[1] in (*ROAD, *FOR_ALL, "pipeline"):
+                assert parts[1] in allowed, f"{name} imports {module}"
+            assert parts[0] != "tfq_tools", f"{name} imports {module}"
+
+
+def test_every_folder_of_the_library_has_a_place_on_the_road() -> None:
+    folders = {path.parent.name for path in (ROOT / "tfq").glob("*/__init__.py")}
+    assert folders == {*ROAD, *FOR_ALL}
+
+
+def test_library_defines_no_flags() -> None:
+    users = [n for n in sources("tfq") if any(m.startswith("absl") for m in imported_modules(ROOT / n))]
+    assert users == []
+
+
+@pytest.mark.skipif(shutil.which("bazel") is None, reason="bazel is not installed (apt install bazel-bootstrap)")
+def test_bazel_builds_every_source_file_and_a_program_that_runs(tmp_path: pathlib.Path, wheel: pathlib.Path) -> None:
+    checkout = tmp_path / "checkout"  # a copy, because a build must not see files come and go
+    unwanted = shutil.ignore_patterns(".*", "__pycache__", "out", "build", "*.egg-info", "bazel-*")
+    shutil.copytree(ROOT, checkout, ignore=unwanted)
+    bazel = ("bazel", "--batch", f"--output_user_root={tmp_path / 'bazel'}")
+
+    found = run(*bazel, "query", "labels(srcs, //tfq + //tools:copy + //tests)", cwd=checkout).split()
+    built = {label.removeprefix("//").replace(":", "/") for label in found if label.endswith(".py")}
+    assert built == {*sources("tfq"), *sources("tools"), *sources("tests")} - {"tests/test_repository.py"}
+
+    run(*bazel, "build", f"--symlink_prefix={tmp_path}/bazel-", "--noshow_progress", "//...", cwd=checkout)
+    programs = {path.name: path for path in (tmp_path / "bazel-bin/tools").glob("tfq-*") if not path.suffix}
+    assert set(programs) == set(entry_points(wheel))
+    assert "--calibration_data" in run(programs["tfq-quantize"], "--help", cwd=tmp_path)
