@@ -72,8 +72,9 @@ def bind(model: Any, graph: Graph) -> Binding:
             continue
         if kind == "QUANTIZE" and _is_border(subgraph, sources[0], target):
             if target not in result:
-                node_tensor[writer[sources[0]]] = target
-                writer[target] = writer[sources[0]]
+                name = _border_node(graph, writer[sources[0]])
+                node_tensor[name] = target
+                writer[target] = name
             continue
         label = flatbuffer.text(subgraph.tensors[target].name)
         found = [names[i] for i in _IDENTIFIER.findall(label) if i in names]
@@ -88,6 +89,12 @@ def bind(model: Any, graph: Graph) -> Binding:
             if at_bias is not None and len(sources) > at_bias and sources[at_bias] >= 0:
                 bias[name] = sources[at_bias]
     return Binding(operator_node, node_tensor, kernel, bias, inputs, outputs)
+
+
+def _border_node(graph: Graph, writer: str) -> str:
+    """The node whose tensor a QUANTIZE at the end of `writer`'s float values makes: a Requantize, or itself."""
+    readers = [n.name for n in graph.nodes if n.kind == "Requantize" and n.inputs == (writer,)]
+    return readers[0] if readers else writer
 
 
 def _inputs(subgraph: Any, graph: Graph, names: Mapping[str, str]) -> dict[str, int]:

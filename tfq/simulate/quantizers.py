@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 
+from tfq.numerics import reference
 from tfq.spec import TensorQuantization
 
 _STORED_BITS = 8
@@ -26,8 +27,7 @@ _STORED_BITS = 8
 def fake_quant(values: Any, grid: TensorQuantization) -> Any:
     """`values` on `grid`, any float32 shape; gradients pass straight through inside the range."""
     low, high = (-127, 127) if grid.symmetric else (-128, 127)
-    scale = np.asarray(grid.scale, np.float32)
-    lowest, highest = scale * (low - grid.zero_point), scale * (high - grid.zero_point)
+    lowest, highest = reference.real_range(np.asarray(grid.scale), grid.zero_point, low, high)
     options = {"num_bits": _STORED_BITS, "narrow_range": grid.symmetric}
     if grid.axis is None:
         return tf.quantization.fake_quant_with_min_max_vars(values, lowest[0], highest[0], **options)

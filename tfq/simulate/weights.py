@@ -2,7 +2,7 @@
 
     q = clip(round(w / scale), low, high)        w ~ scale * q
 
-Rounding is to the nearest, ties to even: TensorFlow's fake-quant and TFLiteConverter agree on that.
+Weights round as TensorFlow's fake-quant does, biases as TFLite does (`tfq.numerics.reference`).
 """
 
 from __future__ import annotations
@@ -10,27 +10,21 @@ from __future__ import annotations
 import numpy as np
 
 from tfq.models.graph import Graph, Node
+from tfq.numerics import reference
 from tfq.spec import LayerQuantization, QuantizationSpec, TensorQuantization
 
 
-def _along(grid: TensorQuantization, rank: int) -> np.ndarray:
-    """The scale shaped to broadcast against a tensor of `rank` axes, float64."""
-    shape = [1] * rank
-    if grid.axis is not None:
-        shape[grid.axis] = -1
-    return np.asarray(grid.scale, np.float64).reshape(shape)
-
-
 def integers(values: np.ndarray, grid: TensorQuantization) -> np.ndarray:
-    """int32 array of `values`' shape: the integers nearest to `values` on `grid`."""
-    low, high = grid.integer_range
-    codes = np.rint(np.asarray(values, np.float64) / _along(grid, values.ndim)) + grid.zero_point
-    return np.clip(codes, low, high).astype(np.int32)
+    """int32 array of `values`' shape: the integers of `values` on `grid`."""
+    if grid.storage == "int32":
+        scales = reference.along_axis(np.asarray(grid.scale, np.float64), values.ndim, grid.axis)
+        return np.clip(reference.round_half_away(values / scales), *grid.integer_range).astype(np.int32)
+    return reference.quantize(values, np.asarray(grid.scale), grid.zero_point, *grid.integer_range, axis=grid.axis)
 
 
 def reals(codes: np.ndarray, grid: TensorQuantization) -> np.ndarray:
     """float32 array: what `codes` on `grid` stand for."""
-    return ((codes.astype(np.float64) - grid.zero_point) * _along(grid, codes.ndim)).astype(np.float32)
+    return reference.dequantize(codes, np.asarray(grid.scale), grid.zero_point, axis=grid.axis)
 
 
 def weight_integers(node: Node, layer: LayerQuantization) -> dict[str, np.ndarray]:

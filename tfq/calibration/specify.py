@@ -1,0 +1,117 @@
+"""From ranges to the `QuantizationSpec`: the one place where scales and zero-points are computed.
+
+    activations   s = (high - low) / 255,   z = -128 - low / s          asymmetric, per tensor
+    weights       s_w = max|w| / (2^(b-1) - 1) of the channel,  z = 0   symmetric, narrow range
+    biases        s_b = s_x * s_w,                              z = 0   int32
+
+Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+Inference", 2018; TFLite's 8-bit quantisation specification.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from tfq.calibration.calibrate import fixed_grid
+from tfq.calibration.statistics import Range
+from tfq.models.graph import INPUT, Graph, Node
+from tfq.models.grids import grid_groups
+from tfq.models.operators import OPERATORS
+from tfq.numerics import reference
+from tfq.spec import LayerQuantization, QuantizationSpec, TensorQuantization
+
+# Kinds whose weights TFLite runs as INT4 tensors.
+_PACKABLE = ("Conv2D", "DepthwiseConv2D", "Dense")
+# An int32 bias holds |b| / (s_x * s_w) < 2^31; one bit is left to the sum it is added to.
+_LARGEST_BIAS = 2.0**30
+# TFLite's multiplier s_x * s_w / s_y has 31 fractional bits; a smaller one is zero there, and refused by XNNPACK.
+_SMALLEST_MULTIPLIER = 2.0**-30
+
+
+def specify(
+    graph: Graph,
+    ranges: Mapping[str, Range],
+    *,
+    weight_bits: int = 8,
+    per_channel: bool = True,
+    storage: str = "int8",
+    input_type: str = "int8",
+    output_type: str = "int8",
+) -> QuantizationSpec:
+    """The specification of the whole graph at one precision.
+
+    Args:
+      graph: the prepared graph.
+      ranges: real range of every group of tensors (`grid_groups`) whose grid TFLite does not prescribe.
+      weight_bits: grid bits of all weights, 2..8.
+      per_channel: one weight scale per output channel, or one per tensor.
+      storage: "int8", or "packed": INT4 tensors for weights of at most 4 bits where TFLite runs them.
+      input_type, output_type: what the file takes and gives.
+    """
+    groups = grid_groups(graph)
+    grids: dict[str, TensorQuantization] = {}
+    for tensor, group in groups.items():
+        prescribed = fixed_grid(graph, tensor)
+        if prescribed is not None:
+            grids[group] = activation_grid(*prescribed)
+        elif group not in grids and group in ranges:
+            grids[group] = activation_grid(*reference.asymmetric_parameters(ranges[group].low, ranges[group].high, 8))
+    activations = {tensor: grids[group] for tensor, group in groups.items()}
+
+    def layer(node: Node) -> LayerQuantization:
+        precision, reason = _precision(graph, node, activations)
+        weights = {}
+        if precision == "int8" and OPERATORS[node.kind].kernel:
+            weights = _weight_grids(node, activations, weight_bits, per_channel=per_channel, storage=storage)
+        return LayerQuantization(node.name, node.kind, precision, node.inputs, node.name, weights, node.origin, reason)
+
+    layers = tuple(layer(node) for node in graph.nodes if node.kind != INPUT)
+    return QuantizationSpec(layers, activations, input_type, output_type)
+
+
+def activation_grid(scale: float, zero_point: int) -> TensorQuantization:
+    """An 8-bit asymmetric per-tensor grid."""
+    return TensorQuantization((float(np.float32(scale)),), int(zero_point), 8, "int8", symmetric=False)
+
+
+def _precision(graph: Graph, node: Node, activations: Mapping[str, TensorQuantization]) -> tuple[str, str]:
+    """(precision, reason why not int8)."""
+    if OPERATORS[node.kind].output == "float":
+        return "float32", f"{node.kind} has no int8 kernel that keeps the accuracy"
+    if node.name in activations:
+        return "int8", ""
+    source = graph[node.inputs[0]].name
+    return "float32", f"moves the values of {source!r}, which are not quantised"
+
+
+def _weight_grids(
+    node: Node, activations: Mapping[str, TensorQuantization], bits: int, *, per_channel: bool, storage: str
+) -> dict[str, TensorQuantization]:
+    operator = OPERATORS[node.kind]
+    if node.kind == "Embedding":  # a look-up: the table lies on the output's grid
+        return {operator.kernel: activations[node.name]}
+    kernel = node.weights[operator.kernel]
+    axis = operator.channel_axis if per_channel else None
+    if operator.channel_axis is None:  # PReLU slopes: 8 bits, per tensor, as the kernel demands
+        bits, axis = 8, None
+    input_scale, output_scale = activations[node.inputs[0]].scale[0], activations[node.name].scale[0]
+    scales = reference.symmetric_scales(kernel, bits, axis)
+    scales = np.maximum(scales, reference.exact_scale(_SMALLEST_MULTIPLIER * output_scale / input_scale, 8))
+    if "bias" in node.weights:
+        # [channels, depth multiplier] for a depthwise kernel, [channels, 1] for all others
+        largest = np.abs(node.weights["bias"].astype(np.float64)).reshape(kernel.shape[axis] if axis else 1, -1).max(1)
+        scales = np.maximum(scales, reference.exact_scale(largest / (_LARGEST_BIAS * input_scale), 8))
+    stored = "int4" if storage == "packed" and bits <= 4 and node.kind in _PACKABLE else "int8"
+    grids = {operator.kernel: TensorQuantization(_floats(scales), 0, bits, stored, symmetric=True, axis=axis)}
+    if "bias" in node.weights:
+        repeats = node.weights["bias"].size // scales.size
+        bias_scales = np.repeat(reference.bias_scale(input_scale, scales), repeats if axis is not None else 1)
+        bias_axis = 0 if axis is not None else None
+        grids["bias"] = TensorQuantization(_floats(bias_scales), 0, 32, "int32", symmetric=True, axis=bias_axis)
+    return grids
+
+
+def _floats(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(float(v) for v in np.asarray(values, np.float32).reshape(-1))
