@@ -1,14 +1,19 @@
 """Packaging of tfq. The command mains live in tools/ and are installed as the package `tfq_tools`."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
+HERE = Path(__file__).parent
+# Read, not imported: the packages it would pull in may not be installed yet.
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "tfq" / "__init__.py").read_text(encoding="utf-8"), re.MULTILINE)
+
 setup(
     name="tfq",
-    version="0.1.0",
+    version=VERSION[1],
     description="From a Keras model to the smallest, fastest .tflite that keeps the accuracy, with the proof",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     classifiers=[
