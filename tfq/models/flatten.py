@@ -21,7 +21,7 @@ from tfq.models.graph import INPUT, Graph, Node, layer_class
 
 INPUT_DTYPES = ("float32", "int8", "int16", "int32", "int64", "uint8")
 _ROUNDED = ("float16", "bfloat16", "float64")
-_RNN = ("RNN", "SimpleRNN", "LSTM", "GRU", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "Bidirectional")
+_RNN: tuple[str, ...] = ("RNN", "SimpleRNN", "LSTM", "GRU", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "Bidirectional")
 _RNN += tuple(f"{name}Cell" for name in ("SimpleRNN", "LSTM", "GRU", "StackedRNN"))
 
 MERGES = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate", "Dot")
@@ -110,9 +110,14 @@ class Tensor:
         return len(self.shape)
 
     @property
+    def sample(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return tuple(size for size in self.shape[1:] if size is not None)
+
+    @property
     def sample_size(self) -> int:
         """Elements of one sample."""
-        return math.prod(size for size in self.shape[1:] if size is not None)
+        return math.prod(self.sample)
 
     @property
     def is_float(self) -> bool:
@@ -311,7 +316,7 @@ def _normalization(call: Call, config: Mapping[str, Any], value: Tensor, weights
         np.asarray(weights[name] if config.get(name) is None else config[name], "float32").reshape(-1)
         for name in ("mean", "variance")
     )
-    channels = value.shape[-1]
+    channels = value.sample[-1]
     if mean.size not in (1, channels) or (mean.size > 1 and _single_axis(config["axis"]) not in (-1, value.rank - 1)):
         raise call.refuse(f"it normalises axis {config['axis']}, not the last", "use axis=-1")
     scale = 1.0 / np.maximum(np.sqrt(variance), np.float32(1e-7))

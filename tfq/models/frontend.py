@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -68,7 +68,7 @@ def accepted_keys(layer_class: type) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for base in reversed(layer_class.__mro__[:-1]):
         if "__init__" in vars(base):
-            parameters = inspect.signature(base.__init__).parameters.values()
+            parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
             found.update((p.name, p.default) for p in parameters if p.kind is not p.VAR_KEYWORD)
     return found
 
@@ -78,8 +78,8 @@ class Frontend(abc.ABC):
 
     layers: Any  # module of the framework's layer classes
     tensor_types: tuple[type, ...]
-    kept_activations: Mapping[Any, str]  # function -> name in tf_keras
-    other_activations: Mapping[Any, Follow]
+    kept_activations: ClassVar[Mapping[Any, str]]  # function -> name in tf_keras
+    other_activations: ClassVar[Mapping[Any, Follow]]
 
     def __init__(self, model: Any, *, unsafe: bool):
         self._unsafe = unsafe
@@ -135,7 +135,7 @@ class Frontend(abc.ABC):
         return self._flattener.graph(inputs, outputs, self.output_names(model))
 
     def _paths(self, model: Any, path: tuple[str, ...]) -> list[tuple[str, ...]]:
-        found = []
+        found: list[tuple[str, ...]] = []
         for source in self.calls(model):
             here = (*path, source.layer.name)
             inner = self.graph_model(source.layer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -19,7 +19,6 @@ _KEYS = {("LeakyReLU", "negative_slope"): "alpha", ("DepthwiseConv2D", "kernel")
 _KEYS |= {("DepthwiseConv1D", "kernel"): "depthwise_kernel"}
 _A = keras.activations
 
-# Operations of keras.ops by class name; each rule gets the operation's own attributes through `o`.
 Rule = Callable[..., Any]
 _UNARY = {
     "Abs": "abs", "Absolute": "abs", "Ceil": "ceil", "Cos": "cos", "Erf": "erf", "Exp": "exp", "Expm1": "expm1",
@@ -27,6 +26,14 @@ _UNARY = {
     "Rsqrt": "rsqrt", "Sign": "sign", "Sin": "sin", "Softplus": "softplus", "Softsign": "softsign", "Sqrt": "sqrt",
     "Square": "square",
 }  # fmt: skip
+
+
+def _unary(function: str) -> Rule:
+    rule = op.unary(function)
+    return lambda c, o, x: rule(c, x)  # noqa: ARG005
+
+
+# Operations of keras.ops by class name; each rule gets the operation's own attributes through `o`.
 OPERATIONS: dict[str, Rule] = {
     "Add": lambda c, o, x1, x2: op.add(c, x1, x2),  # noqa: ARG005
     "Subtract": lambda c, o, x1, x2: op.subtract(c, x1, x2),  # noqa: ARG005
@@ -69,19 +76,19 @@ OPERATIONS: dict[str, Rule] = {
     "Cast": lambda c, o, x: op.cast(c, x, o.dtype),
     "StopGradient": lambda c, o, variable: op.identity(c, variable),  # noqa: ARG005
     "Copy": lambda c, o, x: op.identity(c, x),  # noqa: ARG005
-    **{name: (lambda c, o, x, f=f: op.unary(f)(c, x)) for name, f in _UNARY.items()},  # noqa: ARG005
+    **{name: _unary(function) for name, function in _UNARY.items()},
 }
 
 
 class Keras3Frontend(Frontend):
     layers = keras.layers
     tensor_types = (keras.KerasTensor,)
-    kept_activations = {
+    kept_activations: ClassVar = {
         _A.linear: "linear", _A.relu: "relu", _A.softmax: "softmax", _A.elu: "elu", _A.selu: "selu",
         _A.softplus: "softplus", _A.softsign: "softsign", _A.silu: "swish", _A.gelu: "gelu", _A.tanh: "tanh",
         _A.sigmoid: "sigmoid", _A.exponential: "exponential", _A.mish: "mish",
     }  # fmt: skip
-    other_activations = {
+    other_activations: ClassVar = {
         _A.relu6: op.relu6, _A.leaky_relu: op.leaky_relu, _A.hard_silu: op.named("HardSwish"),
         _A.hard_sigmoid: op.hard_sigmoid_sixth, _A.log_softmax: op.log_softmax,
         _A.log_sigmoid: op.unary("log_sigmoid"),

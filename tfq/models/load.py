@@ -150,7 +150,7 @@ def _as_user_error(path: pathlib.Path, what: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise UserError(
-            f"{path}: {what} ({type(error).__name__}: {short_cause(error)}); save the model again and check it loads in Keras"
+            f"{path}: {what} ({type(error).__name__}: {short_cause(error)}); save the model again"
         ) from None
 
 

@@ -7,6 +7,7 @@ becomes an `Affine` node.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,11 +26,11 @@ def _constant(call: Call, value: Any, like: Tensor) -> np.ndarray:
         raise call.refuse(f"its operand is {value!r}, not a tensor or a number")
     if not like.is_float:
         raise call.refuse(f"it computes on {like.dtype} values", "cast them to float32 first")
-    channels = like.shape[-1]
-    per_channel = array.shape[-1:] == (channels,) and array.size == channels and array.ndim <= like.rank
-    if like.rank < 2 or not (array.size == 1 or per_channel):
+    channels = like.sample[-1] if like.sample else 0
+    per_channel = array.shape[-1:] == (channels,) and array.size == channels
+    if like.rank < 2 or array.ndim > like.rank or not (array.size == 1 or per_channel):
         raise call.refuse(
-            f"its constant operand of shape {list(array.shape)} is neither a scalar nor per channel of {list(like.shape)}",
+            f"its constant of shape {list(array.shape)} is neither a number nor per channel of {list(like.shape)}",
             "use a layer with a bias or a BatchNormalization",
         )
     return np.broadcast_to(array.reshape(-1), channels).astype("float32")
@@ -47,7 +48,7 @@ def _layer(call: Call, kind: str, a: Tensor, b: Tensor) -> Tensor:
     if a.rank != b.rank:
         raise call.refuse(f"its operands have the ranks {a.rank} and {b.rank}", "reshape them to one rank")
     try:
-        shape = np.broadcast_shapes(a.shape[1:], b.shape[1:])
+        shape = np.broadcast_shapes(a.sample, b.sample)
     except ValueError:
         raise call.refuse(f"its operands have the shapes {list(a.shape)} and {list(b.shape)}") from None
     return call.add(kind, {}, [a, b], shape=(None, *shape))
@@ -93,13 +94,13 @@ def power(call: Call, a: Value, b: Value) -> Tensor:
     raise call.refuse(f"no rule is known for the exponent {b if not isinstance(b, Tensor) else 'tensor'}")
 
 
-def _ordered(call: Call, a: Value, b: Value) -> tuple[Tensor, Any]:
+def _ordered(a: Value, b: Value) -> tuple[Tensor, Any]:
     return (a, b) if isinstance(a, Tensor) else (b, a)
 
 
 def maximum(call: Call, a: Value, b: Value) -> Tensor:
     """max(a, b); with a constant c: relu(x - c) + c."""
-    a, b = _ordered(call, a, b)
+    a, b = _ordered(a, b)
     if isinstance(b, Tensor):
         return _layer(call, "Maximum", a, b)
     return affine(call, relu(call, affine(call, a, 1.0, -np.asarray(b))), 1.0, b)
@@ -107,7 +108,7 @@ def maximum(call: Call, a: Value, b: Value) -> Tensor:
 
 def minimum(call: Call, a: Value, b: Value) -> Tensor:
     """min(a, b); with a constant c: c - relu(c - x)."""
-    a, b = _ordered(call, a, b)
+    a, b = _ordered(a, b)
     if isinstance(b, Tensor):
         return _layer(call, "Minimum", a, b)
     return affine(call, relu(call, affine(call, a, -1.0, b)), -1.0, b)
@@ -317,20 +318,19 @@ def get_item(call: Call, x: Tensor, key: Any) -> Tensor:
         items.append(Ellipsis)
     at = items.index(Ellipsis)
     items[at : at + 1] = [slice(None)] * (x.rank - given)
-    slices, shape, axis = [], [], 0
+    slices: list[slice] = []
+    shape: list[int | None] = []
     for item in items:
         if item is None:
             shape.append(1)
-            continue
-        if isinstance(item, slice):
-            size = x.shape[axis]
+        elif isinstance(item, slice):
+            size = x.shape[len(slices)] if len(slices) < x.rank else 0
             shape.append(None if size is None else len(range(size)[item]))
             slices.append(item)
         elif isinstance(item, (int, np.integer)):
             slices.append(slice(int(item), int(item) + 1 if item != -1 else None))
         else:
             raise call.refuse(f"it slices with {item!r}", "slice with numbers")
-        axis += 1
     if len(slices) != x.rank or slices[0] != slice(None) or items[0] is None:
         raise call.refuse(f"it slices the batch axis: {key!r}", "keep the batch axis: x[:, ...]")
     return reshape(call, _part(call, x, slices[1:]), [None, *shape[1:]])
@@ -354,7 +354,7 @@ def split(call: Call, x: Tensor, parts: Any, axis: int, *, at: bool = False) -> 
         sizes = [int(p) for p in parts]
         sizes = [size - sum(s for s in sizes if s >= 0) if s < 0 else s for s in sizes]
         cuts = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
-    return [_part(call, x, _along(x, found, slice(a, b))) for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [_part(call, x, _along(x, found, slice(a, b))) for a, b in itertools.pairwise(cuts)]
 
 
 def unstack(call: Call, x: Tensor, axis: int) -> list[Tensor]:
@@ -387,7 +387,7 @@ def matmul(call: Call, a: Value, b: Value, transpose_a: bool = False, transpose_
     if a.rank != b.rank or a.rank < 3:
         raise call.refuse(f"it multiplies {list(a.shape)} by {list(b.shape)}", "give both the same rank, 3 or more")
     rows, columns = a.shape[-1 if transpose_a else -2], b.shape[-2 if transpose_b else -1]
-    outer = np.broadcast_shapes(a.shape[1:-2], b.shape[1:-2])
+    outer = np.broadcast_shapes(a.sample[:-2], b.sample[:-2])
     config = {"transpose_a": bool(transpose_a), "transpose_b": bool(transpose_b)}
     return call.add("MatMul", config, [a, b], shape=(None, *outer, rows, columns))
 
@@ -405,30 +405,3 @@ def pool(call: Call, x: Tensor, kind: str, size: Any, strides: Any, padding: str
     pair = [tuple(int(v) for v in np.broadcast_to(np.reshape(p, -1)[-3:-1] if np.size(p) == 4 else p, 2))
             for p in (size, size if strides is None else strides)]  # fmt: skip
     return call.add(kind, {"pool_size": pair[0], "strides": pair[1], "padding": padding.lower()}, [x])
-
-
-# Activations that keep their tf_keras name (fused or not), and the others by what they become.
-KEPT_ACTIVATIONS = frozenset(
-    [
-        "linear",
-        "relu",
-        "softmax",
-        "elu",
-        "selu",
-        "softplus",
-        "softsign",
-        "swish",
-        "gelu",
-        "tanh",
-        "sigmoid",
-        "exponential",
-        "mish",
-    ]
-)
-ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
-    "relu6": relu6,
-    "leaky_relu": leaky_relu,
-    "hard_swish": named("HardSwish"),
-    "log_softmax": log_softmax,
-    "log_sigmoid": unary("log_sigmoid"),
-}

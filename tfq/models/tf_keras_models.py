@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -59,12 +59,15 @@ def _plain_nhwc(call: Call, given: dict[str, Any]) -> dict[str, Any]:
 
 def _pool(kind: str) -> Callable[..., Any]:
     def rule(c: Call, g: dict[str, Any]) -> Tensor:
-        given = _plain_nhwc(c, g)
-        return op.pool(
-            c, given.get("input", given.get("value")), kind, given["ksize"], given["strides"], given["padding"]
-        )
+        _plain_nhwc(c, g)
+        return op.pool(c, g["input"], kind, g["ksize"], g["strides"], g["padding"])
 
     return rule
+
+
+def _unary(function: str) -> Callable[..., Any]:
+    rule = op.unary(function)
+    return lambda c, g: rule(c, next(value for value in g.values() if isinstance(value, Tensor)))
 
 
 def _resize(c: Call, g: dict[str, Any]) -> Tensor:
@@ -119,18 +122,11 @@ OPERATORS: dict[str, Callable[[Call, dict[str, Any]], Any]] = {
     "nn.max_pool2d": _pool("MaxPooling2D"),
     "nn.avg_pool2d": _pool("AveragePooling2D"),
     **dict.fromkeys(("image.resize", "compat.v1.image.resize"), _resize),
-    **{f"math.{name}": (lambda c, g, name=name: op.unary(name)(c, _only(c, g))) for name in _UNARY},
-    **{f"nn.{name}": (lambda c, g, name=name: op.unary(name)(c, _only(c, g))) for name in ("softplus", "softsign")},
+    **{f"math.{name}": _unary(name) for name in _UNARY},
+    **{f"nn.{name}": _unary(name) for name in ("softplus", "softsign")},
 }
 # Operators on shapes: the batch size in them is None, every other entry a number.
 SHAPES = ("shape", "compat.v1.shape", "shape_v2")
-
-
-def _only(call: Call, given: dict[str, Any]) -> Tensor:
-    tensors = [value for value in given.values() if isinstance(value, Tensor)]
-    if len(tensors) != 1:
-        raise call.refuse("it has several operands", "replace it by standard layers")
-    return tensors[0]
 
 
 def _matmul(c: Call, g: dict[str, Any]) -> Tensor:
@@ -158,7 +154,7 @@ def _slices(spec: Any) -> Any:
 class TFKerasFrontend(Frontend):
     layers = tf_keras.layers
     tensor_types = (KerasTensor,)
-    kept_activations = {
+    kept_activations: ClassVar = {
         _A.linear: "linear", _A.relu: "relu", _A.softmax: "softmax", _A.elu: "elu", _A.selu: "selu",
         _A.softplus: "softplus", _A.softsign: "softsign", _A.swish: "swish", _A.gelu: "gelu", _A.tanh: "tanh",
         _A.sigmoid: "sigmoid", _A.exponential: "exponential", _A.mish: "mish",
@@ -166,7 +162,7 @@ class TFKerasFrontend(Frontend):
         tf.nn.softplus: "softplus", tf.nn.softsign: "softsign", tf.nn.silu: "swish", tf.nn.gelu: "gelu",
         tf.nn.tanh: "tanh", tf.nn.sigmoid: "sigmoid", tf.identity: "linear", tf.exp: "exponential",
     }  # fmt: skip
-    other_activations = {
+    other_activations: ClassVar = {
         _A.hard_sigmoid: op.hard_sigmoid_fifth, tf.nn.relu6: op.relu6, tf.nn.leaky_relu: op.leaky_relu,
         tf.nn.log_softmax: op.log_softmax,
     }  # fmt: skip
