@@ -115,6 +115,8 @@ def parse_tflite(content: bytes, *, source: str = "the model") -> schema.ModelT:
         raise UserError(f"{source} is not a .tflite file: the identifier TFL3 is missing; give a TensorFlow Lite model")
     try:
         model = schema.ModelT.InitFromPackedBuf(content, 0)
+        for named in (tensor for graph in model.subgraphs for tensor in graph.tensors):
+            (named.name or b"").decode()  # the interpreter's own bindings trip over names that are not text
     except Exception as error:  # the generated parser raises whatever the broken offset leads to
         raise UserError(f"{source} is truncated or corrupt ({len(content)} bytes); export or copy it again") from error
     graph = model.subgraphs[0] if model.subgraphs else None
