@@ -11,6 +11,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from tfq.calibration.kl import kl_range
 from tfq.calibration.minmax import minmax_range
 from tfq.calibration.moving_average import moving_average_range
@@ -65,7 +67,8 @@ def choose_range(
         "mse": lambda s: mse_range(s, bits=bits),
     }
     tried = METHODS if method == "auto" else tuple(dict.fromkeys(("minmax", method)))
-    found = squared_errors(held_back, [fitters[name](fit) for name in tried], bits=bits)
+    ranges = [fitters[name](fit) for name in tried]
+    found = squared_errors(held_back, np.array([r.low for r in ranges]), np.array([r.high for r in ranges]), bits=bits)
     errors = dict(zip(tried, found.tolist(), strict=True))
     if method == "auto":
         best = min(tried, key=lambda name: errors[name])

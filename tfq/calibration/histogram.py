@@ -74,8 +74,9 @@ def histogram(values: np.ndarray) -> Histogram:
     """The histogram of finite `values` of any shape."""
     values = np.asarray(values, np.float64).ravel()
     low, high = min(values.min(initial=0.0), 0.0), max(values.max(initial=0.0), 0.0)
-    # One exponent that is surely narrow enough, then the same rule as for merging.
-    exponent = max(int(np.frexp(max(-low, high))[1]) - MAX_BINS.bit_length(), _SMALLEST_EXPONENT)
+    # First an exponent that is surely narrow enough, then the same rule as for merging.
+    furthest = max(-low, high, 2.0**_SMALLEST_EXPONENT)
+    exponent = max(int(np.frexp(furthest)[1]) - MAX_BINS.bit_length(), _SMALLEST_EXPONENT)
     ends = np.floor(np.ldexp([low, high], -exponent)).astype(int)
     exponent += _doublings(*ends.tolist())
     bins = np.floor(values * np.ldexp(1.0, -exponent)).astype(np.int64)

@@ -27,6 +27,10 @@ def percentile_range(statistics: TensorStatistics, *, percentile: float) -> Rang
 
 
 def _cut(counts: np.ndarray, edges: np.ndarray, outside: float) -> float:
-    """Where, coming from 0 along `edges`, only `outside` elements remain; 0 if there are no more than that."""
-    beyond = np.append(np.cumsum(counts[::-1])[::-1], 0.0)  # elements further out than each edge
-    return float(np.interp(-outside, -beyond, edges)) if beyond[0] > outside else 0.0
+    """The point nearest to 0 along `edges` (coming from 0) beyond which at most `outside` elements lie."""
+    beyond = np.append(np.cumsum(counts[::-1])[::-1], 0)  # elements further out than each edge
+    right = int(np.argmax(beyond <= outside))
+    if right == 0:
+        return 0.0
+    share = (beyond[right - 1] - outside) / (beyond[right - 1] - beyond[right])
+    return float(edges[right - 1] + share * (edges[right] - edges[right - 1]))

@@ -100,24 +100,31 @@ def exact_scale(scale: np.ndarray | float, bits: int) -> np.ndarray:
     return np.ldexp(np.ceil(np.ldexp(fraction, kept)), exponent - kept).astype(np.float32)
 
 
-def asymmetric_parameters(low: float, high: float, bits: int) -> tuple[np.float32, int]:
-    """Scale and zero-point of the smallest asymmetric grid whose step covers [low, high].
+def asymmetric_grids(low: np.ndarray, high: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scale float32 [n] and zero-point int32 [n] of the asymmetric grid for each range [low, high].
 
     The range is widened to contain 0; the zero-point is rounded, so that 0.0 has a code, and the
     range moves by up to half a step ("nudging"). A range of width 0 becomes [0, 1].
 
     Args:
-      low, high: real range; finite, low <= high.
+      low, high: real ranges [n]; finite, low <= high.
       bits: grid bits; codes are [-2^(bits-1), 2^(bits-1) - 1].
     """
-    if not (np.isfinite(low) and np.isfinite(high) and low <= high):
-        raise ValueError(f"a range must be finite and ordered, got [{low}, {high}]")
+    low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
+    if not (np.isfinite(low) & np.isfinite(high) & (low <= high)).all():
+        raise ValueError(f"a range must be finite and ordered, got {low} to {high}")
     qmin, qmax = integer_range(bits, symmetric=False)
-    low, high = min(float(low), 0.0), max(float(high), 0.0)
-    high = high if high > low else 1.0
+    low, high = np.minimum(low, 0.0), np.maximum(high, 0.0)
+    high = np.where(high > low, high, 1.0)
     scale = exact_scale((high - low) / (qmax - qmin), bits)
-    zero_point = np.clip(round_half_away(qmin - low / float(scale)), qmin, qmax)
-    return np.float32(scale), int(zero_point)
+    zero_point = np.clip(round_half_away(qmin - low / scale.astype(np.float64)), qmin, qmax)
+    return scale, zero_point.astype(np.int32)
+
+
+def asymmetric_parameters(low: float, high: float, bits: int) -> tuple[float, int]:
+    """Scale (a float32 value) and zero-point of the grid for one range: see `asymmetric_grids`."""
+    scale, zero_point = asymmetric_grids(np.array([low]), np.array([high]), bits)
+    return float(scale[0]), int(zero_point[0])
 
 
 def real_range(scale: np.ndarray | float, zero_point: int, qmin: int, qmax: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,171 @@
+"""Collected statistics against the raw activations of the same model."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import pytest
+
+from tfq.calibration import collect
+from tfq.calibration.collect import collect_statistics
+from tfq.calibration.histogram import histogram
+from tfq.errors import UserError
+from tfq.models.graph import Graph, Node, build_model
+
+
+def small_graph():
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(3, 3, 3, 8)).astype(np.float32)
+    dense = rng.normal(size=(9, 4)).astype(np.float32)
+    nodes = (
+        Node("image", "Input", {"shape": (12, 16, 3), "dtype": "float32"}),
+        Node("extra", "Input", {"shape": (1,), "dtype": "float32"}),
+        Node(
+            "conv",
+            "Conv2D",
+            {"filters": 8, "kernel_size": (3, 3), "padding": "same"},
+            ("image",),
+            {"kernel": kernel, "bias": np.zeros(8, np.float32)},
+            activation="relu6",
+        ),
+        Node("pool", "GlobalAveragePooling2D", {}, ("conv",)),
+        Node("join", "Concatenate", {}, ("pool", "extra")),
+        Node("scores", "Dense", {"units": 4}, ("join",), {"kernel": dense, "bias": np.zeros(4, np.float32)}),
+    )
+    return Graph(nodes, ("image", "extra"), ("scores",))
+
+
+NAMES = ("image", "conv", "pool", "join", "scores")
+
+
+def samples(count):
+    rng = np.random.default_rng(1)
+    scale = np.linspace(0.2, 2.0, count).reshape(-1, 1, 1, 1)
+    return {
+        "image": (rng.normal(size=(count, 12, 16, 3)) * scale).astype(np.float32),
+        "extra": rng.normal(size=(count, 1)).astype(np.float32),
+    }
+
+
+def batches(data, size):
+    count = len(data["image"])
+    return [{name: x[i : i + size] for name, x in data.items()} for i in range(0, count, size)]
+
+
+def raw_activations(graph, data):
+    model = build_model(graph, outputs=NAMES)
+    outputs = model([data["image"], data["extra"]], training=False)
+    return {name: np.asarray(x) for name, x in zip(NAMES, outputs, strict=True)}
+
+
+@pytest.fixture(scope="module")
+def collected():
+    data = samples(70)
+    return data, collect_statistics(small_graph(), batches(data, 16), tensors=NAMES, total=70)
+
+
+def test_extremes_are_those_of_all_elements_and_each_part_has_its_samples(collected):
+    data, found = collected
+    for name, x in raw_activations(small_graph(), data).items():
+        held = np.arange(70) % collect.HELD_BACK_EVERY == collect.HELD_BACK_EVERY - 1
+        for part, mine in ((found.fit, x[~held]), (found.held_back, x[held])):
+            assert part[name].samples == len(mine)
+            low = 0.0 if name == "conv" else mine.min()
+            np.testing.assert_allclose((part[name].minimum, part[name].maximum), (low, mine.max()), rtol=1e-5)
+
+
+def test_averages_are_the_bias_corrected_ones_of_a_plain_loop(collected):
+    data, found = collected
+    for name, x in raw_activations(small_graph(), data).items():
+        average = weight = 0.0
+        for i, sample in enumerate(x):
+            if i % 4 != 3:
+                average = 0.99 * average + 0.01 * float(sample.max())
+                weight = 0.99 * weight + 0.01
+        assert found.fit[name].average_maximum == pytest.approx(average / weight, rel=1e-5)
+
+
+def test_histograms_hold_a_subsample_of_every_sample(collected):
+    data, found = collected
+    raw = raw_activations(small_graph(), data)
+    for name, elements in (("image", 12 * 16 * 3), ("pool", 8), ("scores", 4)):  # small enough to be taken whole
+        fit = raw[name][np.arange(70) % 4 != 3]
+        assert found.fit[name].histogram.total == fit.size == elements * 53
+    np.testing.assert_array_equal(
+        found.fit["image"].histogram.counts, histogram(data["image"][np.arange(70) % 4 != 3]).counts
+    )
+    taken = found.fit["conv"].histogram
+    assert 53 * collect.ELEMENTS_PER_SAMPLE / 4 < taken.total <= 53 * collect.ELEMENTS_PER_SAMPLE
+    share = (raw["conv"][np.arange(70) % 4 != 3] == 0).mean()
+    assert taken.zeros / taken.total == pytest.approx(share, abs=0.02)
+
+
+def test_result_does_not_depend_on_the_batch_size_of_the_source(collected):
+    data, found = collected
+    again = collect_statistics(small_graph(), batches(data, 7), tensors=NAMES)
+    for part, other in ((found.fit, again.fit), (found.held_back, again.held_back)):
+        for name in NAMES:
+            a, b = part[name], other[name]
+            assert (a.minimum, a.maximum, a.average_minimum) == (b.minimum, b.maximum, b.average_minimum)
+            np.testing.assert_array_equal(a.histogram.counts, b.histogram.counts)
+
+
+def test_memory_bound_shrinks_the_batch_and_changes_nothing(collected):
+    data, found = collected
+    tight = collect_statistics(small_graph(), batches(data, 70), tensors=NAMES, memory_bytes=3 * 4 * 12 * 16 * 11)
+    for name in NAMES:
+        assert tight.fit[name].samples == found.fit[name].samples
+        np.testing.assert_allclose(tight.fit[name].maximum, found.fit[name].maximum, rtol=1e-5)
+
+
+def test_cost_is_measured(collected):
+    cost = collected[1].cost
+    assert cost.samples == 70
+    assert cost.forward_seconds > 0
+    assert cost.ratio == cost.collect_seconds / cost.forward_seconds > 0
+
+
+def test_progress_is_told_of_every_sample():
+    told = []
+
+    class Recorder:
+        @contextlib.contextmanager
+        def task(self, description, total):
+            told.append((description, total))
+            yield told.append
+
+    collect_statistics(small_graph(), batches(samples(5), 2), tensors=["pool"], total=5, progress=Recorder())
+    assert told[0] == ("calibrate", 5)
+    assert sum(told[1:]) == 5
+
+
+def test_too_few_samples_to_hold_any_back():
+    found = collect_statistics(small_graph(), batches(samples(3), 2), tensors=["pool"])
+    assert found.held_back == found.fit
+    assert found.fit["pool"].samples == 3
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_nan_and_infinity_name_the_layer_and_the_sample(bad):
+    data = samples(6)
+    data["extra"][4] = bad
+    with pytest.raises(UserError, match="layer 'join' holds NaN or Inf for calibration sample 4"):
+        collect_statistics(small_graph(), batches(data, 6), tensors=NAMES)
+
+
+def test_no_samples_and_wrong_inputs_are_refused():
+    with pytest.raises(UserError, match="holds no sample"):
+        collect_statistics(small_graph(), [], tensors=NAMES)
+    with pytest.raises(UserError, match=r"inputs \['picture'\]; the model expects \['extra', 'image'\]"):
+        collect_statistics(small_graph(), [{"picture": np.zeros((1, 12, 16, 3))}], tensors=NAMES)
+
+
+@pytest.mark.parametrize("shape", [(112, 112, 96), (7, 7, 1280), (1000,), (56, 56, 24), (33, 33, 3)])
+def test_subsample_meets_every_channel(shape):
+    step = collect._stride(shape)
+    size = int(np.prod(shape))
+    taken = np.arange(0, size, step)
+    assert len(taken) <= collect.ELEMENTS_PER_SAMPLE
+    met = len(set((taken % shape[-1]).tolist()))
+    assert met == min(shape[-1], len(taken))
