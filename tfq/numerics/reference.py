@@ -94,9 +94,12 @@ def fake_quantize(
 
 
 def exact_scale(scale: np.ndarray | float, bits: int) -> np.ndarray:
-    """The next scale (>= `scale`, by at most 2^-(23-bits) of it) whose multiples up to 2^bits are exact in float32."""
+    """The next scale, at most 2^-(23-bits) of it larger, whose multiples up to 2^bits are exact in float32.
+
+    Grids of fewer than 8 bits are stored as int8 and pass through 8-bit ops: they count as 8 bits.
+    """
     fraction, exponent = np.frexp(np.maximum(np.asarray(scale, np.float64), _SMALLEST_SCALE))
-    kept = _SIGNIFICAND_BITS - bits
+    kept = _SIGNIFICAND_BITS - max(bits, 8)
     return np.ldexp(np.ceil(np.ldexp(fraction, kept)), exponent - kept).astype(np.float32)
 
 
