@@ -1,0 +1,22 @@
+import pytest
+
+from tfq.report.table import format_table
+
+
+def test_columns_line_up():
+    text = format_table(["model", "top1", "note"], [["a", "9.10 %", ""], ["longer", "87.69 %", "x"]])
+    assert text.splitlines() == [
+        "model      top1  note",
+        "------  -------  ----",
+        "a        9.10 %",
+        "longer  87.69 %     x",
+    ]
+
+
+def test_more_columns_flush_left():
+    assert format_table(["a", "b"], [["x", "yy"]], left=2).splitlines()[0] == "a  b"
+
+
+def test_rows_must_fit_the_header():
+    with pytest.raises(ValueError, match="has 1 cells, the header 2"):
+        format_table(["a", "b"], [["x"]])
