@@ -17,7 +17,10 @@ from tfq.models.graph import INPUT, Graph, Node, assign_weights, call_layer, mak
 def _value(node: Node, arguments: list[tf.Tensor]) -> tf.Tensor:
     first, *rest = make_layers(node)
     if node.weights:
-        call_layer(first, [a[:1] for a in arguments])  # one sample, to build the variables
+        if len(arguments) == 1:
+            first.build(arguments[0].shape)
+        else:
+            call_layer(first, [a[:1] for a in arguments])  # one sample, to build the variables
         assign_weights(first, node.weights)
     value = call_layer(first, arguments)
     for layer in rest:

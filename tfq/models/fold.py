@@ -148,7 +148,7 @@ def scale_input(node: Node, moving: _Map) -> Node:
     elif node.kind == "Conv2DTranspose":
         added = np.zeros(kernel.shape[2])
     else:
-        added = np.einsum("...io,i->o", kernel, offset)
+        added = offset @ kernel.reshape(-1, *kernel.shape[-2:]).sum(axis=0)
     return _with_weights(node, name, kernel * factor, bias + added, merged_origin(moving.node, node))
 
 

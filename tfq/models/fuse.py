@@ -1,6 +1,6 @@
-"""Patterns that TFLite runs as one operation: hard-swish, ReLU clamps, padding inside a convolution.
+"""Patterns that become one operation: repeated nodes, hard-swish, ReLU clamps, padding inside a convolution.
 
-Also the split of grouped convolutions, which come last so that everything else was folded into them before.
+Also the split of grouped convolutions, which comes last so that everything else was folded into them before.
 """
 
 from __future__ import annotations
@@ -23,6 +23,28 @@ _COMMUTE_WITH_RELU = (
     "ZeroPadding2D",
     "Concatenate",
 )
+
+
+def merge_duplicates(graph: Graph) -> Graph:
+    """Nodes without weights that compute the same from the same inputs become one."""
+    first: dict[str, str] = {}
+    merged: dict[str, list[Node]] = {}
+
+    def rule(node: Node) -> str | None:
+        if node.weights:
+            return None
+        name = first.setdefault(repr((node.kind, sorted(node.config.items()), node.inputs)), node.name)
+        if name == node.name:
+            return None
+        merged.setdefault(name, []).append(node)
+        return name
+
+    slim = rewrite(graph, rule)
+
+    def name_all(node: Node) -> list[Node] | None:
+        return [node.replace(origin=merged_origin(node, *merged[node.name]))] if node.name in merged else None
+
+    return rewrite(slim, name_all)
 
 
 def _factor(node: Node) -> float | None:

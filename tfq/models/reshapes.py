@@ -13,6 +13,7 @@ from tfq.models.rewrite import made_by, rewrite
 RESHAPES = ("Reshape", "Flatten")
 _UNARY = ("ReLU", "LeakyReLU", "ELU", "Sigmoid", "Tanh", "HardSwish", "Gelu", "Unary", "Affine")
 _BINARY = ("Add", "Subtract", "Multiply", "Maximum", "Minimum", "Divide")
+_GLOBAL_POOLING = ("GlobalAveragePooling2D", "GlobalMaxPooling2D")
 _OVER_AN_AXIS = ("log_softmax",)
 
 
@@ -21,7 +22,8 @@ def cancel_reshapes(graph: Graph) -> Graph:
     if not any(node.kind in RESHAPES for node in graph.nodes):
         return graph
     shapes = tensor_shapes(graph)
-    seen = graph.by_name  # grows by the nodes made on the way
+    graph_nodes, readers = graph.by_name, graph.consumers()
+    seen = dict(graph_nodes)  # grows by the nodes made on the way
 
     def keep(*nodes: Node) -> list[Node]:
         for node in nodes:
@@ -51,7 +53,17 @@ def cancel_reshapes(graph: Graph) -> Graph:
             return shapes[sources[1].inputs[0]] == before and shapes[sources[1].name] == after
         return node.kind in _UNARY and node.config.get("function") not in _OVER_AN_AXIS
 
+    def keeps_image(node: Node) -> bool:
+        """A global pooling all of whose readers shape it back to [1, 1, channels]."""
+        if node.kind not in _GLOBAL_POOLING or node.config.get("keepdims") or node.name in graph.outputs:
+            return False
+        image = (1, 1, *shapes[node.name])
+        return all(graph_nodes[r].kind == "Reshape" and shapes[r] == image for r in readers[node.name])
+
     def rule(node: Node) -> list[Node] | str | None:
+        if keeps_image(node):
+            shapes[node.name] = (1, 1, *shapes[node.name])
+            return keep(node.replace(config={**node.config, "keepdims": True}))
         if node.kind in RESHAPES:
             return reshape(node)
         if not commutes(node):
