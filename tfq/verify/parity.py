@@ -9,15 +9,16 @@ there only statistics are meaningful.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import tf_keras
 
 from tfq.execution.interpreter import TfliteModel
-from tfq.execution.progress import Progress, Silent
-from tfq.models.graph import INPUT, Graph, Node, build_model
+from tfq.models.graph import Graph
 from tfq.simulate.wrap import build_simulation
 from tfq.spec import QuantizationSpec
+from tfq.verify.forced import Forced
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,31 +50,22 @@ class OutputParity:
     samples: int
 
 
-def layer_parity(
-    content: bytes,
-    graph: Graph,
-    spec: QuantizationSpec,
-    samples: Mapping[str, np.ndarray],
-    *,
-    progress: Progress | None = None,
-) -> tuple[LayerParity, ...]:
-    """Compare every quantised layer on `samples` (arrays [n, ...] by input name; a few suffice).
-
-    The integers are those of TFLite's builtin kernels: a delegate keeps its intermediate tensors to itself.
-    """
-    observed = _observe(content, graph, spec, samples, progress or Silent())
-    forced, forced_spec, compared = _teacher_forced(graph, spec, set(observed))
-    feeds = [observed[name] if name in observed else samples[name] for name in forced.inputs]
-    if not compared:
+def layer_parity(forced: Forced, observed: Mapping[str, np.ndarray]) -> tuple[LayerParity, ...]:
+    """Compare every quantised layer of the simulation with the `observed` tensors of the .tflite."""
+    if not forced.outputs:
         return ()
-    predicted = build_simulation(forced, forced_spec, outputs=[_simulated(n) for n in compared])(
-        [np.asarray(f) for f in feeds], training=False
-    )
+    simulation = build_simulation(forced.graph, forced.spec, outputs=list(forced.outputs.values()))
     found = []
-    for name, value in zip(compared, predicted, strict=True):
-        steps = np.rint(np.abs(np.asarray(value) - observed[name]) / spec.activations[name].scale[0])
+    for name, value in zip(forced.outputs, predict_list(simulation, forced.feeds), strict=True):
+        steps = np.rint(np.abs(value - observed[name]) / forced.spec.activations[name].scale[0])
         found.append(LayerParity(name, int(steps.max()), float((steps > 0).mean()), steps.size))
     return tuple(found)
+
+
+def predict_list(model: tf_keras.Model, feeds: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """All outputs of a model built with `outputs`, in float32 [n, ...] each; memory for 8 samples at a time."""
+    found = model.predict(list(feeds), batch_size=8, verbose=0)
+    return found if isinstance(found, list) else [found]
 
 
 def output_parity(
@@ -81,8 +73,7 @@ def output_parity(
 ) -> tuple[OutputParity, ...]:
     """Compare the outputs of the whole model on `samples`, with XNNPACK and with the builtin kernels."""
     simulation = build_simulation(graph, spec, outputs=graph.outputs)
-    simulated = simulation.predict([samples[n] for n in graph.inputs], batch_size=8, verbose=0)
-    simulated = simulated if isinstance(simulated, list) else [simulated]
+    simulated = predict_list(simulation, [samples[n] for n in graph.inputs])
     count = len(next(iter(samples.values())))
     found = []
     for kernels, delegate in (("xnnpack", True), ("builtin", False)):
@@ -104,59 +95,3 @@ def output_parity(
                 )
             )
     return tuple(found)
-
-
-def _observe(
-    content: bytes, graph: Graph, spec: QuantizationSpec, samples: Mapping[str, np.ndarray], progress: Progress
-) -> dict[str, np.ndarray]:
-    """Real values of every quantised activation tensor that the file has, [n, ...] by node name."""
-    model = TfliteModel(content, delegate=False, preserve_all=True)
-    present = {info.name for info in model.all_tensors}
-    label = {n: f"{n}/quantized" if f"{n}/quantized" in present else n for n in spec.activations}
-    label = {name: tensor for name, tensor in label.items() if tensor in present}
-    values: dict[str, list[np.ndarray]] = {name: [] for name in label}
-    count = len(next(iter(samples.values())))
-    with progress.task("compare with the simulation", count) as advance:
-        for i in range(count):
-            model.run({name: samples[name][i : i + 1] for name in graph.inputs})
-            tensors = model.tensors(label.values())
-            for name, tensor in label.items():
-                values[name].append(tensors[tensor].real)
-            advance(1)
-    return {name: np.concatenate(parts) for name, parts in values.items()}
-
-
-def _simulated(name: str) -> str:
-    return f"{name}.simulated"
-
-
-def _teacher_forced(
-    graph: Graph, spec: QuantizationSpec, observed: set[str]
-) -> tuple[Graph, QuantizationSpec, list[str]]:
-    """The graph in which every node reads the observed tensors; the names of the nodes to compare.
-
-    Tensors that were not observed (vanished or float ones) are computed from observed ones.
-    """
-    shapes = _shapes(graph)
-    sources = [n for n in graph.nodes if n.name in observed or n.kind == INPUT]
-    nodes: list[Node] = []
-    for node in sources:
-        dtype = node.config["dtype"] if node.kind == INPUT else "float32"
-        nodes.append(Node(node.name, INPUT, {"shape": shapes[node.name], "dtype": dtype}))
-    compared = [n.name for n in graph.nodes if n.kind != INPUT and n.name in observed]
-    for node in graph.nodes:
-        if node.kind != INPUT:
-            nodes.append(node.replace(name=_simulated(node.name)) if node.name in observed else node)
-    renamed = {name: _simulated(name) for name in compared}
-    layers = tuple(dataclasses.replace(x, name=renamed.get(x.name, x.name)) for x in spec.layers)
-    activations = dict(spec.activations) | {_simulated(name): spec.activations[name] for name in compared}
-    outputs = tuple(_simulated(name) for name in compared) or graph.outputs
-    forced = Graph(tuple(nodes), tuple(n.name for n in sources), outputs)
-    return forced, dataclasses.replace(spec, layers=layers, activations=activations), compared
-
-
-def _shapes(graph: Graph) -> dict[str, tuple[int, ...]]:
-    """Shape of every tensor without the batch axis."""
-    names = [node.name for node in graph.nodes]
-    model = build_model(graph, outputs=names)
-    return {n: tuple(int(d) for d in t.shape[1:]) for n, t in zip(names, model.outputs, strict=True)}

@@ -1,0 +1,57 @@
+"""Where the error comes from: every layer of the .tflite against the float model, by Keras names.
+
+    SQNR = 10 log10( sum y^2 / sum (y - q)^2 )        in dB; y float, q dequantised
+
+`sqnr_db` takes y from the float model on the same samples: the error that has arrived at the layer.
+`own_sqnr_db` takes y from the float layer on the layer's own quantised inputs: the error that its
+weights and its output's grid add by themselves. The layers with the lowest one hurt most.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from tfq.models.graph import Graph, build_model
+from tfq.verify.forced import Forced
+from tfq.verify.parity import predict_list
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerError:
+    """Error of one layer's output; dB, None where the float output is zero or the error is."""
+
+    name: str
+    sqnr_db: float | None
+    own_sqnr_db: float | None
+
+
+def layer_errors(
+    graph: Graph, forced: Forced, observed: Mapping[str, np.ndarray], samples: Mapping[str, np.ndarray]
+) -> tuple[LayerError, ...]:
+    """SQNR of every quantised layer.
+
+    Args:
+      graph: the prepared graph with its float weights.
+      forced: `teacher_forced` of that graph.
+      observed: the .tflite's tensors on `samples`.
+    """
+    if not forced.outputs:
+        return ()
+    names = list(forced.outputs)
+    floats = predict_list(build_model(graph, outputs=names), [samples[n] for n in graph.inputs])
+    again = predict_list(build_model(forced.graph, outputs=list(forced.outputs.values())), forced.feeds)
+    return tuple(
+        LayerError(name, sqnr(y, observed[name]), sqnr(own, observed[name]))
+        for name, y, own in zip(names, floats, again, strict=True)
+    )
+
+
+def sqnr(reference: np.ndarray, values: np.ndarray) -> float | None:
+    """Signal to quantisation noise in dB, over all elements."""
+    signal = float(np.square(reference, dtype=np.float64).sum())
+    noise = float(np.square(reference.astype(np.float64) - values).sum())
+    return 10 * math.log10(signal / noise) if signal > 0 and noise > 0 else None

@@ -1,0 +1,87 @@
+"""Teacher forcing: every layer on its own, on the very tensors that the .tflite computed.
+
+An error cannot travel from layer to layer then; what a layer shows is its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from tfq.execution.interpreter import TfliteModel
+from tfq.execution.progress import Progress, Silent
+from tfq.models.graph import INPUT, Graph, Node, build_model
+from tfq.spec import QuantizationSpec
+
+@dataclasses.dataclass(frozen=True)
+class Forced:
+    """A graph whose every node reads observed tensors.
+
+    Attributes:
+      graph: its inputs are the observed tensors; tensors that were not observed (vanished or float
+        ones) are computed from observed ones.
+      spec: the specification of `graph`.
+      outputs: observed node -> the node of `graph` that computes it anew.
+      feeds: values of `graph.inputs`, in that order.
+    """
+
+    graph: Graph
+    spec: QuantizationSpec
+    outputs: Mapping[str, str]
+    feeds: tuple[np.ndarray, ...]
+
+
+def observe(
+    content: bytes,
+    graph: Graph,
+    spec: QuantizationSpec,
+    samples: Mapping[str, np.ndarray],
+    *,
+    progress: Progress | None = None,
+) -> dict[str, np.ndarray]:
+    """Real values of every quantised activation tensor that the file has, [n, ...] by node name.
+
+    The integers are those of TFLite's builtin kernels: a delegate keeps its intermediate tensors to itself.
+    """
+    model = TfliteModel(content, delegate=False, preserve_all=True)
+    present = {info.name for info in model.all_tensors}
+    label = {n: f"{n}/quantized" if f"{n}/quantized" in present else n for n in spec.activations}
+    label = {name: tensor for name, tensor in label.items() if tensor in present}
+    values: dict[str, list[np.ndarray]] = {name: [] for name in label}
+    count = len(next(iter(samples.values())))
+    with (progress or Silent()).task("compare with the simulation", count) as advance:
+        for i in range(count):
+            model.run({name: samples[name][i : i + 1] for name in graph.inputs})
+            tensors = model.tensors(label.values())
+            for name, tensor in label.items():
+                values[name].append(tensors[tensor].real)
+            advance(1)
+    return {name: np.concatenate(parts) for name, parts in values.items()}
+
+
+def teacher_forced(
+    graph: Graph, spec: QuantizationSpec, observed: Mapping[str, np.ndarray], samples: Mapping[str, np.ndarray]
+) -> Forced:
+    """The forced graph over `observed` tensors; `samples` serve the inputs that were not observed (integers)."""
+    shapes = tensor_shapes(graph)
+    sources = [n for n in graph.nodes if n.name in observed or n.kind == INPUT]
+    renamed = {n.name: f"{n.name}.again" for n in graph.nodes if n.kind != INPUT and n.name in observed}
+    nodes: list[Node] = []
+    for node in sources:
+        dtype = node.config["dtype"] if node.kind == INPUT else "float32"
+        nodes.append(Node(node.name, INPUT, {"shape": shapes[node.name], "dtype": dtype}))
+    nodes += [n.replace(name=renamed.get(n.name, n.name)) for n in graph.nodes if n.kind != INPUT]
+    layers = tuple(dataclasses.replace(x, name=renamed.get(x.name, x.name)) for x in spec.layers)
+    activations = {**spec.activations, **{again: spec.activations[name] for name, again in renamed.items()}}
+    forced = Graph(tuple(nodes), tuple(n.name for n in sources), tuple(renamed.values()) or graph.outputs)
+    feeds = tuple(observed[n.name] if n.name in observed else samples[n.name] for n in sources)
+    return Forced(forced, dataclasses.replace(spec, layers=layers, activations=activations), renamed, feeds)
+
+
+def tensor_shapes(graph: Graph) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor without the batch axis."""
+    names = [node.name for node in graph.nodes]
+    model = build_model(graph, outputs=names)
+    return {n: tuple(int(d) for d in t.shape[1:]) for n, t in zip(names, model.outputs, strict=True)}
