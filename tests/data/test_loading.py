@@ -415,6 +415,7 @@ def test_missing_arrays(tmp_path):
         ((28, 28, 1), (28, 28), "drop the last axis"),
         ((3, 32, 32), (32, 32, 3), "channels come last"),
         ((784,), (28, 28), "reshape"),
+        ((1, 28, 28), (28, 28), "a batch of 1: give single samples"),
         ((32, 32, 3), (64, 64, 3), r"expects \(64, 64, 3\)$"),
     ],
 )
@@ -505,7 +506,7 @@ def test_functions_that_cannot_serve(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(
         "import numpy as np\nx = np.zeros((4, 5))\nrounds = []\n"
-        "def raises():\n    yield x\n    raise KeyError('k')\n"
+        "def raises():\n    yield x\n    raise KeyError('k\\nl')\n"
         "def number():\n    return 3\n"
         "def wrong_dict():\n    yield {'other': x}\n"
         "def three():\n    yield x, x, x\n"
@@ -513,7 +514,7 @@ def test_functions_that_cannot_serve(tmp_path):
         "def shrinking():\n    rounds.append(1)\n    return [(x, 0)] * (10 - 6 * (len(rounds) > 1))\n"
     )
     refuse(f"{path}:missing", "has no function 'missing'")
-    refuse(f"{path}:raises", "raised KeyError at sample 1")
+    refuse(f"{path}:raises", "fails at sample 1: KeyError")
     refuse(f"{path}:number", "cannot be iterated")
     refuse(f"{path}:wrong_dict", "has no 'in'; it has: 'other'")
     refuse(f"{path}:three", "has 3 arrays; the model has the inputs 'in'")

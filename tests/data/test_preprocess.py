@@ -54,7 +54,12 @@ def test_a_folder_equals_what_keras_reads_from_it(tmp_path):
 
 def test_only_images_are_preprocessed_when_there_are_several_inputs():
     chosen = normalizations(
-        [InputSignature("i", (8, 8, 3), "float32"), InputSignature("age", (1,), "float32")], "imagenet"
+        [
+            InputSignature("i", (8, 8, 3), "float32"),
+            InputSignature("age", (1,), "float32"),
+            InputSignature("mask", (8, 8, 1), "int32"),
+        ],
+        "imagenet",
     )
     assert list(chosen) == ["i"]
     assert list(normalizations([InputSignature("flat", (64,), "float32")], "zero_one")) == ["flat"]
@@ -64,7 +69,11 @@ def test_only_images_are_preprocessed_when_there_are_several_inputs():
     ("signature", "preprocess", "message"),
     [
         (InputSignature("i", (8, 8, 1), "float32"), "imagenet", "needs 3 channels"),
-        (InputSignature("i", (8, 8, 3), "int8"), "zero_one", "takes int8"),
+        (
+            InputSignature("i", (8, 8, 3), "int8"),
+            "zero_one",
+            "makes float images, but the model's inputs are 'i' .8, 8, 3. int8",
+        ),
         (InputSignature("i", (8, 8, 3), "float32"), "zeroone", "must be none, raw, zero_one"),
     ],
 )

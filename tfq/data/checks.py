@@ -33,6 +33,8 @@ def check_shape(shape: tuple[int, ...], signature: InputSignature, where: str) -
         hint = "; add the channel axis: x[..., None]"
     elif shape == (*expected, 1):
         hint = "; drop the last axis: x[..., 0]"
+    elif shape[1:] == expected:
+        hint = f"; this is a batch of {shape[0]}: give single samples"
     elif len(shape) == 3 and (shape[1], shape[2], shape[0]) == expected:
         hint = "; channels come last: np.moveaxis(x, 1, -1)"
     elif np.prod(shape) == np.prod(expected):

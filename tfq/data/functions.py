@@ -54,14 +54,14 @@ class FunctionSource:
             produced = self._function()
             iterator = iter(produced)
         except Exception as error:
-            raise UserError(f"{self._name} cannot be iterated: {type(error).__name__}: {error}") from error
+            raise UserError(f"{self._name} cannot be iterated: {_described(error)}") from error
         for index in itertools.count():
             try:
                 sample = next(iterator)
             except StopIteration:
                 return
             except Exception as error:
-                raise UserError(f"{self._name} raised {type(error).__name__} at sample {index}: {error}") from error
+                raise UserError(f"{self._name} fails at sample {index}: {_described(error)}") from error
             yield sample
 
     def _parse(self, index: int, sample: Any) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
@@ -89,7 +89,7 @@ class FunctionSource:
             inputs = {name: np.asarray(values[name]) for name in self._inputs}
             return inputs, None if label is None else np.asarray(label)
         except (TypeError, ValueError) as error:
-            raise UserError(f"sample {index} of {self._name} is no array: {error}") from error
+            raise UserError(f"sample {index} of {self._name} is no array: {_described(error)}") from error
 
 
 def import_function(name: str) -> Callable[[], Iterable[Any]]:
@@ -109,7 +109,7 @@ def import_function(name: str) -> Callable[[], Iterable[Any]]:
         else:
             module = _load_file(Path(*module_name.split(".")).with_suffix(".py"))
     except Exception as error:
-        raise UserError(f"cannot import {module_name!r} of {name!r}: {type(error).__name__}: {error}") from error
+        raise UserError(f"cannot import {module_name!r} of {name!r}: {_described(error)}") from error
     function = getattr(module, attribute, None)
     if not callable(function):
         raise UserError(f"{module_name!r} has no function {attribute!r}")
@@ -123,3 +123,8 @@ def _load_file(path: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def _described(error: Exception) -> str:
+    """Kind and message of an error in the user's code, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -25,7 +25,7 @@ Embed = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 
 SELECTIONS = ("first", "random", "balanced", "coverage")
 COVERAGE_CANDIDATES = 20_000
-_EMBED_BATCH = 32
+_EMBED_BATCH = 64
 _SILENT = Silent()
 
 
@@ -74,7 +74,7 @@ def load_samples(
     placed = reader.all() if limit is None else reader.chosen(limit, selection, seed, embed)
     writer = SampleWriter(memory_limit)
     watches = {s.name: checks.InputWatch() for s in signatures}
-    taken: dict[int, RawSample] = {}
+    taken: dict[int, tuple[int, str]] = {}
     label_kind = None
     for slot, sample in placed:
         inputs = reader.convert(sample, watches)
@@ -84,16 +84,17 @@ def load_samples(
         if kind != label_kind:
             raise UserError(f"the label of {_where(sample)} is {kind}, those before are {label_kind}; make all alike")
         writer.write(slot, inputs, label)
-        taken[slot] = dataclasses.replace(sample, inputs={}, label=None)
+        taken[slot] = sample.index, sample.name
     if not taken:
         raise UserError(f"{source} holds no samples")
     arrays, labels = writer.finish()
     opened = reader.source
+    indices, names = zip(*(taken[slot] for slot in range(len(taken))), strict=True)
     samples = Samples(
         arrays,
-        np.array([taken[slot].index for slot in range(len(taken))], np.int64),
+        np.array(indices, np.int64),
         labels,
-        tuple(taken[slot].name for slot in range(len(taken))) if taken[0].name else (),
+        names if any(names) else (),
         opened.class_names,
         memory_limit=memory_limit,
     )

@@ -8,8 +8,8 @@
 
 These are the modes of `keras.applications.imagenet_utils.preprocess_input`: "tf" is minus_one_one,
 "torch" is imagenet. Each is (x - mean) / std with the `Normalization` given here, which is also what
-TFLite metadata records. In a model with several inputs it applies to the inputs of three axes, the
-images; a model's only input is always preprocessed.
+TFLite metadata records. In a model with several inputs it applies to the float inputs of three axes,
+the images; a model's only input is always preprocessed.
 """
 
 from __future__ import annotations
@@ -55,16 +55,11 @@ def normalizations(signatures: Sequence[InputSignature], preprocess: str) -> dic
         return {}
     if preprocess not in NORMALIZATIONS:
         raise UserError(f"preprocess is {preprocess!r}; it must be none, {', '.join(NORMALIZATIONS)}")
-    chosen = [s for s in signatures if len(signatures) == 1 or len(s.shape) == 3]
+    chosen = [s for s in signatures if (len(signatures) == 1 or len(s.shape) == 3) and np.dtype(s.dtype).kind == "f"]
     if not chosen:
-        listed = ", ".join(f"{s.name!r} {s.shape}" for s in signatures)
-        raise UserError(f"--preprocess={preprocess} is for images, but the model's inputs are {listed}; use none")
+        listed = ", ".join(f"{s.name!r} {s.shape} {s.dtype}" for s in signatures)
+        raise UserError(f"--preprocess={preprocess} makes float images, but the model's inputs are {listed}; use none")
     for signature in chosen:
-        if np.dtype(signature.dtype).kind != "f":
-            raise UserError(
-                f"--preprocess={preprocess} gives float32, but input {signature.name!r} takes {signature.dtype};"
-                " use none"
-            )
         if preprocess == "imagenet" and signature.shape[-1:] != (3,):
             raise UserError(
                 f"--preprocess=imagenet needs 3 channels, but input {signature.name!r} has shape {signature.shape};"

@@ -25,7 +25,7 @@ class InputSignature:
     dtype: str
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Samples:
     """Samples ready for the model.
 

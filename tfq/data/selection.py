@@ -72,17 +72,16 @@ def coverage_positions(features: np.ndarray, limit: int) -> np.ndarray:
       features: [n, d] float.
       limit: number of positions wanted; at most n are returned.
     """
-    chosen = [int(np.argmin(_squared_distances(features, features.mean(axis=0))))]
-    nearest = _squared_distances(features, features[chosen[0]])
-    nearest[chosen[0]] = -1.0
+    centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
+    squares = np.einsum("nd,nd->n", centred, centred)
+
+    def squared_distances(position: int) -> np.ndarray:
+        return squares + squares[position] - 2 * (centred @ centred[position])
+
+    chosen = [int(np.argmin(squares))]
+    nearest = np.full(len(features), np.inf)
     while len(chosen) < min(limit, len(features)):
-        farthest = int(np.argmax(nearest))
-        chosen.append(farthest)
-        np.minimum(nearest, _squared_distances(features, features[farthest]), out=nearest)
-        nearest[farthest] = -1.0
+        np.minimum(nearest, squared_distances(chosen[-1]), out=nearest)
+        nearest[chosen[-1]] = -np.inf
+        chosen.append(int(np.argmax(nearest)))
     return np.sort(np.array(chosen, np.int64))
-
-
-def _squared_distances(features: np.ndarray, point: np.ndarray) -> np.ndarray:
-    difference = features - point
-    return np.einsum("nd,nd->n", difference, difference)
