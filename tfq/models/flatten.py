@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import tf_keras
 
 from tfq.errors import UserError
-from tfq.models.graph import INPUT, Graph, Node, layer_class
+from tfq.models.graph import INPUT, Graph, Node, call_layer, layer_class
 
 INPUT_DTYPES = ("float32", "int8", "int16", "int32", "int64", "uint8")
 _ROUNDED = ("float16", "bfloat16", "float64")
@@ -245,9 +246,8 @@ class Call:
         name = self.flattener.unique(self.name + suffix) if suffix else self.name
         self.nodes += 1
         if shape is None or None in tuple(shape)[1:]:
-            shapes = [t.shape for t in inputs]
-            layer = layer_class(kind)(**config)
-            shape = tuple(layer.compute_output_shape(shapes[0] if len(shapes) == 1 else shapes))
+            symbols = [tf_keras.Input(batch_shape=t.shape, dtype=t.dtype) for t in inputs]
+            shape = tuple(call_layer(layer_class(kind)(**config), symbols).shape)
         node = Node(
             name,
             kind,

@@ -23,6 +23,7 @@ Follow = Callable[[Call, Tensor], Tensor]
 _NOT_COMPUTED = {"name", "dtype", "trainable", "seed", "synchronized", "batch_input_shape", "input_length", "sparse"}
 _NOT_COMPUTED |= {"renorm", "renorm_clipping", "renorm_momentum", "flash_attention", "rng_type", "force_generator"}
 _NOT_COMPUTED |= {"query_shape", "key_shape", "value_shape", "autocast"}
+_HIDDEN_DEFAULTS = {"rms_scaling": False}  # not in the constructor's signature
 _NOT_COMPUTED_ENDS = ("_initializer", "_regularizer", "_constraint")
 UNSAFE = (
     "run again with --allow_unsafe_deserialization if you trust the file's author, or replace it by standard layers"
@@ -236,7 +237,10 @@ class Frontend(abc.ABC):
                 kept[self.renamed(kind, key)] = value
             elif key == "data_format" and value == "channels_first":
                 raise call.refuse("its data_format is channels_first", "build the model again with channels_last")
-            elif not (_is_default(value, defaults.get(key)) or (key == "data_format" and value == "channels_last")):
+            elif not (
+                _is_default(value, _HIDDEN_DEFAULTS.get(key, defaults.get(key)))
+                or (key == "data_format" and value == "channels_last")
+            ):
                 raise call.refuse(f"{kind} with {key}={value!r} has no equivalent", f"build it again without {key}")
         return kept, follow
 
@@ -266,7 +270,8 @@ class Frontend(abc.ABC):
         inner = layer.layer
         if type(inner).__name__ not in ("Dense", "Activation", "ReLU", "Dropout"):
             raise call.refuse(f"TimeDistributed around {type(inner).__name__} unrolls time", "reshape instead")
-        return self._layer(call, inner, args, kwargs, source, path)
+        given = {key: value for key, value in kwargs.items() if value is not None}
+        return self._layer(call, inner, args, given, source, path)
 
     def _traced(self, call: Call, layer: Any, args: list[Any], kwargs: dict[str, Any], path: tuple[str, ...]) -> Any:
         """The nodes of a layer's own code, found by calling it with symbolic tensors."""

@@ -103,7 +103,9 @@ class Keras3Frontend(Frontend):
             for node in model._nodes_by_depth[depth]:
                 if node.is_input or all(id(tensor) in inputs for tensor in node.outputs):
                     continue
-                yield SourceCall(node.operation, node.arguments.args, node.arguments.kwargs, node.outputs)
+                # a model called with training=False hands that to every layer, whatever the call recorded
+                kwargs = {key: value for key, value in node.arguments.kwargs.items() if key != "training"}
+                yield SourceCall(node.operation, node.arguments.args, kwargs, node.outputs)
 
     def input_names(self, model: Any) -> list[str]:
         return [tensor._keras_history.operation.name for tensor in model.inputs]
