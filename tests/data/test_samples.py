@@ -1,4 +1,6 @@
+import resource
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,6 +115,11 @@ def test_converter_matches_the_representative_dataset_by_input_name():
     assert scales == {name: pytest.approx(top / 255) for name, top in tops.items()}
 
 
+def resident_file_pages():
+    """Bytes of files that are mapped and resident."""
+    return int(Path("/proc/self/statm").read_text().split()[2]) * resource.getpagesize()
+
+
 def test_memory_stays_bounded_whatever_the_size_of_the_npz(tmp_path):
     path = tmp_path / "large.npz"
     x = np.zeros((4000, 64, 64, 3), np.float32)  # 197 MB, deflated to almost nothing
@@ -124,8 +131,12 @@ def test_memory_stays_bounded_whatever_the_size_of_the_npz(tmp_path):
     tracemalloc.start()
     try:
         loaded = load_samples(str(path), signatures, limit=None, memory_limit=8 << 20)
-        seen = sum(float(batch["i"][:, 0, 0, 0].sum()) for batch in loaded.batches(64))
+        before, mapped, seen = resident_file_pages(), 0, 0.0
+        for batch in loaded.batches(64):
+            seen += float(batch["i"][:, 0, 0, 0].sum())
+            mapped = max(mapped, resident_file_pages() - before)
         fit, held_back = loaded.split(0.5, 0)
+        mapped = max(mapped, resident_file_pages() - before)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -135,3 +146,4 @@ def test_memory_stays_bounded_whatever_the_size_of_the_npz(tmp_path):
     assert isinstance(fit.arrays["i"], np.memmap)
     np.testing.assert_array_equal(held_back.arrays["i"][:, 0, 0, 0], held_back.indices)
     assert peak < 48 << 20
+    assert mapped < 48 << 20

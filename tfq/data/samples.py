@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import mmap
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any
@@ -53,7 +54,9 @@ class Samples:
     def batches(self, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
         """Batches by input name, in order; the last one may be smaller. The arrays are copies in memory."""
         for start in range(0, len(self), batch_size):
-            yield {name: np.array(a[start : start + batch_size]) for name, a in self.arrays.items()}
+            batch = {name: np.array(a[start : start + batch_size]) for name, a in self.arrays.items()}
+            self._release_pages()
+            yield batch
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Samples:
         """The samples at these positions of `self`, in the given order."""
@@ -62,6 +65,7 @@ class Samples:
         for slot, position in enumerate(positions):
             label = None if self.labels is None else self.labels[position]
             writer.write(slot, {name: a[position] for name, a in self.arrays.items()}, label)
+            self._release_pages()
         arrays, labels = writer.finish() if len(positions) else self._empty()
         return dataclasses.replace(
             self,
@@ -70,6 +74,12 @@ class Samples:
             indices=self.indices[positions],
             names=tuple(self.names[p] for p in positions) if self.names else (),
         )
+
+    def _release_pages(self) -> None:
+        """Hand the pages read from temporary files back, or a whole pass would make all of them resident."""
+        for array in self.arrays.values():
+            if isinstance(array.base, mmap.mmap):
+                array.base.madvise(mmap.MADV_DONTNEED)
 
     def _empty(self) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
         return {name: a[:0] for name, a in self.arrays.items()}, None if self.labels is None else self.labels[:0]
