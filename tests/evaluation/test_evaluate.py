@@ -1,0 +1,141 @@
+import json
+
+import numpy as np
+import pytest
+
+from tfq.data.samples import Samples
+from tfq.errors import UserError
+from tfq.evaluation.agreement import looks_like_probabilities
+from tfq.evaluation.evaluate import evaluate, input_signatures
+from tfq.execution.interpreter import TfliteModel
+
+
+def samples_of(arrays, labels=None):
+    return Samples(arrays, np.arange(len(next(iter(arrays.values())))), labels)
+
+
+@pytest.fixture(scope="module")
+def judged(classifier):
+    """(evaluation of the classifier with labels that it misses now and then, float outputs, int8 outputs, labels)."""
+    _, images, first, second = classifier
+    outputs = [TfliteModel(content).run({"image": images})[0] for content in (first, second)]
+    generator = np.random.default_rng(0)
+    labels = np.where(generator.uniform(size=120) < 0.7, outputs[0].argmax(1), generator.integers(0, 4, 120))
+    models = {"float": first, "int8": second}
+    found = evaluate(models, samples_of({"image": images}, labels), metric="top1", latency_runs=8)
+    return found, *outputs, labels
+
+
+def test_scores_and_their_difference(judged):
+    found, first, second, labels = judged
+    right = [100 * (outputs.argmax(1) == labels) for outputs in (first, second)]
+    assert found["float"].score.value == pytest.approx(right[0].mean())
+    assert found["int8"].score.value == pytest.approx(right[1].mean())
+    assert found["float"].difference is None
+    difference = found["int8"].difference
+    assert difference.value == pytest.approx(right[1].mean() - right[0].mean(), abs=1e-9)
+    error = np.std(right[1] - right[0]) / np.sqrt(120)
+    assert difference.low <= difference.value <= difference.high
+    assert difference.high - difference.low == pytest.approx(2 * 1.96 * error, rel=0.25, abs=1e-9)
+    assert (difference.unit, difference.n, found.samples, found.output) == ("points", 120, 120, "probabilities")
+
+
+def test_agreement_with_the_baseline(judged):
+    found, first, second, _ = judged
+    assert found["float"].agreement is None
+    assert found["int8"].agreement.value == pytest.approx(100 * np.mean(first.argmax(1) == second.argmax(1)))
+    sqnr = 10 * np.log10(np.sum(np.float64(first) ** 2) / np.sum((np.float64(first) - second) ** 2))
+    assert found["int8"].sqnr.value == pytest.approx(sqnr)
+    assert found["int8"].sqnr.low <= sqnr <= found["int8"].sqnr.high
+
+
+def test_json_holds_every_number(judged):
+    found = judged[0]
+    data = json.loads(found.to_json())
+    assert [model["name"] for model in data["models"]] == ["float", "int8"]
+    assert data["models"][1]["score"]["value"] == found["int8"].score.value
+    assert len(data["models"][0]["latency"]["times_ms"]) == 8
+    assert data["confidence"] == 0.95
+
+
+def test_same_seed_same_evaluation(classifier):
+    _, images, first, second = classifier
+    samples = samples_of({"image": images}, np.arange(120) % 4)
+    runs = [evaluate({"a": first, "b": second}, samples, latency_runs=0, seed=5, threads=t) for t in (1, 2)]
+    assert runs[0] == runs[1]
+
+
+def test_without_labels_the_agreement_stays(classifier):
+    _, images, first, second = classifier
+    found = evaluate({"float": first, "int8": second}, samples_of({"image": images}), latency_runs=0)
+    assert found.omitted == "metric top1 needs labels, and the data has none"
+    assert found["int8"].score is None
+    assert found["int8"].agreement.value > 50
+    assert found["int8"].latency is None
+
+
+def test_a_model_against_itself_is_equal(classifier):
+    _, images, first, _ = classifier
+    found = evaluate({"a": first, "b": first}, samples_of({"image": images}), metric="sqnr", latency_runs=0)
+    assert found["b"].agreement.value == 100
+    assert found["b"].sqnr.value is None
+    assert found["b"].difference.value is None
+    json.loads(found.to_json())
+
+
+def test_autoencoder_by_auc(autoencoder):
+    keras_model, samples, first, second = autoencoder
+    error = np.square(keras_model(samples).numpy() - samples).mean(axis=1)
+    labels = (error + np.random.default_rng(0).normal(size=80) / 5 > np.median(error)).astype(int)
+    found = evaluate({"f": first, "q": second}, samples_of({"signal": samples}, labels), metric="auc", latency_runs=0)
+    assert (found["q"].agreement, found.higher_is_better) == (None, True)
+    assert found["q"].sqnr.value > 10
+    for name, content in (("f", first), ("q", second)):
+        (outputs,) = TfliteModel(content).run({"signal": samples})
+        error = np.square(np.float64(outputs) - samples).mean(axis=1)
+        pairs = [(a > b) + (a == b) / 2 for a in error[labels == 1] for b in error[labels == 0]]
+        assert found[name].score.value == pytest.approx(np.mean(pairs))
+
+
+def test_several_inputs_and_signatures(two_inputs):
+    content = two_inputs[1]
+    signatures = {s.name: (s.shape, s.dtype) for s in input_signatures(content)}
+    assert signatures == {"left": ((3,), "float32"), "ids": ((2,), "int32")}
+    generator = np.random.default_rng(0)
+    arrays = {"left": generator.normal(size=(20, 3)).astype(np.float32), "ids": generator.integers(0, 5, (20, 2))}
+    found = evaluate({"a": content, "b": content}, samples_of(arrays), metric="mse", latency_runs=4)
+    assert found["b"].score.value == 0
+    assert found["a"].latency.runs == 4
+
+
+def test_quantized_inputs_take_real_values(classifier):
+    (signature,) = input_signatures(classifier[3])
+    assert (signature.name, signature.shape, signature.dtype) == ("image", (8, 8, 1), "float32")
+
+
+def test_models_that_do_not_match(classifier, autoencoder, two_inputs):
+    images, first = classifier[1:3]
+    with pytest.raises(UserError, match=r"'signal' has the shape \[any, 6\]"):
+        evaluate({"a": first, "b": autoencoder[2]}, samples_of({"image": images}), latency_runs=0)
+    with pytest.raises(UserError, match="the data serves image"):
+        evaluate({"a": first, "b": two_inputs[1]}, samples_of({"image": images}), latency_runs=0)
+
+
+def test_outputs_of_other_shapes(batch_traps):
+    samples = samples_of({"x": np.ones((3, 4), np.float32)})
+    with pytest.raises(UserError, match="compare like with like"):
+        evaluate({"a": batch_traps["fails"], "b": batch_traps["mixes samples"]}, samples, latency_runs=0)
+
+
+def test_outputs_that_are_not_finite(autoencoder):
+    broken = np.ones((5, 6), np.float32)
+    broken[3] = np.inf
+    with pytest.raises(UserError, match=r"a gives NaN or infinite values in output .* for 1 of 5"):
+        evaluate({"a": autoencoder[2]}, samples_of({"signal": broken}), metric="mse", latency_runs=0)
+
+
+def test_what_looks_like_probabilities():
+    assert looks_like_probabilities(np.array([[0.25, 0.74], [1.0, 0.0]]))
+    assert not looks_like_probabilities(np.array([[1.5, -0.5]]))
+    assert not looks_like_probabilities(np.array([[0.5, 0.9]]))
+    assert not looks_like_probabilities(np.ones((3, 1)))
