@@ -363,6 +363,11 @@ def test_missing_files(tmp_path, name):
     refuse(tmp_path / name, "does not exist")
 
 
+def test_a_file_without_read_permission(npz, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, _: str(path) != npz)  # root may read everything
+    refuse(npz, "may not be read by this user")
+
+
 def test_files_of_another_kind(tmp_path):
     for name in ("text.npz", "text.npy", "text.tfrecord", "text.csv"):
         (tmp_path / name).write_text("this is only text, long enough to be mistaken for something else")

@@ -42,7 +42,9 @@ class NpzSource:
         self._path = path
         with _damage_as_user_error(path):
             if not zipfile.is_zipfile(path):
-                raise UserError(f"{path} is not an .npz file (no zip archive); write it with numpy.savez_compressed")
+                raise UserError(
+                    f"{path} is not an .npz file (no zip archive, or a truncated one); write it with numpy.savez_compressed"
+                )
             with zipfile.ZipFile(path) as archive:
                 names = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
                 self._members = _members_by_input(path, names, signatures)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -110,6 +111,8 @@ def open_source(source: str, signatures: Sequence[InputSignature], *, preprocess
     """The source behind a name given by the user; arguments and errors as in `load_samples`."""
     path = Path(source)
     module, colon, function = source.rpartition(":")
+    if path.exists() and not os.access(path, os.R_OK):
+        raise UserError(f"{source} may not be read by this user; change its permissions")
     if path.is_dir():
         return ImageFolder(path, signatures, preprocess)
     if ".tfrec" in path.name.lower():
