@@ -43,7 +43,8 @@ class NpzSource:
         with _damage_as_user_error(path):
             if not zipfile.is_zipfile(path):
                 raise UserError(
-                    f"{path} is not an .npz file (no zip archive, or a truncated one); write it with numpy.savez_compressed"
+                    f"{path} is not an .npz file (no zip archive, or a truncated one);"
+                    " write it with numpy.savez_compressed"
                 )
             with zipfile.ZipFile(path) as archive:
                 names = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
