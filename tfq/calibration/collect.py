@@ -15,6 +15,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import tensorflow as tf
@@ -30,8 +31,9 @@ ELEMENTS_PER_SAMPLE = 1024
 HELD_BACK_EVERY = 4
 DECAY = 0.99  # of the moving averages, per sample
 _LARGEST_BATCH = 32
-_PENDING_SAMPLES = 64  # subsamples wait until so many are there: one histogram call for all
-_TIMED_EVERY = 8  # the bare forward pass is timed on every so manieth batch
+_PENDING_SAMPLES = 64  # subsamples wait until at least so many are there: one histogram call for all
+_TIMED_FIRST = 3  # the bare forward pass is timed on the first batches ...
+_TIMED_EVERY = 8  # ... and then on every eighth
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,16 +84,15 @@ class _Accumulator:
         self.average_maximum = DECAY * self.average_maximum + (1 - DECAY) * high
         self.samples += 1
         self.pending.append(elements)
-        if len(self.pending) == _PENDING_SAMPLES:
-            self.flush()
 
     def flush(self) -> None:
+        """The waiting subsamples into the histogram."""
         if self.pending:
             self.histogram = histograms.merge(self.histogram, histograms.histogram(np.concatenate(self.pending)))
             self.pending.clear()
 
     def statistics(self) -> TensorStatistics:
-        self.flush()
+        """What was seen up to the last `flush`."""
         correction = 1 - DECAY**self.samples
         return TensorStatistics(
             minimum=self.minimum,
@@ -139,28 +140,39 @@ def collect_statistics(
     clamped = [graph[name].activation is not None or graph[name].kind == "ReLU" for name in tensors]
 
     parts = [{name: _Accumulator() for name in tensors} for _ in range(2)]
-    seen = timed = 0
+    accumulators = [a for part in parts for a in part.values()]
+    seen = pending = timed = batch_count = 0
     forward = collect = 0.0
-    with (progress or Silent()).task("calibrate", total) as advance:
-        for number, (arrays, count) in enumerate(_rebatch(batches, graph.inputs, batch_size)):
+    with (progress or Silent()).task("calibrate", total) as advance, ThreadPoolExecutor() as pool:
+        for arrays, count in _rebatch(batches, graph.inputs, batch_size):
             inputs = [tf.constant(a, s.dtype) for a, s in zip(arrays, signature, strict=True)]
-            if number == 0:
-                run_watched(*inputs)  # traced and warmed up outside the measurement
-            if number % _TIMED_EVERY == 0:
-                if number == 0:
-                    run_bare(*inputs)
+            if not batch_count:  # traced and warmed up outside the measurement
+                run_watched(*inputs)
+                run_bare(*inputs)
+            if batch_count < _TIMED_FIRST or batch_count % _TIMED_EVERY == 0:
                 start = time.perf_counter()
                 tf.nest.map_structure(np.asarray, run_bare(*inputs))
                 forward += time.perf_counter() - start
                 timed += 1
             start = time.perf_counter()
-            values = tf.nest.flatten(run_watched(*inputs))
-            for name, value, stride, positive in zip(tensors, values, strides, clamped, strict=True):
-                _add(name, np.asarray(value)[:count], stride, positive, seen, parts)
+            values = [np.asarray(v)[:count] for v in tf.nest.flatten(run_watched(*inputs))]
+            reduced = pool.map(_reduce, values, strides, clamped)  # NumPy lets go of the GIL
+            for name, (lows, highs, elements) in zip(tensors, reduced, strict=True):
+                _check_finite(name, lows, highs, seen)
+                for i in range(count):
+                    part = parts[(seen + i) % HELD_BACK_EVERY == HELD_BACK_EVERY - 1]
+                    part[name].add(float(lows[i]), float(highs[i]), elements[i])
+            pending += count
+            if pending >= _PENDING_SAMPLES:
+                list(pool.map(_Accumulator.flush, accumulators))
+                pending = 0
             collect += time.perf_counter() - start
             seen += count
+            batch_count += 1
             advance(count)
-            batch_count = number + 1
+        start = time.perf_counter()
+        list(pool.map(_Accumulator.flush, accumulators))
+        collect += time.perf_counter() - start
     if not seen:
         raise UserError("the calibration data holds no sample; at least one is needed, some hundreds are better")
     fit = {name: a.statistics() for name, a in parts[0].items()}
@@ -168,23 +180,21 @@ def collect_statistics(
     return Collected(fit, held_back, CollectionCost(forward / timed * batch_count, collect, seen))
 
 
-def _add(
-    name: str, value: np.ndarray, stride: int, positive: bool, seen: int, parts: list[dict[str, _Accumulator]]
-) -> None:
-    """One batch of one tensor into the accumulators of its two parts."""
+def _reduce(value: np.ndarray, stride: int, positive: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Minima [samples], maxima [samples] and subsamples [samples, elements] of one batch of one tensor."""
     flat = value.reshape(len(value), -1)
     highs = flat.max(axis=1)
     lows = np.zeros_like(highs) if positive else flat.min(axis=1)
-    if not (np.isfinite(highs).all() and np.isfinite(lows).all()):
-        at = seen + int(np.argmin(np.isfinite(highs) & np.isfinite(lows)))
+    return lows, highs, np.ascontiguousarray(flat[:, ::stride])
+
+
+def _check_finite(name: str, lows: np.ndarray, highs: np.ndarray, seen: int) -> None:
+    finite = np.isfinite(lows) & np.isfinite(highs)
+    if not finite.all():
         raise UserError(
-            f"the output of layer {name!r} holds NaN or Inf for calibration sample {at};"
+            f"the output of layer {name!r} holds NaN or Inf for calibration sample {seen + int(np.argmin(finite))};"
             " check the model's weights and the preprocessing of the data"
         )
-    elements = np.ascontiguousarray(flat[:, ::stride])
-    for i in range(len(flat)):
-        part = parts[(seen + i) % HELD_BACK_EVERY == HELD_BACK_EVERY - 1]
-        part[name].add(float(lows[i]), float(highs[i]), elements[i])
 
 
 def _stride(shape: tuple[int, ...]) -> int:
