@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 STORAGE_RANGE = {"int4": (-8, 7), "int8": (-128, 127), "int16": (-32768, 32767), "int32": (-(2**31), 2**31 - 1)}
-PRECISIONS = ("int8", "float32", "float16")
+PRECISIONS = ("int8", "float32", "float16", "dynamic_range", "int16x8")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,8 +16,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from tfq.models.graph import Graph, build_model
+from tfq.simulate.run import predict_list
 from tfq.verify.forced import Forced
-from tfq.verify.parity import predict_list
 
 
 @dataclasses.dataclass(frozen=True)

@@ -174,5 +174,3 @@ def captured_output() -> Iterator[io.StringIO]:
                 os.close(copy)
             sink.seek(0)
             log.write(sink.read().decode(errors="replace"))
-
-

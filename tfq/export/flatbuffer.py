@@ -36,7 +36,7 @@ def serialize(model: Any) -> bytes:
 
 
 def operator_name(model: Any, operator: Any) -> str:
-    """"CONV_2D" and the like; a custom operation's own name."""
+    """ "CONV_2D" and the like; a custom operation's own name."""
     code = model.operatorCodes[operator.opcodeIndex]
     if code.customCode:
         return text(code.customCode)
@@ -44,7 +44,7 @@ def operator_name(model: Any, operator: Any) -> str:
 
 
 def type_name(tensor: Any) -> str:
-    """"int8" and the like; types tfq never writes come as "type <number>"."""
+    """ "int8" and the like; types tfq never writes come as "type <number>"."""
     return _TYPES.get(tensor.type, f"type {tensor.type}")
 
 

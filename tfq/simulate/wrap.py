@@ -18,6 +18,7 @@ from tfq.simulate.quantizers import SpecQuantizeConfig
 from tfq.simulate.weights import snap
 from tfq.spec import QuantizationSpec, TensorQuantization
 
+
 def with_input_grids(graph: Graph, spec: QuantizationSpec) -> tuple[Graph, dict[str, TensorQuantization]]:
     """The graph with an `Identity` node behind every quantised input, and the grids of all its tensors.
 

@@ -15,6 +15,7 @@ from tfq.execution.progress import Progress, Silent
 from tfq.models.graph import INPUT, Graph, Node, build_model
 from tfq.spec import QuantizationSpec
 
+
 @dataclasses.dataclass(frozen=True)
 class Forced:
     """A graph whose every node reads observed tensors.

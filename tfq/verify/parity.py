@@ -9,13 +9,13 @@ there only statistics are meaningful.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
-import tf_keras
 
 from tfq.execution.interpreter import TfliteModel
 from tfq.models.graph import Graph
+from tfq.simulate.run import predict_list
 from tfq.simulate.wrap import build_simulation
 from tfq.spec import QuantizationSpec
 from tfq.verify.forced import Forced
@@ -60,12 +60,6 @@ def layer_parity(forced: Forced, observed: Mapping[str, np.ndarray]) -> tuple[La
         steps = np.rint(np.abs(value - observed[name]) / forced.spec.activations[name].scale[0])
         found.append(LayerParity(name, int(steps.max()), float((steps > 0).mean()), steps.size))
     return tuple(found)
-
-
-def predict_list(model: tf_keras.Model, feeds: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """All outputs of a model built with `outputs`, in float32 [n, ...] each; memory for 8 samples at a time."""
-    found = model.predict(list(feeds), batch_size=8, verbose=0)
-    return found if isinstance(found, list) else [found]
 
 
 def output_parity(

@@ -92,7 +92,9 @@ def verify_structure(content: bytes, graph: Graph, spec: QuantizationSpec) -> Ve
             " this is a defect of tfq: please report it with the model"
         )
     operators = len(subgraph.operators)
-    return Verification(len(spec.activations) - len(absent), weights, biases, integers, operators, float_operators, tuple(absent))
+    return Verification(
+        len(spec.activations) - len(absent), weights, biases, integers, operators, float_operators, tuple(absent)
+    )
 
 
 def _layers(graph: Graph, name: str) -> str:

@@ -1,0 +1,54 @@
+"""What a whole-model export by TFLiteConverter turned out to be: read back from the file, layer by layer."""
+
+from __future__ import annotations
+
+from tfq.export import flatbuffer
+from tfq.models.graph import INPUT, Graph
+from tfq.models.operators import OPERATORS
+from tfq.spec import LayerQuantization, QuantizationSpec, TensorQuantization
+
+_WHY = {
+    "float16": "--precision=float16: weights are stored in float16, the computation is float32",
+    "dynamic_range": "--precision=dynamic_range: weights are int8, activations are quantised at run time",
+    "int16x8": "--precision=int16x8: weights are int8, activations int16",
+    "float32": "--precision=float32",
+}
+
+
+def plain_spec(content: bytes, graph: Graph, precision: str) -> QuantizationSpec:
+    """The specification of a file that the converter quantised by itself.
+
+    A layer whose weights the converter left in float32 although `precision` asks for fewer bits (it
+    leaves small ones) is recorded as float32 with that reason.
+    """
+    model = flatbuffer.parse(content)
+    tensors = {flatbuffer.text(t.name): t for t in model.subgraphs[0].tensors}
+    activations = {}
+    for node in graph.nodes:
+        tensor = tensors.get(f"{node.name}/quantized") or tensors.get(node.name)
+        if tensor is not None and flatbuffer.type_name(tensor) == "int16" and flatbuffer.scales(tensor).size == 1:
+            scale, zero_point = float(flatbuffer.scales(tensor)[0]), int(flatbuffer.zero_points(tensor)[0])
+            activations[node.name] = TensorQuantization((scale,), zero_point, 16, "int16", symmetric=False)
+
+    def layer(name: str) -> LayerQuantization:
+        node = graph[name]
+        kernel = OPERATORS[node.kind].kernel
+        stored = {flatbuffer.type_name(t) for label, t in tensors.items() if kernel and label == f"{name}/{kernel}"}
+        found, reason = precision, _WHY[precision]
+        if precision != "float32" and stored == {"float32"} and not _behind_dequantize(model, f"{name}/{kernel}"):
+            found, reason = "float32", f"TFLiteConverter left the weights of this layer in float32 ({_WHY[precision]})"
+        return LayerQuantization(name, node.kind, found, node.inputs, name, {}, node.origin, reason)
+
+    layers = tuple(layer(n.name) for n in graph.nodes if n.kind != INPUT)
+    return QuantizationSpec(layers, activations, "float32", "float32")
+
+
+def _behind_dequantize(model: object, label: str) -> bool:
+    """Whether the tensor is a DEQUANTIZE of a constant: float16 weights reach their operation that way."""
+    subgraph = model.subgraphs[0]  # type: ignore[attr-defined]
+    return any(
+        flatbuffer.operator_name(model, operator) == "DEQUANTIZE"
+        and flatbuffer.text(subgraph.tensors[operator.outputs[0]].name) == label
+        and flatbuffer.is_constant(model, subgraph.tensors[operator.inputs[0]])
+        for operator in subgraph.operators
+    )

@@ -1,0 +1,196 @@
+"""What was measured: the one truth that the terminal table and any page are drawn from.
+
+Every number stands with its unit in its name or in an `Estimate`; what was not measured is None and
+says why in `warnings`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tfq.calibration.calibrate import Calibration
+from tfq.calibration.histogram import Histogram
+from tfq.evaluation.evaluate import Evaluation
+from tfq.evaluation.layers import LayerError
+from tfq.models.graph import Graph
+from tfq.models.prepare import TransformationCheck
+from tfq.recipe import Recipe
+from tfq.spec import QuantizationSpec
+from tfq.verify.parity import LayerParity, OutputParity
+from tfq.verify.structure import Verification
+
+_REPORTED_BINS = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorReport:
+    """One activation tensor: what calibration saw and what it got.
+
+    Attributes:
+      name, group: the tensor, and the tensor whose grid it shares.
+      observed: smallest and largest value over all calibration samples.
+      range: smallest and largest value of its grid.
+      method: calibration method that gave the range; "prescribed" where TFLite does.
+      errors: method -> expected squared error on held-back samples, of the whole group.
+      rolled_back: the method asked for lost to min-max here.
+      histogram: {"first_edge", "bin_width", "counts", "zeros"} of a sample of its values.
+    """
+
+    name: str
+    group: str
+    observed: tuple[float, float]
+    range: tuple[float, float]
+    method: str
+    errors: Mapping[str, float]
+    rolled_back: bool
+    histogram: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerReport:
+    """One layer of the exported model.
+
+    Attributes:
+      name, keras_layers, kind: the node, the user's layers it stands for, its operation.
+      precision, reason: as in the specification.
+      weight_bits, storage, parameters: grid bits and storage of its weights, number of weights and biases.
+      sqnr_db: signal to noise of its output against the float model.
+      own_sqnr_db: the same for the error it adds by itself.
+      parity_max_steps, parity_differing: largest difference between .tflite and simulation on the layer's
+        own quantised input, in steps of its grid; share of elements that differ.
+    """
+
+    name: str
+    keras_layers: tuple[str, ...]
+    kind: str
+    precision: str
+    reason: str
+    weight_bits: int | None
+    storage: str | None
+    parameters: int
+    sqnr_db: float | None = None
+    own_sqnr_db: float | None = None
+    parity_max_steps: int | None = None
+    parity_differing: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """Time of one stop of the road, and the process's peak memory after it."""
+
+    name: str
+    seconds: float
+    peak_memory_mb: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Everything one run measured.
+
+    Attributes:
+      version: of tfq.
+      recipe: what was asked for.
+      model: name, framework, number of nodes before and after preparation, parameters.
+      calibration_samples: their number.
+      preparation: every transformation with its error against the original model.
+      calibration_cost: seconds of the statistics pass and of the bare forward pass, and their ratio.
+      guard: divergence of the simulation from the float model on held-back samples, by candidate ranges.
+      tensors, layers: in topological order.
+      verification, parity: of the exported file; None for the plain whole-model exports.
+      evaluation: float against exported model.
+      stages, warnings.
+    """
+
+    version: str
+    recipe: Recipe
+    model: Mapping[str, Any]
+    calibration_samples: int
+    preparation: tuple[TransformationCheck, ...]
+    calibration_cost: Mapping[str, float]
+    guard: Mapping[str, Any]
+    tensors: tuple[TensorReport, ...]
+    layers: tuple[LayerReport, ...]
+    verification: Verification | None
+    parity: tuple[OutputParity, ...]
+    evaluation: Evaluation
+    stages: tuple[Stage, ...]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> str:
+        return json.dumps(_finite(dataclasses.asdict(self)), indent=1, allow_nan=False) + "\n"
+
+
+def tensor_reports(spec: QuantizationSpec, calibration: Calibration) -> tuple[TensorReport, ...]:
+    """Ranges and histograms of all activation tensors."""
+    found = []
+    for name, grid in spec.activations.items():
+        group, statistics = calibration.groups[name], calibration.statistics[name]
+        choice = calibration.choices.get(group)
+        found.append(
+            TensorReport(
+                name,
+                group,
+                (statistics.minimum, statistics.maximum),
+                grid.real_range,
+                "prescribed" if choice is None else choice.method,
+                {} if choice is None else choice.errors,
+                choice is not None and choice.rolled_back,
+                reduced(statistics.histogram),
+            )
+        )
+    return tuple(found)
+
+
+def reduced(histogram: Histogram) -> dict[str, Any]:
+    """The histogram in at most 64 bins, for JSON."""
+    doublings = max(0, math.ceil(math.log2(len(histogram.counts) / (_REPORTED_BINS - 1))))
+    coarse = histogram.coarsen(doublings)
+    return {
+        "first_edge": float(coarse.edges[0]),
+        "bin_width": float(coarse.edges[1] - coarse.edges[0]),
+        "counts": [int(c) for c in coarse.counts],
+        "zeros": int(coarse.zeros),
+    }
+
+
+def layer_reports(
+    graph: Graph, spec: QuantizationSpec, errors: Sequence[LayerError], parity: Sequence[LayerParity]
+) -> tuple[LayerReport, ...]:
+    """One row a layer, with its errors and parity where they were measured."""
+    error_of, parity_of = {e.name: e for e in errors}, {p.name: p for p in parity}
+    found = []
+    for layer in spec.layers:
+        kernels = [grid for name, grid in layer.weights.items() if name != "bias"]
+        error, measured = error_of.get(layer.name), parity_of.get(layer.name)
+        found.append(
+            LayerReport(
+                layer.name,
+                layer.origin,
+                layer.kind,
+                layer.precision,
+                layer.reason,
+                kernels[0].bits if kernels else None,
+                kernels[0].storage if kernels else None,
+                sum(int(w.size) for w in graph[layer.name].weights.values()),
+                error.sqnr_db if error else None,
+                error.own_sqnr_db if error else None,
+                measured.max_steps if measured else None,
+                measured.differing if measured else None,
+            )
+        )
+    return tuple(found)
+
+
+def _finite(value: Any) -> Any:
+    """The same tree with None for infinities and NaN, which JSON has not."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value

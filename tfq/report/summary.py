@@ -1,0 +1,131 @@
+"""The report as a person reads it on a terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tfq.evaluation.bootstrap import Estimate
+from tfq.evaluation.evaluate import ModelEvaluation
+from tfq.report.report import Report
+from tfq.report.table import format_table
+
+_WORST_LAYERS = 5
+
+
+def summary(report: Report, output: Path) -> str:
+    """Float against exported model, the layers that hurt most, warnings, and where the files are."""
+    parts = [_comparison(report), _worst_layers(report), _checks(report)]
+    if report.warnings:
+        parts.append("\n".join(f"warning: {w}" for w in report.warnings))
+    parts.append(f"report: {output / 'report.json'}\nmodel:  {output / 'model.tflite'}")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _comparison(report: Report) -> str:
+    """One row a measure, one column a model."""
+    evaluation = report.evaluation
+    models = evaluation.models
+    rows = []
+    if models[0].score is not None:
+        rows.append([evaluation.metric, *(number(m.score) for m in models), interval(models[-1].difference, sign="+")])
+    rows += [
+        [
+            "agreement with float",
+            *("" for _ in models[1:]),
+            number(models[-1].agreement),
+            interval(models[-1].agreement),
+        ],
+        ["output SQNR", *("" for _ in models[1:]), number(models[-1].sqnr, 1), ""],
+        _ratio_row("file bytes", models, lambda m: m.size.file_bytes),
+        _ratio_row("download bytes (deflated)", models, lambda m: m.size.download_bytes),
+        ["weight bits a parameter", *(f"{m.size.weight_bits:.2f}" for m in models), ""],
+    ]
+    if models[0].latency is not None:
+        for name in ("p50", "p90"):
+            values = [getattr(m.latency, f"{name}_ms") for m in models]
+            ratio = interval(models[-1].latency.ratio) if name == "p50" and models[-1].latency else ""
+            rows.append(
+                [f"latency {name}, ms", *(f"{v:.3f}" for v in values), ratio or f"{values[-1] / values[0]:.2f} x"]
+            )
+    rows = [row for row in rows if any(row[1:])]
+    header = [f"n = {evaluation.samples}", *(m.name for m in models), "against float [95 % interval]"]
+    if len(models) == 1:
+        rows = [[row[0], row[1], ""] for row in rows if row[1]]
+    notes = ""
+    if models[0].latency is not None:
+        timed = models[0].latency
+        notes = (
+            f"\nLatency: this machine, {timed.threads} thread, XNNPACK {'on' if timed.delegate else 'off'},"
+            f" {timed.runs} runs each in turns."
+        )
+    if evaluation.omitted:
+        notes += f"\nNo score: {evaluation.omitted}."
+    return format_table(header, rows) + notes
+
+
+def _ratio_row(name: str, models: tuple[ModelEvaluation, ...], value: object) -> list[str]:
+    values = [value(m) for m in models]  # type: ignore[operator]
+    return [name, *(f"{v:,}" for v in values), f"{values[-1] / values[0]:.3f} x"]
+
+
+def _worst_layers(report: Report) -> str:
+    measured = [layer for layer in report.layers if layer.own_sqnr_db is not None]
+    if not measured:
+        return ""
+    worst = sorted(measured, key=lambda layer: layer.own_sqnr_db or 0.0)[:_WORST_LAYERS]
+    rows = [
+        [
+            layer.name,
+            " + ".join(layer.keras_layers[:3]) + (" ..." if len(layer.keras_layers) > 3 else ""),
+            layer.kind,
+            f"{layer.own_sqnr_db:.1f} dB",
+            "" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f} dB",
+        ]
+        for layer in worst
+    ]
+    return format_table(["layers that hurt most", "Keras layers", "kind", "own SQNR", "SQNR"], rows, left=3)
+
+
+def _checks(report: Report) -> str:
+    lines = []
+    if report.verification is not None:
+        checked = report.verification
+        lines.append(
+            f"verified: {checked.activations} activations, {checked.weights} weights, {checked.biases} biases"
+            f" ({checked.integers:,} integers) as specified; {checked.float_operators} of {checked.operators}"
+            " operations in float"
+        )
+    floats = [layer for layer in report.layers if layer.precision == "float32" and layer.kind not in ("Reshape",)]
+    if report.recipe.precision == "int8" and floats:
+        named = ", ".join(f"{x.name} ({x.kind})" for x in floats[:5]) + (" ..." if len(floats) > 5 else "")
+        lines.append(f"layers in float32: {named}")
+    steps = [layer.parity_max_steps for layer in report.layers if layer.parity_max_steps is not None]
+    if steps:
+        lines.append(
+            f"parity with the simulation: at most {max(steps)} step on a layer's own inputs ({len(steps)} layers);"
+            + "".join(
+                f" end to end {p.mean_steps:.2f} steps on average, {p.max_steps:g} at most ({p.name}, {p.kernels});"
+                for p in report.parity
+                if p.kernels == "xnnpack"
+            )
+        )
+    return "\n".join(lines).rstrip(";")
+
+
+def number(found: Estimate | None, digits: int = 2) -> str:
+    """The value with its unit; empty where there is none."""
+    if found is None or found.value is None:
+        return ""
+    text = f"{found.value:.{digits}f}" if found.unit else f"{found.value:.4g}"
+    return f"{text} {found.unit}".rstrip()
+
+
+def interval(found: Estimate | None, *, sign: str = "") -> str:
+    """The value and its interval."""
+    if found is None or found.value is None:
+        return ""
+    unit = f" {found.unit}" if found.unit else ""
+    form = f"{sign}.2f" if found.unit else f"{sign}.3g"
+    if found.low is None or found.high is None:
+        return f"{found.value:{form}}{unit}"
+    return f"{found.value:{form}}{unit} [{found.low:{form}}, {found.high:{form}}]"

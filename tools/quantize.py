@@ -1,0 +1,111 @@
+"""tfq-quantize: a Keras model and unlabelled inputs in, a measured .tflite out. Flags -> Recipe -> tfq.pipeline."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+from absl import flags
+from tfq_tools.command import new_flags, run_command
+
+from tfq.recipe import CHOICES, Recipe
+
+FLAGS = new_flags()
+_DEFAULT = {field.name: field.default for field in dataclasses.fields(Recipe)}
+
+
+def _string(name: str, text: str) -> None:
+    flags.DEFINE_string(name, _DEFAULT.get(name, ""), text, flag_values=FLAGS)  # type: ignore[arg-type]
+
+
+def _enum(name: str, text: str) -> None:
+    flags.DEFINE_enum(name, _DEFAULT[name], CHOICES[name], text, flag_values=FLAGS)  # type: ignore[arg-type]
+
+
+def _integer(name: str, text: str) -> None:
+    flags.DEFINE_integer(name, _DEFAULT[name], text, flag_values=FLAGS)  # type: ignore[arg-type]
+
+
+def _boolean(name: str, text: str) -> None:
+    flags.DEFINE_boolean(name, _DEFAULT.get(name, False), text, flag_values=FLAGS)  # type: ignore[arg-type]
+
+
+flags.DEFINE_string("model", "", "A .keras or .h5 file, or a SavedModel directory of tf_keras.", flag_values=FLAGS)
+_string("output_dir", "Where model.tflite, float.tflite, spec.json, report.json and recipe.json go.")
+_boolean("overwrite", "Replace what an earlier run wrote to --output_dir.")
+_boolean("allow_unsafe_deserialization", "Run code that the model file holds, such as Lambda layers.")
+_string(
+    "calibration_data",
+    "Inputs without labels: an .npz with the array 'x' (or one array per input name), an .npy, a folder of images,"
+    " TFRecords, or module:function.",
+)
+_integer("num_calibration_samples", "Samples to calibrate on; 100 to 1000 are usual.")
+_enum("selection", "Which samples of the calibration data are taken.")
+_enum("preprocess", "Scaling of images in 0..255 to what the model was trained on; none: as stored.")
+_string("evaluation_data", "Samples with labels 'y' to measure on; the model is never tuned on them.")
+_string("metric", "top1, top5, auc, f1, mse, sqnr, or your own module:function.")
+_enum("precision", "Number format of the whole model; all but int8 are TFLiteConverter's own exports.")
+_enum("pipeline", "int8: nearest rounding after calibration.")
+_integer("weight_bits", "Grid bits of the weights, 2 to 8.")
+_integer("activation_bits", "Grid bits of the activations; TFLite runs 8.")
+_boolean("per_channel", "One weight scale per output channel; otherwise one per tensor.")
+_enum("storage", "How weights are stored: int8 runs fastest; packed stores 4 bits and fewer as INT4 tensors.")
+_enum("calibration_method", "How activation ranges are chosen; auto takes the best of all for each tensor.")
+flags.DEFINE_float("percentile", 99.9, "Share of the values in % that the method percentile keeps.", flag_values=FLAGS)
+_enum("input_type", "Element type of the model's inputs.")
+_enum("output_type", "Element type of the model's outputs.")
+_string("labels", "A text file with one class name a line, stored in the model for Android's Task library.")
+_integer("seed", "Seed of everything random; the same seed and inputs give the same bytes.")
+
+GROUPS = {
+    "Model and output": ("model", "output_dir", "overwrite", "allow_unsafe_deserialization"),
+    "Calibration data": ("calibration_data", "num_calibration_samples", "selection", "preprocess"),
+    "Evaluation": ("evaluation_data", "metric"),
+    "Quantisation": (
+        "precision",
+        "pipeline",
+        "weight_bits",
+        "activation_bits",
+        "per_channel",
+        "storage",
+        "calibration_method",
+        "percentile",
+    ),
+    "The .tflite": ("input_type", "output_type", "labels"),
+    "Reproducibility": ("seed",),
+}
+SUMMARY = (
+    "Turn a trained Keras model and a few hundred unlabelled inputs into a verified .tflite, and measure it against"
+    " the float baseline."
+)
+
+
+def recipe_from_flags(values: flags.FlagValues) -> Recipe:
+    """The one place where flags become a Recipe."""
+    return Recipe(**{field.name: values[field.name].value for field in dataclasses.fields(Recipe)})
+
+
+def main(values: flags.FlagValues) -> None:
+    recipe = recipe_from_flags(values)
+
+    from tfq.execution.files import staged_directory
+    from tfq.execution.progress import Lines
+    from tfq.pipeline import quantize
+    from tfq.report.summary import summary
+
+    output = Path(values.output_dir)
+    with staged_directory(output, overwrite=values.overwrite) as directory:
+        product = quantize(recipe, progress=Lines(sys.stderr))
+        for name, content in product.files.items():
+            (directory / name).write_bytes(content)
+    print(summary(product.report, output))
+
+
+def run() -> None:
+    required = ("model", "calibration_data", "output_dir")
+    run_command("tfq-quantize", main, FLAGS, summary=SUMMARY, groups=GROUPS, required=required)
+
+
+if __name__ == "__main__":
+    run()
