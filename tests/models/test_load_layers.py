@@ -94,6 +94,25 @@ def test_an_activation_means_what_it_means_in_its_framework(library, name, check
     check_equal(randomise(library.Model(x, y)), bound=1e-6)
 
 
+@both
+@pytest.mark.parametrize("kind", ["Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate", "Dot"])
+def test_a_merging_layer(library, kind, check_equal, randomise):
+    x = library.Input(SEQUENCE)
+    options = {"Dot": {"axes": 2}, "Concatenate": {"axis": 1}}.get(kind, {})
+    merged = getattr(library.layers, kind)(**options)([x, library.layers.Dense(6)(x)])
+    check_equal(randomise(library.Model(x, merged)), bound=2e-6)
+
+
+@both
+@pytest.mark.parametrize("invert", [False, True])
+def test_an_adapted_normalisation_becomes_affine(library, invert, check_equal):
+    samples = np.random.default_rng(3).normal(2.0, 3.0, (50, *IMAGE)).astype("float32") * np.arange(1, 7)
+    layer = library.layers.Normalization(invert=invert, name="adapted")
+    layer.adapt(samples)
+    x = library.Input(IMAGE)
+    assert check_equal(library.Model(x, layer(x)), bound=1e-6).graph["adapted"].kind == "Affine"
+
+
 def test_a_fused_activation_keeps_its_tf_keras_name():
     x = keras.Input(VECTOR)
     loaded = load_model(keras.Model(x, keras.layers.Dense(3, activation="silu", name="head")(x)))

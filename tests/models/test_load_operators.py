@@ -82,6 +82,7 @@ TWO = {
 TF_ONLY = {
     "tf.shape": lambda x: tf.reshape(x, (tf.shape(x)[0], -1, 6)),
     "tf.shape of every axis": lambda x: tf.reshape(x, [tf.shape(x)[0], tf.shape(x)[1] * tf.shape(x)[2], x.shape[3]]),
+    "joined shapes": lambda x: tf.reshape(x, tf.concat([tf.shape(x)[:1], [480]], 0)),
     "transpose_b": lambda x: tf.matmul(x, x, transpose_b=True),
     "@": lambda x: x @ tf.transpose(x, [0, 1, 3, 2]),
     "bias add": lambda x: tf.nn.bias_add(x, VECTOR),
@@ -128,6 +129,7 @@ REFUSED = {
     "a constant image": (lambda x: x + np.ones((8, 10, 6), "float32"), r"Layer '.*add.*' .*shape \[8, 10, 6\]"),
     "batch axis": (lambda x: x[0], "slices the batch axis"),
     "mixing samples": (lambda x: tf.reshape(x, (-1, 6)), "mixes the samples of a batch"),
+    "mixing samples in another way": (lambda x: tf.reshape(x, (480, -1)), "mixes the samples of a batch"),
     "mean of all": (lambda x: tf.reduce_mean(x), "batch axis"),
     "batch transpose": (lambda x: tf.transpose(x), "moves the batch axis"),
     "unknown operator": (lambda x: tf.math.cumsum(x, axis=1), "tf.cumsum|tf.math.cumsum"),

@@ -140,9 +140,15 @@ def refuse(what: str, reason: str, way_out: str) -> UserError:
 
 
 class Flattener:
-    """The nodes found so far. `paths` are those of all layers: names of the models around it, then its own."""
+    """The nodes found so far.
 
-    def __init__(self, paths: Iterable[tuple[str, ...]]):
+    Args:
+      paths: of every layer: the names of the models around it, then its own.
+      batch: the batch size that the model fixes, or None.
+    """
+
+    def __init__(self, paths: Iterable[tuple[str, ...]], *, batch: int | None):
+        self.batch = batch
         self._nodes: list[Node] = []
         self._names: set[str] = set()
         self._groups: dict[int, str] = {}

@@ -86,7 +86,7 @@ class Frontend(abc.ABC):
         self._unsafe = unsafe
         self.rounded: set[str] = set()
         self._model = model
-        self._flattener = Flattener(self._paths(model, ()))
+        self._flattener = Flattener(self._paths(model, ()), batch=model.inputs[0].shape[0])
 
     @abc.abstractmethod
     def graph_model(self, layer: Any) -> Any | None:
@@ -125,6 +125,11 @@ class Frontend(abc.ABC):
     def graph(self) -> Graph:
         model = self._model
         names = self.input_names(model)
+        for name, tensor in zip(names, model.inputs, strict=True):
+            if getattr(tensor, "sparse", False) or getattr(tensor, "ragged", False) or len(tensor.shape) == 0:
+                raise refuse(
+                    f"Input {name!r}", "it is sparse, ragged or a single number", "use a dense Input(shape=...)"
+                )
         inputs = [
             self._flattener.input(name, tuple(t.shape), _dtype_name(t.dtype))
             for name, t in zip(names, model.inputs, strict=True)
@@ -277,7 +282,7 @@ class Frontend(abc.ABC):
         """The nodes of a layer's own code, found by calling it with symbolic tensors."""
         function = (lambda *a, **k: layer.function(*a, **{**layer.arguments, **k})) if (
             type(layer) is self.layers.Lambda) else layer.call  # fmt: skip
-        structure = (args, {k: v for k, v in kwargs.items() if not (k == "training" and not v)})
+        structure = (args, {key: value for key, value in kwargs.items() if value is not None})
         inputs = [value for value in flat(structure) if isinstance(value, Tensor)]
         try:
             model = self.trace(function, inputs, structure)

@@ -8,7 +8,13 @@ from typing import Any, ClassVar
 
 import keras
 import numpy as np
+from keras.src.activations import activations
 from keras.src.models.functional import Functional
+from keras.src.ops import core as ops_core
+from keras.src.ops import image as ops_image
+from keras.src.ops import math as ops_math
+from keras.src.ops import nn as ops_nn
+from keras.src.ops import numpy as ops_numpy
 from keras.src.ops.operation import Operation
 
 from tfq.models import operations as op
@@ -47,6 +53,8 @@ OPERATIONS: dict[str, Rule] = {
     "Negative": lambda c, o, x: op.affine(c, x, -1.0),  # noqa: ARG005
     "Clip": lambda c, o, x: op.clip(c, x, o.x_min, o.x_max),
     "Relu": lambda c, o, x: op.relu(c, x),  # noqa: ARG005
+    "ReLU": lambda c, o, x: op.relu(c, x, o.max_value, o.negative_slope, o.threshold),
+    "Mish": lambda c, o, x: op.activation("mish")(c, x),  # noqa: ARG005
     "Relu6": lambda c, o, x: op.relu6(c, x),  # noqa: ARG005
     "LeakyRelu": lambda c, o, x: op.leaky_relu(c, x, o.negative_slope),
     "Elu": lambda c, o, x: op.elu(c, x, o.alpha),
@@ -144,6 +152,15 @@ class Keras3Frontend(Frontend):
         symbols = {t.name: keras.Input(batch_shape=t.shape, dtype=t.dtype) for t in inputs}
         args, kwargs = mapped(lambda v: symbols[v.name] if isinstance(v, Tensor) else v, structure)
         return keras.Model([symbols[t.name] for t in inputs], function(*args, **kwargs))
+
+
+def operation_class(name: str) -> type[Operation] | None:
+    """The class of a keras.ops operation by its name."""
+    for module in (ops_numpy, ops_nn, ops_core, ops_math, ops_image, activations):
+        found = getattr(module, name, None)
+        if isinstance(found, type) and issubclass(found, Operation) and not issubclass(found, keras.layers.Layer):
+            return found
+    return None
 
 
 def functional(model: Any) -> Any:

@@ -202,8 +202,33 @@ def _read_h5(path: pathlib.Path, *, unsafe: bool) -> tuple[Any, str]:
         library, framework = _library(version if isinstance(version, str) else bytes(version).decode())
     if not unsafe:
         _check_safe(parsed)
+    operations = _mark_operations(parsed) if library is keras else {}
     with _as_user_error(path, f"{framework} model does not load"), _with_suffix(path, ".h5", ".hdf5") as named:
-        return _load(library, named, unsafe=unsafe), framework
+        if not operations:
+            return _load(library, named, unsafe=unsafe), framework
+        with tempfile.TemporaryDirectory() as folder:
+            marked = pathlib.Path(shutil.copy(named, pathlib.Path(folder) / "model.h5"))
+            with h5py.File(marked, "a") as file:
+                file.attrs["model_config"] = json.dumps(parsed)
+            return _load(library, marked, unsafe=unsafe, custom=operations), framework
+
+
+def _mark_operations(config: Any) -> dict[str, type]:
+    """Give every keras.ops operation in a Keras 3 `.h5` configuration a class name that is found again.
+
+    Keras writes such files but cannot read them: it looks "GetItem" up among the layers, and finds the
+    layer "Multiply" where the operation of that name was meant. An operation has no "trainable".
+    """
+    found: dict[str, type] = {}
+    if not isinstance(config, dict) or not isinstance(config.get("config"), dict):
+        return found
+    for layer in config["config"].get("layers", ()):
+        found |= _mark_operations(layer)
+        operation = keras3.operation_class(str(layer.get("class_name")))
+        if operation is not None and "trainable" not in layer["config"]:
+            layer["class_name"] = f"ops.{layer['class_name']}"
+            found[layer["class_name"]] = operation
+    return found
 
 
 def _read_saved_model(path: pathlib.Path, *, unsafe: bool) -> tuple[Any, str]:
@@ -233,8 +258,8 @@ def _library(version: str) -> tuple[Any, str]:
     return (keras, f"keras {version}") if int(version.split(".")[0]) >= 3 else (tf_keras, f"tf_keras {version}")
 
 
-def _load(library: Any, path: pathlib.Path, *, unsafe: bool) -> Any:
-    custom = _FUNCTIONS if library is tf_keras else None
+def _load(library: Any, path: pathlib.Path, *, unsafe: bool, custom: Mapping[str, Any] | None = None) -> Any:
+    custom = _FUNCTIONS if library is tf_keras else custom
     return library.models.load_model(path, custom_objects=custom, compile=False, safe_mode=not unsafe)
 
 
@@ -254,6 +279,8 @@ def _check_safe(config: Any, where: str = "the model") -> None:
         if key == "layers" and isinstance(value, list):
             for layer in value:
                 _check_layer_class(layer)
+        if isinstance(value, dict) and list(value) == ["value"]:  # how Keras writes a function's bytecode
+            raise refuse(where, f"its {key} is a Python lambda, which is code", "use one of Keras' own activations")
         if key not in ("compile_config", "build_config"):
             _check_safe(value, where)
 
@@ -281,10 +308,8 @@ def _check_layer_class(layer: Any) -> None:
     if not isinstance(layer, dict) or layer.get("module") or not isinstance(layer.get("class_name"), str):
         return
     kind = layer["class_name"].split(">")[-1]
-    known = kind in (*_MODELS, *_TF_OPERATORS, "InputLayer") or any(
-        hasattr(found, kind) for found in (keras.layers, tf_keras.layers, keras.src.ops.numpy, keras.src.ops.nn)
-    )
-    if not known and kind not in keras3.OPERATIONS:
+    known = kind in (*_MODELS, *_TF_OPERATORS) or any(hasattr(k.layers, kind) for k in (keras, tf_keras))
+    if not known and keras3.operation_class(kind) is None:
         name = (layer.get("config") or {}).get("name") or layer.get("name")
         raise refuse(f"Layer {name!r}", f"{kind} is a custom class", UNSAFE)
 

@@ -199,9 +199,10 @@ def reshape(call: Call, x: Tensor, target: Sequence[Any]) -> Tensor:
     """`target` has the batch axis; its first entry (None, -1 or the batch size) must keep the samples apart."""
     sizes = [-1 if size is None else int(size) for size in target]
     rest = sizes[1:]
-    if rest.count(-1) == 1 and sizes[0] != 0:
+    if rest.count(-1) == 1:
         rest[rest.index(-1)] = x.sample_size // max(1, -math.prod(rest))
-    if not sizes or math.prod(rest) != x.sample_size or any(size < 0 for size in rest):
+    first = sizes[0] if sizes else 0
+    if first not in (-1, call.flattener.batch) or math.prod(rest) != x.sample_size or min(rest, default=0) < 0:
         raise call.refuse(
             f"it reshapes {list(x.shape)} to {list(target)}, which mixes the samples of a batch",
             "keep the batch axis first",
@@ -213,6 +214,8 @@ def reshape(call: Call, x: Tensor, target: Sequence[Any]) -> Tensor:
 
 def squeeze(call: Call, x: Tensor, axis: Any = None) -> Tensor:
     axes = {i for i in range(1, x.rank) if x.shape[i] == 1}
+    if not axes or (axis is None and call.flattener.batch == 1):
+        raise call.refuse(f"it squeezes {list(x.shape)}", "name the axis to squeeze")
     if axis is not None and np.size(axis):
         axes = {_positive(call, x, int(a)) for a in np.reshape(axis, -1)}
     return reshape(call, x, [None, *(x.shape[i] for i in range(1, x.rank) if i not in axes)])

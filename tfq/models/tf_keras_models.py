@@ -215,6 +215,8 @@ class TFKerasFrontend(Frontend):
             return given["tensor"][_slices(given["slice_spec"])]
         if layer.symbol in ("stack", "convert_to_tensor"):
             return given.get("values", given.get("value"))
+        if layer.symbol == "concat":
+            return flat(given["values"])
         if None in flat(args):
             raise call.refuse("it computes with the batch size", "use -1 for the batch axis in reshape")
         if layer.symbol not in OPERATORS:
