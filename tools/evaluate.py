@@ -95,6 +95,8 @@ def evaluation_table(found: Evaluation) -> str:
     used = [c for c in range(len(header)) if any(row[c] for row in rows)]
     table = format_table([header[c] for c in used], [[row[c] for c in used] for row in rows])
     notes = [f"{found.samples} samples; the first model is the baseline; intervals are paired bootstrap, 95 %."]
+    if len(found.outputs) > 1:
+        notes.append(f"Judged is the first output, {found.outputs[0]!r}, of {', '.join(map(repr, found.outputs))}.")
     if found.omitted:
         notes.append(f"No score: {found.omitted}.")
     timed = found.models[0].latency

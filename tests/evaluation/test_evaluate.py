@@ -1,11 +1,13 @@
 import json
 
+import flatbuffers
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from tfq.data.samples import Samples
 from tfq.errors import UserError
-from tfq.evaluation.agreement import looks_like_probabilities
+from tfq.evaluation.agreement import gives_classes
 from tfq.evaluation.evaluate import evaluate, input_signatures
 from tfq.execution.interpreter import TfliteModel
 
@@ -37,7 +39,7 @@ def test_scores_and_their_difference(judged):
     error = np.std(right[1] - right[0]) / np.sqrt(120)
     assert difference.low <= difference.value <= difference.high
     assert difference.high - difference.low == pytest.approx(2 * 1.96 * error, rel=0.25, abs=1e-9)
-    assert (difference.unit, difference.n, found.samples, found.output) == ("points", 120, 120, "probabilities")
+    assert (difference.unit, difference.n, found.samples, found.outputs) == ("points", 120, 120, ("probabilities",))
 
 
 def test_agreement_with_the_baseline(judged):
@@ -134,8 +136,41 @@ def test_outputs_that_are_not_finite(autoencoder):
         evaluate({"a": autoencoder[2]}, samples_of({"signal": broken}), metric="mse", latency_runs=0)
 
 
-def test_what_looks_like_probabilities():
-    assert looks_like_probabilities(np.array([[0.25, 0.74], [1.0, 0.0]]))
-    assert not looks_like_probabilities(np.array([[1.5, -0.5]]))
-    assert not looks_like_probabilities(np.array([[0.5, 0.9]]))
-    assert not looks_like_probabilities(np.ones((3, 1)))
+@pytest.mark.parametrize(
+    ("outputs", "judged_so", "expected"),
+    [
+        ([[0.25, 0.74], [1.0, 0.0]], False, True),
+        ([[1.5, -0.5], [0.0, 1.0]], False, False),
+        ([[0.5, 0.9], [0.0, 1.0]], False, False),
+        ([[0.5, 9.0], [0.0, -1.0]], True, True),  # logits
+        ([[0.3], [0.9]], True, True),
+        ([[0.3], [0.9]], False, False),
+        ([[-3.0], [0.9]], True, False),  # a regression, judged by the default metric
+        ([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], True, False),  # the input's shape
+    ],
+)
+def test_where_the_largest_output_means_a_class(outputs, judged_so, expected):
+    assert gives_classes(np.array(outputs), {"x": np.zeros((2, 3))}, judged_so=judged_so) == expected
+
+
+def test_autoencoder_without_labels_and_with_the_default_metric(autoencoder):
+    _, samples, first, second = autoencoder
+    found = evaluate({"f": first, "q": second}, samples_of({"signal": samples}), latency_runs=0)
+    assert found.omitted
+    assert found["q"].agreement is None
+    assert found["q"].sqnr.value > 10
+
+
+def test_outputs_are_matched_by_name(two_inputs):
+    """The same outputs in the other order compare equal."""
+    content = two_inputs[1]
+    parsed = schema.ModelT.InitFromPackedBuf(content, 0)
+    parsed.subgraphs[0].outputs = parsed.subgraphs[0].outputs[::-1]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(parsed.Pack(builder), b"TFL3")
+    swapped = bytes(builder.Output())
+    assert [o.name for o in TfliteModel(swapped).outputs] == [o.name for o in TfliteModel(content).outputs][::-1]
+    arrays = {"left": np.ones((5, 3), np.float32), "ids": np.array([[0, 1], [2, 3], [4, 0], [1, 2], [3, 4]])}
+    found = evaluate({"a": content, "b": swapped}, samples_of(arrays), metric="mse", latency_runs=0)
+    assert found["b"].score.value == 0
+    assert set(found.outputs) == {"sum", "product"}

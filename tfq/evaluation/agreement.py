@@ -6,17 +6,27 @@ sqnr      = 10 log10(sum |baseline|^2 / sum |output - baseline|^2), in dB  (ever
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from tfq.evaluation.bootstrap import Statistic
 from tfq.evaluation.metrics import class_indices, mean_of, sqnr_against
 
 
-def looks_like_probabilities(outputs: np.ndarray) -> bool:
-    """Whether the last axis of [n, ..., classes] holds distributions: never below 0, with the sum 1 +- 0.05."""
-    if outputs.ndim < 2 or outputs.shape[-1] < 2:
+def gives_classes(outputs: np.ndarray, inputs: Mapping[str, np.ndarray], *, judged_so: bool) -> bool:
+    """Whether the largest of outputs [n, ..., classes] means a class.
+
+    It does where the metric judges classes (`judged_so`) or every output is a distribution: never below
+    0, with the sum 1 +- 0.05. It never does for an output of an input's shape (an autoencoder), or for a
+    single unit that leaves [0, 1].
+    """
+    if any(outputs.shape == values.shape for values in inputs.values()):
         return False
-    return bool((outputs >= 0).all() and np.allclose(outputs.sum(axis=-1, dtype=np.float64), 1.0, atol=0.05))
+    if outputs.ndim < 2 or outputs.shape[-1] == 1:
+        return judged_so and bool((outputs >= 0).all() and (outputs <= 1).all())
+    sums = outputs.sum(axis=-1, dtype=np.float64)
+    return judged_so or bool((outputs >= 0).all() and np.allclose(sums, 1.0, atol=0.05))
 
 
 def class_agreement(outputs: np.ndarray, baseline: np.ndarray) -> Statistic:

@@ -11,7 +11,7 @@ import numpy as np
 
 from tfq.data.samples import InputSignature, Samples
 from tfq.errors import UserError
-from tfq.evaluation.agreement import class_agreement, looks_like_probabilities, signal_to_noise
+from tfq.evaluation.agreement import class_agreement, gives_classes, signal_to_noise
 from tfq.evaluation.bootstrap import CONFIDENCE, Estimate, Statistic, estimate, point, resampled
 from tfq.evaluation.latency import Latency, measure_latency
 from tfq.evaluation.metrics import Metric, Predictions, find_metric
@@ -51,7 +51,7 @@ class Evaluation:
       models: the baseline first.
       metric: its name; `higher_is_better` is None where only the user knows.
       omitted: why there is no score; "" where there is one.
-      output: name of the output that is judged, in the baseline.
+      outputs: names of the outputs, in the baseline's order; the first is the one that is judged.
       samples: their number.
       seed, confidence: of the intervals.
     """
@@ -60,7 +60,7 @@ class Evaluation:
     metric: str
     higher_is_better: bool | None
     omitted: str
-    output: str
+    outputs: tuple[str, ...]
     samples: int
     seed: int
     confidence: float = CONFIDENCE
@@ -139,7 +139,7 @@ def evaluate(
     if judge.needs_labels and samples.labels is None:
         omitted = f"metric {judge.name} needs labels, and the data has none"
     scores = {} if omitted else _scores(judge, predictions, len(samples), seed=seed, progress=progress)
-    classifies = judge.classifies or looks_like_probabilities(baseline[0])
+    classifies = gives_classes(baseline[0], samples.arrays, judged_so=judge.classifies)
     evaluated = []
     for row, (name, content) in enumerate(models.items()):
         score, difference = scores.get(name, (None, None))
@@ -157,7 +157,7 @@ def evaluate(
         metric=judge.name,
         higher_is_better=judge.higher_is_better,
         omitted=omitted,
-        output=expected[0].name,
+        outputs=tuple(info.name for info in expected),
         samples=len(samples),
         seed=seed,
     )

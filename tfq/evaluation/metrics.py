@@ -283,22 +283,22 @@ def _user_metric(name: str) -> Metric:
             return mean_of(whole)
 
         def of_weights(weights: np.ndarray) -> np.ndarray:
-            return np.array([call(_drawn(predictions, row)) for row in weights])
+            return np.array([call(_drawn(predictions, row, inputs=takes_inputs)) for row in weights])
 
         return Statistic(of_weights, resamples=_SLOW_RESAMPLES)
 
     return Metric(name, "", None, needs_labels=False, classifies=False, statistic=statistic)
 
 
-def _drawn(predictions: Predictions, weights: np.ndarray) -> Predictions:
-    """The predictions with sample i repeated weights[i] times."""
+def _drawn(predictions: Predictions, weights: np.ndarray, *, inputs: bool) -> Predictions:
+    """The predictions with sample i repeated weights[i] times; the inputs, which may be large, only if needed."""
     if (weights == 1).all():
         return predictions
     indices = np.repeat(np.arange(len(weights)), weights.astype(np.int64))
     return Predictions(
         outputs=tuple(values[indices] for values in predictions.outputs),
         labels=None if predictions.labels is None else predictions.labels[indices],
-        inputs={name: values[indices] for name, values in predictions.inputs.items()},
+        inputs={name: values[indices] for name, values in predictions.inputs.items() if inputs},
         baseline=tuple(values[indices] for values in predictions.baseline),
     )
 

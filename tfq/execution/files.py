@@ -73,7 +73,7 @@ def write_atomic(path: Path, content: bytes) -> None:
         partial = _partial_name(path)
         try:
             with partial.open("xb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
+                _lock(file.fileno())
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -100,10 +100,15 @@ def _locked_directory(path: Path) -> tuple[Path, int]:
             lock = os.open(partial, os.O_RDONLY)
         except FileNotFoundError:  # another run took it for a stale one before it was locked
             continue
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        _lock(lock)
         if partial.exists():
             return partial, lock
         os.close(lock)
+
+
+def _lock(descriptor: int) -> None:
+    with contextlib.suppress(OSError):  # some network drives have no locks: there no partial is taken for stale
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 def _clean_up(path: Path) -> None:
@@ -121,7 +126,7 @@ def _clean_up(path: Path) -> None:
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:  # its process is at work
+        except OSError:  # its process is at work, or the file system has no locks to tell
             continue
         else:
             shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)

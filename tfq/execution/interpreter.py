@@ -25,6 +25,8 @@ from tfq.execution.progress import Progress, Silent
 
 RUNTIMES = ("litert", "tensorflow")
 
+_BATCH_BYTES = 4 << 20
+
 
 @dataclasses.dataclass(frozen=True)
 class TensorInfo:
@@ -250,7 +252,7 @@ def predict(
     samples: Mapping[str, np.ndarray] | Iterable[Mapping[str, np.ndarray]],
     *,
     total: int | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     threads: int | None = None,
     delegate: bool = True,
     runtime: str = "litert",
@@ -267,19 +269,20 @@ def predict(
       model: the file's content, or its path.
       samples: arrays [n, ...] by input name, in real values; or batches [k, ...] of such arrays.
       total: number of samples, for the progress of batches.
-      batch_size: samples of one invocation.
+      batch_size: samples of one invocation; by default up to 32, and no more than 4 MB of inputs.
       threads: interpreters at work at once, by default one per core.
       progress: shows the samples done.
     """
     progress = Silent() if progress is None else progress
     if isinstance(samples, Mapping):
         total = _sample_count(samples)
-        samples = _slices(samples, batch_size)
+        samples = _slices(samples, batch_size or _suited_batch(samples))
     workers = threads or available_cores()
     batches = iter(samples)
     first = next(batches, None)
     if first is None or not _sample_count(first):
         raise UserError("there are no samples to run the model on; give at least one")
+    batch_size = batch_size or _suited_batch(first)
     models = [TfliteModel(model, delegate=delegate, runtime=runtime)]
     step = batch_size if _batches_agree(models[0], first) else _fixed_batch(models[0])
     workers = min(workers, -(-total // batch_size)) if total else workers
@@ -392,6 +395,12 @@ def _batches_agree(model: TfliteModel, batch: Mapping[str, np.ndarray]) -> bool:
         a.shape == b.shape and np.allclose(a, b, rtol=1e-4, atol=1e-5 * float(np.abs(a).max(initial=0.0)))
         for a, b in zip(apart, together, strict=True)
     )
+
+
+def _suited_batch(samples: Mapping[str, np.ndarray]) -> int:
+    """Small inputs gain by a batch; large ones only cost memory, an arena for each interpreter."""
+    bytes_each = sum(values.nbytes // max(1, len(values)) for values in samples.values())
+    return max(1, min(32, _BATCH_BYTES // max(1, bytes_each)))
 
 
 def _fixed_batch(model: TfliteModel) -> int:
