@@ -23,54 +23,56 @@ class _Groups:
     """Union-find over tensor names, filled in topological order; the first tensor names its group."""
 
     def __init__(self) -> None:
-        self._parent: dict[str, str | None] = {}  # None: no grid
+        self._parent: dict[str, str] = {}  # a tensor without a grid is absent
         self._constraint: dict[str, _Constraint] = {}
+        self._order: dict[str, int] = {}
+
+    def _root(self, name: str) -> str:
+        while self._parent[name] != name:
+            name = self._parent[name]
+        return name
 
     def find(self, name: str) -> str | None:
-        parent = self._parent[name]
-        while parent is not None and parent != name:
-            name, parent = parent, self._parent[parent]
-        return parent
+        """The group's name, None for a tensor without a grid."""
+        return self._root(name) if name in self._parent else None
 
     def constraint(self, name: str) -> _Constraint:
         group = self.find(name)
         return None if group is None else self._constraint[group]
 
     def add(self, node: Node) -> None:
-        name, rule = node.name, _rule_of(node)
-        if node.kind == INPUT:
-            self._parent[name] = name if str(node.config["dtype"]).startswith("float") else None
-            self._constraint[name] = None
-            return
-        groups = [self.find(i) for i in node.inputs]
+        rule = _rule_of(node)
         shares = rule == "same" and node.kind != "Embedding"
-        if rule == "float" or (shares and None in groups):
-            self._parent[name] = None
+        groups = [self.find(i) for i in node.inputs] if shares else []
+        integer = node.kind == INPUT and not str(node.config["dtype"]).startswith("float")
+        if rule == "float" or integer or None in groups:
             return
-        self._parent[name] = name
-        self._constraint[name] = None
+        self._order[node.name] = len(self._order)
+        self._parent[node.name] = node.name
+        self._constraint[node.name] = None
         if rule == "fixed":
-            self._constraint[name] = ("fixed", *(OPERATORS[node.kind].fixed or ()))
+            self._constraint[node.name] = ("fixed", OPERATORS[node.kind].fixed)
         elif node.kind == "Embedding":
-            self._constraint[name] = ("embedding", node.group)
-        for group in groups if shares else ():
-            self._join(group, name)
+            self._constraint[node.name] = ("embedding", node.group)
+        for group in groups:
+            if group is not None:
+                self._join(group, node.name)
 
-    def _join(self, group: str | None, name: str) -> None:
-        other = self.find(name)
-        if group is None or other is None or group == other:
+    def _join(self, group: str, name: str) -> None:
+        first, second = sorted((group, self._root(name)), key=self._order.__getitem__)
+        if first == second:
             return
-        first, second = self._constraint[group], self._constraint[other]
-        if first is not None and second is not None and first != second:
-            raise ValueError(f"tensors {group!r} and {other!r} must share a grid but have {first} and {second}")
-        self._parent[other] = group
-        self._constraint[group] = first or second
+        given, other = self._constraint[first], self._constraint[second]
+        if given is not None and other is not None and given != other:
+            raise ValueError(f"tensors {first!r} and {second!r} must share a grid but have {given} and {other}")
+        self._parent[second] = first
+        self._constraint[first] = given or other
 
 
 def grid_groups(graph: Graph) -> dict[str, str]:
     """Tensor (node) name -> name of the group of tensors that share its grid; tensors without a grid are absent.
 
-    The group is called after its first tensor in topological order that was joined to it.
+    A group is called after its first tensor in topological order.
 
     Raises:
       ValueError: a group has two given grids; `separate_grids` makes that impossible.
@@ -83,7 +85,7 @@ def grid_groups(graph: Graph) -> dict[str, str]:
 
 def separate_grids(graph: Graph) -> Graph:
     """Insert the Requantize nodes described above."""
-    groups = _Groups()
+    groups, graph_nodes = _Groups(), graph.by_name
     copies: dict[str, Node] = {}
     floats = {node.name for node in graph.nodes if node.kind in OPERATORS and _rule_of(node) == "float"}
 
@@ -98,15 +100,16 @@ def separate_grids(graph: Graph) -> Graph:
         return found
 
     def rule(node: Node) -> list[Node] | None:
-        made = []
-        for name in dict.fromkeys(needs_copy(node)):
-            if name not in copies:
-                copies[name] = made_by(graph.by_name[name], "requantize", "Requantize", (name,))
-                made.append(copies[name])
-                groups.add(copies[name])
         wanted = needs_copy(node)
+        made = [
+            made_by(graph_nodes[name], "requantize", "Requantize", (name,))
+            for name in dict.fromkeys(wanted)
+            if name not in copies
+        ]
+        copies.update({copy.inputs[0]: copy for copy in made})
         node = node.replace(inputs=tuple(copies[i].name if i in wanted else i for i in node.inputs))
-        groups.add(node)
+        for new in (*made, node):
+            groups.add(new)
         return [*made, node] if wanted else None
 
     for node in graph.nodes:

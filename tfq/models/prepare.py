@@ -72,19 +72,20 @@ class Prepared:
 
 
 def _known_shapes(graph: Graph, samples: Mapping[str, np.ndarray]) -> Graph:
-    """The graph with the samples' sizes where an input leaves an axis open; checks the samples' shapes."""
+    """The graph with the samples' sizes where an input leaves an axis open; checks the samples."""
     nodes = []
     for node in graph.nodes:
         if node.kind == INPUT:
             if node.name not in samples:
-                raise UserError(
-                    f"no samples for the input {node.name!r}; got {', '.join(map(repr, samples)) or 'none'}"
-                )
-            declared, given = tuple(node.config["shape"]), np.shape(samples[node.name])[1:]
+                raise UserError(f"no samples for the input {node.name!r}; got samples for {', '.join(samples)}")
+            values = np.asarray(samples[node.name])
+            declared, given = tuple(node.config["shape"]), values.shape[1:]
             if len(declared) != len(given) or any(d not in (None, g) for d, g in zip(declared, given, strict=True)):
                 raise UserError(
                     f"samples of the input {node.name!r} have the shape {given}; the model takes {declared}"
                 )
+            if not len(values) or not np.isfinite(values).all():
+                raise UserError(f"the input {node.name!r} needs at least one sample, and no NaN or infinity in any")
             if None in declared:
                 node = node.replace(config={**node.config, "shape": given})
         nodes.append(node)
