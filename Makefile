@@ -34,8 +34,7 @@ $(VENV)/tfq-dev.installed: setup.py pyproject.toml
 
 demo: $(VENV)/tfq.installed
 	$(BIN)/tfq-quantize --model=demo/digits.keras --calibration_data=demo/calibration.npz \
-	  --evaluation_data=demo/test.npz --output_dir=$(OUT) --overwrite
-	@echo "report: $(OUT)/report.json"
+	  --evaluation_data=demo/test.npz --preprocess=raw --output_dir=$(OUT) --overwrite
 
 lint: $(VENV)/tfq-dev.installed
 	$(BIN)/ruff check .
