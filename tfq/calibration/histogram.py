@@ -12,12 +12,14 @@ Exact zeros are counted apart: every grid represents them without error.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
 
 MAX_BINS = 4096
 _SMALLEST_EXPONENT = -100  # narrower bins would tell apart what no grid does
+_BLOCK = 2**14  # values counted at a time: small arrays are reused, large ones are paged in anew each time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,18 +73,21 @@ def _doublings(first: int, last: int) -> int:
 
 
 def histogram(values: np.ndarray) -> Histogram:
-    """The histogram of finite `values` of any shape."""
-    values = np.asarray(values, np.float64).ravel()
-    low, high = min(values.min(initial=0.0), 0.0), max(values.max(initial=0.0), 0.0)
+    """The histogram of finite float32 `values` of any shape."""
+    values = np.asarray(values, np.float32).ravel()
+    low, high = float(values.min(initial=0.0)), float(values.max(initial=0.0))
     # First an exponent that is surely narrow enough, then the same rule as for merging.
     furthest = max(-low, high, 2.0**_SMALLEST_EXPONENT)
     exponent = max(int(np.frexp(furthest)[1]) - MAX_BINS.bit_length(), _SMALLEST_EXPONENT)
-    ends = np.floor(np.ldexp([low, high], -exponent)).astype(int)
-    exponent += _doublings(*ends.tolist())
-    bins = np.floor(values * np.ldexp(1.0, -exponent)).astype(np.int64)
-    first, last = np.floor(np.ldexp([low, high], -exponent)).astype(int).tolist()
+    exponent += _doublings(*(math.floor(math.ldexp(end, -exponent)) for end in (low, high)))
+    first, last = (math.floor(math.ldexp(end, -exponent)) for end in (low, high))
+    counts = np.zeros(last - first + 1, np.int64)
+    for start in range(0, values.size, _BLOCK):
+        bins = np.multiply(values[start : start + _BLOCK], math.ldexp(1.0, -exponent), dtype=np.float64)
+        np.floor(bins, out=bins)
+        bins -= first
+        counts += np.bincount(bins.astype(np.intp), minlength=len(counts))
     zeros = values.size - int(np.count_nonzero(values))
-    counts = np.bincount(bins - first, minlength=last - first + 1)
     counts[-first] -= zeros
     return Histogram(exponent, first, counts, zeros)
 
