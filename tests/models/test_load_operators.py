@@ -13,6 +13,7 @@ from tfq.models.load import load_model
 
 VECTOR = np.linspace(-1.0, 2.0, 6).astype("float32")
 MATRIX = np.random.default_rng(5).normal(size=(6, 5)).astype("float32")
+IMAGE = np.random.default_rng(6).normal(size=(8, 10, 6)).astype("float32")
 OPS = keras.ops
 
 # name -> (tf_keras function, Keras 3 function) of x [batch, 8, 10, 6]
@@ -26,6 +27,8 @@ COMMON = {
     "-x": lambda x: -x,
     "x ** 2": lambda x: x**2,
     "per channel": lambda x: x * VECTOR + VECTOR,
+    "a constant per position": lambda x: x + IMAGE,
+    "a constant per column": lambda x: x * IMAGE[None, :1],
     "rows": lambda x: x[:, 1:3],
     "last row": lambda x: x[:, -1],
     "strided": lambda x: x[:, ::2, 1::3],
@@ -126,7 +129,8 @@ def test_a_cast_to_the_same_type_leaves_no_node():
 
 
 REFUSED = {
-    "a constant image": (lambda x: x + np.ones((8, 10, 6), "float32"), r"Layer '.*add.*' .*shape \[8, 10, 6\]"),
+    "a constant batch": (lambda x: x + np.ones((2, 8, 10, 6), "float32"), r"Layer '.*add.*' .*shape \[2, 8, 10, 6\]"),
+    "a constant that widens": (lambda x: x[..., :1] * VECTOR, r"Layer '.*multiply.*' .*shape \[6\]"),
     "batch axis": (lambda x: x[0], "slices the batch axis"),
     "mixing samples": (lambda x: tf.reshape(x, (-1, 6)), "mixes the samples of a batch"),
     "mixing samples in another way": (lambda x: tf.reshape(x, (480, -1)), "mixes the samples of a batch"),

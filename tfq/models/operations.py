@@ -1,8 +1,7 @@
 """Operators (`a + b`, `tf.nn.relu6`, `keras.ops.reshape`, ...) as nodes of the graph.
 
 Each function adds the nodes of one operator to a `Call` and returns its output. An operand is a
-`Tensor` or a constant. A constant must be a scalar or hold one value per channel of the last axis: it
-becomes an `Affine` node.
+`Tensor` or a constant, which becomes an `Affine` node.
 """
 
 from __future__ import annotations
@@ -20,28 +19,35 @@ Value = Any  # a Tensor, a number or an array
 
 
 def _constant(call: Call, value: Any, like: Tensor) -> np.ndarray:
-    """A constant operand as one float32 per channel of `like`."""
+    """A constant operand with as many axes as a sample of `like` has."""
     array = np.asarray(value)
     if array.dtype.kind not in "fiu":
         raise call.refuse(f"its operand is {value!r}, not a tensor or a number")
     if not like.is_float:
         raise call.refuse(f"it computes on {like.dtype} values", "cast them to float32 first")
-    channels = like.sample[-1] if like.sample else 0
-    per_channel = array.shape[-1:] == (channels,) and array.size == channels
-    if like.rank < 2 or array.ndim > like.rank or not (array.size == 1 or per_channel):
-        raise call.refuse(
-            f"its constant of shape {list(array.shape)} is neither a number nor per channel of {list(like.shape)}",
-            "use a layer with a bias or a BatchNormalization",
-        )
-    return np.broadcast_to(array.reshape(-1), channels).astype("float32")
+    shape = (1,) * (like.rank - array.ndim) + array.shape
+    if (
+        like.rank < 2
+        or len(shape) > like.rank
+        or any(s not in (1, n) for s, n in zip(shape, (1, *like.sample), strict=True))
+    ):
+        raise call.refuse(f"its constant of shape {list(array.shape)} does not fit {list(like.shape)}", "reshape it")
+    return array.reshape(shape[1:])
 
 
 def affine(call: Call, x: Tensor, scale: Any = 1.0, offset: Any = 0.0) -> Tensor:
-    """x * scale + offset; no node for x * 1 + 0."""
+    """x * scale + offset; no node for x * 1 + 0. A constant that differs between positions: on the flattened sample."""
     arrays = {"scale": _constant(call, scale, x), "offset": _constant(call, offset, x)}
     if (arrays["scale"] == 1).all() and not arrays["offset"].any():
         return x
-    return call.add("Affine", {}, [x], weights=arrays, shape=x.shape)
+    everywhere = all(a.size == a.shape[-1] for a in arrays.values())
+    shape = x.sample[-1:] if everywhere else x.sample
+    weights = {n: np.broadcast_to(a.reshape(-1) if everywhere else a, shape).astype("float32").reshape(-1)
+               for n, a in arrays.items()}  # fmt: skip
+    if everywhere:
+        return call.add("Affine", {}, [x], weights=weights, shape=x.shape)
+    line = reshape(call, x, (None, x.sample_size))
+    return reshape(call, call.add("Affine", {}, [line], weights=weights, shape=line.shape), x.shape)
 
 
 def _layer(call: Call, kind: str, a: Tensor, b: Tensor) -> Tensor:
