@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
+from tfq.errors import UserError
 from tfq_tools.command import new_flags, run_command
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ flags.DEFINE_integer(
 flags.DEFINE_string("metric", "top1", "top1, top5, auc, f1, mse, sqnr, or your own module:function.", flag_values=FLAGS)
 flags.DEFINE_integer("seed", 0, "Seed of the bootstrap intervals.", lower_bound=0, flag_values=FLAGS)
 flags.DEFINE_integer(
-    "latency_runs", 48, "Timed invocations of each model; 0 for none.", lower_bound=0, flag_values=FLAGS
+    "latency_runs", 48, "Timed invocations of each model at the least; 0 for none.", lower_bound=0, flag_values=FLAGS
 )
 flags.DEFINE_integer("threads", 1, "Threads of one timed invocation.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_boolean("xnnpack", True, "Run with the XNNPACK delegate, as on a device.", flag_values=FLAGS)
@@ -78,7 +79,9 @@ def main(values: flags.FlagValues) -> None:
 
 def name_models(paths: list[Path]) -> dict[str, Path]:
     """A short name for each file: its own, with as many folders before it as tell the files apart."""
-    paths = list(dict.fromkeys(paths))
+    twice = [path for index, path in enumerate(paths) if path in paths[:index]]
+    if twice:
+        raise UserError(f"--models names {twice[0]} twice; to compare a file with itself, copy it")
     depth = 1
     while len({path.parts[-depth:] for path in paths}) < len(paths):
         depth += 1

@@ -18,7 +18,7 @@ def test_models_take_turns(classifier, monkeypatch):
     monkeypatch.setattr(TfliteModel, "invoke", recorded)
     _, images, first, second = classifier
     inputs = {"image": images[:1]}
-    measure_latency({"a": first, "b": second}, {"a": inputs, "b": inputs}, runs=3 * BLOCK)
+    measure_latency({"a": first, "b": second}, {"a": inputs, "b": inputs}, runs=3 * BLOCK, seconds=0)
     a, b = [len(first)] * (BLOCK + 1), [len(second)] * (BLOCK + 1)
     assert calls == [len(first)] * WARM_UP + [len(second)] * WARM_UP + a + b + b + a + a + b
 
@@ -26,7 +26,8 @@ def test_models_take_turns(classifier, monkeypatch):
 def test_numbers_belong_together(classifier):
     _, images, first, second = classifier
     inputs = {"image": images[:2]}
-    found = measure_latency({"a": first, "b": second}, {"a": inputs, "b": inputs}, runs=10, threads=2, delegate=False)
+    models = {"a": first, "b": second}
+    found = measure_latency(models, {name: inputs for name in models}, runs=10, seconds=0, threads=2, delegate=False)
     for latency in found.values():
         assert latency.runs == len(latency.times_ms) == 12
         assert latency.p50_ms == pytest.approx(np.median(latency.times_ms))
@@ -36,6 +37,11 @@ def test_numbers_belong_together(classifier):
     ratios = [np.median(np.reshape(found[name].times_ms, (3, BLOCK)), axis=1) for name in ("a", "b")]
     assert found["b"].ratio.value == pytest.approx(np.median(ratios[1] / ratios[0]))
     assert (found["a"].ratio.value, found["a"].ratio.low, found["a"].ratio.high) == (1.0, 1.0, 1.0)
+
+
+def test_fast_models_get_more_runs_but_not_endlessly_many(classifier):
+    found = measure_latency({"a": classifier[2]}, {"a": {"image": classifier[1][:1]}}, runs=4, seconds=1e6)
+    assert found["a"].runs == 1000
 
 
 @given(st.lists(st.floats(0.1, 10), min_size=1, max_size=15), st.integers(0, 5))

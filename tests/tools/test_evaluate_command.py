@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from tfq_tools.evaluate import name_models
 
+from tfq.errors import UserError
+
 
 @pytest.fixture
 def files(classifier, tmp_path):
@@ -87,9 +89,14 @@ def test_help_is_there_without_tensorflow():
 
 
 def test_names_tell_files_apart():
-    paths = [Path("a/x/model.tflite"), Path("b/x/model.tflite"), Path("b/x/model.tflite")]
+    paths = [Path("a/x/model.tflite"), Path("b/x/model.tflite")]
     assert list(name_models(paths)) == ["a/x/model.tflite", "b/x/model.tflite"]
     assert list(name_models([Path("out/a.tflite"), Path("out/b.tflite")])) == ["a.tflite", "b.tflite"]
+
+
+def test_the_same_file_twice():
+    with pytest.raises(UserError, match=r"names a\.tflite twice"):
+        name_models([Path("a.tflite"), Path("b.tflite"), Path("a.tflite")])
 
 
 CASES = Path(__file__).parents[2].parent / "shared"

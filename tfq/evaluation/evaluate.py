@@ -88,6 +88,7 @@ def evaluate(
     seed: int = 0,
     threads: int | None = None,
     latency_runs: int = 48,
+    latency_seconds: float = 1.0,
     latency_threads: int = 1,
     delegate: bool = True,
     progress: Progress | None = None,
@@ -100,7 +101,8 @@ def evaluate(
       metric: see `find_metric`. One that needs labels is left out, with the reason, where there are none.
       seed: of the bootstrap.
       threads: interpreters at work at once while scoring, by default one per core.
-      latency_runs: timed invocations of each model; 0 for none.
+      latency_runs: timed invocations of each model at the least; 0 for none.
+      latency_seconds: about how long to time each model that is fast.
       latency_threads: threads of one timed invocation.
       delegate: with XNNPACK, as on a device.
 
@@ -126,7 +128,14 @@ def evaluate(
         outputs_of[name] = _by_output(loaded.outputs, found, expected, name)
     latencies = (
         measure_latency(
-            models, single, runs=latency_runs, threads=latency_threads, delegate=delegate, seed=seed, progress=progress
+            models,
+            single,
+            runs=latency_runs,
+            seconds=latency_seconds,
+            threads=latency_threads,
+            delegate=delegate,
+            seed=seed,
+            progress=progress,
         )
         if latency_runs
         else {}

@@ -21,6 +21,7 @@ from tfq.execution.progress import Progress, Silent
 
 BLOCK = 4
 WARM_UP = 5
+_MOST_RUNS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +53,7 @@ def measure_latency(
     inputs: Mapping[str, Mapping[str, np.ndarray]],
     *,
     runs: int = 48,
+    seconds: float = 1.0,
     threads: int = 1,
     delegate: bool = True,
     seed: int = 0,
@@ -62,20 +64,23 @@ def measure_latency(
     Args:
       models: .tflite files or their content, by name; the first is the baseline.
       inputs: by model name: real-valued arrays of one invocation, batch axis included, by input name.
-      runs: timed invocations of each, rounded up to whole blocks of 4.
+      runs: timed invocations of each at the least, rounded up to whole blocks of 4.
+      seconds: go on for about so long a model, up to 1000 runs, so that fast models are timed well too.
       seed: of the bootstrap of the ratio.
     """
     progress = Silent() if progress is None else progress
     loaded = {name: TfliteModel(content, threads=threads, delegate=delegate) for name, content in models.items()}
-    rounds = -(-runs // BLOCK)
     names = list(models)
+    start = time.perf_counter()
+    for name, model in loaded.items():
+        model.run(inputs[name])
+        for _ in range(WARM_UP - 1):
+            model.invoke()
+    each = (time.perf_counter() - start) / (WARM_UP * len(names))
+    runs = max(runs, min(_MOST_RUNS, round(seconds / each)))
+    rounds = -(-runs // BLOCK)
     times = np.empty((len(names), rounds, BLOCK))
-    with progress.task("time", rounds + 1) as advance:
-        for name, model in loaded.items():
-            model.run(inputs[name])
-            for _ in range(WARM_UP - 1):
-                model.invoke()
-        advance(1)
+    with progress.task("time", rounds) as advance:
         for turn in range(rounds):
             order = range(len(names)) if turn % 2 == 0 else reversed(range(len(names)))
             for row in order:
