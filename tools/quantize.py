@@ -16,19 +16,19 @@ _DEFAULT = {field.name: field.default for field in dataclasses.fields(Recipe)}
 
 
 def _string(name: str, text: str) -> None:
-    flags.DEFINE_string(name, _DEFAULT.get(name, ""), text, flag_values=FLAGS)  # type: ignore[arg-type]
+    flags.DEFINE_string(name, _DEFAULT.get(name, ""), text, flag_values=FLAGS)
 
 
 def _enum(name: str, text: str) -> None:
-    flags.DEFINE_enum(name, _DEFAULT[name], CHOICES[name], text, flag_values=FLAGS)  # type: ignore[arg-type]
+    flags.DEFINE_enum(name, _DEFAULT[name], CHOICES[name], text, flag_values=FLAGS)
 
 
 def _integer(name: str, text: str) -> None:
-    flags.DEFINE_integer(name, _DEFAULT[name], text, flag_values=FLAGS)  # type: ignore[arg-type]
+    flags.DEFINE_integer(name, _DEFAULT[name], text, flag_values=FLAGS)
 
 
 def _boolean(name: str, text: str) -> None:
-    flags.DEFINE_boolean(name, _DEFAULT.get(name, False), text, flag_values=FLAGS)  # type: ignore[arg-type]
+    flags.DEFINE_boolean(name, _DEFAULT.get(name, False), text, flag_values=FLAGS)
 
 
 flags.DEFINE_string("model", "", "A .keras or .h5 file, or a SavedModel directory of tf_keras.", flag_values=FLAGS)

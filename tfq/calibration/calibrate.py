@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from tfq.calibration.choose import Choice, choose_range
-from tfq.calibration.collect import CollectionCost, collect_statistics
+from tfq.calibration.collect import HELD_BACK_EVERY, CollectionCost, collect_statistics
+from tfq.calibration.minmax import minmax_range
 from tfq.calibration.statistics import Range, TensorStatistics, merge_statistics
 from tfq.execution.progress import Progress, Silent
 from tfq.models.graph import Graph
@@ -25,13 +26,42 @@ class Calibration:
       choices: group -> its range and the errors of all methods tried. Groups whose grid TFLite
         prescribes (softmax, sigmoid, tanh) have none.
       statistics: tensor -> statistics over all samples.
+      tables: groups that hold an embedding table.
       cost: time of the pass against the bare forward pass.
     """
 
     groups: Mapping[str, str]
     choices: Mapping[str, Choice]
     statistics: Mapping[str, TensorStatistics]
+    tables: frozenset[str]
     cost: CollectionCost
+
+    @property
+    def ranges(self) -> dict[str, Range]:
+        """Group -> the range chosen for it."""
+        return {group: choice.range for group, choice in self.choices.items()}
+
+    @property
+    def minmax_ranges(self) -> dict[str, Range]:
+        """Group -> its min-max range: what every choice is compared with."""
+        members: dict[str, list[TensorStatistics]] = {}
+        for tensor, group in self.groups.items():
+            members.setdefault(group, []).append(self.statistics[tensor])
+        found = {group: minmax_range(merge_statistics(*members[group])) for group in self.choices}
+        # a chosen range that is wider holds an embedding table whose rows the samples did not reach
+        tables = {group: self.choices[group].range for group in self.tables}
+        return found | {g: Range(min(found[g].low, t.low), max(found[g].high, t.high)) for g, t in tables.items()}
+
+    def rollback_note(self, method: str) -> str:
+        """One line on the ranges where `method` lost to min-max; empty where there are none."""
+        lost = [group for group, choice in self.choices.items() if choice.rolled_back]
+        if not lost:
+            return ""
+        named = ", ".join(lost[:5]) + (", ..." if len(lost) > 5 else "")
+        return (
+            f"calibration by {method} lost to min-max on held-back samples and was rolled back for {len(lost)} of"
+            f" {len(self.choices)} ranges: {named}"
+        )
 
 
 def calibrate(
@@ -66,7 +96,14 @@ def calibrate(
         choice = choose_range(fit, held_back, method=method, percentile=percentile, bits=bits)
         choices[group] = dataclasses.replace(choice, range=_covering_tables(choice.range, graph, tensors))
     statistics = {t: merge_statistics(collected.fit[t], collected.held_back[t]) for t in groups}
-    return Calibration(groups, choices, statistics, collected.cost)
+    tables = frozenset(groups[n.name] for n in graph.nodes if n.kind == "Embedding")
+    return Calibration(groups, choices, statistics, tables, collected.cost)
+
+
+def held_back_positions(count: int) -> np.ndarray:
+    """Positions of the `count` calibration samples on which ranges are compared; all of them if there are few."""
+    positions = np.arange(HELD_BACK_EVERY - 1, count, HELD_BACK_EVERY)
+    return positions if len(positions) else np.arange(count)
 
 
 def fixed_grid(graph: Graph, tensor: str) -> tuple[float, int] | None:

@@ -58,6 +58,10 @@ class Samples:
             self._release_pages()
             yield batch
 
+    def head(self, count: int) -> Samples:
+        """The first `count` samples, or all where there are fewer."""
+        return self.take(range(min(count, len(self))))
+
     def take(self, indices: Sequence[int] | np.ndarray) -> Samples:
         """The samples at these positions of `self`, in the given order."""
         positions = np.asarray(indices, dtype=np.int64)
@@ -101,21 +105,13 @@ class Samples:
         order = np.random.default_rng(seed).permutation(len(self))
         return self.take(np.sort(order[count:])), self.take(np.sort(order[:count]))
 
-    def representative_dataset(
-        self, order: Sequence[str] | None = None
-    ) -> Callable[[], Iterator[dict[str, np.ndarray] | list[np.ndarray]]]:
+    def representative_dataset(self) -> Callable[[], Iterator[dict[str, np.ndarray]]]:
         """What `TFLiteConverter.representative_dataset` takes: a function that starts a new pass each time.
 
-        Every item is one sample with a batch axis of 1, in the model's dtype. Without `order` an item
-        is a dict by input name, which a converter made from a model with a signature matches by name.
-        With `order` (input names in the order of the converter's own inputs) it is a list.
+        Every item is one sample with a batch axis of 1, in the model's dtype: a dict by input name. (The
+        list form depends on an order of inputs that the converter does not keep.)
         """
-
-        def generate() -> Iterator[dict[str, np.ndarray] | list[np.ndarray]]:
-            for batch in self.batches(1):
-                yield batch if order is None else [batch[name] for name in order]
-
-        return generate
+        return lambda: self.batches(1)
 
 
 class SampleWriter:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Protocol, TextIO
+
+Advance = Callable[[int], None]
 
 
 class Progress(Protocol):
     """What a long operation needs: `with progress.task("calibrate", total) as advance: advance(1)`."""
 
-    def task(self, description: str, total: int) -> contextlib.AbstractContextManager[Callable[[int], None]]:
-        """Open a task of `total` steps; the value entered is called with the number of steps done."""
+    def task(
+        self, description: str, total: int, *, expected_seconds: float = 0.0
+    ) -> contextlib.AbstractContextManager[Advance]:
+        """Open a task of `total` steps; the value entered is called with the number of steps done.
+
+        A task that cannot tell its steps (`total` 0) says how long it expects to take.
+        """
         ...
 
 
@@ -20,7 +28,7 @@ class Silent:
     """Shows nothing: the library's default."""
 
     @contextlib.contextmanager
-    def task(self, description: str, total: int) -> Iterator[Callable[[int], None]]:  # noqa: ARG002
+    def task(self, description: str, total: int, *, expected_seconds: float = 0.0) -> Iterator[Advance]:  # noqa: ARG002
         yield lambda _: None
 
 
@@ -34,25 +42,35 @@ class Lines:
         self._stream = stream
         self._clock = clock
         self._terminal = stream.isatty()
-        self._every = 0.2 if self._terminal else 5.0
+        self._every = 0.5 if self._terminal else 5.0
 
     @contextlib.contextmanager
-    def task(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
-        start = shown = self._clock()
+    def task(self, description: str, total: int, *, expected_seconds: float = 0.0) -> Iterator[Advance]:
+        start = self._clock()
         done = 0
+        ended = threading.Event()
 
         def advance(steps: int) -> None:
-            nonlocal done, shown
+            nonlocal done
             done += steps
-            now = self._clock()
-            if now - start >= 2.0 and now - shown >= self._every and done < total:
-                shown = now
-                left = (now - start) / done * (total - done)
-                self._write(f"{description}: {done}/{total}, about {left:.0f} s left", end=False)
 
+        def tick() -> None:
+            while not ended.wait(self._every):
+                elapsed = self._clock() - start
+                if elapsed >= 2.0:
+                    self._write(f"{description}: {_state(done, total, elapsed, expected_seconds)}", end=False)
+
+        ticker = threading.Thread(target=tick, daemon=True)
         if self._terminal:
             self._write(f"{description} ...", end=False)
-        yield advance
+        ticker.start()
+        try:
+            yield advance
+        finally:
+            ended.set()
+            ticker.join()
+            if self._terminal:
+                self._write("", end=False)
         self._write(f"{description}: done in {self._clock() - start:.1f} s", end=True)
 
     def _write(self, text: str, *, end: bool) -> None:
@@ -61,3 +79,13 @@ class Lines:
         else:
             self._stream.write(text + "\n")
         self._stream.flush()
+
+
+def _state(done: int, total: int, elapsed: float, expected_seconds: float) -> str:
+    """ "120/512, about 8 s left"; without steps by the expected time; without either the time gone by."""
+    if total and done:
+        left = elapsed / done * max(total - done, 0)
+        return f"{done}/{total}, about {left:.0f} s left"
+    if expected_seconds > elapsed:
+        return f"about {expected_seconds - elapsed:.0f} s left"
+    return f"{elapsed:.0f} s so far"

@@ -78,9 +78,9 @@ def bind(model: Any, graph: Graph) -> Binding:
             continue
         label = flatbuffer.text(subgraph.tensors[target].name)
         found = [names[i] for i in _IDENTIFIER.findall(label) if i in names]
-        name = found[0] if found else result.get(target)
-        if name is None:
+        if not found and target not in result:
             raise RuntimeError(f"{kind} writes {label!r}, which belongs to no node")
+        name = found[0] if found else result[target]
         operator_node[index] = writer[target] = name
         node_tensor[name] = target
         if kind in WEIGHTED and OPERATORS[graph[name].kind].kernel:

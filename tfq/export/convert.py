@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import os
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +27,7 @@ from tfq.models.graph import Graph, build_model
 from tfq.simulate.wrap import build_simulation
 from tfq.spec import QuantizationSpec, TensorQuantization
 
-RepresentativeDataset = Callable[[], Iterator[Mapping[str, np.ndarray]]]  # batch-1 arrays by input name
+RepresentativeDataset = Callable[[], Iterator[Mapping[str, np.ndarray]]]  # arrays with a batch axis of 1, by input name
 _PER_TENSOR_CARRIER = ("Dense", "Conv2DTranspose")
 
 
@@ -131,7 +131,7 @@ def _by_identifier(dataset: RepresentativeDataset, names: Mapping[str, str]) -> 
 
 
 def _convert(model: tf_keras.Model, graph: Graph, configure: Callable[[Any], None]) -> bytes:
-    """Run the converter, silently; if it fails, what it printed goes into the error.
+    """Run the converter, silently.
 
     The model goes through a SavedModel whose signature is stated here: `from_keras_model` writes one or
     not, depending on what the model's layers are, and without one inputs and outputs have no names.
@@ -146,7 +146,7 @@ def _convert(model: tf_keras.Model, graph: Graph, configure: Callable[[Any], Non
 
     module = tf.Module()
     module.held = model.variables
-    with tempfile.TemporaryDirectory() as directory, captured_output() as log, warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as directory, silenced(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             tf.saved_model.save(module, directory, signatures=serve.get_concrete_function())
@@ -159,18 +159,17 @@ def _convert(model: tf_keras.Model, graph: Graph, configure: Callable[[Any], Non
 
 
 @contextlib.contextmanager
-def captured_output() -> Iterator[io.StringIO]:
-    """Everything the process writes to file descriptors 1 and 2, C++ included, into a string."""
-    log = io.StringIO()
-    with tempfile.TemporaryFile() as sink:
-        saved = [(fd, os.dup(fd)) for fd in (1, 2)]
+def silenced() -> Iterator[None]:
+    """Send what the process writes to file descriptors 1 and 2, C++ included, nowhere."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with open(os.devnull, "wb") as sink:
+        saved = [(descriptor, os.dup(descriptor)) for descriptor in (1, 2)]
         try:
-            for fd, _ in saved:
-                os.dup2(sink.fileno(), fd)
-            yield log
+            for descriptor, _ in saved:
+                os.dup2(sink.fileno(), descriptor)
+            yield
         finally:
-            for fd, copy in saved:
-                os.dup2(copy, fd)
+            for descriptor, copy in saved:
+                os.dup2(copy, descriptor)
                 os.close(copy)
-            sink.seek(0)
-            log.write(sink.read().decode(errors="replace"))

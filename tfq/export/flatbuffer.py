@@ -9,6 +9,7 @@ import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
 IDENTIFIER = b"TFL3"
+_ALIGNMENT = 16
 _TYPES = {
     schema.TensorType.FLOAT32: "float32",
     schema.TensorType.FLOAT16: "float16",
@@ -23,6 +24,27 @@ _TYPES = {
 _OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 
 
+class _AlignedBuffer(schema.BufferT):
+    """A buffer whose data starts at a multiple of 16 bytes of the file.
+
+    The schema demands it (force_align: 16) and a file that is mapped into memory needs it; the
+    generated Python code packs buffers without.
+    """
+
+    def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802  the generated code's name
+        data = None
+        if self.data is not None and len(self.data):
+            raw = np.asarray(self.data, np.uint8).tobytes()
+            builder.StartVector(1, len(raw), _ALIGNMENT)
+            builder.head -= len(raw)
+            builder.Bytes[builder.head : builder.head + len(raw)] = raw
+            data = builder.EndVector()
+        schema.BufferStart(builder)
+        if data is not None:
+            schema.BufferAddData(builder, data)
+        return schema.BufferEnd(builder)
+
+
 def parse(content: bytes) -> Any:
     """The file as a `schema.ModelT`."""
     return schema.ModelT.InitFromPackedBuf(content, 0)
@@ -30,6 +52,8 @@ def parse(content: bytes) -> Any:
 
 def serialize(model: Any) -> bytes:
     """A `schema.ModelT` as the bytes of a file."""
+    for buffer in model.buffers:
+        buffer.__class__ = _AlignedBuffer
     builder = flatbuffers.Builder(1024 * 1024)
     builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
     return bytes(builder.Output())

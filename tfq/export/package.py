@@ -2,76 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-import numpy as np
+from collections.abc import Sequence
 
 from tfq import __version__
 from tfq.data.preprocess import normalizations
-from tfq.data.samples import InputSignature
+from tfq.data.samples import InputSignature, Samples
+from tfq.data.signatures import input_signatures
+from tfq.execution.progress import Progress, Silent
 from tfq.export.convert import RepresentativeDataset, convert_plain, convert_quantized
 from tfq.export.metadata import ModelMetadata, TensorMetadata, add_metadata
 from tfq.export.passes import finish
 from tfq.models.graph import Graph
+from tfq.models.load import LoadedModel
+from tfq.recipe import Recipe
 from tfq.spec import QuantizationSpec
 
-
-def export_quantized(graph: Graph, spec: QuantizationSpec, representative_dataset: RepresentativeDataset) -> bytes:
-    """The .tflite of the specification, without metadata."""
-    return finish(convert_quantized(graph, spec, representative_dataset), graph, spec)
+# Time of a conversion for each node of the graph, for the progress display only.
+_QUANTIZED_SECONDS, _PLAIN_SECONDS = 0.1, 0.04
 
 
-def export_plain(graph: Graph, precision: str, representative_dataset: RepresentativeDataset) -> bytes:
+def export_quantized(
+    graph: Graph, spec: QuantizationSpec, representative: RepresentativeDataset, *, progress: Progress | None = None
+) -> bytes:
+    """The .tflite of the specification, without metadata; arguments as in `convert_quantized`."""
+    expected = _QUANTIZED_SECONDS * len(graph.nodes)
+    with (progress or Silent()).task("convert to int8", 0, expected_seconds=expected):
+        return finish(convert_quantized(graph, spec, representative), graph, spec)
+
+
+def export_plain(
+    graph: Graph, precision: str, representative: RepresentativeDataset, *, progress: Progress | None = None
+) -> bytes:
     """A whole-model export by TFLiteConverter's own means, with tensors called by their Keras layers."""
-    return finish(convert_plain(graph, precision, representative_dataset), graph, None)
+    expected = _PLAIN_SECONDS * len(graph.nodes)
+    with (progress or Silent()).task(f"convert to {precision}", 0, expected_seconds=expected):
+        return finish(convert_plain(graph, precision, representative), graph, None)
 
 
 def describe(
     content: bytes,
     *,
-    name: str,
-    description: str,
-    signatures: Sequence[InputSignature],
-    outputs: Sequence[str],
-    preprocess: str,
-    ranges: Mapping[str, tuple[float, float]],
+    loaded: LoadedModel,
+    samples: Samples,
     labels: Sequence[str],
-    recipe: str,
+    recipe: Recipe,
 ) -> bytes:
-    """The file with TFLite metadata.
+    """The file with TFLite metadata: input ranges and normalisation, class names, tfq's version and recipe.
 
     Args:
       content: the finished .tflite.
-      name, description: of the model, for people.
-      signatures, outputs: the model's inputs and the names of its outputs.
-      preprocess: what was done to the samples; becomes the input normalisation.
-      ranges: smallest and largest value of inputs, where known.
+      loaded: the Keras model.
+      samples: calibration samples, for the range of the inputs and, in a folder of images, the class names.
       labels: class names along the last axis of the first output; may be empty.
-      recipe: JSON.
+      recipe: what made the file.
     """
-    normalized = normalizations(signatures, preprocess)
+    signatures = input_signatures(loaded.graph)
+    normalized = normalizations(signatures, recipe.preprocess)
 
     def input_metadata(signature: InputSignature) -> TensorMetadata:
         channels = signature.shape[-1] if len(signature.shape) == 3 else 0
         found = normalized.get(signature.name)
-        low, high = ranges.get(signature.name, (None, None))
+        values = samples.arrays[signature.name]
+        is_float = values.dtype.kind == "f"
         return TensorMetadata(
             signature.name,
             color_space={1: "GRAYSCALE", 3: "RGB"}.get(channels, ""),
-            mean=() if found is None else tuple(np.atleast_1d(found.mean).tolist()),
-            std=() if found is None else tuple(np.atleast_1d(found.std).tolist()),
-            minimum=() if low is None else (low,),
-            maximum=() if high is None else (high,),
+            mean=() if found is None else found.mean,
+            std=() if found is None else found.std,
+            minimum=(float(values.min()),) if is_float else (),
+            maximum=(float(values.max()),) if is_float else (),
         )
 
+    first, *others = loaded.graph.output_names
     return add_metadata(
         content,
         ModelMetadata(
-            name=name,
-            description=description,
+            name=loaded.name,
+            description=f"{loaded.name} ({loaded.framework}), exported by tfq {__version__}",
             inputs=tuple(input_metadata(s) for s in signatures),
-            outputs=tuple(TensorMetadata(o, labels=tuple(labels) if not i else ()) for i, o in enumerate(outputs)),
+            outputs=(
+                TensorMetadata(first, labels=tuple(labels or samples.class_names)),
+                *(TensorMetadata(other) for other in others),
+            ),
             tfq_version=__version__,
-            recipe=recipe,
+            recipe=recipe.to_json(),
         ),
     )

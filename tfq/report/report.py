@@ -13,12 +13,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfq.calibration.calibrate import Calibration
+from tfq.calibration.collect import CollectionCost
 from tfq.calibration.histogram import Histogram
 from tfq.evaluation.evaluate import Evaluation
 from tfq.evaluation.layers import LayerError
+from tfq.execution.journal import Stage
 from tfq.models.graph import Graph
-from tfq.models.prepare import TransformationCheck
+from tfq.models.load import LoadedModel
+from tfq.models.prepare import Prepared, TransformationCheck
 from tfq.recipe import Recipe
+from tfq.simulate.guard import Guarded
 from tfq.spec import QuantizationSpec
 from tfq.verify.parity import LayerParity, OutputParity
 from tfq.verify.structure import Verification
@@ -79,15 +83,6 @@ class LayerReport:
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
-    """Time of one stop of the road, and the process's peak memory after it."""
-
-    name: str
-    seconds: float
-    peak_memory_mb: float
-
-
-@dataclasses.dataclass(frozen=True)
 class Report:
     """Everything one run measured.
 
@@ -97,12 +92,11 @@ class Report:
       model: name, framework, number of nodes before and after preparation, parameters.
       calibration_samples: their number.
       preparation: every transformation with its error against the original model.
-      calibration_cost: seconds of the statistics pass and of the bare forward pass, and their ratio.
-      guard: divergence of the simulation from the float model on held-back samples, by candidate ranges.
-      tensors, layers: in topological order.
-      verification, parity: of the exported file; None for the plain whole-model exports.
+      layers: in topological order.
       evaluation: float against exported model.
-      stages, warnings.
+      stages, warnings: as the run went.
+      calibration_cost, guard, tensors, verification, parity: of the int8 road; absent for the plain
+        whole-model exports.
     """
 
     version: str
@@ -110,18 +104,30 @@ class Report:
     model: Mapping[str, Any]
     calibration_samples: int
     preparation: tuple[TransformationCheck, ...]
-    calibration_cost: Mapping[str, float]
-    guard: Mapping[str, Any]
-    tensors: tuple[TensorReport, ...]
     layers: tuple[LayerReport, ...]
-    verification: Verification | None
-    parity: tuple[OutputParity, ...]
     evaluation: Evaluation
     stages: tuple[Stage, ...]
     warnings: tuple[str, ...]
+    calibration_cost: CollectionCost | None = None
+    guard: Guarded | None = None
+    tensors: tuple[TensorReport, ...] = ()
+    verification: Verification | None = None
+    parity: tuple[OutputParity, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(_finite(dataclasses.asdict(self)), indent=1, allow_nan=False) + "\n"
+
+
+def model_facts(loaded: LoadedModel, prepared: Prepared) -> dict[str, Any]:
+    """Name, framework and size of the model as loaded and as prepared."""
+    parameters = {id(w): int(w.size) for node in loaded.graph.nodes for w in node.weights.values()}
+    return {
+        "name": loaded.name,
+        "framework": loaded.framework,
+        "parameters": sum(parameters.values()),
+        "nodes_loaded": len(loaded.graph.nodes),
+        "nodes_prepared": len(prepared.graph.nodes),
+    }
 
 
 def tensor_reports(spec: QuantizationSpec, calibration: Calibration) -> tuple[TensorReport, ...]:
@@ -158,7 +164,7 @@ def reduced(histogram: Histogram) -> dict[str, Any]:
 
 
 def layer_reports(
-    graph: Graph, spec: QuantizationSpec, errors: Sequence[LayerError], parity: Sequence[LayerParity]
+    graph: Graph, spec: QuantizationSpec, errors: Sequence[LayerError] = (), parity: Sequence[LayerParity] = ()
 ) -> tuple[LayerReport, ...]:
     """One row a layer, with its errors and parity where they were measured."""
     error_of, parity_of = {e.name: e for e in errors}, {p.name: p for p in parity}

@@ -1,11 +1,15 @@
 """The guard of every step that can make things worse: the outputs of the simulation on held-back samples.
 
-divergence = mean over samples of  KL(float || simulated)          for outputs that are probabilities
-             sum (y - q)^2 / sum y^2                               for all others
+    divergence of a sample =  KL(float || simulated)            for outputs that are probabilities
+                              |y - q|^2 / mean over samples |y|^2   for all others
+
+A step is rolled back when its mean divergence exceeds that without it by more than one standard error
+of the paired difference: below that, the samples do not tell the two apart.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -18,32 +22,70 @@ from tfq.spec import QuantizationSpec
 _TINY = 1e-7
 
 
-def compare_specs(
-    graph: Graph, specs: Mapping[str, QuantizationSpec], samples: Mapping[str, np.ndarray]
-) -> dict[str, float]:
-    """Divergence of each specification's simulation from the float model, by the specification's name.
+@dataclasses.dataclass(frozen=True)
+class Guarded:
+    """Outcome of a comparison.
+
+    Attributes:
+      kept: name of the specification that was kept.
+      divergences: mean divergence from the float model by name.
+      standard_error: of the paired difference.
+      samples: number of held-back samples.
+    """
+
+    kept: str
+    divergences: Mapping[str, float]
+    standard_error: float
+    samples: int
+
+    def note(self, what: str) -> str:
+        """One line for the user if `what` was rolled back, else nothing."""
+        candidate, fallback = self.divergences
+        if self.kept == candidate:
+            return ""
+        return (
+            f"{what} made the outputs of {self.samples} held-back samples worse than {fallback}"
+            f" ({self.divergences[candidate]:.3g} against {self.divergences[fallback]:.3g}, standard error"
+            f" {self.standard_error:.2g}) and was rolled back for the whole model"
+        )
+
+
+def keep_better(
+    graph: Graph,
+    candidate: tuple[str, QuantizationSpec],
+    fallback: tuple[str, QuantizationSpec],
+    samples: Mapping[str, np.ndarray],
+) -> tuple[QuantizationSpec, Guarded]:
+    """The candidate, unless it loses to the fallback.
 
     Args:
       graph: the prepared graph.
-      specs: candidates.
-      samples: arrays [n, ...] by input name that no candidate was fitted to.
+      candidate, fallback: (name, specification).
+      samples: arrays [n, ...] by input name that neither was fitted to.
     """
     feeds = [samples[name] for name in graph.inputs]
     reference = predict_list(build_model(graph, outputs=graph.outputs), feeds)
-    return {
+    found = {
         name: divergence(reference, predict_list(build_simulation(graph, spec, outputs=graph.outputs), feeds))
-        for name, spec in specs.items()
+        for name, spec in (candidate, fallback)
     }
+    difference = found[candidate[0]] - found[fallback[0]]
+    error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else 0.0
+    kept = fallback if difference.mean() > error else candidate
+    means = {name: float(values.mean()) for name, values in found.items()}
+    return kept[1], Guarded(kept[0], means, error, len(difference))
 
 
-def divergence(reference: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> float:
-    """Sum over the outputs of the equation above; arrays [n, ...]."""
-    return float(sum(_one(y.astype(np.float64), q.astype(np.float64)) for y, q in zip(reference, values, strict=True)))
+def divergence(reference: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> np.ndarray:
+    """Divergence of every sample, summed over the outputs; arrays [n, ...], result [n]."""
+    return np.sum([_one(y.astype(np.float64), q.astype(np.float64)) for y, q in zip(reference, values, strict=True)], axis=0)
 
 
-def _one(y: np.ndarray, q: np.ndarray) -> float:
+def _one(y: np.ndarray, q: np.ndarray) -> np.ndarray:
+    samples = len(y)
     if y.ndim > 1 and y.min() >= 0 and np.allclose(y.sum(-1), 1, atol=1e-3):
         p, r = np.clip(y, _TINY, None), np.clip(q, _TINY, None)
         p, r = p / p.sum(-1, keepdims=True), r / r.sum(-1, keepdims=True)
-        return float((p * np.log(p / r)).sum(-1).mean())
-    return float(np.square(y - q).sum() / max(np.square(y).sum(), _TINY))
+        return (p * np.log(p / r)).sum(-1).reshape(samples, -1).mean(1)
+    noise = np.square(y - q).reshape(samples, -1).sum(1)
+    return noise / max(np.square(y).sum() / samples, _TINY)

@@ -9,7 +9,7 @@ there only statistics are meaningful.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -60,6 +60,15 @@ def layer_parity(forced: Forced, observed: Mapping[str, np.ndarray]) -> tuple[La
         steps = np.rint(np.abs(value - observed[name]) / forced.spec.activations[name].scale[0])
         found.append(LayerParity(name, int(steps.max()), float((steps > 0).mean()), steps.size))
     return tuple(found)
+
+
+def parity_note(found: Sequence[LayerParity]) -> str:
+    """One line for the user where a layer is more than one step off, else nothing."""
+    off = sorted((p for p in found if p.max_steps > 1), key=lambda p: -p.max_steps)
+    if not off:
+        return ""
+    named = ", ".join(f"{p.name} ({p.max_steps})" for p in off[:3]) + (", ..." if len(off) > 3 else "")
+    return f"{len(off)} layers differ from the simulation by more than one step on their own inputs: {named}"
 
 
 def output_parity(

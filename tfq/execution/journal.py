@@ -1,0 +1,42 @@
+"""What a run notes down as it goes: its stages, with time and memory, and its warnings."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import resource
+import sys
+import time
+from collections.abc import Iterator
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """Time of one stop of the road, and the process's peak memory after it."""
+
+    name: str
+    seconds: float
+    peak_memory_mb: float
+
+
+class Journal:
+    """Collects stages and warnings; `stages` and `warnings` grow in order."""
+
+    def __init__(self) -> None:
+        self.stages: list[Stage] = []
+        self.warnings: list[str] = []
+
+    def warn(self, *warnings: str) -> None:
+        self.warnings.extend(w for w in warnings if w and w not in self.warnings)
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        self.stages.append(Stage(name, round(time.monotonic() - start, 3), round(peak_memory_mb(), 1)))
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far, in MiB."""
+    kibibytes_or_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kibibytes_or_bytes / (2**20 if sys.platform == "darwin" else 2**10)
