@@ -187,7 +187,8 @@ def test_attention_becomes_matrix_products(use_scale, inputs):
 
 def test_integer_inputs_of_arithmetic_become_float_and_those_of_embeddings_stay():
     def dtype(kind, config):
-        graph = Graph((source("x", (4,), "int32"), Node("layer", kind, config, ("x",))), ("x",), ("layer",))
+        first = Node("moved", "Reshape", {"target_shape": (2, 2)}, ("x",))
+        graph = Graph((source("x", (4,), "int32"), first, Node("layer", kind, config, ("moved",))), ("x",), ("layer",))
         return float_inputs(graph)["x"].config["dtype"]
 
     assert dtype("Rescaling", {"scale": 0.5}) == "float32"

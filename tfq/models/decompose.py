@@ -22,6 +22,7 @@ from tfq.models.rewrite import made_by, rewrite
 _Shape = tuple[int, ...]
 _Rule = Callable[[Node, Sequence[_Shape], _Shape], "list[Node] | str | None"]
 
+_MOVES = ("Reshape", "Flatten", "Permute", "Slice", "Concatenate", "Cropping1D", "Cropping2D")
 _TRAINING_LAYERS = """
     Dropout AlphaDropout GaussianDropout GaussianNoise SpatialDropout1D SpatialDropout2D SpatialDropout3D
     ActivityRegularization Identity RandomFlip RandomRotation RandomTranslation RandomZoom RandomContrast
@@ -46,10 +47,11 @@ def drop_training_layers(graph: Graph) -> Graph:
 
 def float_inputs(graph: Graph) -> Graph:
     """Integer inputs read by arithmetic become float32; only an Embedding needs integers."""
-    readers = graph.consumers()
+    graph_nodes, readers = graph.by_name, graph.consumers()
 
     def arithmetic(name: str) -> bool:
-        return any(graph[r].kind in ("Rescaling", "Normalization", "Affine", "Conv2D", "Cast") for r in readers[name])
+        found = [graph_nodes[r] for r in readers[name]]
+        return any(arithmetic(n.name) if n.kind in _MOVES else n.kind != "Embedding" for n in found)
 
     def changed(node: Node) -> Node:
         integer = node.kind == INPUT and not str(node.config["dtype"]).startswith(("float", "bfloat"))

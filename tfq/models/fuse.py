@@ -26,12 +26,12 @@ _COMMUTE_WITH_RELU = (
 
 
 def merge_duplicates(graph: Graph) -> Graph:
-    """Nodes without weights that compute the same from the same inputs become one."""
+    """Nodes without weights that compute the same from the same inputs become one; outputs of the model stay apart."""
     first: dict[str, str] = {}
     merged: dict[str, list[Node]] = {}
 
     def rule(node: Node) -> str | None:
-        if node.weights:
+        if node.weights or node.name in graph.outputs:
             return None
         name = first.setdefault(repr((node.kind, sorted(node.config.items()), node.inputs)), node.name)
         if name == node.name:
