@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
-from tfq.errors import UserError
 from tfq_tools.command import new_flags, run_command
+
+from tfq.errors import UserError
 
 if TYPE_CHECKING:
     from tfq.evaluation.bootstrap import Estimate

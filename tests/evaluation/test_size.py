@@ -73,6 +73,14 @@ def test_model_without_weights(three_at_a_time):
     assert size.weights <= 3  # the constant that is added
 
 
+def test_scalar_constants_are_no_weights(batch_traps):
+    def scalar(tensor, buffer):  # noqa: ARG001
+        raise AssertionError("no int8 constants here")
+
+    content = repacked(batch_traps["mixes samples"], scalar)
+    assert measure_size(content).weights == 0
+
+
 def test_broken_file():
     with pytest.raises(UserError, match="TFL3"):
         measure_size(b"nothing")

@@ -50,7 +50,8 @@ def measure_size(model: bytes | Path) -> Size:
     seen: set[int] = set()
     for tensor in (tensor for graph in parsed.subgraphs for tensor in graph.tensors):
         data = _data(parsed.buffers[tensor.buffer], content)
-        if tensor.buffer in seen or not len(data) or tensor.type not in _STORED_BITS or len(tensor.shape) < 2:
+        axes = 0 if tensor.shape is None else len(tensor.shape)
+        if tensor.buffer in seen or not len(data) or tensor.type not in _STORED_BITS or axes < 2:
             continue
         seen.add(tensor.buffer)
         count = int(np.prod(tensor.shape))

@@ -117,6 +117,7 @@ def parse_tflite(content: bytes, *, source: str = "the model") -> schema.ModelT:
         raise UserError(f"{source} is not a .tflite file: the identifier TFL3 is missing; give a TensorFlow Lite model")
     try:
         model = schema.ModelT.InitFromPackedBuf(content, 0)
+        _signature_names(model)
         for named in (tensor for graph in model.subgraphs for tensor in graph.tensors):
             (named.name or b"").decode()  # the interpreter's own bindings trip over names that are not text
     except Exception as error:  # the generated parser raises whatever the broken offset leads to
