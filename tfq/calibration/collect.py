@@ -1,10 +1,10 @@
 """One pass over the calibration samples: statistics of every activation tensor, in bounded memory.
 
 The model runs once, in graph mode, with all wanted tensors exposed; a batch is as large as the memory
-bound allows. Minimum and maximum are taken over all elements; the histogram sees at most
-ELEMENTS_PER_SAMPLE elements of each sample, every k-th one, k having no common factor with the number
-of channels, so that all channels and positions are represented alike. Every HELD_BACK_EVERY-th
-sample goes into statistics of its own, with which ranges are compared.
+bound allows. Minimum and maximum are taken over all elements. The histogram sees every k-th element
+of each sample: a SHARE of them, but at least FEWEST_ELEMENTS and at most MOST_ELEMENTS. k has no
+common factor with the number of channels, so that all channels and positions are represented alike.
+Every HELD_BACK_EVERY-th sample goes into statistics of its own, with which ranges are compared.
 
 The samples are batched anew: the result does not depend on the batch size they arrive in.
 """
@@ -27,10 +27,11 @@ from tfq.errors import UserError
 from tfq.execution.progress import Progress, Silent
 from tfq.models.graph import Graph, build_model
 
-ELEMENTS_PER_SAMPLE = 1024
+SHARE = 1 / 16
+FEWEST_ELEMENTS, MOST_ELEMENTS = 64, 1024
 HELD_BACK_EVERY = 4
 DECAY = 0.99  # of the moving averages, per sample
-_LARGEST_BATCH = 32
+_LARGEST_BATCH = 128
 _PENDING_SAMPLES = 64  # subsamples wait until at least so many are there: one histogram call for all
 _TIMED_FIRST = 3  # the bare forward pass is timed on the first batches ...
 _TIMED_EVERY = 8  # ... and then on every eighth
@@ -77,12 +78,15 @@ class _Accumulator:
         self.histogram = histograms.EMPTY
         self.pending: list[np.ndarray] = []
 
-    def add(self, low: float, high: float, elements: np.ndarray) -> None:
-        """One sample: its minimum, its maximum and its subsample."""
-        self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
-        self.average_minimum = DECAY * self.average_minimum + (1 - DECAY) * low
-        self.average_maximum = DECAY * self.average_maximum + (1 - DECAY) * high
-        self.samples += 1
+    def add(self, lows: np.ndarray, highs: np.ndarray, elements: np.ndarray) -> None:
+        """Some samples: their minima and maxima [samples] and subsamples [samples, elements]."""
+        if not len(lows):
+            return
+        self.minimum, self.maximum = min(self.minimum, float(lows.min())), max(self.maximum, float(highs.max()))
+        for low, high in zip(lows.tolist(), highs.tolist(), strict=True):
+            self.average_minimum = DECAY * self.average_minimum + (1 - DECAY) * low
+            self.average_maximum = DECAY * self.average_maximum + (1 - DECAY) * high
+        self.samples += len(lows)
         self.pending.append(elements)
 
     def flush(self) -> None:
@@ -157,11 +161,11 @@ def collect_statistics(
             start = time.perf_counter()
             values = [np.asarray(v)[:count] for v in tf.nest.flatten(run_watched(*inputs))]
             reduced = pool.map(_reduce, values, strides, clamped)  # NumPy lets go of the GIL
+            held_back = np.arange(seen, seen + count) % HELD_BACK_EVERY == HELD_BACK_EVERY - 1
             for name, (lows, highs, elements) in zip(tensors, reduced, strict=True):
                 _check_finite(name, lows, highs, seen)
-                for i in range(count):
-                    part = parts[(seen + i) % HELD_BACK_EVERY == HELD_BACK_EVERY - 1]
-                    part[name].add(float(lows[i]), float(highs[i]), elements[i])
+                for part, chosen in zip(parts, (~held_back, held_back), strict=True):
+                    part[name].add(lows[chosen], highs[chosen], elements[chosen])
             pending += count
             if pending >= _PENDING_SAMPLES:
                 list(pool.map(_Accumulator.flush, accumulators))
@@ -198,8 +202,9 @@ def _check_finite(name: str, lows: np.ndarray, highs: np.ndarray, seen: int) -> 
 
 
 def _stride(shape: tuple[int, ...]) -> int:
-    """The smallest step that leaves at most ELEMENTS_PER_SAMPLE elements and meets all channels."""
-    stride = -(-math.prod(shape) // ELEMENTS_PER_SAMPLE)
+    """The smallest step that leaves no more elements than wanted and meets all channels."""
+    size = math.prod(shape)
+    stride = math.ceil(size / min(max(size * SHARE, FEWEST_ELEMENTS), MOST_ELEMENTS))
     while stride > 1 and math.gcd(stride, shape[-1]) > 1:
         stride += 1
     return stride
