@@ -96,7 +96,7 @@ def quantize(recipe: Recipe, *, progress: Progress | None = None) -> Product:
             measured = {
                 "calibration_cost": calibration.cost,
                 "guard": guard,
-                "tensors": tensor_reports(spec, calibration),
+                "tensors": tensor_reports(spec, calibration, guard),
                 "verification": verify_structure(quantized_file, graph, spec),
                 **_compare(quantized_file, graph, spec, held_back, journal, progress),
             }

@@ -130,8 +130,11 @@ def model_facts(loaded: LoadedModel, prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def tensor_reports(spec: QuantizationSpec, calibration: Calibration) -> tuple[TensorReport, ...]:
-    """Ranges and histograms of all activation tensors."""
+def tensor_reports(
+    spec: QuantizationSpec, calibration: Calibration, guard: Guarded | None
+) -> tuple[TensorReport, ...]:
+    """Ranges and histograms of all activation tensors, as they were kept."""
+    rolled_back = guard is not None and guard.kept == "minmax"
     found = []
     for name, grid in spec.activations.items():
         group, statistics = calibration.groups[name], calibration.statistics[name]
@@ -142,9 +145,9 @@ def tensor_reports(spec: QuantizationSpec, calibration: Calibration) -> tuple[Te
                 group,
                 (statistics.minimum, statistics.maximum),
                 grid.real_range,
-                "prescribed" if choice is None else choice.method,
+                "prescribed" if choice is None else "minmax" if rolled_back else choice.method,
                 {} if choice is None else choice.errors,
-                choice is not None and choice.rolled_back,
+                choice is not None and (choice.rolled_back or (rolled_back and choice.method != "minmax")),
                 reduced(statistics.histogram),
             )
         )

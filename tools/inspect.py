@@ -1,0 +1,118 @@
+"""tfq-inspect: a result of tfq-quantize, or any .tflite, layer by layer."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+from tfq_tools.command import new_flags, run_command
+
+if TYPE_CHECKING:
+    from tfq.evaluation.inspection import Operation
+
+FLAGS = new_flags()
+flags.DEFINE_string(
+    "result", "", "The output directory of a tfq-quantize run: shows what its report measured.", flag_values=FLAGS
+)
+flags.DEFINE_string("model", "", "Any .tflite: shows what is in the file.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "float_model", "", "With --model and --data: a float .tflite to take each layer's SQNR against.", flag_values=FLAGS
+)
+flags.DEFINE_string("data", "", "Inputs for --float_model, as tfq-quantize takes them.", flag_values=FLAGS)
+flags.DEFINE_integer("num_samples", 8, "Samples of --data to run.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_string("preprocess", "none", "none, zero_one, minus_one_one, imagenet or raw.", flag_values=FLAGS)
+flags.DEFINE_string("layers", "", "Show only layers whose name matches this regular expression.", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "sort", "order", ["order", "error"], "Order of execution, or the worst SQNR first.", flag_values=FLAGS
+)
+
+GROUPS = {
+    "What to show": ("result", "model", "layers", "sort"),
+    "SQNR of a .tflite": ("float_model", "data", "num_samples", "preprocess"),
+}
+SUMMARY = (
+    "Show a quantised model layer by layer: precision, range, error against float, and parity with the simulation."
+)
+
+
+def main(values: flags.FlagValues) -> None:
+    from tfq.errors import UserError
+
+    try:
+        wanted = re.compile(values.layers)
+    except re.error as error:
+        raise UserError(f"--layers={values.layers} is no regular expression: {error}") from error
+    if bool(values.result) == bool(values.model):
+        raise UserError("give either --result=DIRECTORY (of tfq-quantize) or --model=FILE.tflite")
+    if values.result:
+        print(show_result(Path(values.result), wanted, values.sort))
+    else:
+        print(show_model(values, wanted))
+
+
+def show_result(directory: Path, wanted: re.Pattern[str], sort: str) -> str:
+    """The layers of report.json, and how the run went."""
+    from tfq.errors import UserError
+    from tfq.report.layers import layer_table, stage_table
+
+    path = directory / "report.json"
+    try:
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); give the --output_dir of a tfq-quantize run") from error
+    return "\n\n".join([layer_table(report, wanted, sort), stage_table(report)])
+
+
+def show_model(values: flags.FlagValues, wanted: re.Pattern[str]) -> str:
+    """The operations of a .tflite, with their errors where a float model and data are given."""
+    from tfq.data.loading import load_samples
+    from tfq.errors import UserError
+    from tfq.evaluation.evaluate import input_signatures
+    from tfq.evaluation.inspection import compare_operations, operations
+    from tfq.execution.interpreter import read_content
+
+    content = read_content(Path(values.model))
+    if bool(values.float_model) != bool(values.data):
+        raise UserError("--float_model and --data go together")
+    if not values.float_model:
+        return operation_table(operations(content), wanted, values.sort)
+    float_content = read_content(Path(values.float_model))
+    signatures = input_signatures(float_content)
+    samples = load_samples(values.data, signatures, limit=values.num_samples, preprocess=values.preprocess)
+    return operation_table(compare_operations(content, float_content, samples.arrays), wanted, values.sort)
+
+
+def operation_table(found: tuple[Operation, ...], wanted: re.Pattern[str], sort: str) -> str:
+    from tfq.report.table import format_table
+
+    rows = [o for o in found if wanted.search(o.name)]
+    if sort == "error":
+        rows.sort(key=lambda o: float("inf") if o.sqnr_db is None else o.sqnr_db)
+    header = ["layer", "operation", "type", "shape", "weights", "range", "SQNR"]
+    return format_table(
+        header,
+        [
+            [
+                o.name,
+                o.kind,
+                o.dtype,
+                "x".join(map(str, o.shape)),
+                f"{o.weight_bits} bit {o.weight_dtype}, {o.channels} scales" if o.weight_dtype else "",
+                f"[{o.range[0]:.4g}, {o.range[1]:.4g}]" if o.range else "",
+                "" if o.sqnr_db is None else f"{o.sqnr_db:.1f} dB",
+            ]
+            for o in rows
+        ],
+        left=4,
+    )
+
+
+def run() -> None:
+    run_command("tfq-inspect", main, FLAGS, summary=SUMMARY, groups=GROUPS)
+
+
+if __name__ == "__main__":
+    run()
