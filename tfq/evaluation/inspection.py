@@ -54,7 +54,7 @@ def _operation(model: Any, subgraph: Any, operator: Any) -> Operation:
     output = subgraph.tensors[operator.outputs[0]]
     inputs = [subgraph.tensors[i] for i in operator.inputs if i >= 0]
     weights = [t for t in inputs if flatbuffer.is_constant(model, t) and len(t.shape) > 1 and flatbuffer.scales(t).size]
-    found = _weights(model, weights[0]) if weights else (None, None, None)
+    weight_dtype, weight_bits, channels = _weights(model, weights[0]) if weights else (None, None, None)
     scales, zero_points = flatbuffer.scales(output), flatbuffer.zero_points(output)
     limits = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}.get(flatbuffer.type_name(output))
     span = None
@@ -66,7 +66,9 @@ def _operation(model: Any, subgraph: Any, operator: Any) -> Operation:
         flatbuffer.operator_name(model, operator),
         flatbuffer.type_name(output),
         tuple(int(n) for n in output.shape),
-        *found,
+        weight_dtype,
+        weight_bits,
+        channels,
         span,
     )
 
