@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfq.evaluation.latency import BLOCK, WARM_UP, _ratio, measure_latency
@@ -44,6 +44,7 @@ def test_fast_models_get_more_runs_but_not_endlessly_many(classifier):
     assert found["a"].runs == 1000
 
 
+@settings(max_examples=25)  # the oracle is slow
 @given(st.lists(st.floats(0.1, 10), min_size=1, max_size=15), st.integers(0, 5))
 def test_interval_of_the_ratio_is_the_bootstrap_of_the_median(ratios, seed):
     ratios = np.array(ratios)
