@@ -12,9 +12,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tfq.calibration import histogram
 from tfq.calibration.calibrate import Calibration
 from tfq.calibration.collect import CollectionCost
-from tfq.calibration.histogram import Histogram
 from tfq.evaluation.evaluate import Evaluation
 from tfq.evaluation.layers import LayerError
 from tfq.execution.journal import Stage
@@ -26,8 +26,6 @@ from tfq.simulate.guard import Guarded
 from tfq.spec import QuantizationSpec
 from tfq.verify.parity import LayerParity, OutputParity
 from tfq.verify.structure import Verification
-
-_REPORTED_BINS = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +39,7 @@ class TensorReport:
       method: calibration method that gave the range; "prescribed" where TFLite does.
       errors: method -> expected squared error on held-back samples, of the whole group.
       rolled_back: the method asked for lost to min-max here.
-      histogram: {"first_edge", "bin_width", "counts", "zeros"} of a sample of its values.
+      histogram: of a sample of its values, as `tfq.calibration.histogram.summary` gives it.
     """
 
     name: str
@@ -130,9 +128,7 @@ def model_facts(loaded: LoadedModel, prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def tensor_reports(
-    spec: QuantizationSpec, calibration: Calibration, guard: Guarded | None
-) -> tuple[TensorReport, ...]:
+def tensor_reports(spec: QuantizationSpec, calibration: Calibration, guard: Guarded | None) -> tuple[TensorReport, ...]:
     """Ranges and histograms of all activation tensors, as they were kept."""
     rolled_back = guard is not None and guard.kept == "minmax"
     found = []
@@ -148,22 +144,10 @@ def tensor_reports(
                 "prescribed" if choice is None else "minmax" if rolled_back else choice.method,
                 {} if choice is None else choice.errors,
                 choice is not None and (choice.rolled_back or (rolled_back and choice.method != "minmax")),
-                reduced(statistics.histogram),
+                histogram.summary(statistics.histogram),
             )
         )
     return tuple(found)
-
-
-def reduced(histogram: Histogram) -> dict[str, Any]:
-    """The histogram in at most 64 bins, for JSON."""
-    doublings = max(0, math.ceil(math.log2(len(histogram.counts) / (_REPORTED_BINS - 1))))
-    coarse = histogram.coarsen(doublings)
-    return {
-        "first_edge": float(coarse.edges[0]),
-        "bin_width": float(coarse.edges[1] - coarse.edges[0]),
-        "counts": [int(c) for c in coarse.counts],
-        "zeros": int(coarse.zeros),
-    }
 
 
 def layer_reports(
