@@ -78,9 +78,21 @@ def test_a_reshape_that_does_nothing_goes_and_a_chain_becomes_one():
     assert [(n.kind, n.config.get("target_shape")) for n in made.nodes[1:]] == [("Reshape", (4, 48))]
 
 
-def test_log_softmax_does_not_move_across_a_reshape():
-    graph = graph_of(Node("r", "Reshape", {"target_shape": (12, 16)}), Node("u", "Unary", {"function": "log_softmax"}))
+@pytest.mark.parametrize(
+    "node",
+    [
+        Node("n", "Unary", {"function": "log_softmax"}),
+        Node("n", "Softmax"),
+        Node("n", "LayerNormalization", {"axis": [-1], "center": False, "scale": False}),
+    ],
+)
+def test_what_works_on_the_last_axis_moves_only_across_reshapes_that_keep_it(node):
+    graph = graph_of(Node("r", "Reshape", {"target_shape": (12, 16)}), node)
     assert cancel_reshapes(graph) is graph
+    graph = graph_of(
+        Node("r", "Reshape", {"target_shape": (48, 4)}), node, Node("s", "Reshape", {"target_shape": IMAGE})
+    )
+    assert kinds(check(graph, cancel_reshapes(graph))) == [node.kind]
 
 
 @pytest.mark.parametrize("also_read", [False, True])

@@ -187,6 +187,13 @@ def _on_last_axis(node: Node, axis: int, rank: int, make: Callable[[str], Node])
     return [before, moved, node.replace(kind="Permute", config={"dims": tuple(dims)}, weights={}, inputs=(moved.name,))]
 
 
+def _layer_normalization(node: Node, inputs: Sequence[_Shape], _: _Shape) -> list[Node] | None:
+    axis = node.config.get("axis", -1)
+    if list(np.atleast_1d(axis)) == [len(inputs[0])]:
+        return [node.replace(config={**node.config, "axis": [-1]})]  # whatever the rank becomes
+    return None
+
+
 # --- affine maps -------------------------------------------------------------------------------------------------
 
 
@@ -425,6 +432,7 @@ RULES: dict[str, _Rule] = {
     "ReLU": _relu,
     "ELU": _elu,
     "Softmax": _softmax,
+    "LayerNormalization": _layer_normalization,
     "BatchNormalization": _batch_normalization,
     "Rescaling": _rescaling,
     "Normalization": _normalization,

@@ -1,20 +1,24 @@
 """Fewer reshapes: reshape(reshape(x)) = reshape(x), and f(reshape(x)) = reshape(f(x)) for element-wise f.
 
+The second also holds for f over the last axis, such as softmax, where the reshape keeps that axis.
+
 Reshapes move towards the outputs, meet the next one and cancel; what is left of a 1-D network is a 2-D
 network with one reshape at either end, and activations stand next to the layers they are fused onto.
 """
 
 from __future__ import annotations
 
+import numpy as np
+
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph, Node
 from tfq.models.rewrite import made_by, rewrite
 
 RESHAPES = ("Reshape", "Flatten")
-_UNARY = ("ReLU", "LeakyReLU", "ELU", "Sigmoid", "Tanh", "HardSwish", "Gelu", "Unary", "Affine")
+_UNARY = ("ReLU", "LeakyReLU", "ELU", "Sigmoid", "Tanh", "HardSwish", "Gelu", "Unary")
 _BINARY = ("Add", "Subtract", "Multiply", "Maximum", "Minimum", "Divide")
 _GLOBAL_POOLING = ("GlobalAveragePooling2D", "GlobalMaxPooling2D")
-_OVER_AN_AXIS = ("log_softmax",)
+_OVER_THE_LAST_AXIS = ("Affine", "Softmax", "LayerNormalization", "log_softmax")
 
 
 def cancel_reshapes(graph: Graph) -> Graph:
@@ -47,11 +51,11 @@ def cancel_reshapes(graph: Graph) -> Graph:
         if any(s.kind not in RESHAPES for s in sources):
             return False
         before, after = shapes[sources[0].inputs[0]], shapes[sources[0].name]
-        if node.kind == "Affine":
-            return before[-1] == after[-1]
         if node.kind in _BINARY:
             return shapes[sources[1].inputs[0]] == before and shapes[sources[1].name] == after
-        return node.kind in _UNARY and node.config.get("function") not in _OVER_AN_AXIS
+        if node.config.get("function", node.kind) in _OVER_THE_LAST_AXIS:
+            return before[-1:] == after[-1:] and list(np.atleast_1d(node.config.get("axis", -1))) == [-1]
+        return node.kind in _UNARY
 
     def keeps_image(node: Node) -> bool:
         """A global pooling all of whose readers shape it back to [1, 1, channels]."""
