@@ -68,8 +68,7 @@ def collected():
 def test_extremes_are_those_of_all_elements_and_each_part_has_its_samples(collected):
     data, found = collected
     for name, x in raw_activations(small_graph(), data).items():
-        held = np.arange(70) % collect.HELD_BACK_EVERY == collect.HELD_BACK_EVERY - 1
-        for part, mine in ((found.fit, x[~held]), (found.held_back, x[held])):
+        for part, mine in ((found.first, x[::2]), (found.second, x[1::2])):
             assert part[name].samples == len(mine)
             low = 0.0 if name == "conv" else mine.min()
             np.testing.assert_allclose((part[name].minimum, part[name].maximum), (low, mine.max()), rtol=1e-5)
@@ -80,30 +79,29 @@ def test_averages_are_the_bias_corrected_ones_of_a_plain_loop(collected):
     for name, x in raw_activations(small_graph(), data).items():
         average = weight = 0.0
         for i, sample in enumerate(x):
-            if i % 4 != 3:
+            if i % 2 == 0:
                 average = 0.99 * average + 0.01 * float(sample.max())
                 weight = 0.99 * weight + 0.01
-        assert found.fit[name].average_maximum == pytest.approx(average / weight, rel=1e-5)
+        assert found.first[name].average_maximum == pytest.approx(average / weight, rel=1e-5)
 
 
 def test_histograms_hold_a_subsample_of_every_sample(collected):
     data, found = collected
     raw = raw_activations(small_graph(), data)
-    fit = np.arange(70) % collect.HELD_BACK_EVERY != collect.HELD_BACK_EVERY - 1
     for name, elements in (("pool", 8), ("scores", 4)):  # small enough to be taken whole
-        assert found.fit[name].histogram.total == raw[name][fit].size == elements * 53
-    flat = data["image"][fit].reshape(53, -1)
+        assert found.first[name].histogram.total == raw[name][::2].size == elements * 35
+    flat = data["image"][::2].reshape(35, -1)
     expected = histogram(flat[:, :: collect._stride((12, 16, 3))])
-    np.testing.assert_array_equal(found.fit["image"].histogram.counts, expected.counts)
-    taken = found.fit["conv"].histogram
-    assert 53 * collect.FEWEST_ELEMENTS / 2 < taken.total <= 53 * 12 * 16 * 8 * collect.SHARE
-    assert taken.zeros / taken.total == pytest.approx((raw["conv"][fit] == 0).mean(), abs=0.03)
+    np.testing.assert_array_equal(found.first["image"].histogram.counts, expected.counts)
+    taken = found.first["conv"].histogram
+    assert 35 * collect.FEWEST_ELEMENTS / 2 < taken.total <= 35 * 12 * 16 * 8 * collect.SHARE
+    assert taken.zeros / taken.total == pytest.approx((raw["conv"][::2] == 0).mean(), abs=0.03)
 
 
 def test_result_does_not_depend_on_the_batch_size_of_the_source(collected):
     data, found = collected
     again = collect_statistics(small_graph(), batches(data, 7), tensors=NAMES)
-    for part, other in ((found.fit, again.fit), (found.held_back, again.held_back)):
+    for part, other in ((found.first, again.first), (found.second, again.second)):
         for name in NAMES:
             a, b = part[name], other[name]
             assert (a.minimum, a.maximum, a.average_minimum) == (b.minimum, b.maximum, b.average_minimum)
@@ -114,8 +112,8 @@ def test_memory_bound_shrinks_the_batch_and_changes_nothing(collected):
     data, found = collected
     tight = collect_statistics(small_graph(), batches(data, 70), tensors=NAMES, memory_bytes=3 * 4 * 12 * 16 * 11)
     for name in NAMES:
-        assert tight.fit[name].samples == found.fit[name].samples
-        np.testing.assert_allclose(tight.fit[name].maximum, found.fit[name].maximum, rtol=1e-5)
+        assert tight.first[name].samples == found.first[name].samples
+        np.testing.assert_allclose(tight.first[name].maximum, found.first[name].maximum, rtol=1e-5)
 
 
 def test_cost_is_measured(collected):
@@ -139,10 +137,10 @@ def test_progress_is_told_of_every_sample():
     assert sum(told[1:]) == 5
 
 
-def test_too_few_samples_to_hold_any_back():
-    found = collect_statistics(small_graph(), batches(samples(3), 2), tensors=["pool"])
-    assert found.held_back == found.fit
-    assert found.fit["pool"].samples == 3
+def test_a_single_sample_serves_as_both_halves():
+    found = collect_statistics(small_graph(), batches(samples(1), 2), tensors=["pool"])
+    assert found.second == found.first
+    assert found.first["pool"].samples == 1
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from tfq.calibration.choose import Choice, choose_range
-from tfq.calibration.collect import HELD_BACK_EVERY, CollectionCost, collect_statistics
+from tfq.calibration.collect import CollectionCost, collect_statistics
 from tfq.calibration.minmax import minmax_range
 from tfq.calibration.statistics import Range, TensorStatistics, merge_statistics
 from tfq.execution.progress import Progress, Silent
@@ -90,19 +90,17 @@ def calibrate(
     for group, tensors in members.items():
         if any(fixed_grid(graph, t) for t in tensors):
             continue
-        fit, held_back = (
-            merge_statistics(*(part[t] for t in tensors)) for part in (collected.fit, collected.held_back)
-        )
-        choice = choose_range(fit, held_back, method=method, percentile=percentile, bits=bits)
+        first, second = (merge_statistics(*(part[t] for t in tensors)) for part in (collected.first, collected.second))
+        choice = choose_range(first, second, method=method, percentile=percentile, bits=bits)
         choices[group] = dataclasses.replace(choice, range=_covering_tables(choice.range, graph, tensors))
-    statistics = {t: merge_statistics(collected.fit[t], collected.held_back[t]) for t in groups}
+    statistics = {t: merge_statistics(collected.first[t], collected.second[t]) for t in groups}
     tables = frozenset(groups[n.name] for n in graph.nodes if n.kind == "Embedding")
     return Calibration(groups, choices, statistics, tables, collected.cost)
 
 
 def held_back_positions(count: int) -> np.ndarray:
-    """Positions of the `count` calibration samples on which ranges are compared; all of them if there are few."""
-    positions = np.arange(HELD_BACK_EVERY - 1, count, HELD_BACK_EVERY)
+    """Positions of the `count` calibration samples on which whole models are compared: every fourth, or all of few."""
+    positions = np.arange(3, count, 4)
     return positions if len(positions) else np.arange(count)
 
 

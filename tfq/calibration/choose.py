@@ -1,9 +1,10 @@
-"""Which method's range a tensor gets: decided by the error on samples no range was fitted to.
+"""Which method's range a tensor gets: decided by the error on samples its range was not fitted to.
 
-Every method fits its range to the samples of `fit`; the expected squared error of its grid is taken
-over those of `held_back`. "auto" takes the method with the smallest error, min-max where it comes
-within TIE of it. A method asked for by name is kept unless min-max has the smaller error; then the
-choice is min-max and says so. The chosen method's range is fitted once more, to all samples.
+Two-fold cross-validation: every method fits its range to one part of the samples, the expected squared
+error of its grid is taken over the other part, then the parts change places; so every sample, the
+rare large one too, is held back once. "auto" takes the method with the smallest error, min-max where
+it comes within TIE of it. A method asked for by name is kept unless min-max has the smaller error;
+then the choice is min-max and says so. The chosen method's range is fitted once more, to all samples.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ class Choice:
     Attributes:
       range: real range, fitted to all samples.
       method: the method that made it.
-      errors: method -> expected squared error of an element on the held-back samples, in squared
-        real units, for all methods that were tried.
+      errors: method -> expected squared error of an element of a held-back sample, in squared real
+        units, for all methods that were tried.
       rolled_back: the method asked for lost to min-max.
     """
 
@@ -44,12 +45,13 @@ class Choice:
 
 
 def choose_range(
-    fit: TensorStatistics, held_back: TensorStatistics, *, method: str, percentile: float, bits: int
+    first: TensorStatistics, second: TensorStatistics, *, method: str, percentile: float, bits: int
 ) -> Choice:
     """Choose among METHODS.
 
     Args:
-      fit, held_back: statistics of the tensor (or of all tensors that share its grid) over disjoint samples.
+      first, second: statistics of the tensor (or of all tensors that share its grid) over disjoint
+        samples, about as many in both.
       method: one of METHODS, or "auto".
       percentile: share of the elements, in %, that the percentile method keeps.
       bits: grid bits of the activation.
@@ -67,8 +69,11 @@ def choose_range(
         "mse": lambda s: mse_range(s, bits=bits),
     }
     tried = METHODS if method == "auto" else tuple(dict.fromkeys(("minmax", method)))
-    ranges = [fitters[name](fit) for name in tried]
-    found = squared_errors(held_back, np.array([r.low for r in ranges]), np.array([r.high for r in ranges]), bits=bits)
+    found = np.zeros(len(tried))
+    for fit, held_back in ((first, second), (second, first)):
+        ranges = [fitters[name](fit) for name in tried]
+        low, high = np.array([r.low for r in ranges]), np.array([r.high for r in ranges])
+        found += squared_errors(held_back, low, high, bits=bits) / 2
     errors = dict(zip(tried, found.tolist(), strict=True))
     if method == "auto":
         best = min(tried, key=lambda name: errors[name])
@@ -76,4 +81,4 @@ def choose_range(
     else:
         used = method if errors[method] <= errors["minmax"] else "minmax"
     rolled_back = method not in ("auto", used)
-    return Choice(fitters[used](merge_statistics(fit, held_back)), used, errors, rolled_back)
+    return Choice(fitters[used](merge_statistics(first, second)), used, errors, rolled_back)

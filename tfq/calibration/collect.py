@@ -4,7 +4,8 @@ The model runs once, in graph mode, with all wanted tensors exposed; a batch is 
 bound allows. Minimum and maximum are taken over all elements. The histogram sees every k-th element
 of each sample: a SHARE of them, but at least FEWEST_ELEMENTS and at most MOST_ELEMENTS. k has no
 common factor with the number of channels, so that all channels and positions are represented alike.
-Every HELD_BACK_EVERY-th sample goes into statistics of its own, with which ranges are compared.
+Every second sample goes into statistics of its own, so that ranges fitted to one half can be compared
+on the other.
 
 The samples are batched anew: the result does not depend on the batch size they arrive in.
 """
@@ -29,7 +30,6 @@ from tfq.models.graph import Graph, build_model
 
 SHARE = 1 / 16
 FEWEST_ELEMENTS, MOST_ELEMENTS = 64, 1024
-HELD_BACK_EVERY = 4
 DECAY = 0.99  # of the moving averages, per sample
 _LARGEST_BATCH = 128
 _PENDING_SAMPLES = 64  # subsamples wait until at least so many are there: one histogram call for all
@@ -58,13 +58,13 @@ class CollectionCost:
 
 @dataclasses.dataclass(frozen=True)
 class Collected:
-    """Statistics by tensor (node) name, over the samples to fit ranges to and over those held back.
+    """Statistics by tensor (node) name: over the samples 0, 2, 4, ... and over the samples 1, 3, 5, ...
 
-    With fewer than HELD_BACK_EVERY samples none is held back: `held_back` then equals `fit`.
+    Of a single sample both are the same.
     """
 
-    fit: dict[str, TensorStatistics]
-    held_back: dict[str, TensorStatistics]
+    first: dict[str, TensorStatistics]
+    second: dict[str, TensorStatistics]
     cost: CollectionCost
 
 
@@ -161,10 +161,10 @@ def collect_statistics(
             start = time.perf_counter()
             values = [np.asarray(v)[:count] for v in tf.nest.flatten(run_watched(*inputs))]
             reduced = pool.map(_reduce, values, strides, clamped)  # NumPy lets go of the GIL
-            held_back = np.arange(seen, seen + count) % HELD_BACK_EVERY == HELD_BACK_EVERY - 1
+            odd = np.arange(seen, seen + count) % 2 == 1
             for name, (lows, highs, elements) in zip(tensors, reduced, strict=True):
                 _check_finite(name, lows, highs, seen)
-                for part, chosen in zip(parts, (~held_back, held_back), strict=True):
+                for part, chosen in zip(parts, (~odd, odd), strict=True):
                     part[name].add(lows[chosen], highs[chosen], elements[chosen])
             pending += count
             if pending >= _PENDING_SAMPLES:
@@ -179,9 +179,9 @@ def collect_statistics(
         collect += time.perf_counter() - start
     if not seen:
         raise UserError("the calibration data holds no sample; at least one is needed, some hundreds are better")
-    fit = {name: a.statistics() for name, a in parts[0].items()}
-    held_back = {name: a.statistics() for name, a in parts[1].items()} if seen >= HELD_BACK_EVERY else fit
-    return Collected(fit, held_back, CollectionCost(forward / timed * batch_count, collect, seen))
+    first = {name: a.statistics() for name, a in parts[0].items()}
+    second = {name: a.statistics() for name, a in parts[1].items()} if seen > 1 else first
+    return Collected(first, second, CollectionCost(forward / timed * batch_count, collect, seen))
 
 
 def _reduce(value: np.ndarray, stride: int, positive: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -2,7 +2,8 @@
 
 Equation: for each threshold t the range is [max(min, -t), min(max, t)]. P is the histogram inside it,
 with the elements outside added to its end bins; Q is the histogram inside it, without them, after
-quantisation: the mass of each level spread evenly over its occupied bins. The t with the smallest
+quantisation: the mass of each level, to which the bins belong by their centres, spread evenly over
+its occupied bins. The t with the smallest
 KL(P || Q) = sum_i p_i log(p_i / q_i) wins. Bins that only P occupies get q = FLOOR. Exact zeros are
 left out: every grid represents them. Thresholds leave at least one bin to every level on average;
 below that Q repeats P and the divergence says nothing.
@@ -15,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from tfq.calibration.statistics import Range, TensorStatistics
-from tfq.numerics.reference import asymmetric_parameters, integer_range
+from tfq.numerics.reference import asymmetric_grids, integer_range
 
 CANDIDATES = 64
 FLOOR = 1e-4
@@ -23,39 +24,60 @@ FLOOR = 1e-4
 
 def kl_range(statistics: TensorStatistics, *, bits: int) -> Range:
     """The range of the smallest divergence; min-max where the histogram has too few bins to judge."""
-    everything = Range(statistics.minimum, statistics.maximum)
     found = statistics.histogram
     furthest = max(-found.first, found.last + 1)
-    fewest = min(2**bits, furthest)  # bins from 0 to the threshold
-    best, smallest = everything, np.inf
-    for reach in np.unique(np.linspace(fewest, furthest, CANDIDATES).astype(int))[::-1]:
-        first, last = max(found.first, -reach), min(found.last, reach - 1)
-        if last - first + 1 < 2**bits:
-            continue
-        threshold = float(np.ldexp(float(reach), found.exponent))
-        candidate = Range(max(statistics.minimum, -threshold), min(statistics.maximum, threshold))
-        divergence = _divergence(found.counts, found.edges, first - found.first, last - found.first, candidate, bits)
-        if divergence < smallest:
-            best, smallest = candidate, divergence
-    return best
+    reach = np.unique(np.linspace(min(2**bits, furthest), furthest, CANDIDATES).astype(int))
+    start, end = np.maximum(found.first, -reach), np.minimum(found.last + 1, reach)
+    counted = np.append(0, np.cumsum(found.counts))
+    inside = counted[end - found.first] - counted[start - found.first]
+    enough = (end - start >= 2**bits) & (inside > 0)
+    if not enough.any():
+        return Range(statistics.minimum, statistics.maximum)
+    threshold = np.ldexp(reach[enough].astype(np.float64), found.exponent)
+    low, high = np.maximum(statistics.minimum, -threshold), np.minimum(statistics.maximum, threshold)
+    divergence = _divergences(statistics, start[enough], end[enough], low, high, bits)
+    best = len(divergence) - 1 - int(np.argmin(divergence[::-1]))  # of equals the widest
+    return Range(low[best], high[best])
 
 
-def _divergence(counts: np.ndarray, edges: np.ndarray, first: int, last: int, cut: Range, bits: int) -> float:
-    """KL(P || Q) of the bins first..last under the grid of `cut`; inf if nothing lies inside."""
-    inside = counts[first : last + 1].astype(np.float64)
-    if not inside.any():
-        return np.inf
-    p = inside.copy()
-    p[0] += counts[:first].sum()
-    p[-1] += counts[last + 1 :].sum()
-    scale, zero_point = asymmetric_parameters(cut.low, cut.high, bits)
+def _divergences(
+    statistics: TensorStatistics, start: np.ndarray, end: np.ndarray, low: np.ndarray, high: np.ndarray, bits: int
+) -> np.ndarray:
+    """KL(P || Q) [candidates] of the bins numbered start..end-1 under the grid of [low, high].
+
+    Within a level q is constant, so the sums over bins are differences of running sums at the levels' ends.
+    """
+    found = statistics.histogram
+    counts = found.counts.astype(np.float64)
+    mass_before = np.append(0.0, np.cumsum(counts))
+    occupied_before = np.append(0, np.cumsum(counts > 0))
+    entropy_before = np.append(0.0, np.cumsum(_x_log_x(counts)))
+    first, last = start - found.first, end - 1 - found.first  # positions in `counts`
+    # ends of the levels: the first bin whose centre rounds to each level or a later one
+    scale, zero_point = asymmetric_grids(low, high, bits)
     qmin, qmax = integer_range(bits, symmetric=False)
-    centres = (edges[first : last + 1] + edges[first + 1 : last + 2]) / 2
-    level = np.clip(np.rint(centres / float(scale)) + zero_point, qmin, qmax).astype(int) - qmin
-    occupied = inside > 0
-    mass = np.bincount(level, weights=inside, minlength=qmax - qmin + 1)
-    bins = np.bincount(level, weights=occupied, minlength=qmax - qmin + 1)
-    q = np.where(occupied, mass[level] / np.maximum(bins[level], 1.0), 0.0)
-    p, q = p / p.sum(), np.maximum(q / q.sum(), FLOOR * (q == 0))
-    there = p > 0
-    return float(np.sum(p[there] * np.log(p[there] / q[there])))
+    middles = (np.arange(qmin + 1, qmax + 1) - zero_point[:, None] - 0.5) * scale[:, None].astype(np.float64)
+    ends = np.ceil(np.ldexp(middles, -found.exponent) - 0.5).astype(np.int64) - found.first
+    ends = np.clip(ends, first[:, None], last[:, None] + 1)
+    ends = np.concatenate([first[:, None], ends, last[:, None] + 1], axis=1)
+    mass = np.diff(mass_before[ends], axis=1)
+    occupied = np.diff(occupied_before[ends], axis=1)
+    level = np.log(np.where(mass > 0, mass, 1.0) / np.maximum(occupied, 1))  # log q, not yet normalised
+    total, inside = mass_before[-1], mass.sum(axis=1)
+    p_log_p = entropy_before[last + 1] - entropy_before[first]
+    p_log_q = (mass * level).sum(axis=1) - inside * np.log(inside)
+    for bin_, outside, nearest in (
+        (first, mass_before[first], level[np.arange(len(first)), np.argmax(occupied > 0, axis=1)]),
+        (
+            last,
+            total - mass_before[last + 1],
+            level[np.arange(len(first)), -1 - np.argmax(occupied[:, ::-1] > 0, axis=1)],
+        ),
+    ):
+        p_log_p += _x_log_x(counts[bin_] + outside) - _x_log_x(counts[bin_])
+        p_log_q += outside * np.where(counts[bin_] > 0, nearest - np.log(inside), np.log(FLOOR))
+    return (p_log_p - total * np.log(total) - p_log_q) / total
+
+
+def _x_log_x(x: np.ndarray) -> np.ndarray:
+    return x * np.log(np.where(x > 0, x, 1.0))

@@ -26,7 +26,6 @@ from tfq.numerics.reference import asymmetric_grids, integer_range
 _SMALLEST_FRACTION = 0.02
 _LATTICE = 20  # points per end of the first lattice
 _REFINED = 7  # points per end of the finer ones
-_REFINEMENTS = 2
 _COARSE_BINS = 512
 _POINT = 1e-3  # an end bin cut to less than this fraction of its width is taken as a point
 _CHUNK = 2**16  # numbers evaluated at a time: what fits into the cache
@@ -72,9 +71,9 @@ def mse_range(statistics: TensorStatistics, *, bits: int) -> Range:
     lattice = np.geomspace(_SMALLEST_FRACTION, 1.0, _LATTICE)
     low, high = _best(statistics.replace(histogram=coarse), lattice, lattice, bits)
     reach = _SMALLEST_FRACTION ** (-1.0 / (_LATTICE - 1))
-    for _ in range(_REFINEMENTS):
+    for used in (statistics.replace(histogram=coarse), statistics):
         around = np.append(np.geomspace(1.0 / reach, reach, _REFINED), np.inf)  # cut to 1 below: min-max stays in
-        low, high = _best(statistics, low * around, high * around, bits)
+        low, high = _best(used, low * around, high * around, bits)
         reach **= 2.0 / (_REFINED - 1)
     return Range(statistics.minimum * low, statistics.maximum * high)
 
