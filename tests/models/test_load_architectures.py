@@ -16,7 +16,7 @@ SMALL = {
     "EfficientNetB0": {},
     "ResNet50": {},
 }
-LARGE = ("DenseNet121", "InceptionV3", "Xception", "NASNetMobile")
+LARGE = ("ConvNeXtTiny", "EfficientNetV2B0", "DenseNet121", "InceptionV3", "Xception", "NASNetMobile")
 DATA = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data" / "models"
 REAL = ("resnet8_cifar10", "resnet20_cifar10", "kws_dscnn", "mobilenet_v2_035_imagenette")
 

@@ -95,6 +95,39 @@ def test_an_activation_means_what_it_means_in_its_framework(library, name, check
 
 
 @both
+def test_a_layer_without_a_rule_is_written_out_in_operators(library, check_equal, randomise):
+    x = library.Input(SEQUENCE)
+    y = library.layers.Attention(name="attention")([x, library.layers.Dense(6)(x)])
+    loaded = check_equal(randomise(library.Model(x, y)), bound=2e-6)
+    assert {"MatMul", "Softmax"} <= {node.kind for node in loaded.graph.nodes}
+    assert loaded.graph.output_names == ("attention",)
+
+
+AUGMENTATIONS = {
+    "RandomBrightness": {"factor": 0.3}, "RandomContrast": {"factor": 0.3}, "RandomZoom": {"height_factor": 0.3},
+    "RandomTranslation": {"height_factor": 0.3, "width_factor": 0.3}, "RandomInvert": {"factor": 1.0},
+    "RandomHue": {"factor": 1.0}, "RandomSaturation": {"factor": 1.0}, "RandomGaussianBlur": {"factor": 1.0},
+    "RandomShear": {"x_factor": 0.5}, "RandomSharpness": {"factor": 1.0}, "RandomPosterization": {"factor": 3},
+    "RandomColorDegeneration": {"factor": 1.0}, "RandomColorJitter": {"hue_factor": 1.0}, "RandomPerspective": {},
+    "RandomErasing": {}, "RandomElasticTransform": {}, "RandomGrayscale": {}, "MixUp": {}, "CutMix": {},
+    "RandAugment": {}, "AugMix": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", AUGMENTATIONS)
+def test_an_augmentation_does_nothing_at_inference(kind, check_equal):
+    x = keras.Input((9, 9, 3))
+    loaded = check_equal(keras.Model(x, getattr(keras.layers, kind)(**AUGMENTATIONS[kind])(x)), bound=0.0)
+    assert loaded.graph.nodes[1].config == {"activation": "linear"}
+
+
+def test_a_random_layer_that_is_no_identity_at_inference_is_refused():
+    x = keras.Input((9, 9, 3))
+    with pytest.raises(UserError, match=r"Layer 'crop' .*RandomCrop"):
+        load_model(keras.Model(x, keras.layers.RandomCrop(4, 4, name="crop")(x)))
+
+
+@both
 @pytest.mark.parametrize("kind", ["Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate", "Dot"])
 def test_a_merging_layer(library, kind, check_equal, randomise):
     x = library.Input(SEQUENCE)

@@ -26,76 +26,24 @@ _RNN: tuple[str, ...] = ("RNN", "SimpleRNN", "LSTM", "GRU", "ConvLSTM1D", "ConvL
 _RNN += tuple(f"{name}Cell" for name in ("SimpleRNN", "LSTM", "GRU", "StackedRNN"))
 
 MERGES = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate", "Dot")
-LAYERS = frozenset(
-    [
-        "Activation",
-        "Average",
-        "AveragePooling1D",
-        "AveragePooling2D",
-        "BatchNormalization",
-        "Conv1D",
-        "Conv1DTranspose",
-        "Conv2D",
-        "Conv2DTranspose",
-        "Cropping1D",
-        "Cropping2D",
-        "Dense",
-        "DepthwiseConv1D",
-        "DepthwiseConv2D",
-        "Dropout",
-        "ELU",
-        "EinsumDense",
-        "Embedding",
-        "Flatten",
-        "GaussianDropout",
-        "GaussianNoise",
-        "AlphaDropout",
-        "GlobalAveragePooling1D",
-        "GlobalAveragePooling2D",
-        "GlobalMaxPooling1D",
-        "GlobalMaxPooling2D",
-        "GroupNormalization",
-        "Identity",
-        "LayerNormalization",
-        "LeakyReLU",
-        "MaxPooling1D",
-        "MaxPooling2D",
-        "MultiHeadAttention",
-        "Normalization",
-        "PReLU",
-        "Permute",
-        "ReLU",
-        "RepeatVector",
-        "Rescaling",
-        "Reshape",
-        "Resizing",
-        "SeparableConv1D",
-        "SeparableConv2D",
-        "Softmax",
-        "SpatialDropout1D",
-        "SpatialDropout2D",
-        "ThresholdedReLU",
-        "UnitNormalization",
-        "UpSampling1D",
-        "UpSampling2D",
-        "ZeroPadding1D",
-        "ZeroPadding2D",
-    ]
-).union(MERGES)
+LAYERS = frozenset(MERGES) | {
+    "Activation", "AlphaDropout", "AveragePooling1D", "AveragePooling2D", "BatchNormalization", "Conv1D",
+    "Conv1DTranspose", "Conv2D", "Conv2DTranspose", "Cropping1D", "Cropping2D", "Dense", "DepthwiseConv1D",
+    "DepthwiseConv2D", "Dropout", "ELU", "EinsumDense", "Embedding", "Flatten", "GaussianDropout", "GaussianNoise",
+    "GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalMaxPooling1D", "GlobalMaxPooling2D",
+    "GroupNormalization", "Identity", "LayerNormalization", "LeakyReLU", "MaxPooling1D", "MaxPooling2D",
+    "MultiHeadAttention", "Normalization", "PReLU", "Permute", "ReLU", "RepeatVector", "Rescaling", "Reshape",
+    "Resizing", "SeparableConv1D", "SeparableConv2D", "Softmax", "SpatialDropout1D", "SpatialDropout2D",
+    "ThresholdedReLU", "UnitNormalization", "UpSampling1D", "UpSampling2D", "ZeroPadding1D", "ZeroPadding2D",
+}  # fmt: skip
 # Layers that change their input in training only.
-TRAINING_ONLY = frozenset(
-    [
-        "ActivityRegularization",
-        "RandomBrightness",
-        "RandomContrast",
-        "RandomFlip",
-        "RandomHeight",
-        "RandomRotation",
-        "RandomTranslation",
-        "RandomWidth",
-        "RandomZoom",
-    ]
-)
+TRAINING_ONLY = frozenset({
+    "ActivityRegularization", "AugMix", "CutMix", "MixUp", "RandAugment", "RandomBrightness",
+    "RandomColorDegeneration", "RandomColorJitter", "RandomContrast", "RandomElasticTransform", "RandomErasing",
+    "RandomFlip", "RandomGaussianBlur", "RandomGrayscale", "RandomHeight", "RandomHue", "RandomInvert",
+    "RandomPerspective", "RandomPosterization", "RandomRotation", "RandomSaturation", "RandomSharpness",
+    "RandomShear", "RandomTranslation", "RandomWidth", "RandomZoom",
+})  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,13 +219,11 @@ class Call:
 
 
 def check_taken(call: Call, kind: str) -> None:
-    """Raise UserError for a layer class of Keras that has no place in a graph."""
+    """Raise UserError for a layer class of Keras that can have no place in a graph."""
     if kind in _RNN:
         raise call.refuse(f"{kind} is recurrent", "use convolutions or attention, or convert it with TFLiteConverter")
     if kind in ("Masking",):
         raise call.refuse("a .tflite carries no masks", "remove the Masking layer and pad the inputs")
-    if kind not in LAYERS:
-        raise call.refuse(f"no rule is known for layer class {kind}", "replace it with standard layers")
 
 
 def add_layer(

@@ -15,7 +15,7 @@ import numpy as np
 
 from tfq.errors import UserError
 from tfq.models import operations
-from tfq.models.flatten import TRAINING_ONLY, Call, Flattener, Tensor, add_layer, check_taken, refuse
+from tfq.models.flatten import LAYERS, TRAINING_ONLY, Call, Flattener, Tensor, add_layer, check_taken, refuse
 from tfq.models.graph import Graph
 
 Follow = Callable[[Call, Tensor], Tensor]
@@ -152,7 +152,9 @@ class Frontend(abc.ABC):
         table = {id(tensor): value for tensor, value in zip(model.inputs, values, strict=True)}
 
         def look_up(leaf: Any) -> Any:
-            return table[id(leaf)] if isinstance(leaf, self.tensor_types) else leaf
+            if isinstance(leaf, self.tensor_types):
+                return table[id(leaf)]
+            return leaf.numpy() if hasattr(leaf, "numpy") else leaf
 
         for source in self.calls(model):
             results = flat(self._call(source, mapped(look_up, source.args), mapped(look_up, source.kwargs), path))
@@ -183,18 +185,20 @@ class Frontend(abc.ABC):
         self, call: Call, layer: Any, args: list[Any], kwargs: dict[str, Any], source: SourceCall, path: tuple[str, ...]
     ) -> Any:
         kind = type(layer).__name__
-        standard = getattr(self.layers, kind, None) is type(layer)
-        if not standard or kind == "Lambda":
+        own = type(layer).__module__.split(".")[0] in ("keras", "tf_keras")
+        if not own or kind == "Lambda":
             if not self._unsafe:
                 what = "it is a Lambda, which holds code" if kind == "Lambda" else f"{kind} is a custom class"
                 raise call.refuse(what, UNSAFE)
             return self._traced(call, layer, args, kwargs, path)
+        check_taken(call, kind)
         if kind == "TimeDistributed":
             return self._time_distributed(call, layer, args, kwargs, source, path)
+        if kind not in LAYERS and kind not in TRAINING_ONLY:
+            return self._written_out(call, layer, args, kwargs, path)
         inputs = self._bound(call, layer, args, kwargs)
         if kind in TRAINING_ONLY:
             return call.add("Activation", {"activation": "linear"}, inputs, shape=inputs[0].shape)
-        check_taken(call, kind)
         if not all(isinstance(value, Tensor) for value in inputs):
             raise call.refuse("it is called with a constant", "rebuild the model without it")
         config, follow = self._config(call, layer, kind)
@@ -256,9 +260,8 @@ class Frontend(abc.ABC):
         if function in self.other_activations:
             return "linear", self.other_activations[function]
         name = getattr(function, "name", None) or getattr(function, "__name__", type(function).__name__)
-        if isinstance(function, self.layers.Layer) and not function.weights:
-            kind = type(function).__name__
-            check_taken(call, kind)
+        kind = type(function).__name__
+        if isinstance(function, self.layers.Layer) and kind in LAYERS and not function.weights:
             config, inner = self._config(call, function, kind)
             if inner is None:
                 return "linear", operations.named(kind, **config)
@@ -278,11 +281,30 @@ class Frontend(abc.ABC):
         given = {key: value for key, value in kwargs.items() if value is not None}
         return self._layer(call, inner, args, given, source, path)
 
+    def _written_out(
+        self, call: Call, layer: Any, args: list[Any], kwargs: dict[str, Any], path: tuple[str, ...]
+    ) -> Any:
+        """A layer class of Keras itself that no rule knows, as the operators that it is written in."""
+        try:
+            return self._traced(call, layer, args, kwargs, path)
+        except UserError as error:
+            reason = str(error).split(" cannot be taken: ")[-1].split(";")[0]
+            kind = type(layer).__name__
+            raise call.refuse(
+                f"no rule is known for layer class {kind} ({reason})", "replace it with standard layers"
+            ) from None
+
     def _traced(self, call: Call, layer: Any, args: list[Any], kwargs: dict[str, Any], path: tuple[str, ...]) -> Any:
         """The nodes of a layer's own code, found by calling it with symbolic tensors."""
-        function = (lambda *a, **k: layer.function(*a, **{**layer.arguments, **k})) if (
-            type(layer) is self.layers.Lambda) else layer.call  # fmt: skip
-        structure = (args, {key: value for key, value in kwargs.items() if value is not None})
+        is_lambda = type(layer) is self.layers.Lambda
+        function = layer.function if is_lambda else layer.call
+        given = dict(layer.arguments or {}) if is_lambda else {}
+        given |= {key: value for key, value in kwargs.items() if value is not None}
+        if given.get("training"):
+            raise call.refuse("it is called with training=True", "build the model again without it")
+        if "training" in inspect.signature(function).parameters:  # some layers default to True
+            given["training"] = False
+        structure = (args, given)
         inputs = [value for value in flat(structure) if isinstance(value, Tensor)]
         try:
             model = self.trace(function, inputs, structure)

@@ -148,7 +148,7 @@ def _slices(spec: Any) -> Any:
         return slice(*(None if spec[k] is None else int(spec[k]) for k in ("start", "stop", "step")))
     if isinstance(spec, (list, tuple)):
         return tuple(map(_slices, spec))
-    return int(spec) if isinstance(spec, (tf.Tensor, np.ndarray)) else spec
+    return int(spec) if isinstance(spec, (np.generic, np.ndarray)) else spec
 
 
 class TFKerasFrontend(Frontend):
