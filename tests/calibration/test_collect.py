@@ -116,6 +116,27 @@ def test_memory_bound_shrinks_the_batch_and_changes_nothing(collected):
         np.testing.assert_allclose(tight.first[name].maximum, found.first[name].maximum, rtol=1e-5)
 
 
+def test_extremes_are_exact_wherever_a_grid_depends_on_them():
+    nodes = (
+        Node("x", "Input", {"shape": (40, 40, 4), "dtype": "float32"}),
+        Node("pad", "ZeroPadding2D", {"padding": ((1, 1), (1, 1))}, ("x",)),
+        Node("gate", "Sigmoid", {}, ("pad",)),
+        Node("product", "Multiply", {}, ("pad", "gate")),
+    )
+    x = np.random.default_rng(0).normal(size=(6, 40, 40, 4)).astype(np.float32)
+    found = collect_statistics(
+        Graph(nodes, ("x",), ("product",)), [{"x": x}], tensors=["x", "pad", "gate", "product"]
+    ).first
+    padded = np.pad(x[::2].astype(np.float64), [(0, 0), (1, 1), (1, 1), (0, 0)])
+    product = padded / (1 + np.exp(-padded))
+    assert (found["x"].minimum, found["x"].maximum) == (x[::2].min(), x[::2].max())
+    assert found["product"].maximum == pytest.approx(product.max(), rel=1e-5)
+    assert found["product"].minimum == pytest.approx(product.min(), rel=1e-5)
+    # the padded tensor shares the grid of x, the gate's is prescribed: a subsample has to do
+    assert found["x"].minimum < found["pad"].minimum < 0 < found["pad"].maximum < found["x"].maximum
+    assert 0 < found["gate"].minimum < found["gate"].maximum < 1
+
+
 def test_cost_is_measured(collected):
     cost = collected[1].cost
     assert cost.samples == 70

@@ -17,7 +17,8 @@ class TensorStatistics:
     """What calibration remembers of one activation tensor.
 
     Attributes:
-      minimum, maximum: of all elements of all samples, exactly. The minimum of a tensor that a ReLU
+      minimum, maximum: of all elements of all samples, exactly; of the histogram's elements for tensors
+        on whose extremes no grid depends (see `collect`). The minimum of a tensor that a ReLU
         wrote is 0 or above by construction and given as 0.
       average_minimum, average_maximum: bias-corrected exponential moving averages of the samples'
         minima and maxima.
