@@ -207,6 +207,22 @@ def test_a_transformation_that_changes_the_function_is_caught_and_named(monkeypa
         prepare(small_graph(), samples_of(small_graph()))
 
 
+def test_a_network_that_amplifies_rounding_is_measured_against_its_own_noise():
+    def scale(name, value):
+        weights = {"scale": np.full(2, value, np.float32), "offset": np.full(2, 0.1, np.float32)}
+        return Node(name, "Affine", {}, ("x",) if name == "first" else ("first",), weights)
+
+    nodes = (
+        small_graph()["x"],
+        scale("first", 301.7),
+        scale("second", 77.3),
+        Node("y", "Unary", {"function": "sin"}, ("second",)),
+    )
+    graph = Graph(nodes, ("x",), ("y",))
+    (fold,) = [c for c in prepare(graph, samples_of(graph)).checks if c.name == "fold affine maps"]
+    assert 1e-4 < fold.max_error <= fold.bound <= 1e-2
+
+
 def test_checks_tell_what_each_transformation_did():
     prepared = prepare(small_graph(), samples_of(small_graph()))
     assert [(c.name, c.nodes_before, c.nodes_after) for c in prepared.checks] == [

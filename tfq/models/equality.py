@@ -13,6 +13,15 @@ import tensorflow as tf
 
 from tfq.models.graph import INPUT, Graph, Node, assign_weights, call_layer, make_layers
 
+_SHAPE_WITHOUT_WEIGHTS = (
+    "Conv2D",
+    "DepthwiseConv2D",
+    "Conv2DTranspose",
+    "SeparableConv2D",
+    "Dense",
+    "BatchNormalization",
+)
+
 
 def _value(node: Node, arguments: list[tf.Tensor]) -> tf.Tensor:
     first, *rest = make_layers(node)
@@ -44,6 +53,14 @@ def run_graph(graph: Graph, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray
     return [tensors[name].numpy() for name in graph.outputs]
 
 
+def _zeros(node: Node, arguments: list[tf.Tensor]) -> tf.Tensor:
+    """Some tensor of the shape that the node gives; the usual layers with weights are not built for it."""
+    layer = make_layers(node)[0]
+    if node.kind in _SHAPE_WITHOUT_WEIGHTS:
+        return tf.zeros(layer.compute_output_shape(arguments[0].shape))
+    return call_layer(layer, arguments)
+
+
 def tensor_shapes(graph: Graph) -> dict[str, tuple[int, ...]]:
     """Node name -> shape of its output without the batch axis. The inputs' shapes must be fully known."""
     tensors: dict[str, tf.Tensor] = {}
@@ -52,7 +69,7 @@ def tensor_shapes(graph: Graph) -> dict[str, tuple[int, ...]]:
         if node.kind == INPUT:
             tensors[node.name] = tf.zeros((1, *node.config["shape"]), node.config["dtype"])
         else:
-            tensors[node.name] = call_layer(make_layers(node)[0], [tensors[i] for i in node.inputs])
+            tensors[node.name] = _zeros(node, [tensors[i] for i in node.inputs])
         shapes[node.name] = tuple(tensors[node.name].shape[1:])
     return shapes
 
