@@ -3,7 +3,7 @@
 TFLite demands that the nodes whose rule is "same" (concatenation, pooling, reshapes, ...) read and write
 one grid. The grids of "fixed" outputs and of embeddings are given by the node itself, so a concatenation
 that joins such a tensor with others reads a requantised copy of it. Tensors of float nodes and integer
-tensors have no grid; an int8 node reads a float node through a Requantize node.
+tensors have no grid, nor has a reshape of one; an int8 node reads them through a Requantize node.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from tfq.models.operators import OPERATORS
 from tfq.models.rewrite import made_by, rewrite
 
 _Constraint = tuple[object, ...] | None
+_FREE_OF_FORMAT = ("Reshape", "Flatten")
 
 
 def _rule_of(node: Node) -> str:
@@ -90,7 +91,7 @@ def separate_grids(graph: Graph) -> Graph:
     floats = {node.name for node in graph.nodes if node.kind in OPERATORS and _rule_of(node) == "float"}
 
     def needs_copy(node: Node) -> list[str]:
-        if _rule_of(node) == "float":
+        if _rule_of(node) == "float" or node.name in floats:
             return []
         found = [i for i in node.inputs if i in floats]
         if _rule_of(node) == "same" and len(node.inputs) > 1:
@@ -100,6 +101,8 @@ def separate_grids(graph: Graph) -> Graph:
         return found
 
     def rule(node: Node) -> list[Node] | None:
+        if node.kind in _FREE_OF_FORMAT and node.inputs[0] in floats:
+            floats.add(node.name)  # TFLiteConverter quantises behind a reshape, not before it
         wanted = needs_copy(node)
         made = [
             made_by(graph_nodes[name], "requantize", "Requantize", (name,))
