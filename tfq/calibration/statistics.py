@@ -40,8 +40,7 @@ class TensorStatistics:
 def merge_statistics(*statistics: TensorStatistics) -> TensorStatistics:
     """The statistics of tensors that must share one grid, or of one tensor over disjoint sets of samples.
 
-    The moving averages of the result are the outermost ones: an average over the joint minima could
-    not lie further out than the samples allow, and none of the tensors is cut shorter than by its own.
+    The moving averages of the result are the outermost ones, so that no tensor is cut shorter than by its own.
     """
     return TensorStatistics(
         minimum=min(s.minimum for s in statistics),
