@@ -211,6 +211,15 @@ def test_a_shared_layer_gives_one_node_per_call_and_one_array(library, check_equ
     assert {node.group for node in calls} == {"encode"}
     assert calls[0].weights["kernel"] is calls[1].weights["kernel"]
     assert {node.group for node in loaded.graph.nodes if node.kind == "ReLU"} == {"encode.relu"}
+    groups: dict[str, list] = {}
+    for node in loaded.graph.nodes:
+        groups.setdefault(node.group, []).append(node)
+    for nodes in groups.values():
+        for node in nodes[1:]:
+            assert node.weights.keys() == nodes[0].weights.keys()
+            assert all(np.array_equal(node.weights[n], w) for n, w in nodes[0].weights.items()), (
+                "one group, other weights"
+            )
 
 
 @both

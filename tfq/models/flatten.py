@@ -182,7 +182,7 @@ class Call:
     name: str
     user_name: str
     group: str
-    nodes: int = 0
+    suffixes: list[str] = dataclasses.field(default_factory=list)  # of the nodes added so far
 
     def add(
         self,
@@ -196,9 +196,11 @@ class Call:
     ) -> Tensor:
         """Add a node. `shape` (with the batch axis) and `dtype` describe its output; default: worked out."""
         config = dict(config or {})
-        suffix = f".{kind.lower()}" if self.nodes else ""
+        suffix = f".{kind.lower()}" if self.suffixes else ""
+        self.suffixes.append(suffix)
+        again = self.suffixes.count(suffix) - 1
+        suffix += f".{again}" if again else ""
         name = self.flattener.unique(self.name + suffix) if suffix else self.name
-        self.nodes += 1
         if shape is None or None in tuple(shape)[1:]:
             symbols = [tf_keras.Input(batch_shape=t.shape, dtype=t.dtype) for t in inputs]
             shape = tuple(call_layer(layer_class(kind)(**config), symbols).shape)

@@ -175,13 +175,14 @@ def _read_keras(path: pathlib.Path, *, unsafe: bool) -> tuple[Any, str]:
             damaged = archive.testzip()
             config = {} if damaged else json.loads(archive.read("config.json"))
             version = "" if damaged else json.loads(archive.read("metadata.json"))["keras_version"]
-    except (zipfile.BadZipFile, ValueError, KeyError, OSError) as error:
+    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, OSError) as error:
         raise UserError(f"{path}: the .keras file is damaged ({short_cause(error)}); copy or save it again") from None
     if damaged:
         raise UserError(f"{path}: the .keras file is damaged ({damaged} fails its checksum); copy or save it again")
-    library, framework = _library(version)
-    if not unsafe:
-        _check_safe(config)
+    with _as_user_error(path, "the .keras file holds no readable configuration"):
+        library, framework = _library(version)
+        if not unsafe:
+            _check_safe(config)
     with _as_user_error(path, f"{framework} model does not load"), _with_suffix(path, ".keras") as named:
         return _load(library, named, unsafe=unsafe), framework
 
