@@ -148,6 +148,23 @@ def test_a_pure_scale_is_folded_through_padding_into_a_padded_convolution():
     check(folded, X, run_graph(graph, {"x": X})[0])
 
 
+@pytest.mark.parametrize("between", ["padding", "product"])
+@pytest.mark.parametrize("side", ["before", "behind"])
+def test_an_offset_passes_neither_padding_nor_a_product(between, side):
+    node = {
+        "padding": Node("between", "ZeroPadding2D", {"padding": 1}),
+        "product": Node("between", "Multiply", inputs=("layer" if side == "behind" else "affine", "x")),
+    }[between]
+    layer = same_convolution()
+    layer = layer.replace(config={**layer.config, "filters": 3})
+    layer = layer.replace(weights={n: w[..., :3] for n, w in layer.weights.items()})
+    steps = [affine([1, 2, 3], [1, 0, 0]), node, layer.replace(config={**layer.config, "padding": "valid"})]
+    if side == "behind":
+        steps = [layer, *steps[1::-1]]
+    graph = chain(*steps)
+    assert fold_affines(graph) is graph
+
+
 def test_a_pure_scale_is_not_folded_into_a_grouped_convolution_in_front_of_which_it_stands():
     layer, _, _ = weighted("Conv2D", bias=False)
     grouped = layer.replace(
