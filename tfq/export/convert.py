@@ -76,7 +76,7 @@ def carrier_spec(graph: Graph, spec: QuantizationSpec, names: Mapping[str, str])
 
 
 def convert_quantized(graph: Graph, spec: QuantizationSpec, representative_dataset: RepresentativeDataset) -> bytes:
-    """The converter's .tflite of the wrapped model, batch size 1, before any pass.
+    """The converter's .tflite of the wrapped model, batch size 1, inputs and outputs float32, before any pass.
 
     Args:
       graph: the prepared graph.
@@ -90,8 +90,6 @@ def convert_quantized(graph: Graph, spec: QuantizationSpec, representative_datas
 
     def configure(converter: Any) -> None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.inference_input_type = getattr(tf, spec.input_type)
-        converter.inference_output_type = getattr(tf, spec.output_type)
         if all(layer.precision == "int8" for layer in spec.layers):
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
             converter.representative_dataset = _by_identifier(representative_dataset, names)

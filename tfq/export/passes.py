@@ -2,8 +2,9 @@
 
     requantize     the Requantize nodes become QUANTIZE operations
     impose         every weight integer, bias integer, scale, zero-point and axis from the specification
+    set_edges      inputs and outputs of the element types the specification names
     name_tensors   Keras layer names on every tensor, and a signature with the user's input/output names
-    share_buffers  constants of equal bytes are stored once; buffers nobody reads are dropped
+    share_buffers  constants of equal bytes are stored once; what nobody reads is dropped
 
 Why `impose` is needed: TFLiteConverter takes no per-channel fake-quant on Dense and Conv2DTranspose,
 derives scales that differ from the given ones in the last bit, and rounds biases by itself.
@@ -11,6 +12,7 @@ derives scales that differ from the given ones in the last bit, and rounds biase
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterable
 from typing import Any
@@ -34,6 +36,13 @@ _LAYOUT = {
     "Embedding": ((0, 1), None),
     "PReLU": ((0, 1, 2), None),
 }
+# operation -> (number, version) that may read INT4 weights; the runtime that brought the last of them
+_INT4_OPERATORS = {
+    "CONV_2D": (schema.BuiltinOperator.CONV_2D, 7),
+    "DEPTHWISE_CONV_2D": (schema.BuiltinOperator.DEPTHWISE_CONV_2D, 7),
+    "FULLY_CONNECTED": (schema.BuiltinOperator.FULLY_CONNECTED, 10),
+}
+_INT4_RUNTIME = b"2.11.0"
 
 
 def finish(content: bytes, graph: Graph, spec: QuantizationSpec | None) -> bytes:
@@ -47,6 +56,7 @@ def finish(content: bytes, graph: Graph, spec: QuantizationSpec | None) -> bytes
     if spec is not None:
         requantize(model, graph, binding)
         impose(model, graph, spec, binding)
+        binding = set_edges(model, spec, binding)
     name_tensors(model, graph, binding)
     share_buffers(model)
     return flatbuffer.serialize(model)
@@ -133,6 +143,8 @@ def _impose_weights(model: Any, operator: Any, node: Node, spec: QuantizationSpe
     scales, axis = tflite_scales(node.kind, layer.weights[name], node.weights[name].shape)
     kernel = tflite_layout(node.kind, codes[name])
     _replace_constant(model, operator, binding.kernel[node.name], kernel, layer.weights[name], scales, axis)
+    if layer.weights[name].storage == "int4":
+        _require_int4(model, operator)
     if node.name not in binding.bias:
         # the converter leaves out a bias of zeros
         if "bias" in layer.weights and codes["bias"].any():
@@ -147,6 +159,21 @@ def _impose_weights(model: Any, operator: Any, node: Node, spec: QuantizationSpe
         bias_scales = np.float32(spec.activations[node.inputs[0]].scale[0]) * scales
         grid = TensorQuantization(tuple(map(float, bias_scales)), 0, 32, "int32", True, 0)
     _replace_constant(model, operator, binding.bias[node.name], values, grid, bias_scales, 0)
+
+
+def _require_int4(model: Any, operator: Any) -> None:
+    """Mark `operator`, and the file, as needing a runtime that reads INT4 weights."""
+    builtin, version = _INT4_OPERATORS[flatbuffer.operator_name(model, operator)]
+    operator.opcodeIndex = _operator_code(model, builtin, version=version)
+    for entry in model.metadata or ():
+        if flatbuffer.text(entry.name) == "min_runtime_version":
+            buffer = model.buffers[entry.buffer]
+            stated = max(np.asarray(buffer.data, np.uint8).tobytes().rstrip(b"\0"), _INT4_RUNTIME, key=_version)
+            buffer.data = np.frombuffer(stated.ljust(len(buffer.data), b"\0"), np.uint8)
+
+
+def _version(text: bytes) -> list[int]:
+    return [int(part) for part in text.split(b".")]
 
 
 def _replace_constant(
@@ -184,6 +211,58 @@ def _set_grid(tensor: Any, grid: TensorQuantization, scales: np.ndarray, axis: i
     quantization.zeroPoint = np.full(len(scales), grid.zero_point, np.int64)
     quantization.quantizedDimension = axis if len(scales) > 1 else 0
     quantization.min = quantization.max = None
+
+
+def set_edges(model: Any, spec: QuantizationSpec, binding: Binding) -> Binding:
+    """Turn the float32 inputs and outputs that have a grid into what the specification names; the binding after it.
+
+    TFLiteConverter's own `inference_output_type` removes the DEQUANTIZE of an output even where a float
+    operation inside the model reads it too, and leaves that operation without an input.
+    """
+    subgraph = model.subgraphs[0]
+    inputs, outputs = dict(binding.inputs), dict(binding.outputs)
+    dropped: set[int] = set()
+    for name in [n for n in inputs if n in spec.activations]:
+        readers = [i for i, operator in enumerate(subgraph.operators) if inputs[name] in operator.inputs]
+        if spec.input_type == "int8":
+            dropped.update(readers)
+            inputs[name] = int(subgraph.operators[readers[0]].outputs[0])
+        elif spec.input_type == "uint8":
+            _set_uint8(subgraph.tensors[inputs[name]], spec.activations[name])
+    for name in [n for n in outputs if n in spec.activations and spec.output_type != "float32"]:
+        writer = next(operator for operator in subgraph.operators if outputs[name] in operator.outputs)
+        quantized = int(writer.inputs[0])
+        outputs[name] = quantized
+        if spec.output_type == "uint8":
+            outputs[name] = _append_uint8_copy(model, quantized, spec.activations[name])
+    read = {int(i) for operator in subgraph.operators for i in operator.inputs} | set(outputs.values())
+    dropped |= {i for i, operator in enumerate(subgraph.operators) if not read & {int(t) for t in operator.outputs}}
+    kept = [i for i in range(len(subgraph.operators)) if i not in dropped]
+    subgraph.operators = [subgraph.operators[i] for i in kept]
+    operator_node = {new: binding.operator_node[old] for new, old in enumerate(kept) if old in binding.operator_node}
+    return dataclasses.replace(binding, operator_node=operator_node, inputs=inputs, outputs=outputs)
+
+
+def _set_uint8(tensor: Any, grid: TensorQuantization) -> None:
+    tensor.type = schema.TensorType.UINT8
+    tensor.quantization = schema.QuantizationParametersT()
+    _set_grid(tensor, grid, np.asarray(grid.scale, np.float32), 0)
+    tensor.quantization.zeroPoint = np.asarray([grid.zero_point + 128], np.int64)
+
+
+def _append_uint8_copy(model: Any, source: int, grid: TensorQuantization) -> int:
+    """Add a QUANTIZE operation to uint8 at the end; the index of its output."""
+    subgraph = model.subgraphs[0]
+    tensor, operator = schema.TensorT(), schema.OperatorT()
+    tensor.shape, tensor.shapeSignature = subgraph.tensors[source].shape, subgraph.tensors[source].shapeSignature
+    tensor.hasRank = True
+    _set_uint8(tensor, grid)
+    operator.opcodeIndex = _operator_code(model, schema.BuiltinOperator.QUANTIZE, version=2)
+    operator.inputs = np.asarray([source], np.int32)
+    operator.outputs = np.asarray([len(subgraph.tensors)], np.int32)
+    subgraph.tensors.append(tensor)
+    subgraph.operators.append(operator)
+    return len(subgraph.tensors) - 1
 
 
 def name_tensors(model: Any, graph: Graph, binding: Binding) -> None:
@@ -243,7 +322,8 @@ def _tensor_map(pairs: Iterable[tuple[str, int]]) -> list[Any]:
 
 
 def share_buffers(model: Any) -> None:
-    """Store equal constants once and drop what nobody reads: unused tensors and their buffers."""
+    """Store equal constants once and drop what nobody reads: tensors, their buffers, operator codes."""
+    _drop_unused_operator_codes(model)
     for subgraph in model.subgraphs:
         _drop_unused_tensors(model, subgraph)
     empty = schema.BufferT()
@@ -260,6 +340,14 @@ def share_buffers(model: Any) -> None:
             kept.append(model.buffers[holder.buffer])
         holder.buffer = position[key]
     model.buffers = kept
+
+
+def _drop_unused_operator_codes(model: Any) -> None:
+    operators = [operator for subgraph in model.subgraphs for operator in subgraph.operators]
+    used = sorted({operator.opcodeIndex for operator in operators})
+    model.operatorCodes = [model.operatorCodes[i] for i in used]
+    for operator in operators:
+        operator.opcodeIndex = used.index(operator.opcodeIndex)
 
 
 def _drop_unused_tensors(model: Any, subgraph: Any) -> None:
