@@ -1,0 +1,70 @@
+"""The benchmark's cases as files, the way a user has them: a Keras model, calibration inputs, labelled test data.
+
+The demo model is there in every checkout. The others are real pretrained models with real data that are
+not part of the project; they are read from `shared/` beside the checkout, where that is present.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import ROOT
+
+DEMO = "digits"
+SHARED = ("resnet8_cifar10", "resnet20_cifar10", "kws_dscnn", "mobilenet_v2_035_imagenette")
+CASES = (DEMO, *SHARED)
+_SHARED_FOLDER = ROOT.parent / "shared"
+
+
+@dataclasses.dataclass(frozen=True)
+class CaseFiles:
+    """One case on disk; the arrays are float32 in the units that the model expects."""
+
+    model: Path
+    calibration: Path
+    test: Path
+    calibration_samples: int
+
+
+def absence(name: str) -> str:
+    """Why a case cannot be run here; "" where it can."""
+    if name == DEMO:
+        return ""
+    needed = (_SHARED_FOLDER / "cases.py", _SHARED_FOLDER / "data" / "models" / f"{name}.h5")
+    missing = [path.relative_to(ROOT.parent) for path in needed if not path.is_file()]
+    return f"../{missing[0]} is not there (it is no part of the project)" if missing else ""
+
+
+def write_case(name: str, directory: Path, num_samples: int) -> CaseFiles:
+    """Write the calibration inputs (the first `num_samples`, without labels) and the test data as .npz."""
+    if name == DEMO:
+        model = ROOT / "demo" / "digits.keras"
+        with np.load(ROOT / "demo" / "calibration.npz") as arrays:
+            calibration = arrays["x"]
+        with np.load(ROOT / "demo" / "test.npz") as arrays:
+            test, labels = arrays["x"], arrays["y"]
+    else:
+        case = _shared_cases().load(name)
+        model, calibration, test, labels = case.model_path, case.calibration, case.test, case.labels
+    calibration = calibration[:num_samples]
+    files = CaseFiles(model, directory / "calibration.npz", directory / "test.npz", len(calibration))
+    np.savez(files.calibration, x=calibration.astype(np.float32))
+    np.savez(files.test, x=test.astype(np.float32), y=labels)
+    return files
+
+
+def _shared_cases() -> Any:
+    """The loader beside the data, as a module."""
+    spec = importlib.util.spec_from_file_location("shared_cases", _SHARED_FOLDER / "cases.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,164 @@
+"""What the benchmarks share: a run of tfq in a process of its own, bars, tables, and where the results go."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import multiprocessing
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tfq.errors import UserError
+from tfq.execution.interpreter import available_cores
+from tfq.recipe import Recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+REPEATABLE = ("model.tflite", "float.tflite", "spec.json", "recipe.json")
+_PACKAGES = ("tfq", "tensorflow", "tf_keras", "keras", "tensorflow-model-optimization", "ai-edge-litert", "numpy")
+_Result = TypeVar("_Result")
+
+
+@dataclasses.dataclass(frozen=True)
+class Bar:
+    """Something a benchmark demands: `text` says what, what was measured and what the limit is."""
+
+    text: str
+    passed: bool
+
+    @classmethod
+    def at_most(cls, what: str, measured: float, limit: float, form: str) -> Bar:
+        """`form` writes a number with its unit, as "{:.2f} x"."""
+        return cls(f"{what}: {form.format(measured)}, bar at most {form.format(limit)}", measured <= limit)
+
+    @classmethod
+    def at_least(cls, what: str, measured: float, limit: float, form: str) -> Bar:
+        return cls(f"{what}: {form.format(measured)}, bar at least {form.format(limit)}", measured >= limit)
+
+    def __str__(self) -> str:
+        return f"{'pass' if self.passed else 'FAIL'}  {self.text}"
+
+
+@dataclasses.dataclass(frozen=True)
+class TfqRun:
+    """One run of tfq in a process of its own.
+
+    Attributes:
+      seconds: from before the import of tfq to the end, writing the files not included.
+      peak_memory_mb: largest resident memory of the process.
+      calibration_ratio: time of the calibration pass against the bare forward pass.
+      layers: layers whose parity with the simulation was measured.
+      max_steps: largest difference of any of them on its own inputs, in steps of its grid.
+      digests: SHA-256 of the files that must not change from run to run.
+      report: the whole report.json.
+    """
+
+    seconds: float
+    peak_memory_mb: float
+    calibration_ratio: float
+    layers: int
+    max_steps: int
+    digests: Mapping[str, str]
+    report: Mapping[str, Any]
+
+    @property
+    def stages(self) -> dict[str, float]:
+        """Stage -> seconds."""
+        return {stage["name"]: stage["seconds"] for stage in self.report["stages"]}
+
+    def figures(self) -> dict[str, Any]:
+        """What the benchmark's JSON keeps: the parts of the report that stay readable."""
+        kept = ("verification", "parity", "calibration_cost", "guard", "warnings", "stages", "model")
+        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "report"}
+        return own | {name: self.report[name] for name in kept}
+
+
+def run_tfq(recipe: Recipe, output: Path) -> TfqRun:
+    """Quantise and write the files; to be called in a fresh process, whose time and memory it measures."""
+    start = time.monotonic()
+    from tfq.pipeline import quantize
+
+    product = quantize(recipe)
+    seconds = time.monotonic() - start
+    output.mkdir(parents=True, exist_ok=True)
+    for name, content in product.files.items():
+        (output / name).write_bytes(content)
+    report = json.loads(product.files["report.json"])
+    cost = report["calibration_cost"]
+    steps = [layer["parity_max_steps"] for layer in report["layers"] if layer["parity_max_steps"] is not None]
+    return TfqRun(
+        seconds=seconds,
+        peak_memory_mb=report["stages"][-1]["peak_memory_mb"],
+        calibration_ratio=cost["collect_seconds"] / cost["forward_seconds"],
+        layers=len(steps),
+        max_steps=max(steps),
+        digests={name: hashlib.sha256(product.files[name]).hexdigest() for name in REPEATABLE},
+        report=report,
+    )
+
+
+def in_fresh_process(function: Callable[..., _Result], *arguments: Any) -> _Result:
+    """Call in a new interpreter: its memory is its own, and nothing of an earlier call is warm.
+
+    Linux hands a parent's peak memory on to its children, so the parent must stay small: it imports no TensorFlow.
+    """
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def environment(command: str) -> dict[str, Any]:
+    """Where and when a benchmark runs."""
+    return {
+        "command": command,
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "machine": f"{available_cores()}-core {platform.machine().replace('_', '-')}",
+        "load_average": round(os.getloadavg()[0], 1),
+        "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in _PACKAGES}},
+    }
+
+
+def environment_text(found: Mapping[str, Any]) -> str:
+    """One paragraph above the tables."""
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    return (
+        f"`{found['command']}`, {found['date']}, {found['machine']}, load average {found['load_average']} at the"
+        f" start. {versions}."
+    )
+
+
+def bar_list(bars: Sequence[Bar]) -> str:
+    """All bars, one a line, for terminal and page."""
+    failed = sum(not bar.passed for bar in bars)
+    return "\n".join([f"{len(bars) - failed} of {len(bars)} bars passed", *map(str, bars)])
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose first column is flush left, the others flush right."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def output_directory(path: str) -> Path:
+    """The directory, made where it is missing. Raises UserError where nothing can be written to it."""
+    directory = Path(path)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the directory --output={path}: {error.strerror}; name another") from error
+    if not os.access(directory, os.W_OK):
+        raise UserError(f"cannot write to --output={path}; name a directory that can be written to")
+    return directory
+
+
+def write_results(directory: Path, name: str, page: str, figures: Mapping[str, Any]) -> None:
+    """`name`.md and `name`.json."""
+    (directory / f"{name}.md").write_text(page, encoding="utf-8")
+    (directory / f"{name}.json").write_text(json.dumps(figures, indent=1, allow_nan=False) + "\n", encoding="utf-8")
