@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -39,6 +41,10 @@ _LARGEST_BATCH = 128
 _PENDING_SAMPLES = 64  # subsamples wait until at least so many are there: one histogram call for all
 _TIMED_FIRST = 3  # the bare forward pass is timed on the first batches ...
 _TIMED_EVERY = 8  # ... and then on every eighth
+_WORKERS = os.cpu_count() or 1
+_TASKS_PER_WORKER = 4
+
+_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +124,7 @@ def collect_statistics(
     *,
     tensors: Sequence[str],
     total: int = 0,
-    memory_bytes: int = 256 * 2**20,
+    memory_bytes: int = 512 * 2**20,
     progress: Progress | None = None,
 ) -> Collected:
     """Run the samples through `graph` once and collect the statistics of `tensors`.
@@ -152,7 +158,7 @@ def collect_statistics(
     accumulators = [a for part in parts for a in part.values()]
     seen = pending = timed = batch_count = 0
     forward = collect = 0.0
-    with (progress or Silent()).task("calibrate", total) as advance, ThreadPoolExecutor() as pool:
+    with (progress or Silent()).task("calibrate", total) as advance, ThreadPoolExecutor(_WORKERS) as pool:
         for arrays, count in _rebatch(batches, graph.inputs, batch_size):
             inputs = [tf.constant(a, s.dtype) for a, s in zip(arrays, signature, strict=True)]
             if not batch_count:  # traced and warmed up outside the measurement
@@ -165,7 +171,7 @@ def collect_statistics(
                 timed += 1
             start = time.perf_counter()
             values = [np.asarray(v)[:count] for v in tf.nest.flatten(run_watched(*inputs))]
-            reduced = pool.map(_reduce, values, strides, clamped, exact)  # NumPy lets go of the GIL
+            reduced = _in_parallel(pool, _reduce, list(zip(values, strides, clamped, exact, strict=True)))
             odd = np.arange(seen, seen + count) % 2 == 1
             for name, (lows, highs, elements) in zip(tensors, reduced, strict=True):
                 _check_finite(name, lows, highs, seen)
@@ -173,20 +179,35 @@ def collect_statistics(
                     part[name].add(lows[chosen], highs[chosen], elements[chosen])
             pending += count
             if pending >= _PENDING_SAMPLES:
-                list(pool.map(_Accumulator.flush, accumulators))
+                _in_parallel(pool, _Accumulator.flush, [(a,) for a in accumulators])
                 pending = 0
             collect += time.perf_counter() - start
             seen += count
             batch_count += 1
             advance(count)
         start = time.perf_counter()
-        list(pool.map(_Accumulator.flush, accumulators))
+        _in_parallel(pool, _Accumulator.flush, [(a,) for a in accumulators])
         collect += time.perf_counter() - start
     if not seen:
         raise UserError("the calibration data holds no sample; at least one is needed, some hundreds are better")
     first = {name: a.statistics() for name, a in parts[0].items()}
     second = {name: a.statistics() for name, a in parts[1].items()} if seen > 1 else first
     return Collected(first, second, CollectionCost(forward / timed * batch_count, collect, seen))
+
+
+def _in_parallel(
+    pool: ThreadPoolExecutor, function: Callable[..., _T], arguments: Sequence[tuple[Any, ...]]
+) -> list[_T]:
+    """`function` of every tuple of `arguments`, in few tasks: hundreds would cost more than they compute.
+
+    NumPy lets go of the GIL in its loops, so threads do.
+    """
+    tasks = min(len(arguments), _TASKS_PER_WORKER * _WORKERS)
+    found = pool.map(lambda k: [function(*a) for a in arguments[k::tasks]], range(tasks))
+    results: list[Any] = [None] * len(arguments)
+    for k, part in enumerate(found):
+        results[k::tasks] = part
+    return results
 
 
 def _is_source(node: Node) -> bool:
