@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfq.export import flatbuffer
@@ -58,7 +58,9 @@ def bind(model: Any, graph: Graph) -> Binding:
     """
     names = {identifier: name for name, identifier in identifiers(graph).items()}
     subgraph = model.subgraphs[0]
-    inputs, outputs = _inputs(subgraph, graph, names), _outputs(model, graph)
+    signature = model.signatureDefs[0]
+    inputs = _edge(signature.inputs, graph.inputs, identifiers(graph))
+    outputs = _edge(signature.outputs, graph.outputs, identifiers(graph))
     node_tensor = dict(inputs)
     result = {tensor: name for name, tensor in outputs.items()}
     writer = {tensor: name for name, tensor in node_tensor.items()}
@@ -97,22 +99,13 @@ def _border_node(graph: Graph, writer: str) -> str:
     return readers[0] if readers else writer
 
 
-def _inputs(subgraph: Any, graph: Graph, names: Mapping[str, str]) -> dict[str, int]:
-    """Input name -> tensor index; the converter keeps no particular order."""
-    found = {}
-    for tensor in subgraph.inputs:
-        label = flatbuffer.text(subgraph.tensors[tensor].name)
-        found.update({names[i]: int(tensor) for i in _IDENTIFIER.findall(label)[:1] if i in names})
-    if set(found) != set(graph.inputs):
-        raise RuntimeError(f"the converted file has the inputs {sorted(found)}; expected {sorted(graph.inputs)}")
-    return found
+def _edge(entries: Any, nodes: Sequence[str], identifier: Mapping[str, str]) -> dict[str, int]:
+    """Node name -> tensor index of the file's inputs or outputs, by the converter's signature.
 
-
-def _outputs(model: Any, graph: Graph) -> dict[str, int]:
-    """Output node -> tensor index, from the converter's signature; its order of outputs is not the model's."""
-    identifier = identifiers(graph)
-    index = {flatbuffer.text(e.name): int(e.tensorIndex) for e in model.signatureDefs[0].outputs}
-    return {name: index[identifier[name]] for name in graph.outputs}
+    The order of inputs and outputs in the file is not the model's.
+    """
+    index = {flatbuffer.text(entry.name): int(entry.tensorIndex) for entry in entries}
+    return {name: index[identifier[name]] for name in nodes}
 
 
 def _is_border(subgraph: Any, source: int, target: int) -> bool:
