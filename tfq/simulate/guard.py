@@ -78,7 +78,9 @@ def keep_better(
 
 def divergence(reference: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> np.ndarray:
     """Divergence of every sample, summed over the outputs; arrays [n, ...], result [n]."""
-    return np.sum([_one(y.astype(np.float64), q.astype(np.float64)) for y, q in zip(reference, values, strict=True)], axis=0)
+    return np.sum(
+        [_one(y.astype(np.float64), q.astype(np.float64)) for y, q in zip(reference, values, strict=True)], axis=0
+    )
 
 
 def _one(y: np.ndarray, q: np.ndarray) -> np.ndarray:
