@@ -1,0 +1,268 @@
+"""Small prepared graphs that between them hold every operation tfq quantises, and how a test takes one down the road.
+
+What the tests of simulation, export and verification share; `ALL` lists the graphs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from tfq.calibration.calibrate import calibrate
+from tfq.calibration.specify import specify
+from tfq.export.convert import convert_quantized
+from tfq.export.package import export_quantized
+from tfq.export.passes import finish
+from tfq.models.graph import Graph, Node
+from tfq.spec import QuantizationSpec
+
+SAMPLES = 24
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A graph, samples by input name [n, ...], its specification and the finished .tflite."""
+
+    graph: Graph
+    samples: Mapping[str, np.ndarray]
+    spec: QuantizationSpec
+    content: bytes
+
+
+class _Builder:
+    """Makes nodes with random weights that keep the signal's size."""
+
+    def __init__(self, seed: int):
+        self._rng = np.random.default_rng(seed)
+        self._nodes: list[Node] = []
+
+    def normal(self, *shape: int, fan_in: int = 1) -> np.ndarray:
+        return (self._rng.normal(size=shape) / np.sqrt(fan_in)).astype(np.float32)
+
+    def input(self, name: str, shape: tuple[int, ...], dtype: str = "float32") -> str:
+        self._nodes.append(Node(name, "Input", {"shape": shape, "dtype": dtype}))
+        return name
+
+    def node(
+        self,
+        name: str,
+        kind: str,
+        inputs: str | tuple[str, ...],
+        weights: Mapping[str, np.ndarray] | None = None,
+        *,
+        activation: str | None = None,
+        group: str = "",
+        **config: Any,
+    ) -> str:
+        inputs = (inputs,) if isinstance(inputs, str) else inputs
+        origin = (f"keras_{name}",)
+        self._nodes.append(Node(name, kind, config, inputs, weights or {}, activation, origin=origin, group=group))
+        return name
+
+    def conv(
+        self, name: str, source: str, channels: int, filters: int, size: int = 1, *, bias: bool = True, **options: Any
+    ) -> str:
+        weights = {"kernel": self.normal(size, size, channels, filters, fan_in=size * size * channels)}
+        weights |= {"bias": 0.3 * self.normal(filters)} if bias else {}
+        return self.node(
+            name, "Conv2D", source, weights, filters=filters, kernel_size=size, use_bias=bias, padding="same", **options
+        )
+
+    def depthwise(self, name: str, source: str, channels: int, multiplier: int = 1, **options: Any) -> str:
+        weights = {
+            "depthwise_kernel": self.normal(3, 3, channels, multiplier, fan_in=9),
+            "bias": 0.3 * self.normal(channels * multiplier),
+        }
+        return self.node(
+            name, "DepthwiseConv2D", source, weights, kernel_size=3, depth_multiplier=multiplier, **options
+        )
+
+    def dense(self, name: str, source: str, inputs: int, units: int, *, bias: bool = True, **options: Any) -> str:
+        weights = {"kernel": self.normal(inputs, units, fan_in=inputs)}
+        weights |= {"bias": 0.3 * self.normal(units)} if bias else {}
+        return self.node(name, "Dense", source, weights, units=units, use_bias=bias, **options)
+
+    def graph(self, outputs: tuple[str, ...], output_names: tuple[str, ...] = ()) -> Graph:
+        inputs = tuple(n.name for n in self._nodes if n.kind == "Input")
+        return Graph(tuple(self._nodes), inputs, outputs, output_names)
+
+
+def convolutions() -> Graph:
+    """Every kind of weight: depth multiplier 2, no bias, a bias of zeros, transposed, PReLU; a classifier's head."""
+    make = _Builder(0)
+    make.input("image", (12, 12, 3))
+    make.conv("stem", "image", 3, 8, 3, strides=2, activation="relu6")
+    make.depthwise("depthwise", "stem", 8, padding="same", activation="relu6")
+    make.depthwise("doubled", "depthwise", 8, 2)
+    make.conv("no_bias", "doubled", 16, 8, bias=False)
+    zeros = {"kernel": make.normal(1, 1, 8, 8, fan_in=8), "bias": np.zeros(8, np.float32)}
+    make.node("zero_bias", "Conv2D", "no_bias", zeros, filters=8, kernel_size=1, activation="relu")
+    make.node("add", "Add", ("no_bias", "zero_bias"), activation="relu")
+    make.node("leaky", "LeakyReLU", "add", alpha=0.1)
+    weights = {"kernel": make.normal(3, 3, 6, 8, fan_in=18), "bias": 0.3 * make.normal(6)}
+    make.node("transposed", "Conv2DTranspose", "leaky", weights, filters=6, kernel_size=3, strides=2, padding="same")
+    slopes = {"alpha": np.abs(0.3 * make.normal(1, 1, 6))}
+    make.node("prelu", "PReLU", "transposed", slopes, shared_axes=[1, 2])
+    make.node("pool", "MaxPooling2D", "prelu", pool_size=2)
+    make.node("squeeze", "GlobalAveragePooling2D", "pool", keepdims=True)
+    make.node("flat", "Flatten", "squeeze")
+    make.dense("hidden", "flat", 6, 12, activation="relu")
+    make.dense("logits", "hidden", 12, 10, bias=False)
+    make.node("probabilities", "Softmax", "logits")
+    return make.graph(("probabilities",))
+
+
+def arithmetic() -> Graph:
+    """Two inputs and three outputs, none in alphabetical order; arithmetic, activations, data movement, pooling."""
+    make = _Builder(1)
+    make.input("zebra", (8, 8, 4))
+    make.input("apple", (8, 8, 4))
+    make.node("difference", "Subtract", ("zebra", "apple"))
+    make.node("product", "Multiply", ("difference", "apple"), activation="relu")
+    make.node("larger", "Maximum", ("product", "zebra"))
+    make.node("smaller", "Minimum", ("larger", "apple"))
+    make.node("hard", "HardSwish", "smaller")
+    make.node("smooth", "Gelu", "hard")
+    make.node("gate", "Sigmoid", "smooth")
+    make.node("squashed", "Tanh", "smooth")
+    make.node("gate_copy", "Requantize", "gate")
+    make.node("squashed_copy", "Requantize", "squashed")
+    make.node("joined", "Concatenate", ("gate_copy", "squashed_copy"))
+    make.node("padded", "ZeroPadding2D", "joined", padding=1)
+    make.node("cropped", "Cropping2D", "padded", cropping=2)
+    make.node("part", "Slice", "cropped", begin=[0, 1, 1], end=[None, None, 7], strides=[None, None, 2])
+    make.node("enlarged", "UpSampling2D", "part", size=2)
+    make.node("sized", "Resizing", "enlarged", height=6, width=6)
+    make.node("averaged", "AveragePooling2D", "sized", pool_size=2)
+    make.node("rectified", "ReLU", "averaged")
+    make.node("turned", "Permute", "rectified", dims=(3, 1, 2))
+    make.node("listed", "Reshape", "turned", target_shape=(3, 9))
+    make.node("mean", "Mean", "listed", axes=(2,))
+    make.node("peak", "GlobalMaxPooling2D", "averaged")
+    make.dense("scores", "mean", 3, 5)
+    return make.graph(("scores", "peak", "enlarged"), ("z_scores", "peak", "a_map"))
+
+
+def transformer() -> Graph:
+    """An encoder block over token numbers, as `prepare` makes one: 1x1 convolutions, MatMul, LayerNormalization."""
+    make = _Builder(2)
+    size = 16
+    make.input("tokens", (12,), "int32")
+    table = {"embeddings": make.normal(50, size)}
+    make.node("embedding", "Embedding", "tokens", table, input_dim=50, output_dim=size)
+
+    def normalized(name: str, source: str) -> str:
+        weights = {"gamma": 1 + 0.2 * make.normal(size), "beta": 0.2 * make.normal(size)}
+        make.node(name, "LayerNormalization", source, weights, axis=-1)
+        make.node(f"{name}.grid", "Requantize", name)
+        return make.node(f"{name}.image", "Reshape", f"{name}.grid", target_shape=(1, 12, size))
+
+    source = normalized("norm1", "embedding")
+    for role in ("query", "key", "value"):
+        make.conv(role, source, size, size)
+        make.node(f"{role}.heads", "Reshape", role, target_shape=(12, 2, size // 2))
+        make.node(f"{role}.turned", "Permute", f"{role}.heads", dims=(2, 1, 3))
+    make.node("scores", "MatMul", ("query.turned", "key.turned"), transpose_b=True)
+    make.node("attention", "Softmax", "scores")
+    make.node("context", "MatMul", ("attention", "value.turned"))
+    make.node("context.turned", "Permute", "context", dims=(2, 1, 3))
+    make.node("context.image", "Reshape", "context.turned", target_shape=(1, 12, size))
+    make.conv("projection", "context.image", size, size)
+    make.node("projection.rows", "Reshape", "projection", target_shape=(12, size))
+    make.node("residual1", "Add", ("embedding", "projection.rows"))
+    make.conv("expand", normalized("norm2", "residual1"), size, 32)
+    make.node("gelu", "Gelu", "expand")
+    make.conv("shrink", "gelu", 32, size)
+    make.node("shrink.rows", "Reshape", "shrink", target_shape=(12, size))
+    make.node("residual2", "Add", ("residual1", "shrink.rows"))
+    make.node("mean", "Mean", "residual2", axes=(1,))
+    make.dense("classes", "mean", size, 3)
+    return make.graph(("classes",))
+
+
+def islands() -> Graph:
+    """Float operations in the middle, at an output and one behind the other."""
+    make = _Builder(3)
+    make.input("image", (6, 6, 4))
+    make.conv("first", "image", 4, 6, 3)
+    make.node("elu", "ELU", "first")
+    make.node("elu.grid", "Requantize", "elu")
+    make.conv("second", "elu.grid", 6, 6)
+    make.node("positive", "Unary", "second", function="softplus")
+    make.node("square", "Unary", "positive", function="square")
+    make.node("ratio", "Divide", ("square", "positive"))
+    make.node("ratio.grid", "Requantize", "ratio")
+    make.node("sum", "Add", ("first", "ratio.grid"))
+    make.node("pooled", "GlobalAveragePooling2D", "sum")
+    make.dense("scores", "pooled", 6, 4)
+    make.node("exponential", "Unary", "scores", function="exp")
+    return make.graph(("exponential", "scores"))
+
+
+def shared() -> Graph:
+    """One convolution and one dense layer called twice each."""
+    make = _Builder(4)
+    make.input("right", (6, 6, 3))
+    make.input("left", (6, 6, 3))
+    conv = {"kernel": make.normal(3, 3, 3, 4, fan_in=27), "bias": 0.3 * make.normal(4)}
+    dense = {"kernel": make.normal(4, 3, fan_in=4), "bias": 0.3 * make.normal(3)}
+    for side in ("right", "left"):
+        make.node(f"conv_{side}", "Conv2D", side, conv, group="conv", activation="relu", filters=4, kernel_size=3)
+        make.node(f"pool_{side}", "GlobalAveragePooling2D", f"conv_{side}")
+        make.node(f"dense_{side}", "Dense", f"pool_{side}", dense, group="dense", units=3)
+    make.node("distance", "Subtract", ("dense_right", "dense_left"))
+    return make.graph(("distance",))
+
+
+ALL: dict[str, Callable[[], Graph]] = {
+    made.__name__: made for made in (convolutions, arithmetic, transformer, islands, shared)
+}
+
+
+def draw(graph: Graph, *, seed: int = 0) -> dict[str, np.ndarray]:
+    """SAMPLES random samples of every input: normal, or token numbers below 50."""
+    rng = np.random.default_rng(seed)
+    found = {}
+    for name in graph.inputs:
+        shape, dtype = (SAMPLES, *graph[name].config["shape"]), graph[name].config["dtype"]
+        values = rng.normal(size=shape) if dtype == "float32" else rng.integers(0, 50, shape)
+        found[name] = values.astype(dtype)
+    return found
+
+
+def specified(graph: Graph, samples: Mapping[str, np.ndarray], **options: Any) -> QuantizationSpec:
+    """The specification from min-max ranges; `options` as in `specify`."""
+    calibration = calibrate(graph, [samples], method="minmax", percentile=99.9, total=SAMPLES)
+    return specify(graph, calibration.ranges, **options)
+
+
+def representative(samples: Mapping[str, np.ndarray]) -> Callable[[], Iterator[dict[str, np.ndarray]]]:
+    """The first samples as TFLiteConverter wants them."""
+    return lambda: ({name: array[i : i + 1] for name, array in samples.items()} for i in range(4))
+
+
+def exported(graph: Graph, **options: Any) -> Case:
+    """The graph quantised and exported; `options` as in `specify`."""
+    samples = draw(graph)
+    spec = specified(graph, samples, **options)
+    return Case(graph, samples, spec, export_quantized(graph, spec, representative(samples)))
+
+
+@functools.cache
+def _converted(name: str) -> tuple[Graph, dict[str, np.ndarray], QuantizationSpec, bytes]:
+    graph = ALL[name]()
+    samples = draw(graph)
+    spec = specified(graph, samples)
+    return graph, samples, spec, convert_quantized(graph, spec, representative(samples))
+
+
+@functools.cache
+def case(name: str, input_type: str = "int8", output_type: str = "int8") -> Case:
+    """A graph of `ALL` on 8 bits; the conversion, which takes seconds, is made once for all types at the edges."""
+    graph, samples, spec, converted = _converted(name)
+    spec = dataclasses.replace(spec, input_type=input_type, output_type=output_type)
+    return Case(graph, samples, spec, finish(converted, graph, spec))

@@ -1,0 +1,79 @@
+import numpy as np
+import operator_graphs
+import pytest
+
+from tfq.calibration.calibrate import calibrate
+from tfq.calibration.specify import specify
+from tfq.calibration.statistics import Range
+from tfq.simulate.guard import divergence, keep_better
+
+
+@pytest.fixture(scope="module")
+def setting():
+    """(graph, ranges, samples that no range was fitted to)."""
+    graph = operator_graphs.convolutions()
+    samples = operator_graphs.draw(graph)
+    ranges = calibrate(graph, [samples], method="minmax", percentile=99.9, total=24).ranges
+    return graph, ranges, operator_graphs.draw(graph, seed=1)
+
+
+def narrowed(ranges, factor):
+    return {name: Range(r.low * factor, r.high * factor) for name, r in ranges.items()}
+
+
+def test_a_bad_specification_is_rolled_back(setting):
+    graph, ranges, samples = setting
+    bad, good = specify(graph, narrowed(ranges, 0.1)), specify(graph, ranges)
+    spec, guarded = keep_better(graph, ("kl", bad), ("minmax", good), samples)
+    assert spec is good
+    assert guarded.kept == "minmax"
+    assert guarded.divergences["kl"] > 5 * guarded.divergences["minmax"]
+    assert guarded.samples == 24
+    assert guarded.note("calibration by kl").startswith(
+        "calibration by kl made the outputs of 24 held-back samples worse than minmax"
+    )
+
+
+def test_a_better_specification_is_kept(setting):
+    graph, ranges, samples = setting
+    good, bad = specify(graph, ranges), specify(graph, narrowed(ranges, 30.0))
+    spec, guarded = keep_better(graph, ("kl", good), ("minmax", bad), samples)
+    assert spec is good
+    assert guarded.kept == "kl"
+    assert guarded.divergences["kl"] < guarded.divergences["minmax"]
+    assert guarded.note("calibration by kl") == ""
+
+
+def test_a_tie_keeps_the_candidate(setting):
+    graph, ranges, samples = setting
+    one, other = specify(graph, ranges), specify(graph, ranges)
+    spec, guarded = keep_better(graph, ("kl", one), ("minmax", other), samples)
+    assert spec is one
+    assert guarded.standard_error == 0
+
+
+def test_one_sample_suffices(setting):
+    graph, ranges, samples = setting
+    good, bad = specify(graph, ranges), specify(graph, narrowed(ranges, 0.05))
+    few = {name: array[:1] for name, array in samples.items()}
+    assert keep_better(graph, ("kl", bad), ("minmax", good), few)[0] is good
+
+
+def test_more_bits_win(setting):
+    graph, ranges, samples = setting
+    fine, coarse = specify(graph, ranges, weight_bits=8), specify(graph, ranges, weight_bits=2)
+    assert keep_better(graph, ("coarse", coarse), ("fine", fine), samples)[0] is fine
+
+
+def test_divergence_of_probabilities_is_kullback_leibler():
+    p = np.array([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]])
+    q = np.array([[0.25, 0.5, 0.25], [0.1, 0.8, 0.1]])
+    expected = [0.5 * np.log(2) + 0.25 * np.log(0.5), 0]
+    np.testing.assert_allclose(divergence([p], [q]), expected, atol=1e-6)
+
+
+def test_divergence_of_other_outputs_is_relative_squared_error():
+    y, q = np.array([[3.0, 4.0], [0.0, 5.0]]), np.array([[3.0, 5.0], [2.0, 5.0]])
+    np.testing.assert_allclose(divergence([y], [q]), [1 / 25, 4 / 25])
+    np.testing.assert_allclose(divergence([y, y], [q, y]), divergence([y], [q]))
+    assert np.isfinite(divergence([np.zeros((2, 3))], [np.zeros((2, 3))])).all()

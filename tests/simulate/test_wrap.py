@@ -1,0 +1,125 @@
+"""The simulation of small graphs: against NumPy in exact arithmetic, and what snapping does."""
+
+import numpy as np
+import operator_graphs
+import pytest
+
+from tfq.models.graph import Graph, Node, build_model
+from tfq.simulate.run import predict_list
+from tfq.simulate.weights import integers, reals, snap, weight_integers
+from tfq.simulate.wrap import build_simulation
+from tfq.spec import LayerQuantization, QuantizationSpec, TensorQuantization
+
+
+def activation(exponent, zero_point):
+    return TensorQuantization((2.0**exponent,), zero_point, 8, "int8", symmetric=False)
+
+
+def on_grid(values, grid):
+    """Reference in float64; all scales of these tests are powers of two, so nothing is lost anywhere."""
+    codes = np.floor(values / grid.scale[0] + 0.5) + grid.zero_point
+    return (np.clip(codes, -128, 127) - grid.zero_point) * grid.scale[0]
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """x -> 1x1 Conv2D with ReLU6 -> Dense behind a Flatten -> float softplus, and its specification by hand."""
+    rng = np.random.default_rng(0)
+    kernel, matrix = rng.normal(size=(1, 1, 3, 4)), rng.normal(size=(16, 2))
+    nodes = (
+        Node("x", "Input", {"shape": (2, 2, 3), "dtype": "float32"}),
+        Node(
+            "conv",
+            "Conv2D",
+            {"filters": 4, "kernel_size": 1},
+            ("x",),
+            {"kernel": kernel.astype(np.float32), "bias": rng.normal(size=4).astype(np.float32)},
+            "relu6",
+        ),
+        Node("flat", "Flatten", {}, ("conv",)),
+        Node("dense", "Dense", {"units": 2, "use_bias": False}, ("flat",), {"kernel": matrix.astype(np.float32)}),
+        Node("soft", "Unary", {"function": "softplus"}, ("dense",)),
+    )
+    grids = {"x": activation(-5, 7), "conv": activation(-5, -128), "flat": activation(-5, -128), "dense": activation(-4, 3)}
+    per_channel = TensorQuantization((2.0**-6, 2.0**-5, 2.0**-6, 2.0**-5), 0, 8, "int8", symmetric=True, axis=3)
+    bias_scales = tuple(2.0**-5 * s for s in per_channel.scale)
+    bias = TensorQuantization(bias_scales, 0, 32, "int32", symmetric=True, axis=0)
+    four_bits = TensorQuantization((0.5, 0.25), 0, 4, "int8", symmetric=True, axis=1)
+    layers = (
+        LayerQuantization("conv", "Conv2D", "int8", ("x",), "conv", {"kernel": per_channel, "bias": bias}),
+        LayerQuantization("flat", "Flatten", "int8", ("conv",), "flat"),
+        LayerQuantization("dense", "Dense", "int8", ("flat",), "dense", {"kernel": four_bits}),
+        LayerQuantization("soft", "Unary", "float32", ("dense",), "soft", reason="float"),
+    )
+    return Graph(nodes, ("x",), ("dense", "soft")), QuantizationSpec(layers, grids)
+
+
+def test_simulation_is_what_the_grids_say(tiny):
+    graph, spec = tiny
+    x = np.random.default_rng(1).normal(size=(50, 2, 2, 3)).astype(np.float32) * 2
+    grids = spec.activations
+    kernel_scale = np.array(spec["conv"].weights["kernel"].scale)
+    kernel = np.clip(np.floor(graph["conv"].weights["kernel"] / kernel_scale + 0.5), -127, 127) * kernel_scale
+    bias_scale = np.array(spec["conv"].weights["bias"].scale)
+    bias = np.rint(graph["conv"].weights["bias"] / bias_scale) * bias_scale
+    conv = on_grid(np.clip(on_grid(x, grids["x"]) @ kernel[0, 0] + bias, 0, 6), grids["conv"])
+    matrix_scale = np.array(spec["dense"].weights["kernel"].scale)
+    matrix = np.clip(np.floor(graph["dense"].weights["kernel"] / matrix_scale + 0.5), -7, 7) * matrix_scale
+    dense = on_grid(conv.reshape(50, 16) @ matrix, grids["dense"])
+    found = predict_list(build_simulation(graph, spec, outputs=graph.outputs), [x])
+    assert len(np.unique(dense)) > 30
+    np.testing.assert_array_equal(found[0], dense)
+    np.testing.assert_allclose(found[1], np.log1p(np.exp(dense)), rtol=1e-5)
+
+
+def test_any_tensor_can_be_watched_the_input_on_its_grid(tiny):
+    graph, spec = tiny
+    x = np.random.default_rng(2).normal(size=(9, 2, 2, 3)).astype(np.float32)
+    watched = predict_list(build_simulation(graph, spec, outputs=["x", "conv", "dense"]), [x])
+    np.testing.assert_array_equal(watched[0], on_grid(x, spec.activations["x"]))
+    expected = predict_list(build_simulation(graph, spec, outputs=["dense"]), [x])
+    np.testing.assert_array_equal(watched[2], expected[0])
+
+
+@pytest.mark.parametrize("name", operator_graphs.ALL)
+def test_snapping_twice_changes_nothing_and_the_integers_stay(name):
+    graph = operator_graphs.ALL[name]()
+    for bits in (8, 3):
+        spec = operator_graphs.specified(graph, operator_graphs.draw(graph), weight_bits=bits)
+        once = snap(graph, spec)
+        twice = snap(once, spec)
+        changed = 0
+        for layer in spec.layers:
+            codes = weight_integers(graph[layer.name], layer)
+            for weight, value in once[layer.name].weights.items():
+                np.testing.assert_array_equal(twice[layer.name].weights[weight], value)
+                if weight in codes:
+                    np.testing.assert_array_equal(weight_integers(once[layer.name], layer)[weight], codes[weight])
+                    changed += not np.array_equal(value, graph[layer.name].weights[weight])
+        assert changed
+
+
+def test_integers_of_weights_round_to_nearest_and_clip():
+    grid = TensorQuantization((0.5, 0.25), 0, 3, "int8", symmetric=True, axis=1)
+    values = np.array([[0.74, 0.38], [-9.0, 9.0], [0.76, 0.0]], np.float32)
+    codes = integers(values, grid)
+    assert codes.tolist() == [[1, 2], [-3, 3], [2, 0]]
+    assert reals(codes, grid).tolist() == [[0.5, 0.5], [-1.5, 0.75], [1.0, 0.0]]
+
+
+def test_integers_of_biases_round_half_away_from_zero():
+    grid = TensorQuantization((0.5,), 0, 32, "int32", symmetric=True)
+    assert integers(np.array([0.75, -0.75, 0.25, 1e9], np.float32), grid).tolist() == [2, -2, 1, 2000000000]
+
+
+@pytest.mark.parametrize("name", operator_graphs.ALL)
+def test_simulation_stays_near_the_float_model(name):
+    graph = operator_graphs.ALL[name]()
+    samples = operator_graphs.draw(graph)
+    spec = operator_graphs.specified(graph, samples)
+    feeds = [samples[n] for n in graph.inputs]
+    exact = predict_list(build_model(graph, outputs=graph.outputs), feeds)
+    simulated = predict_list(build_simulation(graph, spec, outputs=graph.outputs), feeds)
+    for y, q in zip(exact, simulated, strict=True):
+        noise = np.square(y - q).sum() / np.square(y - y.mean()).sum()
+        assert 0 < noise < 0.02

@@ -1,0 +1,62 @@
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tfq.errors import UserError
+from tfq.recipe import CHOICES, Recipe
+
+TEXT = st.text(max_size=20)
+RECIPES = st.builds(
+    Recipe,
+    model=TEXT,
+    calibration_data=TEXT,
+    evaluation_data=TEXT,
+    weight_bits=st.integers(2, 8),
+    per_channel=st.booleans(),
+    percentile=st.floats(50.0, 100.0, exclude_min=True),
+    num_calibration_samples=st.integers(1, 10**6),
+    metric=TEXT,
+    labels=TEXT,
+    seed=st.integers(0, 2**31),
+    allow_unsafe_deserialization=st.booleans(),
+    **{field: st.sampled_from(choices) for field, choices in CHOICES.items()},
+)
+
+
+@given(RECIPES)
+def test_json_round_trip(recipe):
+    assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+def test_every_choice_is_a_field_whose_default_is_one_of_them():
+    defaults = {field.name: field.default for field in dataclasses.fields(Recipe)}
+    for field, choices in CHOICES.items():
+        assert defaults[field] in choices
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"precision": "int7"}, "--precision is 'int7'; it must be one of int8, int16x8, float16"),
+        ({"pipeline": "best"}, "--pipeline is 'best'"),
+        ({"calibration_method": "entropy"}, "--calibration_method is 'entropy'"),
+        ({"storage": "int4"}, "--storage is 'int4'; it must be one of int8, packed"),
+        ({"input_type": "float16"}, "--input_type is 'float16'"),
+        ({"output_type": "int16"}, "--output_type is 'int16'"),
+        ({"preprocess": "caffe"}, "--preprocess is 'caffe'"),
+        ({"selection": "last"}, "--selection is 'last'"),
+        ({"weight_bits": 1}, "--weight_bits is 1; it must be 2 to 8"),
+        ({"weight_bits": 9}, "--weight_bits is 9; it must be 2 to 8"),
+        ({"activation_bits": 4}, "--activation_bits is 4; TFLite runs 8-bit activations only"),
+        ({"percentile": 50.0}, "--percentile is 50.0; it must lie in"),
+        ({"percentile": float("nan")}, "--percentile is nan"),
+        ({"num_calibration_samples": 0}, "--num_calibration_samples is 0; it must be at least 1"),
+    ],
+)
+def test_an_impossible_request_is_named_with_what_is_possible(wrong, message):
+    with pytest.raises(UserError) as caught:
+        Recipe(model="m.keras", **wrong)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)

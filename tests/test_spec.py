@@ -1,0 +1,107 @@
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tfq.spec import PRECISIONS, LayerQuantization, QuantizationSpec, TensorQuantization
+
+NAMES = st.text(min_size=1, max_size=8)
+SCALES = st.floats(np.float32(2.0**-100), 2.0**20, width=32)
+
+
+@st.composite
+def activations(draw):
+    return TensorQuantization((draw(SCALES),), draw(st.integers(-128, 127)), 8, "int8", symmetric=False)
+
+
+@st.composite
+def weights(draw):
+    scale = tuple(draw(st.lists(SCALES, min_size=1, max_size=5)))
+    bits = draw(st.integers(2, 8))
+    storage = draw(st.sampled_from(("int4", "int8") if bits <= 4 else ("int8",)))
+    axis = draw(st.integers(0, 3)) if len(scale) > 1 or draw(st.booleans()) else None
+    return TensorQuantization(scale, 0, bits, storage, symmetric=True, axis=axis)
+
+
+@st.composite
+def layers(draw):
+    name, precision = draw(NAMES), draw(st.sampled_from(PRECISIONS))
+    return LayerQuantization(
+        name,
+        draw(st.sampled_from(("Conv2D", "Add", "ELU"))),
+        precision,
+        tuple(draw(st.lists(NAMES, max_size=3))),
+        name,
+        draw(st.dictionaries(NAMES, weights(), max_size=2)),
+        tuple(draw(st.lists(NAMES, min_size=1, max_size=3))),
+        "" if precision == "int8" else draw(NAMES),
+    )
+
+
+SPECS = st.builds(
+    QuantizationSpec,
+    st.lists(layers(), max_size=4).map(tuple),
+    st.dictionaries(NAMES, activations(), max_size=4),
+    st.sampled_from(("int8", "uint8", "float32")),
+    st.sampled_from(("int8", "uint8", "float32")),
+)
+
+
+@given(SPECS)
+def test_json_round_trip(spec):
+    again = QuantizationSpec.from_json(spec.to_json())
+    assert again == spec
+    assert again.to_json() == spec.to_json()
+
+
+def test_layers_are_found_by_name():
+    layer = LayerQuantization("conv", "Conv2D", "int8", ("x",), "conv")
+    spec = QuantizationSpec((layer,), {})
+    assert spec["conv"] is layer
+    with pytest.raises(KeyError):
+        spec["dense"]
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_integer_ranges(bits):
+    narrow = TensorQuantization((1.0,), 0, bits, "int8", symmetric=True).integer_range
+    full = TensorQuantization((1.0,), 0, bits, "int8", symmetric=False).integer_range
+    assert narrow == (-(2 ** (bits - 1)) + 1, 2 ** (bits - 1) - 1)
+    assert full == (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def test_real_range_follows_the_zero_point():
+    assert TensorQuantization((0.5,), -128, 8, "int8", symmetric=False).real_range == (0.0, 127.5)
+    assert TensorQuantization((0.5,), 0, 8, "int8", symmetric=True).real_range == (-63.5, 63.5)
+
+
+GRID = TensorQuantization((0.5,), 0, 8, "int8", symmetric=False)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"storage": "int2"}, "storage (='int2') must be one of int4, int8, int16, int32"),
+        ({"scale": ()}, "finite and above 0"),
+        ({"scale": (0.0,)}, "finite and above 0"),
+        ({"scale": (-1.0,)}, "finite and above 0"),
+        ({"scale": (float("nan"),)}, "finite and above 0"),
+        ({"scale": (float("inf"),)}, "finite and above 0"),
+        ({"scale": (1.0, 2.0)}, "2 scales without a channel axis"),
+        ({"zero_point": 128}, "zero_point (=128) lies outside [-128, 127]"),
+        ({"zero_point": -128, "symmetric": True}, "zero_point (=-128) lies outside [-127, 127]"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        dataclasses.replace(GRID, **wrong)
+
+
+def test_a_layer_says_why_it_is_not_int8():
+    with pytest.raises(ValueError, match="layer 'elu' is float32 without a reason"):
+        LayerQuantization("elu", "ELU", "float32", ("x",), "elu")
+    with pytest.raises(ValueError, match="precision"):
+        LayerQuantization("elu", "ELU", "int4", ("x",), "elu", reason="none")
