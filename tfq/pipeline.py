@@ -73,7 +73,7 @@ def quantize(recipe: Recipe, *, progress: Progress | None = None) -> Product:
         few, representative = samples.head(_PREPARATION), samples.head(_REPRESENTATIVE).representative_dataset()
         held_back = samples.take(held_back_positions(len(samples)))
     with journal.stage("prepare the model"):
-        prepared = prepare(loaded.graph, few.arrays, seed=recipe.seed, progress=progress)
+        prepared = prepare(loaded.graph, few.arrays, original=loaded, seed=recipe.seed, progress=progress)
         graph = prepared.graph
     with journal.stage("export the float baseline"):
         float_file = export_plain(graph, "float32", representative, progress=progress)

@@ -19,6 +19,7 @@ from tfq.models.fold import affines_to_depthwise, fold_affines
 from tfq.models.fuse import absorb_padding, fuse_activations, merge_duplicates, recognise_hard_swish, split_groups
 from tfq.models.graph import INPUT, Graph
 from tfq.models.grids import separate_grids
+from tfq.models.load import LoadedModel
 from tfq.models.operators import OPERATORS
 from tfq.models.reshapes import cancel_reshapes
 
@@ -41,6 +42,7 @@ TRANSFORMATIONS: tuple[tuple[str, Callable[[Graph], Graph]], ...] = (
 # own sensitivity to rounding is measured by moving its inputs by one part in 2**22.
 _LEAST_BOUND, _LARGEST_BOUND, _OVER_NOISE = 1e-4, 1e-2, 100.0
 _NUDGE = 2.0**-22
+_HALF_BOUND = 0.05  # a model that computes in 16 bits is only as exact as that itself
 _CHECKED_SAMPLES = 4  # real ones, and as many random ones
 
 
@@ -98,14 +100,42 @@ def _rounding_bound(graph: Graph, inputs: Mapping[str, np.ndarray], expected: li
     return float(np.clip(_OVER_NOISE * noise, _LEAST_BOUND, _LARGEST_BOUND))
 
 
+def _passed(check: TransformationCheck) -> TransformationCheck:
+    if not check.max_error <= check.bound:
+        raise RuntimeError(
+            f"transformation {check.name!r} changed the outputs by {check.max_error:.3g} of their peak, above"
+            f" {check.bound:.3g}"
+        )
+    return check
+
+
+def _check_flattening(
+    original: LoadedModel, graph: Graph, inputs: Mapping[str, np.ndarray], outputs: list[np.ndarray]
+) -> TransformationCheck:
+    """The flat graph's `outputs` against the user's own model."""
+    error = relative_error(list(original.predict(inputs)), outputs)
+    bound = _LEAST_BOUND
+    if original.compute_dtype != "float32":
+        bound = _HALF_BOUND
+    elif error > bound:
+        bound = _rounding_bound(graph, inputs, outputs)
+    return _passed(TransformationCheck("flatten the layers", len(graph.nodes), len(graph.nodes), error, bound))
+
+
 def prepare(
-    graph: Graph, samples: Mapping[str, np.ndarray], *, seed: int = 0, progress: Progress | None = None
+    graph: Graph,
+    samples: Mapping[str, np.ndarray],
+    *,
+    original: LoadedModel | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> Prepared:
     """Rewrite `graph` into the operations of `OPERATORS`, checking every step.
 
     Args:
       graph: a loaded model.
       samples: a few real inputs by input name, [n, ...]; the first 4 are used.
+      original: the model that `graph` was flattened from; the flattening is then checked like a transformation.
       seed: of the random inputs.
       progress: shows the transformations.
 
@@ -129,19 +159,17 @@ def prepare(
         expected = run_graph(graph, inputs)
         if not all(np.isfinite(y[: len(y) // 2]).all() for y in expected):
             raise UserError("the model gives NaN or infinity on the samples; check its weights and their preprocessing")
-        original, bound = graph, _LEAST_BOUND
+        loaded, bound = graph, _LEAST_BOUND
+        if original is not None:
+            checks.append(_check_flattening(original, graph, inputs, expected))
         advance(1)
         for name, transform in TRANSFORMATIONS:
             before, graph = graph, transform(graph)
             if graph is not before:
                 error = relative_error(expected, run_graph(graph, inputs))
                 if error > bound == _LEAST_BOUND:
-                    bound = _rounding_bound(original, inputs, expected)
-                checks.append(TransformationCheck(name, len(before.nodes), len(graph.nodes), error, bound))
-                if not error <= bound:
-                    raise RuntimeError(
-                        f"transformation {name!r} changed the outputs by {error:.3g} of their peak, above {bound:.3g}"
-                    )
+                    bound = _rounding_bound(loaded, inputs, expected)
+                checks.append(_passed(TransformationCheck(name, len(before.nodes), len(graph.nodes), error, bound)))
             advance(1)
     unknown = [n for n in graph.nodes if n.kind != INPUT and n.kind not in OPERATORS]
     if unknown:

@@ -12,7 +12,8 @@ import numpy as np
 
 from tfq.execution.interpreter import TfliteModel
 from tfq.execution.progress import Progress, Silent
-from tfq.models.graph import INPUT, Graph, Node, build_model
+from tfq.models.equality import tensor_shapes
+from tfq.models.graph import INPUT, Graph, Node
 from tfq.spec import QuantizationSpec
 
 
@@ -79,10 +80,3 @@ def teacher_forced(
     forced = Graph(tuple(nodes), tuple(n.name for n in sources), tuple(renamed.values()) or graph.outputs)
     feeds = tuple(observed[n.name] if n.name in observed else samples[n.name] for n in sources)
     return Forced(forced, dataclasses.replace(spec, layers=layers, activations=activations), renamed, feeds)
-
-
-def tensor_shapes(graph: Graph) -> dict[str, tuple[int, ...]]:
-    """Shape of every tensor without the batch axis."""
-    names = [node.name for node in graph.nodes]
-    model = build_model(graph, outputs=names)
-    return {n: tuple(int(d) for d in t.shape[1:]) for n, t in zip(names, model.outputs, strict=True)}
