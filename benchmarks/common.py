@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -114,10 +115,10 @@ def in_fresh_process(function: Callable[..., _Result], *arguments: Any) -> _Resu
         return pool.submit(function, *arguments).result()
 
 
-def environment(command: str) -> dict[str, Any]:
-    """Where and when a benchmark runs."""
+def environment(module: str) -> dict[str, Any]:
+    """Where and when a benchmark runs, and by which command."""
     return {
-        "command": command,
+        "command": " ".join(["python -m", module, *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "machine": f"{available_cores()}-core {platform.machine().replace('_', '-')}",
         "load_average": round(os.getloadavg()[0], 1),
@@ -158,7 +159,17 @@ def output_directory(path: str) -> Path:
     return directory
 
 
-def write_results(directory: Path, name: str, page: str, figures: Mapping[str, Any]) -> None:
-    """`name`.md and `name`.json."""
-    (directory / f"{name}.md").write_text(page, encoding="utf-8")
-    (directory / f"{name}.json").write_text(json.dumps(figures, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+def check_num_samples(count: int) -> None:
+    """Raises UserError for less than one."""
+    if count < 1:
+        raise UserError(f"--num_samples is {count}; it must be at least 1")
+
+
+def finish(path: Path, page: str, figures: Mapping[str, Any], bars: Sequence[Bar], notes: Sequence[str] = ()) -> None:
+    """Write the page and, beside it, its figures; print the bars and end the process with 1 where one is missed."""
+    path.write_text(page, encoding="utf-8")
+    content = {**figures, "skipped": notes, "bars": [dataclasses.asdict(bar) for bar in bars]}
+    path.with_suffix(".json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    print("\n".join([bar_list(bars), *notes, f"page: {path}"]))
+    if not all(bar.passed for bar in bars):
+        sys.exit(1)

@@ -173,7 +173,16 @@ def _ratio(evaluation: Evaluation, name: str = TFQ) -> Estimate:
 
 
 def _accuracy(results: Sequence[CaseResult]) -> str:
-    header = ["case", "n", "float", TFLITE, TFQ, "tfq less TFLite", f"agreement with float, {TFLITE}", f"the same, {TFQ}"]
+    header = [
+        "case",
+        "n",
+        "float",
+        TFLITE,
+        TFQ,
+        "tfq less TFLite",
+        f"agreement with float, {TFLITE}",
+        f"the same, {TFQ}",
+    ]
     rows = []
     for result in results:
         models = [result.against_float[name] for name in (FLOAT, TFLITE, TFQ)]
@@ -250,10 +259,9 @@ def main(values: flags.FlagValues) -> None:
     unknown = [name for name in values.cases if name not in cases.CASES]
     if unknown:
         raise UserError(f"--cases names {unknown[0]!r}; choose among {', '.join(cases.CASES)}")
-    if values.num_samples < 1:
-        raise UserError(f"--num_samples is {values.num_samples}; it must be at least 1")
+    common.check_num_samples(values.num_samples)
     output = common.output_directory(values.output)
-    where = common.environment(" ".join(["python -m benchmarks.int8", *sys.argv[1:]]))
+    where = common.environment("benchmarks.int8")
     progress = Lines(sys.stderr)
     results: list[CaseResult] = []
     demands: list[Bar] = []
@@ -269,20 +277,13 @@ def main(values: flags.FlagValues) -> None:
             demands.append(Bar(f"{name}: not verified: {error}", False))
         else:
             demands += bars(results[-1])
-    common.write_results(
-        output,
-        "int8",
+    common.finish(
+        output / "int8.md",
         page(results, notes, demands, where),
-        {
-            **where,
-            "cases": [result.figures() for result in results],
-            "skipped": notes,
-            "bars": [dataclasses.asdict(bar) for bar in demands],
-        },
+        {**where, "cases": [result.figures() for result in results]},
+        demands,
+        notes,
     )
-    print("\n".join([common.bar_list(demands), *notes, f"page: {output / 'int8.md'}"]))
-    if not all(bar.passed for bar in demands):
-        sys.exit(1)
 
 
 def run() -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfq.evaluation.bootstrap import Estimate
 from tfq.evaluation.evaluate import ModelEvaluation
-from tfq.report.report import Report
 from tfq.report.table import format_table
+
+if TYPE_CHECKING:  # it would load TensorFlow, which writing text does not need
+    from tfq.report.report import Report
 
 _WORST_LAYERS = 5
 

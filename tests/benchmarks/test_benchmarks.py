@@ -1,0 +1,136 @@
+"""The benchmarks measure what they say: on the demo model end to end, and bar by bar on made-up figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import cases, common, int8, scale
+from benchmarks.common import Bar, TfqRun
+from tfq.execution.progress import Silent
+
+
+def run_of(**changes):
+    run = TfqRun(100.0, 2000.0, 1.5, 10, 1, dict.fromkeys(common.REPEATABLE, "00"), {"stages": []})
+    return dataclasses.replace(run, **changes)
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return int8.run_case(cases.DEMO, num_samples=64, seed=0, progress=Silent())
+
+
+@pytest.mark.slow
+def test_demo_case_measures_the_three_files_on_the_same_samples(demo):
+    assert [model.name for model in demo.against_float.models] == ["float", "TFLite int8", "tfq int8"]
+    assert demo.calibration_samples == 64
+    assert demo.against_float.samples == demo.against_tflite.samples == 797
+    scores = [model.score.value for model in demo.against_float.models]
+    assert scores[0] == pytest.approx(100 * 758 / 797)  # what demo/README.md says of the Keras model
+    paired = demo.against_tflite["tfq int8"].difference
+    assert paired.value == pytest.approx(scores[2] - scores[1])
+    assert paired.low <= paired.value <= paired.high
+    sizes = {model.name: model.size.file_bytes for model in demo.against_float.models}
+    assert sizes["float"] > 2 * sizes["TFLite int8"]
+    assert demo.bytes_ratio("file_bytes") == sizes["tfq int8"] / sizes["TFLite int8"]
+    assert demo.tfq.report["calibration_samples"] == 64
+    assert demo.tfq.seconds > sum(demo.tfq.stages.values())
+
+
+@pytest.mark.slow
+def test_page_and_figures_hold_every_case_and_bar(demo, tmp_path, capsys):
+    where = common.environment("benchmarks.int8")
+    demands = int8.bars(demo)
+    assert len(demands) == 5
+    page = int8.page([demo], ["another was skipped: a reason"], demands, where)
+    for line in (*map(str, demands), "- another was skipped: a reason"):
+        assert line in page.splitlines()
+    figures = {**where, "cases": [demo.figures()]}
+    common.finish(tmp_path / "int8.md", page, figures, [bar for bar in demands if bar.passed])
+    assert (tmp_path / "int8.md").read_text() == page
+    written = json.loads((tmp_path / "int8.json").read_text())
+    assert written["cases"][0]["tfq"]["max_steps"] == demo.tfq.max_steps
+    assert "pass" in capsys.readouterr().out
+
+
+def test_calibration_data_are_the_first_samples_without_labels(tmp_path):
+    files = cases.write_case(cases.DEMO, tmp_path, 5)
+    with np.load(common.ROOT / "demo/calibration.npz") as source, np.load(files.calibration) as written:
+        assert written.files == ["x"]
+        np.testing.assert_array_equal(written["x"], source["x"][:5])
+
+
+@pytest.mark.parametrize(
+    ("measured", "limit", "at_most", "at_least"),
+    [(1.0, 1.0, True, True), (1.01, 1.0, False, True), (0.9, 1, True, False)],
+)
+def test_bars_hold_at_their_limit_and_fail_beyond_it(measured, limit, at_most, at_least):
+    assert Bar.at_most("x", measured, limit, "{:.2f}").passed == at_most
+    assert Bar.at_least("x", measured, limit, "{:.2f}").passed == at_least
+    assert str(Bar.at_most("x", measured, limit, "{:.2f}")).startswith("pass" if at_most else "FAIL")
+
+
+@pytest.mark.parametrize(
+    ("changes", "failed"),
+    [
+        ({}, ""),
+        ({"seconds": 241.0}, "whole run"),
+        ({"peak_memory_mb": 4001.0}, "peak memory"),
+        ({"calibration_ratio": 2.01}, "calibration"),
+        ({"digests": {**dict.fromkeys(common.REPEATABLE, "00"), "spec.json": "01"}}, "differ: spec.json"),
+    ],
+)
+def test_scale_judges_the_worse_of_two_runs(changes, failed):
+    for runs in ((run_of(), run_of(**changes)), (run_of(**changes), run_of())):
+        missed = [bar.text for bar in scale.bars(scale.ModelResult("a/b", runs)) if not bar.passed]
+        assert len(missed) == bool(failed)
+        assert not failed or failed in missed[0]
+
+
+def test_a_missed_bar_gives_exit_code_1_and_still_writes(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="1"):
+        common.finish(tmp_path / "x.md", "page", {}, [Bar("slow", False)])
+    assert (tmp_path / "x.md").read_text() == "page"
+    assert json.loads((tmp_path / "x.json").read_text())["bars"] == [{"text": "slow", "passed": False}]
+    assert "FAIL  slow" in capsys.readouterr().out
+
+
+def test_images_are_repeatable_and_have_the_spectrum_of_natural_images():
+    made = scale.images(6, 64, seed=3)
+    assert made.dtype == np.uint8
+    assert made.shape == (6, 64, 64, 3)
+    np.testing.assert_array_equal(made, scale.images(6, 64, seed=3))
+    assert (made != scale.images(6, 64, seed=4)).any()
+    power = np.square(np.abs(np.fft.rfft2(made.mean(-1).astype(float)))).mean(0)
+    frequency = np.hypot(np.fft.fftfreq(64)[:, None], np.fft.rfftfreq(64)[None, :])
+    used = (frequency > 2 / 64) & (frequency < 0.25)
+    slope = np.polyfit(np.log(frequency[used]), np.log(power[used]), 1)[0]
+    assert -2.3 < slope < -1.5
+
+
+@pytest.mark.parametrize(
+    ("module", "flag", "message"),
+    [
+        ("int8", "--cases=digits,lenet", "--cases names 'lenet'; choose among digits,"),
+        ("scale", "--models=lenet", "--models names 'lenet'; choose among MobileNetV2/tf_keras,"),
+        ("int8", "--num_samples=0", "--num_samples is 0; it must be at least 1"),
+        ("scale", "--output=setup.py", "cannot make the directory --output=setup.py"),
+    ],
+)
+def test_wrong_flags_are_one_line_and_exit_code_2(module, flag, message):
+    command = [sys.executable, "-m", f"benchmarks.{module}", flag]
+    done = subprocess.run(command, cwd=common.ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert message in done.stderr
+
+
+def test_a_case_that_is_absent_says_where_it_was_looked_for(monkeypatch):
+    monkeypatch.setattr(cases, "_SHARED_FOLDER", common.ROOT.parent / "no such folder")
+    assert cases.absence(cases.DEMO) == ""
+    assert cases.absence("kws_dscnn").startswith("../no such folder/cases.py is not there")
