@@ -174,14 +174,13 @@ def _specify(
         )
 
     method = recipe.calibration_method
-    chosen = with_ranges(calibration.ranges)
     journal.warn(calibration.rollback_note(method))
     if method == "minmax":
-        return chosen, None
-    fallback = ("minmax", with_ranges(calibration.minmax_ranges))
-    spec, guard = keep_better(graph, (method, chosen), fallback, held_back.arrays)
+        return with_ranges(calibration.ranges), None
+    chosen, minmax = (with_ranges(ranges) for ranges in calibration.trial)
+    _, guard = keep_better(graph, (method, chosen), ("minmax", minmax), held_back.arrays)
     journal.warn(guard.note(f"calibration by {method}"))
-    return spec, guard
+    return with_ranges(calibration.minmax_ranges if guard.rolled_back else calibration.ranges), guard
 
 
 def _compare(

@@ -8,6 +8,7 @@ and a `run()` that calls `run_command`. Exit codes: 0 done, 1 a defect of tfq (w
 from __future__ import annotations
 
 import faulthandler
+import logging as python_logging
 import os
 import sys
 import textwrap
@@ -105,6 +106,7 @@ def _silence_libraries() -> None:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.set_verbosity(logging.ERROR)
+    python_logging.getLogger("tensorflow").addFilter(lambda record: record.levelno >= python_logging.ERROR)
     warnings.simplefilter("ignore")
     sys.stderr.flush()
     terminal = os.dup(2)

@@ -9,7 +9,6 @@ import numpy as np
 
 from tfq.calibration.choose import Choice, choose_range
 from tfq.calibration.collect import CollectionCost, collect_statistics
-from tfq.calibration.minmax import minmax_range
 from tfq.calibration.statistics import Range, TensorStatistics, merge_statistics
 from tfq.execution.progress import Progress, Silent
 from tfq.models.graph import Graph
@@ -26,14 +25,12 @@ class Calibration:
       choices: group -> its range and the errors of all methods tried. Groups whose grid TFLite
         prescribes (softmax, sigmoid, tanh) have none.
       statistics: tensor -> statistics over all samples.
-      tables: groups that hold an embedding table.
       cost: time of the pass against the bare forward pass.
     """
 
     groups: Mapping[str, str]
     choices: Mapping[str, Choice]
     statistics: Mapping[str, TensorStatistics]
-    tables: frozenset[str]
     cost: CollectionCost
 
     @property
@@ -44,13 +41,13 @@ class Calibration:
     @property
     def minmax_ranges(self) -> dict[str, Range]:
         """Group -> its min-max range: what every choice is compared with."""
-        members: dict[str, list[TensorStatistics]] = {}
-        for tensor, group in self.groups.items():
-            members.setdefault(group, []).append(self.statistics[tensor])
-        found = {group: minmax_range(merge_statistics(*members[group])) for group in self.choices}
-        # a chosen range that is wider holds an embedding table whose rows the samples did not reach
-        tables = {group: self.choices[group].range for group in self.tables}
-        return found | {g: Range(min(found[g].low, t.low), max(found[g].high, t.high)) for g, t in tables.items()}
+        return {group: choice.minmax for group, choice in self.choices.items()}
+
+    @property
+    def trial(self) -> tuple[dict[str, Range], dict[str, Range]]:
+        """(chosen ranges, min-max ranges) fitted to the samples 0, 2, 4, ... alone."""
+        chosen = {group: choice.trial for group, choice in self.choices.items()}
+        return chosen, {group: choice.minmax_trial for group, choice in self.choices.items()}
 
     def rollback_note(self, method: str) -> str:
         """One line on the ranges where `method` lost to min-max; empty where there are none."""
@@ -86,22 +83,31 @@ def calibrate(
     members: dict[str, list[str]] = {}
     for tensor, group in groups.items():
         members.setdefault(group, []).append(tensor)
-    choices = {}
+    choices, edges = {}, edge_tensors(graph)
     for group, tensors in members.items():
         if any(fixed_grid(graph, t) for t in tensors):
             continue
         first, second = (merge_statistics(*(part[t] for t in tensors)) for part in (collected.first, collected.second))
-        choice = choose_range(first, second, method=method, percentile=percentile, bits=bits)
-        choices[group] = dataclasses.replace(choice, range=_covering_tables(choice.range, graph, tensors))
+        wanted = "minmax" if method == "auto" and not edges.isdisjoint(tensors) else method
+        choice = choose_range(first, second, method=wanted, percentile=percentile, bits=bits)
+        choices[group] = _covering_tables(choice, graph, tensors)
     statistics = {t: merge_statistics(collected.first[t], collected.second[t]) for t in groups}
-    tables = frozenset(groups[n.name] for n in graph.nodes if n.kind == "Embedding")
-    return Calibration(groups, choices, statistics, tables, collected.cost)
+    return Calibration(groups, choices, statistics, collected.cost)
 
 
 def held_back_positions(count: int) -> np.ndarray:
-    """Positions of the `count` calibration samples on which whole models are compared: every fourth, or all of few."""
-    positions = np.arange(3, count, 4)
-    return positions if len(positions) else np.arange(count)
+    """Positions of the `count` calibration samples that `Calibration.trial` is not fitted to: 1, 3, 5, ..."""
+    return np.arange(1, count, 2) if count > 1 else np.arange(count)
+
+
+def edge_tensors(graph: Graph) -> set[str]:
+    """Inputs and outputs of the model, and what a softmax, sigmoid or tanh at its end reads.
+
+    "auto" leaves them to min-max: a pixel or a logit that is clipped can no longer be told from its
+    neighbours, whatever the mean error says.
+    """
+    ends = {*graph.inputs, *graph.outputs}
+    return ends | {source for name in graph.outputs if fixed_grid(graph, name) for source in graph[name].inputs}
 
 
 def fixed_grid(graph: Graph, tensor: str) -> tuple[float, int] | None:
@@ -110,9 +116,20 @@ def fixed_grid(graph: Graph, tensor: str) -> tuple[float, int] | None:
     return operator.fixed if operator is not None else None
 
 
-def _covering_tables(found: Range, graph: Graph, tensors: Iterable[str]) -> Range:
-    """The range widened to hold every row of the embedding tables that lie on it, seen in the samples or not."""
+def _covering_tables(choice: Choice, graph: Graph, tensors: Iterable[str]) -> Choice:
+    """The choice with ranges that hold every row of the embedding tables on this grid, seen in the samples or not."""
     tables = [graph[t].weights["embeddings"] for t in tensors if graph[t].kind == "Embedding"]
-    low = min([found.low, *(float(t.min()) for t in tables)])
-    high = max([found.high, *(float(t.max()) for t in tables)])
-    return Range(low, high)
+    if not tables:
+        return choice
+    low, high = min(float(t.min()) for t in tables), max(float(t.max()) for t in tables)
+
+    def wide(found: Range) -> Range:
+        return Range(min(found.low, low), max(found.high, high))
+
+    return dataclasses.replace(
+        choice,
+        range=wide(choice.range),
+        minmax=wide(choice.minmax),
+        trial=wide(choice.trial),
+        minmax_trial=wide(choice.minmax_trial),
+    )

@@ -32,6 +32,8 @@ class Choice:
 
     Attributes:
       range: real range, fitted to all samples.
+      minmax: the min-max range of all samples.
+      trial, minmax_trial: the same two fitted to the first half alone, for comparisons on the second.
       method: the method that made it.
       errors: method -> expected squared error of an element of a held-back sample, in squared real
         units, for all methods that were tried.
@@ -39,6 +41,9 @@ class Choice:
     """
 
     range: Range
+    minmax: Range
+    trial: Range
+    minmax_trial: Range
     method: str
     errors: Mapping[str, float]
     rolled_back: bool
@@ -71,8 +76,8 @@ def choose_range(
     tried = METHODS if method == "auto" else tuple(dict.fromkeys(("minmax", method)))
     found = np.zeros(len(tried))
     for fit, held_back in ((first, second), (second, first)):
-        ranges = [fitters[name](fit) for name in tried]
-        low, high = np.array([r.low for r in ranges]), np.array([r.high for r in ranges])
+        fitted = [fitters[name](fit) for name in tried]
+        low, high = np.array([r.low for r in fitted]), np.array([r.high for r in fitted])
         found += squared_errors(held_back, low, high, bits=bits) / 2
     errors = dict(zip(tried, found.tolist(), strict=True))
     if method == "auto":
@@ -81,4 +86,13 @@ def choose_range(
     else:
         used = method if errors[method] <= errors["minmax"] else "minmax"
     rolled_back = method not in ("auto", used)
-    return Choice(fitters[used](merge_statistics(first, second)), used, errors, rolled_back)
+    both = merge_statistics(first, second)
+    return Choice(
+        range=fitters[used](both),
+        minmax=minmax_range(both),
+        trial=fitters[used](first),
+        minmax_trial=minmax_range(first),
+        method=used,
+        errors=errors,
+        rolled_back=rolled_back,
+    )

@@ -1,6 +1,7 @@
 """From ranges to the `QuantizationSpec`: the one place where scales and zero-points are computed.
 
     activations   s = (high - low) / 255,   z = -128 - low / s          asymmetric, per tensor
+                  s = max(-low, high) / 127,  z = 0                     right-hand side of a MatMul
     weights       s_w = max|w| / (2^(b-1) - 1) of the channel,  z = 0   symmetric, narrow range
     biases        s_b = s_x * s_w,                              z = 0   int32
 
@@ -51,13 +52,15 @@ def specify(
       input_type, output_type: what the file takes and gives.
     """
     groups = grid_groups(graph)
+    # the XNNPACK of TensorFlow up to 2.21, so of phones in use, leaves out the zero-point of a right-hand matrix
+    centred = {groups[node.inputs[1]] for node in graph.nodes if node.kind == "MatMul"}
     grids: dict[str, TensorQuantization] = {}
     for tensor, group in groups.items():
         prescribed = fixed_grid(graph, tensor)
         if prescribed is not None:
             grids[group] = activation_grid(*prescribed)
         elif group not in grids and group in ranges:
-            grids[group] = activation_grid(*reference.asymmetric_parameters(ranges[group].low, ranges[group].high, 8))
+            grids[group] = _grid_of_range(ranges[group], centred=group in centred)
     activations = {tensor: grids[group] for tensor, group in groups.items()}
 
     def layer(node: Node) -> LayerQuantization:
@@ -74,6 +77,13 @@ def specify(
 def activation_grid(scale: float, zero_point: int) -> TensorQuantization:
     """An 8-bit asymmetric per-tensor grid."""
     return TensorQuantization((float(np.float32(scale)),), int(zero_point), 8, "int8", symmetric=False)
+
+
+def _grid_of_range(found: Range, *, centred: bool) -> TensorQuantization:
+    """The grid over `found`; `centred`: with the zero-point 0."""
+    if centred:
+        return activation_grid(float(reference.exact_scale(max(-found.low, found.high) / 127, 8)), 0)
+    return activation_grid(*reference.asymmetric_parameters(found.low, found.high, 8))
 
 
 def _precision(graph: Graph, node: Node, activations: Mapping[str, TensorQuantization]) -> tuple[str, str]:

@@ -130,7 +130,7 @@ def model_facts(loaded: LoadedModel, prepared: Prepared) -> dict[str, Any]:
 
 def tensor_reports(spec: QuantizationSpec, calibration: Calibration, guard: Guarded | None) -> tuple[TensorReport, ...]:
     """Ranges and histograms of all activation tensors, as they were kept."""
-    rolled_back = guard is not None and guard.kept == "minmax"
+    rolled_back = guard is not None and guard.rolled_back
     found = []
     for name, grid in spec.activations.items():
         group, statistics = calibration.groups[name], calibration.statistics[name]

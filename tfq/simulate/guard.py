@@ -38,10 +38,15 @@ class Guarded:
     standard_error: float
     samples: int
 
+    @property
+    def rolled_back(self) -> bool:
+        """The candidate lost."""
+        return self.kept != next(iter(self.divergences))
+
     def note(self, what: str) -> str:
         """One line for the user if `what` was rolled back, else nothing."""
         candidate, fallback = self.divergences
-        if self.kept == candidate:
+        if not self.rolled_back:
             return ""
         return (
             f"{what} made the outputs of {self.samples} held-back samples worse than {fallback}"
