@@ -134,8 +134,6 @@ def _check(recipe: Recipe) -> None:
     find_metric(recipe.metric)
     if recipe.pipeline != "int8":
         raise UserError(f"--pipeline={recipe.pipeline} is not part of this version of tfq; use --pipeline=int8")
-    if not recipe.calibration_data:
-        raise UserError("--calibration_data is missing; give an .npz, a folder of images, TFRecords or module:function")
 
 
 def _samples(recipe: Recipe, graph: Graph, journal: Journal, progress: Progress) -> tuple[Samples, Samples | None]:

@@ -53,10 +53,10 @@ def run_command(
       argv: arguments without the command's name; by default those of the process.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if any(argument in _HELP for argument in arguments):
-        print(help_text(name, flag_values, summary=summary, groups=groups))
-        sys.exit(0)
     try:
+        if any(argument in _HELP for argument in arguments):
+            print(help_text(name, flag_values, summary=summary, groups=groups), flush=True)
+            sys.exit(0)
         _parse(name, arguments, flag_values, required)
         if not flag_values["verbose"].value:
             _silence_libraries()

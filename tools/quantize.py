@@ -9,6 +9,7 @@ from pathlib import Path
 from absl import flags
 from tfq_tools.command import new_flags, run_command
 
+from tfq.errors import UserError
 from tfq.recipe import CHOICES, Recipe
 
 FLAGS = new_flags()
@@ -31,6 +32,7 @@ def _boolean(name: str, text: str) -> None:
     flags.DEFINE_boolean(name, _DEFAULT.get(name, False), text, flag_values=FLAGS)
 
 
+_string("recipe", "The recipe.json of an earlier run: its settings, where no other flag says otherwise.")
 flags.DEFINE_string("model", "", "A .keras or .h5 file, or a SavedModel directory of tf_keras.", flag_values=FLAGS)
 _string("output_dir", "Where model.tflite, float.tflite, spec.json, report.json and recipe.json go.")
 _boolean("overwrite", "Replace what an earlier run wrote to --output_dir.")
@@ -73,7 +75,7 @@ GROUPS = {
         "percentile",
     ),
     "The .tflite": ("input_type", "output_type", "labels"),
-    "Reproducibility": ("seed",),
+    "Reproducibility": ("seed", "recipe"),
 }
 SUMMARY = (
     "Turn a trained Keras model and a few hundred unlabelled inputs into a verified .tflite, and measure it against"
@@ -83,11 +85,21 @@ SUMMARY = (
 
 def recipe_from_flags(values: flags.FlagValues) -> Recipe:
     """The one place where flags become a Recipe."""
-    return Recipe(**{field.name: values[field.name].value for field in dataclasses.fields(Recipe)})
+    names = [field.name for field in dataclasses.fields(Recipe)]
+    if not values.recipe:
+        return Recipe(**{name: values[name].value for name in names})
+    try:
+        earlier = Recipe.from_json(Path(values.recipe).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"--recipe={values.recipe} cannot be read ({error}); give the recipe.json of a run") from error
+    return dataclasses.replace(earlier, **{name: values[name].value for name in names if values[name].present})
 
 
 def main(values: flags.FlagValues) -> None:
     recipe = recipe_from_flags(values)
+    missing = [f"--{name}" for name in ("model", "calibration_data") if not getattr(recipe, name)]
+    if missing:
+        raise UserError(f"missing {' and '.join(missing)}; tfq-quantize --help lists the flags")
 
     from tfq.execution.files import staged_directory
     from tfq.execution.progress import Lines
@@ -103,8 +115,7 @@ def main(values: flags.FlagValues) -> None:
 
 
 def run() -> None:
-    required = ("model", "calibration_data", "output_dir")
-    run_command("tfq-quantize", main, FLAGS, summary=SUMMARY, groups=GROUPS, required=required)
+    run_command("tfq-quantize", main, FLAGS, summary=SUMMARY, groups=GROUPS, required=("output_dir",))
 
 
 if __name__ == "__main__":
