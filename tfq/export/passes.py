@@ -2,6 +2,7 @@
 
     requantize     the Requantize nodes become QUANTIZE operations
     impose         every weight integer, bias integer, scale, zero-point and axis from the specification
+    free_clamps    a clamp at 6 far above everything its output can hold is written as a clamp at 0 alone
     set_edges      inputs and outputs of the element types the specification names
     name_tensors   Keras layer names on every tensor, and a signature with the user's input/output names
     share_buffers  constants of equal bytes are stored once; what nobody reads is dropped
@@ -24,6 +25,7 @@ from tfq.export import flatbuffer
 from tfq.export.binding import WEIGHTED, Binding, bind, missing
 from tfq.models.graph import INPUT, Graph, Node
 from tfq.models.operators import OPERATORS
+from tfq.numerics import reference
 from tfq.simulate.weights import weight_integers
 from tfq.spec import QuantizationSpec, TensorQuantization
 
@@ -43,6 +45,7 @@ _INT4_OPERATORS = {
     "FULLY_CONNECTED": (schema.BuiltinOperator.FULLY_CONNECTED, 10),
 }
 _INT4_RUNTIME = b"2.11.0"
+_NARROWEST_RANGE = 1e-6  # of the converter; the runtimes know no such limit
 
 
 def finish(content: bytes, graph: Graph, spec: QuantizationSpec | None) -> bytes:
@@ -56,6 +59,7 @@ def finish(content: bytes, graph: Graph, spec: QuantizationSpec | None) -> bytes
     if spec is not None:
         requantize(model, graph, binding)
         impose(model, graph, spec, binding)
+        free_clamps(model)
         binding = set_edges(model, spec, binding)
     name_tensors(model, graph, binding)
     share_buffers(model)
@@ -102,8 +106,8 @@ def tflite_scales(kind: str, grid: TensorQuantization, shape: tuple[int, ...]) -
 def impose(model: Any, graph: Graph, spec: QuantizationSpec, binding: Binding) -> None:
     """Write the specification's integers and grids into the file.
 
-    An activation grid is not overwritten blindly: the converter's own must agree with the
-    specification to 1e-5 of the scale and in the zero-point, or the model was not converted as wrapped.
+    An activation grid is not overwritten blindly: the converter's own must be the one that it makes of
+    the specification's, to 1e-5 of the scale and in the zero-point, or the model was not converted as wrapped.
     """
     lacking = missing(binding, graph)
     if lacking:
@@ -122,11 +126,12 @@ def impose(model: Any, graph: Graph, spec: QuantizationSpec, binding: Binding) -
 
 def _impose_activation(tensor: Any, name: str, grid: TensorQuantization) -> None:
     scales, zero_points = flatbuffer.scales(tensor), flatbuffer.zero_points(tensor)
+    scale, zero_point = _converted(grid)
     agrees = (
         flatbuffer.type_name(tensor) == grid.storage
         and scales.size == 1
-        and abs(scales[0] / grid.scale[0] - 1) < 1e-5
-        and zero_points[0] == grid.zero_point
+        and abs(scales[0] / scale - 1) < 1e-5
+        and zero_points[0] == zero_point
     )
     if not agrees:
         raise RuntimeError(
@@ -134,6 +139,34 @@ def _impose_activation(tensor: Any, name: str, grid: TensorQuantization) -> None
             f" zero-point {zero_points[:1]}; specified: {grid.storage}, {grid.scale[0]}, {grid.zero_point}"
         )
     _set_grid(tensor, grid, np.asarray(grid.scale, np.float32), 0)
+
+
+def _converted(grid: TensorQuantization) -> tuple[float, int]:
+    """Scale and zero-point that the converter makes of an activation grid: it widens ranges of less than 1e-6.
+
+    Source: ExpandVerySmallRange in TensorFlow's quantization_utils.cc.
+    """
+    qmin, qmax = reference.integer_range(8, symmetric=False)
+    low, high = (float(grid.scale[0]) * (code - grid.zero_point) for code in (qmin, qmax))
+    if high - low > _NARROWEST_RANGE:
+        return grid.scale[0], grid.zero_point
+    low, high = min(low, -_NARROWEST_RANGE / 2), max(high, _NARROWEST_RANGE / 2)
+    scale = (high - low) / (qmax - qmin)
+    return scale, int(reference.round_half_away(qmin - low / scale))
+
+
+def free_clamps(model: Any) -> None:
+    """Make RELU6 a RELU where the runtime could not hold 6 / scale in an int32: the grid ends long before 6."""
+    subgraph = model.subgraphs[0]
+    clamp = schema.ActivationFunctionType
+    for operator in subgraph.operators:
+        scales = flatbuffer.scales(subgraph.tensors[int(operator.outputs[0])])
+        if scales.size != 1 or 6.0 / float(scales[0]) < 2.0**31:
+            continue
+        if getattr(operator.builtinOptions, "fusedActivationFunction", None) == clamp.RELU6:
+            operator.builtinOptions.fusedActivationFunction = clamp.RELU
+        elif flatbuffer.operator_name(model, operator) == "RELU6":
+            operator.opcodeIndex = _operator_code(model, schema.BuiltinOperator.RELU, version=2)
 
 
 def _impose_weights(model: Any, operator: Any, node: Node, spec: QuantizationSpec, binding: Binding) -> None:
