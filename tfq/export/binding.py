@@ -63,6 +63,9 @@ def bind(model: Any, graph: Graph) -> Binding:
     outputs = _edge(signature.outputs, graph.outputs, identifiers(graph))
     node_tensor = dict(inputs)
     result = {tensor: name for name, tensor in outputs.items()}
+    for operator in subgraph.operators:  # the quantised tensor behind a float output
+        if flatbuffer.operator_name(model, operator) == "DEQUANTIZE" and int(operator.outputs[0]) in result:
+            result.setdefault(int(operator.inputs[0]), result[int(operator.outputs[0])])
     writer = {tensor: name for name, tensor in node_tensor.items()}
     operator_node: dict[int, str] = {}
     kernel: dict[str, int] = {}
