@@ -40,7 +40,12 @@ def tiny():
         Node("dense", "Dense", {"units": 2, "use_bias": False}, ("flat",), {"kernel": matrix.astype(np.float32)}),
         Node("soft", "Unary", {"function": "softplus"}, ("dense",)),
     )
-    grids = {"x": activation(-5, 7), "conv": activation(-5, -128), "flat": activation(-5, -128), "dense": activation(-4, 3)}
+    grids = {
+        "x": activation(-5, 7),
+        "conv": activation(-5, -128),
+        "flat": activation(-5, -128),
+        "dense": activation(-4, 3),
+    }
     per_channel = TensorQuantization((2.0**-6, 2.0**-5, 2.0**-6, 2.0**-5), 0, 8, "int8", symmetric=True, axis=3)
     bias_scales = tuple(2.0**-5 * s for s in per_channel.scale)
     bias = TensorQuantization(bias_scales, 0, 32, "int32", symmetric=True, axis=0)

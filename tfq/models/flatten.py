@@ -79,8 +79,8 @@ def float32_for(dtype: str) -> str:
 
 
 def readable(name: str) -> str:
-    """`name` with every character that a node name must not have replaced."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "_", name)
+    """`name` with every character that a node name must not have replaced; TensorFlow also objects to "_" in front."""
+    return re.sub(r"^(?=[_-])", "layer", re.sub(r"[^A-Za-z0-9_.-]+", "_", name))
 
 
 def refuse(what: str, reason: str, way_out: str) -> UserError:
