@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tfq.export import flatbuffer
 from tfq.models.graph import INPUT, Graph
 from tfq.models.operators import OPERATORS
@@ -37,15 +39,25 @@ def plain_spec(content: bytes, graph: Graph, precision: str) -> QuantizationSpec
         found, reason = precision, _WHY[precision]
         if precision != "float32" and stored == {"float32"} and not _behind_dequantize(model, f"{name}/{kernel}"):
             found, reason = "float32", f"TFLiteConverter left the weights of this layer in float32 ({_WHY[precision]})"
-        return LayerQuantization(name, node.kind, found, node.inputs, name, {}, node.origin, reason)
+        grid = _kernel_grid(tensors.get(f"{name}/{kernel}"), OPERATORS[node.kind].channel_axis) if kernel else None
+        weights = {kernel: grid} if grid is not None else {}
+        return LayerQuantization(name, node.kind, found, node.inputs, name, weights, node.origin, reason)
 
     layers = tuple(layer(n.name) for n in graph.nodes if n.kind != INPUT)
     return QuantizationSpec(layers, activations, "float32", "float32")
 
 
-def _behind_dequantize(model: object, label: str) -> bool:
+def _kernel_grid(tensor: Any, channel_axis: int | None) -> TensorQuantization | None:
+    """The grid of an int8 kernel, its channel axis in the Keras layout; None for a float one."""
+    if tensor is None or flatbuffer.type_name(tensor) != "int8":
+        return None
+    scales = tuple(float(s) for s in flatbuffer.scales(tensor))
+    return TensorQuantization(scales, 0, 8, "int8", symmetric=True, axis=channel_axis if len(scales) > 1 else None)
+
+
+def _behind_dequantize(model: Any, label: str) -> bool:
     """Whether the tensor is a DEQUANTIZE of a constant: float16 weights reach their operation that way."""
-    subgraph = model.subgraphs[0]  # type: ignore[attr-defined]
+    subgraph = model.subgraphs[0]
     return any(
         flatbuffer.operator_name(model, operator) == "DEQUANTIZE"
         and flatbuffer.text(subgraph.tensors[operator.outputs[0]].name) == label
