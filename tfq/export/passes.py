@@ -311,10 +311,14 @@ def name_tensors(model: Any, graph: Graph, binding: Binding) -> None:
         labels.setdefault(index, name if name not in labels.values() else f"{name}/quantized")
     for index, name in binding.operator_node.items():
         operator, node = subgraph.operators[index], graph[name]
-        for role, position in _weight_positions(model, operator, node).items():
+        for role, position in weight_positions(model, operator, node).items():
             labels.setdefault(int(operator.inputs[position]), f"{name}/{role}")
     owner = ""
     counts: dict[str, int] = {}
+    for name, index in binding.outputs.items():
+        if index not in labels:  # a copy at the file's edge in another type
+            counts[name] = counts.get(name, 0) + 1
+            labels[index] = f"{name}/{counts[name]}"
     for index, operator in enumerate(subgraph.operators):
         owner = binding.operator_node.get(index, owner or graph.inputs[0])
         for tensor in (*operator.inputs, *operator.outputs):
@@ -334,7 +338,8 @@ def name_tensors(model: Any, graph: Graph, binding: Binding) -> None:
     model.description = "made by tfq"
 
 
-def _weight_positions(model: Any, operator: Any, node: Node) -> dict[str, int]:
+def weight_positions(model: Any, operator: Any, node: Node) -> dict[str, int]:
+    """Weight or bias of `node` -> the position among the operation's inputs where it is read."""
     kind = flatbuffer.operator_name(model, operator)
     if node.kind == INPUT or kind not in WEIGHTED or not OPERATORS[node.kind].kernel:
         return {}

@@ -2,8 +2,9 @@
 
 The file is read afresh from its bytes; tensors are found by the names that `tfq.export.passes` gave
 them ("conv", "conv/kernel", "conv/bias", "conv/3"). Checked are: inputs and outputs; dtype, scale and
-zero-point of every activation; every integer, scale and axis of weights and biases; that no operation
-works in float unless the specification says so; that no quantised tensor has a grid nobody specified.
+zero-point of every activation; every integer, scale and axis of weights and biases, and that the layer's
+own operation reads them; that no operation works in float unless the specification says so; that no
+quantised tensor has a grid nobody specified.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 
 from tfq.errors import VerificationError
 from tfq.export import flatbuffer
-from tfq.export.passes import pack, tflite_layout, tflite_scales
+from tfq.export.passes import pack, tflite_layout, tflite_scales, weight_positions
 from tfq.models.graph import INPUT, Graph
 from tfq.models.operators import OPERATORS
 from tfq.simulate.weights import weight_integers
@@ -55,6 +56,8 @@ def verify_structure(content: bytes, graph: Graph, spec: QuantizationSpec) -> Ve
     subgraph = model.subgraphs[0]
     tensors = {flatbuffer.text(t.name): t for t in subgraph.tensors}
     faults = [*_edges(model, graph, spec)]
+    if len(tensors) < len(subgraph.tensors):
+        faults.append(f"{len(subgraph.tensors) - len(tensors)} tensors have the names of others")
     absent = []
     for name, grid in spec.activations.items():
         tensor = tensors.get(f"{name}/quantized") or tensors.get(name)
@@ -113,12 +116,16 @@ def _edges(model: Any, graph: Graph, spec: QuantizationSpec) -> Iterator[str]:
         ("output", subgraph.outputs, signature.outputs, graph.output_names, graph.outputs, spec.output_type),
     )
     for what, indices, entries, names, nodes, wanted in edges:
-        found = {flatbuffer.text(e.name): int(e.tensorIndex) for e in entries}
-        if [found.get(n) for n in names] != [int(i) for i in indices]:
-            yield f"the {what}s are {sorted(found)} in the order {list(indices)}; expected {list(names)}"
+        name_of = {int(e.tensorIndex): flatbuffer.text(e.name) for e in entries}
+        found = [name_of.get(int(i)) for i in indices]
+        if found != list(names):
+            yield f"the {what}s are {found}, specified {list(names)}"
             continue
         for name, node, index in zip(names, nodes, indices, strict=True):
             tensor = subgraph.tensors[index]
+            owner = flatbuffer.text(tensor.name).split("/")[0]
+            if owner != node:
+                yield f"{what} {name!r} is the tensor of {owner!r}, specified {node!r} ({_layers(graph, node)})"
             if node in spec.activations and flatbuffer.type_name(tensor) != wanted:
                 yield f"{what} {name!r} is {flatbuffer.type_name(tensor)}, specified {wanted}"
             if wanted == "uint8" and node in spec.activations:
@@ -181,6 +188,10 @@ def _operator_faults(model: Any, operator: Any, graph: Graph, spec: Quantization
     named = {layer.output, f"{layer.output}/quantized", *layer.inputs, *(f"{i}/quantized" for i in layer.inputs)}
     named |= {f"{name}/{weight}" for weight in node_weights(graph, name)}
     faults = []
+    for weight, position in weight_positions(model, operator, graph[name]).items():
+        label = flatbuffer.text(tensors[operator.inputs[position]].name)
+        if label != f"{name}/{weight}":
+            faults.append(f"{kind} of layer {name!r} ({_layers(graph, name)}) reads {label!r} as its {weight}")
     for tensor in touched:
         label = flatbuffer.text(tensor.name)
         if label in named or not flatbuffer.scales(tensor).size or label.split("/")[0] != name:
