@@ -1,0 +1,285 @@
+"""The whole road on the demo model, in one process."""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from tfq.errors import UserError
+from tfq.execution.interpreter import TfliteModel, predict
+from tfq.export import flatbuffer
+from tfq.models.load import load_model
+from tfq.models.prepare import prepare
+from tfq.pipeline import quantize
+from tfq.recipe import Recipe
+from tfq.spec import QuantizationSpec
+from tfq.verify.structure import verify_structure
+
+DEMO = pathlib.Path(__file__).resolve().parents[1] / "demo"
+RECIPE = Recipe(
+    model=str(DEMO / "digits.keras"),
+    calibration_data=str(DEMO / "calibration.npz"),
+    evaluation_data=str(DEMO / "test.npz"),
+    preprocess="raw",
+    num_calibration_samples=200,
+)
+
+
+def digits():
+    with np.load(DEMO / "test.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="module")
+def int8():
+    return quantize(RECIPE)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """The whole-model exports by precision."""
+    return {
+        precision: quantize(dataclasses.replace(RECIPE, precision=precision))
+        for precision in ("float32", "float16", "dynamic_range", "int16x8")
+    }
+
+
+def score(content):
+    """Share of the test digits a file gets right, counted here and by nothing of tfq's evaluation."""
+    found = digits()
+    outputs = predict(content, {"image": found["x"].astype(np.float32)})[0]
+    return 100 * np.mean(outputs.argmax(-1) == found["y"])
+
+
+def test_files_are_the_documented_ones(int8):
+    assert set(int8.files) == {"model.tflite", "float.tflite", "spec.json", "report.json", "recipe.json"}
+    assert all(int8.files.values())
+
+
+def test_recipe_and_specification_are_what_was_used(int8):
+    assert Recipe.from_json(int8.files["recipe.json"].decode()) == RECIPE
+    spec = QuantizationSpec.from_json(int8.files["spec.json"].decode())
+    model = flatbuffer.parse(int8.files["model.tflite"])
+    tensors = {flatbuffer.text(t.name): t for t in model.subgraphs[0].tensors}
+    checked = 0
+    for layer in spec.layers:
+        assert layer.precision == "int8"
+        for weight, grid in layer.weights.items():
+            tensor = tensors[f"{layer.name}/{weight}"]
+            assert flatbuffer.type_name(tensor) == grid.storage
+            assert flatbuffer.scales(tensor).tolist() == list(grid.scale)
+            checked += 1
+    assert checked == 30
+    for name, grid in spec.activations.items():
+        if name in tensors:
+            assert flatbuffer.scales(tensors[name]).tolist() == list(grid.scale)
+            assert flatbuffer.zero_points(tensors[name]).tolist() == [grid.zero_point]
+
+
+@pytest.mark.slow
+def test_the_recipe_of_a_run_gives_the_same_bytes(int8):
+    again = quantize(Recipe.from_json(int8.files["recipe.json"].decode()))
+    for name in ("model.tflite", "float.tflite", "spec.json", "recipe.json"):
+        assert again.files[name] == int8.files[name], name
+
+
+def test_reported_accuracy_is_that_of_the_files(int8):
+    floats, quantized = int8.report.evaluation.models
+    assert (floats.name, quantized.name) == ("float", "int8")
+    assert floats.score.value == pytest.approx(score(int8.files["float.tflite"]))
+    assert quantized.score.value == pytest.approx(score(int8.files["model.tflite"]))
+    assert floats.score.value - quantized.score.value < 1
+    assert (floats.score.unit, floats.score.n) == ("%", 797)
+    for found, name in ((floats, "float.tflite"), (quantized, "model.tflite")):
+        assert found.size.file_bytes == len(int8.files[name])
+    assert quantized.size.file_bytes < 0.4 * floats.size.file_bytes
+
+
+def test_report_has_figures_for_every_layer_and_tensor(int8):
+    report = json.loads(int8.files["report.json"])
+    assert json.loads(int8.report.to_json()) == report
+    spec = QuantizationSpec.from_json(int8.files["spec.json"].decode())
+    assert [x["name"] for x in report["layers"]] == [x.name for x in spec.layers]
+    absent = report["verification"]["absent"]
+    for layer in report["layers"]:
+        assert layer["keras_layers"]
+        if layer["name"] not in absent:
+            assert layer["sqnr_db"] > 15
+            assert layer["own_sqnr_db"] > 25
+            assert layer["parity_max_steps"] in (0, 1)
+            assert 0 <= layer["parity_differing"] <= 1
+    weighted = [x for x in report["layers"] if x["weight_bits"] is not None]
+    assert {(x["weight_bits"], x["storage"]) for x in weighted} == {(8, "int8")}
+    assert sum(x["parameters"] for x in report["layers"]) == report["verification"]["integers"]
+
+    assert {t["name"] for t in report["tensors"]} == set(spec.activations)
+    for tensor in report["tensors"]:
+        counts, edges = tensor["histogram"]["counts"], tensor["histogram"]["edges"]
+        assert len(edges) == len(counts) + 1
+        assert edges == sorted(edges)
+        assert sum(counts) + tensor["histogram"]["zeros"] > 200
+        assert tensor["observed"][0] <= tensor["observed"][1]
+        assert tensor["range"][0] <= 0 <= tensor["range"][1]
+        assert tensor["method"] == "prescribed" or tensor["method"] in tensor["errors"]
+    image = next(t for t in report["tensors"] if t["name"] == "image")
+    assert image["observed"] == [0.0, 16.0]
+
+
+def test_report_says_how_the_run_went(int8):
+    report = json.loads(int8.files["report.json"])
+    assert report["recipe"] == json.loads(int8.files["recipe.json"])
+    assert report["calibration_samples"] == 200
+    names = [stage["name"] for stage in report["stages"]]
+    assert names[0] == "load the model"
+    assert names[-1] == "evaluate"
+    assert len(set(names)) == len(names) > 7
+    assert all(s["seconds"] >= 0 and s["peak_memory_mb"] > 100 for s in report["stages"])
+    assert report["preparation"]
+    assert all(c["max_error"] <= c["bound"] for c in report["preparation"])
+    assert [p["kernels"] for p in report["parity"]] == ["xnnpack", "builtin"]
+    for parity in report["parity"]:
+        assert parity["name"] == "digit"
+        assert parity["samples"] > 0
+        assert parity["mean_steps"] <= parity["max_steps"] <= 4
+    assert report["guard"]["kept"] in report["guard"]["divergences"]
+    assert report["calibration_cost"]["samples"] == 200
+    assert report["verification"]["float_operators"] == 0
+    assert report["model"]["framework"]
+    assert report["model"]["nodes_prepared"] < report["model"]["nodes_loaded"]
+
+
+def test_both_files_carry_their_recipe_as_metadata(int8):
+    for name in ("model.tflite", "float.tflite"):
+        model = flatbuffer.parse(int8.files[name])
+        assert "TFLITE_METADATA" in {flatbuffer.text(entry.name) for entry in model.metadata}
+        assert int8.files["recipe.json"].strip() in int8.files[name]
+
+
+def test_without_evaluation_data_agreement_is_measured_and_said(int8):
+    product = quantize(dataclasses.replace(RECIPE, evaluation_data="", input_type="uint8", output_type="uint8"))
+    quantized = product.report.evaluation.models[1]
+    assert quantized.score is None
+    assert quantized.agreement.value > 95
+    assert any(w.startswith("no --evaluation_data: agreement with float is measured") for w in product.report.warnings)
+    model = TfliteModel(product.files["model.tflite"])
+    assert {info.dtype for info in (*model.inputs, *model.outputs)} == {np.dtype("uint8")}
+    assert abs(score(product.files["model.tflite"]) - score(int8.files["model.tflite"])) < 0.5
+
+
+@pytest.mark.slow
+def test_evaluation_data_without_labels(tmp_path):
+    np.savez(tmp_path / "unlabelled.npz", x=digits()["x"])
+    product = quantize(dataclasses.replace(RECIPE, evaluation_data=str(tmp_path / "unlabelled.npz")))
+    assert product.report.evaluation.models[1].score is None
+    assert product.report.evaluation.models[1].agreement.n == 797
+    assert "labels" in product.report.evaluation.omitted
+
+
+@pytest.mark.parametrize(
+    ("changes", "bits", "least"),
+    [
+        ({"weight_bits": 4, "storage": "packed", "calibration_method": "minmax"}, 4, 90),
+        pytest.param({"weight_bits": 4}, 4, 90, marks=pytest.mark.slow),
+        pytest.param({"weight_bits": 6, "per_channel": False}, 6, 85, marks=pytest.mark.slow),
+        pytest.param({"calibration_method": "percentile", "percentile": 99.99}, 8, 93, marks=pytest.mark.slow),
+    ],
+    ids=lambda value: str(value),
+)
+def test_other_recipes(changes, bits, least, int8):
+    product = quantize(dataclasses.replace(RECIPE, **changes))
+    assert score(product.files["model.tflite"]) > least
+    kernels = [x for x in product.report.layers if x.weight_bits]
+    assert {x.weight_bits for x in kernels} == {bits}
+    assert {x.storage for x in kernels} == {"int4" if changes.get("storage") == "packed" else "int8"}
+    found = product.report.evaluation.models[1].size
+    assert found.weight_bits <= bits + 0.01
+    if bits < 8:
+        assert found.download_bytes < int8.report.evaluation.models[1].size.download_bytes
+    assert (len(product.files["model.tflite"]) < 0.75 * len(int8.files["model.tflite"])) == ("storage" in changes)
+
+
+class TestPlainExports:
+    def test_they_keep_the_accuracy(self, plain):
+        for precision, product in plain.items():
+            assert score(product.files["model.tflite"]) > 94, precision
+            floats, exported = product.report.evaluation.models
+            assert exported.name == precision
+            assert exported.score.value == pytest.approx(score(product.files["model.tflite"]))
+            assert exported.agreement.value > 99
+
+    def test_float32_is_the_baseline(self, plain, int8):
+        product = plain["float32"]
+        assert product.report.evaluation.models[1].agreement.value == 100
+        np.testing.assert_array_equal(
+            *(
+                predict(product.files[n], {"image": digits()["x"].astype(np.float32)})[0]
+                for n in ("model.tflite", "float.tflite")
+            )
+        )
+
+    def test_sizes_are_in_order(self, plain, int8):
+        size = {precision: len(product.files["model.tflite"]) for precision, product in plain.items()}
+        assert 0.45 < size["float16"] / size["float32"] < 0.62
+        assert size["dynamic_range"] < 0.45 * size["float32"]
+        assert size["int16x8"] < 0.45 * size["float32"]
+        assert len(int8.files["model.tflite"]) < size["float16"]
+
+    def test_the_specification_says_what_the_file_holds(self, plain):
+        stored_as = {"float32": {"float32"}, "float16": {"float16"}, "dynamic_range": {"int8"}, "int16x8": {"int8"}}
+        for precision, product in plain.items():
+            spec = QuantizationSpec.from_json(product.files["spec.json"].decode())
+            assert {x.precision for x in spec.layers} <= {precision, "float32"}
+            assert all(x.reason for x in spec.layers)
+            model = flatbuffer.parse(product.files["model.tflite"])
+            subgraph = model.subgraphs[0]
+            tensors = {flatbuffer.text(t.name): t for t in subgraph.tensors}
+            sources = {
+                flatbuffer.text(subgraph.tensors[o.outputs[0]].name): subgraph.tensors[o.inputs[0]]
+                for o in subgraph.operators
+                if flatbuffer.operator_name(model, o) == "DEQUANTIZE"
+            }
+            for layer in spec.layers:
+                for kernel in ("kernel", "depthwise_kernel"):
+                    name = f"{layer.name}/{kernel}"
+                    if name in tensors:
+                        found = flatbuffer.type_name(sources.get(name, tensors[name]))
+                        assert found in stored_as[layer.precision], (precision, name)
+            if precision == "int16x8":
+                assert spec.activations
+                assert {g.storage for g in spec.activations.values()} == {"int16"}
+            else:
+                assert not spec.activations
+
+    def test_the_report_has_no_figures_that_were_not_measured(self, plain):
+        for product in plain.values():
+            report = json.loads(product.files["report.json"])
+            assert report["verification"] is None
+            assert report["tensors"] == []
+            assert all(x["parity_max_steps"] is None for x in report["layers"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metric": "top2"}, "metric"),
+        ({"pipeline": "light"}, "--pipeline=light is not part of this version of tfq; use --pipeline=int8"),
+        ({"model": "nowhere.keras"}, "nowhere.keras"),
+        ({"labels": "nowhere.txt"}, "nowhere.txt"),
+    ],
+)
+def test_what_cannot_be_is_an_error_of_the_user(changes, message):
+    with pytest.raises(UserError) as caught:
+        quantize(dataclasses.replace(RECIPE, **changes))
+    assert message in str(caught.value)
+
+
+def test_the_specification_is_verified_against_the_described_file(int8):
+    """Metadata must not have changed a tensor: the final file, not only the one before packaging, is as specified."""
+    with np.load(DEMO / "calibration.npz") as arrays:
+        samples = {"image": arrays["x"][:8].astype(np.float32)}
+    graph = prepare(load_model(DEMO / "digits.keras").graph, samples).graph
+    spec = QuantizationSpec.from_json(int8.files["spec.json"].decode())
+    found = verify_structure(int8.files["model.tflite"], graph, spec)
+    assert found == int8.report.verification

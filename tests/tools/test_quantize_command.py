@@ -1,0 +1,326 @@
+"""tfq-quantize and tfq-inspect as a user calls them."""
+
+import json
+import os
+import pathlib
+import re
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+DEMO = pathlib.Path(__file__).resolve().parents[2] / "demo"
+FLAGS_OF_THE_ISSUE = (
+    "model output_dir calibration_data evaluation_data num_calibration_samples metric pipeline weight_bits"
+    " activation_bits per_channel calibration_method percentile storage input_type output_type seed overwrite precision"
+    " preprocess selection labels allow_unsafe_deserialization flagfile"
+).split()
+GOOD = ("--model=digits.keras", "--calibration_data=calibration.npz", "--preprocess=raw", "--output_dir=out")
+PROGRESS = re.compile(r".*: (done in [\d.]+ s|\d.*left|[\d.]+ s so far)$")
+
+
+def run(place, *arguments, tool="quantize", **options):
+    """The command in a process of its own."""
+    command = [sys.executable, "-m", f"tfq_tools.{tool}", *arguments]
+    return subprocess.run(command, cwd=place, capture_output=True, text=True, **options)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """A directory with the demo's files and the result of one run in "out": (directory, finished process)."""
+    place = tmp_path_factory.mktemp("demo")
+    for name in ("digits.keras", "calibration.npz", "test.npz"):
+        shutil.copy(DEMO / name, place)
+    (place / "flags.txt").write_text("--model=digits.keras\n--calibration_data=calibration.npz\n--preprocess=raw\n")
+    options = ("--evaluation_data=test.npz", "--num_calibration_samples=128", "--output_dir=out")
+    return place, run(place, "--flagfile=flags.txt", *options)
+
+
+def snapshot(place):
+    """Everything under a directory: path -> content."""
+    return {str(p.relative_to(place)): p.read_bytes() for p in sorted(place.rglob("*")) if p.is_file()}
+
+
+class TestARun:
+    def test_it_succeeds_and_writes_the_documented_files(self, demo):
+        place, done = demo
+        assert done.returncode == 0, done.stderr
+        names = {"model.tflite", "float.tflite", "spec.json", "report.json", "recipe.json"}
+        assert {p.name for p in (place / "out").iterdir()} == names
+        assert not [p.name for p in place.iterdir() if p.name.startswith(".")]
+
+    def test_the_terminal_shows_progress_on_stderr_and_the_table_on_stdout(self, demo):
+        _, done = demo
+        assert all(PROGRESS.fullmatch(line) for line in done.stderr.splitlines()), done.stderr
+        for text in ("n = 797", "top1", "agreement with float", "file bytes", "download bytes (deflated)"):
+            assert text in done.stdout
+        assert re.search(r"latency p50, ms +[\d.]+ +[\d.]+ +[\d.]+ x \[", done.stdout)
+        assert re.search(r"layers that hurt most +Keras layers", done.stdout)
+        assert "verified: 20 activations, 15 weights" in done.stdout
+        assert "0 of 19 operations in float" in done.stdout
+        assert done.stdout.rstrip().splitlines()[-2:] == ["report: out/report.json", "model:  out/model.tflite"]
+
+    def test_the_table_says_what_the_report_does(self, demo):
+        place, done = demo
+        models = json.loads((place / "out/report.json").read_text())["evaluation"]["models"]
+        for model, name in zip(models, ("float", "model"), strict=True):
+            assert f"{model['score']['value']:.2f} %" in done.stdout
+            assert f"{model['size']['file_bytes']:,}" in done.stdout
+            assert model["size"]["file_bytes"] == (place / f"out/{name}.tflite").stat().st_size
+
+    def test_the_recipe_repeats_it_in_another_process_to_the_byte(self, demo):
+        place, _ = demo
+        options = {**os.environ, "PYTHONHASHSEED": "7"}
+        done = run(place, "--recipe=out/recipe.json", "--output_dir=again", env=options)
+        assert done.returncode == 0, done.stderr
+        for name in ("model.tflite", "float.tflite", "spec.json", "recipe.json"):
+            assert (place / "again" / name).read_bytes() == (place / "out" / name).read_bytes(), name
+
+    def test_inspect_shows_the_result_layer_by_layer(self, demo):
+        place, _ = demo
+        done = run(place, "--result=out", "--sort=error", tool="inspect")
+        assert done.returncode == 0, done.stderr
+        report = json.loads((place / "out/report.json").read_text())
+        lines = done.stdout.splitlines()
+        names = [line.split()[0] for line in lines[2 : 2 + len(report["layers"])]]
+        own = {x["name"]: x["own_sqnr_db"] for x in report["layers"]}
+        measured = [own[name] for name in names if own[name] is not None]
+        assert set(names) == set(own)
+        assert measured == sorted(measured)
+        assert "load the model" in done.stdout
+
+    def test_inspect_shows_some_layers_only(self, demo):
+        place, _ = demo
+        done = run(place, "--result=out", "--layers=^block1_(add|expand)", tool="inspect")
+        shown = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("block")]
+        assert shown
+        assert all(name.startswith(("block1_add", "block1_expand")) for name in shown)
+
+    def test_inspect_compares_any_two_files(self, demo):
+        place, _ = demo
+        data = ("--data=test.npz", "--preprocess=raw", "--num_samples=4")
+        done = run(place, "--model=out/model.tflite", "--float_model=out/float.tflite", *data, tool="inspect")
+        assert done.returncode == 0, done.stderr
+        rows = [line for line in done.stdout.splitlines()[2:] if line]
+        assert len(rows) == 19
+        assert sum(" dB" in row for row in rows) > 14
+        assert sum("8 bit int8" in row for row in rows) == 15
+
+    def test_inspect_refuses_what_is_no_result(self, demo):
+        place, _ = demo
+        for arguments, message in (
+            ((), "give either --result=DIRECTORY"),
+            (("--result=out", "--model=out/model.tflite"), "give either --result=DIRECTORY"),
+            (("--result=nowhere",), "nowhere/report.json cannot be read"),
+            (("--model=digits.keras",), "is not a .tflite file"),
+            (("--model=out/model.tflite", "--layers=("), "--layers=( is no regular expression"),
+            (("--model=out/model.tflite", "--data=test.npz"), "--float_model and --data go together"),
+        ):
+            code, _, errors = inspect_here(place, *arguments)
+            assert code == 2
+            assert [line for line in errors.splitlines() if line.startswith("tfq-inspect: error:")], errors
+            assert message in errors
+
+
+def _call(module, name, place, *arguments):
+    """The command in this process, with flags of its own: (exit code, errors). Libraries stay as they are."""
+    import contextlib
+    import io
+
+    found = runpy.run_module(f"tfq_tools.{module}")
+    errors, before = io.StringIO(), (sys.argv, os.getcwd())
+    sys.argv = [name, *arguments, "--verbose"]
+    os.chdir(place)
+    try:
+        with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()) as output:
+            found["run"]()
+    except SystemExit as stop:
+        return stop.code, output.getvalue(), errors.getvalue()
+    finally:
+        sys.argv = before[0]
+        os.chdir(before[1])
+    raise AssertionError("a command always exits")
+
+
+def inspect_here(place, *arguments):
+    return _call("inspect", "tfq-inspect", place, *arguments)
+
+
+def quantize_here(place, *arguments):
+    return _call("quantize", "tfq-quantize", place, *arguments)
+
+
+def test_help_lists_every_flag(tmp_path):
+    done = run(tmp_path, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    for name in FLAGS_OF_THE_ISSUE:
+        assert re.search(rf"^  --(\[no\])?{name}(=|$)", done.stdout, re.MULTILINE), name
+    for choices in (
+        "--pipeline=int8|light|advanced",
+        "--calibration_method=auto|minmax|moving_average|percentile|kl|mse",
+        "--storage=int8|packed",
+        "--input_type=int8|uint8|float32",
+        "--output_type=int8|uint8|float32",
+    ):
+        assert choices in done.stdout
+    for default in ("num_calibration_samples", "weight_bits", "percentile", "metric"):
+        assert re.search(rf"--{default}\n(?:      .*\n)*?      .*\(default: \S+\)", done.stdout), default
+
+
+# ---- bad input ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory):
+    """A directory with the demo's good files and bad ones of every kind."""
+    import keras
+    import tf_keras
+    from PIL import Image
+
+    place = tmp_path_factory.mktemp("bad")
+    for name in ("digits.keras", "calibration.npz", "test.npz"):
+        shutil.copy(DEMO / name, place)
+    whole = (place / "digits.keras").read_bytes()
+    (place / "cut.keras").write_bytes(whole[: len(whole) // 2])
+    (place / "text.h5").write_text("this is no model\n" * 40)
+    (place / "text.keras").write_text("this is no model\n" * 40)
+    layers = tf_keras.layers
+    small = tf_keras.Sequential([tf_keras.Input((8, 8, 1), name="image"), layers.Flatten(), layers.Dense(10)])
+    small.save(place / "small.h5")
+    content = (place / "small.h5").read_bytes()
+    (place / "cut.h5").write_bytes(content[: len(content) // 2])
+    small.layers[-1].set_weights([np.full((64, 10), np.nan, np.float32), np.zeros(10, np.float32)])
+    small.save(place / "nan.h5")
+    inputs = keras.Input((8, 8, 1), name="image")
+    keras.Model(inputs, keras.layers.Lambda(lambda x: x * 2)(inputs)).save(place / "lambda.keras")
+    with np.load(place / "calibration.npz") as arrays:
+        digits = arrays["x"]
+    nan = digits.astype(np.float32)
+    nan[7, 2, 3] = np.nan
+    np.savez(place / "nan.npz", x=nan)
+    np.savez(place / "shape.npz", x=digits[:, :7])
+    np.savez(place / "text.npz", x=np.array(["a", "b"]))
+    np.savez(place / "complex.npz", x=digits.astype(np.complex64))
+    np.savez(place / "name.npz", picture=digits)
+    np.savez(place / "none.npz", x=digits[:0])
+    (place / "cut.npz").write_bytes((place / "calibration.npz").read_bytes()[:5000])
+    (place / "empty").mkdir()
+    (place / "images").mkdir()
+    for index in range(12):
+        Image.fromarray(digits[index, ..., 0]).save(place / f"images/{index:02}.png")
+    (place / "images/07.png").write_bytes((place / "images/07.png").read_bytes()[:40])
+    (place / "file").write_text("in the way\n")
+    (place / "taken").mkdir()
+    (place / "taken/model.tflite").write_text("precious\n")
+    (place / "foreign").mkdir()
+    (place / "foreign/thesis.txt").write_text("precious\n")
+    return place
+
+
+def with_(**changes):
+    options = dict(flag[2:].split("=") for flag in GOOD) | changes
+    return [f"--{name}={value}" if value is not None else f"--{name}" for name, value in options.items() if value != ""]
+
+
+BAD = {
+    "no model": (with_(model="nowhere.keras"), "nowhere.keras"),
+    "truncated .keras": (with_(model="cut.keras"), "cut.keras"),
+    "truncated .h5": (with_(model="cut.h5"), "cut.h5"),
+    "text as .h5": (with_(model="text.h5"), "text.h5"),
+    "text as .keras": (with_(model="text.keras"), "text.keras"),
+    "data as model": (with_(model="test.npz"), "test.npz"),
+    "Lambda": (with_(model="lambda.keras"), "--allow_unsafe_deserialization"),
+    "NaN weights": (with_(model="nan.h5"), "NaN"),
+    "no data": (with_(calibration_data="nowhere.npz"), "nowhere.npz"),
+    "NaN in the data": (with_(calibration_data="nan.npz"), "NaN"),
+    "NaN in the evaluation data": (with_(evaluation_data="nan.npz"), "NaN"),
+    "wrong shape": (with_(calibration_data="shape.npz"), "(8, 8, 1)"),
+    "wrong dtype": (with_(calibration_data="text.npz"), "text.npz"),
+    "complex numbers": (with_(calibration_data="complex.npz"), "complex"),
+    "wrong name": (with_(calibration_data="name.npz"), "picture"),
+    "no samples": (with_(calibration_data="none.npz"), "none.npz"),
+    "truncated data": (with_(calibration_data="cut.npz"), "cut.npz"),
+    "empty folder": (with_(calibration_data="empty"), "empty"),
+    "one corrupt image": (with_(calibration_data="images"), "07.png"),
+    "model as data": (with_(calibration_data="digits.keras"), "digits.keras"),
+    "output exists": (with_(output_dir="taken"), "taken exists already; pass --overwrite"),
+    "output holds other files": (with_(output_dir="foreign", overwrite=None), "thesis.txt"),
+    "output is a file": (with_(output_dir="file"), "it is a file"),
+    "output below a file": (with_(output_dir="file/out"), "cannot write"),
+    "unwritable output": (with_(output_dir="/proc/out"), "cannot write /proc/out"),
+    "unknown metric": (with_(metric="top2"), "top2"),
+    "metric that does not fit": (with_(metric="auc", evaluation_data="test.npz"), "auc"),
+    "unknown function": (with_(metric="nowhere:score", evaluation_data="test.npz"), "nowhere"),
+    "weight bits": (with_(weight_bits="9"), "--weight_bits is 9; it must be 2 to 8"),
+    "weight bits in words": (with_(weight_bits="four"), "four"),
+    "activation bits": (with_(activation_bits="4"), "--activation_bits is 4"),
+    "percentile": (with_(percentile="120"), "--percentile is 120.0"),
+    "calibration method": (with_(calibration_method="entropy"), "--calibration_method=entropy"),
+    "number of samples": (with_(num_calibration_samples="0"), "--num_calibration_samples is 0"),
+    "unknown flag": ([*GOOD, "--bits=4"], "bits"),
+    "no model named": (with_(model=""), "missing --model"),
+    "no data named": (with_(calibration_data=""), "missing --calibration_data"),
+    "no output named": (with_(output_dir=""), "missing --output_dir"),
+    "no labels": (with_(labels="nowhere.txt"), "nowhere.txt"),
+    "no recipe": ([*GOOD, "--recipe=nowhere.json"], "--recipe=nowhere.json cannot be read"),
+    "recipe that is none": ([*GOOD, "--recipe=file"], "--recipe=file cannot be read"),
+    "later pipeline": (with_(pipeline="advanced"), "--pipeline=advanced"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_exit_code_2_and_leaves_everything_as_it_was(case, bad):
+    arguments, message = BAD[case]
+    before = snapshot(bad)
+    code, output, errors = quantize_here(bad, *arguments)
+    assert code == 2, errors
+    assert output == ""
+    named = [line for line in errors.splitlines() if line.startswith("tfq-quantize: error: ")]
+    assert len(named) == 1, errors
+    assert errors.splitlines()[-1] == named[0]
+    assert message in named[0]
+    assert "Traceback" not in errors
+    assert snapshot(bad) == before
+    assert not [p for p in bad.iterdir() if p.name.startswith(".") or p.name == "out"]
+
+
+@pytest.mark.parametrize("case", ["truncated .keras", "Lambda", "one corrupt image", "NaN weights"])
+def test_in_a_process_of_its_own_nothing_else_is_on_the_terminal(case, bad):
+    arguments, message = BAD[case]
+    before = snapshot(bad)
+    done = run(bad, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    *others, last = done.stderr.splitlines()
+    assert last.startswith("tfq-quantize: error: ")
+    assert message in last
+    assert all(PROGRESS.fullmatch(line) for line in others), done.stderr
+    assert snapshot(bad) == before
+
+
+def test_killed_half_way_what_was_there_is_untouched(bad):
+    place = bad / "killed"
+    place.mkdir()
+    (place / "out").mkdir()
+    (place / "out/model.tflite").write_text("precious\n")
+    arguments = [f"--model={bad}/digits.keras", f"--calibration_data={bad}/calibration.npz", "--preprocess=raw"]
+    command = [sys.executable, "-m", "tfq_tools.quantize", *arguments, "--output_dir=out", "--overwrite"]
+    child = subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    for line in child.stderr:
+        if line.startswith("prepare: done"):
+            break
+    time.sleep(0.1)  # into the conversion
+    child.send_signal(signal.SIGKILL)
+    child.communicate(timeout=60)
+    assert child.returncode == -signal.SIGKILL
+    assert snapshot(place / "out") == {"model.tflite": b"precious\n"}
+    assert len([p for p in place.iterdir() if p.name.startswith(".out.partial-")]) == 1
+    # the next run, even one that fails, removes what the dead one left
+    code, _, _ = quantize_here(place, *arguments, "--output_dir=out", "--overwrite", "--metric=top2")
+    assert code == 2
+    assert [p.name for p in place.iterdir()] == ["out"]
+    assert snapshot(place / "out") == {"model.tflite": b"precious\n"}
