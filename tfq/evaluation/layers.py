@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from tfq.models.graph import Graph, build_model
-from tfq.simulate.run import predict_list
+from tfq.simulate.run import predict_parts
 from tfq.verify.forced import Forced
 
 
@@ -42,16 +42,30 @@ def layer_errors(
     if not forced.outputs:
         return ()
     names = list(forced.outputs)
-    floats = predict_list(build_model(graph, outputs=names), [samples[n] for n in graph.inputs])
-    again = predict_list(build_model(forced.graph, outputs=list(forced.outputs.values())), forced.feeds)
-    return tuple(
-        LayerError(name, sqnr(y, observed[name]), sqnr(own, observed[name]))
-        for name, y, own in zip(names, floats, again, strict=True)
-    )
+    floats = predict_parts(build_model(graph, outputs=names), [samples[n] for n in graph.inputs])
+    again = predict_parts(build_model(forced.graph, outputs=list(forced.outputs.values())), forced.feeds)
+    arrived, own = _decibels(names, floats, observed), _decibels(names, again, observed)
+    return tuple(LayerError(name, arrived[name], own[name]) for name in names)
+
+
+def _decibels(
+    names: Sequence[str], parts: Iterable[tuple[slice, list[np.ndarray]]], observed: Mapping[str, np.ndarray]
+) -> dict[str, float | None]:
+    """SQNR of every layer from its float outputs, some samples at a time."""
+    signal, noise = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
+    for part, values in parts:
+        for name, value in zip(names, values, strict=True):
+            signal[name] += float(np.square(value, dtype=np.float64).sum())
+            noise[name] += float(np.square(value.astype(np.float64) - observed[name][part]).sum())
+    return {name: _decibel(signal[name], noise[name]) for name in names}
 
 
 def sqnr(reference: np.ndarray, values: np.ndarray) -> float | None:
     """Signal to quantisation noise in dB, over all elements."""
     signal = float(np.square(reference, dtype=np.float64).sum())
     noise = float(np.square(reference.astype(np.float64) - values).sum())
+    return _decibel(signal, noise)
+
+
+def _decibel(signal: float, noise: float) -> float | None:
     return 10 * math.log10(signal / noise) if signal > 0 and noise > 0 else None

@@ -51,16 +51,17 @@ def observe(
     present = {info.name for info in model.all_tensors}
     label = {n: f"{n}/quantized" if f"{n}/quantized" in present else n for n in spec.activations}
     label = {name: tensor for name, tensor in label.items() if tensor in present}
-    values: dict[str, list[np.ndarray]] = {name: [] for name in label}
+    values: dict[str, np.ndarray] = {}  # filled in place: all tensors of a large model, twice, would not be little
     count = len(next(iter(samples.values())))
     with (progress or Silent()).task("compare with the simulation", count) as advance:
         for i in range(count):
             model.run({name: samples[name][i : i + 1] for name in graph.inputs})
             tensors = model.tensors(label.values())
             for name, tensor in label.items():
-                values[name].append(tensors[tensor].real)
+                real = tensors[tensor].real
+                values.setdefault(name, np.empty((count, *real.shape[1:]), np.float32))[i] = real[0]
             advance(1)
-    return {name: np.concatenate(parts) for name, parts in values.items()}
+    return values
 
 
 def teacher_forced(

@@ -15,7 +15,7 @@ import numpy as np
 
 from tfq.execution.interpreter import TfliteModel
 from tfq.models.graph import Graph
-from tfq.simulate.run import predict_list
+from tfq.simulate.run import predict_list, predict_parts
 from tfq.simulate.wrap import build_simulation
 from tfq.spec import QuantizationSpec
 from tfq.verify.forced import Forced
@@ -55,11 +55,14 @@ def layer_parity(forced: Forced, observed: Mapping[str, np.ndarray]) -> tuple[La
     if not forced.outputs:
         return ()
     simulation = build_simulation(forced.graph, forced.spec, outputs=list(forced.outputs.values()))
-    found = []
-    for name, value in zip(forced.outputs, predict_list(simulation, forced.feeds), strict=True):
-        steps = np.rint(np.abs(value - observed[name]) / forced.spec.activations[name].scale[0])
-        found.append(LayerParity(name, int(steps.max()), float((steps > 0).mean()), steps.size))
-    return tuple(found)
+    largest, differing = dict.fromkeys(forced.outputs, 0), dict.fromkeys(forced.outputs, 0)
+    for part, values in predict_parts(simulation, forced.feeds):
+        for name, value in zip(forced.outputs, values, strict=True):
+            steps = np.rint(np.abs(value - observed[name][part]) / forced.spec.activations[name].scale[0])
+            largest[name] = max(largest[name], int(steps.max()))
+            differing[name] += int((steps > 0).sum())
+    sizes = {name: observed[name].size for name in forced.outputs}
+    return tuple(LayerParity(n, largest[n], differing[n] / sizes[n], sizes[n]) for n in forced.outputs)
 
 
 def parity_note(found: Sequence[LayerParity]) -> str:
