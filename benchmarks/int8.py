@@ -142,7 +142,8 @@ def page(results: Sequence[CaseResult], notes: Sequence[str], demands: Sequence[
         "TFLite int8 is TFLiteConverter's own post-training quantisation of the untouched Keras model (full integer,"
         " int8 in and out); float is its float export. Both int8 files saw the same calibration samples, all three the"
         " same test samples. Brackets are 95 % intervals of the paired bootstrap. Latency: one thread, XNNPACK, models"
-        " in turns; only the ratios mean anything.",
+        " in turns; only the ratios mean anything. The bars judge the measured value: where an interval reaches beyond"
+        " its bar, the samples do not settle it.",
     ]
     if results:
         parts += [
