@@ -5,6 +5,8 @@ import operator_graphs
 import pytest
 
 from tfq.execution.interpreter import RUNTIMES, TfliteModel
+from tfq.export import flatbuffer
+from tfq.models.graph import Graph, Node
 from tfq.models.operators import OPERATORS
 from tfq.simulate.run import predict_list
 from tfq.simulate.wrap import build_simulation
@@ -98,3 +100,35 @@ def test_every_layer_is_within_one_step_of_its_simulation(name):
 def test_the_same_inputs_give_the_same_bytes(name):
     graph = operator_graphs.ALL[name]()
     assert operator_graphs.exported(graph).content == operator_graphs.case(name).content
+
+
+FLOATS = {
+    "layer normalisation": ("LayerNormalization", {"axis": -1}),
+    "ELU": ("ELU", {}),
+    **{name: ("Unary", {"function": name}) for name in ("softplus", "exp", "abs", "negative", "square")},
+}
+
+
+@pytest.mark.parametrize("order", ["before", "behind"])
+@pytest.mark.parametrize("name", FLOATS)
+def test_a_float_operation_stays_float_and_its_border_where_the_graph_has_it(name, order):
+    """The converter would compute some in int8, and moves the border across a reshape, each way for some."""
+    kind, config = FLOATS[name]
+    rng = np.random.default_rng(0)
+    weights = {}
+    if kind == "LayerNormalization":
+        weights = {"gamma": rng.uniform(0.5, 2, 8).astype(np.float32), "beta": rng.normal(size=8).astype(np.float32)}
+    kernel = {"kernel": rng.normal(size=(1, 1, 8, 3)).astype(np.float32), "bias": np.ones(3, np.float32)}
+    steps = [("grid", "Requantize", {}), ("image", "Reshape", {"target_shape": (1, 6, 8)})]
+    nodes = [Node("x", "Input", {"shape": (6, 8), "dtype": "float32"}), Node("float", kind, config, ("x",), weights)]
+    for step, step_kind, step_config in steps if order == "before" else steps[::-1]:
+        nodes.append(Node(step, step_kind, step_config, (nodes[-1].name,)))
+    nodes.append(Node("conv", "Conv2D", {"filters": 3, "kernel_size": 1}, (nodes[-1].name,), kernel))
+    case = operator_graphs.exported(Graph(tuple(nodes), ("x",), ("conv",)))
+    found = verify_structure(case.content, case.graph, case.spec)
+    assert found.float_operators > 0
+    model = flatbuffer.parse(case.content)
+    kinds = [flatbuffer.operator_name(model, operator) for operator in model.subgraphs[0].operators]
+    assert "LEAKY_RELU" not in kinds
+    border = kinds.index("QUANTIZE")
+    assert (border < kinds.index("RESHAPE")) == (order == "before")

@@ -77,9 +77,8 @@ def bind(model: Any, graph: Graph) -> Binding:
             continue
         if kind == "QUANTIZE" and _is_border(subgraph, sources[0], target):
             if target not in result:
-                name = _border_node(graph, writer[sources[0]])
-                node_tensor[name] = target
-                writer[target] = name
+                writer[target] = writer[sources[0]]
+                node_tensor[writer[target]] = target
             continue
         label = flatbuffer.text(subgraph.tensors[target].name)
         found = [names[i] for i in _IDENTIFIER.findall(label) if i in names]
@@ -94,12 +93,6 @@ def bind(model: Any, graph: Graph) -> Binding:
             if at_bias is not None and len(sources) > at_bias and sources[at_bias] >= 0:
                 bias[name] = sources[at_bias]
     return Binding(operator_node, node_tensor, kernel, bias, inputs, outputs)
-
-
-def _border_node(graph: Graph, writer: str) -> str:
-    """The node whose tensor a QUANTIZE at the end of `writer`'s float values makes: a Requantize, or itself."""
-    readers = [n.name for n in graph.nodes if n.kind == "Requantize" and n.inputs == (writer,)]
-    return readers[0] if readers else writer
 
 
 def _edge(entries: Any, nodes: Sequence[str], identifier: Mapping[str, str]) -> dict[str, int]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,7 @@ def finish(content: bytes, graph: Graph, spec: QuantizationSpec | None) -> bytes
     model = flatbuffer.parse(content)
     binding = bind(model, graph)
     if spec is not None:
-        requantize(model, graph, binding)
+        binding = requantize(model, graph, binding)
         impose(model, graph, spec, binding)
         free_clamps(model)
         binding = set_edges(model, spec, binding)
@@ -66,13 +66,35 @@ def finish(content: bytes, graph: Graph, spec: QuantizationSpec | None) -> bytes
     return flatbuffer.serialize(model)
 
 
-def requantize(model: Any, graph: Graph, binding: Binding) -> None:
-    """Make the operations that stand for Requantize nodes what they mean: a change of grid."""
+def requantize(model: Any, graph: Graph, binding: Binding) -> Binding:
+    """Make the operations that stand for Requantize nodes what they mean: a change of grid; the binding after it.
+
+    Behind a float tensor the QUANTIZE that follows does that already: there the operation is dropped.
+    """
+    subgraph = model.subgraphs[0]
+    dropped = set()
     for index, name in binding.operator_node.items():
-        if graph[name].kind == "Requantize":
-            operator = model.subgraphs[0].operators[index]
+        if graph[name].kind != "Requantize":
+            continue
+        operator = subgraph.operators[index]
+        source, target = int(operator.inputs[0]), int(operator.outputs[0])
+        if flatbuffer.type_name(subgraph.tensors[target]) == "float32":
+            for reader in subgraph.operators:
+                reader.inputs = np.asarray([source if i == target else i for i in reader.inputs], np.int32)
+            dropped.add(index)
+        else:
             operator.opcodeIndex = _operator_code(model, schema.BuiltinOperator.QUANTIZE, version=2)
             operator.builtinOptionsType, operator.builtinOptions = schema.BuiltinOptions.NONE, None
+    return _without_operators(model, binding, dropped)
+
+
+def _without_operators(model: Any, binding: Binding, dropped: Collection[int]) -> Binding:
+    """Remove operations by their indices; the binding after it."""
+    subgraph = model.subgraphs[0]
+    kept = [i for i in range(len(subgraph.operators)) if i not in dropped]
+    subgraph.operators = [subgraph.operators[i] for i in kept]
+    operator_node = {new: binding.operator_node[old] for new, old in enumerate(kept) if old in binding.operator_node}
+    return dataclasses.replace(binding, operator_node=operator_node)
 
 
 def _operator_code(model: Any, builtin: int, *, version: int) -> int:
@@ -270,10 +292,7 @@ def set_edges(model: Any, spec: QuantizationSpec, binding: Binding) -> Binding:
             outputs[name] = _append_uint8_copy(model, quantized, spec.activations[name])
     read = {int(i) for operator in subgraph.operators for i in operator.inputs} | set(outputs.values())
     dropped |= {i for i, operator in enumerate(subgraph.operators) if not read & {int(t) for t in operator.outputs}}
-    kept = [i for i in range(len(subgraph.operators)) if i not in dropped]
-    subgraph.operators = [subgraph.operators[i] for i in kept]
-    operator_node = {new: binding.operator_node[old] for new, old in enumerate(kept) if old in binding.operator_node}
-    return dataclasses.replace(binding, operator_node=operator_node, inputs=inputs, outputs=outputs)
+    return dataclasses.replace(_without_operators(model, binding, dropped), inputs=inputs, outputs=outputs)
 
 
 def _set_uint8(tensor: Any, grid: TensorQuantization) -> None:

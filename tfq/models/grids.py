@@ -2,17 +2,20 @@
 
 TFLite demands that the nodes whose rule is "same" (concatenation, pooling, reshapes, ...) read and write
 one grid. The grids of "fixed" outputs and of embeddings are given by the node itself, so a concatenation
-that joins such a tensor with others reads a requantised copy of it. Tensors of float nodes and integer
-tensors have no grid, nor has a reshape of one; an int8 node reads them through a Requantize node.
+that joins such a tensor with others reads a requantised copy of it, and so does a MatMul whose right-hand
+side would have a zero-point other than 0. Tensors of float nodes and integer tensors have no grid, nor has
+a reshape of one; an int8 node reads them through a Requantize node.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from tfq.models.graph import INPUT, Graph, Node
 from tfq.models.operators import OPERATORS
 from tfq.models.rewrite import made_by, rewrite
 
-_Constraint = tuple[object, ...] | None
+_Constraint = tuple[str, Any] | None
 _FREE_OF_FORMAT = ("Reshape", "Flatten")
 
 
@@ -84,6 +87,11 @@ def grid_groups(graph: Graph) -> dict[str, str]:
     return {n.name: g for n in graph.nodes if (g := groups.find(n.name)) is not None}
 
 
+def _off_centre(constraint: _Constraint) -> bool:
+    """Whether it prescribes a zero-point other than 0, the one a MatMul's right-hand side must have (`specify`)."""
+    return constraint is not None and constraint[0] == "fixed" and constraint[1] is not None and constraint[1][1] != 0
+
+
 def separate_grids(graph: Graph) -> Graph:
     """Insert the Requantize nodes described above."""
     groups, graph_nodes = _Groups(), graph.by_name
@@ -98,6 +106,8 @@ def separate_grids(graph: Graph) -> Graph:
             given = {groups.constraint(i) for i in node.inputs if i not in floats}
             if len(given) > 1:
                 found += [i for i in node.inputs if i not in floats and groups.constraint(i) is not None]
+        if node.kind == "MatMul" and _off_centre(groups.constraint(node.inputs[1])):
+            found.append(node.inputs[1])
         return found
 
     def rule(node: Node) -> list[Node] | None:

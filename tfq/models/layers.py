@@ -119,7 +119,8 @@ class Requantize(tf_keras.layers.Layer):
     """The identity; its output has a grid of its own.
 
     TFLiteConverter drops an identity together with its grid, but keeps a LeakyReLU whose slope is the
-    float next to 1, which `tfq.export.passes` turns into a QUANTIZE.
+    float next to 1, which `tfq.export.passes` turns into a QUANTIZE. Behind a float operation it also
+    keeps the converter from computing that operation in int8, or from quantising in front of a reshape.
     """
 
     def call(self, inputs: Any) -> Any:

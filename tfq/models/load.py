@@ -280,7 +280,8 @@ def _check_safe(config: Any, where: str = "the model") -> None:
         if key == "layers" and isinstance(value, list):
             for layer in value:
                 _check_layer_class(layer)
-        if isinstance(value, dict) and list(value) == ["value"]:  # how Keras writes a function's bytecode
+        # how Keras writes a function's bytecode; a Constant initialiser's config looks the same but holds numbers
+        if isinstance(value, dict) and list(value) == ["value"] and isinstance(value["value"], str):
             raise refuse(where, f"its {key} is a Python lambda, which is code", "use one of Keras' own activations")
         if key not in ("compile_config", "build_config"):
             _check_safe(value, where)

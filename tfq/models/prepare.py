@@ -122,6 +122,16 @@ def _check_flattening(
     return _passed(TransformationCheck("flatten the layers", len(graph.nodes), len(graph.nodes), error, bound))
 
 
+def _check_outputs(graph: Graph) -> None:
+    for position, name in enumerate(graph.outputs):
+        what = f"the model's output {graph.output_names[position]!r}"
+        if graph[name].kind == INPUT:
+            raise UserError(f"{what} is its input {name!r} unchanged; take it out of the model's outputs")
+        if name in graph.outputs[:position]:
+            first = graph.output_names[graph.outputs.index(name)]
+            raise UserError(f"{what} is the same as its output {first!r}; take one of them out of the model's outputs")
+
+
 def prepare(
     graph: Graph,
     samples: Mapping[str, np.ndarray],
@@ -141,7 +151,7 @@ def prepare(
 
     Raises:
       UserError: a layer that no int8 operation stands for, by name; samples that do not fit the model or on which
-        its output is not finite.
+        its output is not finite; an output that is an input, or is there twice.
       RuntimeError: a transformation changed what the model computes.
     """
     require_supported(graph)
@@ -171,6 +181,7 @@ def prepare(
                     bound = _rounding_bound(loaded, inputs, expected)
                 checks.append(_passed(TransformationCheck(name, len(before.nodes), len(graph.nodes), error, bound)))
             advance(1)
+    _check_outputs(graph)
     unknown = [n for n in graph.nodes if n.kind != INPUT and n.kind not in OPERATORS]
     if unknown:
         raise RuntimeError(f"preparation left {[(n.name, n.kind) for n in unknown]}")

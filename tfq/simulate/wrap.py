@@ -22,14 +22,11 @@ from tfq.spec import QuantizationSpec, TensorQuantization
 def with_input_grids(graph: Graph, spec: QuantizationSpec) -> tuple[Graph, dict[str, TensorQuantization]]:
     """The graph with an `Identity` node behind every quantised input, and the grids of all its tensors.
 
-    A tfmot wrapper needs a layer to wrap, which an input is not. A `Requantize` behind a float tensor
-    becomes an `Identity` too: the fake-quant that the wrapper adds is the whole of it.
+    A tfmot wrapper needs a layer to wrap, which an input is not.
     """
     renamed = {name: f"{name}.grid" for name in graph.inputs if name in spec.activations}
     nodes: list[Node] = []
     for node in graph.nodes:
-        if node.kind == "Requantize" and node.inputs[0] not in spec.activations:
-            node = node.replace(kind="Identity")
         nodes.append(node.replace(inputs=tuple(renamed.get(i, i) for i in node.inputs)))
         if node.name in renamed:
             nodes.append(Node(renamed[node.name], "Identity", inputs=(node.name,), origin=node.origin))

@@ -116,10 +116,10 @@ def _edges(model: Any, graph: Graph, spec: QuantizationSpec) -> Iterator[str]:
         ("output", subgraph.outputs, signature.outputs, graph.output_names, graph.outputs, spec.output_type),
     )
     for what, indices, entries, names, nodes, wanted in edges:
-        name_of = {int(e.tensorIndex): flatbuffer.text(e.name) for e in entries}
-        found = [name_of.get(int(i)) for i in indices]
-        if found != list(names):
-            yield f"the {what}s are {found}, specified {list(names)}"
+        index_of = {flatbuffer.text(e.name): int(e.tensorIndex) for e in entries}
+        if [index_of.get(n) for n in names] != [int(i) for i in indices] or len(index_of) != len(names):
+            name_of = {index: name for name, index in index_of.items()}
+            yield f"the {what}s are {[name_of.get(int(i)) for i in indices]}, specified {list(names)}"
             continue
         for name, node, index in zip(names, nodes, indices, strict=True):
             tensor = subgraph.tensors[index]
