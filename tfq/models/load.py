@@ -281,10 +281,18 @@ def _check_safe(config: Any, where: str = "the model") -> None:
             for layer in value:
                 _check_layer_class(layer)
         # how Keras writes a function's bytecode; a Constant initialiser's config looks the same but holds numbers
-        if isinstance(value, dict) and list(value) == ["value"] and isinstance(value["value"], str):
+        if (
+            isinstance(value, dict)
+            and list(value) == ["value"]
+            and any(isinstance(v, str) for v in _items(value["value"]))
+        ):
             raise refuse(where, f"its {key} is a Python lambda, which is code", "use one of Keras' own activations")
         if key not in ("compile_config", "build_config"):
             _check_safe(value, where)
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _check_object(config: Mapping[str, Any], kind: str, inner: Any, where: str) -> None:
