@@ -53,7 +53,7 @@ class TfqRun:
 
     Attributes:
       seconds: from before the import of tfq to the end, writing the files not included.
-      peak_memory_mb: largest resident memory of the process.
+      peak_memory_mb: largest resident memory of the process, in MiB.
       calibration_ratio: time of the calibration pass against the bare forward pass.
       layers: layers whose parity with the simulation was measured.
       max_steps: largest difference of any of them on its own inputs, in steps of its grid.

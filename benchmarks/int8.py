@@ -240,7 +240,7 @@ def _verification(results: Sequence[CaseResult]) -> str:
 def _cost(results: Sequence[CaseResult]) -> str:
     stages = list(results[0].tfq.stages)
     header = ["case", "calibration samples", "TFLite float", "TFLite int8", "tfq", *stages]
-    header += ["calibration cost", "peak memory, MB"]
+    header += ["calibration cost", "peak memory, MiB"]
     rows = [
         [
             result.name,

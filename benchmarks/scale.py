@@ -26,7 +26,7 @@ from tfq.errors import UserError, VerificationError
 from tfq.execution.progress import Lines, Progress
 from tfq.recipe import Recipe
 
-MOST_SECONDS, MOST_MEMORY_MB, MOST_CALIBRATION = 240.0, 4000.0, 2.0
+MOST_SECONDS, MOST_MEMORY_MIB, MOST_CALIBRATION = 240.0, 4e9 / 2**20, 2.0
 FRAMEWORKS = ("tf_keras", "keras")
 # Architecture -> how its inputs are scaled; EfficientNet does it inside.
 PREPROCESS = {"MobileNetV2": "minus_one_one", "EfficientNetB0": "raw"}
@@ -133,7 +133,7 @@ def bars(result: ModelResult) -> list[Bar]:
     same = f"differ: {', '.join(result.changed)}" if result.changed else f"the same: {', '.join(REPEATABLE)}"
     return [
         Bar.at_most(f"{name}: whole run", result.seconds, MOST_SECONDS, "{:.0f} s"),
-        Bar.at_most(f"{name}: peak memory", result.peak_memory_mb, MOST_MEMORY_MB, "{:,.0f} MB"),
+        Bar.at_most(f"{name}: peak memory", result.peak_memory_mb, MOST_MEMORY_MIB, "{:,.0f} MiB"),
         Bar.at_most(f"{name}: calibration of the forward pass", result.calibration_ratio, MOST_CALIBRATION, "{:.2f} x"),
         Bar(f"{name}: bytes of {_RUNS} runs {same}", not result.changed),
     ]
@@ -160,7 +160,7 @@ def _named_runs(results: Sequence[ModelResult]) -> list[tuple[str, TfqRun]]:
 
 
 def _runs(results: Sequence[ModelResult]) -> str:
-    header = ["run", "total seconds", "peak memory, MB", "calibration", "integers verified", "layers", "steps at most"]
+    header = ["run", "total seconds", "peak memory, MiB", "calibration", "integers verified", "layers", "steps at most"]
     rows = [
         [
             name,
