@@ -3,8 +3,8 @@
 TFLite demands that the nodes whose rule is "same" (concatenation, pooling, reshapes, ...) read and write
 one grid. The grids of "fixed" outputs and of embeddings are given by the node itself, so a concatenation
 that joins such a tensor with others reads a requantised copy of it, and so does a MatMul whose right-hand
-side would have a zero-point other than 0. Tensors of float nodes and integer tensors have no grid, nor has
-a reshape of one; an int8 node reads them through a Requantize node.
+side would have a zero-point other than 0. Tensors of float nodes and integer tensors have no grid; an int8
+node, a reshape among them, reads a float node through a Requantize node.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from tfq.models.operators import OPERATORS
 from tfq.models.rewrite import made_by, rewrite
 
 _Constraint = tuple[str, Any] | None
-_FREE_OF_FORMAT = ("Reshape", "Flatten")
 
 
 def _rule_of(node: Node) -> str:
@@ -99,7 +98,7 @@ def separate_grids(graph: Graph) -> Graph:
     floats = {node.name for node in graph.nodes if node.kind in OPERATORS and _rule_of(node) == "float"}
 
     def needs_copy(node: Node) -> list[str]:
-        if _rule_of(node) == "float" or node.name in floats:
+        if _rule_of(node) == "float":
             return []
         found = [i for i in node.inputs if i in floats]
         if _rule_of(node) == "same" and len(node.inputs) > 1:
@@ -111,8 +110,6 @@ def separate_grids(graph: Graph) -> Graph:
         return found
 
     def rule(node: Node) -> list[Node] | None:
-        if node.kind in _FREE_OF_FORMAT and node.inputs[0] in floats:
-            floats.add(node.name)  # TFLiteConverter quantises behind a reshape, not before it
         wanted = needs_copy(node)
         made = [
             made_by(graph_nodes[name], "requantize", "Requantize", (name,))
