@@ -45,7 +45,7 @@ from tfq.verify.structure import verify_structure
 
 _BATCH = 32
 # Samples that the stops take where not all are needed.
-_PREPARATION, _GUARD, _REPRESENTATIVE, _LAYERS, _PARITY = 8, 64, 100, 8, 32
+_PREPARATION, _GUARD, _REPRESENTATIVE, _LAYERS, _PARITY = 8, 64, 100, 4, 32
 
 
 @dataclasses.dataclass(frozen=True)

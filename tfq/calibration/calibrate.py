@@ -24,7 +24,7 @@ class Calibration:
       groups: activation tensor -> the group whose grid it is on (`tfq.models.grids`).
       choices: group -> its range and the errors of all methods tried. Groups whose grid TFLite
         prescribes (softmax, sigmoid, tanh) have none.
-      statistics: tensor -> statistics over all samples.
+      statistics: tensor -> statistics over all samples; none of tensors whose grid is prescribed.
       cost: time of the pass against the bare forward pass.
     """
 
@@ -78,20 +78,21 @@ def calibrate(
       batches: arrays [k, ...] by input name; `total` samples in all.
       method, percentile, bits: as in `choose_range`.
     """
-    groups = grid_groups(graph)
-    collected = collect_statistics(graph, batches, tensors=list(groups), total=total, progress=progress or Silent())
+    groups, edges = grid_groups(graph), edge_tensors(graph)
+    prescribed = {group for tensor, group in groups.items() if fixed_grid(graph, tensor)}
     members: dict[str, list[str]] = {}
     for tensor, group in groups.items():
-        members.setdefault(group, []).append(tensor)
-    choices, edges = {}, edge_tensors(graph)
+        if group not in prescribed:
+            members.setdefault(group, []).append(tensor)
+    wanted = [tensor for tensors in members.values() for tensor in tensors]
+    collected = collect_statistics(graph, batches, tensors=wanted, total=total, progress=progress or Silent())
+    choices = {}
     for group, tensors in members.items():
-        if any(fixed_grid(graph, t) for t in tensors):
-            continue
         first, second = (merge_statistics(*(part[t] for t in tensors)) for part in (collected.first, collected.second))
-        wanted = "minmax" if method == "auto" and not edges.isdisjoint(tensors) else method
-        choice = choose_range(first, second, method=wanted, percentile=percentile, bits=bits)
+        used = "minmax" if method == "auto" and not edges.isdisjoint(tensors) else method
+        choice = choose_range(first, second, method=used, percentile=percentile, bits=bits)
         choices[group] = _covering_tables(choice, graph, tensors)
-    statistics = {t: merge_statistics(collected.first[t], collected.second[t]) for t in groups}
+    statistics = {t: merge_statistics(collected.first[t], collected.second[t]) for t in wanted}
     return Calibration(groups, choices, statistics, collected.cost)
 
 

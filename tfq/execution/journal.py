@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import resource
-import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,5 +37,8 @@ class Journal:
 
 def peak_memory_mb() -> float:
     """Largest resident memory of this process so far, in MiB."""
-    kibibytes_or_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kibibytes_or_bytes / (2**20 if sys.platform == "darwin" else 2**10)
+    # getrusage would give a child of a large process its parent's peak
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 2**10
+    raise RuntimeError("/proc/self/status gives no VmHWM; tfq needs Linux")

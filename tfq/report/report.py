@@ -34,22 +34,22 @@ class TensorReport:
 
     Attributes:
       name, group: the tensor, and the tensor whose grid it shares.
-      observed: smallest and largest value over all calibration samples.
+      observed: smallest and largest value over all calibration samples; None where the grid is prescribed.
       range: smallest and largest value of its grid.
       method: calibration method that gave the range; "prescribed" where TFLite does.
       errors: method -> expected squared error on held-back samples, of the whole group.
       rolled_back: the method asked for lost to min-max here.
-      histogram: of a sample of its values, as `tfq.calibration.histogram.summary` gives it.
+      histogram: of a sample of its values, as `tfq.calibration.histogram.summary` gives it; None likewise.
     """
 
     name: str
     group: str
-    observed: tuple[float, float]
+    observed: tuple[float, float] | None
     range: tuple[float, float]
     method: str
     errors: Mapping[str, float]
     rolled_back: bool
-    histogram: Mapping[str, Any]
+    histogram: Mapping[str, Any] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,18 +133,18 @@ def tensor_reports(spec: QuantizationSpec, calibration: Calibration, guard: Guar
     rolled_back = guard is not None and guard.rolled_back
     found = []
     for name, grid in spec.activations.items():
-        group, statistics = calibration.groups[name], calibration.statistics[name]
+        group, statistics = calibration.groups[name], calibration.statistics.get(name)
         choice = calibration.choices.get(group)
         found.append(
             TensorReport(
                 name,
                 group,
-                (statistics.minimum, statistics.maximum),
+                (statistics.minimum, statistics.maximum) if statistics else None,
                 grid.real_range,
                 "prescribed" if choice is None else "minmax" if rolled_back else choice.method,
                 {} if choice is None else choice.errors,
                 choice is not None and (choice.rolled_back or (rolled_back and choice.method != "minmax")),
-                histogram.summary(statistics.histogram),
+                histogram.summary(statistics.histogram) if statistics else None,
             )
         )
     return tuple(found)
