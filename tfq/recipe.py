@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import PurePath
 
 from tfq.errors import UserError
 
@@ -66,6 +67,16 @@ class Recipe:
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
+    def without_folders(self) -> Recipe:
+        """The recipe with bare file names: what goes into a file that is shipped to others."""
+        return dataclasses.replace(
+            self,
+            model=PurePath(self.model).name,
+            calibration_data=PurePath(self.calibration_data).name,
+            evaluation_data=PurePath(self.evaluation_data).name,
+            labels=PurePath(self.labels).name,
+        )
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:

@@ -85,6 +85,6 @@ def describe(
                 *(TensorMetadata(other) for other in others),
             ),
             tfq_version=__version__,
-            recipe=recipe.to_json(),
+            recipe=recipe.without_folders().to_json(),
         ),
     )
