@@ -40,9 +40,7 @@ def test_an_operation_that_computes_something_else_shows_in_its_own_row_alone(re
     assert {name for name, p in found.items() if p.max_steps > 1} == {"add"}
     assert found["add"].differing > 0.1
     assert found["add"].elements == 6 * 4 * 4 * 8
-    with pytest.raises(
-        VerificationError, match=r"^1 layers differ from the simulation by .* add \("
-    ):
+    with pytest.raises(VerificationError, match=r"^1 layers differ from the simulation by .* add \("):
         parity_note(tuple(found.values()))
 
 
