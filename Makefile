@@ -29,7 +29,7 @@ $(VENV)/tfq.installed: setup.py pyproject.toml
 
 $(VENV)/tfq-dev.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,demo]'
 	@touch $(VENV)/tfq.installed $@
 
 demo: $(VENV)/tfq.installed
@@ -49,6 +49,7 @@ test-all: lint bazel
 
 benchmark: $(VENV)/tfq-dev.installed
 	$(BIN)/python -m benchmarks.int8
+	$(BIN)/python -m benchmarks.scale
 
 # Bazel, with which a test checks the BUILD files. Where it cannot be installed, that test skips and says so.
 bazel:
