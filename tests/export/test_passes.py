@@ -11,7 +11,8 @@ from tfq.execution.interpreter import RUNTIMES, TfliteModel
 from tfq.export import flatbuffer
 from tfq.export.binding import bind, missing
 from tfq.export.convert import convert_plain
-from tfq.export.passes import finish, pack, tflite_layout
+from tfq.export.layout import pack, tflite_layout
+from tfq.export.passes import finish
 from tfq.models.graph import Graph, Node
 from tfq.verify.structure import verify_structure
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from tfq.export import flatbuffer
 from tfq.export.convert import identifiers
-from tfq.models.graph import INPUT, Graph
+from tfq.models.graph import INPUT, Graph, Node
 from tfq.models.operators import OPERATORS
 
 _IDENTIFIER = re.compile(r"tfq\d{4,}")
@@ -122,3 +122,24 @@ def missing(binding: Binding, graph: Graph) -> list[str]:
         elif operator.kernel and node.name not in binding.kernel:
             lacking.append(f"{node.kind} {node.name!r} has no weights")
     return lacking
+
+
+def without_operators(model: Any, binding: Binding, dropped: Collection[int]) -> Binding:
+    """Remove operations by their indices; the binding after it."""
+    subgraph = model.subgraphs[0]
+    kept = [i for i in range(len(subgraph.operators)) if i not in dropped]
+    subgraph.operators = [subgraph.operators[i] for i in kept]
+    operator_node = {new: binding.operator_node[old] for new, old in enumerate(kept) if old in binding.operator_node}
+    return dataclasses.replace(binding, operator_node=operator_node)
+
+
+def weight_positions(model: Any, operator: Any, node: Node) -> dict[str, int]:
+    """Weight or bias of `node` -> the position among the operation's inputs where it is read."""
+    kind = flatbuffer.operator_name(model, operator)
+    if node.kind == INPUT or kind not in WEIGHTED or not OPERATORS[node.kind].kernel:
+        return {}
+    at_kernel, at_bias = WEIGHTED[kind]
+    roles = {OPERATORS[node.kind].kernel: at_kernel}
+    if at_bias is not None and len(operator.inputs) > at_bias and operator.inputs[at_bias] >= 0:
+        roles["bias"] = at_bias
+    return roles

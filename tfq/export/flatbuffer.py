@@ -133,3 +133,24 @@ def zero_points(tensor: Any) -> np.ndarray:
     """int64 zero-points, empty for a tensor without quantisation."""
     found = tensor.quantization.zeroPoint if tensor.quantization is not None else None
     return np.zeros(0, np.int64) if found is None else np.asarray(found, np.int64)
+
+
+def set_grid(tensor: Any, scale: np.ndarray, zero_point: int, axis: int) -> None:
+    """Give the tensor these scales, one or one per channel of `axis`, and this zero-point."""
+    quantization = tensor.quantization
+    quantization.scale = np.asarray(scale, np.float32)
+    quantization.zeroPoint = np.full(len(scale), zero_point, np.int64)
+    quantization.quantizedDimension = axis if len(scale) > 1 else 0
+    quantization.min = quantization.max = None
+
+
+def operator_code(model: Any, builtin: int, *, version: int) -> int:
+    """Index of an operator code, added where the file lacks it."""
+    for index, code in enumerate(model.operatorCodes):
+        if code.builtinCode == builtin and code.version >= version:
+            return index
+    code = schema.OperatorCodeT()
+    code.builtinCode, code.version = builtin, version
+    code.deprecatedBuiltinCode = min(builtin, schema.BuiltinOperator.PLACEHOLDER_FOR_GREATER_OP_CODES)
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1

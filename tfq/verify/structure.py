@@ -17,7 +17,8 @@ import numpy as np
 
 from tfq.errors import VerificationError
 from tfq.export import flatbuffer
-from tfq.export.passes import pack, tflite_layout, tflite_scales, weight_positions
+from tfq.export.binding import weight_positions
+from tfq.export.layout import pack, tflite_layout, tflite_scales
 from tfq.models.graph import INPUT, Graph
 from tfq.models.operators import OPERATORS
 from tfq.simulate.weights import weight_integers

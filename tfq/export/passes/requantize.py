@@ -1,0 +1,34 @@
+"""Requantize nodes become QUANTIZE operations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from tensorflow.lite.python import schema_py_generated as schema
+
+from tfq.export import flatbuffer
+from tfq.export.binding import Binding, without_operators
+from tfq.models.graph import Graph
+
+
+def requantize(model: Any, graph: Graph, binding: Binding) -> Binding:
+    """Make the operations that stand for Requantize nodes what they mean: a change of grid; the binding after it.
+
+    Behind a float tensor the QUANTIZE that follows does that already: there the operation is dropped.
+    """
+    subgraph = model.subgraphs[0]
+    dropped = set()
+    for index, name in binding.operator_node.items():
+        if graph[name].kind != "Requantize":
+            continue
+        operator = subgraph.operators[index]
+        source, target = int(operator.inputs[0]), int(operator.outputs[0])
+        if flatbuffer.type_name(subgraph.tensors[target]) == "float32":
+            for reader in subgraph.operators:
+                reader.inputs = np.asarray([source if i == target else i for i in reader.inputs], np.int32)
+            dropped.add(index)
+        else:
+            operator.opcodeIndex = flatbuffer.operator_code(model, schema.BuiltinOperator.QUANTIZE, version=2)
+            operator.builtinOptionsType, operator.builtinOptions = schema.BuiltinOptions.NONE, None
+    return without_operators(model, binding, dropped)
