@@ -83,16 +83,20 @@ def random_network(draw):
         return kinds[draw(st.sampled_from(sorted(kinds)))]()(x)
 
     inputs = tf_keras.Input((7, 7, 2))
-    tensors = [inputs]
+    tensors, unchanged = [inputs], [inputs]  # an output that is the input unchanged is refused
     for _ in range(draw(st.integers(2, 8))):
-        tensors.append(layer(draw(st.sampled_from(tensors[-2:]))))
+        source = draw(st.sampled_from(tensors[-2:]))
+        tensors.append(layer(source))
+        if isinstance(tensors[-1].node.layer, layers.Dropout) and any(source is t for t in unchanged):
+            unchanged.append(tensors[-1])
         if draw(st.integers(0, 3)) == 0:
             same = [t for t in tensors if t.shape[1:] == tensors[-1].shape[1:]]
             merge = draw(st.sampled_from([layers.Add, layers.Multiply, layers.Concatenate, layers.Maximum]))
             tensors.append(merge()([draw(st.sampled_from(same)), tensors[-1]]))
     outputs = [layers.Dense(3)(layers.GlobalAveragePooling2D()(tensors[-1]))]
-    if draw(st.booleans()):
-        outputs.append(draw(st.sampled_from(tensors[1:])))
+    changed = [t for t in tensors if not any(t is u for u in unchanged)]
+    if changed and draw(st.booleans()):
+        outputs.append(draw(st.sampled_from(changed)))
     return tf_keras.Model(inputs, outputs)
 
 
