@@ -114,14 +114,16 @@ def evaluation_table(found: Evaluation) -> str:
 
 
 def _row(model: ModelEvaluation, *, baseline: bool) -> list[str]:
+    from tfq.report.summary import number
+
     size, latency = model.size, model.latency
     same = model.sqnr is not None and model.sqnr.value is None
     return [
         model.name,
-        _number(model.score, 2),
+        number(model.score, 2),
         _with_interval(model.difference, 2, sign="+"),
-        _number(model.agreement, 2),
-        "equal" if same else _number(model.sqnr, 1),
+        number(model.agreement, 2),
+        "equal" if same else number(model.sqnr, 1),
         f"{size.file_bytes:,}",
         f"{size.download_bytes:,}",
         f"{size.weight_bits:.2f}",
@@ -129,14 +131,6 @@ def _row(model: ModelEvaluation, *, baseline: bool) -> list[str]:
         f"{latency.p90_ms:.3f}" if latency else "",
         "" if baseline or latency is None else _with_interval(latency.ratio, 2),
     ]
-
-
-def _number(found: Estimate | None, digits: int) -> str:
-    if found is None or found.value is None:
-        return ""
-    # scores without a unit, such as a mean square error, can have any magnitude
-    text = f"{found.value:.{digits}f}" if found.unit else f"{found.value:.4g}"
-    return f"{text} {found.unit}" if found.unit in ("%", "dB") else text
 
 
 def _with_interval(found: Estimate | None, digits: int, *, sign: str = "") -> str:
