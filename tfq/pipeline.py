@@ -36,7 +36,7 @@ from tfq.models.load import load_model
 from tfq.models.prepare import prepare
 from tfq.recipe import Recipe
 from tfq.report.report import Report, layer_reports, model_facts, tensor_reports
-from tfq.simulate.guard import Guarded, keep_better
+from tfq.simulate.guard import Guarded, Version, keep_better
 from tfq.spec import QuantizationSpec
 from tfq.verify.forced import observe, teacher_forced
 from tfq.verify.parity import layer_parity, output_parity, parity_note
@@ -176,7 +176,7 @@ def _specify(
     if method == "minmax":
         return with_ranges(calibration.ranges), None
     chosen, minmax = (with_ranges(ranges) for ranges in calibration.trial)
-    _, guard = keep_better(graph, (method, chosen), ("minmax", minmax), held_back.arrays)
+    _, guard = keep_better(graph, Version(method, graph, chosen), Version("minmax", graph, minmax), held_back.arrays)
     journal.warn(guard.note(f"calibration by {method}"))
     return with_ranges(calibration.minmax_ranges if guard.rolled_back else calibration.ranges), guard
 

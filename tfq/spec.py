@@ -109,6 +109,11 @@ class QuantizationSpec:
     def __getitem__(self, name: str) -> LayerQuantization:
         return {layer.name: layer for layer in self.layers}[name]
 
+    def replace_layers(self, *layers: LayerQuantization) -> QuantizationSpec:
+        """The specification with these layers in place of those of the same names."""
+        new = {layer.name: layer for layer in layers}
+        return dataclasses.replace(self, layers=tuple(new.get(layer.name, layer) for layer in self.layers))
+
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
 

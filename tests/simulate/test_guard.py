@@ -5,7 +5,7 @@ import pytest
 from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
 from tfq.calibration.statistics import Range
-from tfq.simulate.guard import divergence, keep_better
+from tfq.simulate.guard import Version, divergence, keep_better
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +24,8 @@ def narrowed(ranges, factor):
 def test_a_bad_specification_is_rolled_back(setting):
     graph, ranges, samples = setting
     bad, good = specify(graph, narrowed(ranges, 0.1)), specify(graph, ranges)
-    spec, guarded = keep_better(graph, ("kl", bad), ("minmax", good), samples)
-    assert spec is good
+    kept, guarded = keep_better(graph, Version("kl", graph, bad), Version("minmax", graph, good), samples)
+    assert kept.spec is good
     assert guarded.kept == "minmax"
     assert guarded.divergences["kl"] > 5 * guarded.divergences["minmax"]
     assert guarded.samples == 24
@@ -37,8 +37,8 @@ def test_a_bad_specification_is_rolled_back(setting):
 def test_a_better_specification_is_kept(setting):
     graph, ranges, samples = setting
     good, bad = specify(graph, ranges), specify(graph, narrowed(ranges, 30.0))
-    spec, guarded = keep_better(graph, ("kl", good), ("minmax", bad), samples)
-    assert spec is good
+    kept, guarded = keep_better(graph, Version("kl", graph, good), Version("minmax", graph, bad), samples)
+    assert kept.spec is good
     assert guarded.kept == "kl"
     assert guarded.divergences["kl"] < guarded.divergences["minmax"]
     assert guarded.note("calibration by kl") == ""
@@ -47,8 +47,8 @@ def test_a_better_specification_is_kept(setting):
 def test_a_tie_keeps_the_candidate(setting):
     graph, ranges, samples = setting
     one, other = specify(graph, ranges), specify(graph, ranges)
-    spec, guarded = keep_better(graph, ("kl", one), ("minmax", other), samples)
-    assert spec is one
+    kept, guarded = keep_better(graph, Version("kl", graph, one), Version("minmax", graph, other), samples)
+    assert kept.spec is one
     assert guarded.standard_error == 0
 
 
@@ -56,13 +56,13 @@ def test_one_sample_suffices(setting):
     graph, ranges, samples = setting
     good, bad = specify(graph, ranges), specify(graph, narrowed(ranges, 0.05))
     few = {name: array[:1] for name, array in samples.items()}
-    assert keep_better(graph, ("kl", bad), ("minmax", good), few)[0] is good
+    assert keep_better(graph, Version("kl", graph, bad), Version("minmax", graph, good), few)[0].spec is good
 
 
 def test_more_bits_win(setting):
     graph, ranges, samples = setting
     fine, coarse = specify(graph, ranges, weight_bits=8), specify(graph, ranges, weight_bits=2)
-    assert keep_better(graph, ("coarse", coarse), ("fine", fine), samples)[0] is fine
+    assert keep_better(graph, Version("coarse", graph, coarse), Version("fine", graph, fine), samples)[0].spec is fine
 
 
 def test_divergence_of_probabilities_is_kullback_leibler():

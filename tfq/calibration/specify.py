@@ -11,6 +11,7 @@ Inference", 2018; TFLite's 8-bit quantisation specification.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -52,8 +53,7 @@ def specify(
       input_type, output_type: what the file takes and gives.
     """
     groups = grid_groups(graph)
-    # the XNNPACK of TensorFlow up to 2.21, so of phones in use, leaves out the zero-point of a right-hand matrix
-    centred = {groups[node.inputs[1]] for node in graph.nodes if node.kind == "MatMul"}
+    centred = centred_groups(graph)
     grids: dict[str, TensorQuantization] = {}
     for tensor, group in groups.items():
         prescribed = fixed_grid(graph, tensor)
@@ -72,6 +72,51 @@ def specify(
 
     layers = tuple(layer(node) for node in graph.nodes if node.kind != INPUT)
     return QuantizationSpec(layers, activations, input_type, output_type)
+
+
+def with_scales(spec: QuantizationSpec, node: Node, scales: np.ndarray) -> QuantizationSpec:
+    """The specification with other scales for the kernel of `node`, and those of its bias that follow.
+
+    Args:
+      spec: the specification.
+      node: an int8 layer with the kernel and bias that are to lie on the new grids.
+      scales: float, one for each of the kernel's present scales; rounded up to exact ones (`exact_scale`).
+    """
+    layer = spec[node.name]
+    kernel = layer.weights[OPERATORS[node.kind].kernel]
+    wanted = dataclasses.replace(kernel, scale=_floats(scales))
+    if len(wanted.scale) != len(kernel.scale):
+        raise ValueError(f"layer {node.name!r} has {len(kernel.scale)} scales, got {len(wanted.scale)}")
+    return spec.replace_layers(dataclasses.replace(layer, weights=_following(node, wanted, spec.activations)))
+
+
+def with_ranges(graph: Graph, spec: QuantizationSpec, ranges: Mapping[str, Range]) -> QuantizationSpec:
+    """The specification with other ranges for some groups of tensors (`grid_groups`).
+
+    Kernels keep their scales, except where those would be too small for TFLite; biases follow.
+    """
+    groups = grid_groups(graph)
+    centred = centred_groups(graph)
+    grids = {g: _grid_of_range(r, centred=g in centred) for g, r in ranges.items()}
+    activations = {tensor: grids.get(groups[tensor], grid) for tensor, grid in spec.activations.items()}
+
+    def layer(found: LayerQuantization) -> LayerQuantization:
+        node = graph[found.name]
+        kernel = found.weights.get(OPERATORS[node.kind].kernel)
+        if kernel is None:
+            return found
+        if node.kind == "Embedding":
+            return dataclasses.replace(found, weights={OPERATORS[node.kind].kernel: activations[node.name]})
+        return dataclasses.replace(found, weights=_following(node, kernel, activations))
+
+    return dataclasses.replace(spec, layers=tuple(map(layer, spec.layers)), activations=activations)
+
+
+def centred_groups(graph: Graph) -> set[str]:
+    """Groups whose zero-point must be 0: the XNNPACK of TensorFlow up to 2.21, so of phones in use, leaves out the
+    zero-point of a MatMul's right-hand matrix."""
+    groups = grid_groups(graph)
+    return {groups[node.inputs[1]] for node in graph.nodes if node.kind == "MatMul"}
 
 
 def activation_grid(scale: float, zero_point: int) -> TensorQuantization:
@@ -102,19 +147,29 @@ def _weight_grids(
     operator = OPERATORS[node.kind]
     if node.kind == "Embedding":  # a look-up: the table lies on the output's grid
         return {operator.kernel: activations[node.name]}
-    kernel = node.weights[operator.kernel]
     axis = operator.channel_axis if per_channel else None
     if operator.channel_axis is None:  # PReLU slopes: 8 bits, per tensor, as the kernel demands
         bits, axis = 8, None
+    scales = _floats(reference.symmetric_scales(node.weights[operator.kernel], bits, axis))
+    stored = "int4" if storage == "packed" and bits <= 4 and node.kind in _PACKABLE else "int8"
+    kernel = TensorQuantization(scales, 0, bits, stored, symmetric=True, axis=axis)
+    return _following(node, kernel, activations)
+
+
+def _following(
+    node: Node, kernel: TensorQuantization, activations: Mapping[str, TensorQuantization]
+) -> dict[str, TensorQuantization]:
+    """The grids of a layer's kernel and bias, where `kernel` is wanted: no scale is too small for TFLite."""
+    values, axis = node.weights[OPERATORS[node.kind].kernel], kernel.axis
     input_scale, output_scale = activations[node.inputs[0]].scale[0], activations[node.name].scale[0]
-    scales = reference.symmetric_scales(kernel, bits, axis)
-    scales = np.maximum(scales, reference.exact_scale(_SMALLEST_MULTIPLIER * output_scale / input_scale, 8))
+    smallest = reference.exact_scale(_SMALLEST_MULTIPLIER * output_scale / input_scale, 8)
+    scales = np.maximum(reference.exact_scale(np.asarray(kernel.scale), 8), smallest)
     if "bias" in node.weights:
         # [channels, depth multiplier] for a depthwise kernel, [channels, 1] for all others
-        largest = np.abs(node.weights["bias"].astype(np.float64)).reshape(kernel.shape[axis] if axis else 1, -1).max(1)
+        channels = values.shape[axis] if axis is not None else 1
+        largest = np.abs(node.weights["bias"].astype(np.float64)).reshape(channels, -1).max(1)
         scales = np.maximum(scales, reference.exact_scale(largest / (_LARGEST_BIAS * input_scale), 8))
-    stored = "int4" if storage == "packed" and bits <= 4 and node.kind in _PACKABLE else "int8"
-    grids = {operator.kernel: TensorQuantization(_floats(scales), 0, bits, stored, symmetric=True, axis=axis)}
+    grids = {OPERATORS[node.kind].kernel: dataclasses.replace(kernel, scale=_floats(scales))}
     if "bias" in node.weights:
         repeats = node.weights["bias"].size // scales.size
         bias_scales = np.repeat(reference.bias_scale(input_scale, scales), repeats if axis is not None else 1)

@@ -23,11 +23,20 @@ _TINY = 1e-7
 
 
 @dataclasses.dataclass(frozen=True)
+class Version:
+    """A quantised model: weights and their specification, under a name for the report."""
+
+    name: str
+    graph: Graph
+    spec: QuantizationSpec
+
+
+@dataclasses.dataclass(frozen=True)
 class Guarded:
     """Outcome of a comparison.
 
     Attributes:
-      kept: name of the specification that was kept.
+      kept: name of the version that was kept.
       divergences: mean divergence from the float model by name.
       standard_error: of the paired difference.
       samples: number of held-back samples.
@@ -56,29 +65,26 @@ class Guarded:
 
 
 def keep_better(
-    graph: Graph,
-    candidate: tuple[str, QuantizationSpec],
-    fallback: tuple[str, QuantizationSpec],
-    samples: Mapping[str, np.ndarray],
-) -> tuple[QuantizationSpec, Guarded]:
+    graph: Graph, candidate: Version, fallback: Version, samples: Mapping[str, np.ndarray]
+) -> tuple[Version, Guarded]:
     """The candidate, unless it loses to the fallback.
 
     Args:
-      graph: the prepared graph.
-      candidate, fallback: (name, specification).
+      graph: the prepared float graph: the reference.
+      candidate, fallback: what is compared, under different names.
       samples: arrays [n, ...] by input name that neither was fitted to.
     """
     feeds = [samples[name] for name in graph.inputs]
     reference = predict_list(build_model(graph, outputs=graph.outputs), feeds)
     found = {
-        name: divergence(reference, predict_list(build_simulation(graph, spec, outputs=graph.outputs), feeds))
-        for name, spec in (candidate, fallback)
+        v.name: divergence(reference, predict_list(build_simulation(v.graph, v.spec, outputs=v.graph.outputs), feeds))
+        for v in (candidate, fallback)
     }
-    difference = found[candidate[0]] - found[fallback[0]]
+    difference = found[candidate.name] - found[fallback.name]
     error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else 0.0
     kept = fallback if difference.mean() > error else candidate
     means = {name: float(values.mean()) for name, values in found.items()}
-    return kept[1], Guarded(kept[0], means, error, len(difference))
+    return kept, Guarded(kept.name, means, error, len(difference))
 
 
 def divergence(reference: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> np.ndarray:
