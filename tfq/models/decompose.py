@@ -198,6 +198,11 @@ def _layer_normalization(node: Node, inputs: Sequence[_Shape], _: _Shape) -> lis
 
 
 def _batch_normalization(node: Node, inputs: Sequence[_Shape], _: _Shape) -> list[Node]:
+    """An Affine node that remembers the mean beta and the deviation |gamma| sqrt(variance / (variance + epsilon)).
+
+    The deviation is what the layer really gives where the moving variance is true. |gamma| alone would tell of
+    a channel without variance, a dead one, that it varies.
+    """
     weights = {name: np.asarray(w, np.float64) for name, w in node.weights.items()}
     scale = weights.get("gamma", 1.0) / np.sqrt(weights["moving_variance"] + node.config.get("epsilon", 1e-3))
     offset = weights.get("beta", 0.0) - weights["moving_mean"] * scale
@@ -207,9 +212,15 @@ def _batch_normalization(node: Node, inputs: Sequence[_Shape], _: _Shape) -> lis
             raise refuse(node, f"axis (={list(axis)}) names several axes", "normalise over one channel axis")
         axis = axis[0]
     rank, channels = len(inputs[0]), len(scale)
+    mean = np.broadcast_to(weights.get("beta", 0.0), (channels,))
+    normalized = (mean, np.abs(scale) * np.sqrt(weights["moving_variance"]))
+
+    def affine(role: str, source: str) -> Node:
+        return _affine(node, role, source, channels, scale, offset).replace(normalized=normalized)
+
     if axis in (-1, rank):
-        return [_affine(node, "", node.inputs[0], channels, scale, offset)]
-    return _on_last_axis(node, axis, rank, lambda source: _affine(node, "affine", source, channels, scale, offset))
+        return [affine("", node.inputs[0])]
+    return _on_last_axis(node, axis, rank, lambda source: affine("affine", source))
 
 
 def _per_channel(node: Node, what: str, value: Any, channels: int) -> np.ndarray:

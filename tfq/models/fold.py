@@ -9,8 +9,10 @@ Forward, into the weighted layer that reads it, exact where no padding meets a n
   W'[..., i, o] = W[..., i, o] * scale[i],   b'[o] = b[o] + sum_{h,w,i} W[h, w, i, o] * offset[i].
 Between the two may lie nodes that commute with the map (pooling, reshapes, padding when offset = 0, ...).
 Nothing between them may be read elsewhere or be an output of the model, and layers called several times
-are folded only if every call agrees. What remains becomes a 1x1 depthwise convolution: one int8
-operation, exact per channel, that can carry a ReLU.
+are folded only if every call agrees. A layer takes over the mean and deviation that a batch normalisation
+gives its output (`Node.normalized`) where the map came from right behind it, or through reshapes alone; a
+map without them transforms those that the layer has:  mean * scale + offset,  deviation * |scale|. What
+remains becomes a 1x1 depthwise convolution: one int8 operation, exact per channel, that can carry a ReLU.
 """
 
 from __future__ import annotations
@@ -25,24 +27,30 @@ from tfq.models.graph import Graph, Node
 from tfq.models.rewrite import made_by, merged_origin, rewrite, sole_readers
 
 _Shapes = dict[str, tuple[int, ...]]
-_WEIGHTED = ("Conv2D", "DepthwiseConv2D", "Conv2DTranspose", "Dense")
+WEIGHTED = ("Conv2D", "DepthwiseConv2D", "Conv2DTranspose", "Dense")
 _MEANS = ("AveragePooling2D", "GlobalAveragePooling2D", "Cropping2D", "UpSampling2D", "Resizing")
 _MAXIMA = ("MaxPooling2D", "GlobalMaxPooling2D")
+_Statistics = tuple[np.ndarray, np.ndarray]
 
 
-class _Map(NamedTuple):
-    """An affine map on its way through the graph, and the node it comes from."""
+class AffineMap(NamedTuple):
+    """An affine map on its way through the graph, and the node it comes from.
+
+    `normalized`: mean and deviation of the tensor that the map would give where it has got to, if known.
+    """
 
     node: Node
     scale: np.ndarray
     offset: np.ndarray
+    normalized: _Statistics | None
 
 
-def _start(node: Node) -> _Map:
-    return _Map(node, np.asarray(node.weights["scale"], np.float64), np.asarray(node.weights["offset"], np.float64))
+def _start(node: Node) -> AffineMap:
+    scale, offset = (np.asarray(node.weights[name], np.float64) for name in ("scale", "offset"))
+    return AffineMap(node, scale, offset, node.normalized)
 
 
-def _commutes(node: Node, source: str, moving: _Map, shapes: _Shapes) -> bool:
+def commutes(node: Node, source: str, moving: AffineMap, shapes: _Shapes) -> bool:
     """Whether node(map(x)) == map(node(x)) for x the tensor `source`; the channel axis keeps its place."""
     if node.kind in _MEANS:
         return True
@@ -57,7 +65,16 @@ def _commutes(node: Node, source: str, moving: _Map, shapes: _Shapes) -> bool:
     return False
 
 
-def _reached_backward(graph: Graph, shapes: _Shapes) -> Iterator[tuple[str, _Map]]:
+def carried(node: Node, source: str, moving: AffineMap, shapes: _Shapes) -> AffineMap | None:
+    """The map behind `node` that does what `moving` does on the tensor `source` it reads; None where there is none."""
+    times, rest = divmod(shapes[node.name][-1], len(moving.scale))
+    if node.kind in ("Reshape", "Flatten") and not rest:
+        # every row of the new last axis holds whole runs of channels
+        return moving._replace(scale=np.tile(moving.scale, times), offset=np.tile(moving.offset, times))
+    return moving if commutes(node, source, moving, shapes) else None
+
+
+def _reached_backward(graph: Graph, shapes: _Shapes) -> Iterator[tuple[str, AffineMap]]:
     """(name of the weighted or affine node that can take it, map) for every Affine node."""
     nodes, readers = graph.by_name, sole_readers(graph)
     for affine in graph.nodes:
@@ -66,16 +83,18 @@ def _reached_backward(graph: Graph, shapes: _Shapes) -> Iterator[tuple[str, _Map
         moving = _start(affine)
         node = nodes[affine.inputs[0]]
         while readers[node.name] is not None:
-            if node.kind in (*_WEIGHTED, "Affine"):
+            if node.kind in (*WEIGHTED, "Affine"):
                 if node.activation is None:
                     yield node.name, moving
                 break
-            if node.kind == "Multiply" or not node.inputs or not _commutes(node, node.inputs[0], moving, shapes):
+            if node.kind == "Multiply" or not node.inputs or not commutes(node, node.inputs[0], moving, shapes):
                 break
+            if node.kind not in ("Reshape", "Flatten"):
+                moving = moving._replace(normalized=None)
             node = nodes[node.inputs[0]]
 
 
-def _reached_forward(graph: Graph, shapes: _Shapes) -> Iterator[tuple[str, _Map]]:
+def _reached_forward(graph: Graph, shapes: _Shapes) -> Iterator[tuple[str, AffineMap]]:
     """(name of the weighted node that can take it, map as it arrives there) for every Affine node."""
     nodes, readers = graph.by_name, sole_readers(graph)
     for affine in graph.nodes:
@@ -83,21 +102,19 @@ def _reached_forward(graph: Graph, shapes: _Shapes) -> Iterator[tuple[str, _Map]
             continue
         moving, source = _start(affine), affine.name
         while (name := readers[source]) is not None:
-            node, channels = nodes[name], shapes[name][-1]
-            if node.kind in _WEIGHTED:
-                if _accepts(node, moving):
+            node = nodes[name]
+            if node.kind in WEIGHTED:
+                if accepts(node, moving):
                     yield name, moving
                 break
-            if node.kind in ("Reshape", "Flatten") and channels % len(moving.scale) == 0:
-                # every row of the new last axis holds whole runs of channels
-                times = channels // len(moving.scale)
-                moving = moving._replace(scale=np.tile(moving.scale, times), offset=np.tile(moving.offset, times))
-            elif not _commutes(node, source, moving, shapes):
+            passed = carried(node, source, moving, shapes)
+            if passed is None:
                 break
+            moving = passed
             source = name
 
 
-def _accepts(node: Node, moving: _Map) -> bool:
+def accepts(node: Node, moving: AffineMap) -> bool:
     """Whether the map on this layer's input can be folded into it exactly."""
     if node.config.get("groups", 1) != 1:
         return False
@@ -121,9 +138,15 @@ def _kernel(node: Node) -> tuple[str, np.ndarray, np.ndarray | float]:
     return name, np.asarray(node.weights[name], np.float64), np.asarray(node.weights.get("bias", 0.0), np.float64)
 
 
-def scale_output(node: Node, moving: _Map) -> Node:
+def mapped_statistics(normalized: _Statistics | None, scale: np.ndarray, offset: np.ndarray) -> _Statistics | None:
+    """`Node.normalized` of a node whose output is mapped: y = x * scale + offset per channel."""
+    return None if normalized is None else (normalized[0] * scale + offset, normalized[1] * np.abs(scale))
+
+
+def scale_output(node: Node, moving: AffineMap) -> Node:
     """The layer followed by the map."""
     scale, offset = moving.scale, moving.offset
+    node = node.replace(normalized=moving.normalized or mapped_statistics(node.normalized, scale, offset))
     origin = merged_origin(node, moving.node)
     if node.kind == "Affine":
         first = _start(node)
@@ -138,8 +161,8 @@ def scale_output(node: Node, moving: _Map) -> Node:
     return _with_weights(node, name, kernel * factor, bias * scale + offset, origin)
 
 
-def scale_input(node: Node, moving: _Map) -> Node:
-    """The layer preceded by the map."""
+def scale_input(node: Node, moving: AffineMap) -> Node:
+    """The layer preceded by the map: what it gives, and so what is known of that, stays the same."""
     scale, offset = moving.scale, moving.offset
     name, kernel, bias = _kernel(node)
     factor = scale if node.kind == "Conv2DTranspose" else scale[:, None]
@@ -152,7 +175,7 @@ def scale_input(node: Node, moving: _Map) -> Node:
     return _with_weights(node, name, kernel * factor, bias + added, merged_origin(moving.node, node))
 
 
-def _foldable(graph: Graph, reached: Iterator[tuple[str, _Map]]) -> dict[str, _Map]:
+def _foldable(graph: Graph, reached: Iterator[tuple[str, AffineMap]]) -> dict[str, AffineMap]:
     """Target name -> map, for the targets all of whose calls agree, and that are not themselves about to be folded."""
     maps = dict(reached)
     calls: dict[str, list[Node]] = {}
@@ -189,7 +212,7 @@ def fold_affines(graph: Graph) -> Graph:
         graph = _apply(graph, maps, change)
 
 
-def _apply(graph: Graph, maps: dict[str, _Map], change: Callable[[Node, _Map], Node]) -> Graph:
+def _apply(graph: Graph, maps: dict[str, AffineMap], change: Callable[[Node, AffineMap], Node]) -> Graph:
     folded = {moving.node.name for moving in maps.values()}
 
     def rule(node: Node) -> list[Node] | str | None:

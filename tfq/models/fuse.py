@@ -202,7 +202,8 @@ def split_groups(graph: Graph) -> Graph:
             slices.append(made_by(node, f"slice{g}", "Slice", node.inputs, window))
             weights = {name: w[g] for name, w in parts.items()}
             layer = made_by(node, f"group{g}", "Conv2D", (slices[-1].name,), config, weights)
-            layers.append(layer.replace(activation=node.activation))
+            normalized = node.normalized and tuple(np.split(values, groups)[g] for values in node.normalized)
+            layers.append(layer.replace(activation=node.activation, normalized=normalized))
         joined = made_by(node, "concatenate", "Concatenate", [layer.name for layer in layers])
         return [*slices, *layers, joined]
 

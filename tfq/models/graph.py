@@ -32,6 +32,9 @@ class Node:
       activation: clamp fused onto the output, "relu" or "relu6"; no tensor is quantised before it.
       origin: names, as the user wrote them, of the Keras layers this node stands for.
       group: nodes that call the same Keras layer share this name; they must keep equal weights.
+      normalized: mean and standard deviation of the output before `activation` over the training set, one of
+        each per channel of the last axis, as a batch normalisation folded into the node left them; None where
+        none did. They say what the float model does: a change of the weights does not change them.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Node:
     activation: str | None = None
     origin: tuple[str, ...] = ()
     group: str = ""
+    normalized: tuple[np.ndarray, np.ndarray] | None = None
 
     def __post_init__(self) -> None:
         if not self.origin:
