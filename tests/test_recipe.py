@@ -49,7 +49,15 @@ def test_every_choice_is_a_field_whose_default_is_one_of_them():
         ({"selection": "last"}, "--selection is 'last'"),
         ({"weight_bits": 1}, "--weight_bits is 1; it must be 2 to 8"),
         ({"weight_bits": 9}, "--weight_bits is 9; it must be 2 to 8"),
-        ({"activation_bits": 4}, "--activation_bits is 4; TFLite runs 8-bit activations only"),
+        ({"activation_bits": 3}, "--activation_bits is 3; it must be 8, which TFLite runs, or 4 to 7, which are simul"),
+        ({"activation_bits": 16}, "--activation_bits is 16; it must be 8, which TFLite runs"),
+        (
+            {"activation_bits": 4, "precision": "float16"},
+            "--activation_bits is 4 and --precision is float16; only int8",
+        ),
+        ({"activation_bits": 4, "package": "gzip"}, "--package is gzip and --activation_bits is 4; TFLite has no ker"),
+        ({"first_last_bits": 4}, "--first_last_bits is 4; it must be 8, or 0 for no exception"),
+        ({"package": "zip"}, "--package is 'zip'; it must be one of none, gzip"),
         ({"percentile": 50.0}, "--percentile is 50.0; it must lie in"),
         ({"percentile": float("nan")}, "--percentile is nan"),
         ({"num_calibration_samples": 0}, "--num_calibration_samples is 0; it must be at least 1"),
@@ -60,3 +68,11 @@ def test_an_impossible_request_is_named_with_what_is_possible(wrong, message):
         Recipe(model="m.keras", **wrong)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+def test_fewer_than_8_bits_of_activations_are_called_simulated():
+    assert Recipe("m.keras", weight_bits=4).model_name == "int8"
+    assert Recipe("m.keras", weight_bits=4).simulated == ""
+    recipe = Recipe("m.keras", weight_bits=3, activation_bits=4)
+    assert recipe.model_name == "W3A4 simulated"
+    assert recipe.simulated == "TFLite has no kernels for 4-bit activations"

@@ -4,6 +4,7 @@
     int8        x       x         x         x        x       x        x
 
 `--precision` other than int8 hands the prepared model to TFLiteConverter's own whole-model exports.
+`--activation_bits` below 8 ends in a simulation: nothing is exported or verified, and the simulation is evaluated.
 """
 
 from __future__ import annotations
@@ -24,19 +25,21 @@ from tfq.data.loading import load_samples
 from tfq.data.samples import Samples
 from tfq.data.signatures import input_signatures
 from tfq.errors import UserError
-from tfq.evaluation.evaluate import Evaluation, evaluate
+from tfq.evaluation.evaluate import Evaluation, Simulated, evaluate
 from tfq.evaluation.layers import layer_errors
 from tfq.evaluation.metrics import find_metric
 from tfq.execution.journal import Journal
 from tfq.execution.progress import Progress, Silent
-from tfq.export.package import describe, export_plain, export_quantized
+from tfq.export.package import describe, export_plain, export_quantized, gzipped
 from tfq.export.plain import plain_spec
 from tfq.models.graph import Graph
 from tfq.models.load import load_model
 from tfq.models.prepare import prepare
+from tfq.models.widths import Widths, assign_widths
 from tfq.recipe import Recipe
 from tfq.report.report import Report, layer_reports, model_facts, tensor_reports
 from tfq.simulate.guard import Guarded, Version, keep_better
+from tfq.simulate.wrap import simulate
 from tfq.spec import QuantizationSpec
 from tfq.verify.forced import observe, teacher_forced
 from tfq.verify.parity import layer_parity, output_parity, parity_note
@@ -74,9 +77,14 @@ def quantize(recipe: Recipe, *, progress: Progress | None = None) -> Product:
         held_back = samples.take(held_back_positions(len(samples)))
     with journal.stage("prepare the model"):
         prepared = prepare(loaded.graph, few.arrays, original=loaded, seed=recipe.seed, progress=progress)
-        graph = prepared.graph
+        graph, widths = assign_widths(
+            prepared.graph,
+            weight_bits=recipe.weight_bits,
+            activation_bits=recipe.activation_bits,
+            first_last_bits=recipe.first_last_bits,
+        )
     with journal.stage("export the float baseline"):
-        float_file = export_plain(graph, "float32", representative, progress=progress)
+        files = {"float.tflite": export_plain(prepared.graph, "float32", representative, progress=progress)}
 
     if recipe.precision == "int8":
         with journal.stage("calibrate"):
@@ -86,33 +94,38 @@ def quantize(recipe: Recipe, *, progress: Progress | None = None) -> Product:
                 method=recipe.calibration_method,
                 percentile=recipe.percentile,
                 total=len(samples),
+                bits=widths.activations,
                 progress=progress,
             )
         with journal.stage("specify"):
-            spec, guard = _specify(recipe, graph, calibration, held_back.head(_GUARD), journal)
-        with journal.stage("export"):
-            quantized_file = export_quantized(graph, spec, representative, progress=progress)
-        with journal.stage("verify"):
-            measured = {
-                "calibration_cost": calibration.cost,
-                "guard": guard,
-                "tensors": tensor_reports(spec, calibration, guard),
-                "verification": verify_structure(quantized_file, graph, spec),
-                **_compare(quantized_file, graph, spec, held_back, journal, progress),
-            }
+            spec, guard = _specify(recipe, graph, widths, calibration, held_back.head(_GUARD), journal)
+        measured: dict[str, Any] = {
+            "calibration_cost": calibration.cost,
+            "guard": guard,
+            "tensors": tensor_reports(spec, calibration, guard),
+            "layers": layer_reports(graph, spec),
+        }
+        if not recipe.simulated:
+            with journal.stage("export"):
+                content = files["model.tflite"] = export_quantized(graph, spec, representative, progress=progress)
+            with journal.stage("verify"):
+                measured["verification"] = verify_structure(content, graph, spec)
+                measured |= _compare(content, graph, spec, held_back, journal, progress)
     else:
         with journal.stage("export"):
-            quantized_file = export_plain(graph, recipe.precision, representative, progress=progress)
-            spec = plain_spec(quantized_file, graph, recipe.precision)
+            content = files["model.tflite"] = export_plain(graph, recipe.precision, representative, progress=progress)
+            spec = plain_spec(content, graph, recipe.precision)
             measured = {"layers": layer_reports(graph, spec)}
 
     with journal.stage("package"):
         described = functools.partial(describe, loaded=loaded, samples=samples, labels=labels, recipe=recipe)
-        files = {"float.tflite": described(float_file), "model.tflite": described(quantized_file)}
+        files = {name: described(content) for name, content in files.items()}
         for name, content in files.items():
             verify_runtimes(content, few.arrays, name=name)
     with journal.stage("evaluate"):
-        evaluation = _evaluate(recipe, files, evaluation_samples, held_back, journal, progress)
+        evaluation = _evaluate(recipe, files, graph, spec, evaluation_samples, held_back, journal, progress)
+    if recipe.package == "gzip":
+        files["model.tflite.gz"] = gzipped(files["model.tflite"])
 
     report = Report(
         version=__version__,
@@ -121,6 +134,7 @@ def quantize(recipe: Recipe, *, progress: Progress | None = None) -> Product:
         calibration_samples=len(samples),
         preparation=prepared.checks,
         evaluation=evaluation,
+        package_bytes=len(files["model.tflite.gz"]) if recipe.package == "gzip" else None,
         stages=tuple(journal.stages),
         warnings=tuple(journal.warnings),
         **measured,
@@ -156,7 +170,7 @@ def _samples(recipe: Recipe, graph: Graph, journal: Journal, progress: Progress)
 
 
 def _specify(
-    recipe: Recipe, graph: Graph, calibration: Calibration, held_back: Samples, journal: Journal
+    recipe: Recipe, graph: Graph, widths: Widths, calibration: Calibration, held_back: Samples, journal: Journal
 ) -> tuple[QuantizationSpec, Guarded | None]:
     """The specification, guarded: ranges that lose to min-max at the model's outputs are rolled back."""
 
@@ -164,7 +178,8 @@ def _specify(
         return specify(
             graph,
             ranges,
-            weight_bits=recipe.weight_bits,
+            weight_bits=widths.weights,
+            activation_bits=widths.activations,
             per_channel=recipe.per_channel,
             storage=recipe.storage,
             input_type=recipe.input_type,
@@ -200,14 +215,22 @@ def _compare(
 def _evaluate(
     recipe: Recipe,
     files: Mapping[str, bytes],
+    graph: Graph,
+    spec: QuantizationSpec,
     samples: Samples | None,
     held_back: Samples,
     journal: Journal,
     progress: Progress,
 ) -> Evaluation:
-    """Float against exported model; without evaluation data on held-back inputs, by agreement alone."""
+    """Float against exported or simulated model; without evaluation data on held-back inputs, by agreement alone."""
     if samples is None:
         journal.warn("no --evaluation_data: agreement with float is measured on calibration samples, accuracy is not")
         samples = dataclasses.replace(held_back, labels=None)
-    models = {"float": files["float.tflite"], recipe.precision: files["model.tflite"]}
+    model: bytes | Simulated
+    if recipe.simulated:
+        outputs = simulate(graph, spec, samples.batches(_BATCH), total=len(samples), progress=progress)
+        model = Simulated(outputs, recipe.simulated)
+    else:
+        model = files["model.tflite"]
+    models = {"float": files["float.tflite"], recipe.model_name: model}
     return evaluate(models, samples, metric=recipe.metric, seed=recipe.seed, progress=progress)

@@ -13,6 +13,7 @@ CHOICES = {
     "pipeline": ("int8", "light", "advanced"),
     "calibration_method": ("auto", "minmax", "moving_average", "percentile", "kl", "mse"),
     "storage": ("int8", "packed"),
+    "package": ("none", "gzip"),
     "input_type": ("int8", "uint8", "float32"),
     "output_type": ("int8", "uint8", "float32"),
     "preprocess": ("none", "zero_one", "minus_one_one", "imagenet", "raw"),
@@ -25,7 +26,9 @@ class Recipe:
     """Everything that determines the result; the same recipe on the same files gives the same bytes.
 
     Paths are kept as given. `weight_bits` are grid bits (2..8); `storage` says how the integers are
-    stored. The other fields are the flags of `tfq-quantize` of the same name.
+    stored. `activation_bits` below 8 are simulated, and no `model.tflite` is made. `first_last_bits` are
+    both for the first and last weighted layers, 0 for the same as everywhere. The other fields are the
+    flags of `tfq-quantize` of the same name.
     """
 
     model: str
@@ -35,6 +38,7 @@ class Recipe:
     pipeline: str = "int8"
     weight_bits: int = 8
     activation_bits: int = 8
+    first_last_bits: int = 0
     per_channel: bool = True
     calibration_method: str = "auto"
     percentile: float = 99.9
@@ -42,6 +46,7 @@ class Recipe:
     selection: str = "first"
     preprocess: str = "none"
     storage: str = "int8"
+    package: str = "none"
     input_type: str = "int8"
     output_type: str = "int8"
     metric: str = "top1"
@@ -55,15 +60,37 @@ class Recipe:
                 raise UserError(f"--{field} is {getattr(self, field)!r}; it must be one of {', '.join(choices)}")
         if not 2 <= self.weight_bits <= 8:
             raise UserError(f"--weight_bits is {self.weight_bits}; it must be 2 to 8")
-        if self.activation_bits != 8:
+        if not 4 <= self.activation_bits <= 8:
             raise UserError(
-                f"--activation_bits is {self.activation_bits}; TFLite runs 8-bit activations only"
-                " (for 16-bit activations use --precision=int16x8)"
+                f"--activation_bits is {self.activation_bits}; it must be 8, which TFLite runs, or 4 to 7, which are"
+                " simulated only (for 16-bit activations use --precision=int16x8)"
+            )
+        if self.first_last_bits not in (0, 8):
+            raise UserError(f"--first_last_bits is {self.first_last_bits}; it must be 8, or 0 for no exception")
+        if self.simulated and self.precision != "int8":
+            raise UserError(
+                f"--activation_bits is {self.activation_bits} and --precision is {self.precision}; only int8 can be"
+                " simulated with fewer bits, leave one of the two out"
+            )
+        if self.simulated and self.package != "none":
+            raise UserError(
+                f"--package is {self.package} and --activation_bits is {self.activation_bits}; {self.simulated}, so"
+                " there is no model.tflite to package, leave one of the two out"
             )
         if not 50.0 < self.percentile <= 100.0:
             raise UserError(f"--percentile is {self.percentile}; it must lie in (50, 100], e.g. 99.9")
         if self.num_calibration_samples < 1:
             raise UserError(f"--num_calibration_samples is {self.num_calibration_samples}; it must be at least 1")
+
+    @property
+    def simulated(self) -> str:
+        """Why there is a simulation only and no model.tflite; "" where there is one."""
+        return "" if self.activation_bits == 8 else f"TFLite has no kernels for {self.activation_bits}-bit activations"
+
+    @property
+    def model_name(self) -> str:
+        """What reports call the quantised model."""
+        return f"W{self.weight_bits}A{self.activation_bits} simulated" if self.simulated else self.precision
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"

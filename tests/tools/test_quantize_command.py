@@ -19,7 +19,7 @@ import pytest
 DEMO = pathlib.Path(__file__).resolve().parents[2] / "demo"
 FLAGS = """model output_dir calibration_data evaluation_data num_calibration_samples metric pipeline weight_bits
     activation_bits per_channel calibration_method percentile storage input_type output_type seed overwrite precision
-    preprocess selection labels allow_unsafe_deserialization recipe flagfile"""
+    preprocess selection labels allow_unsafe_deserialization recipe flagfile package first_last_bits"""
 GOOD = ("--model=digits.keras", "--calibration_data=calibration.npz", "--preprocess=raw", "--output_dir=out")
 PROGRESS = re.compile(r".*: (done in [\d.]+ s|\d.*left|[\d.]+ s so far)$")
 
@@ -156,6 +156,7 @@ def test_help_lists_every_flag(tmp_path):
         "--pipeline=int8|light|advanced",
         "--calibration_method=auto|minmax|moving_average|percentile|kl|mse",
         "--storage=int8|packed",
+        "--package=none|gzip",
         "--input_type=int8|uint8|float32",
         "--output_type=int8|uint8|float32",
     ):
@@ -249,7 +250,9 @@ BAD = {
     "unknown function": (with_(metric="nowhere:score", evaluation_data="test.npz"), "nowhere"),
     "weight bits": (with_(weight_bits="9"), "--weight_bits is 9; it must be 2 to 8"),
     "weight bits in words": (with_(weight_bits="four"), "four"),
-    "activation bits": (with_(activation_bits="4"), "--activation_bits is 4"),
+    "activation bits": (with_(activation_bits="3"), "--activation_bits is 3; it must be 8, which TFLite runs"),
+    "a package of nothing": (with_(activation_bits="4", package="gzip"), "there is no model.tflite to package"),
+    "bits of the first and last layer": (with_(first_last_bits="9"), "--first_last_bits is 9"),
     "percentile": (with_(percentile="120"), "--percentile is 120.0"),
     "calibration method": (with_(calibration_method="entropy"), "--calibration_method=entropy"),
     "number of samples": (with_(num_calibration_samples="0"), "--num_calibration_samples is 0"),

@@ -14,6 +14,7 @@ from tfq.execution.progress import Progress, Silent
 from tfq.models.graph import Graph
 from tfq.models.grids import grid_groups
 from tfq.models.operators import OPERATORS
+from tfq.models.widths import STORED_BITS, bits_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +69,7 @@ def calibrate(
     method: str,
     percentile: float,
     total: int,
-    bits: int = 8,
+    bits: int | Mapping[str, int] = 8,
     progress: Progress | None = None,
 ) -> Calibration:
     """Run the samples once and choose every group's range.
@@ -76,7 +77,8 @@ def calibrate(
     Args:
       graph: the prepared graph.
       batches: arrays [k, ...] by input name; `total` samples in all.
-      method, percentile, bits: as in `choose_range`.
+      method, percentile: as in `choose_range`.
+      bits: grid bits of all activations, or by group (`tfq.models.widths`).
     """
     groups, edges = grid_groups(graph), edge_tensors(graph)
     prescribed = {group for tensor, group in groups.items() if fixed_grid(graph, tensor)}
@@ -89,8 +91,10 @@ def calibrate(
     choices = {}
     for group, tensors in members.items():
         first, second = (merge_statistics(*(part[t] for t in tensors)) for part in (collected.first, collected.second))
-        used = "minmax" if method == "auto" and not edges.isdisjoint(tensors) else method
-        choice = choose_range(first, second, method=used, percentile=percentile, bits=bits)
+        width = bits_of(bits, group)
+        kept_whole = method == "auto" and width == STORED_BITS and not edges.isdisjoint(tensors)
+        used = "minmax" if kept_whole else method
+        choice = choose_range(first, second, method=used, percentile=percentile, bits=width)
         choices[group] = _covering_tables(choice, graph, tensors)
     statistics = {t: merge_statistics(collected.first[t], collected.second[t]) for t in wanted}
     return Calibration(groups, choices, statistics, collected.cost)
@@ -105,7 +109,7 @@ def edge_tensors(graph: Graph) -> set[str]:
     """Inputs and outputs of the model, and what a softmax, sigmoid or tanh at its end reads.
 
     "auto" leaves them to min-max: a pixel or a logit that is clipped can no longer be told from its
-    neighbours, whatever the mean error says.
+    neighbours, whatever the mean error says. Not so on fewer than 8 bits, where clipping costs less than steps.
     """
     ends = {*graph.inputs, *graph.outputs}
     return ends | {source for name in graph.outputs if fixed_grid(graph, name) for source in graph[name].inputs}

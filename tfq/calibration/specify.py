@@ -1,9 +1,11 @@
 """From ranges to the `QuantizationSpec`: the one place where scales and zero-points are computed.
 
-    activations   s = (high - low) / 255,   z = -128 - low / s          asymmetric, per tensor
-                  s = max(-low, high) / 127,  z = 0                     right-hand side of a MatMul
-    weights       s_w = max|w| / (2^(b-1) - 1) of the channel,  z = 0   symmetric, narrow range
-    biases        s_b = s_x * s_w,                              z = 0   int32
+    activations   s = (high - low) / (2^b - 1),   z = -2^(b-1) - low / s   asymmetric, per tensor; b = 8
+                  s = max(-low, high) / (2^(b-1) - 1),  z = 0              right-hand side of a MatMul
+    weights       s_w = max|w| / (2^(b-1) - 1) of the channel,  z = 0      symmetric, narrow range; b = 2..8
+    biases        s_b = s_x * s_w,                              z = 0      int32
+
+Activations of fewer than 8 bits can be specified for simulation; TFLite has no kernels for them.
 
 Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
 Inference", 2018; TFLite's 8-bit quantisation specification.
@@ -21,6 +23,7 @@ from tfq.calibration.statistics import Range
 from tfq.models.graph import INPUT, Graph, Node
 from tfq.models.grids import grid_groups
 from tfq.models.operators import OPERATORS
+from tfq.models.widths import bits_of
 from tfq.numerics import reference
 from tfq.spec import LayerQuantization, QuantizationSpec, TensorQuantization
 
@@ -36,18 +39,20 @@ def specify(
     graph: Graph,
     ranges: Mapping[str, Range],
     *,
-    weight_bits: int = 8,
+    weight_bits: int | Mapping[str, int] = 8,
+    activation_bits: int | Mapping[str, int] = 8,
     per_channel: bool = True,
     storage: str = "int8",
     input_type: str = "int8",
     output_type: str = "int8",
 ) -> QuantizationSpec:
-    """The specification of the whole graph at one precision.
+    """The specification of the whole graph.
 
     Args:
       graph: the prepared graph.
       ranges: real range of every group of tensors (`grid_groups`) whose grid TFLite does not prescribe.
-      weight_bits: grid bits of all weights, 2..8.
+      weight_bits: grid bits 2..8 of all kernels, or by node name; 8 for nodes that are absent.
+      activation_bits: grid bits of all ranges, or by group likewise; prescribed grids have 8.
       per_channel: one weight scale per output channel, or one per tensor.
       storage: "int8", or "packed": INT4 tensors for weights of at most 4 bits where TFLite runs them.
       input_type, output_type: what the file takes and gives.
@@ -60,14 +65,15 @@ def specify(
         if prescribed is not None:
             grids[group] = activation_grid(*prescribed)
         elif group not in grids and group in ranges:
-            grids[group] = _grid_of_range(ranges[group], centred=group in centred)
+            grids[group] = _grid_of_range(ranges[group], bits_of(activation_bits, group), centred=group in centred)
     activations = {tensor: grids[group] for tensor, group in groups.items()}
 
     def layer(node: Node) -> LayerQuantization:
         precision, reason = _precision(graph, node, activations)
         weights = {}
         if precision == "int8" and OPERATORS[node.kind].kernel:
-            weights = _weight_grids(node, activations, weight_bits, per_channel=per_channel, storage=storage)
+            bits = bits_of(weight_bits, node.name)
+            weights = _weight_grids(node, activations, bits, per_channel=per_channel, storage=storage)
         return LayerQuantization(node.name, node.kind, precision, node.inputs, node.name, weights, node.origin, reason)
 
     layers = tuple(layer(node) for node in graph.nodes if node.kind != INPUT)
@@ -93,11 +99,12 @@ def with_scales(spec: QuantizationSpec, node: Node, scales: np.ndarray) -> Quant
 def with_ranges(graph: Graph, spec: QuantizationSpec, ranges: Mapping[str, Range]) -> QuantizationSpec:
     """The specification with other ranges for some groups of tensors (`grid_groups`).
 
-    Kernels keep their scales, except where those would be too small for TFLite; biases follow.
+    Kernels keep their scales, except where those would be too small for TFLite; biases follow. Bits stay.
     """
     groups = grid_groups(graph)
     centred = centred_groups(graph)
-    grids = {g: _grid_of_range(r, centred=g in centred) for g, r in ranges.items()}
+    # a group is called after one of its tensors
+    grids = {g: _grid_of_range(r, spec.activations[g].bits, centred=g in centred) for g, r in ranges.items()}
     activations = {tensor: grids.get(groups[tensor], grid) for tensor, grid in spec.activations.items()}
 
     def layer(found: LayerQuantization) -> LayerQuantization:
@@ -119,16 +126,17 @@ def centred_groups(graph: Graph) -> set[str]:
     return {groups[node.inputs[1]] for node in graph.nodes if node.kind == "MatMul"}
 
 
-def activation_grid(scale: float, zero_point: int) -> TensorQuantization:
-    """An 8-bit asymmetric per-tensor grid."""
-    return TensorQuantization((float(np.float32(scale)),), int(zero_point), 8, "int8", symmetric=False)
+def activation_grid(scale: float, zero_point: int, bits: int = 8) -> TensorQuantization:
+    """An asymmetric per-tensor grid."""
+    return TensorQuantization((float(np.float32(scale)),), int(zero_point), bits, "int8", symmetric=False)
 
 
-def _grid_of_range(found: Range, *, centred: bool) -> TensorQuantization:
+def _grid_of_range(found: Range, bits: int, *, centred: bool) -> TensorQuantization:
     """The grid over `found`; `centred`: with the zero-point 0."""
     if centred:
-        return activation_grid(float(reference.exact_scale(max(-found.low, found.high) / 127, 8)), 0)
-    return activation_grid(*reference.asymmetric_parameters(found.low, found.high, 8))
+        largest = reference.integer_range(bits, symmetric=False)[1]
+        return activation_grid(float(reference.exact_scale(max(-found.low, found.high) / largest, bits)), 0, bits)
+    return activation_grid(*reference.asymmetric_parameters(found.low, found.high, bits), bits)
 
 
 def _precision(graph: Graph, node: Node, activations: Mapping[str, TensorQuantization]) -> tuple[str, str]:

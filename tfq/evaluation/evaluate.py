@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,21 +26,36 @@ class ModelEvaluation:
 
     Attributes:
       name: as given.
-      size: bytes and bits.
+      size: bytes and bits; None of a simulation.
       score: by the metric; None where the metric was left out.
       difference: score minus the baseline's, with the paired interval; None for the baseline.
       agreement: share of samples with the baseline's class; None for the baseline and for other than classifiers.
       sqnr: of the first output against the baseline's; its value is None where both are equal in every bit.
-      latency: None where none was asked for.
+      latency: None where none was asked for, and of a simulation.
+      simulated: why there is a simulation only, and neither size nor latency; "" for a file.
     """
 
     name: str
-    size: Size
+    size: Size | None
     score: Estimate | None
     difference: Estimate | None
     agreement: Estimate | None
     sqnr: Estimate | None
     latency: Latency | None
+    simulated: str = ""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Simulated:
+    """A model without a file, by what its simulation gives.
+
+    Attributes:
+      outputs: arrays [n, ...] by output name, on the samples of the evaluation.
+      reason: why there is no file.
+    """
+
+    outputs: Mapping[str, np.ndarray]
+    reason: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +96,7 @@ def input_signatures(model: bytes | Path) -> tuple[InputSignature, ...]:
 
 
 def evaluate(
-    models: Mapping[str, bytes | Path],
+    models: Mapping[str, bytes | Path | Simulated],
     samples: Samples,
     *,
     metric: str = "top1",
@@ -96,7 +111,7 @@ def evaluate(
     """Measure models on the same samples.
 
     Args:
-      models: .tflite files or their content, by name; the first is the baseline.
+      models: .tflite files, their content or simulations, by name; the first is the baseline, a file.
       samples: inputs in real values by the baseline's input names, and labels where there are any.
       metric: see `find_metric`. One that needs labels is left out, with the reason, where there are none.
       seed: of the bootstrap.
@@ -114,7 +129,8 @@ def evaluate(
     outputs_of: dict[str, tuple[np.ndarray, ...]] = {}
     single: dict[str, Mapping[str, np.ndarray]] = {}
     expected: tuple[TensorInfo, ...] = ()
-    for name, content in models.items():
+    files = {name: model for name, model in models.items() if not isinstance(model, Simulated)}
+    for name, content in files.items():
         loaded = TfliteModel(content, delegate=delegate)
         expected = expected or loaded.outputs
         inputs = _by_input(loaded, samples.arrays, name)
@@ -125,10 +141,13 @@ def evaluate(
         found = predict(
             content, inputs, threads=threads, delegate=delegate, progress=progress, description=f"evaluate {name}"
         )
-        outputs_of[name] = _by_output(loaded.outputs, found, expected, name)
+        outputs_of[name] = _by_output([info.name for info in loaded.outputs], found, expected, name)
+    for name, model in models.items():
+        if isinstance(model, Simulated):
+            outputs_of[name] = _by_output(list(model.outputs), tuple(model.outputs.values()), expected, name)
     latencies = (
         measure_latency(
-            models,
+            files,
             single,
             runs=latency_runs,
             seconds=latency_seconds,
@@ -141,16 +160,14 @@ def evaluate(
         else {}
     )
     baseline = next(iter(outputs_of.values()))
-    predictions = {
-        name: Predictions(outputs, samples.labels, samples.arrays, baseline) for name, outputs in outputs_of.items()
-    }
+    predictions = {name: Predictions(outputs_of[name], samples.labels, samples.arrays, baseline) for name in models}
     omitted = ""
     if judge.needs_labels and samples.labels is None:
         omitted = f"metric {judge.name} needs labels, and the data has none"
     scores = {} if omitted else _scores(judge, predictions, len(samples), seed=seed, progress=progress)
     classifies = gives_classes(baseline[0], samples.arrays, judged_so=judge.classifies)
     evaluated = []
-    for row, (name, content) in enumerate(models.items()):
+    for row, (name, model) in enumerate(models.items()):
         score, difference = scores.get(name, (None, None))
         agreement = sqnr = None
         if row:
@@ -158,8 +175,9 @@ def evaluate(
             sqnr = _estimated(signal_to_noise(first, baseline[0]), "dB", len(samples), seed)
             if classifies:
                 agreement = _estimated(class_agreement(first, baseline[0]), "%", len(samples), seed)
+        size, simulated = (None, model.reason) if isinstance(model, Simulated) else (measure_size(model), "")
         evaluated.append(
-            ModelEvaluation(name, measure_size(content), score, difference, agreement, sqnr, latencies.get(name))
+            ModelEvaluation(name, size, score, difference, agreement, sqnr, latencies.get(name), simulated)
         )
     return Evaluation(
         models=tuple(evaluated),
@@ -205,10 +223,10 @@ def _by_input(model: TfliteModel, arrays: Mapping[str, np.ndarray], name: str) -
 
 
 def _by_output(
-    infos: tuple[TensorInfo, ...], found: tuple[np.ndarray, ...], expected: tuple[TensorInfo, ...], name: str
+    names: Sequence[str], found: tuple[np.ndarray, ...], expected: tuple[TensorInfo, ...], name: str
 ) -> tuple[np.ndarray, ...]:
     """Outputs in the baseline's order: by name where the names are the same, else by position."""
-    by_name = dict(zip((info.name for info in infos), found, strict=True))
+    by_name = dict(zip(names, found, strict=True))
     if set(by_name) == {info.name for info in expected}:
         found = tuple(by_name[info.name] for info in expected)
     shapes, wanted = [tuple(f.shape[1:]) for f in found], [info.shape[1:] for info in expected]

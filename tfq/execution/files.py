@@ -19,7 +19,15 @@ from pathlib import Path
 
 from tfq.errors import UserError
 
-OUTPUT_NAMES = ("model.tflite", "float.tflite", "spec.json", "report.json", "report.html", "recipe.json")
+OUTPUT_NAMES = (
+    "model.tflite",
+    "model.tflite.gz",
+    "float.tflite",
+    "spec.json",
+    "report.json",
+    "report.html",
+    "recipe.json",
+)
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2

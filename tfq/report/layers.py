@@ -25,7 +25,7 @@ def layer_table(report: Mapping[str, Any], wanted: re.Pattern[str], sort: str) -
                 layer["kind"],
                 layer["precision"],
                 "" if bits is None else f"{bits} bit {layer['storage']}",
-                f"[{tensor['range'][0]:.4g}, {tensor['range'][1]:.4g}]" if tensor else "",
+                _range(tensor) if tensor else "",
                 tensor["method"] + (" (rolled back)" if tensor["rolled_back"] else "") if tensor else "",
                 _decibel(layer["sqnr_db"]),
                 _decibel(layer["own_sqnr_db"]),
@@ -57,6 +57,11 @@ def stage_table(report: Mapping[str, Any]) -> str:
     """Seconds and peak memory of every stage."""
     rows = [[s["name"], f"{s['seconds']:.1f}", f"{s['peak_memory_mb']:,.0f}"] for s in report["stages"]]
     return format_table(["stage", "seconds", "peak memory MB"], rows)
+
+
+def _range(tensor: Mapping[str, Any]) -> str:
+    low, high = tensor["range"]
+    return f"[{low:.4g}, {high:.4g}]" + (f" {tensor['bits']} bit" if tensor["bits"] < 8 else "")
 
 
 def _decibel(value: float | None) -> str:

@@ -35,7 +35,7 @@ class TensorReport:
     Attributes:
       name, group: the tensor, and the tensor whose grid it shares.
       observed: smallest and largest value over all calibration samples; None where the grid is prescribed.
-      range: smallest and largest value of its grid.
+      range, bits: smallest and largest value of its grid, and its grid bits.
       method: calibration method that gave the range; "prescribed" where TFLite does.
       errors: method -> expected squared error on held-back samples, of the whole group.
       rolled_back: the method asked for lost to min-max here.
@@ -46,6 +46,7 @@ class TensorReport:
     group: str
     observed: tuple[float, float] | None
     range: tuple[float, float]
+    bits: int
     method: str
     errors: Mapping[str, float]
     rolled_back: bool
@@ -91,10 +92,11 @@ class Report:
       calibration_samples: their number.
       preparation: every transformation with its error against the original model.
       layers: in topological order.
-      evaluation: float against exported model.
+      evaluation: float against exported model, or against the simulation where there is none.
       stages, warnings: as the run went.
       calibration_cost, guard, tensors, verification, parity: of the int8 road; absent for the plain
-        whole-model exports.
+        whole-model exports, the last two also for a simulation.
+      package_bytes: size of model.tflite.gz; None where none was asked for.
     """
 
     version: str
@@ -111,6 +113,7 @@ class Report:
     tensors: tuple[TensorReport, ...] = ()
     verification: Verification | None = None
     parity: tuple[OutputParity, ...] = ()
+    package_bytes: int | None = None
 
     def to_json(self) -> str:
         return json.dumps(_finite(dataclasses.asdict(self)), indent=1, allow_nan=False) + "\n"
@@ -141,6 +144,7 @@ def tensor_reports(spec: QuantizationSpec, calibration: Calibration, guard: Guar
                 group,
                 (statistics.minimum, statistics.maximum) if statistics else None,
                 grid.real_range,
+                grid.bits,
                 "prescribed" if choice is None else "minmax" if rolled_back else choice.method,
                 {} if choice is None else choice.errors,
                 choice is not None and (choice.rolled_back or (rolled_back and choice.method != "minmax")),

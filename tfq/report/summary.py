@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfq.evaluation.bootstrap import Estimate
 from tfq.evaluation.evaluate import ModelEvaluation
+from tfq.evaluation.size import Size
 from tfq.report.table import format_table
 
 if TYPE_CHECKING:  # it would load TensorFlow, which writing text does not need
@@ -20,8 +22,18 @@ def summary(report: Report, output: Path) -> str:
     parts = [_comparison(report), _worst_layers(report), _checks(report)]
     if report.warnings:
         parts.append("\n".join(f"warning: {w}" for w in report.warnings))
-    parts.append(f"report: {output / 'report.json'}\nmodel:  {output / 'model.tflite'}")
+    parts.append(f"report: {output / 'report.json'}\n{_model_lines(report, output)}")
     return "\n\n".join(part for part in parts if part)
+
+
+def _model_lines(report: Report, output: Path) -> str:
+    """Where the model is, or why there is none."""
+    if report.recipe.simulated:
+        return f"model:  none, simulated only: {report.recipe.simulated}"
+    line = f"model:  {output / 'model.tflite'}"
+    if report.package_bytes is not None:
+        line += f"\npacked: {output / 'model.tflite.gz'}, {report.package_bytes:,} bytes"
+    return line
 
 
 def _comparison(report: Report) -> str:
@@ -39,36 +51,42 @@ def _comparison(report: Report) -> str:
             interval(models[-1].agreement),
         ],
         ["output SQNR", *("" for _ in models[1:]), number(models[-1].sqnr, 1), ""],
-        _ratio_row("file bytes", models, lambda m: m.size.file_bytes),
-        _ratio_row("download bytes (deflated)", models, lambda m: m.size.download_bytes),
-        ["weight bits a parameter", *(f"{m.size.weight_bits:.2f}" for m in models), ""],
+        _ratio_row("file bytes", models, lambda size: size.file_bytes),
+        _ratio_row("download bytes (deflated)", models, lambda size: size.download_bytes),
+        ["weight bits a parameter", *(f"{m.size.weight_bits:.2f}" if m.size else "" for m in models), ""],
     ]
-    if models[0].latency is not None:
+    timed, last = models[0].latency, models[-1].latency
+    if timed is not None:
         for name in ("p50", "p90"):
-            values = [getattr(m.latency, f"{name}_ms") for m in models]
-            ratio = interval(models[-1].latency.ratio) if name == "p50" and models[-1].latency else ""
-            rows.append(
-                [f"latency {name}, ms", *(f"{v:.3f}" for v in values), ratio or f"{values[-1] / values[0]:.2f} x"]
-            )
+            values = [float(getattr(m.latency, f"{name}_ms")) if m.latency else None for m in models]
+            ratio = interval(last.ratio) if name == "p50" and last else ""
+            row = [f"latency {name}, ms", *("" if v is None else f"{v:.3f}" for v in values)]
+            rows.append([*row, ratio or _ratio(values, 2)])
     rows = [row for row in rows if any(row[1:])]
     header = [f"n = {evaluation.samples}", *(m.name for m in models), "against float [95 % interval]"]
     if len(models) == 1:
         rows = [[row[0], row[1], ""] for row in rows if row[1]]
     notes = ""
-    if models[0].latency is not None:
-        timed = models[0].latency
+    if timed is not None:
         notes = (
             f"\nLatency: this machine, {timed.threads} thread, XNNPACK {'on' if timed.delegate else 'off'},"
             f" {timed.runs} runs each in turns."
         )
     if evaluation.omitted:
         notes += f"\nNo score: {evaluation.omitted}."
+    notes += "".join(f"\n{m.name}: no file, so neither size nor latency; {m.simulated}." for m in models if m.simulated)
     return format_table(header, rows) + notes
 
 
-def _ratio_row(name: str, models: tuple[ModelEvaluation, ...], value: object) -> list[str]:
-    values = [value(m) for m in models]  # type: ignore[operator]
-    return [name, *(f"{v:,}" for v in values), f"{values[-1] / values[0]:.3f} x"]
+def _ratio_row(name: str, models: tuple[ModelEvaluation, ...], value: Callable[[Size], int]) -> list[str]:
+    values = [value(m.size) if m.size else None for m in models]
+    return [name, *("" if v is None else f"{v:,}" for v in values), _ratio(values, 3)]
+
+
+def _ratio(values: Sequence[float | None], digits: int) -> str:
+    """The last value as a multiple of the first; empty where one was not measured."""
+    first, last = values[0], values[-1]
+    return "" if first is None or last is None else f"{last / first:.{digits}f} x"
 
 
 def _worst_layers(report: Report) -> str:

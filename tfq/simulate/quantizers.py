@@ -4,8 +4,9 @@ Grids are expressed as TensorFlow fake-quant ops, the form that TFLiteConverter 
 
     fake_quant(x) = scale * (clip(round(x / scale) + zero_point, low, high) - zero_point)
 
-Weights on a b-bit grid with b < 8 pass through the 8-bit op of the same scale: their values lie on the
-narrower grid already (`tfq.simulate.weights`), so the op changes nothing and the integers stay small.
+An activation's op has the bits of its grid; below 8 that is simulation only. Weights on a b-bit grid with
+b < 8 pass through the 8-bit op of the same scale: their values lie on the narrower grid already
+(`tfq.simulate.weights`), so the op changes nothing and the integers stay small.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ _STORED_BITS = 8
 
 def fake_quant(values: Any, grid: TensorQuantization) -> Any:
     """`values` on `grid`, any float32 shape; gradients pass straight through inside the range."""
-    low, high = (-127, 127) if grid.symmetric else (-128, 127)
+    bits = _STORED_BITS if grid.symmetric else grid.bits
+    low, high = reference.integer_range(bits, symmetric=grid.symmetric)
     lowest, highest = reference.real_range(np.asarray(grid.scale), grid.zero_point, low, high)
-    options = {"num_bits": _STORED_BITS, "narrow_range": grid.symmetric}
+    options = {"num_bits": bits, "narrow_range": grid.symmetric}
     if grid.axis is None:
         return tf.quantization.fake_quant_with_min_max_vars(values, lowest[0], highest[0], **options)
     # The per-channel op takes the last axis; a depthwise kernel [h, w, channels, 1] needs only its last

@@ -8,11 +8,13 @@ fake-quant, because TFLiteConverter leaves an operation in float when its input 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import tf_keras
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_wrapper import QuantizeWrapperV2
 
+from tfq.execution.progress import Progress, Silent
 from tfq.models.graph import Graph, Node, build_model, make_layers
 from tfq.simulate.quantizers import SpecQuantizeConfig
 from tfq.simulate.weights import snap
@@ -69,3 +71,29 @@ def build_simulation(
         return wrapped_layers(node, weights.get(node.name, {}), grids.get(node.name))
 
     return build_model(wrapped, batch_size=batch_size, outputs=outputs, make=make)
+
+
+def simulate(
+    graph: Graph,
+    spec: QuantizationSpec,
+    batches: Iterable[Mapping[str, np.ndarray]],
+    *,
+    total: int,
+    progress: Progress | None = None,
+) -> dict[str, np.ndarray]:
+    """The simulation's outputs [total, ...] by the model's output names.
+
+    Args:
+      graph, spec: as in `build_simulation`.
+      batches: arrays [k, ...] by input name; `total` samples in all.
+    """
+    model = build_simulation(graph, spec, outputs=graph.outputs)
+    parts: list[list[np.ndarray]] = []
+    with (progress or Silent()).task("simulate", total) as advance:
+        for batch in batches:
+            found = model.predict_on_batch([batch[name] for name in graph.inputs])
+            parts.append(found if isinstance(found, list) else [found])
+            advance(len(parts[-1][0]))
+    return {
+        name: np.concatenate(arrays) for name, arrays in zip(graph.output_names, zip(*parts, strict=True), strict=True)
+    }
