@@ -1,5 +1,7 @@
 """Scales against every set of codes that some scale gives, enumerated."""
 
+import itertools
+
 import numpy as np
 import operator_graphs
 import pytest
@@ -31,7 +33,7 @@ def smallest_error(w, bits, importance=None):
     breakpoints = np.unique([x / (j + 0.5) for x in w if x > 0 for j in range(limit)])
     edges = np.concatenate([[0.0], breakpoints, [2 * breakpoints[-1]]])
     best = np.inf
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         q = np.clip(np.rint(w / ((low + high) / 2)), 0, limit)
         vertex = (h * w * q).sum() / (h * q * q).sum() if (h * q).any() else high
         scale = np.clip(vertex, low, high)

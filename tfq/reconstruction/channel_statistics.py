@@ -1,0 +1,92 @@
+"""What each channel of an activation tensor holds over the calibration samples: its extremes and its power.
+
+    low = min y,   high = max y,   power = mean y^2      over samples and positions, per channel of the last axis
+
+The reductions are part of the graph that runs, so that no activation tensor leaves it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from tfq.errors import UserError
+from tfq.execution.progress import Progress, Silent
+from tfq.models.graph import Graph, build_model
+
+_BATCH = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class ChannelStatistics:
+    """Of one tensor; float64 [channels] each. `power` is the mean square."""
+
+    low: np.ndarray
+    high: np.ndarray
+    power: np.ndarray
+
+    def scaled(self, factors: np.ndarray) -> ChannelStatistics:
+        """Those of the tensor times positive factors [channels]."""
+        return ChannelStatistics(self.low * factors, self.high * factors, self.power * np.square(factors))
+
+    def folded(self, channels: int) -> ChannelStatistics:
+        """Those of the tensor whose last axis is cut into runs of `channels`, put one under the other."""
+        low, high, power = (x.reshape(-1, channels) for x in (self.low, self.high, self.power))
+        return ChannelStatistics(low.min(0), high.max(0), power.mean(0))
+
+
+def channel_statistics(
+    graph: Graph,
+    batches: Iterable[Mapping[str, np.ndarray]],
+    tensors: Sequence[str],
+    *,
+    total: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, ChannelStatistics]:
+    """Run the samples through the float graph.
+
+    Args:
+      graph: the prepared graph.
+      batches: arrays [k, ...] by input name.
+      tensors: node names of float tensors.
+      total: number of samples, for the progress display only.
+
+    Raises:
+      UserError: there is no sample.
+    """
+    if not tensors:
+        return {}
+    model = build_model(graph, outputs=list(tensors))
+    inputs = [tf.TensorSpec((None, *t.shape[1:]), t.dtype) for t in model.inputs]
+
+    @tf.function(input_signature=inputs)
+    def reduced(*arrays: tf.Tensor) -> list[tuple[tf.Tensor, ...]]:
+        found = []
+        for y in tf.nest.flatten(model(list(arrays), training=False)):
+            axes = list(range(len(y.shape) - 1))
+            found.append((tf.reduce_min(y, axes), tf.reduce_max(y, axes), tf.reduce_mean(tf.square(y), axes)))
+        return found
+
+    seen = 0
+    sums: list[ChannelStatistics] = []
+    with (progress or Silent()).task("measure channels", total) as advance:
+        for batch in batches:
+            arrays = [np.asarray(batch[name]) for name in graph.inputs]
+            for start in range(0, len(arrays[0]), _BATCH):
+                part = [tf.constant(a[start : start + _BATCH], s.dtype) for a, s in zip(arrays, inputs, strict=True)]
+                count = int(part[0].shape[0])
+                found = [ChannelStatistics(*(x.numpy().astype(np.float64) for x in y)) for y in reduced(*part)]
+                found = [dataclasses.replace(x, power=x.power * count) for x in found]
+                sums = [_added(a, b) for a, b in zip(sums, found, strict=True)] if sums else found
+                seen += count
+                advance(count)
+    if not seen:
+        raise UserError("the calibration data holds no sample; at least one is needed, some hundreds are better")
+    return {name: dataclasses.replace(x, power=x.power / seen) for name, x in zip(tensors, sums, strict=True)}
+
+
+def _added(a: ChannelStatistics, b: ChannelStatistics) -> ChannelStatistics:
+    return ChannelStatistics(np.minimum(a.low, b.low), np.maximum(a.high, b.high), a.power + b.power)
