@@ -8,7 +8,7 @@ from ai_edge_litert import schema_py_generated as schema
 from tfq.data.samples import Samples
 from tfq.errors import UserError
 from tfq.evaluation.agreement import gives_classes
-from tfq.evaluation.evaluate import evaluate, input_signatures
+from tfq.evaluation.evaluate import Simulated, evaluate, input_signatures
 from tfq.execution.interpreter import TfliteModel
 
 
@@ -174,3 +174,29 @@ def test_outputs_are_matched_by_name(two_inputs):
     found = evaluate({"a": content, "b": swapped}, samples_of(arrays), metric="mse", latency_runs=0)
     assert found["b"].score.value == 0
     assert set(found.outputs) == {"sum", "product"}
+
+
+def test_a_simulation_is_scored_as_a_file_is_and_has_neither_size_nor_latency(classifier):
+    _, images, first, second = classifier
+    samples = samples_of({"image": images}, np.arange(120) % 4)
+    outputs = {"probabilities": TfliteModel(second).run({"image": images})[0]}
+    models = {"float": first, "W4A4": Simulated(outputs, "no kernels"), "int8": second}
+    found = evaluate(models, samples, latency_runs=4, latency_seconds=0)
+    assert [m.name for m in found.models] == ["float", "W4A4", "int8"]
+    simulated, file = found["W4A4"], found["int8"]
+    for measure in ("score", "difference", "agreement", "sqnr"):
+        assert getattr(simulated, measure) == getattr(file, measure)
+    assert (simulated.size, simulated.latency, simulated.simulated) == (None, None, "no kernels")
+    assert file.size.file_bytes == len(second)
+    assert (file.simulated, file.latency.runs) == ("", 4)
+    data = json.loads(found.to_json())
+    assert data["models"][1]["size"] is None
+
+
+def test_outputs_of_a_simulation_are_checked_too(classifier):
+    _, images, first, _ = classifier
+    samples = samples_of({"image": images})
+    with pytest.raises(UserError, match="compare like with like"):
+        evaluate({"a": first, "b": Simulated({"x": np.zeros((120, 3))}, "why")}, samples, latency_runs=0)
+    with pytest.raises(UserError, match="b gives NaN or infinite values"):
+        evaluate({"a": first, "b": Simulated({"x": np.full((120, 4), np.nan)}, "why")}, samples, latency_runs=0)

@@ -29,6 +29,25 @@ def test_per_tensor_activations(values, data):
     np.testing.assert_array_equal(fake_quant(tf.constant(values), grid), by_reference(values, grid))
 
 
+@pytest.mark.parametrize("bits", range(2, 8))
+@given(
+    arrays.arrays(np.float32, arrays.array_shapes(min_dims=1, max_dims=4, max_side=5), elements=VALUES),
+    st.floats(-6, 0),
+    st.floats(0.01, 6),
+)
+def test_activations_of_fewer_bits(bits, values, low, high):
+    scale, zero_point = reference.asymmetric_parameters(low, high, bits)
+    grid = TensorQuantization((scale,), zero_point, bits, "int8", symmetric=False)
+    found = fake_quant(tf.constant(values), grid).numpy()
+    np.testing.assert_array_equal(found, by_reference(values, grid))
+    # and without the reference: the nearest of the 2^b values, of which 0 is one
+    levels = scale * (np.arange(2**bits) - 2 ** (bits - 1) - zero_point)
+    assert 0 in levels
+    assert np.isin(found.astype(np.float64), levels).all()
+    nearest = np.abs(values[..., None].astype(np.float64) - levels).min(-1)
+    np.testing.assert_allclose(np.abs(values.astype(np.float64) - found), nearest, atol=1e-6 * scale * 2**bits)
+
+
 AXES = {
     "one scale": ((3, 3, 4, 5), None),
     "last axis, convolution": ((3, 3, 4, 5), 3),

@@ -1,5 +1,7 @@
 """The simulation of small graphs: against NumPy in exact arithmetic, and what snapping does."""
 
+import dataclasses
+
 import numpy as np
 import operator_graphs
 import pytest
@@ -7,18 +9,18 @@ import pytest
 from tfq.models.graph import Graph, Node, build_model
 from tfq.simulate.run import predict_list
 from tfq.simulate.weights import integers, reals, snap, weight_integers
-from tfq.simulate.wrap import build_simulation
+from tfq.simulate.wrap import build_simulation, simulate
 from tfq.spec import LayerQuantization, QuantizationSpec, TensorQuantization
 
 
-def activation(exponent, zero_point):
-    return TensorQuantization((2.0**exponent,), zero_point, 8, "int8", symmetric=False)
+def activation(exponent, zero_point, bits=8):
+    return TensorQuantization((2.0**exponent,), zero_point, bits, "int8", symmetric=False)
 
 
 def on_grid(values, grid):
     """Reference in float64; all scales of these tests are powers of two, so nothing is lost anywhere."""
     codes = np.floor(values / grid.scale[0] + 0.5) + grid.zero_point
-    return (np.clip(codes, -128, 127) - grid.zero_point) * grid.scale[0]
+    return (np.clip(codes, -(2 ** (grid.bits - 1)), 2 ** (grid.bits - 1) - 1) - grid.zero_point) * grid.scale[0]
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +86,34 @@ def test_any_tensor_can_be_watched_the_input_on_its_grid(tiny):
     np.testing.assert_array_equal(watched[0], on_grid(x, spec.activations["x"]))
     expected = predict_list(build_simulation(graph, spec, outputs=["dense"]), [x])
     np.testing.assert_array_equal(watched[2], expected[0])
+
+
+def test_four_bit_activations_are_what_the_grids_say(tiny):
+    graph, spec = tiny
+    grids = {"x": activation(-1, 1, 4), "conv": activation(-1, -8, 4), "flat": activation(-1, -8, 4)}
+    few = dataclasses.replace(spec, activations={**spec.activations, **grids})
+    x = np.random.default_rng(3).normal(size=(20, 2, 2, 3)).astype(np.float32) * 2
+    conv_node, dense_node = snap(graph, few)["conv"], snap(graph, few)["dense"]
+    conv = on_grid(x, grids["x"]) @ conv_node.weights["kernel"][0, 0].astype(np.float64) + conv_node.weights["bias"]
+    conv = on_grid(np.clip(conv, 0, 6), grids["conv"])
+    dense = on_grid(conv.reshape(20, 16) @ dense_node.weights["kernel"].astype(np.float64), few.activations["dense"])
+    found = predict_list(build_simulation(graph, few, outputs=["conv", "dense"]), [x])
+    assert len(np.unique(conv)) == 13  # 0 to 6 in halves
+    np.testing.assert_array_equal(found[0], conv)
+    np.testing.assert_array_equal(found[1], dense)
+
+
+def test_outputs_by_name_whatever_the_batches(tiny):
+    graph, spec = tiny
+    graph = Graph(graph.nodes, graph.inputs, graph.outputs, ("scores", "positive"))
+    x = np.random.default_rng(4).normal(size=(11, 2, 2, 3)).astype(np.float32)
+    expected = predict_list(build_simulation(graph, spec, outputs=graph.outputs), [x])
+    for size in (4, 11):
+        batches = ({"x": x[start : start + size]} for start in range(0, 11, size))
+        found = simulate(graph, spec, batches, total=11)
+        assert list(found) == ["scores", "positive"]
+        for name, values in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(found[name], values)
 
 
 @pytest.mark.parametrize("name", operator_graphs.ALL)
