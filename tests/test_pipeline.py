@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -10,10 +11,18 @@ import pytest
 from tfq.errors import UserError
 from tfq.execution.interpreter import TfliteModel, predict
 from tfq.export import flatbuffer
+from tfq.models.equality import run_graph
+from tfq.models.graph import Graph, Node
 from tfq.models.load import load_model
 from tfq.models.prepare import prepare
+from tfq.models.widths import assign_widths
+from tfq.numerics import reference
 from tfq.pipeline import quantize
 from tfq.recipe import Recipe
+from tfq.report.layers import layer_table
+from tfq.report.summary import summary
+from tfq.simulate.weights import snap
+from tfq.simulate.wrap import simulate
 from tfq.spec import QuantizationSpec
 from tfq.verify.structure import verify_structure
 
@@ -204,6 +213,79 @@ def test_other_recipes(changes, bits, least, int8):
     if bits < 8:
         assert found.download_bytes < int8.report.evaluation.models[1].size.download_bytes
     assert (len(product.files["model.tflite"]) < 0.75 * len(int8.files["model.tflite"])) == ("storage" in changes)
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    return quantize(dataclasses.replace(RECIPE, weight_bits=4, activation_bits=4, first_last_bits=8))
+
+
+class TestSimulatedActivations:
+    def test_there_is_no_model_but_everything_else(self, simulated, int8):
+        assert set(simulated.files) == {"float.tflite", "spec.json", "report.json", "recipe.json"}
+        models = simulated.report.evaluation.models
+        assert [m.name for m in models] == ["float", "W4A4 simulated"]
+        assert (models[1].size, models[1].latency) == (None, None)
+        assert models[1].simulated == "TFLite has no kernels for 4-bit activations"
+        assert simulated.report.verification is None
+        assert [s.name for s in simulated.report.stages if s.name in ("export", "verify")] == []
+        # the same float model, down to the recipe in its metadata
+        assert models[0].size.weights == int8.report.evaluation.models[0].size.weights
+        assert models[0].score == int8.report.evaluation.models[0].score
+
+    def test_the_score_is_that_of_the_specification_applied_by_hand(self, simulated):
+        """Node by node in float32, each tensor put on its grid by the NumPy reference."""
+        samples = {"image": digits()["x"].astype(np.float32)[:64]}
+        graph = prepare(load_model(DEMO / "digits.keras").graph, {"image": samples["image"][:8]}).graph
+        graph, widths = assign_widths(graph, weight_bits=4, activation_bits=4, first_last_bits=8)
+        spec = QuantizationSpec.from_json(simulated.files["spec.json"].decode())
+        assert {n for n, g in spec.activations.items() if g.bits == 4} == set(widths.activations)
+        values = dict(samples)
+        for node in snap(graph, spec).nodes:
+            if node.kind != "Input":
+                alone = Graph(
+                    (
+                        *(Node(i, "Input", {"shape": values[i].shape[1:], "dtype": "float32"}) for i in node.inputs),
+                        node,
+                    ),
+                    node.inputs,
+                    (node.name,),
+                )
+                (values[node.name],) = run_graph(alone, {i: values[i] for i in node.inputs})
+            grid = spec.activations[node.name]
+            values[node.name] = reference.fake_quantize(
+                values[node.name], grid.scale[0], grid.zero_point, *grid.integer_range
+            )
+        batches = [{"image": samples["image"]}]
+        found = simulate(graph, spec, batches, total=64)["digit"]
+        np.testing.assert_array_equal(found.argmax(-1), values[graph.outputs[0]].argmax(-1))
+        np.testing.assert_allclose(found, values[graph.outputs[0]], atol=2 / 256)
+
+    def test_the_report_and_the_summary_mark_it(self, simulated):
+        report = json.loads(simulated.files["report.json"])
+        bits = {t["name"]: t["bits"] for t in report["tensors"]}
+        assert set(bits.values()) == {4, 8}
+        assert bits["image"] == bits["digit"] == 8
+        assert report["evaluation"]["models"][1]["size"] is None
+        text = summary(simulated.report, pathlib.Path("out"))
+        assert "W4A4 simulated: no file, so neither size nor latency; TFLite has no kernels for 4-bit" in text
+        assert text.endswith("model:  none, simulated only: TFLite has no kernels for 4-bit activations")
+        assert "model.tflite" not in text
+        assert " 4 bit " in layer_table(report, re.compile("block1"), "order")
+
+    @pytest.mark.slow
+    def test_more_bits_are_better(self, simulated):
+        wide = quantize(dataclasses.replace(RECIPE, weight_bits=4, activation_bits=7, first_last_bits=8))
+        assert wide.report.evaluation.models[1].sqnr.value > simulated.report.evaluation.models[1].sqnr.value + 1
+
+
+@pytest.mark.slow
+def test_first_and_last_layer_at_8_bits_in_a_real_file(int8):
+    product = quantize(dataclasses.replace(RECIPE, weight_bits=3, first_last_bits=8))
+    bits = {x.name: x.weight_bits for x in product.report.layers if x.weight_bits}
+    assert {name for name, b in bits.items() if b == 8} == {"stem", "digit"}
+    assert set(bits.values()) == {3, 8}
+    assert product.report.verification.weights == int8.report.verification.weights
 
 
 class TestPlainExports:

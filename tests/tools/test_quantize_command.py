@@ -1,6 +1,7 @@
 """tfq-quantize and tfq-inspect as a user calls them."""
 
 import contextlib
+import gzip
 import io
 import json
 import os
@@ -80,6 +81,37 @@ class TestARun:
         assert done.returncode == 0, done.stderr
         for name in ("model.tflite", "float.tflite", "spec.json", "recipe.json"):
             assert (place / "again" / name).read_bytes() == (place / "out" / name).read_bytes(), name
+
+    def test_a_package_is_the_same_model_and_both_repeat_to_the_byte(self, demo):
+        place, _ = demo
+        options = ("--recipe=out/recipe.json", "--output_dir=packed", "--package=gzip")
+        code, output, errors = quantize_here(place, *options, "--evaluation_data=")
+        assert code == 0, errors
+        packed = (place / "packed/model.tflite.gz").read_bytes()
+        assert gzip.decompress(packed) == (place / "packed/model.tflite").read_bytes()
+        assert output.rstrip().splitlines()[-1] == f"packed: packed/model.tflite.gz, {len(packed):,} bytes"
+        report = json.loads((place / "packed/report.json").read_text())
+        assert report["package_bytes"] == len(packed)
+        assert report["evaluation"]["models"][1]["size"]["download_bytes"] == len(packed) - 12
+        # again, into the same place: the file is known as tfq's own
+        code, _, errors = quantize_here(place, "--recipe=packed/recipe.json", "--output_dir=packed", "--overwrite")
+        assert code == 0, errors
+        assert (place / "packed/model.tflite.gz").read_bytes() == packed
+
+    def test_four_bit_activations_are_simulated_and_say_so(self, demo):
+        place, _ = demo
+        options = ("--activation_bits=4", "--first_last_bits=8", "--output_dir=simulated")
+        code, output, errors = quantize_here(place, "--recipe=out/recipe.json", *options)
+        assert code == 0, errors
+        names = {"float.tflite", "spec.json", "report.json", "recipe.json"}
+        assert {p.name for p in (place / "simulated").iterdir()} == names
+        assert re.search(r"n = 797 +float +W8A4 simulated +against float", output)
+        assert "W8A4 simulated: no file, so neither size nor latency; TFLite has no kernels for 4-bit" in output
+        assert output.rstrip().endswith("model:  none, simulated only: TFLite has no kernels for 4-bit activations")
+        assert re.search(r"file bytes +[\d,]+$", output, re.MULTILINE)
+        done = run(place, "--result=simulated", tool="inspect")
+        assert done.returncode == 0, done.stderr
+        assert re.search(r"block2_expand +Conv2D +int8 +8 bit int8 +\[\S+, \S+\] 4 bit", done.stdout)
 
     def test_inspect_shows_the_result_layer_by_layer(self, demo):
         place, _ = demo
