@@ -6,7 +6,7 @@ rewritten graph is max |y - y'| / max |y| over each output, in float32 on both s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -23,18 +23,26 @@ _SHAPE_WITHOUT_WEIGHTS = (
 )
 
 
-def _value(node: Node, arguments: list[tf.Tensor]) -> tf.Tensor:
+def node_function(node: Node) -> Callable[[Sequence[tf.Tensor]], tf.Tensor]:
+    """What `node` computes, to be called eagerly any number of times; its layers are built at the first call."""
     first, *rest = make_layers(node)
-    if node.weights:
-        if len(arguments) == 1:
-            first.build(arguments[0].shape)
-        else:
-            call_layer(first, [a[:1] for a in arguments])  # one sample, to build the variables
-        assign_weights(first, node.weights)
-    value = call_layer(first, arguments)
-    for layer in rest:
-        value = layer(value)
-    return value
+    ready = not node.weights
+
+    def run(arguments: Sequence[tf.Tensor]) -> tf.Tensor:
+        nonlocal ready
+        if not ready:
+            if len(arguments) == 1:
+                first.build(arguments[0].shape)
+            else:
+                call_layer(first, [a[:1] for a in arguments])  # one sample, to build the variables
+            assign_weights(first, node.weights)
+            ready = True
+        value = call_layer(first, arguments)
+        for layer in rest:
+            value = layer(value)
+        return value
+
+    return run
 
 
 def run_graph(graph: Graph, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -45,7 +53,7 @@ def run_graph(graph: Graph, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray
         if node.kind == INPUT:
             tensors[node.name] = tf.constant(np.asarray(inputs[node.name], node.config["dtype"]))
         else:
-            tensors[node.name] = _value(node, [tensors[i] for i in node.inputs])
+            tensors[node.name] = node_function(node)([tensors[i] for i in node.inputs])
             for source in node.inputs:
                 readers[source] -= 1
                 if not readers[source] and source not in graph.outputs:

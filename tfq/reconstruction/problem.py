@@ -1,0 +1,127 @@
+"""What is given of one layer, and what a reconstruction method gives back.
+
+    given     x_q  inputs as the quantised network computes them        [n, groups, taps]
+              z    the float layer's output before its activation f      [n, groups, outputs]
+    wanted    q, s, b    with   f(Q(x_q) @ (s * q) + b)  ~  f(z)          q integers of b bits, |q| <= 2^(bits-1) - 1
+
+The error that decides is  sum |f(y) - f(z)|^2 / sum |f(z) - mean f(z)|^2  on rows of samples that no method sees.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from tfq.numerics import reference
+from tfq.spec import TensorQuantization
+
+_CHUNK = 4096
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Problem:
+    """One layer to be reconstructed.
+
+    Attributes:
+      name: node name.
+      inputs, targets: x before it is put on its grid, and z; float32 [n, groups, taps] and [n, groups, outputs].
+      held_inputs, held_targets: the same of samples held back.
+      matrix, bias: float32 [groups, taps, outputs] and [groups, outputs]: where the search starts.
+      activation: f: None, "relu" or "relu6".
+      bits: grid bits of the weights.
+      scales: float64 [groups, outputs]: their present scales.
+      tied: int [groups, outputs]: outputs with equal numbers share one scale.
+      has_bias: False: the layer has none, and it stays zero.
+      input_grid: grid of the inputs; None where they are float.
+      input_is_free: the method may move the input's range, which no other layer depends on.
+    """
+
+    name: str
+    inputs: np.ndarray
+    targets: np.ndarray
+    held_inputs: np.ndarray
+    held_targets: np.ndarray
+    matrix: np.ndarray
+    bias: np.ndarray
+    activation: str | None
+    bits: int
+    scales: np.ndarray
+    tied: np.ndarray
+    has_bias: bool
+    input_grid: TensorQuantization | None
+    input_is_free: bool = False
+
+    @property
+    def largest_code(self) -> int:
+        return reference.integer_range(self.bits, symmetric=True)[1]
+
+    def quantized_inputs(self) -> np.ndarray:
+        """Q(x): the inputs on their grid."""
+        return on_grid(self.inputs, self.input_grid)
+
+    def nearest(self, scales: np.ndarray | None = None) -> Solution:
+        """The present weights rounded to the nearest codes."""
+        used = self.scales if scales is None else scales
+        codes = np.clip(np.rint(self.matrix / used[:, None, :]), -self.largest_code, self.largest_code)
+        return Solution(codes.astype(np.int8), used, self.bias)
+
+    def error(self, solution: Solution) -> float:
+        """Relative error of a solution on the rows held back."""
+        grid = self.input_grid if solution.input_grid is None else solution.input_grid
+        noise = 0.0
+        for start in range(0, len(self.held_inputs), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            y = product(on_grid(self.held_inputs[part], grid), solution.matrix) + solution.bias
+            z = clamp(self.held_targets[part], self.activation)
+            noise += float(np.square(clamp(y, self.activation) - z, dtype=np.float64).sum())
+        return noise / signal(clamp(self.held_targets, self.activation))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Solution:
+    """What a method found.
+
+    Attributes:
+      codes: int8 [groups, taps, outputs].
+      scales, bias: float [groups, outputs].
+      input_grid: new grid of the inputs, None where it stays.
+    """
+
+    codes: np.ndarray
+    scales: np.ndarray
+    bias: np.ndarray
+    input_grid: TensorQuantization | None = None
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """float32: the weights that the codes stand for."""
+        return (self.codes * self.scales[:, None, :]).astype(np.float32)
+
+
+def on_grid(values: np.ndarray, grid: TensorQuantization | None) -> np.ndarray:
+    """`values` on a per-tensor grid, float32."""
+    if grid is None:
+        return values
+    low, high = grid.integer_range
+    return reference.fake_quantize(values, grid.scale[0], grid.zero_point, low, high)
+
+
+def product(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """[n, groups, taps] @ [groups, taps, outputs] -> [n, groups, outputs]."""
+    if len(matrix) == 1:
+        return (rows[:, 0] @ matrix[0])[:, None]
+    return np.einsum("ngk,gkc->ngc", rows, matrix, optimize=True)
+
+
+def clamp(values: np.ndarray, activation: str | None) -> np.ndarray:
+    """The fused activation."""
+    if activation is None:
+        return values
+    return np.clip(values, 0, 6.0 if activation == "relu6" else None)
+
+
+def signal(values: np.ndarray) -> float:
+    """Sum of squares about each channel's mean; that of a constant is taken as its size, so that it can divide."""
+    spread = float(np.square(values - values.mean(0), dtype=np.float64).sum())
+    return spread or float(np.square(values, dtype=np.float64).sum()) or 1.0

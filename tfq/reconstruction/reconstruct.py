@@ -1,0 +1,282 @@
+"""The engine: layer after layer against the float output, the best on held-back samples kept, the rest rolled back.
+
+Sequential mode walks the quantised network in topological order. Each layer sees the inputs that its
+already reconstructed predecessors compute; then its own output is computed anew for all samples. Parallel
+mode gives every layer the inputs of the float network, so that layers do not depend on each other.
+
+A tensor is kept only until its last reader has run, in memory up to a limit and on disk beyond it.
+Every eighth sample is held back: no method sees it, and by its error a layer's reconstruction is kept or
+rolled back. Of fewer than eight samples the last one is; of a single sample every eighth position is.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from tfq.calibration.specify import with_scales
+from tfq.execution.progress import Progress, Silent
+from tfq.models.equality import node_function, tensor_shapes
+from tfq.models.graph import INPUT, Graph, Node
+from tfq.reconstruction.linear import KINDS, LinearForm
+from tfq.reconstruction.problem import Problem, Solution, on_grid
+from tfq.reconstruction.rows import (
+    SampledLayer,
+    batch_size,
+    collect_float_rows,
+    inputs_name,
+    sampled_layers,
+    targets_name,
+)
+from tfq.reconstruction.tensor_store import TensorStore
+from tfq.simulate.guard import Version
+from tfq.simulate.weights import integers, reals
+from tfq.spec import QuantizationSpec
+
+Method = Callable[[Problem, int], Solution]
+_HELD_BACK = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerReconstruction:
+    """What became of one layer.
+
+    Attributes:
+      name: node name.
+      method: that was tried.
+      before, after: relative error on held-back rows (`tfq.reconstruction.problem`) without and with it.
+      kept: the reconstruction was kept.
+      reason: why it was rolled back; empty where it was kept.
+    """
+
+    name: str
+    method: str
+    before: float
+    after: float
+    kept: bool
+    reason: str = ""
+
+
+def reconstructed_names(graph: Graph, spec: QuantizationSpec) -> list[str]:
+    """The layers that reconstruction takes on, in topological order: integer layers that are a matrix product.
+
+    Of nodes that call one Keras layer the first is taken, and the others follow it.
+    """
+    first: dict[str, str] = {}
+    for layer in spec.layers:
+        if layer.kind in KINDS and layer.precision == "int8":
+            first.setdefault(graph[layer.name].group, layer.name)
+    return list(first.values())
+
+
+def held_back_rows(samples: int, rows_per_sample: int) -> np.ndarray:
+    """Which rows [samples * rows_per_sample] are held back."""
+    if samples == 1:
+        return np.arange(rows_per_sample) % _HELD_BACK == _HELD_BACK - 1
+    return np.repeat(held_back_samples(samples), rows_per_sample)
+
+
+def held_back_samples(samples: int) -> np.ndarray:
+    """Which samples are held back, as flags; none of a single one."""
+    if samples == 1:
+        return np.zeros(1, bool)
+    if samples < _HELD_BACK:
+        return np.arange(samples) == samples - 1
+    return np.arange(samples) % _HELD_BACK == _HELD_BACK - 1
+
+
+def reconstruct(
+    reference: Graph,
+    version: Version,
+    samples: Mapping[str, np.ndarray],
+    method: Method,
+    *,
+    name: str,
+    mode: str = "sequential",
+    memory_limit: int = 2**30,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> tuple[Version, tuple[LayerReconstruction, ...]]:
+    """The version with its layers reconstructed.
+
+    Args:
+      reference: the prepared float graph.
+      version: the quantised model to start from; its graph has the nodes of `reference`.
+      samples: arrays [n, ...] by input name.
+      method: finds a solution for one problem and a seed.
+      name: of the method, for the report.
+      mode: "sequential" or "parallel".
+      memory_limit: bytes of activations kept in memory.
+      seed: of the sampled positions and of the method.
+    """
+    names = reconstructed_names(version.graph, version.spec)
+    count = len(next(iter(samples.values())))
+    layers = sampled_layers(reference, names, count, seed)
+    with contextlib.closing(TensorStore(memory_limit)) as store:
+        parallel = mode == "parallel"
+        collect_float_rows(reference, layers, samples, store, with_inputs=parallel, progress=progress)
+        found = []
+        walk = None if parallel else _Walk(reference, samples, store)
+        with (progress or Silent()).task(f"reconstruct the layers, {name}", len(names)) as advance:
+            for index, layer_name in enumerate(names):
+                layer = layers[layer_name]
+                if walk is None:
+                    inputs = store.read(inputs_name(layer_name))
+                    store.release(inputs_name(layer_name))
+                else:
+                    walk.advance_to(version, layer_name)
+                    inputs = walk.rows(layer)
+                problem = _problem(version, layer, inputs, store.read(targets_name(layer_name)), count)
+                store.release(targets_name(layer_name))
+                version, outcome = _keep_better(version, layer.form, problem, method(problem, seed + index), name)
+                found.append(outcome)
+                advance(1)
+    return version, tuple(found)
+
+
+class _Walk:
+    """The quantised network's tensors, computed node by node for all samples.
+
+    Stored are the values before they are put on their grids: a layer may still move the grid it reads.
+    """
+
+    def __init__(self, graph: Graph, samples: Mapping[str, np.ndarray], store: TensorStore):
+        self._store, self._samples = store, samples
+        self._shapes = tensor_shapes(graph)
+        self._readers = {name: len(found) for name, found in graph.consumers().items()}
+        self._count = len(next(iter(samples.values())))
+        self._next = 0
+        self._spec: QuantizationSpec | None = None
+
+    def advance_to(self, version: Version, name: str) -> None:
+        """Compute every node before `name`; what they compute with are the version's weights and grids."""
+        self._spec = version.spec
+        while version.graph.nodes[self._next].name != name:
+            self._run(version, version.graph.nodes[self._next])
+            self._next += 1
+
+    def rows(self, layer: SampledLayer) -> np.ndarray:
+        """[rows, groups, taps] of a layer's input, before it is put on its grid."""
+        groups, taps, _ = layer.form.matrix_shape
+        rows = np.empty((layer.rows, groups, taps), np.float32)
+        source, per_sample = layer.form.node.inputs[0], layer.rows_per_sample
+        step = batch_size(self._shapes[source])
+        for start in range(0, self._count, step):
+            stop = min(start + step, self._count)
+            values = self._store.read(source, start, stop)
+            rows[start * per_sample : stop * per_sample] = layer.form.rows(values, layer.positions[start:stop])
+        return rows
+
+    def _run(self, version: Version, node: Node) -> None:
+        self._store.create(node.name, (self._count, *self._shapes[node.name]), _stored_type(node))
+        compute = node_function(_snapped(node, version.spec))
+        step = batch_size(*(self._shapes[n] for n in (*node.inputs, node.name)))
+        for start in range(0, self._count, step):
+            stop = min(start + step, self._count)
+            if node.kind == INPUT:
+                self._store.write(node.name, start, self._samples[node.name][start:stop])
+            else:
+                arguments = [tf.constant(self._on_grid(i, self._store.read(i, start, stop))) for i in node.inputs]
+                self._store.write(node.name, start, compute(arguments).numpy())
+        for source in node.inputs:
+            self._readers[source] -= 1
+            if not self._readers[source]:
+                self._store.release(source)
+
+    def _on_grid(self, name: str, values: np.ndarray) -> np.ndarray:
+        assert self._spec is not None
+        return on_grid(values, self._spec.activations.get(name))
+
+
+def _stored_type(node: Node) -> str:
+    return str(node.config["dtype"]) if node.kind == INPUT else "float32"
+
+
+def _snapped(node: Node, spec: QuantizationSpec) -> Node:
+    """The node with its weights and biases on their grids."""
+    if not node.weights:
+        return node
+    grids = spec[node.name].weights
+    return node.replace(
+        weights={**node.weights, **{n: reals(integers(node.weights[n], g), g) for n, g in grids.items()}}
+    )
+
+
+def _problem(version: Version, layer: SampledLayer, inputs: np.ndarray, targets: np.ndarray, samples: int) -> Problem:
+    form, spec = layer.form, version.spec
+    node = version.graph[form.node.name]
+    grid = spec[node.name].weights[form.kernel_name]
+    held = held_back_rows(samples, layer.rows_per_sample)
+    tied = scale_numbers(form, grid.axis is not None)
+    groups, _, outputs = form.matrix_shape
+    return Problem(
+        name=node.name,
+        inputs=inputs[~held],
+        targets=targets[~held],
+        held_inputs=inputs[held],
+        held_targets=targets[held],
+        matrix=form.matrix(node.weights[form.kernel_name]),
+        bias=node.weights["bias"].reshape(groups, outputs) if "bias" in node.weights else np.zeros((groups, outputs)),
+        activation=node.activation,
+        bits=grid.bits,
+        scales=np.asarray(grid.scale)[tied],
+        tied=tied,
+        has_bias="bias" in node.weights,
+        input_grid=spec.activations.get(node.inputs[0]),
+    )
+
+
+def scale_numbers(form: LinearForm, per_channel: bool) -> np.ndarray:
+    """For every output [groups, outputs] the position of its scale among those of the kernel's grid."""
+    groups, _, outputs = form.matrix_shape
+    if not per_channel:
+        return np.zeros((groups, outputs), int)
+    if form.node.kind == "DepthwiseConv2D":
+        return np.tile(np.arange(groups)[:, None], (1, outputs))
+    return np.arange(outputs)[None]
+
+
+def _keep_better(
+    version: Version, form: LinearForm, problem: Problem, solution: Solution, method: str
+) -> tuple[Version, LayerReconstruction]:
+    """The version with the solution, unless it is worse on the rows held back. What is judged is what is deployed."""
+    changed = _applied(version, form, problem, solution)
+    before, after = (_deployed(v, form, problem) for v in (version, changed))
+    if after <= before:
+        return changed, LayerReconstruction(problem.name, method, before, after, kept=True)
+    reason = f"the error on held-back samples rose from {before:.3g} to {after:.3g}"
+    return version, LayerReconstruction(problem.name, method, before, after, kept=False, reason=reason)
+
+
+def _applied(version: Version, form: LinearForm, problem: Problem, solution: Solution) -> Version:
+    """The version with the layer's weights and scales (and those of nodes that share its Keras layer) replaced."""
+    graph, spec = version.graph, version.spec
+    scales = np.empty(problem.tied.max() + 1)
+    scales[problem.tied] = solution.scales
+    group = graph[form.node.name].group
+    replaced = {}
+    for node in [n for n in graph.nodes if n.group == group]:
+        bias = {"bias": solution.bias.reshape(-1).astype(np.float32)} if problem.has_bias else {}
+        node = node.replace(weights={**node.weights, **bias})
+        spec = with_scales(spec, node, scales)
+        exact = np.asarray(spec[node.name].weights[form.kernel_name].scale)[problem.tied]
+        kernel = form.kernel((solution.codes * exact[:, None, :]).astype(np.float32))
+        replaced[node.name] = node.replace(weights={**node.weights, form.kernel_name: kernel})
+    return Version(version.name, graph.replace_nodes([replaced.get(n.name, n) for n in graph.nodes]), spec)
+
+
+def _deployed(version: Version, form: LinearForm, problem: Problem) -> float:
+    """The error of the layer's weights as they are on their grids."""
+    node = _snapped(version.graph[form.node.name], version.spec)
+    grid = version.spec[node.name].weights[form.kernel_name]
+    kernel = node.weights[form.kernel_name]
+    scales = np.asarray(grid.scale)[problem.tied]
+    codes = form.matrix(integers(kernel, grid))
+    bias = node.weights["bias"].reshape(problem.bias.shape) if problem.has_bias else problem.bias
+    input_grid = version.spec.activations.get(node.inputs[0])
+    return problem.error(Solution(codes, scales, bias, input_grid))
