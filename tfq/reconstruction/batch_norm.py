@@ -26,8 +26,8 @@ m and d come from one of two places:
     published   what the batch normalisation folded into the layer had in training (`Node.normalized`). Needs no
                 float network, but such a layer; and the samples must be like those of training: a shifted set, or
                 augmentation in training, is taken for rounding errors
-    paired      the float network on the same samples, batch by batch: what the samples are like drops out, and
-                layers without a batch normalisation are tuned too
+    paired      the float network on the same samples, batch by batch: what the samples are like drops out, as long
+                as the ranges hold them, and layers without a batch normalisation are tuned too
 
 Scope: int8 Conv2D, DepthwiseConv2D, Conv2DTranspose and Dense with a bias and one scale per output channel. Left
 alone are layers with one scale per tensor or for several channels (a depth multiplier above 1), which cannot take a
@@ -112,7 +112,7 @@ def tune_batch_norm(
 
 
 def tunable_layers(version: Version, *, normalized: bool = True) -> list[str]:
-    """Names of the layers that batch-norm tuning changes: see the scope above; `normalized`: those that know m and d."""
+    """Names of the layers that batch-norm tuning changes (see the scope above), all or those with `normalized`."""
     calls = Counter(node.group for node in version.graph.nodes if node.weights)
 
     def tunable(node: Node) -> bool:

@@ -1,0 +1,305 @@
+"""Batch-norm tuning against the same computation written out in NumPy, and what it must leave alone."""
+
+import dataclasses
+
+import numpy as np
+import operator_graphs
+import pytest
+
+from tfq.calibration.calibrate import calibrate
+from tfq.calibration.specify import specify
+from tfq.models.graph import Graph, Node, build_model
+from tfq.models.operators import OPERATORS
+from tfq.numerics import reference as numerics
+from tfq.reconstruction.batch_norm import tunable_layers, tune_batch_norm
+from tfq.simulate.guard import Version, keep_better
+from tfq.simulate.run import predict_list
+from tfq.simulate.weights import integers, snap, weight_integers
+
+DAMPING = 1 - 0.9**5
+
+
+def draw(count, *, seed, shift=0.0, shape=(8, 8, 3)):
+    return {"x": np.random.default_rng(seed).normal(shift, 1, (count, *shape)).astype(np.float32)}
+
+
+def faint(count, *, seed):
+    """Samples of a third of the contrast."""
+    return {"x": draw(count, seed=seed)["x"] / 3}
+
+
+def statistics(graph, samples, name):
+    """Mean and deviation of a node's output before its activation."""
+    bare = graph.replace_nodes([n.replace(activation=None) if n.name == name else n for n in graph.nodes])
+    (y,) = predict_list(build_model(bare, outputs=[name]), [samples[i] for i in graph.inputs])
+    y = y.reshape(-1, y.shape[-1]).astype(np.float64)
+    return y.mean(0), y.std(0)
+
+
+def trained(graph, samples):
+    """The graph whose weighted layers remember what they give on these samples."""
+    known = {n.name: statistics(graph, samples, n.name) for n in graph.nodes if n.weights}
+    return graph.replace_nodes([n.replace(normalized=known.get(n.name)) for n in graph.nodes])
+
+
+def network(seed=0, head="Softmax"):
+    """Convolutions of three kinds, ReLUs fused, and a dense layer before `head`."""
+    rng = np.random.default_rng(seed)
+
+    def weights(kernel, shape, fan_in, channels):
+        drawn = {kernel: rng.normal(0, np.sqrt(2 / fan_in), shape), "bias": rng.normal(0, 0.3, channels)}
+        return {name: w.astype(np.float32) for name, w in drawn.items()}
+
+    conv = {"filters": 16, "kernel_size": 3, "padding": "same"}
+    pointwise = {"filters": 12, "kernel_size": 1}
+    depthwise = {"kernel_size": 3, "padding": "same"}
+    nodes = [
+        Node("x", "Input", {"shape": (8, 8, 3), "dtype": "float32"}),
+        Node("conv", "Conv2D", conv, ("x",), weights("kernel", (3, 3, 3, 16), 27, 16), "relu"),
+        Node(
+            "depthwise",
+            "DepthwiseConv2D",
+            depthwise,
+            ("conv",),
+            weights("depthwise_kernel", (3, 3, 16, 1), 9, 16),
+            "relu6",
+        ),
+        Node("pointwise", "Conv2D", pointwise, ("depthwise",), weights("kernel", (1, 1, 16, 12), 16, 12)),
+        Node("pool", "GlobalAveragePooling2D", {}, ("pointwise",)),
+        Node("dense", "Dense", {"units": 6}, ("pool",), weights("kernel", (12, 6), 1, 6)),
+    ]
+    nodes += [Node("head", head, {}, ("dense",))] if head else []
+    return Graph(tuple(nodes), ("x",), (nodes[-1].name,))
+
+
+def quantized(graph, samples, **options):
+    return Version("nearest", graph, operator_graphs.specified(graph, samples, **options))
+
+
+def recalibrated(samples):
+    total = len(samples["x"])
+    return lambda graph: calibrate(graph, [samples], method="minmax", percentile=99.9, total=total).ranges
+
+
+@pytest.fixture(scope="module")
+def setting():
+    """(float graph that knows its statistics, calibration samples, its version on 3 bits)."""
+    samples = draw(24, seed=1)
+    graph = trained(network(), samples)
+    return graph, samples, quantized(graph, samples, weight_bits=3)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+@pytest.mark.parametrize("damped", [False, True])
+def test_one_layer_against_numpy(damped, paired):
+    samples = draw(24, seed=1)
+    stem = network(head="")
+    stem = Graph(stem.nodes[:2], ("x",), ("conv",))
+    graph = trained(stem, draw(200, seed=2, shift=0.2))
+    version = quantized(graph, samples, weight_bits=3)
+    tuned = tune_batch_norm(version, samples, damped=damped, reference=graph if paired else None)
+
+    # the quantised layer's output on quantised inputs, without its ReLU and output grid
+    grid = version.spec.activations["x"]
+    x = numerics.fake_quantize(samples["x"], grid.scale[0], grid.zero_point, -128, 127)
+    raw_mean, raw_deviation = statistics(snap(graph, version.spec), {"x": x}, "conv")
+    mean, deviation = statistics(graph, samples, "conv") if paired else graph["conv"].normalized
+    share = DAMPING if damped else 1.0
+    eps = 1e-5 * np.mean(deviation**2)
+    variance = (1 - share) * deviation**2 + share * raw_deviation**2
+    factor = np.sqrt((deviation**2 + eps) / (variance + eps))
+    before, after = version.spec["conv"].weights["kernel"], tuned.spec["conv"].weights["kernel"]
+    np.testing.assert_allclose(after.scale, before.scale * factor, rtol=2e-4)
+    rounded = snap(graph, version.spec)["conv"].weights["bias"]
+    bias = (rounded - ((1 - share) * mean + share * raw_mean)) * factor + mean
+    np.testing.assert_allclose(tuned.graph["conv"].weights["bias"], bias, atol=1e-3 * np.abs(bias).max())
+    if not damped:
+        found = statistics(snap(tuned.graph, tuned.spec), {"x": x}, "conv")
+        np.testing.assert_allclose(found[1], deviation, rtol=1e-3)
+        half_a_step = np.array(tuned.spec["conv"].weights["bias"].scale) / 2
+        assert (np.abs(found[0] - mean) < half_a_step + 1e-4).all()
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("paired", [False, True])
+def test_the_integers_of_the_weights_do_not_change_and_the_kernels_lie_on_their_grids(bits, paired):
+    samples = draw(24, seed=1)
+    graph = trained(network(), samples)
+    version = quantized(graph, samples, weight_bits=bits)
+    tuned = tune_batch_norm(
+        version, samples, damped=False, reference=graph if paired else None, recalibrate=recalibrated(samples)
+    )
+    changed = 0
+    for name in ("conv", "depthwise", "pointwise", "dense"):
+        kernel = OPERATORS[graph[name].kind].kernel
+        old, new = version.spec[name].weights[kernel], tuned.spec[name].weights[kernel]
+        codes = weight_integers(graph[name], version.spec[name])[kernel]
+        values = tuned.graph[name].weights[kernel]
+        np.testing.assert_array_equal(integers(values, new), codes)
+        np.testing.assert_array_equal(snap(tuned.graph, tuned.spec)[name].weights[kernel], values)
+        assert (new.bits, new.storage, new.axis) == (old.bits, old.storage, old.axis)
+        ratio = np.array(new.scale) / np.array(old.scale)
+        assert (ratio > 0.249).all()
+        assert (ratio < 4.01).all()
+        changed += int((ratio != 1).sum())
+    assert changed > 20
+
+
+def test_paired_tuning_brings_the_outputs_of_new_samples_nearer_to_float(setting):
+    graph, samples, version = setting
+    tuned = tune_batch_norm(version, samples, damped=False, reference=graph, recalibrate=recalibrated(samples))
+    kept, guarded = keep_better(graph, tuned, version, draw(64, seed=9))
+    assert kept is tuned
+    assert guarded.divergences["batch-norm tuning"] < 0.8 * guarded.divergences["nearest"]
+
+
+def test_ranges_are_those_of_the_new_weights(setting):
+    _, samples, version = setting
+    seen = []
+
+    def recalibrate(graph):
+        seen.append((graph, recalibrated(samples)(graph)))
+        return seen[0][1]
+
+    tuned = tune_batch_norm(version, samples, damped=False, recalibrate=recalibrate)
+    ((graph, ranges),) = seen
+    assert tuned.spec.activations == specify(tuned.graph, ranges, weight_bits=3).activations
+    assert tuned.spec.activations != version.spec.activations
+    assert tune_batch_norm(version, samples, damped=False).spec.activations == version.spec.activations
+    for node in tuned.graph.nodes:
+        for name, values in node.weights.items():
+            step = np.max(version.spec[node.name].weights[name].scale) if name == "bias" else 0
+            np.testing.assert_allclose(graph[node.name].weights[name], values, rtol=0, atol=2 * step)
+    for layer in tuned.spec.layers:
+        if "bias" in layer.weights:
+            expected = numerics.bias_scale(
+                tuned.spec.activations[layer.inputs[0]].scale[0],
+                np.array(layer.weights[OPERATORS[layer.kind].kernel].scale),
+            )
+            np.testing.assert_array_equal(layer.weights["bias"].scale, expected)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_batches_are_pooled_into_the_statistics_over_all_samples(paired, monkeypatch):
+    """With one layer no layer before it is normalised by batch: any split into batches must give the same."""
+    samples = draw(40, seed=3)
+    graph = trained(Graph(network(head="").nodes[:2], ("x",), ("conv",)), samples)
+    version = quantized(graph, draw(24, seed=1), weight_bits=3)
+    options = {"damped": False, "reference": graph if paired else None}
+    whole = tune_batch_norm(version, samples, **options)
+    monkeypatch.setattr("tfq.reconstruction.batch_norm._MEMORY", 6 * 4 * 8 * 8 * 16 * 7)  # 7 samples
+    parts = tune_batch_norm(version, samples, **options)
+    np.testing.assert_allclose(
+        parts.spec["conv"].weights["kernel"].scale, whole.spec["conv"].weights["kernel"].scale, rtol=1e-4
+    )
+    np.testing.assert_allclose(
+        parts.graph["conv"].weights["bias"], whole.graph["conv"].weights["bias"], rtol=1e-3, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_a_channel_without_variance_keeps_its_scale(paired):
+    samples = draw(24, seed=1)
+    graph = network()
+    conv = graph["conv"]
+    kernel = conv.weights["kernel"].copy()
+    kernel[..., 3] = 0
+    dead = conv.replace(weights={**conv.weights, "kernel": kernel})
+    graph = trained(graph.replace_nodes([dead if n.name == "conv" else n for n in graph.nodes]), samples)
+    version = quantized(graph, samples, weight_bits=3)
+    tuned = tune_batch_norm(version, samples, damped=False, reference=graph if paired else None)
+    scales = [v.spec["conv"].weights["kernel"].scale for v in (version, tuned)]
+    assert scales[0][3] == scales[1][3]
+    assert scales[0] != scales[1]
+    assert tuned.graph["conv"].weights["bias"][3] == pytest.approx(conv.weights["bias"][3], rel=1e-4)
+
+
+def test_a_channel_whose_weights_are_all_rounded_to_zero_gets_its_mean_and_is_not_blown_up():
+    samples = draw(24, seed=1)
+    graph = network()
+    version = quantized(graph, samples, weight_bits=4)
+    grid = version.spec["conv"].weights["kernel"]
+    wide = dataclasses.replace(grid, scale=(*grid.scale[:5], 100.0, *grid.scale[6:]))
+    layer = version.spec["conv"]
+    bias = layer.weights["bias"]
+    bias = dataclasses.replace(
+        bias, scale=(*bias.scale[:5], 100 * version.spec.activations["x"].scale[0], *bias.scale[6:])
+    )
+    layer = dataclasses.replace(layer, weights={"kernel": wide, "bias": bias})
+    version = dataclasses.replace(version, spec=version.spec.replace_layers(layer))
+    assert not weight_integers(graph["conv"], layer)["kernel"][..., 5].any()
+    tuned = tune_batch_norm(version, samples, damped=False, reference=graph)
+    assert tuned.spec["conv"].weights["kernel"].scale[5] == pytest.approx(400, rel=1e-3)
+    mean, _ = statistics(graph, samples, "conv")
+    assert tuned.graph["conv"].weights["bias"][5] == pytest.approx(mean[5], rel=1e-3)
+
+
+def test_layers_that_cannot_take_a_factor_per_channel_are_left_alone():
+    graph = operator_graphs.convolutions()
+    samples = operator_graphs.draw(graph)
+    version = Version("nearest", graph, operator_graphs.specified(graph, samples, weight_bits=3))
+    expected = [
+        "stem",
+        "depthwise",
+        "zero_bias",
+        "transposed",
+        "hidden",
+    ]  # no bias: no_bias, logits; two a scale: doubled
+    assert tunable_layers(version, normalized=False) == expected
+    assert tunable_layers(version) == []
+    assert tune_batch_norm(version, samples) is version
+    tuned = tune_batch_norm(version, samples, reference=graph)
+    for name in ("doubled", "no_bias", "logits"):
+        assert tuned.spec[name] == version.spec[name]
+        assert tuned.graph[name].weights.keys() == graph[name].weights.keys()
+    per_tensor = Version("nearest", graph, operator_graphs.specified(graph, samples, per_channel=False))
+    assert tune_batch_norm(per_tensor, samples, reference=graph) is per_tensor
+
+
+def test_calls_of_one_layer_are_left_alone():
+    graph = operator_graphs.shared()
+    samples = operator_graphs.draw(graph)
+    version = Version("nearest", graph, operator_graphs.specified(graph, samples, weight_bits=3))
+    assert tune_batch_norm(version, samples, reference=graph) is version
+
+
+def test_float_layers_are_left_alone():
+    graph = operator_graphs.islands()
+    samples = operator_graphs.draw(graph)
+    version = Version("nearest", graph, operator_graphs.specified(graph, samples, weight_bits=3))
+    tuned = tune_batch_norm(version, samples, reference=graph, damped=False)
+    assert {x.name: x.precision for x in tuned.spec.layers} == {x.name: x.precision for x in version.spec.layers}
+
+
+def test_a_calibration_set_unlike_training_spoils_published_tuning_and_the_guard_rolls_it_back(setting):
+    graph, samples, _ = setting
+    version = quantized(graph, samples, weight_bits=6)
+    tuned = tune_batch_norm(version, faint(24, seed=4), damped=False)
+    kept, guarded = keep_better(graph, tuned, version, draw(64, seed=9))
+    assert kept is version
+    assert guarded.rolled_back
+    assert guarded.divergences["batch-norm tuning"] > 10 * guarded.divergences["nearest"]
+    assert guarded.note("batch-norm tuning").startswith(
+        "batch-norm tuning made the outputs of 64 held-back samples worse"
+    )
+
+
+def test_paired_tuning_does_not_mind_such_a_set(setting):
+    graph, samples, _ = setting
+    version = quantized(graph, samples, weight_bits=6)
+    other = faint(24, seed=4)
+    published = tune_batch_norm(version, other, damped=False)
+    paired = tune_batch_norm(version, other, damped=False, reference=graph)
+    _, guarded = keep_better(
+        graph,
+        dataclasses.replace(published, name="published"),
+        dataclasses.replace(paired, name="paired"),
+        draw(64, seed=9),
+    )
+    assert guarded.divergences["paired"] < 0.2 * guarded.divergences["published"]
+
+
+def test_one_sample_is_enough_to_run(setting):
+    graph, samples, version = setting
+    tuned = tune_batch_norm(version, {"x": samples["x"][:1]}, reference=graph)
+    assert all(np.isfinite(w).all() for n in tuned.graph.nodes for w in n.weights.values())
