@@ -8,6 +8,7 @@ The reductions are part of the graph that runs, so that no activation tensor lea
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -22,20 +23,33 @@ _BATCH = 8
 
 @dataclasses.dataclass(frozen=True)
 class ChannelStatistics:
-    """Of one tensor; float64 [channels] each. `power` is the mean square."""
+    """Of one tensor.
+
+    Attributes:
+      low, high: extremes [channels].
+      power: mean square [channels], float64.
+      count: number of elements of a channel that were seen.
+    """
 
     low: np.ndarray
     high: np.ndarray
     power: np.ndarray
+    count: int
 
     def scaled(self, factors: np.ndarray) -> ChannelStatistics:
         """Those of the tensor times positive factors [channels]."""
-        return ChannelStatistics(self.low * factors, self.high * factors, self.power * np.square(factors))
+        return ChannelStatistics(self.low * factors, self.high * factors, self.power * np.square(factors), self.count)
 
     def folded(self, channels: int) -> ChannelStatistics:
         """Those of the tensor whose last axis is cut into runs of `channels`, put one under the other."""
         low, high, power = (x.reshape(-1, channels) for x in (self.low, self.high, self.power))
-        return ChannelStatistics(low.min(0), high.max(0), power.mean(0))
+        return ChannelStatistics(low.min(0), high.max(0), power.mean(0), self.count * len(low))
+
+    def merged(self, other: ChannelStatistics) -> ChannelStatistics:
+        """Those of the elements of both."""
+        count = self.count + other.count
+        power = (self.power * self.count + other.power * other.count) / count
+        return ChannelStatistics(np.minimum(self.low, other.low), np.maximum(self.high, other.high), power, count)
 
 
 def channel_statistics(
@@ -70,23 +84,20 @@ def channel_statistics(
             found.append((tf.reduce_min(y, axes), tf.reduce_max(y, axes), tf.reduce_mean(tf.square(y), axes)))
         return found
 
-    seen = 0
-    sums: list[ChannelStatistics] = []
+    positions = [math.prod(t.shape[1:-1]) for t in model.outputs]
+    merged: list[ChannelStatistics] = []
     with (progress or Silent()).task("measure channels", total) as advance:
         for batch in batches:
             arrays = [np.asarray(batch[name]) for name in graph.inputs]
             for start in range(0, len(arrays[0]), _BATCH):
                 part = [tf.constant(a[start : start + _BATCH], s.dtype) for a, s in zip(arrays, inputs, strict=True)]
                 count = int(part[0].shape[0])
-                found = [ChannelStatistics(*(x.numpy().astype(np.float64) for x in y)) for y in reduced(*part)]
-                found = [dataclasses.replace(x, power=x.power * count) for x in found]
-                sums = [_added(a, b) for a, b in zip(sums, found, strict=True)] if sums else found
-                seen += count
+                found = [
+                    ChannelStatistics(low.numpy(), high.numpy(), power.numpy().astype(np.float64), count * elements)
+                    for (low, high, power), elements in zip(reduced(*part), positions, strict=True)
+                ]
+                merged = [a.merged(b) for a, b in zip(merged, found, strict=True)] if merged else found
                 advance(count)
-    if not seen:
+    if not merged:
         raise UserError("the calibration data holds no sample; at least one is needed, some hundreds are better")
-    return {name: dataclasses.replace(x, power=x.power / seen) for name, x in zip(tensors, sums, strict=True)}
-
-
-def _added(a: ChannelStatistics, b: ChannelStatistics) -> ChannelStatistics:
-    return ChannelStatistics(np.minimum(a.low, b.low), np.maximum(a.high, b.high), a.power + b.power)
+    return dict(zip(tensors, merged, strict=True))

@@ -17,10 +17,13 @@ m being the channel's largest activation. a + b = 1 is SmoothQuant's, b = 0 AWQ'
 channel the whole activation grid, which is best in front of a depthwise layer, whose scales absorb the rest. The
 error is the rounding error of both kernels and of the activation, taken as independent of one another:
 
-    noise_o = sum_c E[y_c^2] (W2' - Q(W2'))_co^2 + (n1_c + step^2 / 12) W2'_co^2,
+    noise_o = sum_c E[y_c^2] (W2' - Q(W2'))_co^2 + (n1_c + step^2 / 12 + clip_c) W2'_co^2,
     n1_c    = sum_i E[x_i^2] (W1' - Q(W1'))_ic^2,
+    clip_c  = 2 t^2 / N exp(-(R - h_c) / t),   t = h_c / ln N,
 
-each output channel's taken relative to its signal.
+each output channel's taken relative to its signal. clip_c is what the end R of the activation grid will cut off
+samples not seen yet: the tail of a channel whose largest of N elements is h_c, taken as exponential. It keeps small
+channels, of which little was seen, away from the end of the grid.
 
 ReLU, LeakyReLU and PReLU commute with positive scaling whatever their slopes. A ReLU6 does not: through one only
 those channels are scaled that stay below 6 with a margin over all samples, and by factors that keep them there.
@@ -54,8 +57,9 @@ _MARGIN = 0.75  # of a clamp's limit
 _SWEEPS = 20
 _CONVERGED = 0.01  # a factor's distance from 1 that is not worth another sweep
 _GAIN = 0.99  # a change must cut the expected error to this
-_SILENT = 0.01  # of the mean signal: an output channel below it counts as if it had so much
+_SILENT = 1e-3  # of the mean signal: an output channel below it counts as if it had so much
 _ACTIVATION_STEPS = 255
+_FEWEST = 8  # elements on whose largest one a tail can be based
 
 _Shapes = dict[str, tuple[int, ...]]
 _Statistics = dict[str, ChannelStatistics]
@@ -111,18 +115,15 @@ def equalize(
     """
 
     def factors(pair: _Pair, first: Node, last: Node, found: _Statistics) -> np.ndarray:
-        unchanged = np.ones(pair.channels)
-        best, smallest = (
-            unchanged,
-            _GAIN
-            * _expected_error(unchanged, pair, first, last, found, weight_bits=weight_bits, per_channel=per_channel),
-        )
+        def error(factors: np.ndarray) -> float:
+            return _expected_error(factors, pair, first, last, found, weight_bits=weight_bits, per_channel=per_channel)
+
+        best = np.ones(pair.channels)
+        smallest = _GAIN * error(best)
         for candidate in _candidates(pair, first, last, found):
-            error = _expected_error(
-                candidate, pair, first, last, found, weight_bits=weight_bits, per_channel=per_channel
-            )
-            if error < smallest:
-                best, smallest = candidate, error
+            expected = error(candidate)
+            if expected < smallest:
+                best, smallest = candidate, expected
         return best
 
     return _equalized(graph, statistics, factors)
@@ -134,12 +135,17 @@ def _equalized(
     factors_of: Callable[[_Pair, Node, Node, _Statistics], np.ndarray],
 ) -> Graph:
     pairs, nodes, found = list(_pairs(graph)), graph.by_name, dict(statistics)
+    settled: dict[str, tuple[Node, Node]] = {}  # by first layer: a pair of these layers gains nothing
     for _ in range(_SWEEPS):
         moved = 0.0
         for pair in pairs:
             first, last = nodes[pair.first], nodes[pair.last]
+            seen = settled.get(pair.first, (None, None))
+            if seen[0] is first and seen[1] is last:
+                continue
             factors = factors_of(pair, first, last, found)
             if (factors == 1).all():
+                settled[pair.first] = first, last
                 continue
             moved = max(moved, float(np.abs(np.log(factors)).max()))
             nodes[pair.first] = scale_output(first, _map(first, 1 / factors))
@@ -292,7 +298,17 @@ def _expected_error(
     first, last = scale_output(first, _map(first, 1 / factors)), scale_input(last, _map(last, runs))
     read = read.scaled(1 / runs)
     own = _through(first, _rounding(first, weight_bits, per_channel=per_channel), found[first.inputs[0]].power)
-    step = (max(read.high.max(), 0.0) - min(read.low.min(), 0.0)) / _ACTIVATION_STEPS
+    low, high = min(read.low.min(), 0.0), max(read.high.max(), 0.0)
+    limit = min((pair.limits.get(name, np.inf) for name in pair.tensors), default=np.inf)
+    own = np.resize(own, len(runs)) + ((high - low) / _ACTIVATION_STEPS) ** 2 / 12
+    own += _overshoot(-read.low, -low, read.count) + _overshoot(read.high, high, read.count) * (read.high < limit)
     noise = _through(last, _rounding(last, weight_bits, per_channel=per_channel), read.power)
-    noise += _through(last, np.square(_kernel(last)), np.resize(own, len(runs)) + step**2 / 12)
+    noise += _through(last, np.square(_kernel(last)), own)
     return float(np.mean(noise / np.maximum(signal, _SILENT * signal.mean() or 1.0)))
+
+
+def _overshoot(peaks: np.ndarray, end: float, count: int) -> np.ndarray:
+    """Mean square of what a grid that ends at `end` cuts off channels of which `count` elements reached `peaks`."""
+    tail = np.maximum(peaks, 0.0) / np.log(max(count, _FEWEST))
+    distance = np.divide(end - peaks, tail, out=np.zeros_like(tail), where=tail > 0)
+    return 2 * np.square(tail) / count * np.exp(-distance)
