@@ -54,7 +54,7 @@ def tune_biases(
     samples: Mapping[str, np.ndarray],
     *,
     steps: int = 200,
-    rate: float = 0.3,
+    rate: float = 0.1,
     batch_size: int = 32,
     seed: int = 0,
     progress: Progress | None = None,
