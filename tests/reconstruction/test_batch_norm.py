@@ -1,6 +1,7 @@
 """Batch-norm tuning against the same computation written out in NumPy, and what it must leave alone."""
 
 import dataclasses
+import pathlib
 
 import numpy as np
 import operator_graphs
@@ -9,13 +10,16 @@ import pytest
 from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
 from tfq.models.graph import Graph, Node, build_model
+from tfq.models.load import load_model
 from tfq.models.operators import OPERATORS
+from tfq.models.prepare import prepare
 from tfq.numerics import reference as numerics
 from tfq.reconstruction.batch_norm import tunable_layers, tune_batch_norm
 from tfq.simulate.guard import Version, keep_better
 from tfq.simulate.run import predict_list
 from tfq.simulate.weights import integers, snap, weight_integers
 
+DATA = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"
 DAMPING = 1 - 0.9**5
 
 
@@ -303,3 +307,24 @@ def test_one_sample_is_enough_to_run(setting):
     graph, samples, version = setting
     tuned = tune_batch_norm(version, {"x": samples["x"][:1]}, reference=graph)
     assert all(np.isfinite(w).all() for n in tuned.graph.nodes for w in n.weights.values())
+
+
+def test_keyword_spotting_published_tuning_is_rolled_back_and_paired_tuning_is_kept():
+    """Its batch normalisations were trained on augmented recordings: not what the samples are."""
+    if not (DATA / "models" / "kws_dscnn.h5").exists():
+        pytest.skip("kws_dscnn.h5 is not there: the real models of shared/data are no part of the project")
+    graph = load_model(DATA / "models" / "kws_dscnn.h5").graph
+    (name,) = graph.inputs
+    with np.load(DATA / "kws_mlperf_tiny.npz") as file:
+        values = file["x"].astype(np.float32)
+    samples, held = {name: values[:100]}, {name: values[100:164]}
+    graph = prepare(graph, {name: values[:8]}).graph
+    ranges = calibrate(graph, [samples], method="minmax", percentile=99.9, total=100).ranges
+    version = Version("nearest", graph, specify(graph, ranges, weight_bits=4))
+    assert len(tunable_layers(version)) == 9
+    published = tune_batch_norm(version, samples, damped=False)
+    paired = tune_batch_norm(version, samples, damped=False, reference=graph)
+    assert keep_better(graph, published, version, held)[0] is version
+    kept, guarded = keep_better(graph, paired, version, held)
+    assert kept is paired
+    assert guarded.divergences["batch-norm tuning"] < 0.5 * guarded.divergences["nearest"]
