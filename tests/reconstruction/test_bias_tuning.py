@@ -9,7 +9,7 @@ import pytest
 from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
 from tfq.models.graph import Graph, Node, build_model
-from tfq.reconstruction.bias_tuning import tune_biases
+from tfq.reconstruction.bias_tuning import _is_gain, tune_biases
 from tfq.simulate.guard import Version, keep_better
 from tfq.simulate.run import predict_list
 from tfq.simulate.weights import snap, weight_integers
@@ -181,13 +181,22 @@ def test_the_units_of_the_network_do_not_matter(factor):
 
 def test_a_bias_too_large_for_int32_widens_its_scale():
     graph, samples = dense_graph(), draw(64)
+    node = graph["dense"]
+    far = node.replace(weights={**node.weights, "bias": node.weights["bias"] + np.float32(6)})
+    graph = graph.replace_nodes([graph["x"], far])
     version = quantized(graph, samples)
     layer = version.spec["dense"]
     tiny = {n: dataclasses.replace(g, scale=tuple(s * 2.0**-20 for s in g.scale)) for n, g in layer.weights.items()}
     narrow = dataclasses.replace(version, spec=version.spec.replace_layers(dataclasses.replace(layer, weights=tiny)))
-    tuned = tune_biases(graph, narrow, samples, steps=STEPS, rate=1.0)
+    tuned = tune_biases(graph, narrow, samples, steps=STEPS, rate=4.0)
     assert tuned is not narrow
     bias = tuned.graph["dense"].weights["bias"]
     scale = np.array(tuned.spec["dense"].weights["bias"].scale)
     assert (np.abs(bias / scale) < 2**30 * 1.001).all()
     np.testing.assert_allclose(snap(tuned.graph, tuned.spec)["dense"].weights["bias"], bias, rtol=1e-6)
+
+
+def test_a_gain_within_its_standard_error_is_none():
+    assert _is_gain(np.array([1.0, 1.1, 0.9]))
+    assert not _is_gain(np.array([1.0, -1.1, 0.9, 0.0]))
+    assert not _is_gain(np.array([1.0]))

@@ -35,7 +35,7 @@ factor per channel, and the calls of a layer that is called several times, which
 make things worse (few samples): compare with `tfq.simulate.guard`.
 
 Source: Hubara et al., "Accurate Post Training Quantization With Small Calibration Sets", 2021
-(arXiv:2006.10518), section 3.4, and its released code, which damps. Unlike there, the variance is that over all
+(arXiv:2006.10518), and its released code, which damps. Unlike there, the variance is that over all
 samples, not the mean of the batches' variances, which misses what lies between batches.
 """
 

@@ -12,14 +12,14 @@ q is taken before the softmax, whose own grid of 1/256 has hardly a gradient, an
 
 u is the step of the layer's output grid, so `rate` counts steps of that grid and does not depend on the network's
 units: one step of Adam moves a bias by at most about `rate` of the 255 steps between the smallest and the largest
-output. The state with the smallest D on held-back samples, every eighth, is kept, that before the first step
-included.
+output. The state with the smallest D on held-back samples, every eighth, is kept if it is better than that before the
+first step by more than the standard error of the paired difference.
 
 Scope: int8 layers with a bias, of any network; calls of one layer share its biases. The biases are float32 here;
-the specification rounds them to int32 afterwards, on grids far finer than the steps taken.
+the specification rounds them to int32 afterwards.
 
 Source: Hubara et al., "Accurate Post Training Quantization With Small Calibration Sets", 2021
-(arXiv:2006.10518), section 3.5, and its released code. That takes 800 steps of SGD with momentum 0.9 at rates of 1e-4,
+(arXiv:2006.10518), and its released code. That takes 800 steps of SGD with momentum 0.9 at rates of 1e-4,
 1e-5 and 1e-6 in the units of the network, and does not look at held-back samples.
 """
 
@@ -74,7 +74,7 @@ def tune_biases(
 
     Returns:
       A version called "bias tuning"; `version` itself where the held-back samples show no improvement, where no
-      layer has a bias to tune or where there are fewer than two samples.
+      layer has a bias to tune or where fewer than two samples are held back.
     """
     total = len(samples[reference.inputs[0]])
     held = np.arange(0, total, _EVERY)
@@ -107,7 +107,7 @@ def tune_biases(
 
     @tf.function(reduce_retracing=True)
     def measure(x: Sequence[tf.Tensor], y: Sequence[tf.Tensor]) -> tf.Tensor:
-        return tf.reduce_sum(loss(x, y))
+        return loss(x, y)
 
     @tf.function(reduce_retracing=True)
     def learn(x: Sequence[tf.Tensor], y: Sequence[tf.Tensor]) -> None:
@@ -124,22 +124,28 @@ def tune_biases(
     def batch(positions: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
         return [feed[positions] for feed in feeds], [y[positions] for y in targets]
 
-    def held_divergence() -> float:
+    def held_divergences() -> np.ndarray:
         parts = np.array_split(held, -(-len(held) // batch_size))
-        return sum(float(measure(*batch(part))) for part in parts) / len(held)
+        return np.concatenate([measure(*batch(part)) for part in parts]).astype(np.float64)
 
-    best, least = None, held_divergence()
+    best, first = None, held_divergences()
+    least = first
     look = max(1, steps // _LOOKS)
     order = _shuffled(fitted, batch_size, np.random.default_rng(seed))
     with (progress or Silent()).task("bias tuning", steps) as advance:
         for step in range(1, steps + 1):
             learn(*batch(next(order)))
             if step % look == 0 or step == steps:
-                found = held_divergence()
-                if found < least:
+                found = held_divergences()
+                if found.mean() < least.mean():
                     best, least = biases.values(), found
             advance(1)
-    return version if best is None else _with_biases(version, best)
+    return version if best is None or not _is_gain(first - least) else _with_biases(version, best)
+
+
+def _is_gain(gains: np.ndarray) -> bool:
+    """Whether the mean gain over the held-back samples exceeds its standard error; one sample cannot tell."""
+    return len(gains) > 1 and gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains))
 
 
 def _groups(version: Version) -> dict[str, list[Node]]:
