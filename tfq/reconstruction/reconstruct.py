@@ -19,10 +19,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from tfq.calibration.specify import with_scales
+from tfq.calibration.calibrate import fixed_grid
+from tfq.calibration.specify import with_ranges, with_scales
+from tfq.calibration.statistics import Range
 from tfq.execution.progress import Progress, Silent
 from tfq.models.equality import node_function, tensor_shapes
 from tfq.models.graph import INPUT, Graph, Node
+from tfq.models.grids import grid_groups
+from tfq.models.rewrite import sole_readers
 from tfq.reconstruction.linear import KINDS, LinearForm
 from tfq.reconstruction.problem import Problem, Solution, on_grid
 from tfq.reconstruction.rows import (
@@ -228,6 +232,7 @@ def _problem(version: Version, layer: SampledLayer, inputs: np.ndarray, targets:
         tied=tied,
         has_bias="bias" in node.weights,
         input_grid=spec.activations.get(node.inputs[0]),
+        input_is_free=has_own_input_grid(version.graph, node.name),
     )
 
 
@@ -239,6 +244,18 @@ def scale_numbers(form: LinearForm, per_channel: bool) -> np.ndarray:
     if form.node.kind == "DepthwiseConv2D":
         return np.tile(np.arange(groups)[:, None], (1, outputs))
     return np.arange(outputs)[None]
+
+
+def has_own_input_grid(graph: Graph, name: str) -> bool:
+    """Whether the grid that a layer reads may move without another node computing anything else.
+
+    Not so for an input or output of the model, a tensor that other nodes read too or that shares its grid with
+    others, and a grid that TFLite or an embedding's table prescribes.
+    """
+    source, groups = graph[name].inputs[0], grid_groups(graph)
+    if source not in groups or graph[source].kind in (INPUT, "Embedding") or fixed_grid(graph, source) is not None:
+        return False
+    return sole_readers(graph)[source] == name and list(groups.values()).count(groups[source]) == 1
 
 
 def _keep_better(
@@ -254,8 +271,14 @@ def _keep_better(
 
 
 def _applied(version: Version, form: LinearForm, problem: Problem, solution: Solution) -> Version:
-    """The version with the layer's weights and scales (and those of nodes that share its Keras layer) replaced."""
+    """The version with the layer's weights and scales (and those of nodes that share its Keras layer) replaced.
+
+    The grid it reads moves where the solution brings one.
+    """
     graph, spec = version.graph, version.spec
+    if solution.input_grid is not None:
+        source = graph[form.node.name].inputs[0]
+        spec = with_ranges(graph, spec, {grid_groups(graph)[source]: Range(*solution.input_grid.real_range)})
     scales = np.empty(problem.tied.max() + 1)
     scales[problem.tied] = solution.scales
     group = graph[form.node.name].group
