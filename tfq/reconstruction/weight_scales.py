@@ -28,6 +28,7 @@ from tfq.calibration.specify import with_scales
 from tfq.models.graph import Graph
 from tfq.models.operators import OPERATORS
 from tfq.numerics.reference import integer_range
+from tfq.reconstruction.problem import Problem
 from tfq.spec import QuantizationSpec
 
 _FEW_BREAKPOINTS = 2**14  # of a channel: all of them are looked at
@@ -78,6 +79,13 @@ def mse_scales(kernel: np.ndarray, bits: int, axis: int | None, *, importance: n
         unit = peaks[part, None]
         scales[part] = peaks[part] * _best_scales(rows[part] / unit, weights[part], limit)
     return np.where(scales > 0, scales, scales.max() or 1.0 / limit)
+
+
+def output_scales(problem: Problem) -> np.ndarray:
+    """`mse_scales` of a layer's matrix, float64 [groups, outputs]; tied outputs share theirs."""
+    columns = problem.matrix.transpose(0, 2, 1).reshape(-1, problem.matrix.shape[1])
+    together = columns[np.argsort(problem.tied.ravel(), kind="stable")]  # every scale has equally many outputs
+    return mse_scales(together.reshape(problem.tied.max() + 1, -1), problem.bits, 0)[problem.tied]
 
 
 def _rows(values: np.ndarray, axis: int | None) -> np.ndarray:

@@ -1,0 +1,96 @@
+"""AdaRound: every weight is rounded down or up, whichever serves the layer's output.
+
+Equation, with fixed scales s of the smallest squared error of the weights (`mse_scales`):
+
+    W~ = s * clip(floor(W / s) + h(V), n, p)                      (22)
+    h(V) = clip(sigmoid(V) * (zeta - gamma) + gamma, 0, 1)        (23)    zeta = 1.1, gamma = -0.1
+    minimise over V   |f(z) - f(W~ x^)|^2 + lambda * sum 1 - |2 h(V) - 1|^beta     (24, 25)
+
+x^ are the inputs as the quantised network computes them ("asymmetric"), f is the fused activation. V starts where
+h(V) is the fraction of W / s. The penalty starts after WARM_UP of the steps; beta then falls from 20 to 2 along a
+half cosine, so that first those h that are near 0 or 1 settle, then all. The error is in units of that of rounding
+to the nearest, and the penalty is the mean over the weights, so that lambda does not depend on the layer.
+
+What differs from the published method: 10,000 steps with rate 1e-2 are STEPS with RATE, whose product is about the
+same, as V has the same way to go. The bias follows at the end, b += mean over rows (z - y): biases are int32, and
+in a sequential reconstruction it makes good the mean error of the inputs.
+
+Source: Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", 2020 (arXiv:2004.10568),
+equations 21-25 and section 5; the settings are those of its appendix and of the code released with AIMET.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from tfq.reconstruction.bias_correction import with_corrected_bias
+from tfq.reconstruction.descent import minimise, rounding_noise, tf_product
+from tfq.reconstruction.problem import Problem, Solution
+from tfq.reconstruction.weight_scales import output_scales
+
+STEPS, BATCH, RATE = 1000, 256, 0.1
+PENALTY, WARM_UP, BETAS = 300.0, 0.1, (20.0, 2.0)
+_ZETA, _GAMMA = 1.1, -0.1
+
+
+def adaround(
+    problem: Problem, seed: int, *, steps: int = STEPS, batch: int = BATCH, rate: float = RATE, penalty: float = PENALTY
+) -> Solution:
+    """Codes and bias of a small error on the rows of `problem`, the scales those of the smallest weight error.
+
+    Args:
+      problem: the layer.
+      seed: of the choice of rows.
+      steps, batch: number of steps, rows in each.
+      rate: Adam's learning rate for V.
+      penalty: lambda.
+    """
+    scales, inputs, top = output_scales(problem), problem.quantized_inputs(), problem.largest_code
+    unit = rounding_noise(problem, problem.nearest(scales), inputs)
+    exact = problem.matrix / scales[:, None]
+    # a weight beyond the grid is clipped: it has nothing to choose
+    low = np.clip(np.floor(exact), -top, top - 1)
+    fraction = np.clip(exact - low, 0.0, 1.0)
+    v = tf.Variable(_inverse(fraction), dtype=tf.float32)
+    floor, step = tf.constant(low, tf.float32), tf.constant(scales[:, None], tf.float32)
+    bias = tf.constant(problem.bias, tf.float32)
+
+    def outputs(rows: tf.Tensor) -> tf.Tensor:
+        return tf_product(rows, (floor + rectified_sigmoid(v)) * step) + bias
+
+    def regulariser(progress: tf.Tensor) -> tf.Tensor:
+        rest = 1.0 - tf.reduce_mean(tf.abs(2.0 * rectified_sigmoid(v) - 1.0) ** annealed(progress))
+        return tf.where(progress < WARM_UP, 0.0, penalty * rest)
+
+    minimise(
+        problem,
+        outputs,
+        [(v, rate)],
+        inputs=inputs,
+        unit=unit,
+        steps=steps,
+        batch=batch,
+        seed=seed,
+        penalty=regulariser,
+    )
+    codes = low + (rectified_sigmoid(v).numpy() >= 0.5)
+    return with_corrected_bias(problem, Solution(codes.astype(np.int8), scales, problem.bias))
+
+
+def rectified_sigmoid(v: tf.Tensor) -> tf.Tensor:
+    """h(V), in [0, 1]."""
+    return tf.clip_by_value(tf.sigmoid(v) * (_ZETA - _GAMMA) + _GAMMA, 0.0, 1.0)
+
+
+def annealed(progress: tf.Tensor) -> tf.Tensor:
+    """beta at `progress` 0..1 of all steps."""
+    first, last = BETAS
+    done = tf.maximum(progress - WARM_UP, 0.0) / (1.0 - WARM_UP)
+    return last + 0.5 * (first - last) * (1.0 + tf.cos(np.pi * done))
+
+
+def _inverse(h: np.ndarray) -> np.ndarray:
+    """The V where the rectified sigmoid is h."""
+    sigmoid = (h - _GAMMA) / (_ZETA - _GAMMA)
+    return np.log(sigmoid / (1.0 - sigmoid))
