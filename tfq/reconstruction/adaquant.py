@@ -76,20 +76,22 @@ def adaquant(
       range_rate: for both ends of the input's range, relative to it.
       penalty: lambda.
     """
-    start, top = output_scales(problem), problem.largest_code
+    start = output_scales(problem)
     first = tf.constant(start[:, None], tf.float32)
     weights = tf.Variable(problem.matrix / start[:, None], dtype=tf.float32)
     relative = tf.Variable(np.zeros(problem.tied.max() + 1), dtype=tf.float32)
     bias = tf.Variable(np.zeros(problem.bias.shape), dtype=tf.float32)
     deviation = np.maximum(problem.targets.std(0, dtype=np.float64), 1e-9)
 
-    def codes() -> tuple[tf.Tensor, tf.Tensor]:
-        ratio = tf.exp(tf.gather(relative, problem.tied))[:, None]
-        return nearest_integer(weights / ratio, -top, top), first * ratio
+    def ratios() -> tf.Tensor:
+        return tf.exp(tf.gather(relative, problem.tied))[:, None]
 
     def outputs(rows: tf.Tensor) -> tf.Tensor:
-        q, s = codes()
-        return tf_product(learned(rows), q * s) + problem.bias + bias * deviation
+        matrix = first * on_symmetric_grid(weights, ratios(), problem.largest_code)
+        return tf_product(learned(rows), matrix) + problem.bias + bias * deviation
+
+    def dampening(progress: tf.Tensor) -> tf.Tensor:
+        return penalty * progress**2 * squared_distance(weights, tf.stop_gradient(ratios()), problem.largest_code)
 
     variables = [(weights, weight_rate), (relative, scale_rate)]
     if problem.has_bias:
@@ -103,11 +105,6 @@ def adaquant(
         learned = span.quantize
         variables += [(variable, range_rate) for variable in span.variables]
 
-    def dampening(progress: tf.Tensor) -> tf.Tensor:
-        q, s = codes()
-        distance = tf.clip_by_value(weights * first / tf.stop_gradient(s), -top, top) - tf.stop_gradient(q)
-        return penalty * progress**2 * tf.reduce_mean(distance**2)
-
     minimise(
         problem,
         outputs,
@@ -119,13 +116,24 @@ def adaquant(
         seed=seed,
         penalty=dampening,
     )
-    q, s = codes()
+    ratio = ratios()
     return Solution(
-        q.numpy().astype(np.int8),
-        s.numpy()[:, 0].astype(np.float64),
+        tf.round(on_symmetric_grid(weights, ratio, problem.largest_code) / ratio).numpy().astype(np.int8),
+        start * ratio.numpy()[:, 0],
         problem.bias + bias.numpy() * deviation,
         None if grid is None else span.grid(),
     )
+
+
+def on_symmetric_grid(weights: tf.Tensor, scales: tf.Tensor, top: int) -> tf.Tensor:
+    """Q_s(w), with gradients to both: s * (codes up to `top`)."""
+    return nearest_integer(weights / scales, -top, top) * scales
+
+
+def squared_distance(weights: tf.Tensor, scales: tf.Tensor, top: int) -> tf.Tensor:
+    """Mean over the weights of the squared distance to their codes, which are held fixed, in steps."""
+    inside = tf.clip_by_value(weights / scales, -top, top)
+    return tf.reduce_mean((inside - tf.round(tf.stop_gradient(inside))) ** 2)
 
 
 class LearnedRange:
@@ -133,7 +141,7 @@ class LearnedRange:
 
     def __init__(self, grid: TensorQuantization):
         self._bits = grid.bits
-        self._lowest, self._highest = grid.integer_range
+        self._lowest, self._highest = (float(end) for end in grid.integer_range)
         low, high = grid.real_range
         self._low, self._width = low, high - low
         self._widening, self._shift = tf.Variable(0.0), tf.Variable(0.0)
@@ -145,17 +153,15 @@ class LearnedRange:
 
     def quantize(self, values: tf.Tensor) -> tf.Tensor:
         """The values on the grid; gradients as in the module's text."""
-        low, width = self._ends()
-        scale = width / float(self._highest - self._lowest)
-        zero_point = nearest_integer(self._lowest - low / scale, self._lowest, self._highest)
-        levels = tf.clip_by_value(values / scale + zero_point, float(self._lowest), float(self._highest))
+        scale, zero_point = self._parameters()
+        levels = tf.clip_by_value(values / scale + zero_point, self._lowest, self._highest)
         return (round_straight_through(levels) - zero_point) * scale
 
     def grid(self) -> TensorQuantization:
-        low, width = (float(value) for value in self._ends())
-        return activation_grid(
-            *reference.asymmetric_parameters(min(low, 0.0), max(low + width, 0.0), self._bits), self._bits
-        )
+        scale, zero_point = (float(value) for value in self._parameters())
+        return activation_grid(float(reference.exact_scale(scale, self._bits)), int(zero_point), self._bits)
 
-    def _ends(self) -> tuple[tf.Tensor, tf.Tensor]:
-        return self._low + self._width * self._shift, self._width * tf.exp(self._widening)
+    def _parameters(self) -> tuple[tf.Tensor, tf.Tensor]:
+        low, width = self._low + self._width * self._shift, self._width * tf.exp(self._widening)
+        scale = width / (self._highest - self._lowest)
+        return scale, nearest_integer(self._lowest - low / scale, self._lowest, self._highest)

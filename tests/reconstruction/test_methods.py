@@ -1,0 +1,51 @@
+"""Every method by its name: solutions are on their grids, and none is worse than rounding to the nearest."""
+
+import numpy as np
+import pytest
+from layer_problems import layer_problem
+
+from tfq.reconstruction.methods import METHODS
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(("groups", "per_channel", "has_bias"), [(1, True, True), (5, True, True), (1, False, False)])
+def test_solutions_lie_on_the_grids_of_the_problem(name, groups, per_channel, has_bias):
+    problem = layer_problem(
+        taps=9, groups=groups, outputs=2, per_channel=per_channel, has_bias=has_bias, activation="relu", rows=300
+    )
+    solution = METHODS[name](problem, 0)
+    assert solution.codes.shape == problem.matrix.shape
+    assert solution.codes.dtype == np.int8
+    assert np.abs(solution.codes).max() <= problem.largest_code
+    assert solution.scales.shape == solution.bias.shape == problem.bias.shape
+    assert (solution.scales > 0).all()
+    assert np.isfinite(solution.bias).all()
+    for number in range(problem.tied.max() + 1):
+        assert np.unique(solution.scales[problem.tied == number]).size == 1
+    assert solution.input_grid is None
+    assert has_bias or not np.any(solution.bias)
+
+
+@pytest.mark.parametrize("name", ["bias_correction", "adaround", "adaquant", "least_squares"])
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_gains_on_samples_that_it_has_not_seen(name, bits):
+    problem = layer_problem(taps=20, outputs=6, bits=bits, activation="relu", rows=1024)
+    assert problem.error(METHODS[name](problem, 0)) < 0.8 * problem.error(METHODS["nearest"](problem, 0))
+
+
+def test_mse_scales_lower_the_error_of_the_weights():
+    problem = layer_problem(taps=50, bits=3)
+    errors = [np.square(METHODS[n](problem, 0).matrix - problem.matrix).sum() for n in ("nearest", "mse")]
+    assert errors[1] < 0.9 * errors[0]
+
+
+@pytest.mark.parametrize("with_offset", [False, True])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_bias_correction_leaves_no_mean_error_and_the_codes_alone(with_offset, groups):
+    problem = layer_problem(taps=10, groups=groups, bits=2, with_offset=with_offset)
+    solution, before = (METHODS[n](problem, 0) for n in ("bias_correction", "mse"))
+    np.testing.assert_array_equal(solution.codes, before.codes)
+    y = np.einsum("ngk,gkc->ngc", problem.quantized_inputs(), solution.matrix) + solution.bias
+    y = y + (problem.offset if with_offset else 0)
+    np.testing.assert_allclose(y.mean(0), problem.targets.mean(0), atol=1e-4)
+    assert np.abs(before.bias - solution.bias).max() > 1e-3
