@@ -48,6 +48,7 @@ setup(
         "tensorflow>=2.18,<2.22",
         "tensorflow-model-optimization>=0.8,<0.9",
         "tf_keras>=2.18,<2.22",
+        "threadpoolctl>=3",
     ],
     extras_require={
         # makes demo/ anew; running the demo does not need it

@@ -1,10 +1,10 @@
 """Layer-wise least squares on the integer grid: no gradient, a closed form and a descent over the codes.
 
-With x = Q(x_q) and z centred about their weighted means over the rows,
+With rows x = Q(x_q) and z, both centred about their means,
 
-    H = X' D X + lambda I,   W* = H^-1 (X' D Z + lambda W),   lambda = DAMPING * trace(X' D X) / taps
+    H = X' X / n + lambda I,   W* = H^-1 (X' Z / n + lambda W_0),   lambda = damping * trace(X' X / n) / taps
 
-minimises |X W - Z|^2_D + lambda |W - W_0|^2, so that the layer also makes good the error of its inputs.
+minimises |X W - Z|^2 / n + lambda |W - W_0|^2, so that the layer also makes good the error of its inputs.
 What rounding adds on top is (w - w*)' H (w - w*) for each output; it is minimised over w = s * q by
 
     1. s on a lattice of clipping ratios, errors weighted by diag H;
@@ -12,71 +12,112 @@ What rounding adds on top is (w - w*)' H (w - w*) for each output; it is minimis
     3. coordinate descent: every code moves to the integer nearest its optimum given all others, until none does;
     4. s = q' H w* / q' H q, and 2.-3. again.
 
-The bias follows: b = mean z - mean x @ (s q). D are weights of the rows, one set for each group of outputs: a
-row that the activation clamps counts little. They are all 1 where a group has many outputs, since each
-output would need an H of its own.
+The bias follows: b = mean z - mean x @ (s q).
+
+A fused clamp f changes what counts: below a target z <= 0 any y <= 0 is right. As |f(y) - f(z)|^2 is bounded by
+|y - t|^2, with equality at the present y, for the targets
+
+    t = min(y, 0) where z <= 0,   max(y, 6) where z >= 6 (ReLU6),   z elsewhere     (y of the present solution)
+
+steps 3. and 4. are repeated on these targets, and the best solution is kept (majorisation-minimisation).
 
 Sources: Frantar et al. 2022 (arXiv:2210.17323, GPTQ), equations 2-4; Hubara et al. 2020 (arXiv:2006.10518),
-equation 2, whose sequential objective this is, without the scale of the inputs.
+equation 2, whose sequential objective this is, with the range of the inputs fixed; Hunter and Lange 2004 on
+majorisation.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from tfq.reconstruction.problem import Problem, Solution
+from tfq.reconstruction.problem import Problem, Solution, clamp
 
-DAMPING = 1e-2
-_CLAMPED = 0.1  # weight of a row that the activation clamps
+DAMPING = 1e-1
 _RATIOS = np.linspace(0.4, 1.1, 36)
 _ALTERNATIONS = 3
+_ROUNDS = 8
 _SWEEPS = 30
 _BLOCK = 64
 
 
 def least_squares(problem: Problem, *, damping: float = DAMPING) -> Solution:
-    """Codes, scales and bias of the smallest error on the rows of `problem`."""
-    gram, wanted, mean_inputs, mean_targets = _normal_equations(problem, damping)
-    scales = _lattice_scales(problem, gram, wanted)
-    codes = _rounded(gram, wanted, scales, problem.largest_code)
+    """Codes, scales and bias of a small error on the rows of `problem`; `damping` holds the weights where they are."""
+    rows = _Rows(problem, damping)
+    wanted = rows.wanted(rows.targets)
+    scales = _lattice_scales(problem, rows.gram, wanted)
+    codes = _rounded(rows.gram, wanted, scales, problem.largest_code)
     for _ in range(_ALTERNATIONS):
-        better = _best_scales(gram, wanted, codes, scales, problem.tied)
-        found = _rounded(gram, wanted, better, problem.largest_code)
-        costs = (_cost(gram, wanted, q, s) for q, s in ((found, better), (codes, scales)))
+        better = _best_scales(rows.gram, wanted, codes, scales, problem.tied)
+        found = _rounded(rows.gram, wanted, better, problem.largest_code)
+        costs = (_cost(rows.gram, wanted, q, s) for q, s in ((found, better), (codes, scales)))
         improved = np.less(*(_tied_sum(cost, problem.tied) for cost in costs))
         if not improved.any():
             break
         scales = np.where(improved, better, scales)
         codes = np.where(improved[:, None, :], found, codes)
-    bias = problem.bias
-    if problem.has_bias:
-        bias = mean_targets - np.einsum("gkc,gkc->gc", mean_inputs, codes * scales[:, None, :])
-    return Solution(codes.astype(np.int8), scales, bias)
+    best = rows.solution(codes, scales, rows.targets)
+    if problem.activation is None:
+        return best
+    lowest, solution = rows.loss(best), best
+    for _ in range(_ROUNDS):
+        targets = rows.majorised(solution)
+        wanted = rows.wanted(targets)
+        scales = _best_scales(rows.gram, wanted, codes, scales, problem.tied)
+        codes = _descend(rows.gram, wanted, scales, codes.copy(), problem.largest_code)
+        solution = rows.solution(codes, scales, targets)
+        loss = rows.loss(solution)
+        if loss < lowest:
+            best, lowest = solution, loss
+    return best
 
 
-def _normal_equations(problem: Problem, damping: float) -> tuple[np.ndarray, ...]:
-    """H [g, k, k], W* [g, k, c], mean x [g, k, c or 1], mean z [g, c]; float64."""
-    x = problem.quantized_inputs().astype(np.float64).transpose(1, 0, 2)  # [g, n, k]
-    z = problem.targets.astype(np.float64).transpose(1, 0, 2)
-    start = problem.matrix.astype(np.float64)
-    weights = np.ones((*z.shape[:2], 1))
-    if z.shape[2] == 1 and problem.activation is not None:
-        ceiling = 6.0 if problem.activation == "relu6" else np.inf
-        weights = np.where((z < 0) | (z > ceiling), _CLAMPED, 1.0)
-    weights /= weights.sum(1, keepdims=True)
-    if problem.has_bias:
-        mean_x, mean_z = (weights * x).sum(1, keepdims=True), (weights * z).sum(1, keepdims=True)
-    else:
-        mean_x, mean_z = np.zeros((len(x), 1, x.shape[2])), np.zeros((len(z), 1, z.shape[2]))
-    x -= mean_x
-    weighted = (weights * x).transpose(0, 2, 1)
-    gram, moment = weighted @ x, weighted @ (z - mean_z)
-    taps = gram.shape[1]
-    added = damping * np.trace(gram, axis1=1, axis2=2)[:, None, None] / taps
-    added = np.where(added > 0, added, 1.0)  # an input that is constant tells nothing: the weights stay
-    gram = gram + added * np.eye(taps)
-    wanted = np.linalg.solve(gram, moment + added * start)
-    return gram, wanted, mean_x.transpose(0, 2, 1), mean_z[:, 0]
+class _Rows:
+    """The rows of a problem, centred, and the normal equations they give for any targets; float64, groups first."""
+
+    def __init__(self, problem: Problem, damping: float):
+        self._problem = problem
+        x = problem.quantized_inputs().astype(np.float64).transpose(1, 0, 2)  # [g, n, k]
+        self.targets = problem.targets.astype(np.float64).transpose(1, 0, 2)  # [g, n, c]
+        self._offset = 0.0 if problem.offset is None else problem.offset.astype(np.float64).transpose(1, 0, 2)
+        self._mean = x.mean(1, keepdims=True) if problem.has_bias else np.zeros((len(x), 1, x.shape[2]))
+        self._x = x - self._mean
+        self._transposed = self._x.transpose(0, 2, 1) / x.shape[1]
+        gram = self._transposed @ self._x
+        taps = gram.shape[1]
+        added = damping * np.trace(gram, axis1=1, axis2=2)[:, None, None] / taps
+        self._added = np.where(added > 0, added, 1.0)  # an input that is constant tells nothing: the weights stay
+        self.gram = gram + self._added * np.eye(taps)
+        self._inverse = np.linalg.inv(self.gram)
+
+    def wanted(self, targets: np.ndarray) -> np.ndarray:
+        """W* [g, k, c] for targets [g, n, c]."""
+        targets = targets - self._offset
+        centred = targets - targets.mean(1, keepdims=True) if self._problem.has_bias else targets
+        return self._inverse @ (self._transposed @ centred + self._added * self._problem.matrix)
+
+    def solution(self, codes: np.ndarray, scales: np.ndarray, targets: np.ndarray) -> Solution:
+        """Codes and scales with the bias that the targets want."""
+        bias = self._problem.bias
+        if self._problem.has_bias:
+            bias = (targets - self._offset).mean(1) - (self._mean @ (codes * scales[:, None]))[:, 0]
+        return Solution(codes.astype(np.int8), scales, bias)
+
+    def outputs(self, solution: Solution) -> np.ndarray:
+        """y [g, n, c]."""
+        matrix = solution.codes * solution.scales[:, None]
+        return self._x @ matrix + self._mean @ matrix + solution.bias[:, None] + self._offset
+
+    def loss(self, solution: Solution) -> float:
+        difference = clamp(self.outputs(solution), self._problem.activation) - clamp(
+            self.targets, self._problem.activation
+        )
+        return float(np.square(difference).sum())
+
+    def majorised(self, solution: Solution) -> np.ndarray:
+        """Targets whose plain squared error bounds that after the activation from above, and meets it at `solution`."""
+        y, z = self.outputs(solution), self.targets
+        found = np.where(z <= 0, np.minimum(y, 0.0), z)
+        return np.where(z >= 6, np.maximum(y, 6.0), found) if self._problem.activation == "relu6" else found
 
 
 def _lattice_scales(problem: Problem, gram: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ The error that decides is  sum |f(y) - f(z)|^2 / sum |f(z) - mean f(z)|^2  on ro
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
@@ -34,6 +35,8 @@ class Problem:
       tied: int [groups, outputs]: outputs with equal numbers share one scale.
       has_bias: False: the layer has none, and it stays zero.
       input_grid: grid of the inputs; None where they are float.
+      offset, held_offset: what is added to the layer's output before the activation, as the quantised network
+        computes it; shaped as the targets, which hold the float sum. None: nothing is.
       input_is_free: the method may move the input's range, which no other layer depends on.
     """
 
@@ -51,6 +54,8 @@ class Problem:
     has_bias: bool
     input_grid: TensorQuantization | None
     input_is_free: bool = False
+    offset: np.ndarray | None = None
+    held_offset: np.ndarray | None = None
 
     @property
     def largest_code(self) -> int:
@@ -73,6 +78,8 @@ class Problem:
         for start in range(0, len(self.held_inputs), _CHUNK):
             part = slice(start, start + _CHUNK)
             y = product(on_grid(self.held_inputs[part], grid), solution.matrix) + solution.bias
+            if self.held_offset is not None:
+                y = y + self.held_offset[part]
             z = clamp(self.held_targets[part], self.activation)
             noise += float(np.square(clamp(y, self.activation) - z, dtype=np.float64).sum())
         return noise / signal(clamp(self.held_targets, self.activation))
@@ -125,3 +132,7 @@ def signal(values: np.ndarray) -> float:
     """Sum of squares about each channel's mean; that of a constant is taken as its size, so that it can divide."""
     spread = float(np.square(values - values.mean(0), dtype=np.float64).sum())
     return spread or float(np.square(values, dtype=np.float64).sum()) or 1.0
+
+
+Method = Callable[[Problem, int], Solution]
+"""Finds a solution for one problem and a seed; can be pickled."""

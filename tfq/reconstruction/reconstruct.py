@@ -11,10 +11,11 @@ rolled back. Of fewer than eight samples the last one is; of a single sample eve
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -23,12 +24,13 @@ from tfq.calibration.calibrate import fixed_grid
 from tfq.calibration.specify import with_ranges, with_scales
 from tfq.calibration.statistics import Range
 from tfq.execution.progress import Progress, Silent
+from tfq.execution.workers import workers
 from tfq.models.equality import node_function, tensor_shapes
 from tfq.models.graph import INPUT, Graph, Node
 from tfq.models.grids import grid_groups
 from tfq.models.rewrite import sole_readers
 from tfq.reconstruction.linear import KINDS, LinearForm
-from tfq.reconstruction.problem import Problem, Solution, on_grid
+from tfq.reconstruction.problem import Method, Problem, Solution, on_grid
 from tfq.reconstruction.rows import (
     SampledLayer,
     batch_size,
@@ -40,9 +42,8 @@ from tfq.reconstruction.rows import (
 from tfq.reconstruction.tensor_store import TensorStore
 from tfq.simulate.guard import Version
 from tfq.simulate.weights import integers, reals
-from tfq.spec import QuantizationSpec
+from tfq.spec import QuantizationSpec, TensorQuantization
 
-Method = Callable[[Problem, int], Solution]
 _HELD_BACK = 8
 
 
@@ -102,7 +103,9 @@ def reconstruct(
     *,
     name: str,
     mode: str = "sequential",
+    granularity: str = "block",
     memory_limit: int = 2**30,
+    processes: int = 1,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> tuple[Version, tuple[LayerReconstruction, ...]]:
@@ -115,32 +118,87 @@ def reconstruct(
       method: finds a solution for one problem and a seed.
       name: of the method, for the report.
       mode: "sequential" or "parallel".
+      granularity: "layer": each layer is fitted to its own float output. "block": the last layer before a residual
+        addition is fitted to the float sum, so that it makes good what its block and the shortcut have lost. In
+        parallel mode no layer knows of another's loss, and the two are one.
       memory_limit: bytes of activations kept in memory.
+      processes: that work on the layers of parallel mode.
       seed: of the sampled positions and of the method.
     """
     names = reconstructed_names(version.graph, version.spec)
     count = len(next(iter(samples.values())))
-    layers = sampled_layers(reference, names, count, seed)
+    parallel = mode == "parallel"
+    layers = sampled_layers(reference, names, count, seed, by_block=granularity == "block" and not parallel)
     with contextlib.closing(TensorStore(memory_limit)) as store:
-        parallel = mode == "parallel"
         collect_float_rows(reference, layers, samples, store, with_inputs=parallel, progress=progress)
-        found = []
-        walk = None if parallel else _Walk(reference, samples, store)
+        setting = _Setting(reference, version, layers, samples, store, seed)
+        solve = _solved_apart if parallel else _solved_in_turn
         with (progress or Silent()).task(f"reconstruct the layers, {name}", len(names)) as advance:
-            for index, layer_name in enumerate(names):
-                layer = layers[layer_name]
-                if walk is None:
-                    inputs = store.read(inputs_name(layer_name))
-                    store.release(inputs_name(layer_name))
-                else:
-                    walk.advance_to(version, layer_name)
-                    inputs = walk.rows(layer)
-                problem = _problem(version, layer, inputs, store.read(targets_name(layer_name)), count)
-                store.release(targets_name(layer_name))
-                version, outcome = _keep_better(version, layer.form, problem, method(problem, seed + index), name)
-                found.append(outcome)
+            found = []
+            for outcome in solve(setting, method, name, processes):
+                version = outcome[0]
+                found.append(outcome[1])
                 advance(1)
     return version, tuple(found)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Setting:
+    """What one run of the engine works with."""
+
+    reference: Graph
+    version: Version
+    layers: Mapping[str, SampledLayer]
+    samples: Mapping[str, np.ndarray]
+    store: TensorStore
+    seed: int
+
+    def problem(self, version: Version, layer: SampledLayer, inputs: np.ndarray, offset: np.ndarray | None) -> Problem:
+        """A layer's problem; its targets leave the store."""
+        name, count = targets_name(layer.form.node.name), len(next(iter(self.samples.values())))
+        problem = _problem(version, layer, inputs, offset, self.store.read(name), count)
+        self.store.release(name)
+        return problem
+
+
+_Outcome = tuple[Version, LayerReconstruction]
+
+
+def _solved_in_turn(setting: _Setting, method: Method, name: str, _: int) -> Iterator[_Outcome]:
+    """Sequential mode: (version so far, outcome) for every layer."""
+    version = setting.version
+    walk = _Walk(setting.reference, setting.samples, setting.store)
+    for index, (node, layer) in enumerate(setting.layers.items()):
+        walk.advance_to(version, node)
+        offset = None if layer.addend is None else walk.outputs(layer, layer.addend)
+        problem = setting.problem(version, layer, walk.rows(layer), offset)
+        version, outcome = _keep_better(version, layer.form, problem, method(problem, setting.seed + index), name)
+        yield version, outcome
+
+
+def _solved_apart(setting: _Setting, method: Method, name: str, processes: int) -> Iterator[_Outcome]:
+    """Parallel mode: the same, the methods in `processes`; no more problems in memory than are worked on."""
+    version = setting.version
+    with workers(processes) as submit:
+        waiting: collections.deque[tuple[SampledLayer, Problem, concurrent.futures.Future[Solution]]]
+        waiting = collections.deque()
+        for index, (node, layer) in enumerate(setting.layers.items()):
+            inputs = setting.store.read(inputs_name(node))
+            problem = setting.problem(setting.version, layer, inputs, None)
+            setting.store.release(inputs_name(node))
+            waiting.append((layer, problem, submit(method, problem, setting.seed + index)))
+            if len(waiting) > processes:
+                version, outcome = _collected(version, *waiting.popleft(), name)
+                yield version, outcome
+        while waiting:
+            version, outcome = _collected(version, *waiting.popleft(), name)
+            yield version, outcome
+
+
+def _collected(
+    version: Version, layer: SampledLayer, problem: Problem, solution: concurrent.futures.Future[Solution], name: str
+) -> _Outcome:
+    return _keep_better(version, layer.form, problem, solution.result(), name)
 
 
 class _Walk:
@@ -155,11 +213,11 @@ class _Walk:
         self._readers = {name: len(found) for name, found in graph.consumers().items()}
         self._count = len(next(iter(samples.values())))
         self._next = 0
-        self._spec: QuantizationSpec | None = None
+        self._grids: Mapping[str, TensorQuantization] = {}
 
     def advance_to(self, version: Version, name: str) -> None:
         """Compute every node before `name`; what they compute with are the version's weights and grids."""
-        self._spec = version.spec
+        self._grids = version.spec.activations
         while version.graph.nodes[self._next].name != name:
             self._run(version, version.graph.nodes[self._next])
             self._next += 1
@@ -174,6 +232,17 @@ class _Walk:
             stop = min(start + step, self._count)
             values = self._store.read(source, start, stop)
             rows[start * per_sample : stop * per_sample] = layer.form.rows(values, layer.positions[start:stop])
+        return rows
+
+    def outputs(self, layer: SampledLayer, name: str) -> np.ndarray:
+        """[rows, groups, outputs] of a tensor shaped as the layer's output, on its grid."""
+        groups, _, outputs = layer.form.matrix_shape
+        rows = np.empty((layer.rows, groups, outputs), np.float32)
+        per_sample, step = layer.rows_per_sample, batch_size(self._shapes[name])
+        for start in range(0, self._count, step):
+            stop = min(start + step, self._count)
+            values = self._on_grid(name, self._store.read(name, start, stop))
+            rows[start * per_sample : stop * per_sample] = layer.outputs(values, layer.positions[start:stop])
         return rows
 
     def _run(self, version: Version, node: Node) -> None:
@@ -193,8 +262,7 @@ class _Walk:
                 self._store.release(source)
 
     def _on_grid(self, name: str, values: np.ndarray) -> np.ndarray:
-        assert self._spec is not None
-        return on_grid(values, self._spec.activations.get(name))
+        return on_grid(values, self._grids.get(name))
 
 
 def _stored_type(node: Node) -> str:
@@ -211,7 +279,14 @@ def _snapped(node: Node, spec: QuantizationSpec) -> Node:
     )
 
 
-def _problem(version: Version, layer: SampledLayer, inputs: np.ndarray, targets: np.ndarray, samples: int) -> Problem:
+def _problem(
+    version: Version,
+    layer: SampledLayer,
+    inputs: np.ndarray,
+    offset: np.ndarray | None,
+    targets: np.ndarray,
+    samples: int,
+) -> Problem:
     form, spec = layer.form, version.spec
     node = version.graph[form.node.name]
     grid = spec[node.name].weights[form.kernel_name]
@@ -226,13 +301,15 @@ def _problem(version: Version, layer: SampledLayer, inputs: np.ndarray, targets:
         held_targets=targets[held],
         matrix=form.matrix(node.weights[form.kernel_name]),
         bias=node.weights["bias"].reshape(groups, outputs) if "bias" in node.weights else np.zeros((groups, outputs)),
-        activation=node.activation,
+        activation=layer.activation,
         bits=grid.bits,
         scales=np.asarray(grid.scale)[tied],
         tied=tied,
         has_bias="bias" in node.weights,
         input_grid=spec.activations.get(node.inputs[0]),
         input_is_free=has_own_input_grid(version.graph, node.name),
+        offset=None if offset is None else offset[~held],
+        held_offset=None if offset is None else offset[held],
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from tfq.execution.progress import Progress, Silent
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph, build_model
+from tfq.models.rewrite import sole_readers
 from tfq.reconstruction.linear import LinearForm
 from tfq.reconstruction.problem import product
 from tfq.reconstruction.tensor_store import TensorStore
@@ -26,10 +27,26 @@ _BATCH_BYTES, _LARGEST_BATCH = 2**26, 64
 
 @dataclasses.dataclass(frozen=True)
 class SampledLayer:
-    """A layer and the output positions [samples, p] at which it is looked at."""
+    """A layer and the output positions [samples, p] at which it is looked at.
+
+    Attributes:
+      form: the layer as a matrix product.
+      positions: [samples, p].
+      addend: the tensor that is added to the layer's output before anything else reads it, and that is computed
+        before the layer is; None where there is none.
+      activation: what is fused onto the layer, or onto the sum.
+    """
 
     form: LinearForm
     positions: np.ndarray
+    addend: str | None
+    activation: str | None
+
+    def outputs(self, values: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """[n * p, groups, outputs] of a tensor [n, *output_shape] at `positions` [n, p]."""
+        groups, _, outputs = self.form.matrix_shape
+        flat = values.reshape(len(values), -1, values.shape[-1])
+        return flat[np.arange(len(values))[:, None], positions].reshape(-1, groups, outputs)
 
     @property
     def rows(self) -> int:
@@ -40,16 +57,26 @@ class SampledLayer:
         return self.positions.shape[1]
 
 
-def sampled_layers(graph: Graph, names: Sequence[str], samples: int, seed: int) -> dict[str, SampledLayer]:
-    """The layers of these names with their positions, the same for the same seed."""
-    shapes = tensor_shapes(graph)
+def sampled_layers(
+    graph: Graph, names: Sequence[str], samples: int, seed: int, *, by_block: bool
+) -> dict[str, SampledLayer]:
+    """The layers of these names with their positions, the same for the same seed; by_block: and with their addends."""
+    shapes, readers = tensor_shapes(graph), sole_readers(graph)
+    order = {node.name: index for index, node in enumerate(graph.nodes)}
     found = {}
     for index, name in enumerate(names):
         node = graph[name]
         form = LinearForm(node, shapes[node.inputs[0]], shapes[name])
         rows = min(_ROWS, max(_FEWEST_ROWS, _INPUT_NUMBERS // form.row_size))
         rng = np.random.default_rng([seed, index])
-        found[name] = SampledLayer(form, form.sample_positions(samples, max(1, -(-rows // samples)), rng))
+        positions = form.sample_positions(samples, max(1, -(-rows // samples)), rng)
+        addend, activation = None, node.activation
+        reader = readers[name]
+        if by_block and reader is not None and graph[reader].kind == "Add" and node.activation is None:
+            others = [i for i in graph[reader].inputs if i != name]
+            if len(others) == 1 and order[others[0]] < order[name] and shapes[others[0]] == shapes[name]:
+                addend, activation = others[0], graph[reader].activation
+        found[name] = SampledLayer(form, positions, addend, activation)
     return found
 
 
@@ -83,7 +110,8 @@ def collect_float_rows(
       layers: by node name.
       samples: arrays [n, ...] by input name.
     """
-    sources = list(dict.fromkeys(graph[name].inputs[0] for name in layers))
+    addends = [layer.addend for layer in layers.values() if layer.addend is not None]
+    sources = list(dict.fromkeys([*(graph[name].inputs[0] for name in layers), *addends]))
     model = build_model(graph, outputs=sources)
     count = len(next(iter(samples.values())))
     for name, layer in layers.items():
@@ -103,6 +131,8 @@ def collect_float_rows(
                 values = product(rows, layer.form.matrix(node.weights[layer.form.kernel_name]))
                 if "bias" in node.weights:
                     values = values + node.weights["bias"].reshape(values.shape[1:])
+                if layer.addend is not None:
+                    values = values + layer.outputs(tensors[layer.addend], layer.positions[part])
                 first = start * layer.rows_per_sample
                 store.write(targets_name(name), first, values)
                 if with_inputs:
