@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,13 @@ def absence(name: str) -> str:
     needed = (_SHARED_FOLDER / "cases.py", _SHARED_FOLDER / "data" / "models" / f"{name}.h5")
     missing = [path.relative_to(ROOT.parent) for path in needed if not path.is_file()]
     return f"../{missing[0]} is not there (it is no part of the project)" if missing else ""
+
+
+def present(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(the cases that can be run here, why the others cannot)."""
+    reasons = {name: absence(name) for name in names}
+    notes = [f"{name} was skipped: {reason}" for name, reason in reasons.items() if reason]
+    return [name for name, reason in reasons.items() if not reason], notes
 
 
 def write_case(name: str, directory: Path, num_samples: int) -> CaseFiles:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import datetime
 import hashlib
@@ -13,11 +14,11 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tfq.errors import UserError
+from tfq.errors import UserError, VerificationError
 from tfq.execution.interpreter import available_cores
 from tfq.recipe import Recipe
 
@@ -106,13 +107,36 @@ def run_tfq(recipe: Recipe, output: Path) -> TfqRun:
 
 
 def in_fresh_process(function: Callable[..., _Result], *arguments: Any) -> _Result:
-    """Call in a new interpreter: its memory is its own, and nothing of an earlier call is warm.
+    """Call in a new interpreter: its memory is its own, and nothing of an earlier call is warm."""
+    with fresh_process() as call:
+        return call(function, *arguments)
+
+
+@contextlib.contextmanager
+def fresh_process() -> Iterator[Callable[..., Any]]:
+    """`call(function, *arguments)` in a new interpreter, which serves all calls of the block.
 
     Linux hands a parent's peak memory on to its children, so the parent must stay small: it imports no TensorFlow.
     """
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, *arguments).result()
+        yield lambda function, *arguments: pool.submit(function, *arguments).result()
+
+
+def judged(
+    names: Sequence[str], run: Callable[[str], _Result], bars: Callable[[_Result], Sequence[Bar]]
+) -> tuple[list[_Result], list[Bar]]:
+    """(results, bars) of a run of every name; a file that is not what was specified is a missed bar."""
+    results: list[_Result] = []
+    demands: list[Bar] = []
+    for name in names:
+        try:
+            results.append(run(name))
+        except VerificationError as error:
+            demands.append(Bar(f"{name}: not verified: {error}", False))
+        else:
+            demands += bars(results[-1])
+    return results, demands
 
 
 def environment(module: str) -> dict[str, Any]:
@@ -141,6 +165,16 @@ def bar_list(bars: Sequence[Bar]) -> str:
     return "\n".join([f"{len(bars) - failed} of {len(bars)} bars passed", *map(str, bars)])
 
 
+def page_text(
+    title: str, where: Mapping[str, Any], parts: Sequence[str], bars: Sequence[Bar], notes: Sequence[str] = ()
+) -> str:
+    """A page of Markdown: where it was measured, what, the bars, and what was left out."""
+    sections = [f"# {title}", environment_text(where), *parts, "## Bars", "```\n" + bar_list(bars) + "\n```"]
+    if notes:
+        sections.append("\n".join(f"- {note}" for note in notes))
+    return "\n\n".join(sections) + "\n"
+
+
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table whose first column is flush left, the others flush right."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
@@ -157,6 +191,13 @@ def output_directory(path: str) -> Path:
     if not os.access(directory, os.W_OK):
         raise UserError(f"cannot write to --output={path}; name a directory that can be written to")
     return directory
+
+
+def check_choices(flag: str, named: Sequence[str], choices: Sequence[str]) -> None:
+    """Raises UserError for a name that is not among the choices."""
+    unknown = [name for name in named if name not in choices]
+    if unknown:
+        raise UserError(f"--{flag} names {unknown[0]!r}; choose among {', '.join(choices)}")
 
 
 def check_num_samples(count: int) -> None:

@@ -9,6 +9,7 @@ are ratios of models that take turns. Nothing is tuned on test data.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -21,7 +22,6 @@ from tfq_tools.command import new_flags, run_command
 from benchmarks import cases, common, tflite
 from benchmarks.common import Bar, TfqRun
 from tfq.data.loading import load_samples
-from tfq.errors import UserError, VerificationError
 from tfq.evaluation.bootstrap import Estimate
 from tfq.evaluation.evaluate import Evaluation, evaluate, input_signatures
 from tfq.execution.progress import Lines, Progress
@@ -137,8 +137,6 @@ def bars(result: CaseResult) -> list[Bar]:
 def page(results: Sequence[CaseResult], notes: Sequence[str], demands: Sequence[Bar], where: dict[str, Any]) -> str:
     """The results as Markdown."""
     parts = [
-        "# int8: tfq and TFLiteConverter",
-        common.environment_text(where),
         "TFLite int8 is TFLiteConverter's own post-training quantisation of the untouched Keras model (full integer,"
         " int8 in and out); float is its float export. Both int8 files saw the same calibration samples, all three the"
         " same test samples. Brackets are 95 % intervals of the paired bootstrap. Latency: one thread, XNNPACK, models"
@@ -161,10 +159,7 @@ def page(results: Sequence[CaseResult], notes: Sequence[str], demands: Sequence[
             " bare forward pass of the same samples.",
             _cost(results),
         ]
-    parts += ["## Bars", "```\n" + common.bar_list(demands) + "\n```"]
-    if notes:
-        parts.append("\n".join(f"- {note}" for note in notes))
-    return "\n\n".join(parts) + "\n"
+    return common.page_text("int8: tfq and TFLiteConverter", where, parts, demands, notes)
 
 
 def _ratio(evaluation: Evaluation, name: str = TFQ) -> Estimate:
@@ -257,27 +252,13 @@ def _cost(results: Sequence[CaseResult]) -> str:
 
 
 def main(values: flags.FlagValues) -> None:
-    unknown = [name for name in values.cases if name not in cases.CASES]
-    if unknown:
-        raise UserError(f"--cases names {unknown[0]!r}; choose among {', '.join(cases.CASES)}")
+    common.check_choices("cases", values.cases, cases.CASES)
     common.check_num_samples(values.num_samples)
     output = common.output_directory(values.output)
     where = common.environment("benchmarks.int8")
-    progress = Lines(sys.stderr)
-    results: list[CaseResult] = []
-    demands: list[Bar] = []
-    notes = []
-    for name in values.cases:
-        reason = cases.absence(name)
-        if reason:
-            notes.append(f"{name} was skipped: {reason}")
-            continue
-        try:
-            results.append(run_case(name, num_samples=values.num_samples, seed=values.seed, progress=progress))
-        except VerificationError as error:
-            demands.append(Bar(f"{name}: not verified: {error}", False))
-        else:
-            demands += bars(results[-1])
+    run = functools.partial(run_case, num_samples=values.num_samples, seed=values.seed, progress=Lines(sys.stderr))
+    present, notes = cases.present(values.cases)
+    results, demands = common.judged(present, run, bars)
     common.finish(
         output / "int8.md",
         page(results, notes, demands, where),

@@ -9,6 +9,7 @@ model is run twice, and both runs have to give the same bytes.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import sys
 import tempfile
@@ -22,7 +23,6 @@ from tfq_tools.command import new_flags, run_command
 
 from benchmarks import common
 from benchmarks.common import REPEATABLE, Bar, TfqRun
-from tfq.errors import UserError, VerificationError
 from tfq.execution.progress import Lines, Progress
 from tfq.recipe import Recipe
 
@@ -142,8 +142,6 @@ def bars(result: ModelResult) -> list[Bar]:
 def page(results: Sequence[ModelResult], demands: Sequence[Bar], where: dict[str, Any], num_samples: int) -> str:
     """The results as Markdown."""
     parts = [
-        "# Time, memory and repeatability",
-        common.environment_text(where),
         f"1000 classes, 224 x 224 x 3, random weights, {num_samples} calibration images of 1/f noise. Seconds of the"
         " whole of `tfq.pipeline.quantize` with the import of TensorFlow; memory is the largest resident set of the"
         " process; calibration is its pass against the bare forward pass of the same samples. The weights are random:"
@@ -152,7 +150,7 @@ def page(results: Sequence[ModelResult], demands: Sequence[Bar], where: dict[str
     ]
     if results:
         parts += ["## Runs", _runs(results), "## Seconds by stage", _stages(results)]
-    return "\n\n".join([*parts, "## Bars", "```\n" + common.bar_list(demands) + "\n```"]) + "\n"
+    return common.page_text("Time, memory and repeatability", where, parts, demands)
 
 
 def _named_runs(results: Sequence[ModelResult]) -> list[tuple[str, TfqRun]]:
@@ -183,22 +181,12 @@ def _stages(results: Sequence[ModelResult]) -> str:
 
 
 def main(values: flags.FlagValues) -> None:
-    unknown = [name for name in values.models if name not in MODELS]
-    if unknown:
-        raise UserError(f"--models names {unknown[0]!r}; choose among {', '.join(MODELS)}")
+    common.check_choices("models", values.models, MODELS)
     common.check_num_samples(values.num_samples)
     output = common.output_directory(values.output)
     where = common.environment("benchmarks.scale")
-    progress = Lines(sys.stderr)
-    results: list[ModelResult] = []
-    demands: list[Bar] = []
-    for name in values.models:
-        try:
-            results.append(run_model(name, num_samples=values.num_samples, seed=values.seed, progress=progress))
-        except VerificationError as error:
-            demands.append(Bar(f"{name}: not verified: {error}", False))
-        else:
-            demands += bars(results[-1])
+    run = functools.partial(run_model, num_samples=values.num_samples, seed=values.seed, progress=Lines(sys.stderr))
+    results, demands = common.judged(values.models, run, bars)
     common.finish(
         output / "scale.md",
         page(results, demands, where, values.num_samples),
