@@ -1,8 +1,17 @@
 """The road from a Keras model to a measured .tflite. It holds no algorithm: every line is a stop.
 
-    pipeline   load  prepare  calibrate  specify  export  verify  evaluate
-    int8        x       x         x         x        x       x        x
+    pipeline     load  prepare  equalise  calibrate  specify  improve  export  verify  evaluate
+    int8          x       x        (x)        x         x                x       x        x
+    light         x       x        (x)        x         x        x       x       x        x
+    advanced      x       x        (x)        x         x        x       x       x        x
 
+Improve, as in Hubara et al. 2020 (arXiv:2006.10518), table of the light and the advanced pipeline:
+
+    pipeline     weight scales  reconstruction  batch-norm tuning  bias tuning  sequential reconstruction
+    light             x              (x)                x
+    advanced          x               x                 x               x        x, after a parallel one
+
+(x): on request. Every step is kept only where held-back samples gain by it (`tfq.reconstruction.steps`).
 `--precision` other than int8 hands the prepared model to TFLiteConverter's own whole-model exports.
 `--activation_bits` below 8 ends in a simulation: nothing is exported or verified, and the simulation is evaluated.
 """
@@ -11,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +33,6 @@ from tfq.data.labels import read_labels
 from tfq.data.loading import load_samples
 from tfq.data.samples import Samples
 from tfq.data.signatures import input_signatures
-from tfq.errors import UserError
 from tfq.evaluation.evaluate import Evaluation, Simulated, evaluate
 from tfq.evaluation.layers import layer_errors
 from tfq.evaluation.metrics import find_metric
@@ -37,6 +45,9 @@ from tfq.models.load import load_model
 from tfq.models.prepare import prepare
 from tfq.models.widths import Widths, assign_widths
 from tfq.recipe import Recipe
+from tfq.reconstruction.channel_statistics import channel_statistics
+from tfq.reconstruction.equalize import equalize, equalize_published, measured_tensors
+from tfq.reconstruction.steps import PIPELINES, Setting, StepOutcome
 from tfq.report.report import Report, layer_reports, model_facts, tensor_reports
 from tfq.simulate.guard import Guarded, Version, keep_better
 from tfq.simulate.wrap import simulate
@@ -87,30 +98,24 @@ def quantize(recipe: Recipe, *, progress: Progress | None = None) -> Product:
         files = {"float.tflite": export_plain(prepared.graph, "float32", representative, progress=progress)}
 
     if recipe.precision == "int8":
-        with journal.stage("calibrate"):
-            calibration = calibrate(
-                graph,
-                samples.batches(_BATCH),
-                method=recipe.calibration_method,
-                percentile=recipe.percentile,
-                total=len(samples),
-                bits=widths.activations,
-                progress=progress,
-            )
-        with journal.stage("specify"):
-            spec, guard = _specify(recipe, graph, widths, calibration, held_back.head(_GUARD), journal)
+        start = _quantized(recipe, graph, widths, samples, held_back.head(_GUARD), journal, progress)
+        if recipe.equalization_method != "none":
+            start = _equalized(recipe, start, widths, samples, held_back.head(_GUARD), journal, progress)
+        version, steps = _improve(recipe, start, widths, samples, journal, progress)
+        graph, spec = version.graph, version.spec
         measured: dict[str, Any] = {
-            "calibration_cost": calibration.cost,
-            "guard": guard,
-            "tensors": tensor_reports(spec, calibration, guard),
-            "layers": layer_reports(graph, spec),
+            "calibration_cost": start.calibration.cost,
+            "guard": start.guard,
+            "steps": steps,
+            "tensors": tensor_reports(spec, start.calibration, start.guard),
+            "layers": layer_reports(graph, spec, steps=steps),
         }
         if not recipe.simulated:
             with journal.stage("export"):
                 content = files["model.tflite"] = export_quantized(graph, spec, representative, progress=progress)
             with journal.stage("verify"):
                 measured["verification"] = verify_structure(content, graph, spec)
-                measured |= _compare(content, graph, spec, held_back, journal, progress)
+                measured |= _compare(content, version, start.reference, steps, held_back, journal, progress)
     else:
         with journal.stage("export"):
             content = files["model.tflite"] = export_plain(graph, recipe.precision, representative, progress=progress)
@@ -146,8 +151,6 @@ def quantize(recipe: Recipe, *, progress: Progress | None = None) -> Product:
 def _check(recipe: Recipe) -> None:
     """What can be told before any file is read."""
     find_metric(recipe.metric)
-    if recipe.pipeline != "int8":
-        raise UserError(f"--pipeline={recipe.pipeline} is not part of this version of tfq; use --pipeline=int8")
 
 
 def _samples(recipe: Recipe, graph: Graph, journal: Journal, progress: Progress) -> tuple[Samples, Samples | None]:
@@ -169,13 +172,33 @@ def _samples(recipe: Recipe, graph: Graph, journal: Journal, progress: Progress)
     return samples, evaluation_samples
 
 
-def _specify(
-    recipe: Recipe, graph: Graph, widths: Widths, calibration: Calibration, held_back: Samples, journal: Journal
-) -> tuple[QuantizationSpec, Guarded | None]:
-    """The specification, guarded: ranges that lose to min-max at the model's outputs are rolled back."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Start:
+    """A float graph, its calibration, and the version rounded to the nearest that both give."""
 
-    def with_ranges(ranges: Mapping[str, Range]) -> QuantizationSpec:
-        return specify(
+    reference: Graph
+    calibration: Calibration
+    guard: Guarded | None
+    version: Version
+
+
+def _quantized(
+    recipe: Recipe,
+    graph: Graph,
+    widths: Widths,
+    samples: Samples,
+    held_back: Samples,
+    journal: Journal,
+    progress: Progress,
+) -> _Start:
+    """Calibrated and specified; ranges that lose to min-max at the model's outputs are rolled back."""
+    method = recipe.calibration_method
+    with journal.stage("calibrate"):
+        calibration = _calibrate(recipe, graph, widths, samples, progress)
+        journal.warn(calibration.rollback_note(method))
+
+    def version(name: str, ranges: Mapping[str, Range]) -> Version:
+        spec = specify(
             graph,
             ranges,
             weight_bits=widths.weights,
@@ -185,29 +208,109 @@ def _specify(
             input_type=recipe.input_type,
             output_type=recipe.output_type,
         )
+        return Version(name, graph, spec)
 
-    method = recipe.calibration_method
-    journal.warn(calibration.rollback_note(method))
-    if method == "minmax":
-        return with_ranges(calibration.ranges), None
-    chosen, minmax = (with_ranges(ranges) for ranges in calibration.trial)
-    _, guard = keep_better(graph, Version(method, graph, chosen), Version("minmax", graph, minmax), held_back.arrays)
-    journal.warn(guard.note(f"calibration by {method}"))
-    return with_ranges(calibration.minmax_ranges if guard.rolled_back else calibration.ranges), guard
+    with journal.stage("specify"):
+        if method == "minmax":
+            return _Start(graph, calibration, None, version("nearest", calibration.ranges))
+        chosen, minmax = calibration.trial
+        _, guard = keep_better(graph, version(method, chosen), version("minmax", minmax), held_back.arrays)
+        journal.warn(guard.note(f"calibration by {method}"))
+        ranges = calibration.minmax_ranges if guard.rolled_back else calibration.ranges
+        return _Start(graph, calibration, guard, version("nearest", ranges))
+
+
+def _calibrate(recipe: Recipe, graph: Graph, widths: Widths, samples: Samples, progress: Progress) -> Calibration:
+    return calibrate(
+        graph,
+        samples.batches(_BATCH),
+        method=recipe.calibration_method,
+        percentile=recipe.percentile,
+        total=len(samples),
+        bits=widths.activations,
+        progress=progress,
+    )
+
+
+def _equalized(
+    recipe: Recipe,
+    start: _Start,
+    widths: Widths,
+    samples: Samples,
+    held_back: Samples,
+    journal: Journal,
+    progress: Progress,
+) -> _Start:
+    """The start from the equalised graph, unless it is no gain."""
+    graph = start.reference
+    with journal.stage("equalise"):
+        found = channel_statistics(
+            graph, samples.batches(_BATCH), measured_tensors(graph), total=len(samples), progress=progress
+        )
+        published = recipe.equalization_method == "published"
+        bits, per_channel = recipe.weight_bits, recipe.per_channel
+        equal = (
+            equalize_published(graph, found)
+            if published
+            else equalize(graph, found, weight_bits=bits, per_channel=per_channel)
+        )
+    candidate = _quantized(recipe, equal, widths, samples, held_back, journal, progress)
+    named = dataclasses.replace(candidate.version, name="equalised")
+    _, guard = keep_better(graph, named, start.version, held_back.arrays, tolerance=0.0)
+    journal.warn(guard.note("equalisation"))
+    return start if guard.rolled_back else candidate
+
+
+def _improve(
+    recipe: Recipe, start: _Start, widths: Widths, samples: Samples, journal: Journal, progress: Progress
+) -> tuple[Version, tuple[StepOutcome, ...]]:
+    """The steps of the pipeline, one after the other."""
+
+    def recalibrate(graph: Graph) -> Mapping[str, Range]:
+        found = _calibrate(recipe, graph, widths, samples, Silent())
+        rolled_back = start.guard is not None and start.guard.rolled_back
+        return found.minmax_ranges if rolled_back else found.ranges
+
+    setting = Setting(
+        graph=start.reference,
+        samples=samples.arrays,
+        reconstruction=recipe.reconstruction_method,
+        mode=recipe.mode,
+        granularity=recipe.granularity,
+        memory_limit=recipe.memory_limit * 2**20,
+        processes=recipe.workers,
+        seed=recipe.seed,
+        batch_norm_tuning="best" if recipe.batch_norm_tuning == "default" else recipe.batch_norm_tuning,
+        recalibrate=recalibrate,
+        progress=progress,
+    )
+    version, outcomes = start.version, []
+    for step in PIPELINES[recipe.pipeline]:
+        with journal.stage(step.__name__.replace("_", " ")):
+            version, outcome = step(setting, version)
+        journal.warn(outcome.note())
+        outcomes.append(outcome)
+    return version, tuple(outcomes)
 
 
 def _compare(
-    content: bytes, graph: Graph, spec: QuantizationSpec, held_back: Samples, journal: Journal, progress: Progress
+    content: bytes,
+    version: Version,
+    reference: Graph,
+    steps: Sequence[StepOutcome],
+    held_back: Samples,
+    journal: Journal,
+    progress: Progress,
 ) -> dict[str, Any]:
     """The file against simulation and float model, layer by layer and end to end."""
-    few = held_back.head(_LAYERS).arrays
+    graph, spec, few = version.graph, version.spec, held_back.head(_LAYERS).arrays
     observed = observe(content, graph, spec, few, progress=progress)
     forced = teacher_forced(graph, spec, observed, few)
     parity = layer_parity(forced, observed)
     journal.warn(parity_note(parity))
-    errors = layer_errors(graph, forced, observed, few)
+    errors = layer_errors(reference, teacher_forced(reference, spec, observed, few), observed, few)
     return {
-        "layers": layer_reports(graph, spec, errors, parity),
+        "layers": layer_reports(graph, spec, errors, parity, steps),
         "parity": output_parity(content, graph, spec, held_back.head(_PARITY).arrays),
     }
 

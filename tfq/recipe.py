@@ -11,6 +11,11 @@ from tfq.errors import UserError
 CHOICES = {
     "precision": ("int8", "int16x8", "float16", "dynamic_range", "float32"),
     "pipeline": ("int8", "light", "advanced"),
+    "reconstruction": ("default", "none", "bias_correction", "least_squares", "adaround", "adaquant", "best"),
+    "mode": ("sequential", "parallel"),
+    "granularity": ("layer", "block"),
+    "batch_norm_tuning": ("default", "none", "damped", "undamped", "paired", "best"),
+    "equalization": ("default", "none", "published", "expected"),
     "calibration_method": ("auto", "minmax", "moving_average", "percentile", "kl", "mse"),
     "storage": ("int8", "packed"),
     "package": ("none", "gzip"),
@@ -20,6 +25,8 @@ CHOICES = {
     "selection": ("first", "random", "balanced", "coverage"),
 }
 
+GRADIENT_METHODS = ("adaround", "adaquant")
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -27,8 +34,8 @@ class Recipe:
 
     Paths are kept as given. `weight_bits` are grid bits (2..8); `storage` says how the integers are
     stored. `activation_bits` below 8 are simulated, and no `model.tflite` is made. `first_last_bits` are
-    both for the first and last weighted layers, 0 for the same as everywhere. The other fields are the
-    flags of `tfq-quantize` of the same name.
+    both for the first and last weighted layers, 0 for the same as everywhere. `memory_limit` is in MiB.
+    The other fields are the flags of `tfq-quantize` of the same name.
     """
 
     model: str
@@ -36,6 +43,11 @@ class Recipe:
     evaluation_data: str = ""
     precision: str = "int8"
     pipeline: str = "int8"
+    reconstruction: str = "default"
+    mode: str = "sequential"
+    granularity: str = "block"
+    batch_norm_tuning: str = "default"
+    equalization: str = "default"
     weight_bits: int = 8
     activation_bits: int = 8
     first_last_bits: int = 0
@@ -51,6 +63,8 @@ class Recipe:
     output_type: str = "int8"
     metric: str = "top1"
     labels: str = ""
+    memory_limit: int = 1024
+    workers: int = 1
     seed: int = 0
     allow_unsafe_deserialization: bool = False
 
@@ -79,6 +93,27 @@ class Recipe:
             )
         if not 50.0 < self.percentile <= 100.0:
             raise UserError(f"--percentile is {self.percentile}; it must lie in (50, 100], e.g. 99.9")
+        if self.pipeline != "int8" and self.precision != "int8":
+            raise UserError(
+                f"--pipeline is {self.pipeline} and --precision is {self.precision}; only int8 models have a pipeline,"
+                " leave one of the two out"
+            )
+        if self.pipeline == "int8" and (self.reconstruction, self.batch_norm_tuning) not in (
+            ("default", "default"),
+            ("none", "none"),
+        ):
+            raise UserError(
+                f"--reconstruction is {self.reconstruction} and --batch_norm_tuning is {self.batch_norm_tuning}, but"
+                " --pipeline=int8 has neither; add --pipeline=light or --pipeline=advanced"
+            )
+        if self.pipeline == "light" and self.reconstruction in GRADIENT_METHODS:
+            raise UserError(
+                f"--reconstruction is {self.reconstruction}, which learns by gradients, and --pipeline is light; use"
+                " --pipeline=advanced, or --reconstruction=least_squares"
+            )
+        for field, least in (("memory_limit", 64), ("workers", 1)):
+            if getattr(self, field) < least:
+                raise UserError(f"--{field} is {getattr(self, field)}; it must be at least {least}")
         if self.num_calibration_samples < 1:
             raise UserError(f"--num_calibration_samples is {self.num_calibration_samples}; it must be at least 1")
 
@@ -86,6 +121,18 @@ class Recipe:
     def simulated(self) -> str:
         """Why there is a simulation only and no model.tflite; "" where there is one."""
         return "" if self.activation_bits == 8 else f"TFLite has no kernels for {self.activation_bits}-bit activations"
+
+    @property
+    def reconstruction_method(self) -> str:
+        """How layers are reconstructed where nothing else was asked for: not at all in the light pipeline."""
+        defaults = {"int8": "none", "light": "none", "advanced": "best"}
+        return defaults[self.pipeline] if self.reconstruction == "default" else self.reconstruction
+
+    @property
+    def equalization_method(self) -> str:
+        """Equalisation pays where weights have one scale per tensor."""
+        default = "none" if self.per_channel or self.precision != "int8" else "expected"
+        return default if self.equalization == "default" else self.equalization
 
     @property
     def model_name(self) -> str:

@@ -48,7 +48,25 @@ _enum("preprocess", "Scaling of images in 0..255 to what the model was trained o
 _string("evaluation_data", "Samples with labels 'y' to measure on; the model is never tuned on them.")
 _string("metric", "top1, top5, auc, f1, mse, sqnr, or your own module:function.")
 _enum("precision", "Number format of the whole model; all but int8 are TFLiteConverter's own exports.")
-_enum("pipeline", "int8: nearest rounding after calibration.")
+_enum(
+    "pipeline",
+    "int8: nearest rounding after calibration. light: batch-norm tuning too, no gradients. advanced: layers are"
+    " reconstructed against the float model, then batch norms and biases tuned. Needed for 4 bits and fewer.",
+)
+_enum(
+    "reconstruction",
+    "How the weights of each layer are found; by default best in the advanced pipeline and none in the light one."
+    " bias_correction and least_squares need no gradients; adaround and adaquant are as published.",
+)
+_enum("mode", "sequential: each layer makes good what those before it lost. parallel: all at once, faster.")
+_enum("granularity", "block: the last layer before a residual addition is fitted to the sum; layer: to its own output.")
+_enum("batch_norm_tuning", "Which way of batch-norm tuning; by default the best of all on held-back samples.")
+_enum(
+    "equalization",
+    "Scaling of channels between layers; by default expected where weights have one scale per tensor, else none.",
+)
+_integer("memory_limit", "MiB of activations that reconstruction keeps in memory; the rest goes to temporary files.")
+_integer("workers", "Processes that reconstruct layers in parallel mode.")
 _integer("weight_bits", "Grid bits of the weights, 2 to 8.")
 _integer(
     "activation_bits",
@@ -73,6 +91,11 @@ GROUPS = {
     "Quantisation": (
         "precision",
         "pipeline",
+        "reconstruction",
+        "mode",
+        "granularity",
+        "batch_norm_tuning",
+        "equalization",
         "weight_bits",
         "activation_bits",
         "first_last_bits",
@@ -82,6 +105,7 @@ GROUPS = {
         "percentile",
     ),
     "The .tflite": ("input_type", "output_type", "labels", "package"),
+    "Resources": ("memory_limit", "workers"),
     "Reproducibility": ("seed", "recipe"),
 }
 SUMMARY = (

@@ -1,4 +1,4 @@
-"""Processes that share a job, each with one thread: threads of several processes on the same cores wait for each other."""
+"""Processes that share a job, each with one thread: those of several processes would wait for each other."""
 
 from __future__ import annotations
 

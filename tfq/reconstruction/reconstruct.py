@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
+import threadpoolctl
 
 from tfq.calibration.calibrate import fixed_grid
 from tfq.calibration.specify import with_ranges, with_scales
@@ -135,10 +136,12 @@ def reconstruct(
         solve = _solved_apart if parallel else _solved_in_turn
         with (progress or Silent()).task(f"reconstruct the layers, {name}", len(names)) as advance:
             found = []
-            for outcome in solve(setting, method, name, processes):
-                version = outcome[0]
-                found.append(outcome[1])
-                advance(1)
+            # the matrices are small: two threads cost more than they bring, much more on a machine that is busy
+            with threadpoolctl.threadpool_limits(1, user_api="blas"):
+                for outcome in solve(setting, method, name, processes):
+                    version = outcome[0]
+                    found.append(outcome[1])
+                    advance(1)
     return version, tuple(found)
 
 

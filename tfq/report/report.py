@@ -22,6 +22,8 @@ from tfq.models.graph import Graph
 from tfq.models.load import LoadedModel
 from tfq.models.prepare import Prepared, TransformationCheck
 from tfq.recipe import Recipe
+from tfq.reconstruction.reconstruct import LayerReconstruction
+from tfq.reconstruction.steps import StepOutcome
 from tfq.simulate.guard import Guarded
 from tfq.spec import QuantizationSpec
 from tfq.verify.parity import LayerParity, OutputParity
@@ -63,6 +65,8 @@ class LayerReport:
       weight_bits, storage, parameters: grid bits and storage of its weights, number of weights and biases.
       sqnr_db: signal to noise of its output against the float model.
       own_sqnr_db: the same for the error it adds by itself.
+      reconstruction: what became of it in every step that reconstructs layers, with its error on held-back
+        calibration samples before and after.
       parity_max_steps, parity_differing: largest difference between .tflite and simulation on the layer's
         own quantised input, in steps of its grid; share of elements that differ.
     """
@@ -79,6 +83,7 @@ class LayerReport:
     own_sqnr_db: float | None = None
     parity_max_steps: int | None = None
     parity_differing: float | None = None
+    reconstruction: tuple[LayerReconstruction, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +99,7 @@ class Report:
       layers: in topological order.
       evaluation: float against exported model, or against the simulation where there is none.
       stages, warnings: as the run went.
+      steps: what the pipeline's improvements did, in order.
       calibration_cost, guard, tensors, verification, parity: of the int8 road; absent for the plain
         whole-model exports, the last two also for a simulation.
       package_bytes: size of model.tflite.gz; None where none was asked for.
@@ -110,6 +116,7 @@ class Report:
     warnings: tuple[str, ...]
     calibration_cost: CollectionCost | None = None
     guard: Guarded | None = None
+    steps: tuple[StepOutcome, ...] = ()
     tensors: tuple[TensorReport, ...] = ()
     verification: Verification | None = None
     parity: tuple[OutputParity, ...] = ()
@@ -155,9 +162,14 @@ def tensor_reports(spec: QuantizationSpec, calibration: Calibration, guard: Guar
 
 
 def layer_reports(
-    graph: Graph, spec: QuantizationSpec, errors: Sequence[LayerError] = (), parity: Sequence[LayerParity] = ()
+    graph: Graph,
+    spec: QuantizationSpec,
+    errors: Sequence[LayerError] = (),
+    parity: Sequence[LayerParity] = (),
+    steps: Sequence[StepOutcome] = (),
 ) -> tuple[LayerReport, ...]:
-    """One row a layer, with its errors and parity where they were measured."""
+    """One row a layer, with its errors, parity and reconstruction where they were measured."""
+    outcomes = [outcome for step in steps for outcome in step.layers]
     error_of, parity_of = {e.name: e for e in errors}, {p.name: p for p in parity}
     found = []
     for layer in spec.layers:
@@ -177,6 +189,7 @@ def layer_reports(
                 error.own_sqnr_db if error else None,
                 measured.max_steps if measured else None,
                 measured.differing if measured else None,
+                tuple(outcome for outcome in outcomes if outcome.name == layer.name),
             )
         )
     return tuple(found)

@@ -12,6 +12,7 @@ from tfq.evaluation.size import Size
 from tfq.report.table import format_table
 
 if TYPE_CHECKING:  # it would load TensorFlow, which writing text does not need
+    from tfq.reconstruction.steps import StepOutcome
     from tfq.report.report import Report
 
 _WORST_LAYERS = 5
@@ -19,7 +20,7 @@ _WORST_LAYERS = 5
 
 def summary(report: Report, output: Path) -> str:
     """Float against exported model, the layers that hurt most, warnings, and where the files are."""
-    parts = [_comparison(report), _worst_layers(report), _checks(report)]
+    parts = [_comparison(report), _steps(report), _worst_layers(report), _checks(report)]
     if report.warnings:
         parts.append("\n".join(f"warning: {w}" for w in report.warnings))
     parts.append(f"report: {output / 'report.json'}\n{_model_lines(report, output)}")
@@ -105,6 +106,27 @@ def _worst_layers(report: Report) -> str:
         for layer in worst
     ]
     return format_table(["layers that hurt most", "Keras layers", "kind", "own SQNR", "SQNR"], rows, left=3)
+
+
+def _steps(report: Report) -> str:
+    """One row for every version that a step proposed: what it does to the divergence from the float model."""
+    rows = []
+    for step in report.steps:
+        for guard in step.guards:
+            candidate, before = guard.divergences
+            values = [f"{guard.divergences[name]:.3g}" for name in (before, candidate)]
+            rows.append([step.name, candidate, *values, "rolled back" if guard.rolled_back else "kept", _layers(step)])
+        if not step.guards:
+            rows.append([step.name, "nothing", "", "", "", ""])
+    if not any(step.guards for step in report.steps):
+        return ""
+    samples = next(guard.samples for step in report.steps for guard in step.guards)
+    header = ["step", "proposed", "before", "after", f"on {samples} held-back samples", "layers kept"]
+    return format_table(header, rows, left=2) + "\nbefore, after: divergence of the outputs from the float model."
+
+
+def _layers(step: StepOutcome) -> str:
+    return f"{sum(layer.kept for layer in step.layers)} of {len(step.layers)}" if step.layers else ""
 
 
 def _checks(report: Report) -> str:

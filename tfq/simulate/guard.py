@@ -3,8 +3,9 @@
     divergence of a sample =  KL(float || simulated)            for outputs that are probabilities
                               |y - q|^2 / mean over samples |y|^2   for all others
 
-A step is rolled back when its mean divergence exceeds that without it by more than one standard error
-of the paired difference: below that, the samples do not tell the two apart.
+A choice between ranges is rolled back when its mean divergence exceeds that without it by more than one standard
+error of the paired difference: below that, the samples do not tell the two apart. A step that changes weights
+has to be a gain.
 """
 
 from __future__ import annotations
@@ -65,7 +66,12 @@ class Guarded:
 
 
 def keep_better(
-    graph: Graph, candidate: Version, fallback: Version, samples: Mapping[str, np.ndarray]
+    graph: Graph,
+    candidate: Version,
+    fallback: Version,
+    samples: Mapping[str, np.ndarray],
+    *,
+    tolerance: float = 1.0,
 ) -> tuple[Version, Guarded]:
     """The candidate, unless it loses to the fallback.
 
@@ -73,6 +79,7 @@ def keep_better(
       graph: the prepared float graph: the reference.
       candidate, fallback: what is compared, under different names.
       samples: arrays [n, ...] by input name that neither was fitted to.
+      tolerance: standard errors by which the candidate may be worse; 0 for a step that has to be a gain.
     """
     feeds = [samples[name] for name in graph.inputs]
     reference = predict_list(build_model(graph, outputs=graph.outputs), feeds)
@@ -82,7 +89,7 @@ def keep_better(
     }
     difference = found[candidate.name] - found[fallback.name]
     error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else 0.0
-    kept = fallback if difference.mean() > error else candidate
+    kept = fallback if difference.mean() > tolerance * error else candidate
     means = {name: float(values.mean()) for name, values in found.items()}
     return kept, Guarded(kept.name, means, error, len(difference))
 

@@ -1,0 +1,185 @@
+"""The steps by which a pipeline improves a quantised model, each kept only where held-back samples gain by it.
+
+A step takes the model as it is and proposes others; the one of the smallest divergence from the float model on
+the samples held back (`tfq.simulate.guard`) goes on, be it the one there was. What a step is fitted to and what it is
+judged on never meet.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from tfq.calibration.statistics import Range
+from tfq.execution.progress import Progress, Silent
+from tfq.models.graph import Graph
+from tfq.reconstruction.batch_norm import tune_batch_norm
+from tfq.reconstruction.bias_tuning import tune_biases
+from tfq.reconstruction.methods import METHODS
+from tfq.reconstruction.reconstruct import LayerReconstruction, held_back_samples, reconstruct
+from tfq.reconstruction.weight_scales import with_mse_scales
+from tfq.simulate.guard import Guarded, Version, keep_better
+
+_JUDGED = 128  # samples that judge a step, at most
+
+BATCH_NORM_TUNINGS: Mapping[str, Mapping[str, bool]] = {
+    "damped": {"damped": True, "paired": False},
+    "undamped": {"damped": False, "paired": False},
+    "paired": {"damped": False, "paired": True},
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Setting:
+    """What all steps of one run share.
+
+    Attributes:
+      graph: the prepared float graph.
+      samples: calibration samples [n, ...] by input name.
+      reconstruction: a name in `METHODS`, or "none".
+      mode, granularity, memory_limit (bytes), processes, seed: as `reconstruct` takes them.
+      batch_norm_tuning: one of BATCH_NORM_TUNINGS, "best" of all, or "none".
+      recalibrate: gives a graph with rounded weights its ranges.
+    """
+
+    graph: Graph
+    samples: Mapping[str, np.ndarray]
+    reconstruction: str
+    mode: str
+    granularity: str
+    memory_limit: int
+    processes: int
+    seed: int
+    batch_norm_tuning: str
+    recalibrate: Callable[[Graph], Mapping[str, Range]]
+    progress: Progress = dataclasses.field(default_factory=Silent)
+
+    @property
+    def fitted(self) -> dict[str, np.ndarray]:
+        """The samples that steps may see."""
+        return self._taken(~self._held)
+
+    @property
+    def judged(self) -> dict[str, np.ndarray]:
+        """The samples by which they are judged; those fitted to where there is one sample only."""
+        return {n: a[:_JUDGED] for n, a in self._taken(self._held if self._held.any() else ~self._held).items()}
+
+    @property
+    def _held(self) -> np.ndarray:
+        return held_back_samples(len(next(iter(self.samples.values()))))
+
+    def _taken(self, chosen: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: np.asarray(values)[chosen] for name, values in self.samples.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class StepOutcome:
+    """What one step did.
+
+    Attributes:
+      name: of the step.
+      guards: one comparison for every version that was proposed.
+      layers: what became of each layer, where the step reconstructs layers.
+    """
+
+    name: str
+    guards: tuple[Guarded, ...]
+    layers: tuple[LayerReconstruction, ...] = ()
+
+    @property
+    def kept(self) -> bool:
+        """Something that the step proposed went on."""
+        return any(not guard.rolled_back for guard in self.guards)
+
+    def note(self) -> str:
+        """One line for the user where all was rolled back."""
+        return "" if self.kept or not self.guards else self.guards[0].note(self.name)
+
+
+Step = Callable[[Setting, Version], tuple[Version, StepOutcome]]
+
+
+def mse_scales(setting: Setting, version: Version) -> tuple[Version, StepOutcome]:
+    """Weight scales of the smallest squared error."""
+    candidate = dataclasses.replace(version, spec=with_mse_scales(version.graph, version.spec))
+    return _kept(setting, "weight scales", version, [("squared error", candidate)])
+
+
+def reconstruct_layers(setting: Setting, version: Version) -> tuple[Version, StepOutcome]:
+    """Reconstruction in the mode asked for."""
+    return _reconstructed(setting, version, "reconstruction", setting.mode)
+
+
+def reconstruct_in_sequence(setting: Setting, version: Version) -> tuple[Version, StepOutcome]:
+    """The sequential pass on the final precisions; nothing to do where the first was sequential."""
+    name = "sequential reconstruction"
+    if setting.mode == "sequential":
+        return version, StepOutcome(name, ())
+    return _reconstructed(setting, version, name, "sequential")
+
+
+def tune_batch_norms(setting: Setting, version: Version) -> tuple[Version, StepOutcome]:
+    """Batch-norm tuning in the way asked for, or in all ways."""
+    wanted = setting.batch_norm_tuning
+    names = {"none": (), "best": tuple(BATCH_NORM_TUNINGS)}.get(wanted, (wanted,))
+
+    def candidates() -> Iterator[tuple[str, Version]]:
+        for name in names:
+            way = BATCH_NORM_TUNINGS[name]
+            reference = setting.graph if way["paired"] else None
+            options: dict[str, Any] = {"damped": way["damped"], "recalibrate": setting.recalibrate}
+            yield (
+                name,
+                tune_batch_norm(version, setting.fitted, reference=reference, progress=setting.progress, **options),
+            )
+
+    return _kept(setting, "batch-norm tuning", version, candidates())
+
+
+def tune_all_biases(setting: Setting, version: Version) -> tuple[Version, StepOutcome]:
+    """Bias tuning."""
+    tuned = tune_biases(setting.graph, version, setting.fitted, seed=setting.seed, progress=setting.progress)
+    return _kept(setting, "bias tuning", version, [] if tuned is version else [("tuned", tuned)])
+
+
+PIPELINES: Mapping[str, tuple[Step, ...]] = {
+    "int8": (),
+    "light": (mse_scales, reconstruct_layers, tune_batch_norms),
+    "advanced": (mse_scales, reconstruct_layers, tune_batch_norms, tune_all_biases, reconstruct_in_sequence),
+}
+
+
+def _reconstructed(setting: Setting, version: Version, name: str, mode: str) -> tuple[Version, StepOutcome]:
+    if setting.reconstruction == "none":
+        return version, StepOutcome(name, ())
+    candidate, layers = reconstruct(
+        setting.graph,
+        version,
+        setting.samples,
+        METHODS[setting.reconstruction],
+        name=setting.reconstruction,
+        mode=mode,
+        granularity=setting.granularity,
+        memory_limit=setting.memory_limit,
+        processes=setting.processes,
+        seed=setting.seed,
+        progress=setting.progress,
+    )
+    kept, outcome = _kept(setting, name, version, [(f"{setting.reconstruction}, {mode}", candidate)])
+    return kept, dataclasses.replace(outcome, layers=layers)
+
+
+def _kept(
+    setting: Setting, name: str, version: Version, candidates: Iterator[tuple[str, Version]] | list[tuple[str, Version]]
+) -> tuple[Version, StepOutcome]:
+    """The best of the version and the candidates."""
+    judged, guards = setting.judged, []
+    best = dataclasses.replace(version, name="before")
+    for label, candidate in candidates:
+        named = dataclasses.replace(candidate, name=label)
+        best, guard = keep_better(setting.graph, named, best, judged, tolerance=0.0)
+        guards.append(guard)
+    return best, StepOutcome(name, tuple(guards))
