@@ -11,7 +11,8 @@ from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import activation_grid, specify
 from tfq.models.graph import Graph, Node
 from tfq.numerics import reference
-from tfq.reconstruction.adaquant import LearnedRange, adaquant, on_symmetric_grid, squared_distance
+from tfq.reconstruction.adaquant import LearnedRange, adaquant, squared_distance
+from tfq.reconstruction.descent import nearest_integer
 from tfq.reconstruction.reconstruct import has_own_input_grid, reconstruct
 from tfq.reconstruction.weight_scales import output_scales
 from tfq.simulate.guard import Version
@@ -19,22 +20,20 @@ from tfq.simulate.guard import Version
 RNG = np.random.default_rng(0)
 
 
-def test_gradients_of_weights_and_scales_are_straight_through():
-    w, s, top = RNG.normal(size=(1, 40, 3)) * 4, np.array([0.5, 1.0, 2.0]).reshape(1, 1, 3), 3
-    upstream = RNG.normal(size=w.shape)
-    weights, scales = tf.constant(w, tf.float32), tf.constant(s, tf.float32)
+def test_gradients_of_weights_and_scales():
+    u, s, top = RNG.normal(size=(1, 40, 3)) * 4, np.array([0.5, 1.0, 2.0]).reshape(1, 1, 3), 3
+    upstream = RNG.normal(size=u.shape)
+    steps, scales = tf.constant(u, tf.float32), tf.constant(s, tf.float32)
     with tf.GradientTape() as tape:
-        tape.watch([weights, scales])
-        values = on_symmetric_grid(weights, scales, top)
+        tape.watch([steps, scales])
+        values = nearest_integer(steps, -top, top) * scales
         loss = tf.reduce_sum(values * upstream)
-    to_weights, to_scales = tape.gradient(loss, [weights, scales])
-    u = w / s
+    to_steps, to_scales = tape.gradient(loss, [steps, scales])
     codes, inside = np.clip(np.rint(u), -top, top), np.abs(u) <= top
     assert 0 < inside.mean() < 1
     np.testing.assert_allclose(values, codes * s, rtol=1e-6)
-    np.testing.assert_allclose(to_weights, upstream * inside, rtol=1e-5)
-    expected = (upstream * np.where(inside, codes - u, codes)).sum(1, keepdims=True)
-    np.testing.assert_allclose(to_scales, expected, rtol=1e-4)
+    np.testing.assert_allclose(to_steps, upstream * s * inside, rtol=1e-5)
+    np.testing.assert_allclose(to_scales, (upstream * codes).sum(1, keepdims=True), rtol=1e-4)
 
 
 def test_gradient_of_the_dampening_pulls_to_the_codes():
@@ -42,7 +41,7 @@ def test_gradient_of_the_dampening_pulls_to_the_codes():
     weights = tf.constant(w, tf.float32)
     with tf.GradientTape() as tape:
         tape.watch(weights)
-        value = squared_distance(weights, tf.constant(1.0), top)
+        value = squared_distance(weights, top)
     codes = np.clip(np.rint(w), -top, top)
     inside = np.abs(w) <= top
     np.testing.assert_allclose(value, np.mean(inside * (w - codes) ** 2), rtol=1e-5)

@@ -6,20 +6,22 @@ Equation, for the float layer's output z and activation f:
     Q_s(w) = s * clip(round(w / s), -k, k)         Q_sx,zx(x) = s_x * (clip(round(x / s_x) + z_x, n, p) - z_x)
 
 x is the float layer's input (parallel) or what the quantised predecessors compute (sequential). Unlike AdaRound a
-weight may move by any number of steps. Gradients pass through round unchanged, and through clip inside alone;
-scales and range get theirs through both (as in LSQ: q - w/s inside, the end of the grid outside).
+weight may move by any number of steps. Gradients pass through round unchanged, and through clip inside alone; the
+range gets its own through both (as in LSQ: q - x / s_x inside, the end of the grid outside).
+Weights are learned in steps of their grid, so that the gradient of a scale is that of s * q with the codes as they
+are: LSQ's, q - w / s, vanishes for weights that have settled on their codes, and the scale drifts.
 
 Learned with Adam from the present weights rounded to the nearest, with the scales of the smallest squared error
 (`mse_scales`), each in its own unit, so that one set of rates serves all layers and all bits:
 
-    W = s_0 * u           u in steps of the first grid             bias b = b_0 + sigma_z * v      per output
-    s = s_0 * exp(a)      per scale                                r = r_0 * exp(c), low = low_0 + r_0 * d
+    W = s * u             u in steps of the grid             b = b_0 + sigma_z * v                 per output
+    s = s_0 * exp(a)      per scale                          r = r_0 * exp(c), low = low_0 + r_0 * d
 
 A weight whose best value lies between two codes ends up on the threshold between them and keeps jumping from one
 to the other; where it is in the end is chance. Added to the loss, in units of the error of rounding to the nearest,
 is therefore the dampening
 
-    lambda * t^2 * mean over the weights (clip(w / s) - q)^2        t from 0 to 1 over the steps, q held fixed
+    lambda * t^2 * mean over the weights (clip(u) - q)^2        t from 0 to 1 over the steps, q held fixed
 
 which lets weights wander first and settle then. Published is none, at rates that hardly move a weight.
 
@@ -87,18 +89,18 @@ def adaquant(
         return tf.exp(tf.gather(relative, problem.tied))[:, None]
 
     def outputs(rows: tf.Tensor) -> tf.Tensor:
-        matrix = first * on_symmetric_grid(weights, ratios(), problem.largest_code)
+        matrix = first * ratios() * nearest_integer(weights, -problem.largest_code, problem.largest_code)
         return tf_product(learned(rows), matrix) + problem.bias + bias * deviation
 
     def dampening(progress: tf.Tensor) -> tf.Tensor:
-        return penalty * progress**2 * squared_distance(weights, tf.stop_gradient(ratios()), problem.largest_code)
+        return penalty * progress**2 * squared_distance(weights, problem.largest_code)
 
     variables = [(weights, weight_rate), (relative, scale_rate)]
     if problem.has_bias:
         variables.append((bias, bias_rate))
     learned: Callable[[tf.Tensor], tf.Tensor] = tf.identity
     inputs = problem.quantized_inputs()
-    unit = rounding_noise(problem, problem.nearest(start), inputs)
+    unit = rounding_noise(inputs, start)
     grid = problem.input_grid if problem.input_is_free else None
     if grid is not None:
         span, inputs = LearnedRange(grid), problem.inputs
@@ -116,23 +118,17 @@ def adaquant(
         seed=seed,
         penalty=dampening,
     )
-    ratio = ratios()
     return Solution(
-        tf.round(on_symmetric_grid(weights, ratio, problem.largest_code) / ratio).numpy().astype(np.int8),
-        start * ratio.numpy()[:, 0],
+        nearest_integer(weights, -problem.largest_code, problem.largest_code).numpy().astype(np.int8),
+        start * ratios().numpy()[:, 0],
         problem.bias + bias.numpy() * deviation,
         None if grid is None else span.grid(),
     )
 
 
-def on_symmetric_grid(weights: tf.Tensor, scales: tf.Tensor, top: int) -> tf.Tensor:
-    """Q_s(w), with gradients to both: s * (codes up to `top`)."""
-    return nearest_integer(weights / scales, -top, top) * scales
-
-
-def squared_distance(weights: tf.Tensor, scales: tf.Tensor, top: int) -> tf.Tensor:
-    """Mean over the weights of the squared distance to their codes, which are held fixed, in steps."""
-    inside = tf.clip_by_value(weights / scales, -top, top)
+def squared_distance(steps: tf.Tensor, top: int) -> tf.Tensor:
+    """Mean over weights in steps of the squared distance to their codes, which are held fixed."""
+    inside = tf.clip_by_value(steps, -top, top)
     return tf.reduce_mean((inside - tf.round(tf.stop_gradient(inside))) ** 2)
 
 

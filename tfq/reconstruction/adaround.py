@@ -56,7 +56,7 @@ def learned_rounding(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(integers below the weights, h(V) at the end), both [groups, taps, outputs]; arguments as in `adaround`."""
     inputs, top = problem.quantized_inputs(), problem.largest_code
-    unit = rounding_noise(problem, problem.nearest(scales), inputs)
+    unit = rounding_noise(inputs, scales)
     exact = problem.matrix / scales[:, None]
     low = np.clip(np.floor(exact), -top, top - 1)
     # a weight beyond the grid starts at its end, where the gradient is zero: it stays clipped

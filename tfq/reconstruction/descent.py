@@ -2,11 +2,11 @@
 
     loss = mean over the rows of a batch of  sum over groups and outputs |f(y) - f(z)|^2 / unit     y = outputs(x)
 
-with the fused activation f inside. `unit` is what rounding to the nearest costs, so that neither the loss nor a
-penalty beside it depends on the layer's units, size or bits. Every variable brings its own learning rate, in units
-of what it moves (steps of the grid, standard deviations of the output, ...): one setting serves all layers. Adam's
-steps do not depend on the size of the gradients as long as its epsilon is far below them, which 1e-7 is not: a
-gradient is shared out among all weights of a layer.
+with the fused activation f inside. `unit` is what rounding is expected to cost (`rounding_noise`), so that neither
+the loss nor a penalty beside it depends on the layer's units, size or bits. Every variable brings its own learning
+rate, in units of what it moves (steps of the grid, standard deviations of the output, ...): one setting serves all
+layers. Adam's steps do not depend on the size of the gradients as long as its epsilon is far below them, which 1e-7
+is not: a gradient is shared out among all weights of a layer.
 
 Source: Kingma and Ba 2015 (arXiv:1412.6980), algorithm 1; the rates fall to zero along a half cosine.
 """
@@ -20,11 +20,10 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from tfq.reconstruction.problem import Problem, Solution, clamp, product
+from tfq.reconstruction.problem import Problem, clamp
 
 _BATCH_NUMBERS = 2**19  # products of one batch that are held at a time in the elementwise form, at most
 _EPSILON = 1e-14
-_CHUNK = 4096
 
 Penalty = Callable[[tf.Tensor], tf.Tensor]
 
@@ -94,12 +93,13 @@ def shuffled_rows(count: int, steps: int, batch: int, seed: int) -> np.ndarray:
     return np.concatenate(passes)[: steps * batch].reshape(steps, batch).astype(np.int32)
 
 
-def rounding_noise(problem: Problem, solution: Solution, inputs: np.ndarray) -> float:
-    """Squared error of one row that a solution's weights add to the product; 1.0 where they add none."""
-    change = solution.matrix - problem.matrix
-    chunks = range(0, len(inputs), _CHUNK)
-    noise = sum(float(np.square(product(inputs[i : i + _CHUNK], change), dtype=np.float64).sum()) for i in chunks)
-    return noise / len(inputs) or 1.0
+def rounding_noise(inputs: np.ndarray, scales: np.ndarray) -> float:
+    """Expected squared error of one row when weights on grids of these scales [groups, outputs] are rounded.
+
+    The error of a weight is even over a step, of variance s^2 / 12, whatever the weights are: some lie on their grid.
+    """
+    power = np.einsum("ngk,ngk->g", inputs, inputs, dtype=np.float64) / len(inputs)
+    return float((power[:, None] * np.square(scales)).sum() / 12) or 1.0
 
 
 def tf_product(rows: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
