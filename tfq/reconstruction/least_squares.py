@@ -55,10 +55,11 @@ def least_squares(problem: Problem, *, damping: float = DAMPING) -> Solution:
             break
         scales = np.where(improved, better, scales)
         codes = np.where(improved[:, None, :], found, codes)
-    best = rows.solution(codes, scales, rows.targets)
+    best = min(rows.solution(codes, scales, rows.targets), problem.nearest(), key=rows.loss)
     if problem.activation is None:
         return best
     lowest, solution = rows.loss(best), best
+    codes, scales = best.codes.astype(np.float64), best.scales
     for _ in range(_ROUNDS):
         targets = rows.majorised(solution)
         wanted = rows.wanted(targets)
@@ -151,7 +152,10 @@ def _rounded(gram: np.ndarray, wanted: np.ndarray, scales: np.ndarray, top: int)
     back = np.argsort(order, axis=1, kind="stable")
     sorted_gram = np.take_along_axis(np.take_along_axis(gram, order[:, :, None], 1), order[:, None, :], 2)
     sorted_wanted = np.take_along_axis(wanted, order[:, :, None], 1)
-    codes = _spread(sorted_gram, sorted_wanted, scales, top)
+    nearest = np.clip(np.rint(sorted_wanted / scales[:, None]), -top, top)
+    spread = _spread(sorted_gram, sorted_wanted, scales, top)
+    costs = (_cost(sorted_gram, sorted_wanted, q, scales) for q in (nearest, spread))
+    codes = np.where(np.less(*costs)[:, None], nearest, spread)  # few taps: spreading may lose to it
     codes = _descend(sorted_gram, sorted_wanted, scales, codes, top)
     return np.take_along_axis(codes, back[:, :, None], 1)
 

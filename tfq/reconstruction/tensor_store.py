@@ -62,11 +62,14 @@ class TensorStore:
         found.file.write(np.ascontiguousarray(values, found.dtype).data)
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """The samples start..stop, not to be written to."""
+        """The samples start..stop, as far as there are any; read-only."""
         found = self._stored[name]
         stop = found.shape[0] if stop is None else min(stop, found.shape[0])
+        start = min(start, stop)
         if found.memory is not None:
-            return found.memory[start:stop]
+            part = found.memory[start:stop]
+            part.flags.writeable = False
+            return part
         assert found.file is not None
         found.file.seek(start * found.row)
         content = found.file.read((stop - start) * found.row)
