@@ -51,6 +51,8 @@ setup(
         "threadpoolctl>=3",
     ],
     extras_require={
+        # the peer in benchmarks/reconstruction.py that TensorFlow does not bring along
+        "benchmark": ["ai-edge-quantizer>=0.10,<0.11"],
         # makes demo/ anew; running the demo does not need it
         "demo": ["scikit-learn>=1.4,<2"],
         "dev": ["hypothesis>=6.100", "matplotlib>=3.8,<4", "mypy>=1.10", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6"],

@@ -49,8 +49,8 @@ def present(names: Sequence[str]) -> tuple[list[str], list[str]]:
     return [name for name, reason in reasons.items() if not reason], notes
 
 
-def write_case(name: str, directory: Path, num_samples: int) -> CaseFiles:
-    """Write the calibration inputs (the first `num_samples`, without labels) and the test data as .npz."""
+def write_case(name: str, directory: Path, num_samples: int | None) -> CaseFiles:
+    """Write the calibration inputs (the first `num_samples` or all, without labels) and the test data as .npz."""
     if name == DEMO:
         model = ROOT / "demo" / "digits.keras"
         with np.load(ROOT / "demo" / "calibration.npz") as arrays:

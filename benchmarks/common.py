@@ -202,8 +202,14 @@ def check_choices(flag: str, named: Sequence[str], choices: Sequence[str]) -> No
 
 def check_num_samples(count: int) -> None:
     """Raises UserError for less than one."""
-    if count < 1:
-        raise UserError(f"--num_samples is {count}; it must be at least 1")
+    check_positive("num_samples", [count])
+
+
+def check_positive(flag: str, counts: Sequence[int | str]) -> None:
+    """Raises UserError for what is no whole number of at least one."""
+    for count in counts:
+        if not str(count).isdecimal() or int(count) < 1:
+            raise UserError(f"--{flag} is {count}; it must be at least 1")
 
 
 def finish(path: Path, page: str, figures: Mapping[str, Any], bars: Sequence[Bar], notes: Sequence[str] = ()) -> None:

@@ -1,0 +1,280 @@
+"""One cell of the reconstruction benchmark: a method on a case at a width, judged as users would judge it.
+
+The methods of the table start from the same calibrated model, rounded to the nearest, and change nothing else; the
+two pipelines are what `tfq-quantize` does; the peers get the same samples. What several cells of a case need is
+kept from call to call, so a process of its own should serve one case.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import aeq, tflite
+from benchmarks.cases import CaseFiles
+from benchmarks.cells import Key, Outcome, Width
+from tfq.calibration.calibrate import Calibration, calibrate
+from tfq.calibration.specify import specify
+from tfq.data.loading import load_samples
+from tfq.data.samples import Samples
+from tfq.data.signatures import input_signatures
+from tfq.evaluation.evaluate import Evaluation, Simulated, evaluate
+from tfq.export.package import export_plain, export_quantized
+from tfq.models.graph import Graph
+from tfq.models.load import load_model
+from tfq.models.prepare import prepare
+from tfq.models.widths import Widths, assign_widths
+from tfq.pipeline import quantize
+from tfq.recipe import Recipe
+from tfq.reconstruction.methods import METHODS
+from tfq.reconstruction.reconstruct import reconstruct
+from tfq.reconstruction.steps import Setting, Step, tune_all_biases, tune_batch_norms
+from tfq.reconstruction.weight_scales import with_mse_scales
+from tfq.simulate.guard import Version
+from tfq.simulate.wrap import simulate
+
+_BATCH, _FEW, _REPRESENTATIVE = 32, 8, 100
+_FLOAT, _QUANTIZED = "float", "quantized"
+
+
+# Row name -> (method of the engine, mode).
+ENGINE = {
+    "bias_correction": ("bias_correction", "sequential"),
+    "least_squares": ("least_squares", "sequential"),
+    "adaround": ("adaround", "sequential"),
+    "adaquant_parallel": ("adaquant", "parallel"),
+    "adaquant": ("adaquant", "sequential"),
+    "best": ("best", "sequential"),
+}
+# Row name -> (row it goes on from, step).
+STAGES: Mapping[str, tuple[str, Step]] = {
+    "best_bn": ("best", tune_batch_norms),
+    "best_bn_bias": ("best_bn", tune_all_biases),
+}
+PIPELINES = ("light", "advanced")
+
+
+def measure(files: CaseFiles, key: Key, width: Width) -> Outcome:
+    """Measure one cell.
+
+    Raises:
+      VerificationError: a pipeline's file is not what was specified.
+    """
+    if key.method in PIPELINES:
+        return _of_pipeline(files, key, width)
+    if key.method == "tflite":
+        return _of_tflite(files, key)
+    if key.method == "aeq":
+        return _of_aeq(files, key, width)
+    found = _quantized(files, key, width)
+    model = _deployed(files, found.version, width)
+    return _outcome(_judged(files, model), found.seconds, found.note)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Case:
+    """A case, ready to be quantised and to be judged on: the float graph and file, and the test samples."""
+
+    graph: Graph
+    float_model: bytes
+    representative: Samples
+    test: Samples
+
+
+def load_prepared(model: Path, calibration: Path, count: int) -> tuple[Graph, Samples]:
+    """(the prepared float graph, the first `count` calibration samples)."""
+    loaded = load_model(model)
+    samples = load_samples(str(calibration), input_signatures(loaded.graph), limit=count)
+    return prepare(loaded.graph, samples.head(_FEW).arrays, original=loaded, seed=0).graph, samples
+
+
+def calibrated(graph: Graph, widths: Widths, samples: Samples) -> Calibration:
+    """With the defaults of `tfq-quantize`."""
+    batches = samples.batches(_BATCH)
+    return calibrate(graph, batches, method="auto", percentile=99.9, total=len(samples), bits=widths.activations)
+
+
+def nearest(graph: Graph, widths: Widths, calibration: Calibration) -> Version:
+    """Rounded to the nearest, from which the methods start."""
+    ranges = calibration.ranges
+    spec = specify(graph, ranges, weight_bits=widths.weights, activation_bits=widths.activations)
+    return Version("nearest", graph, spec)
+
+
+@functools.lru_cache(maxsize=1)
+def _case(files: CaseFiles) -> _Case:
+    graph, samples = load_prepared(files.model, files.calibration, _REPRESENTATIVE)
+    test = load_samples(str(files.test), input_signatures(graph), limit=None, require_labels=True)
+    content = export_plain(graph, "float32", samples.representative_dataset())
+    return _Case(graph, content, samples, test)
+
+
+@functools.lru_cache(maxsize=1)
+def _samples(files: CaseFiles, count: int, selection: str, seed: int) -> Samples:
+    signatures = input_signatures(_case(files).graph)
+    return load_samples(str(files.calibration), signatures, limit=count, selection=selection, seed=seed)
+
+
+def _samples_of(files: CaseFiles, key: Key) -> Samples:
+    """The seed draws random samples only: the first ones are loaded, and calibrated with, once for all seeds."""
+    return _samples(files, key.samples, key.selection, key.seed if key.selection == "random" else 0)
+
+
+@functools.lru_cache(maxsize=1)
+def _calibration(files: CaseFiles, samples: Samples, activation_bits: int, first_last_bits: int) -> Calibration:
+    # the bits of the weights do not matter here
+    graph, widths = _widths(files, Width(8, activation_bits, first_last_bits))
+    return calibrated(graph, widths, samples)
+
+
+def _widths(files: CaseFiles, width: Width) -> tuple[Graph, Widths]:
+    return assign_widths(_case(files).graph, **dataclasses.asdict(width))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Quantized:
+    """What a method made, how long it took in all, and what is to be known about it."""
+
+    version: Version
+    seconds: float
+    note: str = ""
+
+
+@functools.lru_cache(maxsize=2)  # a stage goes on from another row's version
+def _quantized(files: CaseFiles, key: Key, width: Width) -> _Quantized:
+    graph, widths = _widths(files, width)
+    samples = _samples_of(files, key)
+    if key.method in STAGES:
+        return _next_stage(files, key, width, graph, widths, samples)
+    start = nearest(graph, widths, _calibration(files, samples, width.activation_bits, width.first_last_bits))
+    began = time.monotonic()
+    if key.method == "nearest":
+        return _Quantized(start, 0.0)
+    if key.method == "mse":
+        version = dataclasses.replace(start, spec=with_mse_scales(graph, start.spec))
+        return _Quantized(version, time.monotonic() - began)
+    method, mode = ENGINE[key.method]
+    options: dict[str, Any] = {"name": method, "mode": mode, "seed": key.seed}
+    version, layers = reconstruct(graph, start, samples.arrays, METHODS[method], **options)
+    rolled_back = sum(not layer.kept for layer in layers)
+    note = f"{rolled_back} of {len(layers)} layers rolled back" if rolled_back else ""
+    return _Quantized(version, time.monotonic() - began, note)
+
+
+def _next_stage(files: CaseFiles, key: Key, width: Width, graph: Graph, widths: Widths, samples: Samples) -> _Quantized:
+    """A step of the pipelines, with their guard, on the version of another row."""
+    before, step = STAGES[key.method]
+    earlier = _quantized(files, dataclasses.replace(key, method=before), width)
+    recipe = Recipe(model="", pipeline="advanced", seed=key.seed)
+    setting = Setting(
+        graph=graph,
+        samples=samples.arrays,
+        reconstruction=recipe.reconstruction_method,
+        mode=recipe.mode,
+        granularity=recipe.granularity,
+        memory_limit=recipe.memory_limit * 2**20,
+        processes=recipe.workers,
+        seed=recipe.seed,
+        batch_norm_tuning="best",
+        recalibrate=lambda changed: calibrated(changed, widths, samples).ranges,
+    )
+    began = time.monotonic()
+    version, outcome = step(setting, earlier.version)
+    note = "" if outcome.kept else f"{outcome.name} rolled back"
+    return _Quantized(version, earlier.seconds + time.monotonic() - began, note)
+
+
+def _deployed(files: CaseFiles, version: Version, width: Width) -> bytes | Simulated:
+    """The file, or the simulation where TFLite has no kernels."""
+    case = _case(files)
+    if width.activation_bits == 8:
+        return export_quantized(version.graph, version.spec, case.representative.representative_dataset())
+    batches = case.test.batches(_BATCH)
+    return Simulated(simulate(version.graph, version.spec, batches, total=len(case.test)), "simulated")
+
+
+def _judged(files: CaseFiles, model: bytes | Path | Simulated) -> Evaluation:
+    case = _case(files)
+    return evaluate({_FLOAT: case.float_model, _QUANTIZED: model}, case.test, latency_runs=0)
+
+
+def _outcome(evaluation: Evaluation, seconds: float, note: str = "") -> Outcome:
+    """Of the last model against the first."""
+    first, last = evaluation.models[0], evaluation.models[-1]
+    difference = last.difference
+    assert first.score is not None
+    assert first.score.value is not None
+    assert difference is not None
+    assert difference.value is not None
+    assert difference.low is not None
+    assert difference.high is not None
+    assert last.agreement is not None
+    assert last.agreement.value is not None
+    return Outcome(
+        float_score=first.score.value,
+        difference=difference.value,
+        low=difference.low,
+        high=difference.high,
+        agreement=last.agreement.value,
+        seconds=seconds,
+        n=evaluation.samples,
+        note=note,
+    )
+
+
+def _of_pipeline(files: CaseFiles, key: Key, width: Width) -> Outcome:
+    recipe = Recipe(
+        model=str(files.model),
+        calibration_data=str(files.calibration),
+        evaluation_data=str(files.test),
+        pipeline=key.method,
+        num_calibration_samples=key.samples,
+        selection=key.selection,
+        seed=key.seed,
+        **dataclasses.asdict(width),
+    )
+    report = quantize(recipe).report
+    seconds = sum(stage.seconds for stage in report.stages if stage.name != "evaluate")
+    rolled_back = [step.name for step in report.steps if step.guards and not step.kept]
+    return _outcome(report.evaluation, seconds, f"{', '.join(rolled_back)} rolled back" if rolled_back else "")
+
+
+def _of_tflite(files: CaseFiles, key: Key) -> Outcome:
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = Path(temporary)
+        seconds = tflite.convert(files.model, _first(files, key.samples, directory), directory)
+        return _outcome(_judged(files, directory / "int8.tflite"), seconds["int8"])
+
+
+def _of_aeq(files: CaseFiles, key: Key, width: Width) -> Outcome:
+    """The best of its algorithms, by the test samples: no peer is judged below what it can do."""
+    found = []
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = Path(temporary)
+        calibration = _first(files, key.samples, directory)
+        tflite.convert(files.model, calibration, directory)
+        with np.load(calibration) as arrays:
+            samples = arrays["x"]
+        for algorithm in aeq.ALGORITHMS:
+            start = time.monotonic()
+            content = aeq.quantize(
+                directory / "float.tflite", samples, weight_bits=width.weight_bits, algorithm=algorithm
+            )
+            seconds = time.monotonic() - start
+            found.append(_outcome(_judged(files, content), seconds, algorithm))
+    return max(found, key=lambda outcome: outcome.difference)
+
+
+def _first(files: CaseFiles, count: int, directory: Path) -> Path:
+    """The first calibration samples as a file."""
+    path = directory / "calibration.npz"
+    with np.load(files.calibration) as arrays:
+        np.savez(path, x=arrays["x"][:count])
+    return path

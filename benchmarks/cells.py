@@ -1,0 +1,187 @@
+"""The results of the reconstruction benchmark, cell by cell: what was measured, when, and by which command.
+
+A full benchmark takes hours. So every cell is stored as soon as it is measured, a later run with another selection
+adds its own, and the page is written from all that are there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tfq.errors import UserError
+from tfq.execution.files import write_atomic
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Key:
+    """What a cell is about.
+
+    Attributes:
+      case: of `benchmarks.cases`.
+      width: of weights and activations, as "W4A8".
+      method: of `benchmarks.ablation`.
+      samples: calibration samples.
+      selection: "first" of the case's, or "random" ones drawn with the seed.
+      seed: of the selection and of the method.
+    """
+
+    case: str
+    width: str
+    method: str
+    samples: int
+    selection: str
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Width:
+    """Grid bits, as in `tfq.recipe.Recipe`."""
+
+    weight_bits: int
+    activation_bits: int = 8
+    first_last_bits: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What was measured; scores are top-1 in percent, on the same `n` test samples as float.
+
+    Attributes:
+      float_score: of the float model.
+      difference, low, high: points against float with the paired 95 % interval.
+      agreement: percent of samples with the float model's class.
+      seconds: that the method took, without loading, calibration, export and evaluation; of a whole pipeline all
+        but the evaluation.
+      n: test samples.
+      note: what else is to be known, such as a stage that was rolled back; may be empty.
+    """
+
+    float_score: float
+    difference: float
+    low: float
+    high: float
+    agreement: float
+    seconds: float
+    n: int
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One measurement, with the day and the command that made it."""
+
+    key: Key
+    outcome: Outcome
+    date: str
+    command: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """One flat row."""
+        origin = {"date": self.date, "command": self.command}
+        return {**dataclasses.asdict(self.key), **dataclasses.asdict(self.outcome), **origin}
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Cell:
+        key, outcome = Key(**_fields(Key, row)), Outcome(**_fields(Outcome, row))
+        return cls(key, outcome, row["date"], row["command"])
+
+
+def _fields(kind: type[Key] | type[Outcome], row: Mapping[str, Any]) -> dict[str, Any]:
+    return {field.name: row[field.name] for field in dataclasses.fields(kind)}
+
+
+@dataclasses.dataclass
+class Results:
+    """All that a results file holds.
+
+    Attributes:
+      cells: by what they are about.
+      runs: measurements of time, memory and size by name, plain JSON, each with its date and command.
+    """
+
+    cells: dict[Key, Cell] = dataclasses.field(default_factory=dict)
+    runs: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> Results:
+        """What the file holds; nothing where there is none. Raises UserError where it is another kind of file."""
+        if not path.exists():
+            return cls()
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            cells = [Cell.from_dict(row) for row in found["cells"]]
+            return cls({cell.key: cell for cell in cells}, dict(found["runs"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} does not hold results of this benchmark; move it, or give --output") from error
+
+    def figures(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {"cells": [self.cells[s].to_dict() for s in sorted(self.cells)], "runs": self.runs}
+
+    def select(self, **wanted: Any) -> list[Cell]:
+        """The cells whose key has these values, in order."""
+        return [
+            self.cells[key]
+            for key in sorted(self.cells)
+            if all(getattr(key, name) == value for name, value in wanted.items())
+        ]
+
+
+def record(path: Path, *, cells: Sequence[Cell] = (), runs: Mapping[str, dict[str, Any]] | None = None) -> None:
+    """Put measurements into the results file, in place of older ones of the same; several processes may do so."""
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # ends with the descriptor
+        results = Results.read(path)
+        results.cells |= {cell.key: cell for cell in cells}
+        results.runs |= runs or {}
+        text = json.dumps(results.figures(), indent=1, allow_nan=False) + "\n"
+        write_atomic(path, text.encode())
+    finally:
+        os.close(folder)
+
+
+@dataclasses.dataclass(frozen=True)
+class OverSeeds:
+    """Cells that differ in their seed alone, as one.
+
+    Attributes:
+      difference, low, high, score, agreement, seconds: means.
+      least, most: smallest and largest difference of a seed.
+      seeds: how many.
+    """
+
+    difference: float
+    low: float
+    high: float
+    score: float
+    agreement: float
+    seconds: float
+    least: float
+    most: float
+    seeds: int
+
+    @classmethod
+    def of(cls, cells: Iterable[Cell]) -> OverSeeds | None:
+        """None for no cells."""
+        found = [cell.outcome for cell in cells]
+        if not found:
+            return None
+
+        def mean(name: str) -> float:
+            return sum(getattr(outcome, name) for outcome in found) / len(found)
+
+        differences = [outcome.difference for outcome in found]
+        return cls(
+            **{name: mean(name) for name in ("difference", "low", "high", "agreement", "seconds")},
+            score=mean("float_score") + mean("difference"),
+            least=min(differences),
+            most=max(differences),
+            seeds=len(found),
+        )
