@@ -15,7 +15,7 @@ What rounding adds on top is (w - w*)' H (w - w*) for each output; it is minimis
 The bias follows: b = mean z - mean x @ (s q).
 
 A fused clamp f changes what counts: below a target z <= 0 any y <= 0 is right. As |f(y) - f(z)|^2 is bounded by
-|y - t|^2, with equality at the present y, for the targets
+|y - t|^2, with equality where the clamp cuts the present y off no further than z, for the targets
 
     t = min(y, 0) where z <= 0,   max(y, 6) where z >= 6 (ReLU6),   z elsewhere     (y of the present solution)
 
@@ -27,6 +27,9 @@ majorisation.
 """
 
 from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -40,16 +43,26 @@ _SWEEPS = 30
 _BLOCK = 64
 
 
-def least_squares(problem: Problem, *, damping: float = DAMPING) -> Solution:
-    """Codes, scales and bias of a small error on the rows of `problem`; `damping` holds the weights where they are."""
-    rows = _Rows(problem, damping)
-    wanted = rows.wanted(rows.targets)
-    scales = _lattice_scales(problem, rows.gram, wanted)
-    codes = _rounded(rows.gram, wanted, scales, problem.largest_code)
+def least_squares(problem: Problem, *, dampings: Sequence[float] = (DAMPING,)) -> Solution:
+    """Codes, scales and bias of a small error on the rows of `problem`.
+
+    Args:
+      problem: the layer.
+      dampings: how much the weights are held where they are; of several the one of the smallest error on the rows held
+        back is taken.
+    """
+    rows = _Rows(problem)
+    return min((_solved(problem, rows, rows.normal(damping)) for damping in dampings), key=problem.error)
+
+
+def _solved(problem: Problem, rows: _Rows, normal: _Normal) -> Solution:
+    gram, wanted = normal.gram, normal.wanted(rows.moment(rows.targets), problem.matrix)
+    scales = _lattice_scales(problem, gram, wanted)
+    codes = _rounded(gram, wanted, scales, problem.largest_code)
     for _ in range(_ALTERNATIONS):
-        better = _best_scales(rows.gram, wanted, codes, scales, problem.tied)
-        found = _rounded(rows.gram, wanted, better, problem.largest_code)
-        costs = (_cost(rows.gram, wanted, q, s) for q, s in ((found, better), (codes, scales)))
+        better = _best_scales(gram, wanted, codes, scales, problem.tied)
+        found = _rounded(gram, wanted, better, problem.largest_code)
+        costs = (_cost(gram, wanted, q, s) for q, s in ((found, better), (codes, scales)))
         improved = np.less(*(_tied_sum(cost, problem.tied) for cost in costs))
         if not improved.any():
             break
@@ -62,9 +75,9 @@ def least_squares(problem: Problem, *, damping: float = DAMPING) -> Solution:
     codes, scales = best.codes.astype(np.float64), best.scales
     for _ in range(_ROUNDS):
         targets = rows.majorised(solution)
-        wanted = rows.wanted(targets)
-        scales = _best_scales(rows.gram, wanted, codes, scales, problem.tied)
-        codes = _descend(rows.gram, wanted, scales, codes.copy(), problem.largest_code)
+        wanted = normal.wanted(rows.moment(targets), problem.matrix)
+        scales = _best_scales(gram, wanted, codes, scales, problem.tied)
+        codes = _descend(gram, wanted, scales, codes.copy(), problem.largest_code)
         solution = rows.solution(codes, scales, targets)
         loss = rows.loss(solution)
         if loss < lowest:
@@ -72,47 +85,68 @@ def least_squares(problem: Problem, *, damping: float = DAMPING) -> Solution:
     return best
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Normal:
+    """H, its inverse and lambda, for one damping; float64, [groups, taps, taps] and [groups, 1, 1]."""
+
+    gram: np.ndarray
+    inverse: np.ndarray
+    added: np.ndarray
+
+    def wanted(self, moment: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """W* [g, k, c] for the moment X' Z / n."""
+        return self.inverse @ (moment + self.added * start)
+
+
 class _Rows:
-    """The rows of a problem, centred, and the normal equations they give for any targets; float64, groups first."""
+    """The rows of a problem, centred, groups first. The rows are float32, sums over them float64."""
 
-    def __init__(self, problem: Problem, damping: float):
+    def __init__(self, problem: Problem):
         self._problem = problem
-        x = problem.quantized_inputs().astype(np.float64).transpose(1, 0, 2)  # [g, n, k]
-        self.targets = problem.targets.astype(np.float64).transpose(1, 0, 2)  # [g, n, c]
-        self._offset = 0.0 if problem.offset is None else problem.offset.astype(np.float64).transpose(1, 0, 2)
-        self._mean = x.mean(1, keepdims=True) if problem.has_bias else np.zeros((len(x), 1, x.shape[2]))
-        self._x = x - self._mean
-        self._transposed = self._x.transpose(0, 2, 1) / x.shape[1]
-        gram = self._transposed @ self._x
-        taps = gram.shape[1]
-        added = damping * np.trace(gram, axis1=1, axis2=2)[:, None, None] / taps
-        self._added = np.where(added > 0, added, 1.0)  # an input that is constant tells nothing: the weights stay
-        self.gram = gram + self._added * np.eye(taps)
-        self._inverse = np.linalg.inv(self.gram)
+        x = np.ascontiguousarray(problem.quantized_inputs().transpose(1, 0, 2))  # [g, n, k]
+        self.targets = problem.targets.transpose(1, 0, 2)  # [g, n, c]
+        self._offset = np.float32(0) if problem.offset is None else problem.offset.transpose(1, 0, 2)
+        self._mean = np.zeros((len(x), 1, x.shape[2]), np.float32)
+        if problem.has_bias:
+            self._mean = x.mean(1, keepdims=True, dtype=np.float64).astype(np.float32)
+            x -= self._mean
+        self._x = x
+        self._gram = self._summed(x)
 
-    def wanted(self, targets: np.ndarray) -> np.ndarray:
-        """W* [g, k, c] for targets [g, n, c]."""
+    def _summed(self, values: np.ndarray) -> np.ndarray:
+        """X' values / n, [g, k, ...]."""
+        return (self._x.transpose(0, 2, 1) @ values).astype(np.float64) / self._x.shape[1]
+
+    def normal(self, damping: float) -> _Normal:
+        """The normal equations."""
+        taps = self._gram.shape[1]
+        added = damping * np.trace(self._gram, axis1=1, axis2=2)[:, None, None] / taps
+        added = np.where(added > 0, added, 1.0)  # an input that is constant tells nothing: the weights stay
+        gram = self._gram + added * np.eye(taps)
+        return _Normal(gram, np.linalg.inv(gram), added)
+
+    def moment(self, targets: np.ndarray) -> np.ndarray:
+        """X' Z / n [g, k, c] of targets [g, n, c]."""
         targets = targets - self._offset
-        centred = targets - targets.mean(1, keepdims=True) if self._problem.has_bias else targets
-        return self._inverse @ (self._transposed @ centred + self._added * self._problem.matrix)
+        return self._summed(targets - targets.mean(1, keepdims=True) if self._problem.has_bias else targets)
 
     def solution(self, codes: np.ndarray, scales: np.ndarray, targets: np.ndarray) -> Solution:
         """Codes and scales with the bias that the targets want."""
         bias = self._problem.bias
         if self._problem.has_bias:
-            bias = (targets - self._offset).mean(1) - (self._mean @ (codes * scales[:, None]))[:, 0]
+            means = (targets - self._offset).mean(1, dtype=np.float64)
+            bias = means - (self._mean @ (codes * scales[:, None]))[:, 0]
         return Solution(codes.astype(np.int8), scales, bias)
 
     def outputs(self, solution: Solution) -> np.ndarray:
         """y [g, n, c]."""
-        matrix = solution.codes * solution.scales[:, None]
-        return self._x @ matrix + self._mean @ matrix + solution.bias[:, None] + self._offset
+        constant = self._mean @ solution.matrix + solution.bias[:, None].astype(np.float32)
+        return self._x @ solution.matrix + constant + self._offset
 
     def loss(self, solution: Solution) -> float:
-        difference = clamp(self.outputs(solution), self._problem.activation) - clamp(
-            self.targets, self._problem.activation
-        )
-        return float(np.square(difference).sum())
+        """Sum of squared errors after the activation."""
+        y, z = (clamp(v, self._problem.activation) for v in (self.outputs(solution), self.targets))
+        return float(np.square(y - z).sum(dtype=np.float64))
 
     def majorised(self, solution: Solution) -> np.ndarray:
         """Targets whose plain squared error bounds that after the activation from above, and meets it at `solution`."""

@@ -1,0 +1,269 @@
+"""Least squares on the grid against all codes there are, and against its own claims."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from layer_problems import fitted_errors, layer_problem
+
+from tfq.numerics import reference
+from tfq.reconstruction.least_squares import _best_scales, _cost, _descend, _rounded, _Rows, least_squares
+from tfq.reconstruction.problem import Solution
+
+KINDS = {
+    "plain": {},
+    "depthwise, multiplier 2": {"groups": 3, "outputs": 2},
+    "per tensor": {"per_channel": False},
+    "no bias": {"has_bias": False},
+    "with an offset": {"with_offset": True},
+    "depthwise with an offset": {"groups": 3, "outputs": 1, "with_offset": True},
+}
+
+
+def quadratic(taps, outputs, bits, rng, *, groups=1):
+    """(Gram matrix of correlated inputs, wanted weights, scales that clip a little, largest code)."""
+    x = rng.normal(size=(groups, 4 * taps, taps)) + 1.5 * rng.normal(size=(groups, 4 * taps, 1))
+    gram = x.transpose(0, 2, 1) @ x / (4 * taps) + 0.05 * np.eye(taps)
+    wanted, top = rng.normal(size=(groups, taps, outputs)), 2 ** (bits - 1) - 1
+    return gram, wanted, np.abs(wanted).max(1) / top * rng.uniform(0.6, 1, (groups, outputs)), top
+
+
+def cost(gram, wanted, codes, scales):
+    """(w - w*)' H (w - w*) of every output, written out."""
+    error = codes * scales[:, None] - wanted
+    return np.einsum("gkc,gkl,glc->gc", error, gram, error)
+
+
+def nearest(wanted, scales, top):
+    return np.clip(np.rint(wanted / scales[:, None]), -top, top)
+
+
+class TestRounding:
+    @pytest.mark.parametrize("bits", [2, 3])
+    def test_it_is_near_the_best_of_all_codes(self, bits):
+        rng, ratios, rounded = np.random.default_rng(bits), [], []
+        top = 2 ** (bits - 1) - 1
+        every = np.array(list(itertools.product(range(-top, top + 1), repeat=5)), float).T  # [taps, choices]
+        for _ in range(80):
+            gram, wanted, scales, _ = quadratic(5, 4, bits, rng)
+            found = cost(gram, wanted, _rounded(gram, wanted, scales, top), scales)[0]
+            plain = cost(gram, wanted, nearest(wanted, scales, top), scales)[0]
+            for output in range(4):
+                errors = every * scales[0, output] - wanted[0, :, output, None]
+                best = np.einsum("kn,kl,ln->n", errors, gram[0], errors).min()
+                ratios.append(found[output] / best)
+                rounded.append(plain[output] / best)
+        assert min(ratios) > 1 - 1e-9
+        assert np.mean(np.array(ratios) < 1 + 1e-9) > 0.6  # the best itself, more often than not
+        assert np.mean(ratios) < 1.2
+        assert np.mean(rounded) > 1.5 * np.mean(ratios)
+
+    @given(seed=st.integers(0, 10**6), bits=st.integers(2, 8), taps=st.integers(1, 90), groups=st.integers(1, 3))
+    def test_it_is_never_above_the_nearest_codes_and_stays_on_the_grid(self, seed, bits, taps, groups):
+        gram, wanted, scales, top = quadratic(taps, 3, bits, np.random.default_rng(seed), groups=groups)
+        codes = _rounded(gram, wanted, scales, top)
+        np.testing.assert_array_equal(codes, np.rint(codes))
+        assert np.abs(codes).max() <= top
+        before = cost(gram, wanted, nearest(wanted, scales, top), scales)
+        assert (cost(gram, wanted, codes, scales) <= before * (1 + 1e-9) + 1e-12).all()
+
+    @given(seed=st.integers(0, 10**6), bits=st.integers(2, 5), taps=st.sampled_from([1, 7, 63, 64, 65, 130]))
+    @settings(max_examples=40)
+    def test_no_change_of_a_single_code_lowers_the_cost(self, seed, bits, taps):
+        gram, wanted, scales, top = quadratic(taps, 2, bits, np.random.default_rng(seed))
+        codes = _rounded(gram, wanted, scales, top)
+        slope = gram @ (codes * scales[:, None] - wanted)
+        curvature = np.diagonal(gram, axis1=1, axis2=2)[:, :, None]
+        for step in (-1, 1):
+            change = step * scales[:, None]
+            gained = 2 * change * slope + change**2 * curvature  # of the cost, exactly
+            assert gained[np.abs(codes + step) <= top].min(initial=0) > -1e-9
+
+    @given(seed=st.integers(0, 10**6), taps=st.sampled_from([3, 64, 100]))
+    @settings(max_examples=30)
+    def test_descent_never_climbs(self, seed, taps):
+        rng = np.random.default_rng(seed)
+        gram, wanted, scales, top = quadratic(taps, 3, 3, rng)
+        start = rng.integers(-top, top + 1, wanted.shape).astype(float)
+        found = _descend(gram, wanted, scales, start.copy(), top)
+        assert (cost(gram, wanted, found, scales) <= cost(gram, wanted, start, scales) * (1 + 1e-9)).all()
+
+    def test_independent_taps_are_rounded_to_the_nearest(self):
+        gram, wanted, scales, top = quadratic(6, 3, 3, np.random.default_rng(0))
+        gram = np.eye(6)[None] * np.diagonal(gram[0])
+        np.testing.assert_array_equal(_rounded(gram, wanted, scales, top), nearest(wanted, scales, top))
+
+    def test_the_cost_is_the_one_written_out(self):
+        gram, wanted, scales, top = quadratic(6, 3, 3, np.random.default_rng(0), groups=2)
+        codes = nearest(wanted, scales, top)
+        np.testing.assert_allclose(_cost(gram, wanted, codes, scales), cost(gram, wanted, codes, scales))
+
+    @pytest.mark.parametrize("tied", [[[0, 1, 2]], [[0, 0, 0]], [[0, 1, 0]]])
+    def test_scales_for_given_codes_are_the_best_there_are(self, tied):
+        gram, wanted, scales, top = quadratic(6, 3, 3, np.random.default_rng(1))
+        tied, codes = np.array(tied), nearest(wanted, scales, top)
+        best = _best_scales(gram, wanted, codes, scales, tied)
+        for number in range(tied.max() + 1):
+            assert np.unique(best[tied == number]).size == 1
+            for factor in (0.99, 1.01):
+                moved = np.where(tied == number, best * factor, best)
+                assert cost(gram, wanted, codes, moved).sum() > cost(gram, wanted, codes, best).sum()
+
+
+class TestMajorisation:
+    @given(seed=st.integers(0, 10**6), activation=st.sampled_from(["relu", "relu6"]), size=st.floats(0.1, 10))
+    def test_targets_bound_the_loss_from_above_and_touch_it(self, seed, activation, size):
+        problem = layer_problem(activation=activation, seed=seed % 50, rows=64)
+        problem = dataclasses.replace(problem, targets=problem.targets * size)
+        rows, rng = _Rows(problem, 0.1), np.random.default_rng(seed)
+
+        def drawn():
+            codes = rng.integers(-3, 4, problem.matrix.shape).astype(np.int8)
+            return Solution(codes, problem.scales * rng.uniform(0.2, 3, problem.scales.shape), problem.bias)
+
+        present, other = drawn(), drawn()
+        targets, ceiling = rows.majorised(present), 6.0 if activation == "relu6" else np.inf
+
+        def bound_and_loss(solution):
+            y = rows.outputs(solution)
+            return np.square(y - targets), np.square(np.clip(y, 0, ceiling) - np.clip(rows.targets, 0, ceiling))
+
+        bound, loss = bound_and_loss(other)
+        assert (bound >= loss * (1 - 1e-9)).all()
+        assert rows.loss(other) == pytest.approx(loss.sum(), rel=1e-9)
+        # it touches the loss wherever the clamp does not cut off more of y than of z
+        y, z = rows.outputs(present), rows.targets
+        touching = ((y >= 0) | (z <= 0)) & ((y <= ceiling) | (z >= ceiling))
+        bound, loss = bound_and_loss(present)
+        np.testing.assert_allclose(bound[touching], loss[touching], rtol=1e-9, atol=1e-12)
+
+    @pytest.mark.parametrize("bits", [2, 3, 4, 8])
+    def test_it_gains_where_the_clamp_cuts_much_off(self, bits):
+        problem = layer_problem(taps=16, outputs=6, bits=bits, activation="relu", rows=1024)
+        lower = problem.targets.mean(0) + problem.targets.std(0)
+        problem = dataclasses.replace(problem, bias=problem.bias - lower, targets=problem.targets - lower)
+        plain = least_squares(dataclasses.replace(problem, activation=None))
+        clamped = least_squares(problem)
+        assert fitted_errors(problem, clamped).sum() < 0.99 * fitted_errors(problem, plain).sum()
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "relu6"])
+@pytest.mark.parametrize("kind", KINDS)
+class TestSolutions:
+    @given(seed=st.integers(0, 10**6), bits=st.integers(2, 8), damping=st.sampled_from([1e-3, 0.1, 1.0]))
+    @settings(max_examples=12)
+    def test_they_are_valid_and_never_worse_than_rounding_on_the_fitted_rows(
+        self, kind, activation, seed, bits, damping
+    ):
+        problem = layer_problem(taps=6, bits=bits, rows=96, activation=activation, seed=seed, **KINDS[kind])
+        found = least_squares(problem, damping=damping)
+        assert fitted_errors(problem, found).sum() <= fitted_errors(problem, problem.nearest()).sum() * (1 + 1e-6)
+        assert found.codes.dtype == np.int8
+        assert np.abs(found.codes).max() <= problem.largest_code
+        assert (found.scales > 0).all()
+        assert found.input_grid is None
+        for number in range(problem.tied.max() + 1):
+            assert np.unique(found.scales[problem.tied == number]).size == 1
+        if not problem.has_bias:
+            np.testing.assert_array_equal(found.bias, 0)
+
+    def test_the_loss_is_that_of_the_solution_computed_from_the_inputs(self, kind, activation):
+        problem = layer_problem(taps=6, rows=96, activation=activation, **KINDS[kind])
+        found = least_squares(problem)
+        loss = _Rows(problem, 0.1).loss(found)
+        assert loss == pytest.approx(fitted_errors(problem, found).sum(), rel=1e-6)
+
+    def test_it_gains_on_rows_that_it_has_not_seen(self, kind, activation):
+        options = {"taps": 16, "outputs": 6} | KINDS[kind]
+        problem = layer_problem(bits=3, rows=1024, activation=activation, **options)
+        assert problem.error(least_squares(problem)) < 0.9 * problem.error(problem.nearest())
+
+
+def test_at_8_bits_it_is_the_solution_of_least_squares():
+    problem = layer_problem(taps=8, outputs=3, bits=8, rows=512, seed=3)
+    found = least_squares(problem, damping=1e-9)
+    x = np.c_[problem.quantized_inputs()[:, 0], np.ones(len(problem.inputs))].astype(np.float64)
+    weights = np.linalg.lstsq(x, problem.targets[:, 0].astype(np.float64), rcond=None)[0]
+    np.testing.assert_allclose(found.matrix[0], weights[:-1], atol=found.scales.max())
+    residual = np.square(x @ weights - problem.targets[:, 0]).sum()
+    assert residual < fitted_errors(problem, found).sum() < 30 * residual + 1e-2 * np.square(problem.targets).sum()
+
+
+def test_a_lost_mean_is_made_good_by_the_bias():
+    """The inputs' grid cuts much off: the sequential objective makes the error of the inputs good."""
+    problem = layer_problem(taps=8, bits=8, rows=512)
+    grid = problem.input_grid
+    narrow = dataclasses.replace(grid, scale=(grid.scale[0] / 4,))
+    problem = dataclasses.replace(problem, input_grid=narrow)
+    found = least_squares(problem)
+    y = np.einsum("ngk,gkc->ngc", problem.quantized_inputs(), found.matrix) + found.bias
+    np.testing.assert_allclose(y.mean(0), problem.targets.mean(0), atol=1e-3)
+    assert problem.error(found) < 0.6 * problem.error(problem.nearest())
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_inputs_that_never_change_leave_weights_of_finite_size(value, activation, has_bias):
+    problem = layer_problem(taps=6, activation=activation, has_bias=has_bias)
+    inputs = np.full_like(problem.inputs, value)
+    targets = np.einsum("ngk,gkc->ngc", inputs, problem.matrix) + problem.bias
+    found = least_squares(dataclasses.replace(problem, inputs=inputs, targets=targets))
+    assert np.isfinite(found.matrix).all()
+    assert np.isfinite(found.bias).all()
+    assert (found.scales > 0).all()
+    if has_bias:  # it gives the constant, whatever the weights do
+        y = np.einsum("ngk,gkc->ngc", reference_inputs(problem, inputs), found.matrix) + found.bias
+        z = np.maximum(targets, 0) if activation else targets
+        np.testing.assert_allclose(np.maximum(y, 0) if activation else y, z, atol=1e-2)
+    if value == 0 and has_bias:
+        error = np.abs(found.matrix - problem.matrix).max((0, 1))
+        assert (error <= 0.51 * np.abs(problem.matrix).max((0, 1)) / problem.largest_code * 1.5).all()
+
+
+def reference_inputs(problem, inputs):
+    grid = problem.input_grid
+    return reference.fake_quantize(inputs, grid.scale[0], grid.zero_point, *grid.integer_range)
+
+
+def test_one_dead_input_among_others_keeps_its_weights_near():
+    problem = layer_problem(taps=6, bits=8)
+    inputs = problem.inputs.copy()
+    inputs[..., 2] = 0
+    targets = np.einsum("ngk,gkc->ngc", inputs, problem.matrix) + problem.bias
+    found = least_squares(dataclasses.replace(problem, inputs=inputs, targets=targets.astype(np.float32)))
+    np.testing.assert_allclose(found.matrix[0, 2], problem.matrix[0, 2], atol=0.02)
+
+
+def test_a_channel_of_zeros_stays_zero():
+    problem = layer_problem(taps=6)
+    matrix, targets = problem.matrix.copy(), problem.targets.copy()
+    matrix[..., 1], targets[..., 1] = 0, problem.bias[0, 1]
+    found = least_squares(dataclasses.replace(problem, matrix=matrix, targets=targets))
+    np.testing.assert_array_equal(found.codes[..., 1], 0)
+    np.testing.assert_allclose(found.bias[0, 1], problem.bias[0, 1], rtol=1e-5)
+    assert (found.scales > 0).all()
+
+
+def test_float_inputs_are_taken_as_they_are():
+    problem = dataclasses.replace(layer_problem(taps=6, bits=8), input_grid=None)
+    found = least_squares(problem, damping=1e-6)
+    y = np.einsum("ngk,gkc->ngc", problem.inputs, found.matrix) + found.bias
+    assert np.square(y - problem.targets).sum() < 1e-3 * np.square(problem.targets).sum()
+
+
+def test_much_damping_holds_the_weights_where_they_are():
+    problem = layer_problem(taps=8, bits=8, rows=256)
+    scaled = dataclasses.replace(problem, targets=problem.targets * 1.5)
+    found = [np.abs(least_squares(scaled, damping=d).matrix - problem.matrix).max() for d in (1e-3, 1e3)]
+    assert found[1] < 0.1 * found[0]
+
+
+def test_the_same_problem_gives_the_same_bytes():
+    problem = layer_problem(taps=40, outputs=5, activation="relu6", with_offset=True)
+    first, second = least_squares(problem), least_squares(problem)
+    for name in ("codes", "scales", "bias"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
