@@ -109,7 +109,7 @@ class _Rows:
         self._mean = np.zeros((len(x), 1, x.shape[2]), np.float32)
         if problem.has_bias:
             self._mean = x.mean(1, keepdims=True, dtype=np.float64).astype(np.float32)
-            x -= self._mean
+            x = x - self._mean
         self._x = x
         self._gram = self._summed(x)
 

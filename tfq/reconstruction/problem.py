@@ -111,7 +111,11 @@ def on_grid(values: np.ndarray, grid: TensorQuantization | None) -> np.ndarray:
     if grid is None:
         return values
     low, high = grid.integer_range
-    return reference.fake_quantize(values, grid.scale[0], grid.zero_point, low, high)
+    found = np.empty_like(values, np.float32)
+    for start in range(0, len(values), _CHUNK):  # the steps between take several times the memory
+        part = slice(start, start + _CHUNK)
+        found[part] = reference.fake_quantize(values[part], grid.scale[0], grid.zero_point, low, high)
+    return found
 
 
 def product(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:

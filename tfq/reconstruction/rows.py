@@ -21,7 +21,7 @@ from tfq.reconstruction.problem import product
 from tfq.reconstruction.tensor_store import TensorStore
 
 # Rows a layer: enough to determine 4,000 taps, and no more than the largest number of inputs that they may hold.
-_ROWS, _FEWEST_ROWS, _INPUT_NUMBERS = 16_384, 2_048, 2**26
+_ROWS, _FEWEST_ROWS, _INPUT_NUMBERS = 16_384, 2_048, 2**25
 _BATCH_BYTES, _LARGEST_BATCH = 2**26, 64
 
 
