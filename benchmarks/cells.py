@@ -48,6 +48,32 @@ class Width:
     first_last_bits: int = 0
 
 
+WIDTHS = {
+    "W8A8": Width(8),
+    "W6A8": Width(6),
+    "W4A8": Width(4),
+    "W3A8": Width(3),
+    "W2A8": Width(2),
+    "W4A4": Width(4, 4, 8),
+}
+METHODS = {
+    "nearest": "nearest",
+    "mse": "MSE scales",
+    "bias_correction": "MSE scales, bias correction",
+    "least_squares": "least squares, no gradients",
+    "adaround": "AdaRound",
+    "adaquant_parallel": "AdaQuant, parallel",
+    "adaquant": "AdaQuant, sequential",
+    "best": "best",
+    "best_bn": "best + BN tuning",
+    "best_bn_bias": "best + BN tuning + bias tuning",
+    "light": "tfq --pipeline=light",
+    "advanced": "tfq --pipeline=advanced",
+    "tflite": "TFLiteConverter int8",
+    "aeq": "ai-edge-quantizer, best of three",
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """What was measured; scores are top-1 in percent, on the same `n` test samples as float.
@@ -132,6 +158,14 @@ class Results:
             if all(getattr(key, name) == value for name, value in wanted.items())
         ]
 
+    def over_seeds(
+        self, case: str, width: str, method: str, *, selection: str, samples: int | None = None
+    ) -> OverSeeds | None:
+        """One entry of the tables; without `samples`, of the largest number that the case was measured with."""
+        if samples is None:
+            samples = max((cell.key.samples for cell in self.select(case=case, selection=selection)), default=0)
+        return OverSeeds.of(self.select(case=case, width=width, method=method, selection=selection, samples=samples))
+
 
 def record(path: Path, *, cells: Sequence[Cell] = (), runs: Mapping[str, dict[str, Any]] | None = None) -> None:
     """Put measurements into the results file, in place of older ones of the same; several processes may do so."""
@@ -152,15 +186,15 @@ class OverSeeds:
     """Cells that differ in their seed alone, as one.
 
     Attributes:
-      difference, low, high, score, agreement, seconds: means.
+      float_score, difference, low, high, agreement, seconds: means.
       least, most: smallest and largest difference of a seed.
       seeds: how many.
     """
 
+    float_score: float
     difference: float
     low: float
     high: float
-    score: float
     agreement: float
     seconds: float
     least: float
@@ -179,8 +213,7 @@ class OverSeeds:
 
         differences = [outcome.difference for outcome in found]
         return cls(
-            **{name: mean(name) for name in ("difference", "low", "high", "agreement", "seconds")},
-            score=mean("float_score") + mean("difference"),
+            **{n: mean(n) for n in ("float_score", "difference", "low", "high", "agreement", "seconds")},
             least=min(differences),
             most=max(differences),
             seeds=len(found),
