@@ -29,7 +29,7 @@ $(VENV)/tfq.installed: setup.py pyproject.toml
 
 $(VENV)/tfq-dev.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,demo]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,demo,benchmark]'
 	@touch $(VENV)/tfq.installed $@
 
 demo: $(VENV)/tfq.installed

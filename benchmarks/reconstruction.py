@@ -186,7 +186,8 @@ def main(values: flags.FlagValues) -> None:
     judgement = judge(results)
     judgement = dataclasses.replace(judgement, bars=[*missed, *judgement.bars])
     written = page(results, judgement, notes, where)
-    common.finish(output / "reconstruction.md", written, {**where, **results.figures()}, judgement.bars, notes)
+    latest = Results.read(path).figures()  # another process may have added cells meanwhile
+    common.finish(output / "reconstruction.md", written, {**where, **latest}, judgement.bars, notes)
 
 
 def _check(values: flags.FlagValues) -> None:
