@@ -63,7 +63,7 @@ class Recipe:
     output_type: str = "int8"
     metric: str = "top1"
     labels: str = ""
-    memory_limit: int = 1024
+    memory_limit: int = 512
     workers: int = 1
     seed: int = 0
     allow_unsafe_deserialization: bool = False
