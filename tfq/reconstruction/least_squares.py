@@ -128,7 +128,9 @@ class _Rows:
     def moment(self, targets: np.ndarray) -> np.ndarray:
         """X' Z / n [g, k, c] of targets [g, n, c]."""
         targets = targets - self._offset
-        return self._summed(targets - targets.mean(1, keepdims=True) if self._problem.has_bias else targets)
+        if self._problem.has_bias:  # in float64: what is constant becomes 0, not a small number that asks for weights
+            targets = targets - targets.mean(1, keepdims=True, dtype=np.float64).astype(np.float32)
+        return self._summed(targets)
 
     def solution(self, codes: np.ndarray, scales: np.ndarray, targets: np.ndarray) -> Solution:
         """Codes and scales with the bias that the targets want."""

@@ -6,7 +6,8 @@ mode gives every layer the inputs of the float network, so that layers do not de
 
 A tensor is kept only until its last reader has run, in memory up to a limit and on disk beyond it.
 Every eighth sample is held back: no method sees it, and by its error a layer's reconstruction is kept or
-rolled back. Of fewer than eight samples the last one is; of a single sample every eighth position is.
+rolled back. Of fewer than eight samples the last one is; of a single sample every eighth position is, and a layer
+of fewer positions is judged by what it was fitted to.
 """
 
 from __future__ import annotations
@@ -294,14 +295,15 @@ def _problem(
     node = version.graph[form.node.name]
     grid = spec[node.name].weights[form.kernel_name]
     held = held_back_rows(samples, layer.rows_per_sample)
+    judged = held if held.any() else ~held
     tied = scale_numbers(form, grid.axis is not None)
     groups, _, outputs = form.matrix_shape
     return Problem(
         name=node.name,
         inputs=inputs[~held],
         targets=targets[~held],
-        held_inputs=inputs[held],
-        held_targets=targets[held],
+        held_inputs=inputs[judged],
+        held_targets=targets[judged],
         matrix=form.matrix(node.weights[form.kernel_name]),
         bias=node.weights["bias"].reshape(groups, outputs) if "bias" in node.weights else np.zeros((groups, outputs)),
         activation=layer.activation,
@@ -312,7 +314,7 @@ def _problem(
         input_grid=spec.activations.get(node.inputs[0]),
         input_is_free=has_own_input_grid(version.graph, node.name),
         offset=None if offset is None else offset[~held],
-        held_offset=None if offset is None else offset[held],
+        held_offset=None if offset is None else offset[judged],
     )
 
 

@@ -1,0 +1,476 @@
+"""The engine against the simulation, the float model and its own promises."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import operator_graphs
+import pytest
+import tensorflow as tf
+from operator_graphs import draw, specified
+
+from tfq.execution.progress import Silent
+from tfq.models.equality import node_function, tensor_shapes
+from tfq.models.graph import build_model
+from tfq.reconstruction.linear import KINDS
+from tfq.reconstruction.methods import METHODS
+from tfq.reconstruction.problem import Solution
+from tfq.reconstruction.reconstruct import (
+    has_own_input_grid,
+    held_back_rows,
+    held_back_samples,
+    reconstruct,
+    reconstructed_names,
+)
+from tfq.reconstruction.rows import sampled_layers
+from tfq.simulate.guard import Version
+from tfq.simulate.run import predict_list
+from tfq.simulate.weights import snap
+from tfq.simulate.wrap import build_simulation
+from tfq.verify.structure import verify_structure
+
+GRAPHS = list(operator_graphs.ALL)
+LEAST_SQUARES = METHODS["least_squares"]
+
+
+@functools.cache
+def start(name, bits=4):
+    """(float graph, samples, version rounded to the nearest)."""
+    graph = operator_graphs.ALL[name]()
+    samples = draw(graph)
+    return graph, samples, Version("nearest", graph, specified(graph, samples, weight_bits=bits))
+
+
+def few(samples, count):
+    return {name: values[np.arange(count) % len(values)] for name, values in samples.items()}
+
+
+class Spy:
+    """Hands every problem on to a method and keeps it."""
+
+    def __init__(self, method=LEAST_SQUARES):
+        self.problems, self.seeds, self._method = {}, [], method
+
+    def __call__(self, problem, seed):
+        self.problems[problem.name] = problem
+        self.seeds.append(seed)
+        return self._method(problem, seed)
+
+
+def tensors(version, names, samples):
+    """The simulation's tensors by name."""
+    names = list(dict.fromkeys(names))
+    model = build_simulation(version.graph, version.spec, outputs=names)
+    return dict(zip(names, predict_list(model, [samples[i] for i in version.graph.inputs]), strict=True))
+
+
+def float_tensors(graph, names, samples):
+    names = list(dict.fromkeys(names))
+    found = predict_list(build_model(graph, outputs=names), [samples[i] for i in graph.inputs])
+    return dict(zip(names, found, strict=True))
+
+
+def split(rows, samples, layer):
+    """(rows that are fitted, rows held back), told apart one by one."""
+    held = [(index // layer.rows_per_sample) % 8 == 7 for index in range(samples * layer.rows_per_sample)]
+    return rows[~np.array(held)], rows[np.array(held)]
+
+
+def assert_same_on_grid(found, expected, step):
+    """Equal but for values that float arithmetic in another order puts on the other side of a rounding border."""
+    difference = np.abs(found - expected)
+    assert difference.max(initial=0) <= 1.01 * step
+    assert (difference > 0.01 * step).mean() < 0.005
+
+
+def clamped(values, activation):
+    return values if activation is None else np.clip(values, 0, 6.0 if activation == "relu6" else None)
+
+
+class TestRows:
+    @pytest.mark.parametrize("granularity", ["layer", "block"])
+    @pytest.mark.parametrize("name", GRAPHS)
+    def test_in_sequence_they_are_what_the_simulation_of_the_result_computes(self, name, granularity):
+        graph, samples, version = start(name)
+        spy = Spy()
+        changed, outcomes = reconstruct(graph, version, samples, spy, name="spy", granularity=granularity, seed=3)
+        names = reconstructed_names(graph, version.spec)
+        assert [o.name for o in outcomes] == list(spy.problems) == names
+        assert spy.seeds == [3 + index for index in range(len(names))]
+        layers = sampled_layers(graph, names, 24, 3, by_block=granularity == "block")
+        addends = [x.addend for x in layers.values() if x.addend]
+        found = tensors(changed, [*(graph[n].inputs[0] for n in names), *addends], samples)
+        for node, problem in spy.problems.items():
+            layer, source = layers[node], graph[node].inputs[0]
+            grid = changed.spec.activations[source]
+            assert problem.input_grid == grid
+            expected = layer.form.rows(found[source], layer.positions)
+            for rows, part in zip((problem.inputs, problem.held_inputs), split(expected, 24, layer), strict=True):
+                on_grid = dataclasses.replace(problem, inputs=rows).quantized_inputs()
+                assert_same_on_grid(on_grid, part, grid.scale[0])
+            if layer.addend is None:
+                assert problem.offset is problem.held_offset is None
+            else:
+                expected = layer.outputs(found[layer.addend], layer.positions)
+                step = changed.spec.activations[layer.addend].scale[0]
+                for rows, part in zip((problem.offset, problem.held_offset), split(expected, 24, layer), strict=True):
+                    assert_same_on_grid(rows, part, step)
+
+    @pytest.mark.parametrize("mode", ["sequential", "parallel"])
+    @pytest.mark.parametrize("name", GRAPHS)
+    def test_targets_are_the_float_layers_before_their_activation(self, name, mode):
+        graph, samples, version = start(name)
+        spy = Spy(METHODS["nearest"])
+        reconstruct(graph, version, samples, spy, name="spy", mode=mode, granularity="layer", seed=1)
+        names = reconstructed_names(graph, version.spec)
+        layers = sampled_layers(graph, names, 24, 1, by_block=False)
+        found = float_tensors(graph, [*names, *(graph[n].inputs[0] for n in names)], samples)
+        assert names
+        for node, problem in spy.problems.items():
+            layer = layers[node]
+            outputs = split(layer.outputs(found[node], layer.positions), 24, layer)
+            inputs = split(layer.form.rows(found[graph[node].inputs[0]], layer.positions), 24, layer)
+            assert problem.activation == graph[node].activation
+            assert problem.offset is None
+            for rows, part in zip((problem.targets, problem.held_targets), outputs, strict=True):
+                np.testing.assert_allclose(clamped(rows, problem.activation), part, rtol=1e-4, atol=1e-4)
+            if mode == "parallel":
+                for rows, part in zip((problem.inputs, problem.held_inputs), inputs, strict=True):
+                    np.testing.assert_allclose(rows, part, rtol=1e-5, atol=1e-5)
+
+    def test_the_last_layer_of_a_block_is_fitted_to_the_sum(self):
+        graph, samples, version = start("convolutions")
+        spy = Spy()
+        reconstruct(graph, version, samples, spy, name="spy")
+        layers = sampled_layers(graph, list(spy.problems), 24, 0, by_block=True)
+        # zero_bias has a ReLU of its own before the addition, and no_bias is read by zero_bias too
+        assert {n for n, x in layers.items() if x.addend} == set()
+        graph, samples, version = start("transformer")
+        assert not any(x.addend for x in sampled_layers(graph, ["shrink"], 24, 0, by_block=True).values())
+
+    def test_a_residual_block(self):
+        graph, samples, version = residual()
+        spy = Spy()
+        changed, outcomes = reconstruct(graph, version, samples, spy, name="spy")
+        layers = sampled_layers(graph, list(spy.problems), 24, 0, by_block=True)
+        assert {n: x.addend for n, x in layers.items()} == {"stem": None, "expand": None, "project": "stem"}
+        problem, layer = spy.problems["project"], layers["project"]
+        assert problem.activation == "relu"
+        total = float_tensors(graph, ["add"], samples)["add"]
+        expected = split(layer.outputs(total, layer.positions), 24, layer)
+        np.testing.assert_allclose(np.maximum(problem.targets, 0), expected[0], rtol=1e-4, atol=1e-4)
+        found = tensors(changed, ["stem"], samples)["stem"]
+        assert_same_on_grid(
+            problem.offset,
+            split(layer.outputs(found, layer.positions), 24, layer)[0],
+            changed.spec.activations["stem"].scale[0],
+        )
+        assert all(o.kept for o in outcomes)
+
+    def test_a_block_makes_good_what_its_shortcut_lost(self):
+        graph, samples, version = residual(bits=2)
+        errors = {}
+        for granularity in ("layer", "block"):
+            changed, _ = reconstruct(graph, version, samples, METHODS["best"], name="x", granularity=granularity)
+            found, wanted = tensors(changed, ["add"], samples)["add"], float_tensors(graph, ["add"], samples)["add"]
+            errors[granularity] = np.square(found - wanted).sum()
+        assert errors["block"] < errors["layer"]
+
+
+@functools.cache
+def residual(bits=3):
+    """stem -> expand -> project, added to the stem: as `start`."""
+    make = operator_graphs._Builder(7)
+    make.input("image", (8, 8, 4))
+    make.conv("stem", "image", 4, 6, 3)
+    make.conv("expand", "stem", 6, 16, activation="relu6")
+    make.conv("project", "expand", 16, 6, 3)
+    make.node("add", "Add", ("stem", "project"), activation="relu")
+    graph = make.graph(("add",))
+    samples = draw(graph)
+    return graph, samples, Version("nearest", graph, specified(graph, samples, weight_bits=bits))
+
+
+def layer_error(version, layer, source, target, addend):
+    """Relative error on held-back rows, by the Keras layer with the deployed weights."""
+    node = snap(version.graph, version.spec)[layer.form.node.name].replace(activation=None)
+    values = node_function(node)([tf.constant(source)]).numpy()
+    values = values if addend is None else values + addend
+    y, z = (split(layer.outputs(v, layer.positions), len(source), layer)[1] for v in (values, target))
+    y, z = clamped(y, layer.activation), clamped(z, layer.activation)
+    return np.square(y - z).sum() / np.square(z - z.mean(0)).sum()
+
+
+class TestOutcomes:
+    @pytest.mark.parametrize("name", GRAPHS)
+    def test_before_and_after_are_what_the_deployed_layers_give(self, name):
+        graph, samples, version = start(name)
+        changed, outcomes = reconstruct(graph, version, samples, LEAST_SQUARES, name="x", granularity="layer")
+        names = [o.name for o in outcomes]
+        layers = sampled_layers(graph, names, 24, 0, by_block=False)
+        found = tensors(changed, [graph[n].inputs[0] for n in names], samples)
+        targets = float_tensors(graph, names, samples)
+        assert any(o.kept for o in outcomes)
+        for o in outcomes:
+            arguments = layers[o.name], found[graph[o.name].inputs[0]], targets[o.name], None
+            assert o.method == "x"
+            assert o.before == pytest.approx(layer_error(version, *arguments), rel=0.05)
+            assert min(o.before, o.after) == pytest.approx(layer_error(changed, *arguments), rel=0.05)
+            assert o.kept == (o.after <= o.before)
+            assert bool(o.reason) != o.kept
+
+    @pytest.mark.parametrize("name", ["convolutions", "shared"])
+    @pytest.mark.parametrize("mode", ["sequential", "parallel"])
+    def test_what_makes_things_worse_is_rolled_back(self, mode, name):
+        graph, samples, version = start(name)
+
+        def bad(problem, seed):
+            nearest = METHODS["nearest"](problem, seed)
+            return Solution(np.zeros_like(nearest.codes), nearest.scales * 3, nearest.bias + problem.has_bias)
+
+        changed, outcomes = reconstruct(graph, version, samples, bad, name="bad", mode=mode)
+        assert changed.spec == version.spec
+        for before, after in zip(version.graph.nodes, changed.graph.nodes, strict=True):
+            assert_untouched(before, after)
+        assert not any(o.kept for o in outcomes)
+        for o in outcomes:
+            assert o.after > o.before
+            assert o.reason == f"the error on held-back samples rose from {o.before:.3g} to {o.after:.3g}"
+
+    def test_one_bad_layer_leaves_the_others_alone(self):
+        graph, samples, version = start("convolutions")
+
+        def one_bad(problem, seed):
+            found = LEAST_SQUARES(problem, seed)
+            return found if problem.name != "doubled" else dataclasses.replace(found, bias=found.bias + 100)
+
+        changed, outcomes = reconstruct(graph, version, samples, one_bad, name="x")
+        assert [o.name for o in outcomes if not o.kept] == ["doubled"]
+        assert_untouched(version.graph["doubled"], changed.graph["doubled"])
+        assert (
+            changed.spec["doubled"].weights["depthwise_kernel"] == version.spec["doubled"].weights["depthwise_kernel"]
+        )
+        assert (changed.graph["stem"].weights["kernel"] != version.graph["stem"].weights["kernel"]).any()
+
+    @pytest.mark.parametrize("bits", [3, 8])
+    @pytest.mark.parametrize("mode", ["sequential", "parallel"])
+    def test_the_outputs_come_nearer_to_the_float_model(self, mode, bits):
+        graph, samples, version = start("convolutions", bits)
+        changed, outcomes = reconstruct(graph, version, samples, METHODS["best"], name="best", mode=mode)
+        wanted = float_tensors(graph, ["logits"], samples)["logits"]
+        before, after = (
+            np.square(tensors(v, ["logits"], samples)["logits"] - wanted).sum() for v in (version, changed)
+        )
+        assert after < (0.8 if bits == 3 else 1.1) * before
+        assert all(o.after <= o.before for o in outcomes if o.kept)
+
+
+class TestResults:
+    @pytest.mark.parametrize("per_channel", [True, False], ids=["per channel", "per tensor"])
+    @pytest.mark.parametrize("method", ["least_squares", "adaquant"])
+    @pytest.mark.parametrize("name", GRAPHS)
+    def test_weights_lie_on_their_grids_and_nothing_else_has_changed(self, name, method, per_channel):
+        if method == "adaquant" and not per_channel and name not in ("convolutions", "shared"):
+            pytest.skip("adaquant per tensor is run on the graphs with every kind of weight")
+        graph = operator_graphs.ALL[name]()
+        samples = draw(graph)
+        spec = specified(graph, samples, weight_bits=4, per_channel=per_channel)
+        changed, outcomes = reconstruct(graph, Version("v", graph, spec), samples, METHODS[method], name=method)
+        kept = {o.name for o in outcomes if o.kept}
+        groups = {graph[n].group for n in kept}
+        snapped = snap(changed.graph, changed.spec)
+        for old, new, exact in zip(graph.nodes, changed.graph.nodes, snapped.nodes, strict=True):
+            assert (old.name, old.kind, old.inputs, old.activation) == (new.name, new.kind, new.inputs, new.activation)
+            if new.group not in groups:
+                assert_untouched(old, new)
+                continue
+            kernel = next(n for n in new.weights if n != "bias")
+            np.testing.assert_array_equal(exact.weights[kernel], new.weights[kernel])
+            assert set(new.weights) == set(old.weights)
+            for weight in new.weights:
+                assert new.weights[weight].dtype == np.float32
+                assert new.weights[weight].shape == old.weights[weight].shape
+                assert changed.spec[new.name].weights[weight].bits == spec[new.name].weights[weight].bits
+        for tensor, grid in changed.spec.activations.items():
+            if grid != spec.activations[tensor]:
+                reader = graph.consumers()[tensor]
+                assert method == "adaquant"
+                assert len(reader) == 1
+                assert has_own_input_grid(graph, reader[0])
+
+    def test_calls_of_one_keras_layer_keep_equal_weights(self):
+        graph, samples, version = start("shared")
+        changed, outcomes = reconstruct(graph, version, samples, METHODS["best"], name="x")
+        assert [o.name for o in outcomes] == ["conv_right", "dense_right"]
+        assert all(o.kept for o in outcomes)
+        for kind in ("conv", "dense"):
+            right, left = (changed.graph[f"{kind}_{side}"] for side in ("right", "left"))
+            for weight in right.weights:
+                np.testing.assert_array_equal(right.weights[weight], left.weights[weight])
+                assert (right.weights[weight] != graph[right.name].weights[weight]).any()
+            assert changed.spec[right.name].weights["kernel"].scale == changed.spec[left.name].weights["kernel"].scale
+
+    @pytest.mark.parametrize("mode", ["sequential", "parallel"])
+    @pytest.mark.parametrize("method", ["least_squares", "adaquant"])
+    def test_the_same_seed_gives_the_same_bytes(self, method, mode):
+        graph, samples, version = start("shared")
+        runs = [reconstruct(graph, version, samples, METHODS[method], name="x", mode=mode, seed=5) for _ in range(2)]
+        assert_equal(*runs)
+
+    def test_another_seed_looks_at_other_positions(self):
+        # more positions than are sampled of each layer
+        make = operator_graphs._Builder(0)
+        make.input("image", (40, 40, 1))
+        make.conv("conv", "image", 1, 2, 3)
+        graph = make.graph(("conv",))
+        samples = draw(graph)
+        version = Version("v", graph, specified(graph, samples, weight_bits=3))
+        spies = [Spy(METHODS["nearest"]) for _ in range(2)]
+        for seed, spy in enumerate(spies):
+            reconstruct(graph, version, samples, spy, name="x", seed=seed)
+        first, second = (spy.problems["conv"].inputs for spy in spies)
+        assert first.shape == second.shape
+        assert len(first) < 24 * 40 * 40
+        assert (first != second).any()
+
+    @pytest.mark.parametrize("count", [1, 2, 7, 8, 20])
+    @pytest.mark.parametrize("mode", ["sequential", "parallel"])
+    def test_few_samples(self, mode, count):
+        graph, samples, version = start("convolutions")
+        spy = Spy()
+        _, outcomes = reconstruct(graph, version, few(samples, count), spy, name="x", mode=mode)
+        assert len(outcomes) == 8
+        for o in outcomes:
+            problem = spy.problems[o.name]
+            assert np.isfinite([o.before, o.after]).all()
+            assert o.before > 0  # something has judged it
+            assert len(problem.inputs) == len(problem.targets) > 0
+            assert len(problem.held_inputs) == len(problem.held_targets) > 0
+
+    @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize("name", GRAPHS)
+    def test_one_sample_of_every_graph(self, name):
+        graph, samples, version = start(name)
+        _, outcomes = reconstruct(graph, version, few(samples, 1), LEAST_SQUARES, name="x")
+        assert all(np.isfinite([o.before, o.after]).all() for o in outcomes)
+
+    @pytest.mark.parametrize("mode", ["sequential", "parallel"])
+    @pytest.mark.parametrize("name", GRAPHS)
+    def test_what_does_not_fit_into_memory_changes_nothing(self, name, mode):
+        graph, samples, version = start(name)
+        options = {"name": "x", "mode": mode}
+        assert_equal(
+            *(
+                reconstruct(graph, version, samples, LEAST_SQUARES, memory_limit=limit, **options)
+                for limit in (0, 20_000, 2**30)
+            )
+        )
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("method", ["best", "adaround"])
+    def test_two_processes_give_what_one_gives(self, method):
+        graph, samples, version = start("convolutions")
+        options = {"name": "x", "mode": "parallel", "seed": 2}
+        alone, shared = (
+            reconstruct(graph, version, samples, METHODS[method], processes=count, **options) for count in (1, 2)
+        )
+        assert [o.name for o in alone[1]] == [o.name for o in shared[1]]
+        assert alone[0].spec == shared[0].spec
+        for one, other in zip(alone[0].graph.nodes, shared[0].graph.nodes, strict=True):
+            for weight in one.weights:
+                np.testing.assert_array_equal(one.weights[weight], other.weights[weight])
+        assert alone[1] == shared[1]
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("name", ["convolutions", "transformer"])
+    def test_the_exported_file_holds_the_codes(self, name):
+        from tfq.export.package import export_quantized
+
+        graph, samples, version = start(name)
+        changed, _ = reconstruct(graph, version, samples, METHODS["best"], name="x")
+        content = export_quantized(changed.graph, changed.spec, operator_graphs.representative(samples))
+        assert verify_structure(content, changed.graph, changed.spec).weights
+
+
+def assert_untouched(before, after):
+    assert before.name == after.name
+    assert set(before.weights) == set(after.weights)
+    assert all(after.weights[name] is array for name, array in before.weights.items())
+
+
+def assert_equal(first, *others):
+    """Versions with the same bits, and the same outcomes."""
+    for other in others:
+        assert first[1] == other[1]
+        assert first[0].spec == other[0].spec
+        for one, another in zip(first[0].graph.nodes, other[0].graph.nodes, strict=True):
+            assert set(one.weights) == set(another.weights)
+            for weight in one.weights:
+                np.testing.assert_array_equal(one.weights[weight], another.weights[weight])
+
+
+class TestChoices:
+    def test_layers_are_the_products_in_order_without_float_layers_and_second_calls(self):
+        for name in GRAPHS:
+            graph, _, version = start(name)
+            found = reconstructed_names(graph, version.spec)
+            order = [n.name for n in graph.nodes]
+            assert sorted(found, key=order.index) == found
+            assert all(graph[n].kind in KINDS and version.spec[n].precision == "int8" for n in found)
+            groups = {n.group for n in graph.nodes if n.kind in KINDS and version.spec[n.name].precision == "int8"}
+            assert [graph[n].group for n in found] == list(dict.fromkeys(graph[n].group for n in found))
+            assert {graph[n].group for n in found} == groups
+        assert reconstructed_names(start("shared")[0], start("shared")[2].spec) == ["conv_right", "dense_right"]
+
+    @pytest.mark.parametrize(("count", "held"), [(1, []), (2, [1]), (7, [6]), (8, [7]), (15, [7]), (24, [7, 15, 23])])
+    def test_samples_held_back(self, count, held):
+        assert np.flatnonzero(held_back_samples(count)).tolist() == held
+        if count > 1:
+            np.testing.assert_array_equal(
+                np.flatnonzero(held_back_rows(count, 3)), [3 * h + i for h in held for i in range(3)]
+            )
+
+    def test_of_one_sample_every_eighth_position_is_held_back(self):
+        assert np.flatnonzero(held_back_rows(1, 20)).tolist() == [7, 15]
+
+    def test_only_an_input_grid_that_nothing_else_depends_on_is_free(self):
+        graph = start("convolutions")[0]
+        found = {n.name: has_own_input_grid(graph, n.name) for n in graph.nodes if n.kind in KINDS}
+        assert not found["stem"]  # the model's input
+        assert not found["zero_bias"]  # its input is added too
+        assert {n for n, own in found.items() if own} >= {"depthwise", "doubled", "no_bias", "logits"}
+        assert not has_own_input_grid(start("transformer")[0], "query")  # shared with key and value
+
+    def test_progress_counts_layers_and_samples(self):
+        class Counting(Silent):
+            def __init__(self):
+                self.done = {}
+
+            def task(self, description, total, *, expected_seconds=0.0):
+                import contextlib
+
+                @contextlib.contextmanager
+                def opened():
+                    self.done[description] = [0, total]
+
+                    def advance(steps):
+                        self.done[description][0] += steps
+
+                    yield advance
+
+                return opened()
+
+        graph, samples, version = start("shared")
+        progress = Counting()
+        reconstruct(graph, version, samples, METHODS["nearest"], name="nearest", progress=progress)
+        assert progress.done == {"run the float model": [24, 24], "reconstruct the layers, nearest": [2, 2]}
+
+
+def test_rows_are_not_more_than_the_sampled_positions():
+    graph, samples, version = start("convolutions")
+    spy = Spy(METHODS["nearest"])
+    reconstruct(graph, version, samples, spy, name="x")
+    shapes = tensor_shapes(graph)
+    for name, problem in spy.problems.items():
+        positions = np.prod(shapes[name][:-1], dtype=int)
+        assert len(problem.inputs) + len(problem.held_inputs) <= 24 * positions
