@@ -6,22 +6,28 @@ bias_correction   mse, and a bias that takes over the mean error              `b
 adaround          every weight down or up, the scales fixed                   `adaround`
 adaquant          weights, scales, bias and input range learned together      `adaquant`
 least_squares     closed form and a descent over the codes, no gradients      `least_squares`
-best              least_squares with the damping that held-back rows favour
+best              least_squares with the damping that held-back rows favour    `methods`
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 
+from tfq.calibration.specify import activation_grid
+from tfq.numerics import reference
 from tfq.reconstruction.adaquant import adaquant
 from tfq.reconstruction.adaround import adaround
 from tfq.reconstruction.bias_correction import with_corrected_bias
 from tfq.reconstruction.least_squares import least_squares
 from tfq.reconstruction.problem import Method, Problem, Solution
 from tfq.reconstruction.weight_scales import output_scales
+from tfq.spec import TensorQuantization
 
 _DAMPINGS = (1e-2, 1e-1, 1.0)
+_INPUT_RATIOS = (1.0, 0.7, 0.85, 1.15)
+_AMPLE_BITS = 8  # of an input, at which its range hardly matters
 
 
 def mse(problem: Problem) -> Solution:
@@ -35,8 +41,21 @@ def bias_correction(problem: Problem) -> Solution:
 
 
 def best(problem: Problem) -> Solution:
-    """Least squares with the damping of the smallest error on the rows held back."""
-    return least_squares(problem, dampings=_DAMPINGS)
+    """Least squares with the damping, and for a few-bit input of its own the range, that held-back rows favour."""
+    solutions = []
+    for grid in _input_grids(problem):
+        found = least_squares(dataclasses.replace(problem, input_grid=grid), dampings=_DAMPINGS)
+        solutions.append(dataclasses.replace(found, input_grid=grid) if problem.input_is_free else found)
+    return min(solutions, key=problem.error)
+
+
+def _input_grids(problem: Problem) -> list[TensorQuantization | None]:
+    """The input's grid; where it has few bits and is no other layer's, narrower and wider ones too."""
+    grid = problem.input_grid
+    if grid is None or not problem.input_is_free or grid.bits >= _AMPLE_BITS:
+        return [grid]
+    ends = [(ratio * grid.real_range[0], ratio * grid.real_range[1]) for ratio in _INPUT_RATIOS]
+    return [activation_grid(*reference.asymmetric_parameters(low, high, grid.bits), grid.bits) for low, high in ends]
 
 
 def _seedless(find: Callable[[Problem], Solution], problem: Problem, _: int) -> Solution:
