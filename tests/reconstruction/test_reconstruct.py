@@ -1,5 +1,6 @@
 """The engine against the simulation, the float model and its own promises."""
 
+import contextlib
 import dataclasses
 import functools
 
@@ -9,7 +10,7 @@ import pytest
 import tensorflow as tf
 from operator_graphs import draw, specified
 
-from tfq.execution.progress import Silent
+from tfq.export.package import export_quantized
 from tfq.models.equality import node_function, tensor_shapes
 from tfq.models.graph import build_model
 from tfq.reconstruction.linear import KINDS
@@ -384,8 +385,6 @@ class TestResults:
     @pytest.mark.slow
     @pytest.mark.parametrize("name", ["convolutions", "transformer"])
     def test_the_exported_file_holds_the_codes(self, name):
-        from tfq.export.package import export_quantized
-
         graph, samples, version = start(name)
         changed, _ = reconstruct(graph, version, samples, METHODS["best"], name="x")
         content = export_quantized(changed.graph, changed.spec, operator_graphs.representative(samples))
@@ -407,6 +406,22 @@ def assert_equal(first, *others):
             assert set(one.weights) == set(another.weights)
             for weight in one.weights:
                 np.testing.assert_array_equal(one.weights[weight], another.weights[weight])
+
+
+class Counting:
+    """Progress that remembers [steps done, total] of every task."""
+
+    def __init__(self):
+        self.done = {}
+
+    @contextlib.contextmanager
+    def task(self, description, total, *, expected_seconds=0.0):  # noqa: ARG002
+        self.done[description] = [0, total]
+
+        def advance(steps):
+            self.done[description][0] += steps
+
+        yield advance
 
 
 class TestChoices:
@@ -442,24 +457,6 @@ class TestChoices:
         assert not has_own_input_grid(start("transformer")[0], "query")  # shared with key and value
 
     def test_progress_counts_layers_and_samples(self):
-        class Counting(Silent):
-            def __init__(self):
-                self.done = {}
-
-            def task(self, description, total, *, expected_seconds=0.0):
-                import contextlib
-
-                @contextlib.contextmanager
-                def opened():
-                    self.done[description] = [0, total]
-
-                    def advance(steps):
-                        self.done[description][0] += steps
-
-                    yield advance
-
-                return opened()
-
         graph, samples, version = start("shared")
         progress = Counting()
         reconstruct(graph, version, samples, METHODS["nearest"], name="nearest", progress=progress)

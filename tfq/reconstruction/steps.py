@@ -1,14 +1,15 @@
 """The steps by which a pipeline improves a quantised model, each kept only where held-back samples gain by it.
 
 A step takes the model as it is and proposes others; the one of the smallest divergence from the float model on
-the samples held back (`tfq.simulate.guard`) goes on, be it the one there was. What a step is fitted to and what it is
-judged on never meet.
+the samples held back (`tfq.simulate.guard`) goes on, be it the one there was. A reconstruction, whose every layer
+has proved itself on held-back samples already, is rolled back only if it loses by more than one standard error:
+of few samples chance must not undo it. What a step is fitted to and what it is judged on never meet.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -168,18 +169,23 @@ def _reconstructed(setting: Setting, version: Version, name: str, mode: str) -> 
         seed=setting.seed,
         progress=setting.progress,
     )
-    kept, outcome = _kept(setting, name, version, [(f"{setting.reconstruction}, {mode}", candidate)])
+    kept, outcome = _kept(setting, name, version, [(f"{setting.reconstruction}, {mode}", candidate)], tolerance=1.0)
     return kept, dataclasses.replace(outcome, layers=layers)
 
 
 def _kept(
-    setting: Setting, name: str, version: Version, candidates: Iterator[tuple[str, Version]] | list[tuple[str, Version]]
+    setting: Setting,
+    name: str,
+    version: Version,
+    candidates: Iterable[tuple[str, Version]],
+    *,
+    tolerance: float = 0.0,
 ) -> tuple[Version, StepOutcome]:
     """The best of the version and the candidates."""
     judged, guards = setting.judged, []
     best = dataclasses.replace(version, name="before")
     for label, candidate in candidates:
         named = dataclasses.replace(candidate, name=label)
-        best, guard = keep_better(setting.graph, named, best, judged, tolerance=0.0)
+        best, guard = keep_better(setting.graph, named, best, judged, tolerance=tolerance)
         guards.append(guard)
     return best, StepOutcome(name, tuple(guards))

@@ -3,9 +3,9 @@
     divergence of a sample =  KL(float || simulated)            for outputs that are probabilities
                               |y - q|^2 / mean over samples |y|^2   for all others
 
-A choice between ranges is rolled back when its mean divergence exceeds that without it by more than one standard
-error of the paired difference: below that, the samples do not tell the two apart. A step that changes weights
-has to be a gain.
+What is compared is rolled back when its mean divergence exceeds that without it by more than `tolerance` standard
+errors of the paired difference. With 1, where the samples do not tell the two apart, the candidate stays; with 0
+it has to be a gain.
 """
 
 from __future__ import annotations
