@@ -20,7 +20,8 @@ import pytest
 DEMO = pathlib.Path(__file__).resolve().parents[2] / "demo"
 FLAGS = """model output_dir calibration_data evaluation_data num_calibration_samples metric pipeline weight_bits
     activation_bits per_channel calibration_method percentile storage input_type output_type seed overwrite precision
-    preprocess selection labels allow_unsafe_deserialization recipe flagfile package first_last_bits"""
+    preprocess selection labels allow_unsafe_deserialization recipe flagfile package first_last_bits
+    reconstruction mode granularity batch_norm_tuning equalization memory_limit workers"""
 GOOD = ("--model=digits.keras", "--calibration_data=calibration.npz", "--preprocess=raw", "--output_dir=out")
 PROGRESS = re.compile(r".*: (done in [\d.]+ s|\d.*left|[\d.]+ s so far)$")
 
@@ -113,6 +114,23 @@ class TestARun:
         assert done.returncode == 0, done.stderr
         assert re.search(r"block2_expand +Conv2D +int8 +8 bit int8 +\[\S+, \S+\] 4 bit", done.stdout)
 
+    def test_the_advanced_pipeline_says_what_each_step_did(self, demo):
+        place, _ = demo
+        options = ("--pipeline=advanced", "--weight_bits=4", "--output_dir=advanced", "--num_calibration_samples=64")
+        code, output, errors = quantize_here(place, "--recipe=out/recipe.json", *options)
+        assert code == 0, errors
+        report = json.loads((place / "advanced/report.json").read_text())
+        assert re.search(r"^step +proposed +before +after +on 8 held-back samples +layers kept$", output, re.MULTILINE)
+        for step in report["steps"]:
+            for guard in step["guards"]:
+                candidate, before = guard["divergences"]
+                figures = rf"{guard['divergences'][before]:.3g} +{guard['divergences'][candidate]:.3g}"
+                outcome = "kept" if guard["kept"] == candidate else "rolled back"
+                assert re.search(rf"^{step['name']} +{candidate} +{figures} +{outcome}", output, re.M)
+        kept = sum(layer["kept"] for layer in report["steps"][1]["layers"])
+        assert re.search(rf"^reconstruction .* {kept} of {len(report['steps'][1]['layers'])}$", output, re.MULTILINE)
+        assert re.search(r"^sequential reconstruction +nothing", output, re.MULTILINE)
+
     def test_inspect_shows_the_result_layer_by_layer(self, demo):
         place, _ = demo
         done = run(place, "--result=out", "--sort=error", tool="inspect")
@@ -186,6 +204,11 @@ def test_help_lists_every_flag(tmp_path):
         assert re.search(rf"^  --(\[no\])?{name}(=|$)", done.stdout, re.MULTILINE), name
     for choices in (
         "--pipeline=int8|light|advanced",
+        "--reconstruction=default|none|bias_correction|least_squares|adaround|adaquant|best",
+        "--mode=sequential|parallel",
+        "--granularity=layer|block",
+        "--batch_norm_tuning=default|none|damped|undamped|paired|best",
+        "--equalization=default|none|published|expected",
         "--calibration_method=auto|minmax|moving_average|percentile|kl|mse",
         "--storage=int8|packed",
         "--package=none|gzip",
@@ -295,7 +318,18 @@ BAD = {
     "no labels": (with_(labels="nowhere.txt"), "nowhere.txt"),
     "no recipe": ([*GOOD, "--recipe=nowhere.json"], "--recipe=nowhere.json cannot be read"),
     "recipe that is none": ([*GOOD, "--recipe=file"], "--recipe=file cannot be read"),
-    "later pipeline": (with_(pipeline="advanced"), "--pipeline=advanced"),
+    "pipeline": (with_(pipeline="heavy"), "--pipeline=heavy"),
+    "pipeline of a float model": (with_(pipeline="light", precision="float16"), "only int8 models have a pipeline"),
+    "reconstruction": (with_(pipeline="advanced", reconstruction="gptq"), "--reconstruction=gptq"),
+    "reconstruction without a pipeline": (with_(reconstruction="best"), "but --pipeline=int8 has neither"),
+    "batch norms without a pipeline": (with_(batch_norm_tuning="best"), "but --pipeline=int8 has neither"),
+    "gradients in the light pipeline": (with_(pipeline="light", reconstruction="adaquant"), "use --pipeline=advanced"),
+    "mode": (with_(mode="both"), "--mode=both"),
+    "granularity": (with_(granularity="model"), "--granularity=model"),
+    "equalization": (with_(equalization="on"), "--equalization=on"),
+    "memory limit": (with_(memory_limit="10"), "--memory_limit is 10; it must be at least 64"),
+    "memory limit in words": (with_(memory_limit="1GB"), "1GB"),
+    "workers": (with_(workers="0"), "--workers is 0; it must be at least 1"),
 }
 
 
