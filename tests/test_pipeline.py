@@ -288,6 +288,7 @@ class TestPipelines:
         assert tuning.guards == ()
         assert any(x.kept for x in layers.layers)
 
+    @pytest.mark.slow
     def test_the_nearest_rounding_of_3_bits_is_beaten_on_unseen_digits(self, improved):
         """By a wide margin, on digits that no part of the run has seen, and by those held back."""
         nearest, light, advanced = (improved(p, weight_bits=3) for p in ("int8", "light", "advanced"))
@@ -300,6 +301,7 @@ class TestPipelines:
         first, last = guards[0]["before"], next(iter(guards[-1].values()))
         assert last < 0.5 * first
 
+    @pytest.mark.slow
     def test_a_parallel_pass_is_followed_by_a_sequential_one_and_workers_change_nothing(self, improved):
         alone = improved("advanced", mode="parallel")
         names = [list(g.divergences)[0] for s in alone.report.steps for g in s.guards]
@@ -310,6 +312,7 @@ class TestPipelines:
         assert shared.files["spec.json"] == alone.files["spec.json"]
         assert constants(shared.files["model.tflite"]) == constants(alone.files["model.tflite"])
 
+    @pytest.mark.slow
     def test_the_same_recipe_gives_the_same_bytes(self, improved):
         first = improved("advanced")
         again = quantize(Recipe.from_json(first.files["recipe.json"].decode()))
@@ -322,16 +325,16 @@ class TestPipelines:
         product = improved("advanced", memory_limit=64)
         assert product.files["spec.json"] == improved("advanced").files["spec.json"]
 
+    @pytest.mark.slow
     def test_packed_storage_computes_what_int8_storage_does(self, improved):
         plain, packed = improved("advanced"), improved("advanced", storage="packed")
-        for name, steps in (("steps", lambda p: p.report.steps), ("layers", lambda p: len(p.report.layers))):
-            assert steps(plain) == steps(packed), name
+        assert packed.report.steps == plain.report.steps
         assert len(packed.files["model.tflite"]) < 0.8 * len(plain.files["model.tflite"])
         samples = {"image": digits()["x"].astype(np.float32)}
         outputs = [predict(p.files["model.tflite"], samples, delegate=False)[0] for p in (plain, packed)]
         np.testing.assert_array_equal(*outputs)
 
-    @pytest.mark.parametrize("method", ["published", "expected"])
+    @pytest.mark.parametrize("method", [pytest.param("published", marks=pytest.mark.slow), "expected"])
     def test_equalisation_of_weights_with_one_scale_per_tensor(self, method, improved):
         plain = improved("int8", per_channel=False, equalization="none")
         equal = improved("int8", per_channel=False, equalization=method)
@@ -351,6 +354,7 @@ class TestPipelines:
         assert IMPROVED.equalization_method == "none"
         assert dataclasses.replace(IMPROVED, per_channel=False, precision="float16").equalization_method == "none"
 
+    @pytest.mark.slow
     def test_a_simulation_is_improved_too(self, improved):
         nearest, better = (
             improved(p, weight_bits=3, activation_bits=4, first_last_bits=8) for p in ("int8", "advanced")

@@ -5,23 +5,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfq.errors import UserError
-from tfq.recipe import CHOICES, Recipe
+from tfq.recipe import CHOICES, GRADIENT_METHODS, Recipe
 
 TEXT = st.text(max_size=20)
-RECIPES = st.builds(
-    Recipe,
-    model=TEXT,
-    calibration_data=TEXT,
-    evaluation_data=TEXT,
-    weight_bits=st.integers(2, 8),
-    per_channel=st.booleans(),
-    percentile=st.floats(50.0, 100.0, exclude_min=True),
-    num_calibration_samples=st.integers(1, 10**6),
-    metric=TEXT,
-    labels=TEXT,
-    seed=st.integers(0, 2**31),
-    allow_unsafe_deserialization=st.booleans(),
-    **{field: st.sampled_from(choices) for field, choices in CHOICES.items()},
+FREE = {
+    field: st.sampled_from(choices)
+    for field, choices in CHOICES.items()
+    if field not in ("precision", "pipeline", "reconstruction", "batch_norm_tuning")
+}
+FREE |= {field: TEXT for field in ("model", "calibration_data", "evaluation_data", "metric", "labels")}
+FREE |= {field: st.booleans() for field in ("per_channel", "allow_unsafe_deserialization")}
+FREE |= {
+    "weight_bits": st.integers(2, 8),
+    "percentile": st.floats(50.0, 100.0, exclude_min=True),
+    "num_calibration_samples": st.integers(1, 10**6),
+    "memory_limit": st.integers(64, 10**6),
+    "workers": st.integers(1, 64),
+    "seed": st.integers(0, 2**31),
+}
+
+
+def recipes(pipeline, **choices):
+    return st.builds(Recipe, pipeline=st.just(pipeline), **FREE, **{n: st.sampled_from(c) for n, c in choices.items()})
+
+
+WITHOUT_GRADIENTS = [x for x in CHOICES["reconstruction"] if x not in GRADIENT_METHODS]
+RECIPES = st.one_of(
+    recipes("int8", precision=CHOICES["precision"]),
+    recipes("int8", reconstruction=["none"], batch_norm_tuning=["none"]),
+    recipes("light", reconstruction=WITHOUT_GRADIENTS, batch_norm_tuning=CHOICES["batch_norm_tuning"]),
+    recipes("advanced", **{n: CHOICES[n] for n in ("reconstruction", "batch_norm_tuning")}),
 )
 
 
@@ -69,7 +82,10 @@ def test_every_choice_is_a_field_whose_default_is_one_of_them():
             {"pipeline": "light", "precision": "float16"},
             "--pipeline is light and --precision is float16; only int8 models have a pipeline",
         ),
-        ({"reconstruction": "best"}, "--reconstruction is best and --batch_norm_tuning is default, but --pipeline=int8"),
+        (
+            {"reconstruction": "best"},
+            "--reconstruction is best and --batch_norm_tuning is default, but --pipeline=int8",
+        ),
         ({"batch_norm_tuning": "paired"}, "--reconstruction is default and --batch_norm_tuning is paired, but --pipel"),
         (
             {"pipeline": "light", "reconstruction": "adaquant"},

@@ -1,0 +1,273 @@
+"""The steps of the pipelines: what they are fitted to, what judges them, and what is rolled back."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import operator_graphs
+import pytest
+from operator_graphs import draw, specified
+
+from tfq.calibration.calibrate import calibrate
+from tfq.models.graph import build_model
+from tfq.recipe import CHOICES
+from tfq.reconstruction import steps
+from tfq.reconstruction.methods import METHODS
+from tfq.reconstruction.problem import Solution
+from tfq.reconstruction.reconstruct import LayerReconstruction
+from tfq.reconstruction.steps import (
+    PIPELINES,
+    Setting,
+    StepOutcome,
+    mse_scales,
+    reconstruct_in_sequence,
+    reconstruct_layers,
+    tune_all_biases,
+    tune_batch_norms,
+)
+from tfq.simulate.guard import Guarded, Version, divergence
+from tfq.simulate.run import predict_list
+from tfq.simulate.wrap import build_simulation
+
+
+def spoiled(problem, _):
+    """Zero weights; the bias far off."""
+    nearest = problem.nearest()
+    return Solution(np.zeros_like(nearest.codes), nearest.scales, nearest.bias + 3 * problem.has_bias)
+
+
+@functools.cache
+def normalized():
+    """The convolutions, as if a batch normalisation had been folded into the stem."""
+    graph = operator_graphs.convolutions()
+    mean, deviation = np.full(8, 0.5, np.float32), np.full(8, 1.5, np.float32)
+    nodes = [n.replace(normalized=(mean, deviation)) if n.name in ("stem", "depthwise") else n for n in graph.nodes]
+    return graph.replace_nodes(nodes)
+
+
+def setting(graph, samples, **changes):
+    def recalibrate(changed):
+        return calibrate(changed, [samples], method="minmax", percentile=99.9, total=operator_graphs.SAMPLES).ranges
+
+    defaults = {
+        "reconstruction": "least_squares",
+        "mode": "sequential",
+        "granularity": "block",
+        "memory_limit": 2**28,
+        "processes": 1,
+        "seed": 0,
+        "batch_norm_tuning": "best",
+        "recalibrate": recalibrate,
+    }
+    return Setting(graph=graph, samples=samples, **(defaults | changes))
+
+
+@functools.cache
+def start(bits=3):
+    graph = normalized()
+    samples = draw(graph)
+    return graph, samples, Version("nearest", graph, specified(graph, samples, weight_bits=bits))
+
+
+def judged_divergence(graph, version, samples):
+    """Mean divergence on the samples 7, 15 and 23, computed from the float model's outputs."""
+    feeds = [samples[name][7::8] for name in graph.inputs]
+    reference = predict_list(build_model(graph, outputs=graph.outputs), feeds)
+    found = predict_list(build_simulation(version.graph, version.spec, outputs=graph.outputs), feeds)
+    return divergence(reference, found).mean()
+
+
+def test_the_pipelines_are_the_table_of_the_paper():
+    """Rows of docs and of Hubara et al. 2020: light without gradients, advanced with all steps."""
+    assert {name: [step.__name__ for step in found] for name, found in PIPELINES.items()} == {
+        "int8": [],
+        "light": ["mse_scales", "reconstruct_layers", "tune_batch_norms"],
+        "advanced": [
+            "mse_scales",
+            "reconstruct_layers",
+            "tune_batch_norms",
+            "tune_all_biases",
+            "reconstruct_in_sequence",
+        ],
+    }
+
+
+class TestSamples:
+    @pytest.mark.parametrize("count", [2, 7, 8, 9, 24, 2000])
+    def test_fitted_and_judged_never_overlap(self, count):
+        graph = start()[0]
+        samples = {"image": np.arange(count)}
+        found = setting(graph, samples)
+        fitted, judged = found.fitted["image"], found.judged["image"]
+        assert not {*fitted.tolist()} & {*judged.tolist()}
+        assert len(judged) == min(128, max(1, count // 8))
+        assert len(fitted) == count - max(1, count // 8)
+
+    def test_one_sample_is_both(self):
+        found = setting(start()[0], {"image": np.arange(1)})
+        assert found.fitted["image"].tolist() == found.judged["image"].tolist() == [0]
+
+    def test_no_method_and_no_tuning_sees_what_judges(self, monkeypatch):
+        """Samples held back are marked by a value that nothing else holds."""
+        graph, samples, version = start()
+        marked = {"image": samples["image"].copy()}
+        marked["image"][7::8] = 1000.0
+        given = {}
+
+        def method(problem, _):
+            given[problem.name] = problem.inputs
+            return problem.nearest()
+
+        def recorded(name, function):
+            def call(*arguments, **options):
+                fed = arguments[-1] if name == "batch norm" else arguments[2]
+                given[name] = fed["image"]
+                return function(*arguments, **options)
+
+            return call
+
+        monkeypatch.setattr(steps, "METHODS", {"spy": method})
+        monkeypatch.setattr(steps, "tune_batch_norm", recorded("batch norm", steps.tune_batch_norm))
+        monkeypatch.setattr(steps, "tune_biases", recorded("biases", steps.tune_biases))
+        shared = setting(graph, marked, reconstruction="spy", mode="parallel")
+        for step in PIPELINES["advanced"]:
+            version, _ = step(shared, version)
+        assert {"stem", "batch norm", "biases"} <= set(given)
+        for name in ("stem", "batch norm", "biases"):
+            assert given[name].max() < 100, name
+        assert (shared.judged["image"] == 1000).all()
+
+
+class TestGuards:
+    @pytest.mark.parametrize("mode", ["sequential", "parallel"])
+    def test_a_method_that_harms_every_layer_is_rolled_back_layer_by_layer(self, mode, monkeypatch):
+        graph, samples, version = start()
+        monkeypatch.setattr(steps, "METHODS", {"bad": spoiled})
+        kept, outcome = reconstruct_layers(setting(graph, samples, reconstruction="bad", mode=mode), version)
+        assert not any(layer.kept for layer in outcome.layers)
+        assert kept.spec == version.spec
+        # nothing has changed, so nothing was lost either
+        (guard,) = outcome.guards
+        assert guard.divergences["before"] == guard.divergences[f"bad, {mode}"]
+
+    def test_a_method_that_helps_layers_and_harms_the_model_is_rolled_back_for_the_model(self, monkeypatch):
+        """The layers' own guard is deceived: the method makes the rows that judge it agree. The outputs still tell."""
+        graph, samples, version = start(8)
+
+        def cheats(problem, _):
+            problem.held_inputs[:], problem.held_targets[:] = 0, 0
+            return Solution(np.zeros_like(problem.nearest().codes), problem.scales, np.zeros_like(problem.bias))
+
+        monkeypatch.setattr(steps, "METHODS", {"bad": cheats})
+        kept, outcome = reconstruct_layers(setting(graph, samples, reconstruction="bad"), version)
+        assert any(layer.kept for layer in outcome.layers)
+        assert kept.name == "before"
+        assert kept.spec is version.spec
+        assert kept.graph is version.graph
+        assert not outcome.kept
+        (guard,) = outcome.guards
+        assert guard.rolled_back
+        assert guard.samples == 3
+        assert outcome.note().startswith("reconstruction made the outputs of 3 held-back samples worse than before (")
+        assert outcome.note().endswith("and was rolled back for the whole model")
+        assert "\n" not in outcome.note()
+
+    def test_what_helps_is_kept_and_its_figures_are_those_of_the_outputs(self):
+        graph, samples, version = start()
+        kept, outcome = reconstruct_layers(setting(graph, samples), version)
+        assert outcome.kept
+        assert outcome.note() == ""
+        assert kept.name == "least_squares, sequential"
+        (guard,) = outcome.guards
+        assert list(guard.divergences) == ["least_squares, sequential", "before"]
+        for found, of in ((kept, kept.name), (version, "before")):
+            assert guard.divergences[of] == pytest.approx(judged_divergence(graph, found, samples), rel=1e-3)
+        assert guard.divergences[kept.name] < guard.divergences["before"]
+        assert [layer.name for layer in outcome.layers][:2] == ["stem", "depthwise"]
+
+    @pytest.mark.parametrize("pipeline", ["light", pytest.param("advanced", marks=pytest.mark.slow)])
+    def test_no_pipeline_makes_the_judged_outputs_worse(self, pipeline):
+        graph, samples, version = start()
+        shared, found = setting(graph, samples, mode="parallel"), [judged_divergence(graph, start()[2], samples)]
+        for step in PIPELINES[pipeline]:
+            version, outcome = step(shared, version)
+            found.append(judged_divergence(graph, version, samples))
+            assert found[-1] <= found[-2] * (1 + 1e-6), outcome.name
+            assert outcome.kept == (version.name != "before") or not outcome.guards
+        assert found[-1] < 0.8 * found[0]
+
+
+class TestSteps:
+    def test_scales_of_the_smallest_squared_error_change_scales_only(self):
+        graph, samples, version = start()
+        kept, outcome = mse_scales(setting(graph, samples), version)
+        assert outcome.name == "weight scales"
+        assert list(outcome.guards[0].divergences) == ["squared error", "before"]
+        assert kept.graph is version.graph
+        if outcome.kept:
+            assert kept.spec["stem"].weights["kernel"].scale != version.spec["stem"].weights["kernel"].scale
+
+    def test_without_reconstruction_there_is_nothing_to_judge(self):
+        graph, samples, version = start()
+        for step in (reconstruct_layers, reconstruct_in_sequence):
+            same, outcome = step(setting(graph, samples, reconstruction="none"), version)
+            assert same is version
+            assert outcome.guards == outcome.layers == ()
+            assert (outcome.kept, outcome.note()) == (False, "")
+
+    def test_the_sequential_pass_follows_a_parallel_one_only(self):
+        graph, samples, version = start()
+        same, outcome = reconstruct_in_sequence(setting(graph, samples), version)
+        assert same is version
+        assert outcome == StepOutcome("sequential reconstruction", ())
+        _, outcome = reconstruct_in_sequence(setting(graph, samples, mode="parallel"), version)
+        assert list(outcome.guards[0].divergences) == ["least_squares, sequential", "before"]
+        assert len(outcome.layers) == 8
+
+    @pytest.mark.parametrize(
+        ("wanted", "tried"),
+        [("none", []), ("damped", ["damped"]), ("paired", ["paired"]), ("best", ["damped", "undamped", "paired"])],
+    )
+    def test_batch_norms_are_tuned_in_the_ways_asked_for(self, wanted, tried):
+        graph, samples, version = start()
+        kept, outcome = tune_batch_norms(setting(graph, samples, batch_norm_tuning=wanted), version)
+        assert [next(iter(g.divergences)) for g in outcome.guards] == tried
+        lowest = min((d for g in outcome.guards for d in g.divergences.values()), default=None)
+        if lowest is not None:  # the best of all goes on
+            assert judged_divergence(graph, kept, samples) == pytest.approx(lowest, rel=1e-3)
+
+    def test_biases_are_tuned_and_judged(self):
+        graph, samples, version = start()
+        kept, outcome = tune_all_biases(setting(graph, samples), version)
+        assert outcome.name == "bias tuning"
+        for guard in outcome.guards:
+            assert list(guard.divergences) == ["tuned", "before"]
+        if not outcome.kept:
+            assert kept.graph is version.graph
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("name", ["transformer", "islands", "shared", "arithmetic"])
+    def test_models_of_other_kinds_run_through(self, name):
+        graph = operator_graphs.ALL[name]()
+        samples = draw(graph)
+        version = Version("nearest", graph, specified(graph, samples, weight_bits=4))
+        before = judged_divergence(graph, version, samples)
+        for step in PIPELINES["advanced"]:
+            version, outcome = step(setting(graph, samples, mode="parallel"), version)
+            assert dataclasses.is_dataclass(outcome)
+        assert judged_divergence(graph, version, samples) <= before
+
+
+def test_a_step_is_kept_if_any_of_its_versions_was():
+    lost, won = Guarded("before", {"a": 2.0, "before": 1.0}, 0.1, 3), Guarded("b", {"b": 0.5, "before": 1.0}, 0.1, 3)
+    assert not StepOutcome("step", (lost,)).kept
+    assert StepOutcome("step", (lost, won)).kept
+    assert StepOutcome("step", (lost, won)).note() == ""
+    assert StepOutcome("step", (lost, lost)).note() == lost.note("step")
+    layers = (LayerReconstruction("x", "best", 0.2, 0.1, kept=True),)
+    assert StepOutcome("step", (won,), layers).layers == layers
+
+
+def test_every_method_that_a_recipe_names_exists():
+    assert set(CHOICES["reconstruction"]) - {"default", "none"} <= set(METHODS)
+    assert set(CHOICES["batch_norm_tuning"]) - {"default", "none", "best"} == set(steps.BATCH_NORM_TUNINGS)
