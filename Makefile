@@ -50,6 +50,7 @@ test-all: lint bazel
 benchmark: $(VENV)/tfq-dev.installed
 	$(BIN)/python -m benchmarks.int8
 	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.reconstruction
 
 # Bazel, with which a test checks the BUILD files. Where it cannot be installed, that test skips and says so.
 bazel:

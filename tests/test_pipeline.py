@@ -283,7 +283,7 @@ class TestPipelines:
 
     def test_light_reconstructs_on_request(self, improved):
         product = improved("light", reconstruction="least_squares", batch_norm_tuning="none")
-        scales, layers, tuning = product.report.steps
+        _scales, layers, tuning = product.report.steps
         assert len(layers.layers) == 15
         assert tuning.guards == ()
         assert any(x.kept for x in layers.layers)
@@ -304,7 +304,7 @@ class TestPipelines:
     @pytest.mark.slow
     def test_a_parallel_pass_is_followed_by_a_sequential_one_and_workers_change_nothing(self, improved):
         alone = improved("advanced", mode="parallel")
-        names = [list(g.divergences)[0] for s in alone.report.steps for g in s.guards]
+        names = [next(iter(g.divergences)) for s in alone.report.steps for g in s.guards]
         assert names[1] == "best, parallel"
         assert names[-1] == "best, sequential"
         assert [len(x.reconstruction) for x in alone.report.layers if x.weight_bits] == [2] * 15
