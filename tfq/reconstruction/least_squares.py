@@ -103,13 +103,13 @@ class _Rows:
 
     def __init__(self, problem: Problem):
         self._problem = problem
-        x = np.ascontiguousarray(problem.quantized_inputs().transpose(1, 0, 2))  # [g, n, k]
+        x = np.array(problem.quantized_inputs().transpose(1, 0, 2), order="C")  # [g, n, k], a copy of its own
         self.targets = problem.targets.transpose(1, 0, 2)  # [g, n, c]
         self._offset = np.float32(0) if problem.offset is None else problem.offset.transpose(1, 0, 2)
         self._mean = np.zeros((len(x), 1, x.shape[2]), np.float32)
         if problem.has_bias:
             self._mean = x.mean(1, keepdims=True, dtype=np.float64).astype(np.float32)
-            x = x - self._mean
+            x -= self._mean
         self._x = x
         self._gram = self._summed(x)
 
@@ -151,7 +151,7 @@ class _Rows:
         return float(np.square(y - z).sum(dtype=np.float64))
 
     def majorised(self, solution: Solution) -> np.ndarray:
-        """Targets whose plain squared error bounds that after the activation from above, and meets it at `solution`."""
+        """Targets whose plain squared error bounds that after the activation from above."""
         y, z = self.outputs(solution), self.targets
         found = np.where(z <= 0, np.minimum(y, 0.0), z)
         return np.where(z >= 6, np.maximum(y, 6.0), found) if self._problem.activation == "relu6" else found

@@ -3,7 +3,8 @@
 A step takes the model as it is and proposes others; the one of the smallest divergence from the float model on
 the samples held back (`tfq.simulate.guard`) goes on, be it the one there was. A reconstruction, whose every layer
 has proved itself on held-back samples already, is rolled back only if it loses by more than one standard error:
-of few samples chance must not undo it. What a step is fitted to and what it is judged on never meet.
+of few samples chance must not undo it. No step is fitted to the samples that judge it. Two choices have seen them: the
+damping that `best` takes, and the ranges that are calibrated on all samples.
 """
 
 from __future__ import annotations
