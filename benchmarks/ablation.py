@@ -173,18 +173,7 @@ def _next_stage(files: CaseFiles, key: Key, width: Width, graph: Graph, widths: 
     before, step = STAGES[key.method]
     earlier = _quantized(files, dataclasses.replace(key, method=before), width)
     recipe = Recipe(model="", pipeline="advanced", seed=key.seed)
-    setting = Setting(
-        graph=graph,
-        samples=samples.arrays,
-        reconstruction=recipe.reconstruction_method,
-        mode=recipe.mode,
-        granularity=recipe.granularity,
-        memory_limit=recipe.memory_limit * 2**20,
-        processes=recipe.workers,
-        seed=recipe.seed,
-        batch_norm_tuning="best",
-        recalibrate=lambda changed: calibrated(changed, widths, samples).ranges,
-    )
+    setting = Setting.of(recipe, graph, samples.arrays, lambda changed: calibrated(changed, widths, samples).ranges)
     began = time.monotonic()
     version, outcome = step(setting, earlier.version)
     note = "" if outcome.kept else f"{outcome.name} rolled back"

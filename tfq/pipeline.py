@@ -78,7 +78,7 @@ def quantize(recipe: Recipe, *, progress: Progress | None = None) -> Product:
       VerificationError: the exported file is not what was specified.
     """
     progress, journal = progress or Silent(), Journal()
-    _check(recipe)
+    find_metric(recipe.metric)  # what can be told before any file is read
     with journal.stage("load the model"):
         loaded = load_model(Path(recipe.model), allow_unsafe_deserialization=recipe.allow_unsafe_deserialization)
         labels = read_labels(recipe.labels)
@@ -146,11 +146,6 @@ def quantize(recipe: Recipe, *, progress: Progress | None = None) -> Product:
     )
     texts = {"spec.json": spec.to_json(), "recipe.json": recipe.to_json(), "report.json": report.to_json()}
     return Product(files | {name: text.encode() for name, text in texts.items()}, report)
-
-
-def _check(recipe: Recipe) -> None:
-    """What can be told before any file is read."""
-    find_metric(recipe.metric)
 
 
 def _samples(recipe: Recipe, graph: Graph, journal: Journal, progress: Progress) -> tuple[Samples, Samples | None]:
@@ -271,19 +266,7 @@ def _improve(
         rolled_back = start.guard is not None and start.guard.rolled_back
         return found.minmax_ranges if rolled_back else found.ranges
 
-    setting = Setting(
-        graph=start.reference,
-        samples=samples.arrays,
-        reconstruction=recipe.reconstruction_method,
-        mode=recipe.mode,
-        granularity=recipe.granularity,
-        memory_limit=recipe.memory_limit * 2**20,
-        processes=recipe.workers,
-        seed=recipe.seed,
-        batch_norm_tuning="best" if recipe.batch_norm_tuning == "default" else recipe.batch_norm_tuning,
-        recalibrate=recalibrate,
-        progress=progress,
-    )
+    setting = Setting.of(recipe, start.reference, samples.arrays, recalibrate, progress=progress)
     version, outcomes = start.version, []
     for step in PIPELINES[recipe.pipeline]:
         with journal.stage(step.__name__.replace("_", " ")):

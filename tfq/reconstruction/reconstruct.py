@@ -16,7 +16,7 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -43,7 +43,7 @@ from tfq.reconstruction.rows import (
 )
 from tfq.reconstruction.tensor_store import TensorStore
 from tfq.simulate.guard import Version
-from tfq.simulate.weights import integers, reals
+from tfq.simulate.weights import integers, snap_node
 from tfq.spec import QuantizationSpec, TensorQuantization
 
 _HELD_BACK = 8
@@ -229,29 +229,32 @@ class _Walk:
     def rows(self, layer: SampledLayer) -> np.ndarray:
         """[rows, groups, taps] of a layer's input, before it is put on its grid."""
         groups, taps, _ = layer.form.matrix_shape
-        rows = np.empty((layer.rows, groups, taps), np.float32)
-        source, per_sample = layer.form.node.inputs[0], layer.rows_per_sample
-        step = batch_size(self._shapes[source])
-        for start in range(0, self._count, step):
-            stop = min(start + step, self._count)
-            values = self._store.read(source, start, stop)
-            rows[start * per_sample : stop * per_sample] = layer.form.rows(values, layer.positions[start:stop])
-        return rows
+        return self._gathered(layer, layer.form.node.inputs[0], layer.form.rows, (groups, taps))
 
     def outputs(self, layer: SampledLayer, name: str) -> np.ndarray:
         """[rows, groups, outputs] of a tensor shaped as the layer's output, on its grid."""
         groups, _, outputs = layer.form.matrix_shape
-        rows = np.empty((layer.rows, groups, outputs), np.float32)
+        return self._on_grid(name, self._gathered(layer, name, layer.outputs, (groups, outputs)))
+
+    def _gathered(
+        self,
+        layer: SampledLayer,
+        name: str,
+        gather: Callable[[np.ndarray, np.ndarray], np.ndarray],
+        shape: tuple[int, int],
+    ) -> np.ndarray:
+        """What `gather` takes from the stored tensor at the layer's positions: [rows, *shape]."""
+        found = np.empty((layer.rows, *shape), np.float32)
         per_sample, step = layer.rows_per_sample, batch_size(self._shapes[name])
         for start in range(0, self._count, step):
             stop = min(start + step, self._count)
-            values = self._on_grid(name, self._store.read(name, start, stop))
-            rows[start * per_sample : stop * per_sample] = layer.outputs(values, layer.positions[start:stop])
-        return rows
+            values = self._store.read(name, start, stop)
+            found[start * per_sample : stop * per_sample] = gather(values, layer.positions[start:stop])
+        return found
 
     def _run(self, version: Version, node: Node) -> None:
         self._store.create(node.name, (self._count, *self._shapes[node.name]), _stored_type(node))
-        compute = node_function(_snapped(node, version.spec))
+        compute = node_function(node if node.kind == INPUT else snap_node(node, version.spec[node.name]))
         step = batch_size(*(self._shapes[n] for n in (*node.inputs, node.name)))
         for start in range(0, self._count, step):
             stop = min(start + step, self._count)
@@ -271,16 +274,6 @@ class _Walk:
 
 def _stored_type(node: Node) -> str:
     return str(node.config["dtype"]) if node.kind == INPUT else "float32"
-
-
-def _snapped(node: Node, spec: QuantizationSpec) -> Node:
-    """The node with its weights and biases on their grids."""
-    if not node.weights:
-        return node
-    grids = spec[node.name].weights
-    return node.replace(
-        weights={**node.weights, **{n: reals(integers(node.weights[n], g), g) for n, g in grids.items()}}
-    )
 
 
 def _problem(
@@ -377,7 +370,7 @@ def _applied(version: Version, form: LinearForm, problem: Problem, solution: Sol
 
 def _deployed(version: Version, form: LinearForm, problem: Problem) -> float:
     """The error of the layer's weights as they are on their grids."""
-    node = _snapped(version.graph[form.node.name], version.spec)
+    node = snap_node(version.graph[form.node.name], version.spec[form.node.name])
     grid = version.spec[node.name].weights[form.kernel_name]
     kernel = node.weights[form.kernel_name]
     scales = np.asarray(grid.scale)[problem.tied]

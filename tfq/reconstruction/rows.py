@@ -126,7 +126,7 @@ def collect_float_rows(
             found = model.predict_on_batch([samples[name][part] for name in graph.inputs])
             tensors = dict(zip(sources, found if isinstance(found, list) else [found], strict=True))
             for name, layer in layers.items():
-                node = graph[name]
+                node = layer.form.node
                 rows = layer.form.rows(tensors[node.inputs[0]], layer.positions[part])
                 values = product(rows, layer.form.matrix(node.weights[layer.form.kernel_name]))
                 if "bias" in node.weights:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
 
 import numpy as np
 
 from tfq.calibration.statistics import Range
 from tfq.execution.progress import Progress, Silent
 from tfq.models.graph import Graph
+from tfq.recipe import Recipe
 from tfq.reconstruction.batch_norm import tune_batch_norm
 from tfq.reconstruction.bias_tuning import tune_biases
 from tfq.reconstruction.methods import METHODS
@@ -27,10 +27,11 @@ from tfq.simulate.guard import Guarded, Version, keep_better
 
 _JUDGED = 128  # samples that judge a step, at most
 
-BATCH_NORM_TUNINGS: Mapping[str, Mapping[str, bool]] = {
-    "damped": {"damped": True, "paired": False},
-    "undamped": {"damped": False, "paired": False},
-    "paired": {"damped": False, "paired": True},
+# Name -> (damped, targets paired with the float network).
+BATCH_NORM_TUNINGS: Mapping[str, tuple[bool, bool]] = {
+    "damped": (True, False),
+    "undamped": (False, False),
+    "paired": (False, True),
 }
 
 
@@ -58,6 +59,31 @@ class Setting:
     batch_norm_tuning: str
     recalibrate: Callable[[Graph], Mapping[str, Range]]
     progress: Progress = dataclasses.field(default_factory=Silent)
+
+    @classmethod
+    def of(
+        cls,
+        recipe: Recipe,
+        graph: Graph,
+        samples: Mapping[str, np.ndarray],
+        recalibrate: Callable[[Graph], Mapping[str, Range]],
+        *,
+        progress: Progress | None = None,
+    ) -> Setting:
+        """What the recipe asks for."""
+        return cls(
+            graph=graph,
+            samples=samples,
+            reconstruction=recipe.reconstruction_method,
+            mode=recipe.mode,
+            granularity=recipe.granularity,
+            memory_limit=recipe.memory_limit * 2**20,
+            processes=recipe.workers,
+            seed=recipe.seed,
+            batch_norm_tuning="best" if recipe.batch_norm_tuning == "default" else recipe.batch_norm_tuning,
+            recalibrate=recalibrate,
+            progress=progress or Silent(),
+        )
 
     @property
     def fitted(self) -> dict[str, np.ndarray]:
@@ -129,14 +155,18 @@ def tune_batch_norms(setting: Setting, version: Version) -> tuple[Version, StepO
     names = {"none": (), "best": tuple(BATCH_NORM_TUNINGS)}.get(wanted, (wanted,))
 
     def candidates() -> Iterator[tuple[str, Version]]:
+        fitted = setting.fitted
         for name in names:
-            way = BATCH_NORM_TUNINGS[name]
-            reference = setting.graph if way["paired"] else None
-            options: dict[str, Any] = {"damped": way["damped"], "recalibrate": setting.recalibrate}
-            yield (
-                name,
-                tune_batch_norm(version, setting.fitted, reference=reference, progress=setting.progress, **options),
+            damped, paired = BATCH_NORM_TUNINGS[name]
+            tuned = tune_batch_norm(
+                version,
+                fitted,
+                reference=setting.graph if paired else None,
+                damped=damped,
+                recalibrate=setting.recalibrate,
+                progress=setting.progress,
             )
+            yield name, tuned
 
     return _kept(setting, "batch-norm tuning", version, candidates())
 

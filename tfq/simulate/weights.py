@@ -35,12 +35,12 @@ def weight_integers(node: Node, layer: LayerQuantization) -> dict[str, np.ndarra
 def snap(graph: Graph, spec: QuantizationSpec) -> Graph:
     """The graph whose weights and biases lie on the specification's grids; snapping twice changes nothing."""
     layers = {layer.name: layer for layer in spec.layers}
+    return graph.replace_nodes([snap_node(n, layers[n.name]) if n.name in layers else n for n in graph.nodes])
 
-    def snapped(node: Node) -> Node:
-        grids = layers[node.name].weights if node.name in layers else {}
-        if not grids:
-            return node
-        values = {n: reals(integers(node.weights[n], grid), grid) for n, grid in grids.items()}
-        return node.replace(weights={**node.weights, **values})
 
-    return graph.replace_nodes([snapped(node) for node in graph.nodes])
+def snap_node(node: Node, layer: LayerQuantization) -> Node:
+    """The node whose weights and biases lie on the grids of its layer."""
+    if not layer.weights:
+        return node
+    values = {n: reals(integers(node.weights[n], grid), grid) for n, grid in layer.weights.items()}
+    return node.replace(weights={**node.weights, **values})
