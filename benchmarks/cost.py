@@ -1,4 +1,4 @@
-"""What reconstruction costs: nets of several depths, worker processes, and whole pipelines with what they make."""
+"""What reconstruction costs: nets of several depths, workers, and whole pipelines with what they make."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def write_residual_net(directory: Path, layers: int, num_samples: int, seed: int
 
 
 def timed_reconstruction(
-    model: Path, calibration: Path, num_samples: int, method: str, mode: str, processes: int, seed: int
+    model: Path, calibration: Path, num_samples: int, method: str, mode: str, workers: int, seed: int
 ) -> dict[str, Any]:
     """Seconds of the reconstruction alone at W4A8, and how many layers it took on."""
     from benchmarks.ablation import calibrated, load_prepared, nearest
@@ -55,7 +55,7 @@ def timed_reconstruction(
     prepared, samples = load_prepared(model, calibration, num_samples)
     graph, widths = assign_widths(prepared, weight_bits=4)
     start = nearest(graph, widths, calibrated(graph, widths, samples))
-    options: dict[str, Any] = {"name": method, "mode": mode, "processes": processes, "seed": seed}
+    options: dict[str, Any] = {"name": method, "mode": mode, "workers": workers, "seed": seed}
     began = time.monotonic()
     _, layers = reconstruct(graph, start, samples.arrays, METHODS[method], **options)
     return {"layers": len(layers), "samples": len(samples), "seconds": time.monotonic() - began}
@@ -69,11 +69,11 @@ def time_net(layers: int, num_samples: int, seed: int) -> dict[str, Any]:
         return common.in_fresh_process(timed_reconstruction, *arguments)
 
 
-def time_workers(case: str, method: str, processes: int, num_samples: int, seed: int) -> dict[str, Any]:
-    """Reconstruction of a case in parallel mode by so many processes."""
+def time_workers(case: str, method: str, workers: int, num_samples: int, seed: int) -> dict[str, Any]:
+    """Reconstruction of a case in parallel mode by so many workers."""
     with tempfile.TemporaryDirectory() as temporary:
         files = common.in_fresh_process(cases.write_case, case, Path(temporary), num_samples)
-        arguments = (files.model, files.calibration, num_samples, method, "parallel", processes, seed)
+        arguments = (files.model, files.calibration, num_samples, method, "parallel", workers, seed)
         return common.in_fresh_process(timed_reconstruction, *arguments)
 
 

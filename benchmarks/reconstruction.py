@@ -5,7 +5,7 @@ Four parts, of which any can be run alone (`--parts`):
     ablation   every method at every width on every case, over seeds; the pipelines and the peers in the same run
     samples    score against the number of calibration samples, drawn anew for every seed
     products   plain int8 and the advanced pipeline at W4A8: size, latency, time, memory
-    cost       nets of 10, 20 and 40 layers; parallel mode with one and two processes
+    cost       nets of 10, 20 and 40 layers; parallel mode with one and two workers
 
 Results are kept in reconstruction.json, cell by cell as they are measured: what is there is not measured again
 (unless `--again`), and page and bars are made from all of it. A bar whose cells are not there is not judged, and
@@ -176,9 +176,9 @@ def main(values: flags.FlagValues) -> None:
     if "cost" in values.parts:
         for layers in NETS:
             missed += store(net_name(layers), functools.partial(cost.time_net, layers, values.num_samples, 0))
-        for method, processes in itertools.product(PARALLEL_METHODS, (1, 2)) if PARALLEL_CASE in present else ():
-            measure = functools.partial(cost.time_workers, PARALLEL_CASE, method, processes, values.num_samples, 0)
-            missed += store(parallel_name(method, processes), measure)
+        for method, workers in itertools.product(PARALLEL_METHODS, (1, 2)) if PARALLEL_CASE in present else ():
+            measure = functools.partial(cost.time_workers, PARALLEL_CASE, method, workers, values.num_samples, 0)
+            missed += store(parallel_name(method, workers), measure)
 
     results = Results.read(path)
     if any(key.selection == "random" for key in results.cells):

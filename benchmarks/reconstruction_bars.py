@@ -60,9 +60,9 @@ def product_name(case: str) -> str:
     return f"products {case}"
 
 
-def parallel_name(method: str, processes: int) -> str:
+def parallel_name(method: str, workers: int) -> str:
     """Under which a run of parallel mode is stored."""
-    return f"parallel {method}, {processes} process{'es' * (processes > 1)}"
+    return f"parallel {method}, {workers} worker{'s' * (workers > 1)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _cost_demands(results: Results) -> Iterator[tuple[str, Bar | None]]:
         small, large = (net["seconds"] / net["layers"] for net in nets if net is not None)
         yield what, Bar.at_most(what, large / small, MOST_NONLINEAR, "{:.2f} x")
     for method in PARALLEL_METHODS:
-        what = f"{PARALLEL_CASE}: parallel {method}, 1 process against 2"
+        what = f"{PARALLEL_CASE}: parallel {method}, 1 worker against 2"
         one, two = (results.runs.get(parallel_name(method, n)) for n in (1, 2))
         if one is None or two is None:
             yield what, None

@@ -156,7 +156,7 @@ def _cost_section(results: Results) -> list[str]:
     return [
         "## Cost of reconstruction",
         "Residual nets of equal blocks with random weights, 32 x 32 inputs, by `best` in sequence; parallel mode on"
-        f" {PARALLEL_CASE} with the start of its processes. Seconds of the reconstruction alone, W4A8.",
+        f" {PARALLEL_CASE} by one thread and by two. Seconds of the reconstruction alone, W4A8.",
         common.markdown_table(["", "layers", "samples", "seconds", "seconds a layer"], rows),
     ]
 

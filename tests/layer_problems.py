@@ -52,6 +52,7 @@ def layer_problem(
         bias=bias,
         activation=activation,
         bits=bits,
+        samples=rows,
         scales=(largest / top)[tied],
         tied=tied,
         has_bias=has_bias,

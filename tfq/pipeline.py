@@ -98,10 +98,10 @@ def quantize(recipe: Recipe, *, progress: Progress | None = None) -> Product:
         files = {"float.tflite": export_plain(prepared.graph, "float32", representative, progress=progress)}
 
     if recipe.precision == "int8":
-        start = _quantized(recipe, graph, widths, samples, held_back.head(_GUARD), journal, progress)
-        if recipe.equalization_method != "none":
-            start = _equalized(recipe, start, widths, samples, held_back.head(_GUARD), journal, progress)
-        version, steps = _improve(recipe, start, widths, samples, journal, progress)
+        run = _Run(recipe, widths, samples, held_back.head(_GUARD), journal, progress)
+        start, equalisation = _equalized(run, _quantized(run, graph))
+        version, improvements = _improved(run, start)
+        steps = equalisation + improvements
         graph, spec = version.graph, version.spec
         measured: dict[str, Any] = {
             "calibration_cost": start.calibration.cost,
@@ -177,27 +177,43 @@ class _Start:
     version: Version
 
 
-def _quantized(
-    recipe: Recipe,
-    graph: Graph,
-    widths: Widths,
-    samples: Samples,
-    held_back: Samples,
-    journal: Journal,
-    progress: Progress,
-) -> _Start:
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Run:
+    """What all stops between preparation and export work with."""
+
+    recipe: Recipe
+    widths: Widths
+    samples: Samples
+    held_back: Samples
+    journal: Journal
+    progress: Progress
+
+    def calibrated(self, graph: Graph, *, progress: Progress | None = None) -> Calibration:
+        """By the recipe's method."""
+        return calibrate(
+            graph,
+            self.samples.batches(_BATCH),
+            method=self.recipe.calibration_method,
+            percentile=self.recipe.percentile,
+            total=len(self.samples),
+            bits=self.widths.activations,
+            progress=progress or self.progress,
+        )
+
+
+def _quantized(run: _Run, graph: Graph) -> _Start:
     """Calibrated and specified; ranges that lose to min-max at the model's outputs are rolled back."""
-    method = recipe.calibration_method
-    with journal.stage("calibrate"):
-        calibration = _calibrate(recipe, graph, widths, samples, progress)
-        journal.warn(calibration.rollback_note(method))
+    recipe, method = run.recipe, run.recipe.calibration_method
+    with run.journal.stage("calibrate"):
+        calibration = run.calibrated(graph)
+        run.journal.warn(calibration.rollback_note(method))
 
     def version(name: str, ranges: Mapping[str, Range]) -> Version:
         spec = specify(
             graph,
             ranges,
-            weight_bits=widths.weights,
-            activation_bits=widths.activations,
+            weight_bits=run.widths.weights,
+            activation_bits=run.widths.activations,
             per_channel=recipe.per_channel,
             storage=recipe.storage,
             input_type=recipe.input_type,
@@ -205,73 +221,48 @@ def _quantized(
         )
         return Version(name, graph, spec)
 
-    with journal.stage("specify"):
+    with run.journal.stage("specify"):
         if method == "minmax":
             return _Start(graph, calibration, None, version("nearest", calibration.ranges))
         chosen, minmax = calibration.trial
-        _, guard = keep_better(graph, version(method, chosen), version("minmax", minmax), held_back.arrays)
-        journal.warn(guard.note(f"calibration by {method}"))
+        _, guard = keep_better(graph, version(method, chosen), version("minmax", minmax), run.held_back.arrays)
+        run.journal.warn(guard.note(f"calibration by {method}"))
         ranges = calibration.minmax_ranges if guard.rolled_back else calibration.ranges
         return _Start(graph, calibration, guard, version("nearest", ranges))
 
 
-def _calibrate(recipe: Recipe, graph: Graph, widths: Widths, samples: Samples, progress: Progress) -> Calibration:
-    return calibrate(
-        graph,
-        samples.batches(_BATCH),
-        method=recipe.calibration_method,
-        percentile=recipe.percentile,
-        total=len(samples),
-        bits=widths.activations,
-        progress=progress,
-    )
-
-
-def _equalized(
-    recipe: Recipe,
-    start: _Start,
-    widths: Widths,
-    samples: Samples,
-    held_back: Samples,
-    journal: Journal,
-    progress: Progress,
-) -> _Start:
-    """The start from the equalised graph, unless it is no gain."""
-    graph = start.reference
-    with journal.stage("equalise"):
-        found = channel_statistics(
-            graph, samples.batches(_BATCH), measured_tensors(graph), total=len(samples), progress=progress
-        )
-        published = recipe.equalization_method == "published"
-        bits, per_channel = recipe.weight_bits, recipe.per_channel
+def _equalized(run: _Run, start: _Start) -> tuple[_Start, tuple[StepOutcome, ...]]:
+    """The start from the equalised graph where that is asked for, and is a gain."""
+    graph, recipe = start.reference, run.recipe
+    if recipe.equalization_method == "none":
+        return start, ()
+    with run.journal.stage("equalise"):
+        batches, tensors = run.samples.batches(_BATCH), measured_tensors(graph)
+        found = channel_statistics(graph, batches, tensors, total=len(run.samples), progress=run.progress)
         equal = (
             equalize_published(graph, found)
-            if published
-            else equalize(graph, found, weight_bits=bits, per_channel=per_channel)
+            if recipe.equalization_method == "published"
+            else equalize(graph, found, weight_bits=recipe.weight_bits, per_channel=recipe.per_channel)
         )
-    candidate = _quantized(recipe, equal, widths, samples, held_back, journal, progress)
+    candidate = _quantized(run, equal)
     named = dataclasses.replace(candidate.version, name="equalised")
-    _, guard = keep_better(graph, named, start.version, held_back.arrays, tolerance=0.0)
-    journal.warn(guard.note("equalisation"))
-    return start if guard.rolled_back else candidate
+    _, guard = keep_better(graph, named, start.version, run.held_back.arrays, tolerance=0.0)
+    return start if guard.rolled_back else candidate, (StepOutcome("equalisation", (guard,)),)
 
 
-def _improve(
-    recipe: Recipe, start: _Start, widths: Widths, samples: Samples, journal: Journal, progress: Progress
-) -> tuple[Version, tuple[StepOutcome, ...]]:
+def _improved(run: _Run, start: _Start) -> tuple[Version, tuple[StepOutcome, ...]]:
     """The steps of the pipeline, one after the other."""
 
     def recalibrate(graph: Graph) -> Mapping[str, Range]:
-        found = _calibrate(recipe, graph, widths, samples, Silent())
+        found = run.calibrated(graph, progress=Silent())
         rolled_back = start.guard is not None and start.guard.rolled_back
         return found.minmax_ranges if rolled_back else found.ranges
 
-    setting = Setting.of(recipe, start.reference, samples.arrays, recalibrate, progress=progress)
+    setting = Setting.of(run.recipe, start.reference, run.samples.arrays, recalibrate, progress=run.progress)
     version, outcomes = start.version, []
-    for step in PIPELINES[recipe.pipeline]:
-        with journal.stage(step.__name__.replace("_", " ")):
+    for step in PIPELINES[run.recipe.pipeline]:
+        with run.journal.stage(step.__name__.replace("_", " ")):
             version, outcome = step(setting, version)
-        journal.warn(outcome.note())
         outcomes.append(outcome)
     return version, tuple(outcomes)
 

@@ -66,7 +66,7 @@ _enum(
     "Scaling of channels between layers; by default expected where weights have one scale per tensor, else none.",
 )
 _integer("memory_limit", "MiB of activations that reconstruction keeps in memory; the rest goes to temporary files.")
-_integer("workers", "Processes that reconstruct layers in parallel mode.")
+_integer("workers", "Threads that reconstruct layers in parallel mode.")
 _integer("weight_bits", "Grid bits of the weights, 2 to 8.")
 _integer(
     "activation_bits",

@@ -164,16 +164,16 @@ def test_products_are_judged_by_size_latency_time_and_memory(changes, failed):
     assert not failed or failed in missed[0]
 
 
-def test_cost_is_judged_by_layer_and_by_process():
+def test_cost_is_judged_by_layer_and_by_worker():
     runs = {
         "net of 10 layers": {"layers": 10, "seconds": 10.0},
         "net of 40 layers": {"layers": 40, "seconds": 60.0},
-        "parallel best, 1 process": {"seconds": 16.0},
-        "parallel best, 2 processes": {"seconds": 10.0},
+        "parallel best, 1 worker": {"seconds": 16.0},
+        "parallel best, 2 workers": {"seconds": 10.0},
     }
     assert judged(runs=runs) == {
         "seconds a layer, 40 layers against 10: 1.50 x, bar at most 1.25 x": False,
-        f"{RESNET20}: parallel best, 1 process against 2: 1.60 x, bar at least 1.60 x": True,
+        f"{RESNET20}: parallel best, 1 worker against 2: 1.60 x, bar at least 1.60 x": True,
     }
 
 

@@ -11,7 +11,7 @@ from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import activation_grid, specify
 from tfq.models.graph import Graph, Node
 from tfq.numerics import reference
-from tfq.reconstruction.adaquant import LearnedRange, adaquant, squared_distance
+from tfq.reconstruction.adaquant import adaquant, moved_grid, on_learned_range, range_facts, squared_distance
 from tfq.reconstruction.descent import nearest_integer
 from tfq.reconstruction.reconstruct import has_own_input_grid, reconstruct
 from tfq.reconstruction.weight_scales import output_scales
@@ -52,10 +52,10 @@ def test_gradient_of_the_dampening_pulls_to_the_codes():
 def test_a_range_not_yet_moved_is_the_given_grid(bits):
     grid = activation_grid(*reference.asymmetric_parameters(-1.3, 2.9, bits), bits)
     values = RNG.uniform(-3, 4, 500).astype(np.float32)
-    span = LearnedRange(grid)
-    assert span.grid() == grid
+    start = {"widening": tf.constant(0.0), "shift": tf.constant(0.0)}
+    assert moved_grid(grid, np.float32(0), np.float32(0)) == grid
     expected = reference.fake_quantize(values, grid.scale[0], grid.zero_point, *grid.integer_range)
-    found = span.quantize(tf.constant(values)).numpy()
+    found = on_learned_range(tf.constant(values), start, range_facts(grid)).numpy()
     assert np.mean(np.abs(found - expected) > 1e-5) < 0.01  # halves may round the other way
     assert np.abs(found - expected).max() <= grid.scale[0] * 1.001
 
@@ -64,10 +64,11 @@ def test_gradients_of_the_range_are_straight_through():
     grid = activation_grid(0.1, -2, 4)
     values = RNG.uniform(-1.5, 2.0, 300).astype(np.float32)
     upstream = RNG.normal(size=300)
-    span = LearnedRange(grid)
+    start = {"widening": tf.constant(0.0), "shift": tf.constant(0.0)}
     with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(span.quantize(tf.constant(values)) * upstream)
-    widening, shift = tape.gradient(loss, span.variables)
+        tape.watch(start)
+        loss = tf.reduce_sum(on_learned_range(tf.constant(values), start, range_facts(grid)) * upstream)
+    widening, shift = tape.gradient(loss, start).values()
     n, p, z, s = -8, 7, -2, 0.1
     levels = values / s + z
     codes, inside = np.clip(np.rint(levels), n, p), (levels >= n) & (levels <= p)

@@ -125,17 +125,17 @@ class TestMajorisation:
             return Solution(codes, problem.scales * rng.uniform(0.2, 3, problem.scales.shape), problem.bias)
 
         present, other = drawn(), drawn()
-        targets, ceiling = rows.majorised(present), 6.0 if activation == "relu6" else np.inf
+        targets, ceiling = rows.majorised(rows.fitted(present).outputs), 6.0 if activation == "relu6" else np.inf
 
         def bound_and_loss(solution):
-            y = rows.outputs(solution)
+            y = rows.fitted(solution).outputs
             return np.square(y - targets), np.square(np.clip(y, 0, ceiling) - np.clip(rows.targets, 0, ceiling))
 
         bound, loss = bound_and_loss(other)
         assert (bound >= loss * (1 - 1e-5)).all()
-        assert rows.loss(other) == pytest.approx(loss.sum(dtype=np.float64), rel=1e-5)
+        assert rows.fitted(other).loss == pytest.approx(loss.sum(dtype=np.float64), rel=1e-5)
         # it touches the loss wherever the clamp does not cut off more of y than of z
-        y, z = rows.outputs(present), rows.targets
+        y, z = rows.fitted(present).outputs, rows.targets
         touching = ((y >= 0) | (z <= 0)) & ((y <= ceiling) | (z >= ceiling))
         bound, loss = bound_and_loss(present)
         np.testing.assert_allclose(bound[touching], loss[touching], rtol=1e-5, atol=1e-9)
@@ -173,7 +173,7 @@ class TestSolutions:
     def test_the_loss_is_that_of_the_solution_computed_from_the_inputs(self, kind, activation):
         problem = layer_problem(taps=6, rows=96, activation=activation, **KINDS[kind])
         found = least_squares(problem)
-        loss = _Rows(problem).loss(found)
+        loss = _Rows(problem).fitted(found).loss
         assert loss == pytest.approx(fitted_errors(problem, found).sum(), rel=1e-4)
 
     def test_it_gains_on_rows_that_it_has_not_seen(self, kind, activation):

@@ -369,11 +369,11 @@ class TestResults:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("method", ["best", "adaround"])
-    def test_two_processes_give_what_one_gives(self, method):
+    def test_two_workers_give_what_one_gives(self, method):
         graph, samples, version = start("convolutions")
         options = {"name": "x", "mode": "parallel", "seed": 2}
         alone, shared = (
-            reconstruct(graph, version, samples, METHODS[method], processes=count, **options) for count in (1, 2)
+            reconstruct(graph, version, samples, METHODS[method], workers=count, **options) for count in (1, 2)
         )
         assert [o.name for o in alone[1]] == [o.name for o in shared[1]]
         assert alone[0].spec == shared[0].spec

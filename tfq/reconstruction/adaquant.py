@@ -38,14 +38,21 @@ Quantization-Aware Training", 2022 (arXiv:2203.11086), equation 4.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
 
 import numpy as np
 import tensorflow as tf
 
 from tfq.calibration.specify import activation_grid
 from tfq.numerics import reference
-from tfq.reconstruction.descent import minimise, nearest_integer, round_straight_through, rounding_noise, tf_product
+from tfq.reconstruction.descent import (
+    Tensors,
+    minimise,
+    nearest_integer,
+    round_straight_through,
+    rounding_noise,
+    tf_product,
+)
 from tfq.reconstruction.problem import Problem, Solution
 from tfq.reconstruction.weight_scales import output_scales
 from tfq.spec import TensorQuantization
@@ -78,86 +85,84 @@ def adaquant(
       range_rate: for both ends of the input's range, relative to it.
       penalty: lambda.
     """
-    start = output_scales(problem)
-    first = tf.constant(start[:, None], tf.float32)
-    weights = tf.Variable(problem.matrix / start[:, None], dtype=tf.float32)
-    relative = tf.Variable(np.zeros(problem.tied.max() + 1), dtype=tf.float32)
-    bias = tf.Variable(np.zeros(problem.bias.shape), dtype=tf.float32)
-    deviation = np.maximum(problem.targets.std(0, dtype=np.float64), 1e-9)
-
-    def ratios() -> tf.Tensor:
-        return tf.exp(tf.gather(relative, problem.tied))[:, None]
-
-    def outputs(rows: tf.Tensor) -> tf.Tensor:
-        matrix = first * ratios() * nearest_integer(weights, -problem.largest_code, problem.largest_code)
-        return tf_product(learned(rows), matrix) + problem.bias + bias * deviation
-
-    def dampening(progress: tf.Tensor) -> tf.Tensor:
-        return penalty * progress**2 * squared_distance(weights, problem.largest_code)
-
-    variables = [(weights, weight_rate), (relative, scale_rate)]
-    if problem.has_bias:
-        variables.append((bias, bias_rate))
-    learned: Callable[[tf.Tensor], tf.Tensor] = tf.identity
+    start, top = output_scales(problem), problem.largest_code
+    grid = problem.input_grid if problem.input_is_free else None
+    learned = {
+        "weights": (problem.matrix / start[:, None], weight_rate),
+        "scales": (np.zeros(problem.tied.max() + 1), scale_rate),
+    }
+    given = {
+        "scales": start[:, None].astype(np.float32),
+        "tied": problem.tied,
+        "bias": problem.bias.astype(np.float32),
+        "deviation": np.maximum(problem.targets.std(0, dtype=np.float64), 1e-9).astype(np.float32),
+        "top": np.array(top, np.float32),
+        "penalty": np.array(penalty, np.float32),
+    }
     inputs = problem.quantized_inputs()
     unit = rounding_noise(inputs, start)
-    grid = problem.input_grid if problem.input_is_free else None
+    if problem.has_bias:
+        learned["bias"] = (np.zeros(problem.bias.shape), bias_rate)
     if grid is not None:
-        span, inputs = LearnedRange(grid), problem.inputs
-        learned = span.quantize
-        variables += [(variable, range_rate) for variable in span.variables]
-
-    minimise(
-        problem,
-        outputs,
-        variables,
-        inputs=inputs,
-        unit=unit,
-        steps=steps,
-        batch=batch,
-        seed=seed,
-        penalty=dampening,
-    )
+        inputs = problem.inputs
+        learned |= {name: (np.zeros(()), range_rate) for name in ("widening", "shift")}
+        given |= range_facts(grid)
+    model = _LearnedLayer(problem.has_bias, grid is not None)
+    found = minimise(problem, model, learned, given, inputs=inputs, unit=unit, steps=steps, batch=batch, seed=seed)
+    bias = problem.bias
     return Solution(
-        nearest_integer(weights, -problem.largest_code, problem.largest_code).numpy().astype(np.int8),
-        start * ratios().numpy()[:, 0],
-        problem.bias + bias.numpy() * deviation,
-        None if grid is None else span.grid(),
+        np.rint(np.clip(found["weights"], -top, top)).astype(np.int8),
+        start * np.exp(found["scales"])[problem.tied],
+        bias + found["bias"] * given["deviation"] if problem.has_bias else bias,
+        None if grid is None else moved_grid(grid, found["widening"], found["shift"]),
     )
 
 
-def squared_distance(steps: tf.Tensor, top: int) -> tf.Tensor:
+@dataclasses.dataclass(frozen=True)
+class _LearnedLayer:
+    """Equation 2 and the dampening."""
+
+    has_bias: bool
+    has_range: bool
+
+    def outputs(self, learned: Tensors, given: Tensors, rows: tf.Tensor) -> tf.Tensor:
+        codes = nearest_integer(learned["weights"], -given["top"], given["top"])
+        ratios = tf.exp(tf.gather(learned["scales"], given["tied"]))[:, None]
+        x = on_learned_range(rows, learned, given) if self.has_range else rows
+        y = tf_product(x, given["scales"] * ratios * codes) + given["bias"]
+        return y + learned["bias"] * given["deviation"] if self.has_bias else y
+
+    def penalty(self, learned: Tensors, given: Tensors, progress: tf.Tensor) -> tf.Tensor:
+        return given["penalty"] * progress**2 * squared_distance(learned["weights"], given["top"])
+
+
+def squared_distance(steps: tf.Tensor, top: tf.Tensor | int) -> tf.Tensor:
     """Mean over weights in steps of the squared distance to their codes, which are held fixed."""
     inside = tf.clip_by_value(steps, -top, top)
     return tf.reduce_mean((inside - tf.round(tf.stop_gradient(inside))) ** 2)
 
 
-class LearnedRange:
-    """An asymmetric grid whose range can be learned; it starts at a given one and keeps its bits."""
+def range_facts(grid: TensorQuantization) -> dict[str, np.ndarray]:
+    """What `on_learned_range` computes with, besides c ("widening") and d ("shift")."""
+    (lowest, highest), (low, high) = grid.integer_range, grid.real_range
+    found = {"lowest": lowest, "highest": highest, "low": low, "width": high - low}
+    return {name: np.asarray(value, np.float32) for name, value in found.items()}
 
-    def __init__(self, grid: TensorQuantization):
-        self._bits = grid.bits
-        self._lowest, self._highest = (float(end) for end in grid.integer_range)
-        low, high = grid.real_range
-        self._low, self._width = low, high - low
-        self._widening, self._shift = tf.Variable(0.0), tf.Variable(0.0)
 
-    @property
-    def variables(self) -> tuple[tf.Variable, tf.Variable]:
-        """c and d: r = r_0 * exp(c), low = low_0 + r_0 * d."""
-        return self._widening, self._shift
+def on_learned_range(values: tf.Tensor, learned: Tensors, given: Tensors) -> tf.Tensor:
+    """The values on the grid whose range is learned; gradients as in the module's text."""
+    scale, zero_point = _parameters(learned["widening"], learned["shift"], given)
+    levels = tf.clip_by_value(values / scale + zero_point, given["lowest"], given["highest"])
+    return (round_straight_through(levels) - zero_point) * scale
 
-    def quantize(self, values: tf.Tensor) -> tf.Tensor:
-        """The values on the grid; gradients as in the module's text."""
-        scale, zero_point = self._parameters()
-        levels = tf.clip_by_value(values / scale + zero_point, self._lowest, self._highest)
-        return (round_straight_through(levels) - zero_point) * scale
 
-    def grid(self) -> TensorQuantization:
-        scale, zero_point = (float(value) for value in self._parameters())
-        return activation_grid(float(reference.exact_scale(scale, self._bits)), int(zero_point), self._bits)
+def moved_grid(grid: TensorQuantization, widening: np.ndarray, shift: np.ndarray) -> TensorQuantization:
+    """The grid of the same bits for c and d."""
+    scale, zero_point = (float(value) for value in _parameters(tf.constant(widening), shift, range_facts(grid)))
+    return activation_grid(float(reference.exact_scale(scale, grid.bits)), int(zero_point), grid.bits)
 
-    def _parameters(self) -> tuple[tf.Tensor, tf.Tensor]:
-        low, width = self._low + self._width * self._shift, self._width * tf.exp(self._widening)
-        scale = width / (self._highest - self._lowest)
-        return scale, nearest_integer(self._lowest - low / scale, self._lowest, self._highest)
+
+def _parameters(widening: tf.Tensor, shift: tf.Tensor, given: Tensors) -> tuple[tf.Tensor, tf.Tensor]:
+    low, width = given["low"] + given["width"] * shift, given["width"] * tf.exp(widening)
+    scale = width / (given["highest"] - given["lowest"])
+    return scale, nearest_integer(given["lowest"] - low / scale, given["lowest"], given["highest"])

@@ -21,11 +21,13 @@ equations 21-25 and section 5; the settings are those of its appendix and of the
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import tensorflow as tf
 
 from tfq.reconstruction.bias_correction import with_corrected_bias
-from tfq.reconstruction.descent import minimise, rounding_noise, tf_product
+from tfq.reconstruction.descent import Tensors, minimise, rounding_noise, tf_product
 from tfq.reconstruction.problem import Problem, Solution
 from tfq.reconstruction.weight_scales import output_scales
 
@@ -60,29 +62,29 @@ def learned_rounding(
     exact = problem.matrix / scales[:, None]
     low = np.clip(np.floor(exact), -top, top - 1)
     # a weight beyond the grid starts at its end, where the gradient is zero: it stays clipped
-    v = tf.Variable(_inverse(np.clip(exact - low, 0.0, 1.0)), dtype=tf.float32)
-    floor, step = tf.constant(low, tf.float32), tf.constant(scales[:, None], tf.float32)
-    bias = tf.constant(problem.bias, tf.float32)
+    learned = {"v": (_inverse(np.clip(exact - low, 0.0, 1.0)), rate)}
+    given = {
+        "floor": low.astype(np.float32),
+        "scales": scales[:, None].astype(np.float32),
+        "bias": problem.bias.astype(np.float32),
+        "penalty": np.array(penalty, np.float32),
+    }
+    model = _RoundedLayer()
+    found = minimise(problem, model, learned, given, inputs=inputs, unit=unit, steps=steps, batch=batch, seed=seed)
+    return low, rectified_sigmoid(found["v"]).numpy()
 
-    def outputs(rows: tf.Tensor) -> tf.Tensor:
-        return tf_product(rows, (floor + rectified_sigmoid(v)) * step) + bias
 
-    def regulariser(progress: tf.Tensor) -> tf.Tensor:
-        rest = 1.0 - tf.reduce_mean(tf.abs(2.0 * rectified_sigmoid(v) - 1.0) ** annealed(progress))
-        return tf.where(progress < WARM_UP, 0.0, penalty * rest)
+@dataclasses.dataclass(frozen=True)
+class _RoundedLayer:
+    """Equations 22 to 24."""
 
-    minimise(
-        problem,
-        outputs,
-        [(v, rate)],
-        inputs=inputs,
-        unit=unit,
-        steps=steps,
-        batch=batch,
-        seed=seed,
-        penalty=regulariser,
-    )
-    return low, rectified_sigmoid(v).numpy()
+    def outputs(self, learned: Tensors, given: Tensors, rows: tf.Tensor) -> tf.Tensor:
+        codes = given["floor"] + rectified_sigmoid(learned["v"])
+        return tf_product(rows, codes * given["scales"]) + given["bias"]
+
+    def penalty(self, learned: Tensors, given: Tensors, progress: tf.Tensor) -> tf.Tensor:
+        rest = 1.0 - tf.reduce_mean(tf.abs(2.0 * rectified_sigmoid(learned["v"]) - 1.0) ** annealed(progress))
+        return tf.where(progress < WARM_UP, 0.0, given["penalty"] * rest)
 
 
 def rectified_sigmoid(v: tf.Tensor) -> tf.Tensor:

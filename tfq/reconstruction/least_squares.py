@@ -52,10 +52,16 @@ def least_squares(problem: Problem, *, dampings: Sequence[float] = (DAMPING,)) -
         back is taken.
     """
     rows = _Rows(problem)
-    return min((_solved(problem, rows, rows.normal(damping)) for damping in dampings), key=problem.error)
+    normals = [rows.normal(damping) for damping in dampings]
+    solutions = [_solved(problem, rows, normal) for normal in normals]
+    chosen = min(range(len(normals)), key=lambda index: problem.error(solutions[index]))
+    if problem.activation is None:
+        return solutions[chosen]
+    return _majorised(problem, rows, normals[chosen], solutions[chosen])
 
 
 def _solved(problem: Problem, rows: _Rows, normal: _Normal) -> Solution:
+    """Steps 1. to 4.; rounding to the nearest where that is better."""
     gram, wanted = normal.gram, normal.wanted(rows.moment(rows.targets), problem.matrix)
     scales = _lattice_scales(problem, gram, wanted)
     codes = _rounded(gram, wanted, scales, problem.largest_code)
@@ -68,21 +74,32 @@ def _solved(problem: Problem, rows: _Rows, normal: _Normal) -> Solution:
             break
         scales = np.where(improved, better, scales)
         codes = np.where(improved[:, None, :], found, codes)
-    best = min(rows.solution(codes, scales, rows.targets), problem.nearest(), key=rows.loss)
-    if problem.activation is None:
-        return best
-    lowest, solution = rows.loss(best), best
-    codes, scales = best.codes.astype(np.float64), best.scales
+    starts = (rows.solution(codes, scales, rows.targets), problem.nearest())
+    return min(starts, key=lambda start: rows.fitted(start).loss)
+
+
+def _majorised(problem: Problem, rows: _Rows, normal: _Normal, start: Solution) -> Solution:
+    """Steps 3. and 4. on the targets of the fused clamp, again and again."""
+    present = best = rows.fitted(start)
+    codes, scales = start.codes.astype(np.float64), start.scales
     for _ in range(_ROUNDS):
-        targets = rows.majorised(solution)
+        targets = rows.majorised(present.outputs)
         wanted = normal.wanted(rows.moment(targets), problem.matrix)
-        scales = _best_scales(gram, wanted, codes, scales, problem.tied)
-        codes = _descend(gram, wanted, scales, codes.copy(), problem.largest_code)
-        solution = rows.solution(codes, scales, targets)
-        loss = rows.loss(solution)
-        if loss < lowest:
-            best, lowest = solution, loss
-    return best
+        scales = _best_scales(normal.gram, wanted, codes, scales, problem.tied)
+        codes = _descend(normal.gram, wanted, scales, codes.copy(), problem.largest_code)
+        present = rows.fitted(rows.solution(codes, scales, targets))
+        if present.loss < best.loss:
+            best = present
+    return best.solution
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Fitted:
+    """A solution, its outputs y [g, n, c] and the sum of their squared errors after the activation."""
+
+    solution: Solution
+    outputs: np.ndarray
+    loss: float
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -140,21 +157,18 @@ class _Rows:
             bias = means - (self._mean @ (codes * scales[:, None]))[:, 0]
         return Solution(codes.astype(np.int8), scales, bias)
 
-    def outputs(self, solution: Solution) -> np.ndarray:
-        """y [g, n, c]."""
+    def fitted(self, solution: Solution) -> _Fitted:
+        """The solution on these rows."""
         constant = self._mean @ solution.matrix + solution.bias[:, None].astype(np.float32)
-        return self._x @ solution.matrix + constant + self._offset
+        outputs = self._x @ solution.matrix + constant + self._offset
+        y, z = (clamp(v, self._problem.activation) for v in (outputs, self.targets))
+        return _Fitted(solution, outputs, float(np.square(y - z).sum(dtype=np.float64)))
 
-    def loss(self, solution: Solution) -> float:
-        """Sum of squared errors after the activation."""
-        y, z = (clamp(v, self._problem.activation) for v in (self.outputs(solution), self.targets))
-        return float(np.square(y - z).sum(dtype=np.float64))
-
-    def majorised(self, solution: Solution) -> np.ndarray:
-        """Targets whose plain squared error bounds that after the activation from above."""
-        y, z = self.outputs(solution), self.targets
-        found = np.where(z <= 0, np.minimum(y, 0.0), z)
-        return np.where(z >= 6, np.maximum(y, 6.0), found) if self._problem.activation == "relu6" else found
+    def majorised(self, outputs: np.ndarray) -> np.ndarray:
+        """Targets whose plain squared error bounds that after the activation from above, for present outputs."""
+        z = self.targets
+        found = np.where(z <= 0, np.minimum(outputs, 0.0), z)
+        return np.where(z >= 6, np.maximum(outputs, 6.0), found) if self._problem.activation == "relu6" else found
 
 
 def _lattice_scales(problem: Problem, gram: np.ndarray, wanted: np.ndarray) -> np.ndarray:

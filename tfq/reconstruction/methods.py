@@ -41,10 +41,15 @@ def bias_correction(problem: Problem) -> Solution:
 
 
 def best(problem: Problem) -> Solution:
-    """Least squares with the damping, and for a few-bit input of its own the range, that held-back rows favour."""
+    """Least squares with the damping, and for a few-bit input of its own the range, that held-back rows favour.
+
+    The moments of n samples are known to about 1 / sqrt(n), their square to 1 / n: no damping below that is tried,
+    because the held-back rows of so few samples resemble those fitted to, and favour too little.
+    """
+    dampings = [damping for damping in _DAMPINGS if damping >= 1 / problem.samples]
     solutions = []
     for grid in _input_grids(problem):
-        found = least_squares(dataclasses.replace(problem, input_grid=grid), dampings=_DAMPINGS)
+        found = least_squares(dataclasses.replace(problem, input_grid=grid), dampings=dampings)
         solutions.append(dataclasses.replace(found, input_grid=grid) if problem.input_is_free else found)
     return min(solutions, key=problem.error)
 

@@ -31,6 +31,7 @@ class Problem:
       matrix, bias: float32 [groups, taps, outputs] and [groups, outputs]: where the search starts.
       activation: f: None, "relu" or "relu6".
       bits: grid bits of the weights.
+      samples: from which the rows come; those of one sample resemble each other.
       scales: float64 [groups, outputs]: their present scales.
       tied: int [groups, outputs]: outputs with equal numbers share one scale.
       has_bias: False: the layer has none, and it stays zero.
@@ -49,6 +50,7 @@ class Problem:
     bias: np.ndarray
     activation: str | None
     bits: int
+    samples: int
     scales: np.ndarray
     tied: np.ndarray
     has_bias: bool

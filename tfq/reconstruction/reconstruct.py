@@ -26,7 +26,6 @@ from tfq.calibration.calibrate import fixed_grid
 from tfq.calibration.specify import with_ranges, with_scales
 from tfq.calibration.statistics import Range
 from tfq.execution.progress import Progress, Silent
-from tfq.execution.workers import workers
 from tfq.models.equality import node_function, tensor_shapes
 from tfq.models.graph import INPUT, Graph, Node
 from tfq.models.grids import grid_groups
@@ -107,7 +106,7 @@ def reconstruct(
     mode: str = "sequential",
     granularity: str = "block",
     memory_limit: int = 2**30,
-    processes: int = 1,
+    workers: int = 1,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> tuple[Version, tuple[LayerReconstruction, ...]]:
@@ -124,7 +123,7 @@ def reconstruct(
         addition is fitted to the float sum, so that it makes good what its block and the shortcut have lost. In
         parallel mode no layer knows of another's loss, and the two are one.
       memory_limit: bytes of activations kept in memory.
-      processes: that work on the layers of parallel mode.
+      workers: threads that work on the layers of parallel mode.
       seed: of the sampled positions and of the method.
     """
     names = reconstructed_names(version.graph, version.spec)
@@ -139,7 +138,7 @@ def reconstruct(
             found = []
             # the matrices are small: two threads cost more than they bring, much more on a machine that is busy
             with threadpoolctl.threadpool_limits(1, user_api="blas"):
-                for outcome in solve(setting, method, name, processes):
+                for outcome in solve(setting, method, name, workers):
                     version = outcome[0]
                     found.append(outcome[1])
                     advance(1)
@@ -176,33 +175,36 @@ def _solved_in_turn(setting: _Setting, method: Method, name: str, _: int) -> Ite
         walk.advance_to(version, node)
         offset = None if layer.addend is None else walk.outputs(layer, layer.addend)
         problem = setting.problem(version, layer, walk.rows(layer), offset)
-        version, outcome = _keep_better(version, layer.form, problem, method(problem, setting.seed + index), name)
+        solution, outcome = _solved(version, layer.form, problem, method, setting.seed + index, name)
+        version = _with(version, layer.form, problem, solution, outcome)
         yield version, outcome
 
 
-def _solved_apart(setting: _Setting, method: Method, name: str, processes: int) -> Iterator[_Outcome]:
-    """Parallel mode: the same, the methods in `processes`; no more problems in memory than are worked on."""
+def _solved_apart(setting: _Setting, method: Method, name: str, workers: int) -> Iterator[_Outcome]:
+    """Parallel mode: the same by `workers` threads; one problem more is in memory than are worked on.
+
+    Threads do: what takes long are matrix products and loops inside TensorFlow, which let other threads run.
+    """
     version = setting.version
-    with workers(processes) as submit:
-        waiting: collections.deque[tuple[SampledLayer, Problem, concurrent.futures.Future[Solution]]]
-        waiting = collections.deque()
+    waiting: collections.deque[tuple[SampledLayer, Problem, concurrent.futures.Future[_Solved]]] = collections.deque()
+
+    def collected() -> _Outcome:
+        layer, problem, future = waiting.popleft()
+        solution, outcome = future.result()
+        return _with(version, layer.form, problem, solution, outcome), outcome
+
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         for index, (node, layer) in enumerate(setting.layers.items()):
-            inputs = setting.store.read(inputs_name(node))
-            problem = setting.problem(setting.version, layer, inputs, None)
+            problem = setting.problem(setting.version, layer, setting.store.read(inputs_name(node)), None)
             setting.store.release(inputs_name(node))
-            waiting.append((layer, problem, submit(method, problem, setting.seed + index)))
-            if len(waiting) > processes:
-                version, outcome = _collected(version, *waiting.popleft(), name)
+            task = (setting.version, layer.form, problem, method, setting.seed + index, name)
+            waiting.append((layer, problem, pool.submit(_solved, *task)))
+            if len(waiting) > workers:
+                version, outcome = collected()
                 yield version, outcome
         while waiting:
-            version, outcome = _collected(version, *waiting.popleft(), name)
+            version, outcome = collected()
             yield version, outcome
-
-
-def _collected(
-    version: Version, layer: SampledLayer, problem: Problem, solution: concurrent.futures.Future[Solution], name: str
-) -> _Outcome:
-    return _keep_better(version, layer.form, problem, solution.result(), name)
 
 
 class _Walk:
@@ -301,6 +303,7 @@ def _problem(
         bias=node.weights["bias"].reshape(groups, outputs) if "bias" in node.weights else np.zeros((groups, outputs)),
         activation=layer.activation,
         bits=grid.bits,
+        samples=samples,
         scales=np.asarray(grid.scale)[tied],
         tied=tied,
         has_bias="bias" in node.weights,
@@ -333,16 +336,23 @@ def has_own_input_grid(graph: Graph, name: str) -> bool:
     return sole_readers(graph)[source] == name and list(groups.values()).count(groups[source]) == 1
 
 
-def _keep_better(
-    version: Version, form: LinearForm, problem: Problem, solution: Solution, method: str
-) -> tuple[Version, LayerReconstruction]:
-    """The version with the solution, unless it is worse on the rows held back. What is judged is what is deployed."""
-    changed = _applied(version, form, problem, solution)
-    before, after = (_deployed(v, form, problem) for v in (version, changed))
-    if after <= before:
-        return changed, LayerReconstruction(problem.name, method, before, after, kept=True)
-    reason = f"the error on held-back samples rose from {before:.3g} to {after:.3g}"
-    return version, LayerReconstruction(problem.name, method, before, after, kept=False, reason=reason)
+_Solved = tuple[Solution, LayerReconstruction]
+
+
+def _solved(version: Version, form: LinearForm, problem: Problem, method: Method, seed: int, name: str) -> _Solved:
+    """What the method finds, and whether it is better on the rows held back. What is judged is what is deployed."""
+    solution = method(problem, seed)
+    before, after = (_deployed(v, form, problem) for v in (version, _applied(version, form, problem, solution)))
+    kept = after <= before
+    reason = "" if kept else f"the error on held-back samples rose from {before:.3g} to {after:.3g}"
+    return solution, LayerReconstruction(problem.name, name, before, after, kept, reason)
+
+
+def _with(
+    version: Version, form: LinearForm, problem: Problem, solution: Solution, outcome: LayerReconstruction
+) -> Version:
+    """The version with the solution where it was kept."""
+    return _applied(version, form, problem, solution) if outcome.kept else version
 
 
 def _applied(version: Version, form: LinearForm, problem: Problem, solution: Solution) -> Version:

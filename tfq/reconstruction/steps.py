@@ -23,7 +23,7 @@ from tfq.reconstruction.bias_tuning import tune_biases
 from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.reconstruct import LayerReconstruction, held_back_samples, reconstruct
 from tfq.reconstruction.weight_scales import with_mse_scales
-from tfq.simulate.guard import Guarded, Version, keep_better
+from tfq.simulate.guard import Guarded, Version, keep_best
 
 _JUDGED = 128  # samples that judge a step, at most
 
@@ -43,7 +43,7 @@ class Setting:
       graph: the prepared float graph.
       samples: calibration samples [n, ...] by input name.
       reconstruction: a name in `METHODS`, or "none".
-      mode, granularity, memory_limit (bytes), processes, seed: as `reconstruct` takes them.
+      mode, granularity, memory_limit (bytes), workers, seed: as `reconstruct` takes them.
       batch_norm_tuning: one of BATCH_NORM_TUNINGS, "best" of all, or "none".
       recalibrate: gives a graph with rounded weights its ranges.
     """
@@ -54,7 +54,7 @@ class Setting:
     mode: str
     granularity: str
     memory_limit: int
-    processes: int
+    workers: int
     seed: int
     batch_norm_tuning: str
     recalibrate: Callable[[Graph], Mapping[str, Range]]
@@ -78,7 +78,7 @@ class Setting:
             mode=recipe.mode,
             granularity=recipe.granularity,
             memory_limit=recipe.memory_limit * 2**20,
-            processes=recipe.workers,
+            workers=recipe.workers,
             seed=recipe.seed,
             batch_norm_tuning="best" if recipe.batch_norm_tuning == "default" else recipe.batch_norm_tuning,
             recalibrate=recalibrate,
@@ -121,10 +121,6 @@ class StepOutcome:
     def kept(self) -> bool:
         """Something that the step proposed went on."""
         return any(not guard.rolled_back for guard in self.guards)
-
-    def note(self) -> str:
-        """One line for the user where all was rolled back."""
-        return "" if self.kept or not self.guards else self.guards[0].note(self.name)
 
 
 Step = Callable[[Setting, Version], tuple[Version, StepOutcome]]
@@ -196,7 +192,7 @@ def _reconstructed(setting: Setting, version: Version, name: str, mode: str) -> 
         mode=mode,
         granularity=setting.granularity,
         memory_limit=setting.memory_limit,
-        processes=setting.processes,
+        workers=setting.workers,
         seed=setting.seed,
         progress=setting.progress,
     )
@@ -213,10 +209,7 @@ def _kept(
     tolerance: float = 0.0,
 ) -> tuple[Version, StepOutcome]:
     """The best of the version and the candidates."""
-    judged, guards = setting.judged, []
-    best = dataclasses.replace(version, name="before")
-    for label, candidate in candidates:
-        named = dataclasses.replace(candidate, name=label)
-        best, guard = keep_better(setting.graph, named, best, judged, tolerance=tolerance)
-        guards.append(guard)
-    return best, StepOutcome(name, tuple(guards))
+    named = (dataclasses.replace(candidate, name=label) for label, candidate in candidates)
+    before = dataclasses.replace(version, name="before")
+    kept, guards = keep_best(setting.graph, before, named, setting.judged, tolerance=tolerance)
+    return kept, StepOutcome(name, guards)

@@ -11,7 +11,7 @@ it has to be a gain.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -81,17 +81,40 @@ def keep_better(
       samples: arrays [n, ...] by input name that neither was fitted to.
       tolerance: standard errors by which the candidate may be worse; 0 for a step that has to be a gain.
     """
+    kept, (guarded,) = keep_best(graph, fallback, [candidate], samples, tolerance=tolerance)
+    return kept, guarded
+
+
+def keep_best(
+    graph: Graph,
+    fallback: Version,
+    candidates: Iterable[Version],
+    samples: Mapping[str, np.ndarray],
+    *,
+    tolerance: float = 1.0,
+) -> tuple[Version, tuple[Guarded, ...]]:
+    """The last candidate that did not lose to the one kept before it, and one comparison for every candidate.
+
+    Arguments as in `keep_better`; a candidate is asked for when the one before it has been judged.
+    """
     feeds = [samples[name] for name in graph.inputs]
     reference = predict_list(build_model(graph, outputs=graph.outputs), feeds)
-    found = {
-        v.name: divergence(reference, predict_list(build_simulation(v.graph, v.spec, outputs=v.graph.outputs), feeds))
-        for v in (candidate, fallback)
-    }
-    difference = found[candidate.name] - found[fallback.name]
-    error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else 0.0
-    kept = fallback if difference.mean() > tolerance * error else candidate
-    means = {name: float(values.mean()) for name, values in found.items()}
-    return kept, Guarded(kept.name, means, error, len(difference))
+
+    def measured(version: Version) -> np.ndarray:
+        simulation = build_simulation(version.graph, version.spec, outputs=version.graph.outputs)
+        return divergence(reference, predict_list(simulation, feeds))
+
+    best, lowest, guards = fallback, None, []
+    for candidate in candidates:
+        lowest = measured(best) if lowest is None else lowest
+        found = measured(candidate)
+        difference = found - lowest
+        error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else 0.0
+        means = {candidate.name: float(found.mean()), best.name: float(lowest.mean())}
+        if difference.mean() <= tolerance * error:
+            best, lowest = candidate, found
+        guards.append(Guarded(best.name, means, error, len(difference)))
+    return best, tuple(guards)
 
 
 def divergence(reference: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> np.ndarray:
