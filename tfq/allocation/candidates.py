@@ -1,0 +1,85 @@
+"""The precisions that a layer can be given, and the layers that share one.
+
+    w2 ... w8               weights on a grid of that many bits, stored as int8; activations int8
+    w2-packed ... w4-packed the same stored as INT4 tensors
+    w4a4                    what the layer reads lies on 4 bits too: simulated only
+    float16, float32        the layer computes in float32; its weights are stored in that type
+
+Calls of one Keras layer share its weights and so its precision: they are one *unit*. Nothing else has to be tied.
+The inputs of a sum or a concatenation have grids of their own bits and scales whatever the weights before them lie
+on; where a float layer meets an integer one, the converter puts a Quantize or Dequantize between them, whose cost is
+counted (`tfq.allocation.program.Border`); and what a w4a4 layer reads is a copy where others read it too
+(`tfq.models.widths`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tfq.models.graph import Graph
+from tfq.models.widths import is_weighted
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Candidate:
+    """A precision that a layer can be given.
+
+    Attributes:
+      precision: "int8", "float16" or "float32".
+      weight_bits: grid bits of the weights; of int8 layers alone.
+      storage: "int8" or "packed".
+      activation_bits: of what the layer reads; fewer than 8 are simulated only.
+    """
+
+    precision: str = "int8"
+    weight_bits: int = 8
+    storage: str = "int8"
+    activation_bits: int = 8
+
+    @property
+    def name(self) -> str:
+        """As users write it."""
+        if self.is_float:
+            return self.precision
+        activations = "" if self.activation_bits == 8 else f"a{self.activation_bits}"
+        return f"w{self.weight_bits}{activations}{'-packed' if self.storage == 'packed' else ''}"
+
+    @property
+    def is_float(self) -> bool:
+        return self.precision != "int8"
+
+
+INT8 = Candidate()
+FLOATS = (Candidate("float16"), Candidate("float32"))
+GRID_BITS = (2, 3, 4, 5, 6, 8)
+MOST_PACKED_BITS = 4  # of an INT4 tensor
+ALL: dict[str, Candidate] = {
+    candidate.name: candidate
+    for candidate in (
+        *(Candidate(weight_bits=bits) for bits in range(2, 9)),
+        *(Candidate(weight_bits=bits, storage="packed") for bits in range(2, MOST_PACKED_BITS + 1)),
+        Candidate(weight_bits=4, activation_bits=4),
+        *FLOATS,
+    )
+}
+"""Every candidate by its name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """Nodes that share one precision; called like the first of them."""
+
+    nodes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.nodes[0]
+
+
+def units(graph: Graph) -> tuple[Unit, ...]:
+    """The units of all weighted layers, in topological order of their first nodes."""
+    found: dict[str, list[str]] = {}
+    for node in graph.nodes:
+        if is_weighted(node):
+            found.setdefault(node.group, []).append(node.name)
+    return tuple(Unit(tuple(names)) for names in found.values())
