@@ -1,9 +1,9 @@
 """The steps by which a pipeline improves a quantised model, each kept only where held-back samples gain by it.
 
-A step takes the model as it is and proposes others; the one of the smallest divergence from the float model on
-the samples held back (`tfq.simulate.guard`) goes on, be it the one there was. A reconstruction, whose every layer
-has proved itself on held-back samples already, is rolled back only if it loses by more than one standard error:
-of few samples chance must not undo it. No step is fitted to the samples that judge it. Two choices have seen them: the
+A step takes the model as it is and proposes others. One of them goes on if its divergence from the float model on
+the samples held back (`tfq.simulate.guard`) is smaller by more than one standard error: what a tuning gains on few
+samples by chance it loses on others. A reconstruction, whose every layer has proved itself on held-back samples
+already, is rolled back only if it loses by more than one standard error: chance must not undo it either. No step is fitted to the samples that judge it. Two choices have seen them: the
 damping that `best` takes, and the ranges that are calibrated on all samples.
 """
 
@@ -206,7 +206,7 @@ def _kept(
     version: Version,
     candidates: Iterable[tuple[str, Version]],
     *,
-    tolerance: float = 0.0,
+    tolerance: float = -1.0,
 ) -> tuple[Version, StepOutcome]:
     """The best of the version and the candidates."""
     named = (dataclasses.replace(candidate, name=label) for label, candidate in candidates)

@@ -5,7 +5,7 @@
 
 What is compared is rolled back when its mean divergence exceeds that without it by more than `tolerance` standard
 errors of the paired difference. With 1, where the samples do not tell the two apart, the candidate stays; with 0
-it has to be a gain.
+it has to be a gain, with -1 one that chance does not explain.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def keep_better(
       graph: the prepared float graph: the reference.
       candidate, fallback: what is compared, under different names.
       samples: arrays [n, ...] by input name that neither was fitted to.
-      tolerance: standard errors by which the candidate may be worse; 0 for a step that has to be a gain.
+      tolerance: standard errors by which the candidate may be worse; negative: by which it has to be better.
     """
     kept, (guarded,) = keep_best(graph, fallback, [candidate], samples, tolerance=tolerance)
     return kept, guarded
