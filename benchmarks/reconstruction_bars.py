@@ -93,7 +93,10 @@ def _demands(results: Results) -> Iterator[tuple[str, Bar | None]]:
         found = table(case, width, "advanced")
         yield what, None if found is None else _lost(what, found, floor, goal)
     for width, case, rival in itertools.product(RIVAL_WIDTHS, cases.SHARED, RIVALS):
-        yield _compared(f"{case} {width}: best less {rival}", table(case, width, "best"), table(case, width, rival))
+        pair = table(case, width, "best"), table(case, width, rival)
+        yield _compared(f"{case} {width}: best less {rival}", *pair)
+        # counts every sample whose class has changed, not only those that turned wrong: less of it is chance
+        yield _compared(f"{case} {width}: agreement with float, best less {rival}", *pair, of="agreement")
     for width, case in itertools.product(FEW_BITS, cases.SHARED):
         what = f"{case} {width}: adaquant less nearest"
         yield _compared(what, table(case, width, "adaquant"), table(case, width, "nearest"), lowest=None)
@@ -117,12 +120,12 @@ def _lost(what: str, found: OverSeeds, floor: float, goal: float) -> Bar:
 
 
 def _compared(
-    what: str, one: OverSeeds | None, other: OverSeeds | None, *, lowest: float | None = 0.0
+    what: str, one: OverSeeds | None, other: OverSeeds | None, *, lowest: float | None = 0.0, of: str = "difference"
 ) -> tuple[str, Bar | None]:
     """Mean difference of two methods, which is `lowest` at least; None: it has to be a gain."""
     if one is None or other is None:
         return what, None
-    gain = one.difference - other.difference
+    gain = getattr(one, of) - getattr(other, of)
     if lowest is None:
         return what, Bar(f"{what}: {gain:+.2f} points, bar above +0.00 points", gain > 0)
     return what, Bar.at_least(what, gain, lowest, "{:+.2f} points")

@@ -17,7 +17,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # The road: a folder may import itself and what stands before it.
-ROAD = ("models", "data", "calibration", "simulate", "reconstruction", "export", "verify", "evaluation", "allocation", "report")
+ROAD = tuple("models data calibration simulate reconstruction export verify evaluation allocation report".split())
 FOR_ALL = ("numerics", "execution")
 
 

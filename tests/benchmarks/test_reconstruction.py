@@ -135,6 +135,14 @@ def test_methods_are_compared_with_their_rivals(one, other, width, selection, ba
     assert [outcome(gain)[name] for gain in (0.25, 0.0, -0.25)] == [True, equal_passes, False]
 
 
+def test_rivals_are_compared_by_agreement_too():
+    found = judged(cell("best", -1.0, agreement=97.5), cell("adaround", -1.0, agreement=98.0))
+    assert found == {
+        f"{RESNET20} W4A8: best less adaround: +0.00 points, bar at least +0.00 points": True,
+        f"{RESNET20} W4A8: agreement with float, best less adaround: -0.50 points, bar at least +0.00 points": False,
+    }
+
+
 def test_a_stage_may_cost_a_few_samples_and_no_more():
     for loss, passed in ((0.25, True), (0.5, False)):
         found = judged(cell("best", -1.0), cell("best_bn", -1.0 - loss))

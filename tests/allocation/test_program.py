@@ -1,0 +1,291 @@
+"""The integer program against exhaustive search, and what it says where there is no answer."""
+
+import dataclasses
+import importlib.util
+import itertools
+import math
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tfq.allocation.baselines import greedy, random_allocation, uniform
+from tfq.allocation.candidates import ALL
+from tfq.allocation.program import Border, Choice, Infeasible, minimise_cost, minimise_degradation, pinned
+from tfq.errors import UserError
+
+SOLVERS = [
+    "cbc",
+    pytest.param(
+        "highs", marks=pytest.mark.skipif(importlib.util.find_spec("highspy") is None, reason="highspy is not installed")
+    ),
+]
+FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+NAMES = ("w2", "w4", "w8", "float16", "float32")
+
+
+@dataclasses.dataclass(frozen=True)
+class Instance:
+    """Random choices of few units, with borders, ties, fixed costs and budgets."""
+
+    choices: tuple[Choice, ...]
+    borders: tuple[Border, ...]
+    tied: tuple[tuple[str, ...], ...]
+    fixed: dict[str, float]
+    budgets: dict[str, float]
+
+    @property
+    def rest(self):
+        return {"borders": self.borders, "tied": self.tied, "fixed": self.fixed}
+
+    def all(self):
+        """Degradation, costs and candidates of everything that the ties allow."""
+        table = {(c.unit, c.candidate): c for c in self.choices}
+        units = list(dict.fromkeys(c.unit for c in self.choices))
+        offers = [[name for unit, name in table if unit == u] for u in units]
+        for names in itertools.product(*offers):
+            picked = dict(zip(units, names, strict=True))
+            if any(len({picked[u] for u in together}) > 1 for together in self.tied):
+                continue
+            crossed = [b for b in self.borders if ALL[picked[b.first]].is_float != ALL[picked[b.second]].is_float]
+            chosen = [table[item] for item in picked.items()]
+            costs = {
+                name: math.fsum([*(c.costs[name] for c in chosen), *(b.costs.get(name, 0) for b in crossed), fixed])
+                for name, fixed in self.fixed.items()
+            }
+            yield math.fsum(c.degradation for c in chosen), costs, picked
+
+    def kept(self, **limits):
+        return [
+            (loss, costs, picked)
+            for loss, costs, picked in self.all()
+            if loss <= limits.get("loss", math.inf) and all(costs[n] <= most for n, most in self.budgets.items())
+        ]
+
+
+@st.composite
+def instances(draw):
+    count = draw(st.integers(1, 4))
+    units = [f"u{i}" for i in range(count)]
+    # few distinct values make ties; the others span what sensitivities and sizes span
+    losses = st.one_of(st.sampled_from([0.0, 1e-6, 1e-3, 0.1]), st.floats(1e-6, 10.0))
+    sizes = st.one_of(st.sampled_from([100.0, 200.0, 300.0]), st.integers(1, 10**8).map(float))
+    times = st.one_of(st.sampled_from([0.1, 0.2, 0.3]), st.floats(1e-4, 10.0))
+    choices = [
+        Choice(unit, name, draw(losses), {"bytes": draw(sizes), "ms": draw(times)})
+        for unit in units
+        for name in draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=5, unique=True))
+    ]
+    pairs = list(itertools.combinations(units, 2))
+    picked = draw(st.lists(st.sampled_from(pairs), max_size=3)) if pairs else []
+    borders = [Border(a, b, {"ms": draw(times)} | ({"bytes": draw(sizes)} if draw(st.booleans()) else {})) for a, b in picked]
+    tied = []
+    if count > 2 and draw(st.booleans()):
+        shared = [{c.candidate for c in choices if c.unit == unit} for unit in units[:2]]
+        tied = [tuple(units[:2])] if shared[0] & shared[1] else []
+    fixed = {"bytes": draw(st.sampled_from([0.0, 1234.0])), "ms": draw(st.sampled_from([0.0, 0.05]))}
+    instance = Instance(tuple(choices), tuple(borders), tuple(tied), fixed, {})
+    totals = [costs for _, costs, _ in instance.all()]
+    names = draw(st.lists(st.sampled_from(["bytes", "ms"]), unique=True))
+    # a limit that some allocation meets exactly, or one anywhere
+    budgets = {}
+    for name in names:
+        ends = min(t[name] for t in totals), max(t[name] for t in totals)
+        exact = st.sampled_from(sorted({t[name] for t in totals}))
+        budgets[name] = draw(st.one_of(exact, st.floats(0.9 * ends[0], ends[1])))
+    return dataclasses.replace(instance, budgets=budgets)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@FEW
+@given(instance=instances())
+def test_the_least_degradation_is_that_of_exhaustive_search(solver, instance):
+    kept = instance.kept()
+    if not kept:
+        with pytest.raises(Infeasible, match="no allocation keeps"):
+            minimise_degradation(instance.choices, budgets=instance.budgets, solver=solver, **instance.rest)
+        return
+    found = minimise_degradation(instance.choices, budgets=instance.budgets, solver=solver, **instance.rest)
+    best = min(loss for loss, _, _ in kept)
+    assert found.degradation == pytest.approx(best, rel=1e-9, abs=1e-9)
+    assert (found.degradation, found.costs, found.candidates) in kept  # the totals are exact, the budgets are kept
+    assert (found.status, found.gap, found.solver) == ("optimal", 0.0, solver)
+    second = next(iter(instance.budgets), "bytes")
+    cheapest = min(costs[second] for loss, costs, _ in kept if loss <= found.degradation)
+    assert found.costs[second] == pytest.approx(cheapest, rel=1e-9)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@FEW
+@given(instance=instances(), most=st.floats(0, 10), cost=st.sampled_from(["bytes", "ms"]))
+def test_the_least_cost_is_that_of_exhaustive_search(solver, instance, most, cost):
+    kept = instance.kept(loss=most)
+    options = {"cost": cost, "max_degradation": most, "budgets": instance.budgets, "solver": solver, **instance.rest}
+    if not kept:
+        with pytest.raises(Infeasible, match="no allocation keeps"):
+            minimise_cost(instance.choices, **options)
+        return
+    found = minimise_cost(instance.choices, **options)
+    assert found.costs[cost] == pytest.approx(min(costs[cost] for _, costs, _ in kept), rel=1e-9)
+    assert (found.degradation, found.costs, found.candidates) in kept
+    least = min(loss for loss, costs, _ in kept if costs[cost] <= found.costs[cost])
+    assert found.degradation == pytest.approx(least, rel=1e-9, abs=1e-9)
+
+
+@FEW
+@given(instance=instances(), seed=st.integers(0, 5))
+def test_baselines_keep_the_budgets_and_never_beat_the_program(instance, seed):
+    try:
+        best = minimise_degradation(instance.choices, budgets=instance.budgets, **instance.rest)
+    except Infeasible:
+        best = None
+    for other in (uniform, greedy, random_allocation):
+        options = {"seed": seed} if other is random_allocation else {}
+        try:
+            found = other(instance.choices, budgets=instance.budgets, **instance.rest, **options)
+        except Infeasible:
+            continue
+        assert best is not None
+        assert (found.degradation, found.costs, found.candidates) in instance.kept()
+        assert found.degradation >= best.degradation * (1 - 1e-9) - 1e-9
+        assert (found.status, found.gap) == ("feasible", math.inf)
+
+
+@FEW
+@given(instance=instances())
+def test_what_an_answer_costs_is_a_budget_that_it_keeps_and_no_budget_is_met_below_the_least(instance):
+    free = minimise_cost(instance.choices, cost="ms", max_degradation=math.inf, **instance.rest)
+    again = minimise_degradation(instance.choices, budgets={"ms": free.costs["ms"]}, **instance.rest)
+    assert again.costs["ms"] == free.costs["ms"]
+    below = math.nextafter(free.costs["ms"], -math.inf)
+    with pytest.raises(Infeasible, match=r"the least attainable: ms"):
+        minimise_degradation(instance.choices, budgets={"ms": below}, **instance.rest)
+
+
+def layers(count, *, seed=0):
+    """Units as a network has them: few bits lose more, large layers cost more."""
+    import random
+
+    draw = random.Random(seed)
+    choices = []
+    for number in range(count):
+        weights, loss = 10 ** draw.uniform(2.5, 5.5), 10 ** draw.uniform(-5, -1)
+        for name, candidate in ALL.items():
+            bits = {"float16": 16, "float32": 32}.get(name, candidate.weight_bits)
+            lost = 0.0 if name == "w8" else max(1e-6, loss * 4.0 ** (2 - bits) * draw.uniform(0.5, 1.5))
+            speed = 3 if candidate.is_float else 1.8 if candidate.storage == "packed" else 1
+            costs = {"bytes": float(round(weights * bits / 8)), "ms": weights * 1e-6 * speed * draw.uniform(0.9, 1.1)}
+            choices.append(Choice(f"u{number}", name, lost, costs))
+    borders = [Border(f"u{i}", f"u{i + 1}", {"ms": draw.uniform(0.001, 0.01)}) for i in range(count - 1)]
+    return choices, borders
+
+
+@pytest.mark.skipif(importlib.util.find_spec("highspy") is None, reason="highspy is not installed")
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_both_solvers_agree_on_a_network_and_the_heuristics_stay_behind(share):
+    choices, borders = layers(60)
+    most = sum(c.costs["bytes"] for c in choices if c.candidate == "w8") * share
+    slowest = 1.2 * sum(c.costs["ms"] for c in choices if c.candidate == "w8")
+    options = {"budgets": {"bytes": most, "ms": slowest}, "borders": borders}
+    cbc, highs = (minimise_degradation(choices, solver=name, **options) for name in ("cbc", "highs"))
+    assert cbc.degradation == pytest.approx(highs.degradation, rel=1e-9)
+    assert cbc.costs["bytes"] == highs.costs["bytes"]
+    for other in (uniform(choices, **options), greedy(choices, **options)):
+        assert cbc.degradation <= other.degradation
+    assert greedy(choices, **options).degradation < uniform(choices, **options).degradation
+
+
+def test_same_input_same_answer_and_every_solver_is_silent(capfd):
+    choices, borders = layers(20)
+    budgets = {"bytes": sum(c.costs["bytes"] for c in choices if c.candidate == "w4")}
+    first, second = (minimise_degradation(choices, budgets=budgets, borders=borders, solver="cbc") for _ in range(2))
+    assert first == second
+    assert capfd.readouterr() == ("", "")
+
+
+def test_random_allocations_fill_the_budget_and_differ_by_seed():
+    choices, borders = layers(40)
+    most = sum(c.costs["bytes"] for c in choices if c.candidate == "w4")
+    found = [random_allocation(choices, budgets={"bytes": most}, borders=borders, seed=seed) for seed in (1, 2, 1)]
+    assert found[0] == found[2]
+    assert found[0].candidates != found[1].candidates
+    assert all(0.98 * most < f.costs["bytes"] <= most for f in found)
+
+
+def two_units():
+    return [
+        Choice("stem", "w4", 0.5, {"bytes": 50.0, "ms": 3.0}),
+        Choice("stem", "w8", 0.0, {"bytes": 100.0, "ms": 2.0}),
+        Choice("head", "w4", 0.25, {"bytes": 500.0, "ms": 1.5}),
+        Choice("head", "w8", 0.0, {"bytes": 1000.0, "ms": 1.0}),
+    ]
+
+
+def test_an_infeasible_budget_is_named_with_the_nearest_that_is_not():
+    with pytest.raises(Infeasible, match=r"keeps bytes <= 500; the least attainable: bytes 560;"):
+        minimise_degradation(two_units(), budgets={"bytes": 500}, fixed={"bytes": 10.0})
+    with pytest.raises(Infeasible, match=r"keeps degradation <= 0.1 and bytes <= 700; .* degradation 0.25 .* bytes 1050 ") as told:
+        minimise_cost(two_units(), cost="ms", max_degradation=0.1, budgets={"bytes": 700})
+    assert "of these two: degradation 0 with bytes 1100 ... bytes 550 with degradation 0.75" in str(told.value)
+
+
+def test_budgets_that_only_together_are_infeasible_are_told_apart_from_those_that_can_be_kept():
+    budgets = {"ms": 3.2, "bytes": 700.0}
+    for name in budgets:
+        minimise_degradation(two_units(), budgets={name: budgets[name]})
+    with pytest.raises(Infeasible, match=r"ms <= 3.2 and bytes <= 700; the least attainable: ms 3.5 .*, or bytes 1100"):
+        minimise_degradation(two_units(), budgets=budgets)
+
+
+def test_pins_leave_the_pinned_candidate_alone():
+    kept = pinned(two_units(), [("st.m", "w4")])
+    assert [(c.unit, c.candidate) for c in kept] == [("stem", "w4"), ("head", "w4"), ("head", "w8")]
+    later = pinned(two_units(), [("", "w4"), ("head", "w8")])
+    assert [(c.unit, c.candidate) for c in later] == [("stem", "w4"), ("head", "w8")]
+
+
+@pytest.mark.parametrize(
+    ("pins", "message"),
+    [
+        ([("stam", "w4")], "'stam' matches none of the 2 units; near it: stem"),
+        ([("head", "w2")], "'head' is pinned to 'w2'; it can have w4, w8"),
+        ([("(", "w4")], "no regular expression"),
+    ],
+)
+def test_a_pin_that_cannot_be_kept_is_an_error(pins, message):
+    with pytest.raises(UserError, match=message.replace("(", r"\(")):
+        pinned(two_units(), pins)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"budgets": {"size": 3}}, "budgets: 'size' is none of bytes, ms"),
+        ({"budgets": {"ms": math.nan}}, "not a number"),
+        ({"budgets": {}, "fixed": {"size": 3.0}}, "fixed costs: 'size'"),
+        ({"budgets": {}, "borders": [Border("stem", "tail", {"ms": 1.0})]}, "'tail' is none of stem, head"),
+        ({"budgets": {}, "borders": [Border("stem", "head", {"size": 1.0})]}, "'size' is none of"),
+        ({"budgets": {}, "tied": [("stem", "tail")]}, "'tail' is none of"),
+        ({"budgets": {}, "solver": "glpk"}, "must be one of auto, cbc, highs"),
+    ],
+)
+def test_input_that_contradicts_itself_is_an_error(options, message):
+    with pytest.raises(UserError, match=message):
+        minimise_degradation(two_units(), **options)
+
+
+def test_choices_are_checked():
+    with pytest.raises(UserError, match="'w9' is none of"):
+        Choice("stem", "w9", 0.0, {})
+    with pytest.raises(UserError, match="must be finite and >= 0"):
+        Choice("stem", "w8", -1.0, {})
+    with pytest.raises(UserError, match="bytes .*must be a finite number"):
+        Choice("stem", "w8", 0.0, {"bytes": math.inf})
+    with pytest.raises(UserError, match="twice"):
+        minimise_degradation([*two_units(), two_units()[0]], budgets={})
+    with pytest.raises(UserError, match="give all choices the same"):
+        minimise_degradation([*two_units(), Choice("tail", "w8", 0.0, {"ms": 1.0})], budgets={})
+    with pytest.raises(UserError, match="no candidate in common"):
+        minimise_degradation(pinned(two_units(), [("stem", "w4"), ("head", "w8")]), budgets={}, tied=[("stem", "head")])
+    with pytest.raises(UserError, match="no choices"):
+        minimise_degradation([], budgets={})
