@@ -17,7 +17,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # The road: a folder may import itself and what stands before it.
-ROAD = tuple("models data calibration simulate reconstruction export verify evaluation allocation report".split())
+_BUILDING = ("models", "data", "calibration", "simulate", "reconstruction", "export")
+ROAD = (*_BUILDING, "verify", "evaluation", "allocation", "report")
 FOR_ALL = ("numerics", "execution")
 
 
