@@ -5,6 +5,8 @@
     weights       s_w = max|w| / (2^(b-1) - 1) of the channel,  z = 0      symmetric, narrow range; b = 2..8
     biases        s_b = s_x * s_w,                              z = 0      int32
 
+Layers that are chosen to be float have no grids; which activations then have one is said in `tfq.models.borders`.
+
 Activations of fewer than 8 bits can be specified for simulation; TFLite has no kernels for them.
 
 Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
@@ -20,17 +22,24 @@ import numpy as np
 
 from tfq.calibration.calibrate import fixed_grid
 from tfq.calibration.statistics import Range
+from tfq.errors import UserError
+from tfq.models.borders import Borders, find_borders
 from tfq.models.graph import INPUT, Graph, Node
 from tfq.models.grids import grid_groups
 from tfq.models.operators import OPERATORS
-from tfq.models.widths import bits_of
+from tfq.models.widths import bits_of, is_weighted, storage_of
 from tfq.numerics import reference
 from tfq.spec import LayerQuantization, QuantizationSpec, TensorQuantization
 
 # Kinds whose weights TFLite runs as INT4 tensors.
-_PACKABLE = ("Conv2D", "DepthwiseConv2D", "Dense")
+PACKABLE = ("Conv2D", "DepthwiseConv2D", "Dense")
 # An int32 bias holds |b| / (s_x * s_w) < 2^31; one bit is left to the sum it is added to.
 _LARGEST_BIAS = 2.0**30
+_LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
+_CHOSEN = {
+    "float16": "weights are stored in float16, the computation is float32",
+    "float32": "weights and computation are float32",
+}
 # TFLite's multiplier s_x * s_w / s_y has 31 fractional bits; a smaller one is zero there, and refused by XNNPACK.
 _SMALLEST_MULTIPLIER = 2.0**-30
 
@@ -42,7 +51,8 @@ def specify(
     weight_bits: int | Mapping[str, int] = 8,
     activation_bits: int | Mapping[str, int] = 8,
     per_channel: bool = True,
-    storage: str = "int8",
+    storage: str | Mapping[str, str] = "int8",
+    precisions: Mapping[str, str] = {},
     input_type: str = "int8",
     output_type: str = "int8",
 ) -> QuantizationSpec:
@@ -54,9 +64,20 @@ def specify(
       weight_bits: grid bits 2..8 of all kernels, or by node name; 8 for nodes that are absent.
       activation_bits: grid bits of all ranges, or by group likewise; prescribed grids have 8.
       per_channel: one weight scale per output channel, or one per tensor.
-      storage: "int8", or "packed": INT4 tensors for weights of at most 4 bits where TFLite runs them.
+      storage: "int8", or "packed": INT4 tensors for weights of at most 4 bits where TFLite runs them; of all
+        kernels, or by node name; "int8" for nodes that are absent.
+      precisions: "int8", "float16" or "float32" of weighted layers, by node name; "int8" for nodes that are absent.
       input_type, output_type: what the file takes and gives.
+
+    Raises:
+      UserError: a layer is to be float16 and has weights beyond its range.
+      ValueError: a precision of a node that has none, or an unknown one.
     """
+    chosen = {name: precision for name, precision in precisions.items() if precision != "int8"}
+    _check_floats(graph, chosen)
+    borders = find_borders(
+        graph, chosen, float_inputs=input_type == "float32", float_outputs=output_type == "float32"
+    )
     groups = grid_groups(graph)
     centred = centred_groups(graph)
     grids: dict[str, TensorQuantization] = {}
@@ -66,14 +87,15 @@ def specify(
             grids[group] = activation_grid(*prescribed)
         elif group not in grids and group in ranges:
             grids[group] = _grid_of_range(ranges[group], bits_of(activation_bits, group), centred=group in centred)
-    activations = {tensor: grids[group] for tensor, group in groups.items()}
+    activations = {tensor: grids[group] for tensor, group in groups.items() if tensor not in borders.tensors}
 
     def layer(node: Node) -> LayerQuantization:
-        precision, reason = _precision(graph, node, activations)
+        precision, reason = _precision(node, chosen, borders)
         weights = {}
         if precision == "int8" and OPERATORS[node.kind].kernel:
             bits = bits_of(weight_bits, node.name)
-            weights = _weight_grids(node, activations, bits, per_channel=per_channel, storage=storage)
+            stored = storage_of(storage, node.name)
+            weights = _weight_grids(node, activations, bits, per_channel=per_channel, storage=stored)
         return LayerQuantization(node.name, node.kind, precision, node.inputs, node.name, weights, node.origin, reason)
 
     layers = tuple(layer(node) for node in graph.nodes if node.kind != INPUT)
@@ -97,14 +119,14 @@ def with_scales(spec: QuantizationSpec, node: Node, scales: np.ndarray) -> Quant
 
 
 def with_ranges(graph: Graph, spec: QuantizationSpec, ranges: Mapping[str, Range]) -> QuantizationSpec:
-    """The specification with other ranges for some groups of tensors (`grid_groups`).
+    """The specification with other ranges for some groups of tensors (`grid_groups`); float tensors stay float.
 
     Kernels keep their scales, except where those would be too small for TFLite; biases follow. Bits stay.
     """
     groups = grid_groups(graph)
     centred = centred_groups(graph)
-    # a group is called after one of its tensors
-    grids = {g: _grid_of_range(r, spec.activations[g].bits, centred=g in centred) for g, r in ranges.items()}
+    bits = {groups[tensor]: grid.bits for tensor, grid in spec.activations.items()}
+    grids = {g: _grid_of_range(r, bits[g], centred=g in centred) for g, r in ranges.items() if g in bits}
     activations = {tensor: grids.get(groups[tensor], grid) for tensor, grid in spec.activations.items()}
 
     def layer(found: LayerQuantization) -> LayerQuantization:
@@ -139,14 +161,29 @@ def _grid_of_range(found: Range, bits: int, *, centred: bool) -> TensorQuantizat
     return activation_grid(*reference.asymmetric_parameters(found.low, found.high, bits), bits)
 
 
-def _precision(graph: Graph, node: Node, activations: Mapping[str, TensorQuantization]) -> tuple[str, str]:
+def _check_floats(graph: Graph, chosen: Mapping[str, str]) -> None:
+    for name, precision in chosen.items():
+        if precision not in _CHOSEN:
+            raise ValueError(f"layer {name!r}: precision (={precision!r}) must be int8, {' or '.join(_CHOSEN)}")
+        if name not in graph.by_name or not is_weighted(graph[name]):
+            raise ValueError(f"{name!r} is no weighted layer and cannot be given a precision")
+        largest = max(float(np.abs(values).max()) for values in graph[name].weights.values())
+        if precision == "float16" and largest > _LARGEST_FLOAT16:
+            raise UserError(
+                f"layer {name!r} has a weight of magnitude {largest:.3g}, float16 holds up to {_LARGEST_FLOAT16:.0f};"
+                " use float32 for it"
+            )
+
+
+def _precision(node: Node, chosen: Mapping[str, str], borders: Borders) -> tuple[str, str]:
     """(precision, reason why not int8)."""
+    if node.name not in borders.nodes:
+        return "int8", ""
+    if node.name in chosen:
+        return chosen[node.name], f"chosen: {_CHOSEN[chosen[node.name]]}"
     if OPERATORS[node.kind].output == "float":
         return "float32", f"{node.kind} has no int8 kernel that keeps the accuracy"
-    if node.name in activations:
-        return "int8", ""
-    source = graph[node.inputs[0]].name
-    return "float32", f"moves the values of {source!r}, which are not quantised"
+    return "float32", f"reads {node.inputs[0]!r}, which is not quantised"
 
 
 def _weight_grids(
@@ -159,7 +196,7 @@ def _weight_grids(
     if operator.channel_axis is None:  # PReLU slopes: 8 bits, per tensor, as the kernel demands
         bits, axis = 8, None
     scales = _floats(reference.symmetric_scales(node.weights[operator.kernel], bits, axis))
-    stored = "int4" if storage == "packed" and bits <= 4 and node.kind in _PACKABLE else "int8"
+    stored = "int4" if storage == "packed" and bits <= 4 and node.kind in PACKABLE else "int8"
     kernel = TensorQuantization(scales, 0, bits, stored, symmetric=True, axis=axis)
     return _following(node, kernel, activations)
 

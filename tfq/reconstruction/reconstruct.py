@@ -12,8 +12,6 @@ of fewer positions is judged by what it was fitted to.
 
 from __future__ import annotations
 
-import collections
-import concurrent.futures
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +24,7 @@ from tfq.calibration.calibrate import fixed_grid
 from tfq.calibration.specify import with_ranges, with_scales
 from tfq.calibration.statistics import Range
 from tfq.execution.progress import Progress, Silent
+from tfq.execution.threads import in_order
 from tfq.models.equality import node_function, tensor_shapes
 from tfq.models.graph import INPUT, Graph, Node
 from tfq.models.grids import grid_groups
@@ -133,12 +132,12 @@ def reconstruct(
     with contextlib.closing(TensorStore(memory_limit)) as store:
         collect_float_rows(reference, layers, samples, store, with_inputs=parallel, progress=progress)
         setting = _Setting(reference, version, layers, samples, store, seed)
-        solve = _solved_apart if parallel else _solved_in_turn
+        solved = _solved_apart if parallel else _solved_in_turn
         with (progress or Silent()).task(f"reconstruct the layers, {name}", len(names)) as advance:
             found = []
             # the matrices are small: two threads cost more than they bring, much more on a machine that is busy
             with threadpoolctl.threadpool_limits(1, user_api="blas"):
-                for outcome in solve(setting, method, name, workers):
+                for outcome in solved(setting, method, name, workers):
                     version = outcome[0]
                     found.append(outcome[1])
                     advance(1)
@@ -159,7 +158,7 @@ class _Setting:
     def problem(self, version: Version, layer: SampledLayer, inputs: np.ndarray, offset: np.ndarray | None) -> Problem:
         """A layer's problem; its targets leave the store."""
         name, count = targets_name(layer.form.node.name), len(next(iter(self.samples.values())))
-        problem = _problem(version, layer, inputs, offset, self.store.read(name), count)
+        problem = layer_problem(version, layer, inputs, offset, self.store.read(name), count)
         self.store.release(name)
         return problem
 
@@ -175,36 +174,29 @@ def _solved_in_turn(setting: _Setting, method: Method, name: str, _: int) -> Ite
         walk.advance_to(version, node)
         offset = None if layer.addend is None else walk.outputs(layer, layer.addend)
         problem = setting.problem(version, layer, walk.rows(layer), offset)
-        solution, outcome = _solved(version, layer.form, problem, method, setting.seed + index, name)
-        version = _with(version, layer.form, problem, solution, outcome)
+        solution, outcome = solve(version, layer.form, problem, method, setting.seed + index, name)
+        version = with_solution(version, layer.form, problem, solution, outcome)
         yield version, outcome
 
 
 def _solved_apart(setting: _Setting, method: Method, name: str, workers: int) -> Iterator[_Outcome]:
-    """Parallel mode: the same by `workers` threads; one problem more is in memory than are worked on.
-
-    Threads do: what takes long are matrix products and loops inside TensorFlow, which let other threads run.
-    """
+    """Parallel mode: the same by `workers` threads."""
     version = setting.version
-    waiting: collections.deque[tuple[SampledLayer, Problem, concurrent.futures.Future[_Solved]]] = collections.deque()
 
-    def collected() -> _Outcome:
-        layer, problem, future = waiting.popleft()
-        solution, outcome = future.result()
-        return _with(version, layer.form, problem, solution, outcome), outcome
-
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+    def problems() -> Iterator[tuple[int, SampledLayer, Problem]]:
         for index, (node, layer) in enumerate(setting.layers.items()):
             problem = setting.problem(setting.version, layer, setting.store.read(inputs_name(node)), None)
             setting.store.release(inputs_name(node))
-            task = (setting.version, layer.form, problem, method, setting.seed + index, name)
-            waiting.append((layer, problem, pool.submit(_solved, *task)))
-            if len(waiting) > workers:
-                version, outcome = collected()
-                yield version, outcome
-        while waiting:
-            version, outcome = collected()
-            yield version, outcome
+            yield index, layer, problem
+
+    def work(task: tuple[int, SampledLayer, Problem]) -> tuple[LinearForm, Problem, Solution, LayerReconstruction]:
+        index, layer, problem = task
+        found = solve(setting.version, layer.form, problem, method, setting.seed + index, name)
+        return layer.form, problem, *found
+
+    for form, problem, solution, outcome in in_order(work, problems(), workers):
+        version = with_solution(version, form, problem, solution, outcome)
+        yield version, outcome
 
 
 class _Walk:
@@ -278,7 +270,7 @@ def _stored_type(node: Node) -> str:
     return str(node.config["dtype"]) if node.kind == INPUT else "float32"
 
 
-def _problem(
+def layer_problem(
     version: Version,
     layer: SampledLayer,
     inputs: np.ndarray,
@@ -286,6 +278,14 @@ def _problem(
     targets: np.ndarray,
     samples: int,
 ) -> Problem:
+    """The problem of one layer.
+
+    Args:
+      version: what the search starts from: weights, grids.
+      layer: with the positions at which the rows below were gathered.
+      inputs, offset, targets: as in `Problem`, of all samples.
+      samples: how many they are.
+    """
     form, spec = layer.form, version.spec
     node = version.graph[form.node.name]
     grid = spec[node.name].weights[form.kernel_name]
@@ -336,10 +336,9 @@ def has_own_input_grid(graph: Graph, name: str) -> bool:
     return sole_readers(graph)[source] == name and list(groups.values()).count(groups[source]) == 1
 
 
-_Solved = tuple[Solution, LayerReconstruction]
-
-
-def _solved(version: Version, form: LinearForm, problem: Problem, method: Method, seed: int, name: str) -> _Solved:
+def solve(
+    version: Version, form: LinearForm, problem: Problem, method: Method, seed: int, name: str
+) -> tuple[Solution, LayerReconstruction]:
     """What the method finds, and whether it is better on the rows held back. What is judged is what is deployed."""
     solution = method(problem, seed)
     before, after = (_deployed(v, form, problem) for v in (version, _applied(version, form, problem, solution)))
@@ -348,7 +347,7 @@ def _solved(version: Version, form: LinearForm, problem: Problem, method: Method
     return solution, LayerReconstruction(problem.name, name, before, after, kept, reason)
 
 
-def _with(
+def with_solution(
     version: Version, form: LinearForm, problem: Problem, solution: Solution, outcome: LayerReconstruction
 ) -> Version:
     """The version with the solution where it was kept."""

@@ -124,9 +124,14 @@ def divergence(reference: Sequence[np.ndarray], values: Sequence[np.ndarray]) ->
     )
 
 
+def is_distribution(values: np.ndarray) -> bool:
+    """Whether the last axis of an output [n, ...] holds probabilities."""
+    return values.ndim > 1 and bool(values.min() >= 0) and np.allclose(values.sum(-1), 1, atol=1e-3)
+
+
 def _one(y: np.ndarray, q: np.ndarray) -> np.ndarray:
     samples = len(y)
-    if y.ndim > 1 and y.min() >= 0 and np.allclose(y.sum(-1), 1, atol=1e-3):
+    if is_distribution(y):
         p, r = np.clip(y, _TINY, None), np.clip(q, _TINY, None)
         p, r = p / p.sum(-1, keepdims=True), r / r.sum(-1, keepdims=True)
         return (p * np.log(p / r)).sum(-1).reshape(samples, -1).mean(1)

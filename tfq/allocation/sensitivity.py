@@ -1,0 +1,218 @@
+"""What a layer's precision costs the model: dL(unit, candidate), the increase of the loss when that unit alone changes.
+
+    measured       dL = max(loss(base with the unit in that state) - loss(base), 1e-6)
+    gradient       its second-order estimate from the float model                       `tfq.allocation.fisher`
+    output_error   the relative error of the layer's own output on held-back samples    `tfq.reconstruction.problem`
+
+The base is the 8-bit version, everything else of it stays as it is. The loss is the mean divergence from the float
+model's outputs (`tfq.simulate.guard`), for which no label is needed, or the cross-entropy where labels are given.
+Measured is the file that would be shipped, in the interpreter: it is converted once, and for every state the integers,
+scales and biases of the unit are written into it (`tfq.export.variants`).
+
+Source: Hubara et al. 2020 (arXiv:2006.10518), equations 5a to 5d: the loss is measured layer by layer and taken
+as additive, and a negative increase counts as 1e-6.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tfq.allocation.states import Key, State, apply
+from tfq.errors import UserError
+from tfq.execution.interpreter import predict
+from tfq.execution.ledger import Ledger
+from tfq.execution.progress import Progress, Silent
+from tfq.execution.threads import in_order
+from tfq.export.variants import Exporter
+from tfq.models.graph import Graph, build_model
+from tfq.simulate.guard import Version, divergence, is_distribution
+from tfq.simulate.run import predict_list
+from tfq.simulate.wrap import build_simulation
+
+Sensitivities = Mapping[Key, float]
+Evaluate = Callable[[Version], float]
+"""The loss of a version."""
+
+FLOOR = 1e-6
+_REPRESENTATIVE = 16  # samples that TFLiteConverter is shown; every range is known already
+# Probabilities below half a step of the grid that TFLite prescribes for them count as that.
+_SMALLEST_PROBABILITY = 2.0**-9
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Loss:
+    """The loss of a version's outputs on given samples.
+
+    Attributes:
+      samples: arrays [n, ...] by input name.
+      reference: the float model's outputs [n, ...], in the order of the graph's outputs.
+      labels: class numbers [n]; None: the loss is the divergence from `reference`.
+    """
+
+    samples: Mapping[str, np.ndarray]
+    reference: Sequence[np.ndarray]
+    labels: np.ndarray | None = None
+
+    def __call__(self, outputs: Sequence[np.ndarray]) -> float:
+        """Mean loss of outputs [n, ...]."""
+        if self.labels is None:
+            return float(divergence(self.reference, outputs).mean())
+        scores = outputs[0].reshape(len(self.labels), -1).astype(np.float64)
+        if self.gives_probabilities:
+            logarithms = np.log(np.maximum(scores, _SMALLEST_PROBABILITY))
+        else:
+            largest = scores.max(1, keepdims=True)
+            logarithms = scores - largest - np.log(np.exp(scores - largest).sum(1, keepdims=True))
+        return float(-logarithms[np.arange(len(scores)), self.labels].mean())
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """The first output is a distribution; otherwise its values are logits."""
+        return is_distribution(self.reference[0])
+
+
+def find_loss(reference: Graph, samples: Mapping[str, np.ndarray], labels: np.ndarray | None = None) -> Loss:
+    """The loss on these samples.
+
+    Args:
+      reference: the prepared float graph.
+      samples: arrays [n, ...] by input name.
+      labels: class numbers [n] for a classifier of one output, or None.
+
+    Raises:
+      UserError: labels that do not fit the samples or the outputs.
+    """
+    outputs = predict_list(build_model(reference, outputs=reference.outputs), [samples[n] for n in reference.inputs])
+    if labels is None:
+        return Loss(samples, outputs)
+    labels = np.asarray(labels)
+    classes = outputs[0][0].size
+    if len(outputs) != 1:
+        raise UserError(
+            f"labels judge a model of one output, and this one has {len(outputs)}; measure without labels: by the"
+            " divergence from the float outputs"
+        )
+    if labels.shape != (len(outputs[0]),) or labels.dtype.kind not in "iu":
+        raise UserError(
+            f"labels must be one class number for each of {len(outputs[0])} samples, got {labels.dtype} of shape"
+            f" {labels.shape}; give as many as samples, or none"
+        )
+    if labels.min() < 0 or labels.max() >= classes:
+        raise UserError(
+            f"labels must lie in 0 to {classes - 1}, the classes of the model; got {labels.min()} to {labels.max()};"
+            " give labels numbered as the model's outputs"
+        )
+    return Loss(samples, outputs, labels)
+
+
+def exported(loss: Loss) -> Evaluate:
+    """The loss of a version's .tflite in the interpreter: activations of 8 bits. May be called from several threads."""
+    count = len(next(iter(loss.samples.values())))
+    exporter = Exporter(
+        lambda: ({n: a[i : i + 1] for n, a in loss.samples.items()} for i in range(min(count, _REPRESENTATIVE)))
+    )
+
+    def evaluate(version: Version) -> float:
+        return loss(predict(exporter.export(version.graph, version.spec), loss.samples, threads=1))
+
+    return evaluate
+
+
+def simulated(loss: Loss) -> Evaluate:
+    """The loss of a version's simulation: for precisions that TFLite cannot run, or that need a conversion each."""
+
+    def evaluate(version: Version) -> float:
+        model = build_simulation(version.graph, version.spec, outputs=version.graph.outputs)
+        return loss(predict_list(model, [loss.samples[name] for name in version.graph.inputs]))
+
+    return evaluate
+
+
+def measured(
+    base: Version,
+    states: Iterable[State],
+    loss: Loss,
+    *,
+    journal: Path | None = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> dict[Key, float]:
+    """dL of every state by measurement, int8 states in the file and all others in the simulation.
+
+    Args:
+      base: the 8-bit version.
+      states: of its units.
+      loss: on which samples, and whether with labels.
+      journal: file in which every loss is noted down as it is measured. What it holds already is not measured again.
+      workers: files measured at once, in threads.
+
+    Raises:
+      UserError: the journal belongs to another run.
+    """
+    states = list(states)
+    ways = {"file": (exported(loss), workers), "simulation": (simulated(loss), 1)}  # Keras builds models in one thread
+    swaps: dict[str, list[tuple[Key, tuple[State, ...]]]] = {way: [] for way in ways}
+    for state in states:
+        swaps[_way(state)].append((state.key, (state,)))
+    with _journal(journal, base, states, loss) as (known, note):
+        planned = [(way, [((way, ""), ()), *found]) for way, found in swaps.items() if found]
+        with (progress or Silent()).task(
+            "measure the sensitivities", sum(len(found) for _, found in planned)
+        ) as advance:
+            for way, found in planned:
+                evaluate, threads = ways[way]
+                waiting = [swap for swap in found if swap[0] not in known]
+                advance(len(found) - len(waiting))
+
+                def work(swap: tuple[Key, tuple[State, ...]], evaluate: Evaluate = evaluate) -> tuple[Key, float]:
+                    return swap[0], evaluate(apply(base, *swap[1]))
+
+                for key, value in in_order(work, waiting, threads):
+                    note(key, value)
+                    advance(1)
+        return {state.key: max(known[state.key] - known[_way(state), ""], FLOOR) for state in states}
+
+
+def output_errors(states: Iterable[State]) -> dict[Key, float]:
+    """dL of every state taken as the relative error of the unit's own output on held-back samples."""
+    return {state.key: max(state.after, FLOOR) for state in states}
+
+
+def _way(state: State) -> str:
+    return "file" if all(layer.precision == "int8" for layer in state.layers) else "simulation"
+
+
+@contextlib.contextmanager
+def _journal(
+    path: Path | None, base: Version, states: Sequence[State], loss: Loss
+) -> Iterator[tuple[Mapping[tuple[str, ...], float], Callable[[Key, float], None]]]:
+    """(losses known, how to note one down); without a path in memory alone."""
+    if path is None:
+        values: dict[tuple[str, ...], float] = {}
+        yield values, values.__setitem__
+        return
+    measures = "loss of a model with one unit swapped, by unit and candidate"
+    with Ledger(path, measures=measures, depends_on=_digest(base, states, loss)) as ledger:
+        yield ledger.values, ledger.add
+
+
+def _digest(base: Version, states: Sequence[State], loss: Loss) -> str:
+    """Of everything that a loss depends on but the states' own names."""
+    found = hashlib.sha256()
+    arrays = [loss.samples[name] for name in base.graph.inputs] + list(loss.reference)
+    arrays += [] if loss.labels is None else [loss.labels]
+    for node in base.graph.nodes:
+        found.update(f"{node.name} {node.kind} {sorted(node.config.items())} {node.inputs} {node.activation}".encode())
+        arrays += [node.weights[name] for name in sorted(node.weights)]
+    for array in arrays:
+        found.update(f"{array.dtype} {array.shape}".encode())
+        found.update(np.ascontiguousarray(array).data)
+    found.update(base.spec.to_json().encode())
+    found.update(repr(sorted({state.method for state in states})).encode())
+    return found.hexdigest()

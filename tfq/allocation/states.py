@@ -1,0 +1,182 @@
+"""The states of a layer: what it is at each width of its weights, found once for all widths.
+
+A *state* of a unit at b bits is its weights, scales and biases after a reconstruction in parallel mode: the layer
+reads what the float network computes, so that its state does not depend on the precision of any other layer, and
+any mixture of states is a model (as in Hubara et al. 2020, arXiv:2006.10518). The float network runs once; while the
+rows of a layer are in memory, its problems of all widths are solved. The grids of activations stay as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import threadpoolctl
+
+from tfq.allocation.candidates import GRID_BITS, MOST_PACKED_BITS, Candidate, Unit, units
+from tfq.calibration.specify import PACKABLE, with_scales
+from tfq.execution.progress import Progress, Silent
+from tfq.execution.threads import in_order
+from tfq.models.graph import Graph, Node
+from tfq.models.operators import OPERATORS
+from tfq.numerics import reference as numerics
+from tfq.reconstruction.methods import METHODS
+from tfq.reconstruction.problem import Problem
+from tfq.reconstruction.reconstruct import layer_problem, solve, with_solution
+from tfq.reconstruction.rows import SampledLayer, collect_float_rows, inputs_name, sampled_layers, targets_name
+from tfq.reconstruction.tensor_store import TensorStore
+from tfq.simulate.guard import Version
+from tfq.spec import LayerQuantization
+
+Key = tuple[str, str]
+"""(name of the unit, name of the candidate)."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class State:
+    """A unit at one of its precisions.
+
+    Attributes:
+      unit: name of the unit.
+      candidate: name of the candidate.
+      nodes: the unit's nodes with their weights on the candidate's grid.
+      layers: their specifications.
+      method: how it was found, with the seed.
+      before, after: relative error of the layer's output on held-back rows (`tfq.reconstruction.problem`), rounded
+        to the nearest and in this state; equal where the reconstruction was rolled back.
+    """
+
+    unit: str
+    candidate: str
+    nodes: tuple[Node, ...]
+    layers: tuple[LayerQuantization, ...]
+    method: str
+    before: float
+    after: float
+
+    @property
+    def key(self) -> Key:
+        return self.unit, self.candidate
+
+
+def apply(version: Version, *states: State) -> Version:
+    """The version with the nodes and layers of the states in place of its own; nothing else changes."""
+    nodes = {node.name: node for state in states for node in state.nodes}
+    layers = [layer for state in states for layer in state.layers]
+    graph = version.graph.replace_nodes([nodes.get(node.name, node) for node in version.graph.nodes])
+    return Version(version.name, graph, version.spec.replace_layers(*layers))
+
+
+def packed(state: State) -> State:
+    """The same integers stored as INT4 tensors.
+
+    Raises:
+      ValueError: the weights have more than 4 bits, or TFLite has no INT4 kernel for the layer.
+    """
+    layers = []
+    for layer in state.layers:
+        name = OPERATORS[layer.kind].kernel
+        kernel = layer.weights[name]
+        if kernel.bits > MOST_PACKED_BITS or layer.kind not in PACKABLE:
+            raise ValueError(f"{layer.kind} {layer.name!r} of {kernel.bits} bits cannot be stored as INT4")
+        stored = dataclasses.replace(kernel, storage="int4")
+        layers.append(dataclasses.replace(layer, weights={**layer.weights, name: stored}))
+    return dataclasses.replace(state, candidate=f"{state.candidate}-packed", layers=tuple(layers))
+
+
+def find_states(
+    reference: Graph,
+    base: Version,
+    samples: Mapping[str, np.ndarray],
+    *,
+    widths: Sequence[int] = GRID_BITS,
+    method: str = "least_squares",
+    memory_limit: int = 2**30,
+    workers: int = 1,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[Key, State]:
+    """The state of every unit at every width, units in topological order.
+
+    Args:
+      reference: the prepared float graph, from whose weights every state starts.
+      base: the 8-bit version, whose activation grids and per-channel or per-tensor scales the states keep; its graph
+        has the nodes of `reference`.
+      samples: arrays [n, ...] by input name.
+      widths: grid bits of the weights.
+      method: a name in `METHODS`.
+      memory_limit: bytes of rows kept in memory; the rest is on disk.
+      workers: threads; each works on all widths of one layer.
+      seed: of the sampled positions and of the method.
+    """
+    found = units(reference)
+    count = len(next(iter(samples.values())))
+    layers = sampled_layers(reference, [unit.name for unit in found], count, seed, by_block=False)
+    start = Version(base.name, _float_weights(reference, base.graph), base.spec)
+
+    def work(task: tuple[int, Unit, Problem]) -> list[State]:
+        index, unit, problem = task
+        form = layers[unit.name].form
+        states = []
+        for bits in widths:
+            version = with_width(start, unit, bits)
+            grid = version.spec[unit.name].weights[form.kernel_name]
+            scales = np.asarray(grid.scale)[problem.tied]
+            posed = dataclasses.replace(problem, bits=bits, scales=scales)
+            solution, outcome = solve(version, form, posed, METHODS[method], seed + index, method)
+            solved = with_solution(version, form, posed, solution, outcome)
+            states.append(
+                State(
+                    unit.name,
+                    Candidate(weight_bits=bits).name,
+                    tuple(solved.graph[name] for name in unit.nodes),
+                    tuple(solved.spec[name] for name in unit.nodes),
+                    f"{method}, seed {seed}",
+                    outcome.before,
+                    outcome.after if outcome.kept else outcome.before,
+                )
+            )
+        return states
+
+    with contextlib.closing(TensorStore(memory_limit)) as store:
+        collect_float_rows(reference, layers, samples, store, with_inputs=True, progress=progress)
+        with (progress or Silent()).task(f"states of the layers, {method}", len(found)) as advance:
+            states: dict[Key, State] = {}
+            with threadpoolctl.threadpool_limits(1, user_api="blas"):  # as in `reconstruct`
+                for solved in in_order(work, _problems(start, found, layers, store, count), workers):
+                    states |= {state.key: state for state in solved}
+                    advance(1)
+    return states
+
+
+def with_width(version: Version, unit: Unit, bits: int) -> Version:
+    """The version with the kernels of a unit on grids of `bits`, scales that just cover them, stored as int8."""
+    spec = version.spec
+    for node in (version.graph[name] for name in unit.nodes):
+        layer, name = spec[node.name], OPERATORS[node.kind].kernel
+        kernel = dataclasses.replace(layer.weights[name], bits=bits, storage="int8")
+        spec = spec.replace_layers(dataclasses.replace(layer, weights={**layer.weights, name: kernel}))
+        spec = with_scales(spec, node, numerics.symmetric_scales(node.weights[name], bits, kernel.axis))
+    return dataclasses.replace(version, spec=spec)
+
+
+def _float_weights(reference: Graph, graph: Graph) -> Graph:
+    """`graph` with the weights of `reference` in its weighted layers."""
+    names = {name for unit in units(reference) for name in unit.nodes}
+    return graph.replace_nodes(
+        [n.replace(weights=reference[n.name].weights) if n.name in names else n for n in graph.nodes]
+    )
+
+
+def _problems(
+    version: Version, found: Iterable[Unit], layers: Mapping[str, SampledLayer], store: TensorStore, samples: int
+) -> Iterator[tuple[int, Unit, Problem]]:
+    """The problem of every unit; its rows leave the store."""
+    for index, unit in enumerate(found):
+        inputs, targets = inputs_name(unit.name), targets_name(unit.name)
+        problem = layer_problem(version, layers[unit.name], store.read(inputs), None, store.read(targets), samples)
+        store.release(inputs)
+        store.release(targets)
+        yield index, unit, dataclasses.replace(problem, input_is_free=False)
