@@ -17,10 +17,11 @@ from tfq.errors import UserError
 SOLVERS = [
     "cbc",
     pytest.param(
-        "highs", marks=pytest.mark.skipif(importlib.util.find_spec("highspy") is None, reason="highspy is not installed")
+        "highs",
+        marks=pytest.mark.skipif(importlib.util.find_spec("highspy") is None, reason="highspy is not installed"),
     ),
 ]
-FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FEW = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 NAMES = ("w2", "w4", "w8", "float16", "float32")
 
 
@@ -78,7 +79,9 @@ def instances(draw):
     ]
     pairs = list(itertools.combinations(units, 2))
     picked = draw(st.lists(st.sampled_from(pairs), max_size=3)) if pairs else []
-    borders = [Border(a, b, {"ms": draw(times)} | ({"bytes": draw(sizes)} if draw(st.booleans()) else {})) for a, b in picked]
+    borders = [
+        Border(a, b, {"ms": draw(times)} | ({"bytes": draw(sizes)} if draw(st.booleans()) else {})) for a, b in picked
+    ]
     tied = []
     if count > 2 and draw(st.booleans()):
         shared = [{c.candidate for c in choices if c.unit == unit} for unit in units[:2]]
@@ -224,7 +227,9 @@ def two_units():
 def test_an_infeasible_budget_is_named_with_the_nearest_that_is_not():
     with pytest.raises(Infeasible, match=r"keeps bytes <= 500; the least attainable: bytes 560;"):
         minimise_degradation(two_units(), budgets={"bytes": 500}, fixed={"bytes": 10.0})
-    with pytest.raises(Infeasible, match=r"keeps degradation <= 0.1 and bytes <= 700; .* degradation 0.25 .* bytes 1050 ") as told:
+    with pytest.raises(
+        Infeasible, match=r"keeps degradation <= 0.1 and bytes <= 700; .* degradation 0.25 .* bytes 1100 "
+    ) as told:
         minimise_cost(two_units(), cost="ms", max_degradation=0.1, budgets={"bytes": 700})
     assert "of these two: degradation 0 with bytes 1100 ... bytes 550 with degradation 0.75" in str(told.value)
 
@@ -279,7 +284,7 @@ def test_choices_are_checked():
         Choice("stem", "w9", 0.0, {})
     with pytest.raises(UserError, match="must be finite and >= 0"):
         Choice("stem", "w8", -1.0, {})
-    with pytest.raises(UserError, match="bytes .*must be a finite number"):
+    with pytest.raises(UserError, match=r"bytes .*must be a finite number"):
         Choice("stem", "w8", 0.0, {"bytes": math.inf})
     with pytest.raises(UserError, match="twice"):
         minimise_degradation([*two_units(), two_units()[0]], budgets={})

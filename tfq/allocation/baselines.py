@@ -2,7 +2,7 @@
 
     uniform            the one candidate of the least degradation, for all units, that keeps the budgets
     greedy             from every unit's best candidate down: while a budget is exceeded, the one change that adds the
-                       least degradation per saved cost, costs as fractions of the exceeded budgets
+                       least degradation per saved cost, costs as fractions of the budgets, up to what exceeds them
     random_allocation  drawn uniformly, mended by random changes that save cost until the budgets hold, then by
                        random changes that add cost until none fits any more: of about the size of the budget
 
@@ -65,8 +65,8 @@ def greedy(
 
     def find(problem: Problem) -> dict[str, str] | None:
         state = _State(problem, budgets, np.nanargmin(_table(problem, [DEGRADATION])[:, :, 0], axis=1))
-        while (weights := state.exceeded()).any():
-            saved = -state.changes[:, :, 1:] @ weights
+        while state.exceeded():
+            saved = state.saved()
             with np.errstate(divide="ignore", invalid="ignore"):
                 price = np.where(saved > 0, state.changes[:, :, 0] / saved, np.inf)
             best = np.unravel_index(np.argmin(price), price.shape)
@@ -92,8 +92,8 @@ def random_allocation(
     def find(problem: Problem) -> dict[str, str] | None:
         draw = np.random.default_rng(seed)
         state = _State(problem, budgets, np.array([draw.integers(len(problem.offered(g))) for g in problem.groups]))
-        while (weights := state.exceeded()).any():
-            saving = np.argwhere(state.changes[:, :, 1:] @ weights < 0)
+        while state.exceeded():
+            saving = np.argwhere(state.saved() > 0)
             if not len(saving):
                 return None
             state.change(*saving[draw.integers(len(saving))])
@@ -144,10 +144,20 @@ class _State:
         by_unit = {unit: offers[chosen] for group, offers, chosen in groups for unit in group}
         return {unit: by_unit[unit] for unit in self._problem.values}
 
-    def exceeded(self) -> np.ndarray:
-        """What a unit of each cost weighs: 1 / budget where that is exceeded, else 0."""
+    def exceeded(self) -> bool:
         totals, limits = self._totals()
-        return np.where(totals > limits, 1 / np.maximum(np.abs(limits), np.finfo(float).tiny), 0.0)
+        return bool((totals > limits).any())
+
+    def saved(self) -> np.ndarray:
+        """By how much each change (groups x candidates) lowers the excess, summed as fractions of the budgets.
+
+        Every change that saves lowers the same sum, so a series of them ends.
+        """
+        totals, limits = self._totals()
+        weights = 1 / np.where(limits == 0, 1.0, np.abs(limits))
+        left = np.maximum(totals + self.changes[:, :, 1:] - limits, 0) @ weights
+        saved = np.maximum(totals - limits, 0) @ weights - left
+        return np.where(saved > 1e-13, saved, 0.0)  # less is rounding; NaN is no change
 
     def fitting(self) -> np.ndarray:
         """Which changes (groups x candidates) add to some budgeted cost, lower none, and keep all budgets."""

@@ -45,10 +45,12 @@ SOLVERS = ("auto", "cbc", "highs")
 _ROW_SPREAD = 1e4  # what the widest spread of a budget's row becomes
 _OBJECTIVE_SPREAD = 1e6  # CBC tells objectives apart from 1e-5 on
 _SLACK = 1e-6  # of a scaled row; beyond what the solvers' own tolerances and the 13 digits of their files can hide
+_MANY_PLACES = 300  # from here on CBC does well to rule out most places first, by an answer of
+_ROUGH_GAP = 1e-2
 _MOST_CUTS = 20  # then the row is narrowed by the slack instead of widened
 
 
-class Infeasible(UserError):
+class Infeasible(UserError):  # noqa: N818 - what it is, not that it is one
     """No allocation meets the budgets; says the nearest attainable ones."""
 
 
@@ -262,7 +264,10 @@ def check_problem(
         offered[choice.candidate] = {DEGRADATION: choice.degradation, **choice.costs}
     fixed = dict(fixed or {})
     _check_costs("fixed costs", fixed)
-    for where, costs in (("fixed costs", fixed), *((f"border of {b.first!r} and {b.second!r}", b.costs) for b in borders)):
+    for where, costs in (
+        ("fixed costs", fixed),
+        *((f"border of {b.first!r} and {b.second!r}", b.costs) for b in borders),
+    ):
         _check_known(where, costs, names)
     for border in borders:
         _check_known(f"border of {border.first!r} and {border.second!r}", (border.first, border.second), values)
@@ -289,7 +294,7 @@ def infeasible(problem: Problem, limits: Mapping[str, float], *, solver: str = "
         others = {n: limit for n, limit in conflict.items() if n != name}
         if others and _solve(problem, name, others, solver) is None:
             conflict = others
-    asked = " and ".join(f"{n} <= {_upward(limit)}" for n, limit in conflict.items())
+    asked = " and ".join(f"{n} <= {float(limit):.12g}" for n, limit in conflict.items())
     least = []
     for name in conflict:
         kept = {n: limit for n, limit in conflict.items() if n != name}
@@ -318,9 +323,7 @@ def _allocate(problem: Problem, objective: str, second: str, limits: Mapping[str
     found = _lexicographic(problem, objective, second, limits, solver)
     if found is None:
         raise infeasible(problem, limits, solver=solver)
-    return problem.allocation(
-        found, status="optimal", gap=0.0, solver=solver, seconds=time.perf_counter() - start
-    )
+    return problem.allocation(found, status="optimal", gap=0.0, solver=solver, seconds=time.perf_counter() - start)
 
 
 def _lexicographic(
@@ -328,6 +331,11 @@ def _lexicographic(
 ) -> dict[str, str] | None:
     """The candidates of the least `objective`, and among those of the least `second`."""
     places = _undominated(problem, {objective, second, *limits})
+    if solver == "cbc" and len(places) > _MANY_PLACES:
+        rough = _solve(problem, objective, limits, solver, places, gap=_ROUGH_GAP)
+        if rough is None:
+            return None
+        places = _reaching(problem, objective, rough, limits, solver, places)
     found = _solve(problem, objective, limits, solver, places)
     if found is None or second == objective:
         return found
@@ -338,14 +346,20 @@ def _lexicographic(
 
 
 def _solve(
-    problem: Problem, objective: str, limits: Mapping[str, float], solver: str, places: Sequence[_Place] | None = None
+    problem: Problem,
+    objective: str,
+    limits: Mapping[str, float],
+    solver: str,
+    places: Sequence[_Place] | None = None,
+    *,
+    gap: float = 0.0,
 ) -> dict[str, str] | None:
-    """The candidates, of `places` alone, of the least `objective` that keep all limits exactly; None: there are none."""
+    """The candidates, of `places` alone, of the least `objective` that keep all limits; None where there are none."""
     places = _undominated(problem, {objective, *limits}) if places is None else places
     for slack in (_SLACK, -_SLACK):
         program, variables = _program(problem, objective, limits, places, slack=slack)
         for cut in range(_MOST_CUTS):
-            chosen = _optimum(program, variables, solver)
+            chosen = _optimum(program, variables, solver, gap)
             found = None if chosen is None else _expanded(problem, chosen)
             if chosen is None or found is None or problem.meets(limits, found):
                 return found
@@ -354,11 +368,14 @@ def _solve(
 
 
 def _undominated(problem: Problem, names: Collection[str]) -> list[_Place]:
-    """The places without those that another of the same unit, float as well or neither, equals or beats in all of `names`."""
+    """The places but those that another of the unit, float too or neither float, equals or beats in all `names`."""
     left = []
     for number, group in enumerate(problem.groups):
         kept: dict[str, list[float]] = {}
-        sums = {c: [math.fsum(problem.values[unit][c][n] for unit in group) for n in sorted(names)] for c in problem.offered(group)}
+        sums = {
+            c: [math.fsum(problem.values[unit][c][n] for unit in group) for n in sorted(names)]
+            for c in problem.offered(group)
+        }
         for candidate in sorted(sums, key=lambda c: sums[c]):  # stable, and none is beaten by a later one
             alike = (own for other, own in kept.items() if ALL[other].is_float == ALL[candidate].is_float)
             if not any(all(x <= y for x, y in zip(own, sums[candidate], strict=True)) for own in alike):
@@ -397,7 +414,9 @@ def _reaching(
     for (number, _), value in own.items():
         least[number] = min(value, least.get(number, math.inf))
     bound = math.fsum([*bounds, *least.values(), *(min(0.0, value) for value in reduced.values())])
-    reached = math.fsum(program.objective.get(variables[n, found[g[0]]], 0.0) for n, g in enumerate(problem.groups))
+    crossed = [number for number, border in enumerate(problem.borders) if _crossed(border, found)]
+    taken = [*(variables[n, found[g[0]]].name for n, g in enumerate(problem.groups)), *(f"y_{n}" for n in crossed)]
+    reached = math.fsum(value for variable, value in program.objective.items() if variable.name in set(taken))
     room = reached - bound + _OBJECTIVE_SPREAD * 1e-9  # far above what rounding can hide
     return [place for place, value in own.items() if value - least[place[0]] <= room]
 
@@ -462,10 +481,10 @@ def _program(
 
 
 def _optimum(
-    program: pulp.LpProblem, variables: Mapping[_Place, pulp.LpVariable], solver: str
+    program: pulp.LpProblem, variables: Mapping[_Place, pulp.LpVariable], solver: str, gap: float
 ) -> list[_Place] | None:
     """The places whose variables are 1 in the optimum; None where the program has no solution."""
-    program.solve(_made(solver))
+    program.solve(_made(solver, gap=gap))
     if program.status == pulp.LpStatusInfeasible:
         return None
     if program.status != pulp.LpStatusOptimal or program.sol_status != pulp.LpSolutionOptimal:
@@ -475,9 +494,9 @@ def _optimum(
     return [place for place, variable in variables.items() if round(variable.value()) == 1]
 
 
-def _made(solver: str, *, mip: bool = True) -> pulp.LpSolver:
+def _made(solver: str, *, mip: bool = True, gap: float = 0.0) -> pulp.LpSolver:
     make = {"cbc": pulp.PULP_CBC_CMD, "highs": pulp.HiGHS}[solver]
-    return make(mip=mip, msg=False, gapRel=0.0, gapAbs=0.0, threads=1)
+    return make(mip=mip, msg=False, gapRel=gap, gapAbs=0.0, threads=1)
 
 
 def _expanded(problem: Problem, chosen: Sequence[_Place]) -> dict[str, str]:
@@ -487,7 +506,7 @@ def _expanded(problem: Problem, chosen: Sequence[_Place]) -> dict[str, str]:
 
 
 def _chosen(solver: str) -> str:
-    """"cbc" or "highs"; raises UserError where it is not there."""
+    """ "cbc" or "highs"; raises UserError where it is not there."""
     if solver not in SOLVERS:
         raise UserError(f"solver (={solver!r}) must be one of {', '.join(SOLVERS)}")
     if solver == "auto":
@@ -532,4 +551,4 @@ def _upward(value: float) -> str:
         return str(int(value))
     if not math.isfinite(value):
         return str(value)
-    return str(decimal.Context(prec=6, rounding=decimal.ROUND_CEILING).create_decimal(value))
+    return str(decimal.Context(prec=6, rounding=decimal.ROUND_CEILING).create_decimal(repr(value)))
