@@ -356,8 +356,8 @@ def _solve(
 ) -> dict[str, str] | None:
     """The candidates, of `places` alone, of the least `objective` that keep all limits; None where there are none."""
     places = _undominated(problem, {objective, *limits}) if places is None else places
-    for slack in (_SLACK, -_SLACK):
-        program, variables = _program(problem, objective, limits, places, slack=slack)
+    for widened in (1, -1):
+        program, variables = _program(problem, objective, limits, places, widened=widened)
         for cut in range(_MOST_CUTS):
             chosen = _optimum(program, variables, solver, gap)
             found = None if chosen is None else _expanded(problem, chosen)
@@ -398,7 +398,7 @@ def _reaching(
     at least sum_u min_k d_uk + sum_y min(0, d_y) - m b with d = c + m a, and one with x_uk = 1 d_uk - min_k d_uk more.
     That holds whatever the multipliers are; the relaxation's duals make it sharp.
     """
-    program, variables = _program(problem, objective, limits, places, slack=_SLACK)
+    program, variables = _program(problem, objective, limits, places, widened=1)
     program.solve(_made(solver, mip=False))
     reduced = {id(v): 0.0 for v in program.variables()}
     for variable, value in program.objective.items():
@@ -425,7 +425,7 @@ _Place = tuple[int, str]  # number of a group, candidate
 
 
 def _program(
-    problem: Problem, objective: str, limits: Mapping[str, float], places: Sequence[_Place], *, slack: float
+    problem: Problem, objective: str, limits: Mapping[str, float], places: Sequence[_Place], *, widened: int
 ) -> tuple[pulp.LpProblem, dict[_Place, pulp.LpVariable]]:
     program = pulp.LpProblem("allocation", pulp.LpMinimize)
     variables = {
@@ -475,7 +475,9 @@ def _program(
             program += pulp.lpSum(variables.values()) <= -1, f"never_{number}"
         elif terms:
             scale = _ROW_SPREAD / max(abs(v) for _, v in terms)
-            room = (math.floor(limit) - constant + 0.5) * scale if whole else (limit - constant) * scale + slack
+            margin = max(_SLACK, 2 * math.ulp(limit) * scale)  # a total is rounded once
+            room = (math.floor(limit) - constant + 0.5) * scale if whole else (limit - constant) * scale
+            room += 0.0 if whole else widened * margin
             program += pulp.LpAffineExpression([(v, value * scale) for v, value in terms]) <= room, f"budget_{number}"
     return program, variables
 
