@@ -75,9 +75,7 @@ def specify(
     """
     chosen = {name: precision for name, precision in precisions.items() if precision != "int8"}
     _check_floats(graph, chosen)
-    borders = find_borders(
-        graph, chosen, float_inputs=input_type == "float32", float_outputs=output_type == "float32"
-    )
+    borders = find_borders(graph, chosen, float_inputs=input_type == "float32", float_outputs=output_type == "float32")
     groups = grid_groups(graph)
     centred = centred_groups(graph)
     grids: dict[str, TensorQuantization] = {}

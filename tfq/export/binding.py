@@ -76,9 +76,8 @@ def bind(model: Any, graph: Graph) -> Binding:
         if kind == "DEQUANTIZE":
             continue
         if kind == "QUANTIZE" and _is_border(subgraph, sources[0], target):
-            if target not in result:
-                writer[target] = writer[sources[0]]
-                node_tensor[writer[target]] = target
+            writer[target] = result.get(target, writer[sources[0]])
+            node_tensor[writer[target]] = target
             continue
         label = flatbuffer.text(subgraph.tensors[target].name)
         found = [names[i] for i in _IDENTIFIER.findall(label) if i in names]
@@ -131,6 +130,16 @@ def without_operators(model: Any, binding: Binding, dropped: Collection[int]) ->
     subgraph.operators = [subgraph.operators[i] for i in kept]
     operator_node = {new: binding.operator_node[old] for new, old in enumerate(kept) if old in binding.operator_node}
     return dataclasses.replace(binding, operator_node=operator_node)
+
+
+def stored_constant(model: Any, index: int) -> int:
+    """The constant behind a tensor that an operation reads: float16 weights reach it through a DEQUANTIZE."""
+    subgraph = model.subgraphs[0]
+    for operator in subgraph.operators:
+        if index in operator.outputs and flatbuffer.operator_name(model, operator) == "DEQUANTIZE":
+            source = int(operator.inputs[0])
+            return source if flatbuffer.is_constant(model, subgraph.tensors[source]) else index
+    return index
 
 
 def weight_positions(model: Any, operator: Any, node: Node) -> dict[str, int]:

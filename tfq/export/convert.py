@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from tfq.models.graph import Graph, build_model
+from tfq.models.graph import Graph, Node, build_model
 from tfq.simulate.wrap import build_simulation
 from tfq.spec import QuantizationSpec, TensorQuantization
 
@@ -75,6 +75,24 @@ def carrier_spec(graph: Graph, spec: QuantizationSpec, names: Mapping[str, str])
     return dataclasses.replace(spec, layers=tuple(layers), activations=activations)
 
 
+def with_barriers(graph: Graph, spec: QuantizationSpec) -> tuple[Graph, QuantizationSpec]:
+    """The graph with a Requantize node behind every float layer whose output has a grid.
+
+    The converter computes a layer in int8, weights and all, as soon as what it reads and what it writes have grids.
+    The barrier takes the layer's name and grid; the layer itself is called `<name>.float`.
+    """
+    floats = {x.name: f"{x.name}.float" for x in spec.layers if x.precision != "int8" and x.name in spec.activations}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        if node.name in floats:
+            behind = Node(node.name, "Requantize", inputs=(floats[node.name],), origin=node.origin)
+            nodes += [node.replace(name=floats[node.name]), behind]
+        else:
+            nodes.append(node)
+    layers = tuple(dataclasses.replace(x, name=floats.get(x.name, x.name)) for x in spec.layers)
+    return graph.replace_nodes(nodes), dataclasses.replace(spec, layers=layers)
+
+
 def convert_quantized(graph: Graph, spec: QuantizationSpec, representative_dataset: RepresentativeDataset) -> bytes:
     """The converter's .tflite of the wrapped model, batch size 1, inputs and outputs float32, before any pass.
 
@@ -86,10 +104,11 @@ def convert_quantized(graph: Graph, spec: QuantizationSpec, representative_datas
     """
     names = identifiers(graph)
     renamed = rename(graph, names)
-    model = build_simulation(renamed, carrier_spec(graph, spec, names), batch_size=1)
+    model = build_simulation(*with_barriers(renamed, carrier_spec(graph, spec, names)), batch_size=1)
 
     def configure(converter: Any) -> None:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if spec.activations:  # without a single fake-quant the converter would store the weights of floats in int8
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if all(layer.precision == "int8" for layer in spec.layers):
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
             converter.representative_dataset = _by_identifier(representative_dataset, names)

@@ -37,7 +37,7 @@ def plain_spec(content: bytes, graph: Graph, precision: str) -> QuantizationSpec
         kernel = OPERATORS[node.kind].kernel
         stored = {flatbuffer.type_name(t) for label, t in tensors.items() if kernel and label == f"{name}/{kernel}"}
         found, reason = precision, _WHY[precision]
-        if precision != "float32" and stored == {"float32"} and not _behind_dequantize(model, f"{name}/{kernel}"):
+        if precision != "float32" and stored == {"float32"}:
             found, reason = "float32", f"TFLiteConverter left the weights of this layer in float32 ({_WHY[precision]})"
         grid = _kernel_grid(tensors.get(f"{name}/{kernel}"), OPERATORS[node.kind].channel_axis) if kernel else None
         weights = {kernel: grid} if grid is not None else {}
@@ -53,14 +53,3 @@ def _kernel_grid(tensor: Any, channel_axis: int | None) -> TensorQuantization | 
         return None
     scales = tuple(float(s) for s in flatbuffer.scales(tensor))
     return TensorQuantization(scales, 0, 8, "int8", symmetric=True, axis=channel_axis if len(scales) > 1 else None)
-
-
-def _behind_dequantize(model: Any, label: str) -> bool:
-    """Whether the tensor is a DEQUANTIZE of a constant: float16 weights reach their operation that way."""
-    subgraph = model.subgraphs[0]
-    return any(
-        flatbuffer.operator_name(model, operator) == "DEQUANTIZE"
-        and flatbuffer.text(subgraph.tensors[operator.outputs[0]].name) == label
-        and flatbuffer.is_constant(model, subgraph.tensors[operator.inputs[0]])
-        for operator in subgraph.operators
-    )

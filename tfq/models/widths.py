@@ -42,6 +42,11 @@ def bits_of(widths: int | Mapping[str, int], name: str) -> int:
     return widths if isinstance(widths, int) else widths.get(name, STORED_BITS)
 
 
+def storage_of(storages: str | Mapping[str, str], name: str) -> str:
+    """One storage for all, or by name with "int8" where the name is absent."""
+    return storages if isinstance(storages, str) else storages.get(name, "int8")
+
+
 def assign_widths(
     graph: Graph, *, weight_bits: int, activation_bits: int = 8, first_last_bits: int = 0
 ) -> tuple[Graph, Widths]:

@@ -138,10 +138,11 @@ def _checks(report: Report) -> str:
             f" ({checked.integers:,} integers) as specified; {checked.float_operators} of {checked.operators}"
             " operations in float"
         )
-    floats = [layer for layer in report.layers if layer.precision == "float32" and layer.kind not in ("Reshape",)]
+    floats = [x for x in report.layers if x.precision in ("float32", "float16") and x.kind not in ("Reshape",)]
     if report.recipe.precision == "int8" and floats:
-        named = ", ".join(f"{x.name} ({x.kind})" for x in floats[:5]) + (" ..." if len(floats) > 5 else "")
-        lines.append(f"layers in float32: {named}")
+        named = ", ".join(f"{x.name} ({x.kind}, {x.precision})" for x in floats[:5])
+        named += " ..." if len(floats) > 5 else ""
+        lines.append(f"layers in float: {named}")
     steps = [layer.parity_max_steps for layer in report.layers if layer.parity_max_steps is not None]
     if steps:
         lines.append(

@@ -2,7 +2,8 @@
 
     q = clip(round(w / scale), low, high)        w ~ scale * q
 
-Weights round as TensorFlow's fake-quant does, biases as TFLite does (`tfq.numerics.reference`).
+Weights round as TensorFlow's fake-quant does, biases as TFLite does (`tfq.numerics.reference`). Those of a float16
+layer are rounded to float16 and computed with in float32.
 """
 
 from __future__ import annotations
@@ -33,13 +34,15 @@ def weight_integers(node: Node, layer: LayerQuantization) -> dict[str, np.ndarra
 
 
 def snap(graph: Graph, spec: QuantizationSpec) -> Graph:
-    """The graph whose weights and biases lie on the specification's grids; snapping twice changes nothing."""
+    """The graph whose weights and biases are as the specification stores them; snapping twice changes nothing."""
     layers = {layer.name: layer for layer in spec.layers}
     return graph.replace_nodes([snap_node(n, layers[n.name]) if n.name in layers else n for n in graph.nodes])
 
 
 def snap_node(node: Node, layer: LayerQuantization) -> Node:
-    """The node whose weights and biases lie on the grids of its layer."""
+    """The node whose weights and biases lie on the grids of its layer, or in float16."""
+    if layer.precision == "float16":
+        return node.replace(weights={n: v.astype(np.float16).astype(np.float32) for n, v in node.weights.items()})
     if not layer.weights:
         return node
     values = {n: reals(integers(node.weights[n], grid), grid) for n, grid in layer.weights.items()}

@@ -2,8 +2,9 @@
 
 Weights and biases are put on their grids first (`snap`), then every int8 layer is wrapped in a tfmot
 `QuantizeWrapperV2` with a `SpecQuantizeConfig`. A fused activation runs between the layer and the
-output's fake-quant. Float layers stay unwrapped; a float layer that an int8 layer reads ends in a
-fake-quant, because TFLiteConverter leaves an operation in float when its input has no grid.
+output's fake-quant. Float layers stay unwrapped, those of float16 with their weights rounded to it; a float layer
+that an int8 layer reads ends in a fake-quant, because TFLiteConverter leaves an operation in float when its input has
+no grid.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 The file is read afresh from its bytes; tensors are found by the names that `tfq.export.passes` gave
 them ("conv", "conv/kernel", "conv/bias", "conv/3"). Checked are: inputs and outputs; dtype, scale and
 zero-point of every activation; every integer, scale and axis of weights and biases, and that the layer's
-own operation reads them; that no operation works in float unless the specification says so; that no
-quantised tensor has a grid nobody specified.
+own operation reads them; the bytes and types of a float layer's weights; that an operation works in float where
+the specification says so, and nowhere else; that no quantised tensor has a grid nobody specified.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import numpy as np
 
 from tfq.errors import VerificationError
 from tfq.export import flatbuffer
-from tfq.export.binding import weight_positions
+from tfq.export.binding import stored_constant, weight_positions
 from tfq.export.layout import pack, tflite_layout, tflite_scales
-from tfq.models.graph import INPUT, Graph
+from tfq.models.graph import INPUT, Graph, Node
 from tfq.models.operators import OPERATORS
-from tfq.simulate.weights import weight_integers
-from tfq.spec import QuantizationSpec, TensorQuantization
+from tfq.simulate.weights import snap_node, weight_integers
+from tfq.spec import LayerQuantization, QuantizationSpec, TensorQuantization
 
 _BORDER = ("QUANTIZE", "DEQUANTIZE")
 
@@ -32,7 +32,7 @@ class Verification:
     """What was checked and found as specified.
 
     Attributes:
-      activations, weights, biases: tensors checked.
+      activations, weights, biases: tensors checked; those of float layers are among the weights and biases.
       integers: weight and bias integers compared one by one.
       operators: operations of the file; `float_operators` of them work in float, as specified.
       absent: activation tensors that the converter made superfluous (data movement only).
@@ -86,6 +86,13 @@ def verify_structure(content: bytes, graph: Graph, spec: QuantizationSpec) -> Ve
             faults += _constant_faults(model, what, tensor, codes, grid, scales, axis)
             weights, biases = weights + (name != "bias"), biases + (name == "bias")
             integers += codes.size
+        for name, values in _float_weights(node, layer).items():
+            tensor = tensors.get(f"{layer.name}/{name}")
+            if tensor is None and name == "bias" and not values.any():
+                continue
+            what = f"{name} of {layer.name!r} ({_layers(graph, layer.name)})"
+            faults += _float_faults(model, what, tensor, values, layer.precision)
+            weights, biases = weights + (name != "bias"), biases + (name == "bias")
     float_operators = 0
     for operator in subgraph.operators:
         found, is_float = _operator_faults(model, operator, graph, spec)
@@ -169,12 +176,32 @@ def _constant_faults(
         yield f"{what} holds integers that differ from the specified ones"
 
 
+def _float_weights(node: Node, layer: LayerQuantization) -> dict[str, np.ndarray]:
+    """The kernel and the bias of a float layer as the file holds them; nothing for other layers."""
+    if layer.precision == "int8" or not OPERATORS[node.kind].kernel:
+        return {}
+    dtype = {"float32": "<f4", "float16": "<f2"}[layer.precision]
+    values = snap_node(node, layer).weights
+    return {n: (v if n == "bias" else tflite_layout(node.kind, v)).astype(dtype) for n, v in values.items()}
+
+
+def _float_faults(model: Any, what: str, tensor: Any, values: np.ndarray, precision: str) -> Iterator[str]:
+    if tensor is None:
+        yield f"{what} is not in the file"
+    elif flatbuffer.type_name(tensor) != precision or tuple(tensor.shape) != values.shape:
+        found = f"{flatbuffer.type_name(tensor)}{[int(n) for n in tensor.shape]}"
+        yield f"{what} is {found}, specified {precision}{list(values.shape)}"
+    elif np.asarray(model.buffers[tensor.buffer].data, np.uint8).tobytes() != values.tobytes():
+        yield f"{what} holds values that differ from the specified ones"
+
+
 def _operator_faults(model: Any, operator: Any, graph: Graph, spec: QuantizationSpec) -> tuple[list[str], bool]:
     """Faults of one operation, and whether it works in float."""
     tensors = model.subgraphs[0].tensors
     kind = flatbuffer.operator_name(model, operator)
     touched = [tensors[i] for i in (*operator.inputs, *operator.outputs) if i >= 0]
     in_float = any(flatbuffer.type_name(t) in ("float32", "float16") for t in touched)
+    in_integers = any(flatbuffer.type_name(t) in ("int8", "int4") for t in touched)
     if kind in _BORDER:
         return [], False
     name = flatbuffer.text(tensors[operator.outputs[0]].name).split("/")[0]
@@ -183,16 +210,18 @@ def _operator_faults(model: Any, operator: Any, graph: Graph, spec: Quantization
         return [f"operation {kind} writes {name!r}, which the specification does not know"], in_float
     if in_float and layer.precision == "int8":
         return [f"{kind} of layer {name!r} ({_layers(graph, name)}) works in float, specified int8"], True
+    if in_integers and layer.precision != "int8":
+        return [f"{kind} of layer {name!r} ({_layers(graph, name)}) works in int8, specified {layer.precision}"], False
+    faults = []
+    for weight, position in weight_positions(model, operator, graph[name]).items():
+        label = flatbuffer.text(tensors[stored_constant(model, int(operator.inputs[position]))].name)
+        if label != f"{name}/{weight}":
+            faults.append(f"{kind} of layer {name!r} ({_layers(graph, name)}) reads {label!r} as its {weight}")
     if in_float:
-        return [], True
+        return faults, True
     known = [spec.activations[t] for t in (*layer.inputs, layer.output) if t in spec.activations]
     named = {layer.output, f"{layer.output}/quantized", *layer.inputs, *(f"{i}/quantized" for i in layer.inputs)}
     named |= {f"{name}/{weight}" for weight in node_weights(graph, name)}
-    faults = []
-    for weight, position in weight_positions(model, operator, graph[name]).items():
-        label = flatbuffer.text(tensors[operator.inputs[position]].name)
-        if label != f"{name}/{weight}":
-            faults.append(f"{kind} of layer {name!r} ({_layers(graph, name)}) reads {label!r} as its {weight}")
     for tensor in touched:
         label = flatbuffer.text(tensor.name)
         if label in named or not flatbuffer.scales(tensor).size or label.split("/")[0] != name:

@@ -2,6 +2,7 @@
 
 requantize     the Requantize nodes become QUANTIZE operations
 impose         every weight integer, bias integer, scale, zero-point and axis from the specification
+float_weights  the weights of float layers are checked, those of float16 layers stored so
 free_clamps    a clamp at 6 far above everything its output can hold is written as a clamp at 0 alone
 set_edges      inputs and outputs of the element types the specification names
 name_tensors   Keras layer names on every tensor, and a signature with the user's input/output names
@@ -15,6 +16,7 @@ from tfq.export.binding import bind
 from tfq.export.passes.buffers import share_buffers
 from tfq.export.passes.clamps import free_clamps
 from tfq.export.passes.edges import set_edges
+from tfq.export.passes.float_weights import set_float_weights
 from tfq.export.passes.impose import impose
 from tfq.export.passes.names import name_tensors
 from tfq.export.passes.requantize import requantize
@@ -33,6 +35,7 @@ def finish(content: bytes, graph: Graph, spec: QuantizationSpec | None) -> bytes
     if spec is not None:
         binding = requantize(model, graph, binding)
         impose(model, graph, spec, binding)
+        binding = set_float_weights(model, graph, spec, binding)
         free_clamps(model)
         binding = set_edges(model, spec, binding)
     name_tensors(model, graph, binding)

@@ -1,4 +1,4 @@
-"""Requantize nodes become QUANTIZE operations."""
+"""Requantize nodes become QUANTIZE operations; the barriers behind float layers go."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ from tensorflow.lite.python import schema_py_generated as schema
 from tfq.export import flatbuffer
 from tfq.export.binding import Binding, without_operators
 from tfq.models.graph import Graph
+from tfq.models.widths import is_weighted
 
 
 def requantize(model: Any, graph: Graph, binding: Binding) -> Binding:
     """Make the operations that stand for Requantize nodes what they mean: a change of grid; the binding after it.
 
-    Behind a float tensor the QUANTIZE that follows does that already: there the operation is dropped.
+    Behind a float tensor the QUANTIZE that follows does that already: there the operation is dropped. So is the
+    barrier behind a float layer (`tfq.export.convert.with_barriers`).
     """
     subgraph = model.subgraphs[0]
     dropped = set()
     for index, name in binding.operator_node.items():
-        if graph[name].kind != "Requantize":
-            continue
         operator = subgraph.operators[index]
+        is_barrier = is_weighted(graph[name]) and flatbuffer.operator_name(model, operator) == "LEAKY_RELU"
+        if graph[name].kind != "Requantize" and not is_barrier:
+            continue
         source, target = int(operator.inputs[0]), int(operator.outputs[0])
         if flatbuffer.type_name(subgraph.tensors[target]) == "float32":
             for reader in subgraph.operators:
