@@ -41,6 +41,7 @@ _ALTERNATIONS = 3
 _ROUNDS = 8
 _SWEEPS = 30
 _BLOCK = 64
+_GRAM_BYTES = 2**26  # of H of all dampings that are solved side by side
 
 
 def least_squares(problem: Problem, *, dampings: Sequence[float] = (DAMPING,)) -> Solution:
@@ -53,29 +54,46 @@ def least_squares(problem: Problem, *, dampings: Sequence[float] = (DAMPING,)) -
     """
     rows = _Rows(problem)
     normals = [rows.normal(damping) for damping in dampings]
-    solutions = [_solved(problem, rows, normal) for normal in normals]
+    moment = rows.moment(rows.targets)
+    at_once = max(1, _GRAM_BYTES // normals[0].gram.nbytes)
+    solutions = [
+        solution
+        for first in range(0, len(normals), at_once)
+        for solution in _solved(problem, rows, moment, normals[first : first + at_once])
+    ]
     chosen = min(range(len(normals)), key=lambda index: problem.error(solutions[index]))
     if problem.activation is None:
         return solutions[chosen]
     return _majorised(problem, rows, normals[chosen], solutions[chosen])
 
 
-def _solved(problem: Problem, rows: _Rows, normal: _Normal) -> Solution:
-    """Steps 1. to 4.; rounding to the nearest where that is better."""
-    gram, wanted = normal.gram, normal.wanted(rows.moment(rows.targets), problem.matrix)
-    scales = _lattice_scales(problem, gram, wanted)
-    codes = _rounded(gram, wanted, scales, problem.largest_code)
+def _solved(problem: Problem, rows: _Rows, moment: np.ndarray, normals: Sequence[_Normal]) -> list[Solution]:
+    """Steps 1. to 4. for every damping; rounding to the nearest where that is better.
+
+    The dampings stand side by side as if they were groups: the loops over the taps are run once for all of them.
+    """
+    gram = np.concatenate([normal.gram for normal in normals])
+    wanted = np.concatenate([normal.wanted(moment, problem.matrix) for normal in normals])
+    present = np.concatenate([problem.scales] * len(normals))
+    tied = np.concatenate([problem.tied + number * (problem.tied.max() + 1) for number in range(len(normals))])
+    top = problem.largest_code
+    scales = _lattice_scales(gram, wanted, present, tied, top)
+    codes = _rounded(gram, wanted, scales, top)
     for _ in range(_ALTERNATIONS):
-        better = _best_scales(gram, wanted, codes, scales, problem.tied)
-        found = _rounded(gram, wanted, better, problem.largest_code)
+        better = _best_scales(gram, wanted, codes, scales, tied)
+        found = _rounded(gram, wanted, better, top)
         costs = (_cost(gram, wanted, q, s) for q, s in ((found, better), (codes, scales)))
-        improved = np.less(*(_tied_sum(cost, problem.tied) for cost in costs))
+        improved = np.less(*(_tied_sum(cost, tied) for cost in costs))
         if not improved.any():
             break
         scales = np.where(improved, better, scales)
         codes = np.where(improved[:, None, :], found, codes)
-    starts = (rows.solution(codes, scales, rows.targets), problem.nearest())
-    return min(starts, key=lambda start: rows.fitted(start).loss)
+    nearest = rows.fitted(problem.nearest())
+    solutions = []
+    for own, own_scales in zip(np.split(codes, len(normals)), np.split(scales, len(normals)), strict=True):
+        fitted = rows.fitted(rows.solution(own, own_scales, rows.targets))
+        solutions.append(min(fitted, nearest, key=lambda start: start.loss).solution)
+    return solutions
 
 
 def _majorised(problem: Problem, rows: _Rows, normal: _Normal, start: Solution) -> Solution:
@@ -171,17 +189,21 @@ class _Rows:
         return np.where(z >= 6, np.maximum(outputs, 6.0), found) if self._problem.activation == "relu6" else found
 
 
-def _lattice_scales(problem: Problem, gram: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """For each set of tied outputs the clipping ratio of the smallest error weighted by diag H; [g, c]."""
-    top = problem.largest_code
+def _lattice_scales(
+    gram: np.ndarray, wanted: np.ndarray, present: np.ndarray, tied: np.ndarray, top: int
+) -> np.ndarray:
+    """For each set of tied outputs the clipping ratio of the smallest error weighted by diag H; [g, c].
+
+    Where all of its weights are 0, that of the scales `present` [g, c].
+    """
     importance = np.diagonal(gram, axis1=1, axis2=2)[:, :, None]
-    largest = _tied_max(np.abs(wanted).max(1), problem.tied)
-    largest = np.where(largest > 0, largest, problem.scales * top)
+    largest = _tied_max(np.abs(wanted).max(1), tied)
+    largest = np.where(largest > 0, largest, present * top)
     best, lowest = largest / top, np.full(largest.shape, np.inf)
     for ratio in _RATIOS:
         scales = largest * ratio / top
         codes = np.clip(np.rint(wanted / scales[:, None]), -top, top)
-        cost = _tied_sum((importance * (codes * scales[:, None] - wanted) ** 2).sum(1), problem.tied)
+        cost = _tied_sum((importance * (codes * scales[:, None] - wanted) ** 2).sum(1), tied)
         best, lowest = np.where(cost < lowest, scales, best), np.minimum(cost, lowest)
     return best
 
