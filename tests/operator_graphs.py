@@ -218,6 +218,23 @@ def shared() -> Graph:
     return make.graph(("distance",))
 
 
+def residual() -> Graph:
+    """A residual block, a depthwise layer and a classifier's head: what float layers are tried on."""
+    make = _Builder(5)
+    make.input("image", (8, 8, 4))
+    make.conv("stem", "image", 4, 8, 3, activation="relu6")
+    make.depthwise("depthwise", "stem", 8, padding="same", activation="relu6")
+    make.conv("branch", "depthwise", 8, 8)
+    make.node("add", "Add", ("stem", "branch"))
+    make.node("pool", "MaxPooling2D", "add", pool_size=2)
+    make.node("slopes", "PReLU", "pool", {"alpha": np.abs(0.3 * make.normal(1, 1, 8))}, shared_axes=[1, 2])
+    make.conv("last", "slopes", 8, 12, 3, bias=False)
+    make.node("mean", "GlobalAveragePooling2D", "last")
+    make.dense("dense", "mean", 12, 5)
+    make.node("probabilities", "Softmax", "dense")
+    return make.graph(("probabilities",))
+
+
 ALL: dict[str, Callable[[], Graph]] = {
     made.__name__: made for made in (convolutions, arithmetic, transformer, islands, shared)
 }

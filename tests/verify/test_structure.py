@@ -1,6 +1,7 @@
 """A verification that cannot fail proves nothing: every kind of damage to a file must be named."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import operator_graphs
@@ -223,3 +224,59 @@ def test_int4_where_int8_was_specified():
 
 def unpacked(grid: TensorQuantization) -> TensorQuantization:
     return dataclasses.replace(grid, storage="int8" if grid.storage == "int4" else grid.storage)
+
+
+@functools.cache
+def mixed():
+    """ "stem" in float16, "last" in float32."""
+    return operator_graphs.exported(operator_graphs.residual(), precisions={"stem": "float16", "last": "float32"})
+
+
+def float16_weight(file):
+    file.data("stem/kernel")[8] ^= 1
+
+
+def float32_weight(file):
+    file.data("last/kernel")[8] ^= 1
+
+
+def float16_bias_is_another(file):
+    dequantize = next(o for o in file.subgraph.operators if o.inputs[0] == file.index("stem/bias"))
+    dequantize.inputs[0] = file.index("stem/kernel")
+
+
+def float_weight_renamed(file):
+    file.tensors["last/kernel"].name = "last/other"
+
+
+FLOAT_DAMAGES = {
+    float16_weight: "kernel of 'stem' (Keras layer keras_stem) holds values that differ",
+    float32_weight: "kernel of 'last' (Keras layer keras_last) holds values that differ",
+    float16_bias_is_another: "CONV_2D of layer 'stem' (Keras layer keras_stem) reads 'stem/kernel' as its bias",
+    float_weight_renamed: "kernel of 'last' (Keras layer keras_last) is not in the file",
+}
+
+
+@pytest.mark.parametrize("damage", FLOAT_DAMAGES, ids=lambda damage: damage.__name__)
+def test_damage_to_a_float_layer_is_named(damage):
+    file = Damaged(mixed().content)
+    damage(file)
+    with pytest.raises(VerificationError) as caught:
+        verify_structure(flatbuffer.serialize(file.model), mixed().graph, mixed().spec)
+    assert FLOAT_DAMAGES[damage] in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("layer", "precision", "message"),
+    [
+        ("stem", "float32", r"kernel of 'stem' .* is float16\[8, 3, 3, 4\], specified float32\[8, 3, 3, 4\]"),
+        ("last", "float16", r"kernel of 'last' .* is float32\[12, 3, 3, 8\], specified float16"),
+        ("branch", "float32", "CONV_2D of layer 'branch' .* works in int8, specified float32"),
+        ("last", "int8", "CONV_2D of layer 'last' .* works in float, specified int8"),
+    ],
+)
+def test_another_precision_than_specified(layer, precision, message):
+    spec = mixed().spec
+    changed = dataclasses.replace(spec[layer], precision=precision, reason="a test", weights={})
+    with pytest.raises(VerificationError, match=message):
+        verify_structure(mixed().content, mixed().graph, spec.replace_layers(changed))

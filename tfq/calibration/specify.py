@@ -71,7 +71,7 @@ def specify(
 
     Raises:
       UserError: a layer is to be float16 and has weights beyond its range.
-      ValueError: a precision of a node that has none, or an unknown one.
+      ValueError: a precision of a node that has none, an unknown one, or two for calls of one Keras layer.
     """
     chosen = {name: precision for name, precision in precisions.items() if precision != "int8"}
     _check_floats(graph, chosen)
@@ -160,11 +160,16 @@ def _grid_of_range(found: Range, bits: int, *, centred: bool) -> TensorQuantizat
 
 
 def _check_floats(graph: Graph, chosen: Mapping[str, str]) -> None:
+    of_group: dict[str, set[str]] = {}
+    for node in graph.nodes:
+        of_group.setdefault(node.group, set()).add(chosen.get(node.name, "int8"))
     for name, precision in chosen.items():
         if precision not in _CHOSEN:
             raise ValueError(f"layer {name!r}: precision (={precision!r}) must be int8, {' or '.join(_CHOSEN)}")
         if name not in graph.by_name or not is_weighted(graph[name]):
             raise ValueError(f"{name!r} is no weighted layer and cannot be given a precision")
+        if len(of_group[graph[name].group]) > 1:
+            raise ValueError(f"the calls of the Keras layer that {name!r} calls are to have different precisions")
         largest = max(float(np.abs(values).max()) for values in graph[name].weights.values())
         if precision == "float16" and largest > _LARGEST_FLOAT16:
             raise UserError(

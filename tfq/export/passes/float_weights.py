@@ -1,7 +1,7 @@
 """The weights of float layers: as the specification says, in float32 or in float16.
 
 A float16 constant is stored as such and read through a DEQUANTIZE, as in TFLiteConverter's own float16 files:
-XNNPACK unpacks it once, the builtin kernels compute with the float32 copy. The converter cannot be asked for it: it
+the runtimes evaluate that once and compute with the float32 copy. The converter cannot be asked for it: it
 ignores float16 as a supported type where there are fake-quants.
 """
 
@@ -39,7 +39,7 @@ def set_float_weights(model: Any, graph: Graph, spec: QuantizationSpec, binding:
         for weight, position in weight_positions(model, operator, graph[name]).items():
             at = int(operator.inputs[position])
             _check(model, subgraph.tensors[at], snap_node(graph[name], layer), weight)
-            if layer.precision != "float16":
+            if layer.precision != "float16" or weight not in graph[name].weights:
                 continue
             if at not in stored:
                 stored[at] = _append_float16(model, subgraph.tensors[at], added)
