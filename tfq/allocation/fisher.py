@@ -1,6 +1,6 @@
 """dL of a state estimated from gradients of the float model: no file and no simulation is run.
 
-    dL ~ 1/(2 n) sum over samples (g_i . dW)^2      g_i gradient of the loss of sample i, dW the weights' error in the state
+    dL ~ 1/(2 n) sum over samples (g_i . dW)^2      g_i gradient of the loss of sample i, dW the error of the weights
 
 This is 1/2 dW' H dW with the Hessian replaced by the Fisher information, of which g_i g_i' is a sample.
 

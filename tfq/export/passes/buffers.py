@@ -1,4 +1,8 @@
-"""Constants of equal bytes stored once; what nobody reads dropped."""
+"""Constants of equal bytes stored once; what nobody reads dropped.
+
+To that belongs CONVERSION_METADATA, the converter's note on itself: its hash of the SavedModel it was given says
+nothing about the finished file, and differs between conversions that the passes make equal.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +12,21 @@ from typing import Any
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
+from tfq.export import flatbuffer
+
+_CONVERTERS_NOTE = "CONVERSION_METADATA"
+
 
 def share_buffers(model: Any) -> None:
-    """Store equal constants once and drop what nobody reads: tensors, their buffers, operator codes."""
+    """Store equal constants once and drop what nobody reads: tensors, their buffers, operator codes, that note."""
+    model.metadata = [entry for entry in model.metadata or () if flatbuffer.text(entry.name) != _CONVERTERS_NOTE]
     _drop_unused_operator_codes(model)
     for subgraph in model.subgraphs:
         _drop_unused_tensors(model, subgraph)
     empty = schema.BufferT()
     kept, position = [empty], {}
     tensors = [tensor for subgraph in model.subgraphs for tensor in subgraph.tensors]
-    for holder in (*tensors, *(model.metadata or ())):
+    for holder in (*tensors, *model.metadata):
         data = model.buffers[holder.buffer].data
         if data is None or len(data) == 0:
             holder.buffer = 0

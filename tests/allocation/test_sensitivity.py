@@ -1,0 +1,370 @@
+"""Sensitivities against exports from scratch, NumPy, exact derivatives, and a run that was killed."""
+
+import contextlib
+import dataclasses
+import functools
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import operator_graphs
+import pytest
+from operator_graphs import draw, representative, specified
+
+from tfq.allocation import sensitivity
+from tfq.allocation.fisher import gradient_estimates
+from tfq.allocation.sensitivity import FLOOR, Loss, find_loss, measured, output_errors
+from tfq.allocation.states import State, apply, find_states, packed
+from tfq.errors import UserError
+from tfq.execution.interpreter import predict
+from tfq.export.package import export_quantized
+from tfq.export.variants import Exporter
+from tfq.models.graph import Graph, Node
+from tfq.simulate.guard import Version, divergence
+from tfq.spec import LayerQuantization
+
+WIDTHS = (2, 3, 4, 6, 8)
+
+
+@functools.cache
+def start(name):
+    """(float graph, samples, 8-bit version, states)."""
+    graph = operator_graphs.ALL[name]()
+    samples = draw(graph)
+    base = Version("8 bit", graph, specified(graph, samples))
+    return graph, samples, base, find_states(graph, base, samples, widths=WIDTHS, seed=1)
+
+
+@functools.cache
+def exporter(name):
+    """Converts the base first, and so nothing else."""
+    _, samples, base, _ = start(name)
+    made = Exporter(representative(samples))
+    made.export(base.graph, base.spec)
+    return made
+
+
+def from_scratch(version, samples):
+    return export_quantized(version.graph, version.spec, representative(samples))
+
+
+@pytest.mark.parametrize("name", ["convolutions", "transformer", "islands", "shared"])
+def test_a_model_of_mixed_states_is_byte_for_byte_its_own_export(name):
+    _, samples, base, states = start(name)
+    made = exporter(name)
+    names = dict.fromkeys(unit for unit, _ in states)
+    chosen = {unit: states[unit, f"w{WIDTHS[index % len(WIDTHS)]}"] for index, unit in enumerate(names)}
+    version = apply(base, *chosen.values())
+    expected = from_scratch(version, samples)
+    assert made.export(version.graph, version.spec) == expected
+    assert made.export(base.graph, base.spec) != expected
+
+
+def test_versions_of_one_model_are_converted_once(monkeypatch):
+    _, _, base, states = start("shared")
+    made = exporter("shared")
+    monkeypatch.setattr("tfq.export.variants.convert_quantized", None)
+    for state in states.values():
+        version = apply(base, state)
+        assert made.export(version.graph, version.spec) != made.export(base.graph, base.spec)
+
+
+@pytest.mark.parametrize("unit", ["stem", "depthwise", "no_bias", "transposed", "hidden"])
+def test_a_single_swap_is_byte_for_byte_its_own_export(unit):
+    _, samples, base, states = start("convolutions")
+    version = apply(base, states[unit, "w2"])
+    assert exporter("convolutions").export(version.graph, version.spec) == from_scratch(version, samples)
+
+
+def test_packed_states_are_byte_for_byte_their_own_export():
+    _, samples, base, states = start("shared")
+    version = apply(base, packed(states["conv_right", "w3"]), packed(states["dense_right", "w4"]))
+    assert exporter("shared").export(version.graph, version.spec) == from_scratch(version, samples)
+
+
+@pytest.mark.parametrize("from_zero", [True, False])
+def test_a_bias_that_becomes_zeros_or_ceases_to_be_is_exported_as_from_scratch(from_zero):
+    graph, samples, base, _ = start("shared")
+
+    def with_bias(value):
+        def changed(node):
+            return node.replace(weights={**node.weights, "bias": np.full(3, value, np.float32)})
+
+        nodes = [changed(node) if node.kind == "Dense" else node for node in graph.nodes]
+        return dataclasses.replace(base, graph=graph.replace_nodes(nodes))
+
+    first, second = (with_bias(0.0), with_bias(0.1)) if from_zero else (with_bias(0.1), with_bias(0.0))
+    made = Exporter(representative(samples))
+    made.export(first.graph, first.spec)
+    assert made.export(second.graph, second.spec) == from_scratch(second, samples)
+
+
+def test_what_is_measured_is_the_exported_file():
+    graph, samples, base, states = start("shared")
+    loss = find_loss(graph, samples)
+    some = [states["conv_right", "w2"], states["dense_right", "w3"]]
+    found = measured(base, some, loss)
+
+    def loss_of(version):
+        return divergence(loss.reference, predict(from_scratch(version, samples), samples)).mean()
+
+    before = loss_of(base)
+    assert found == {state.key: max(loss_of(apply(base, state)) - before, FLOOR) for state in some}
+    assert found["conv_right", "w2"] > 100 * FLOOR
+
+
+def test_threads_change_nothing_and_nothing_is_below_the_floor():
+    graph, samples, base, states = start("shared")
+    loss = find_loss(graph, samples)
+    found = measured(base, states.values(), loss, workers=3)
+    assert found == measured(base, states.values(), loss)
+    assert list(found) == list(states)
+    assert min(found.values()) >= FLOOR
+
+
+def test_the_state_that_the_base_is_in_costs_nothing():
+    graph, samples, base, _ = start("shared")
+    same = find_states(graph, base, samples, widths=(8,), method="nearest")
+    assert set(measured(base, same.values(), find_loss(graph, samples)).values()) == {FLOOR}
+    assert set(gradient_estimates(graph, same.values(), find_loss(graph, samples)).values()) != {FLOOR}
+
+
+def as_float(state):
+    """The state's unit in float32."""
+    graph = start("convolutions")[0]
+    layers = tuple(
+        LayerQuantization(x.name, x.kind, "float32", x.inputs, x.output, {}, x.origin, "chosen") for x in state.layers
+    )
+    nodes = tuple(graph[node.name] for node in state.nodes)
+    return State(state.unit, "float32", nodes, layers, "float", 0.0, 0.0)
+
+
+def test_float_states_are_measured_in_the_simulation_and_estimated_as_free():
+    graph, samples, base, states = start("convolutions")
+    loss = find_loss(graph, samples)
+    float_state = as_float(states["stem", "w2"])
+    found = measured(base, [states["stem", "w2"], float_state], loss)
+    simulate = sensitivity.simulated(loss)
+    assert found["stem", "float32"] == max(simulate(apply(base, float_state)) - simulate(base), FLOOR)
+    assert found["stem", "float32"] < found["stem", "w2"]
+    assert gradient_estimates(graph, [float_state], loss) == {("stem", "float32"): FLOOR}
+
+
+def ranks(values):
+    return np.argsort(np.argsort(values))
+
+
+@pytest.mark.parametrize("with_labels", [False, True])
+@pytest.mark.parametrize("estimate", ["gradient", "output error"])
+def test_estimates_rank_states_as_measurement_does(estimate, with_labels):
+    graph, samples, base, states = start("convolutions")
+    loss = find_loss(graph, samples)
+    if with_labels:
+        loss = find_loss(graph, samples, loss.reference[0].argmax(-1))
+    truth = measured(base, states.values(), loss)
+    found = (
+        gradient_estimates(graph, states.values(), loss) if estimate == "gradient" else output_errors(states.values())
+    )
+    assert list(found) == list(truth)
+    assert np.corrcoef(ranks(list(found.values())), ranks(list(truth.values())))[0, 1] > (0.2 if with_labels else 0.6)
+
+
+def one_layer(kind, inputs=6, classes=4):
+    """A dense layer, its softmax behind it or not."""
+    rng = np.random.default_rng(5)
+    weights = {"kernel": rng.normal(size=(inputs, classes)).astype(np.float32), "bias": np.zeros(classes, np.float32)}
+    nodes = [
+        Node("x", "Input", {"shape": (inputs,), "dtype": "float32"}),
+        Node("dense", "Dense", {"units": classes}, ("x",), weights),
+        Node("softmax", "Softmax", {}, ("dense",)),
+    ]
+    return Graph(tuple(nodes[:2] if kind == "linear" else nodes), ("x",), ("dense" if kind == "linear" else "softmax",))
+
+
+def perturbed(graph, size):
+    """A float state with an error of this size, and that error."""
+    node = graph["dense"]
+    error = (size * np.random.default_rng(6).normal(size=node.weights["kernel"].shape)).astype(np.float32)
+    changed = node.replace(weights={**node.weights, "kernel": node.weights["kernel"] + error})
+    layer = LayerQuantization("dense", "Dense", "float32", ("x",), "dense", reason="chosen")
+    return State("dense", "w8", (changed,), (layer,), "none", 0.0, 0.0), changed.weights["kernel"] - node.weights[
+        "kernel"
+    ]
+
+
+def inputs_of(count):
+    return {"x": np.random.default_rng(7).normal(size=(count, 6)).astype(np.float32)}
+
+
+@pytest.mark.parametrize("kind", ["linear", "probabilities"])
+def test_the_estimate_of_a_divergence_is_right_on_average(kind):
+    graph, samples = one_layer(kind), inputs_of(3000)
+    state, _ = perturbed(graph, 0.02)
+    loss = find_loss(graph, samples)
+    (found,) = gradient_estimates(graph, [state], loss).values()
+    changed = graph.replace_nodes([state.nodes[0] if n.name == "dense" else n for n in graph.nodes])
+    expected = divergence(loss.reference, find_loss(changed, samples).reference).mean()
+    assert abs(found / expected - 1) < 0.1
+
+
+@pytest.mark.parametrize("kind", ["linear", "probabilities"])
+def test_the_estimate_with_labels_is_the_empirical_fisher_information(kind):
+    graph, samples = one_layer(kind), inputs_of(40)
+    labels = np.random.default_rng(8).integers(0, 4, 40)
+    state, error = perturbed(graph, 0.3)
+    (found,) = gradient_estimates(graph, [state], find_loss(graph, samples, labels)).values()
+    scores = samples["x"].astype(np.float64) @ graph["dense"].weights["kernel"]
+    p = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    slopes = np.einsum("nk,kc,nc->n", samples["x"], error, p - np.eye(4)[labels])
+    assert found == pytest.approx(np.square(slopes).mean() / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["linear", "probabilities"])
+def test_with_labels_the_loss_is_the_cross_entropy(kind):
+    graph, samples = one_layer(kind), inputs_of(40)
+    labels = np.random.default_rng(9).integers(0, 4, 40)
+    scores = samples["x"].astype(np.float64) @ graph["dense"].weights["kernel"]
+    p = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    loss = find_loss(graph, samples, labels)
+    expected = -np.log(np.maximum(p[np.arange(40), labels], 2.0**-9 if kind == "probabilities" else 0)).mean()
+    assert loss(loss.reference) == pytest.approx(expected, rel=1e-5)
+
+
+def test_with_labels_the_increase_of_the_cross_entropy_is_measured():
+    graph, samples, base, states = start("convolutions")
+    labels = find_loss(graph, samples).reference[0].argmax(-1)
+    loss = find_loss(graph, samples, labels)
+    state = states["stem", "w2"]
+    (found,) = measured(base, [state], loss).values()
+
+    def loss_of(version):
+        (p,) = predict(exporter("convolutions").export(version.graph, version.spec), samples)
+        return -np.log(np.maximum(p[np.arange(len(p)), labels].astype(np.float64), 1 / 512)).mean()
+
+    assert found == pytest.approx(loss_of(apply(base, state)) - loss_of(base), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.zeros(7, int), "one class number for each of 24 samples"),
+        (np.zeros(24), "one class number for each of 24 samples"),
+        (np.full(24, 10), "must lie in 0 to 9"),
+        (np.full(24, -1), "must lie in 0 to 9"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(labels, message):
+    graph, samples, _, _ = start("convolutions")
+    with pytest.raises(UserError, match=message):
+        find_loss(graph, samples, labels)
+
+
+def test_labels_for_a_model_of_two_outputs_are_refused():
+    graph, samples, _, _ = start("islands")
+    with pytest.raises(UserError, match="a model of one output, and this one has 2"):
+        find_loss(graph, samples, np.zeros(24, int))
+
+
+class Counted:
+    """How many files were measured."""
+
+    def __init__(self, monkeypatch):
+        self.files = 0
+        export = Exporter.export
+
+        def counted(exporter, *arguments):
+            self.files += 1
+            return export(exporter, *arguments)
+
+        monkeypatch.setattr(Exporter, "export", counted)
+
+
+def measure_slowly(journal, stop_at):
+    """What the killed process does: measures, and from the number `stop_at` on waits to be killed."""
+    graph, samples, base, states = start("shared")
+
+    class Slow:
+        def task(self, *_, **__):
+            done = 0
+
+            def advance(steps):
+                nonlocal done
+                done += steps
+                if done >= stop_at:
+                    time.sleep(120)
+
+            return contextlib.nullcontext(advance)
+
+    measured(base, states.values(), find_loss(graph, samples), journal=journal, workers=2, progress=Slow())
+
+
+def test_a_run_that_is_killed_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    journal = tmp_path / "journal.jsonl"
+    folders = [str(Path(__file__).parent), str(Path(operator_graphs.__file__).parent)]
+    code = f"import sys; sys.path[:0] = {folders!r}; import pathlib, test_sensitivity as t;"
+    code += f" t.measure_slowly(pathlib.Path({str(journal)!r}), 5)"
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) as process:
+        while not journal.exists() or len(journal.read_bytes().splitlines()) < 6:
+            assert process.poll() is None, process.stderr.read().decode()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    journal.write_bytes(journal.read_bytes() + b'{"key": ["dense_ri')
+    known = len(journal.read_bytes().splitlines()) - 2  # without the header and the half-written line
+    assert known == 5
+
+    graph, samples, base, states = start("shared")
+    loss = find_loss(graph, samples)
+    counted = Counted(monkeypatch)
+    found = measured(base, states.values(), loss, journal=journal)
+    assert counted.files == len(states) + 1 - known
+    assert measured(base, states.values(), loss, journal=journal) == found
+    assert counted.files == len(states) + 1 - known
+    assert found == measured(base, states.values(), loss)
+
+
+@pytest.mark.parametrize("changed", ["samples", "labels", "weights", "spec", "method of the states"])
+def test_a_journal_of_other_circumstances_is_refused(changed, tmp_path):
+    graph, samples, base, states = start("convolutions")
+    loss = find_loss(graph, samples)
+    state = states["logits", "w2"]
+    journal = tmp_path / "journal.jsonl"
+    measured(base, [state], loss, journal=journal)
+    if changed == "samples":
+        loss = dataclasses.replace(loss, samples={"image": samples["image"] + np.float32(1e-3)})
+    if changed == "labels":
+        loss = dataclasses.replace(loss, labels=np.zeros(24, int))
+    if changed == "weights":
+        nodes = [n.replace(weights={k: v * 1.01 for k, v in n.weights.items()}) for n in base.graph.nodes]
+        base = dataclasses.replace(base, graph=base.graph.replace_nodes(nodes))
+    if changed == "spec":
+        base = dataclasses.replace(base, spec=dataclasses.replace(base.spec, output_type="float32"))
+    if changed == "method of the states":
+        state = dataclasses.replace(state, method="adaround, seed 1")
+    with pytest.raises(UserError, match="another model, other samples or another method; delete it"):
+        measured(base, [state], loss, journal=journal)
+
+
+def test_a_journal_takes_further_candidates(tmp_path, monkeypatch):
+    graph, samples, base, states = start("shared")
+    loss, journal = find_loss(graph, samples), tmp_path / "journal.jsonl"
+    some = [state for state in states.values() if state.candidate == "w2"]
+    measured(base, some, loss, journal=journal)
+    counted = Counted(monkeypatch)
+    assert list(measured(base, states.values(), loss, journal=journal)) == list(states)
+    assert counted.files == len(states) - len(some)
+
+
+def test_a_loss_is_a_mean_over_samples():
+    outputs = [np.random.default_rng(0).normal(size=(10, 3)), np.random.default_rng(1).normal(size=(10, 2, 2))]
+    loss = Loss({"x": np.zeros((10, 1))}, outputs)
+    assert loss(outputs) == 0
+    others = [values + 0.1 for values in outputs]
+    expected = sum(
+        np.mean([np.square(a - b).sum() for a, b in zip(y, q, strict=True)]) / np.mean([np.square(a).sum() for a in y])
+        for y, q in zip(outputs, others, strict=True)
+    )
+    assert loss(others) == pytest.approx(expected)
