@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from layer_problems import fitted_errors, layer_problem
 
 from tfq.numerics import reference
-from tfq.reconstruction.least_squares import _best_scales, _cost, _descend, _rounded, _Rows, least_squares
+from tfq.reconstruction.least_squares import _best_scales, _cost, _descend, _Ordered, _rounded, _Rows, least_squares
 from tfq.reconstruction.problem import Solution
 
 KINDS = {
@@ -49,7 +49,7 @@ class TestRounding:
         every = np.array(list(itertools.product(range(-top, top + 1), repeat=5)), float).T  # [taps, choices]
         for _ in range(80):
             gram, wanted, scales, _ = quadratic(5, 4, bits, rng)
-            found = cost(gram, wanted, _rounded(gram, wanted, scales, top), scales)[0]
+            found = cost(gram, wanted, _rounded(_Ordered.of(gram), wanted, scales, top), scales)[0]
             plain = cost(gram, wanted, nearest(wanted, scales, top), scales)[0]
             for output in range(4):
                 errors = every * scales[0, output] - wanted[0, :, output, None]
@@ -64,7 +64,7 @@ class TestRounding:
     @given(seed=st.integers(0, 10**6), bits=st.integers(2, 8), taps=st.integers(1, 90), groups=st.integers(1, 3))
     def test_it_is_never_above_the_nearest_codes_and_stays_on_the_grid(self, seed, bits, taps, groups):
         gram, wanted, scales, top = quadratic(taps, 3, bits, np.random.default_rng(seed), groups=groups)
-        codes = _rounded(gram, wanted, scales, top)
+        codes = _rounded(_Ordered.of(gram), wanted, scales, top)
         np.testing.assert_array_equal(codes, np.rint(codes))
         assert np.abs(codes).max() <= top
         before = cost(gram, wanted, nearest(wanted, scales, top), scales)
@@ -74,7 +74,7 @@ class TestRounding:
     @settings(max_examples=40)
     def test_no_change_of_a_single_code_lowers_the_cost(self, seed, bits, taps):
         gram, wanted, scales, top = quadratic(taps, 2, bits, np.random.default_rng(seed))
-        codes = _rounded(gram, wanted, scales, top)
+        codes = _rounded(_Ordered.of(gram), wanted, scales, top)
         slope = gram @ (codes * scales[:, None] - wanted)
         curvature = np.diagonal(gram, axis1=1, axis2=2)[:, :, None]
         for step in (-1, 1):
@@ -94,7 +94,7 @@ class TestRounding:
     def test_independent_taps_are_rounded_to_the_nearest(self):
         gram, wanted, scales, top = quadratic(6, 3, 3, np.random.default_rng(0))
         gram = np.eye(6)[None] * np.diagonal(gram[0])
-        np.testing.assert_array_equal(_rounded(gram, wanted, scales, top), nearest(wanted, scales, top))
+        np.testing.assert_array_equal(_rounded(_Ordered.of(gram), wanted, scales, top), nearest(wanted, scales, top))
 
     def test_the_cost_is_the_one_written_out(self):
         gram, wanted, scales, top = quadratic(6, 3, 3, np.random.default_rng(0), groups=2)

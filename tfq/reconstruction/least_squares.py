@@ -77,11 +77,11 @@ def _solved(problem: Problem, rows: _Rows, moment: np.ndarray, normals: Sequence
     present = np.concatenate([problem.scales] * len(normals))
     tied = np.concatenate([problem.tied + number * (problem.tied.max() + 1) for number in range(len(normals))])
     top = problem.largest_code
-    scales = _lattice_scales(gram, wanted, present, tied, top)
-    codes = _rounded(gram, wanted, scales, top)
+    ordered, scales = _Ordered.of(gram), _lattice_scales(gram, wanted, present, tied, top)
+    codes = _rounded(ordered, wanted, scales, top)
     for _ in range(_ALTERNATIONS):
         better = _best_scales(gram, wanted, codes, scales, tied)
-        found = _rounded(gram, wanted, better, top)
+        found = _rounded(ordered, wanted, better, top)
         costs = (_cost(gram, wanted, q, s) for q, s in ((found, better), (codes, scales)))
         improved = np.less(*(_tied_sum(cost, tied) for cost in costs))
         if not improved.any():
@@ -218,23 +218,42 @@ def _best_scales(
     return np.where((above > 0) & (below > 0), above / np.where(below > 0, below, 1.0), scales)
 
 
-def _rounded(gram: np.ndarray, wanted: np.ndarray, scales: np.ndarray, top: int) -> np.ndarray:
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Ordered:
+    """H with its taps in the order of falling H_kk, and the upper Cholesky factor of its inverse.
+
+    Attributes:
+      order, back: taps [g, k] in that order, and the way back.
+      gram, upper: [g, k, k].
+    """
+
+    order: np.ndarray
+    back: np.ndarray
+    gram: np.ndarray
+    upper: np.ndarray
+
+    @classmethod
+    def of(cls, gram: np.ndarray) -> _Ordered:
+        """Of H as it is."""
+        order = np.argsort(-np.diagonal(gram, axis1=1, axis2=2), axis=1, kind="stable")
+        back = np.argsort(order, axis=1, kind="stable")
+        ordered = np.take_along_axis(np.take_along_axis(gram, order[:, :, None], 1), order[:, None, :], 2)
+        return cls(order, back, ordered, np.linalg.cholesky(np.linalg.inv(ordered)).transpose(0, 2, 1))
+
+
+def _rounded(ordered: _Ordered, wanted: np.ndarray, scales: np.ndarray, top: int) -> np.ndarray:
     """Codes [g, k, c] as float64."""
-    order = np.argsort(-np.diagonal(gram, axis1=1, axis2=2), axis=1, kind="stable")
-    back = np.argsort(order, axis=1, kind="stable")
-    sorted_gram = np.take_along_axis(np.take_along_axis(gram, order[:, :, None], 1), order[:, None, :], 2)
-    sorted_wanted = np.take_along_axis(wanted, order[:, :, None], 1)
-    nearest = np.clip(np.rint(sorted_wanted / scales[:, None]), -top, top)
-    spread = _spread(sorted_gram, sorted_wanted, scales, top)
-    costs = (_cost(sorted_gram, sorted_wanted, q, scales) for q in (nearest, spread))
+    gram, wanted = ordered.gram, np.take_along_axis(wanted, ordered.order[:, :, None], 1)
+    nearest = np.clip(np.rint(wanted / scales[:, None]), -top, top)
+    spread = _spread(ordered.upper, wanted, scales, top)
+    costs = (_cost(gram, wanted, q, scales) for q in (nearest, spread))
     codes = np.where(np.less(*costs)[:, None], nearest, spread)  # few taps: spreading may lose to it
-    codes = _descend(sorted_gram, sorted_wanted, scales, codes, top)
-    return np.take_along_axis(codes, back[:, :, None], 1)
+    codes = _descend(gram, wanted, scales, codes, top)
+    return np.take_along_axis(codes, ordered.back[:, :, None], 1)
 
 
-def _spread(gram: np.ndarray, wanted: np.ndarray, scales: np.ndarray, top: int) -> np.ndarray:
+def _spread(upper: np.ndarray, wanted: np.ndarray, scales: np.ndarray, top: int) -> np.ndarray:
     """GPTQ: round tap by tap, spread each error over those that follow; block by block for speed."""
-    upper = np.linalg.cholesky(np.linalg.inv(gram)).transpose(0, 2, 1)
     left, codes = wanted.copy(), np.empty_like(wanted)
     taps = wanted.shape[1]
     for start in range(0, taps, _BLOCK):
@@ -250,25 +269,34 @@ def _spread(gram: np.ndarray, wanted: np.ndarray, scales: np.ndarray, top: int) 
 
 
 def _descend(gram: np.ndarray, wanted: np.ndarray, scales: np.ndarray, codes: np.ndarray, top: int) -> np.ndarray:
-    """Coordinate descent over the codes, in place of `codes`."""
-    diagonal = np.diagonal(gram, axis1=1, axis2=2)
+    """Coordinate descent over the codes, in place of `codes`.
+
+    The slope follows the codes block by block; a block in which no code wants to move costs next to nothing.
+    """
+    units = np.diagonal(gram, axis1=1, axis2=2)[:, :, None] * scales[:, None]
+    slope = gram @ (codes * scales[:, None] - wanted)
     taps = codes.shape[1]
+
+    def steps(part: slice | int, slope: np.ndarray) -> np.ndarray:
+        present = codes[:, part]
+        return np.clip(np.rint(present - slope / units[:, part]), -top, top) - present
+
     for _ in range(_SWEEPS):
-        slope = gram @ (codes * scales[:, None] - wanted)
         changed = False
         for start in range(0, taps, _BLOCK):
             stop = min(start + _BLOCK, taps)
-            moved = np.zeros_like(codes[:, start:stop])
+            block = slice(start, stop)
+            if not steps(block, slope[:, block]).any():
+                continue
+            own, moved = slope[:, block].copy(), np.zeros_like(codes[:, block])
             for k in range(start, stop):
-                target = codes[:, k] - slope[:, k] / (diagonal[:, k, None] * scales)
-                step = np.clip(np.rint(target), -top, top) - codes[:, k]
+                step = steps(k, own[:, k - start])
                 if step.any():
                     codes[:, k] += step
                     moved[:, k - start] = step * scales
-                    slope[:, k + 1 : stop] += gram[:, k + 1 : stop, k, None] * moved[:, k - start, None]
-            if moved.any():
-                changed = True
-                slope[:, stop:] += gram[:, stop:, start:stop] @ moved
+                    own[:, k + 1 - start :] += gram[:, k + 1 : stop, k, None] * moved[:, k - start, None]
+            slope += gram[:, :, block] @ moved
+            changed = True
         if not changed:
             break
     return codes
