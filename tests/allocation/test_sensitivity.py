@@ -17,7 +17,7 @@ from operator_graphs import draw, representative, specified
 from tfq.allocation import sensitivity
 from tfq.allocation.fisher import gradient_estimates
 from tfq.allocation.sensitivity import FLOOR, Loss, find_loss, measured, output_errors
-from tfq.allocation.states import State, apply, find_states, packed
+from tfq.allocation.states import State, apply, find_states, float_states, packed
 from tfq.errors import UserError
 from tfq.execution.interpreter import predict
 from tfq.export.package import export_quantized
@@ -132,20 +132,10 @@ def test_the_state_that_the_base_is_in_costs_nothing():
     assert set(gradient_estimates(graph, same.values(), find_loss(graph, samples)).values()) != {FLOOR}
 
 
-def as_float(state):
-    """The state's unit in float32."""
-    graph = start("convolutions")[0]
-    layers = tuple(
-        LayerQuantization(x.name, x.kind, "float32", x.inputs, x.output, {}, x.origin, "chosen") for x in state.layers
-    )
-    nodes = tuple(graph[node.name] for node in state.nodes)
-    return State(state.unit, "float32", nodes, layers, "float", 0.0, 0.0)
-
-
 def test_float_states_are_measured_in_the_simulation_and_estimated_as_free():
     graph, samples, base, states = start("convolutions")
     loss = find_loss(graph, samples)
-    float_state = as_float(states["stem", "w2"])
+    float_state = float_states(graph, base)["stem", "float32"]
     found = measured(base, [states["stem", "w2"], float_state], loss)
     simulate = sensitivity.simulated(loss)
     assert found["stem", "float32"] == max(simulate(apply(base, float_state)) - simulate(base), FLOOR)
@@ -354,7 +344,8 @@ def test_a_journal_takes_further_candidates(tmp_path, monkeypatch):
     some = [state for state in states.values() if state.candidate == "w2"]
     measured(base, some, loss, journal=journal)
     counted = Counted(monkeypatch)
-    assert list(measured(base, states.values(), loss, journal=journal)) == list(states)
+    more = [*states.values(), float_states(graph, base)["conv_right", "float16"]]
+    assert list(measured(base, more, loss, journal=journal)) == [state.key for state in more]
     assert counted.files == len(states) - len(some)
 
 

@@ -9,7 +9,7 @@ import pytest
 from operator_graphs import draw, specified
 
 from tfq.allocation.candidates import units
-from tfq.allocation.states import apply, find_states, packed, with_width
+from tfq.allocation.states import apply, find_states, float_states, packed, with_width
 from tfq.models.operators import OPERATORS
 from tfq.numerics import reference as numerics
 from tfq.reconstruction.methods import METHODS
@@ -159,3 +159,31 @@ def test_what_cannot_be_packed_is_refused():
         packed(states["stem", "w8"])
     with pytest.raises(ValueError, match="Conv2DTranspose 'transposed' of 2 bits"):
         packed(states["transposed", "w2"])
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("edges", ["int8", "float32"])
+def test_float_states_give_the_specification_of_these_precisions(name, edges):
+    graph, samples, _ = start(name)
+    types = {"input_type": edges, "output_type": edges}
+    base = Version("8 bit", graph, specified(graph, samples, **types))
+    states = float_states(graph, base)
+    found = units(graph)
+    rng = np.random.default_rng(0)
+    for subset in [*(rng.random(len(found)) < share for share in (0.3, 0.6)), np.ones(len(found), bool)]:
+        chosen = [unit for unit, wanted in zip(found, subset, strict=True) if wanted]
+        names = ["float16" if rng.random() < 0.5 else "float32" for _ in chosen]
+        precisions = {node: kind for unit, kind in zip(chosen, names, strict=True) for node in unit.nodes}
+        version = apply(base, *(states[unit.name, kind] for unit, kind in zip(chosen, names, strict=True)))
+        assert version.spec == specified(graph, samples, precisions=precisions, **types)
+
+
+def test_float_states_hold_the_float_weights_and_int8_ones_may_stand_beside_them():
+    graph, _, base = start("convolutions")
+    emptied = [n.replace(weights={k: v * 0 for k, v in n.weights.items()}) for n in base.graph.nodes]
+    states = float_states(graph, dataclasses.replace(base, graph=base.graph.replace_nodes(emptied)))
+    few = found("convolutions")["hidden", "w2"]
+    version = apply(base, states["stem", "float16"], few)
+    assert all(np.array_equal(version.graph["stem"].weights[k], v) for k, v in graph["stem"].weights.items())
+    assert version.spec["stem"].precision == "float16"
+    assert version.spec["hidden"] == few.layers[0]

@@ -214,5 +214,5 @@ def _digest(base: Version, states: Sequence[State], loss: Loss) -> str:
         found.update(f"{array.dtype} {array.shape}".encode())
         found.update(np.ascontiguousarray(array).data)
     found.update(base.spec.to_json().encode())
-    found.update(repr(sorted({state.method for state in states})).encode())
+    found.update(repr(sorted({state.method for state in states if state.method})).encode())
     return found.hexdigest()

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 import threadpoolctl
 
-from tfq.allocation.candidates import GRID_BITS, MOST_PACKED_BITS, Candidate, Unit, units
-from tfq.calibration.specify import PACKABLE, with_scales
+from tfq.allocation.candidates import FLOATS, GRID_BITS, MOST_PACKED_BITS, Candidate, Unit, units
+from tfq.calibration.specify import PACKABLE, with_floats, with_scales
 from tfq.execution.progress import Progress, Silent
 from tfq.execution.threads import in_order
 from tfq.models.graph import Graph, Node
@@ -43,9 +43,9 @@ class State:
       candidate: name of the candidate.
       nodes: the unit's nodes with their weights on the candidate's grid.
       layers: their specifications.
-      method: how it was found, with the seed.
+      method: how it was found, with the seed; empty for float weights.
       before, after: relative error of the layer's output on held-back rows (`tfq.reconstruction.problem`), rounded
-        to the nearest and in this state; equal where the reconstruction was rolled back.
+        to the nearest and in this state; equal where the reconstruction was rolled back; 0 for float weights.
     """
 
     unit: str
@@ -62,11 +62,36 @@ class State:
 
 
 def apply(version: Version, *states: State) -> Version:
-    """The version with the nodes and layers of the states in place of its own; nothing else changes."""
+    """The int8 version with the nodes and layers of the states in place of its own.
+
+    Float states take with them the grids between float layers (`tfq.models.borders`); nothing else changes.
+    """
     nodes = {node.name: node for state in states for node in state.nodes}
     layers = [layer for state in states for layer in state.layers]
     graph = version.graph.replace_nodes([nodes.get(node.name, node) for node in version.graph.nodes])
-    return Version(version.name, graph, version.spec.replace_layers(*layers))
+    spec = version.spec.replace_layers(*(layer for layer in layers if layer.precision == "int8"))
+    floats = {layer.name: layer.precision for layer in layers if layer.precision != "int8"}
+    return Version(version.name, graph, with_floats(graph, spec, floats) if floats else spec)
+
+
+def float_states(reference: Graph, base: Version, candidates: Sequence[Candidate] = FLOATS) -> dict[Key, State]:
+    """Every unit with its float weights, in the order of `find_states`.
+
+    Args:
+      reference, base: as in `find_states`.
+      candidates: float16, float32 or both.
+
+    Raises:
+      UserError: a weight that float16 cannot hold.
+    """
+    states = {}
+    for unit in units(reference):
+        for candidate in candidates:
+            spec = with_floats(reference, base.spec, dict.fromkeys(unit.nodes, candidate.precision))
+            nodes = tuple(base.graph[name].replace(weights=reference[name].weights) for name in unit.nodes)
+            layers = tuple(spec[name] for name in unit.nodes)
+            states[unit.name, candidate.name] = State(unit.name, candidate.name, nodes, layers, "", 0.0, 0.0)
+    return states
 
 
 def packed(state: State) -> State:

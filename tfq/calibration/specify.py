@@ -139,6 +139,33 @@ def with_ranges(graph: Graph, spec: QuantizationSpec, ranges: Mapping[str, Range
     return dataclasses.replace(spec, layers=tuple(map(layer, spec.layers)), activations=activations)
 
 
+def with_floats(graph: Graph, spec: QuantizationSpec, precisions: Mapping[str, str]) -> QuantizationSpec:
+    """The specification with more layers in float: what `specify` gives for these precisions and all else the same.
+
+    Args:
+      graph: the prepared graph.
+      spec: its specification; layers that are float already stay so.
+      precisions: "float16" or "float32" of weighted layers, by node name.
+
+    Raises:
+      UserError, ValueError: as `specify` does.
+    """
+    before = {layer.name: layer.precision for layer in spec.layers if is_weighted(graph[layer.name])}
+    chosen = {name: p for name, p in {**before, **precisions}.items() if p != "int8"}
+    _check_floats(graph, chosen)
+    borders = find_borders(
+        graph, chosen, float_inputs=spec.input_type == "float32", float_outputs=spec.output_type == "float32"
+    )
+
+    def layer(found: LayerQuantization) -> LayerQuantization:
+        precision, reason = _precision(graph[found.name], chosen, borders)
+        weights = found.weights if precision == "int8" else {}
+        return dataclasses.replace(found, precision=precision, reason=reason, weights=weights)
+
+    activations = {tensor: grid for tensor, grid in spec.activations.items() if tensor not in borders.tensors}
+    return dataclasses.replace(spec, layers=tuple(map(layer, spec.layers)), activations=activations)
+
+
 def centred_groups(graph: Graph) -> set[str]:
     """Groups whose zero-point must be 0: the XNNPACK of TensorFlow up to 2.21, so of phones in use, leaves out the
     zero-point of a MatMul's right-hand matrix."""
