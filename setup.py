@@ -62,6 +62,7 @@ setup(
             "tfq-quantize=tfq_tools.quantize:run",
             "tfq-evaluate=tfq_tools.evaluate:run",
             "tfq-inspect=tfq_tools.inspect:run",
+            "tfq-profile=tfq_tools.profile:run",
         ]
     },
 )

@@ -1,0 +1,204 @@
+"""Measures a latency table on this machine: every distinct operation of a model, alone, at every family.
+
+    isolated   a model of one node, made by the exporter, at int8, packed, float16 and float32, timed in turns
+    borders    one Quantize and one Dequantize for every distinct shape of a tensor
+    overhead   a Quantize of one element: what an invocation takes that does next to nothing
+    in place   the whole model, float32 and int8: what the sum of the table predicts against what is measured
+
+The interpreter's Python interface offers no times of single operations within a model, so what an operation gains or
+loses by its neighbours (warm caches, XNNPACK packing a whole subgraph) shows in the checks of whole models alone.
+Grid bits do not change the speed of an int8 operation: one entry serves them all. Inputs are random.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import functools
+import importlib.metadata
+import platform
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+from tensorflow.lite.python import schema_py_generated as schema
+
+from tfq.allocation.latency_table import (
+    DEQUANTIZE,
+    QUANTIZE,
+    Check,
+    Entry,
+    LatencyTable,
+    Operation,
+    border_operation,
+    operations,
+    predicted_float_latency,
+    predicted_latency,
+)
+from tfq.calibration.calibrate import calibrate
+from tfq.calibration.specify import PACKABLE, specify
+from tfq.errors import UserError
+from tfq.evaluation.latency import Latency, measure_latency
+from tfq.execution.progress import Progress, Silent
+from tfq.export import flatbuffer
+from tfq.export.package import export_plain, export_quantized
+from tfq.models.graph import INPUT, Graph, Node
+from tfq.models.operators import OPERATORS
+from tfq.models.widths import is_weighted
+
+_SAMPLES = 4
+_PACKED_BITS = 4
+_TOKENS = 2  # an integer input is 0 or 1: any table of an embedding has two rows
+_Timed = Callable[..., dict[str, Latency]]
+_CODES = {
+    QUANTIZE: (schema.BuiltinOperator.QUANTIZE, schema.TensorType.FLOAT32, schema.TensorType.INT8),
+    DEQUANTIZE: (schema.BuiltinOperator.DEQUANTIZE, schema.TensorType.INT8, schema.TensorType.FLOAT32),
+}
+
+
+def profile(
+    graph: Graph,
+    *,
+    threads: int = 1,
+    runs: int = 48,
+    seconds: float = 0.2,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> LatencyTable:
+    """The latency table of every operation of the prepared graph on this machine.
+
+    Args:
+      graph: the prepared graph.
+      threads: of one invocation.
+      runs, seconds: of each one-operation model, as in `measure_latency`; five times the seconds for whole models.
+      seed: of the inputs.
+    """
+    progress = progress or Silent()
+    found = operations(graph)
+    distinct = {found[node.name]: node for node in reversed(graph.nodes) if node.kind != INPUT}
+    timed = functools.partial(measure_latency, threads=threads, runs=runs, seed=seed)
+    entries: list[Entry] = []
+    overhead = _border_latency(QUANTIZE, (1,), seed, timed, seconds)
+    shapes = sorted({shape for operation in found.values() for shape in (*operation.inputs, operation.output)})
+    with progress.task("profile the operations", len(distinct) + len(shapes)) as advance:
+        for operation, node in distinct.items():
+            files = _isolated(graph, node, operation, seed)
+            inputs = random_inputs(_alone(graph, node, operation), 1, seed)
+            times = timed(files, dict.fromkeys(files, inputs), seconds=seconds)
+            entries += [_entry(operation, family, time) for family, time in times.items()]
+            advance(1)
+        for shape in shapes:
+            for kind in (QUANTIZE, DEQUANTIZE):
+                entries.append(
+                    _entry(border_operation(kind, shape), "int8", _border_latency(kind, shape, seed, timed, seconds))
+                )
+            advance(1)
+    table = LatencyTable(
+        device=f"{platform.node()} {platform.machine()}",
+        runtime=f"ai-edge-litert {importlib.metadata.version('ai-edge-litert')}",
+        threads=threads,
+        date=datetime.date.today().isoformat(),
+        overhead_ms=overhead.p50_ms,
+        entries=tuple(entries),
+    )
+    checks = _checks(graph, table, seed, functools.partial(timed, seconds=5 * seconds), progress)
+    return dataclasses.replace(table, checks=checks)
+
+
+def random_inputs(graph: Graph, count: int, seed: int) -> dict[str, np.ndarray]:
+    """Normal numbers, or 0 and 1 where an input is integer: [count, ...] by input name.
+
+    Raises UserError for an input with an open dimension.
+    """
+    draw = np.random.default_rng(seed)
+    found = {}
+    for name in graph.inputs:
+        shape, dtype = graph[name].config["shape"], np.dtype(graph[name].config["dtype"])
+        if None in shape:
+            raise UserError(f"input {name!r} has the open shape {shape}; build the model with a fixed one to time it")
+        size = (count, *shape)
+        values = draw.normal(size=size) if dtype.kind == "f" else draw.integers(0, _TOKENS, size)
+        found[name] = values.astype(dtype)
+    return found
+
+
+def _checks(graph: Graph, table: LatencyTable, seed: int, timed: _Timed, progress: Progress) -> tuple[Check, ...]:
+    """The whole model in float32 and in int8."""
+    inputs = random_inputs(graph, _SAMPLES, seed)
+    one = {name: values[:1] for name, values in inputs.items()}
+    files = {
+        "float32": export_plain(graph, "float32", _representative(inputs), progress=progress),
+        "int8": _quantized(graph, inputs, bits=8, storage="int8", progress=progress),
+    }
+    measured = timed(files, dict.fromkeys(files, one))
+    families = {node.name: "int8" for node in graph.nodes if is_weighted(node)}
+    predicted = {"float32": predicted_float_latency(table, graph), "int8": predicted_latency(table, graph, families)}
+    return tuple(Check(name, predicted[name], measured[name].p50_ms) for name in files)
+
+
+def _isolated(graph: Graph, node: Node, operation: Operation, seed: int) -> dict[str, bytes]:
+    """The files of one node alone, by family."""
+    alone = _alone(graph, node, operation)
+    inputs = random_inputs(alone, _SAMPLES, seed)
+    files = {}
+    if OPERATORS[node.kind].output != "float":
+        files["int8"] = _quantized(alone, inputs, bits=8, storage="int8")
+    if node.kind != "Requantize":
+        files["float32"] = export_plain(alone, "float32", _representative(inputs))
+    if is_weighted(node):
+        files["float16"] = export_plain(alone, "float16", _representative(inputs))
+        if node.kind in PACKABLE:
+            files["packed"] = _quantized(alone, inputs, bits=_PACKED_BITS, storage="packed")
+    return files
+
+
+def _alone(graph: Graph, node: Node, operation: Operation) -> Graph:
+    """The node as a model of its own."""
+    sources = dict(zip(node.inputs, operation.inputs, strict=True))
+    dtypes = {name: graph[name].config["dtype"] if graph[name].kind == INPUT else "float32" for name in sources}
+    made = [Node(name, INPUT, {"shape": shape, "dtype": dtypes[name]}) for name, shape in sources.items()]
+    return Graph((*made, node), tuple(sources), (node.name,))
+
+
+def _quantized(
+    graph: Graph, inputs: Mapping[str, np.ndarray], *, bits: int, storage: str, progress: Progress | None = None
+) -> bytes:
+    ranges = calibrate(graph, [inputs], method="minmax", percentile=99.9, total=_SAMPLES).ranges
+    spec = specify(graph, ranges, weight_bits=bits, storage=storage)
+    return export_quantized(graph, spec, _representative(inputs), progress=progress)
+
+
+def _representative(inputs: Mapping[str, np.ndarray]) -> Callable[[], Iterator[dict[str, np.ndarray]]]:
+    return lambda: ({name: values[i : i + 1] for name, values in inputs.items()} for i in range(_SAMPLES))
+
+
+def _border_latency(kind: str, shape: tuple[int, ...], seed: int, timed: _Timed, seconds: float) -> Latency:
+    inputs = {"x": np.random.default_rng(seed).normal(size=(1, *shape)).astype(np.float32)}
+    return timed({kind: border_file(kind, shape)}, {kind: inputs}, seconds=seconds)[kind]
+
+
+def border_file(kind: str, shape: tuple[int, ...]) -> bytes:
+    """A .tflite of one Quantize or Dequantize of a tensor [1, *shape], named x, to y; the grid covers [-4, 4]."""
+    builtin, *types = _CODES[kind]
+    graph = schema.SubGraphT()
+    graph.tensors = []
+    for name, element in zip((b"x", b"y"), types, strict=True):
+        tensor = schema.TensorT()
+        tensor.name, tensor.type, tensor.hasRank = name, element, True
+        tensor.shape = np.asarray((1, *shape), np.int32)
+        if element == schema.TensorType.INT8:
+            tensor.quantization = schema.QuantizationParametersT()
+            flatbuffer.set_grid(tensor, np.asarray([8 / 255], np.float32), 0, 0)
+        graph.tensors.append(tensor)
+    operator = schema.OperatorT()
+    graph.inputs = operator.inputs = np.asarray([0], np.int32)
+    graph.outputs = operator.outputs = np.asarray([1], np.int32)
+    graph.operators = [operator]
+    model = schema.ModelT()
+    model.version, model.subgraphs, model.buffers, model.operatorCodes = 3, [graph], [schema.BufferT()], []
+    flatbuffer.operator_code(model, builtin, version=1)
+    return flatbuffer.serialize(model)
+
+
+def _entry(operation: Operation, family: str, latency: Latency) -> Entry:
+    deviations = np.abs(np.asarray(latency.times_ms) - latency.p50_ms)
+    return Entry(operation, family, latency.p50_ms, float(np.median(deviations)), latency.runs)

@@ -1,0 +1,55 @@
+"""tfq-profile: the latency table of a Keras model's operations on this machine."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from absl import flags
+from tfq_tools.command import new_flags, run_command
+
+FLAGS = new_flags()
+flags.DEFINE_string("model", "", "The Keras model: .keras, .h5 or a SavedModel folder.", flag_values=FLAGS)
+flags.DEFINE_string("output", "", "Write the latency table, a JSON file, here.", flag_values=FLAGS)
+flags.DEFINE_integer("threads", 1, "Threads of one invocation.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer("runs", 48, "Timed invocations of each operation at the least.", lower_bound=4, flag_values=FLAGS)
+flags.DEFINE_float("seconds", 0.2, "Time for about so long an operation.", lower_bound=0.0, flag_values=FLAGS)
+flags.DEFINE_integer("seed", 0, "Seed of the random inputs.", lower_bound=0, flag_values=FLAGS)
+
+GROUPS = {"Model and table": ("model", "output"), "How it is timed": ("threads", "runs", "seconds", "seed")}
+SUMMARY = "Time every operation of a model at every precision on this machine; --latency_table of tfq-quantize."
+
+
+def main(values: flags.FlagValues) -> None:
+    from tfq.allocation.profile import profile, random_inputs
+    from tfq.execution.files import write_atomic
+    from tfq.execution.progress import Lines
+    from tfq.models.load import load_model
+    from tfq.models.prepare import prepare
+    from tfq.report.table import format_table
+
+    loaded = load_model(Path(values.model))
+    samples = random_inputs(loaded.graph, 4, values.seed)
+    table = profile(
+        prepare(loaded.graph, samples, original=loaded, seed=values.seed).graph,
+        threads=values.threads,
+        runs=values.runs,
+        seconds=values.seconds,
+        seed=values.seed,
+        progress=Lines(sys.stderr),
+    )
+    write_atomic(Path(values.output), table.to_json().encode())
+    rows = [
+        [c.model, f"{c.predicted_ms:.3f} ms", f"{c.measured_ms:.3f} ms", f"{c.predicted_ms / c.measured_ms - 1:+.1%}"]
+        for c in table.checks
+    ]
+    print(format_table(["whole model", "predicted", "measured", "off by"], rows, left=1))
+    print(f"{len(table.entries)} entries in {values.output}; one invocation takes {table.overhead_ms:.4f} ms by itself")
+
+
+def run() -> None:
+    run_command("tfq-profile", main, FLAGS, summary=SUMMARY, groups=GROUPS, required=("model", "output"))
+
+
+if __name__ == "__main__":
+    run()
