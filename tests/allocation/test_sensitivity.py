@@ -148,18 +148,17 @@ def ranks(values):
 
 
 @pytest.mark.parametrize("with_labels", [False, True])
-@pytest.mark.parametrize("estimate", ["gradient", "output error"])
-def test_estimates_rank_states_as_measurement_does(estimate, with_labels):
+def test_estimates_rank_states_as_measurement_does(with_labels):
     graph, samples, base, states = start("convolutions")
     loss = find_loss(graph, samples)
     if with_labels:
         loss = find_loss(graph, samples, loss.reference[0].argmax(-1))
     truth = measured(base, states.values(), loss)
-    found = (
-        gradient_estimates(graph, states.values(), loss) if estimate == "gradient" else output_errors(states.values())
-    )
-    assert list(found) == list(truth)
-    assert np.corrcoef(ranks(list(found.values())), ranks(list(truth.values())))[0, 1] > (0.2 if with_labels else 0.6)
+    for found in (gradient_estimates(graph, states.values(), loss), output_errors(states.values())):
+        assert list(found) == list(truth)
+        # of 24 samples with labels, the loss of many a coarser state is by chance the lower one
+        correlation = np.corrcoef(ranks(list(found.values())), ranks(list(truth.values())))[0, 1]
+        assert correlation > (0.2 if with_labels else 0.6)
 
 
 def one_layer(kind, inputs=6, classes=4):
@@ -191,13 +190,13 @@ def inputs_of(count):
 
 @pytest.mark.parametrize("kind", ["linear", "probabilities"])
 def test_the_estimate_of_a_divergence_is_right_on_average(kind):
-    graph, samples = one_layer(kind), inputs_of(3000)
+    graph, samples = one_layer(kind), inputs_of(1000)
     state, _ = perturbed(graph, 0.02)
     loss = find_loss(graph, samples)
     (found,) = gradient_estimates(graph, [state], loss).values()
     changed = graph.replace_nodes([state.nodes[0] if n.name == "dense" else n for n in graph.nodes])
     expected = divergence(loss.reference, find_loss(changed, samples).reference).mean()
-    assert abs(found / expected - 1) < 0.1
+    assert abs(found / expected - 1) < 0.15
 
 
 @pytest.mark.parametrize("kind", ["linear", "probabilities"])
@@ -250,6 +249,13 @@ def test_labels_that_do_not_fit_are_refused(labels, message):
     graph, samples, _, _ = start("convolutions")
     with pytest.raises(UserError, match=message):
         find_loss(graph, samples, labels)
+
+
+def test_activations_of_few_bits_are_not_exported():
+    graph, samples, _, _ = start("convolutions")
+    narrow = specified(graph, samples, activation_bits=4)
+    with pytest.raises(ValueError, match="no kernels for activations of fewer than 8 bits"):
+        exporter("convolutions").export(graph, narrow)
 
 
 def test_labels_for_a_model_of_two_outputs_are_refused():
@@ -316,26 +322,22 @@ def test_a_run_that_is_killed_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert found == measured(base, states.values(), loss)
 
 
-@pytest.mark.parametrize("changed", ["samples", "labels", "weights", "spec", "method of the states"])
-def test_a_journal_of_other_circumstances_is_refused(changed, tmp_path):
+def test_a_journal_of_other_circumstances_is_refused(tmp_path):
     graph, samples, base, states = start("convolutions")
-    loss = find_loss(graph, samples)
-    state = states["logits", "w2"]
+    loss, state = find_loss(graph, samples), states["logits", "w2"]
     journal = tmp_path / "journal.jsonl"
     measured(base, [state], loss, journal=journal)
-    if changed == "samples":
-        loss = dataclasses.replace(loss, samples={"image": samples["image"] + np.float32(1e-3)})
-    if changed == "labels":
-        loss = dataclasses.replace(loss, labels=np.zeros(24, int))
-    if changed == "weights":
-        nodes = [n.replace(weights={k: v * 1.01 for k, v in n.weights.items()}) for n in base.graph.nodes]
-        base = dataclasses.replace(base, graph=base.graph.replace_nodes(nodes))
-    if changed == "spec":
-        base = dataclasses.replace(base, spec=dataclasses.replace(base.spec, output_type="float32"))
-    if changed == "method of the states":
-        state = dataclasses.replace(state, method="adaround, seed 1")
-    with pytest.raises(UserError, match="another model, other samples or another method; delete it"):
-        measured(base, [state], loss, journal=journal)
+    nodes = [n.replace(weights={k: v * 1.01 for k, v in n.weights.items()}) for n in base.graph.nodes]
+    others = {
+        "samples": (base, state, dataclasses.replace(loss, samples={"image": samples["image"] + np.float32(1e-3)})),
+        "labels": (base, state, dataclasses.replace(loss, labels=np.zeros(24, int))),
+        "weights": (dataclasses.replace(base, graph=base.graph.replace_nodes(nodes)), state, loss),
+        "spec": (dataclasses.replace(base, spec=dataclasses.replace(base.spec, output_type="float32")), state, loss),
+        "method of the states": (base, dataclasses.replace(state, method="adaround, seed 1"), loss),
+    }
+    for other in others.values():
+        with pytest.raises(UserError, match="another model, other samples or another method; delete it"):
+            measured(other[0], [other[1]], other[2], journal=journal)
 
 
 def test_a_journal_takes_further_candidates(tmp_path, monkeypatch):

@@ -101,7 +101,13 @@ def convert_quantized(graph: Graph, spec: QuantizationSpec, representative_datas
       spec: its specification.
       representative_dataset: yields one batch-1 array per input name. It is passed on only when every
         layer is int8: with it, the converter would silently quantise the layers that must stay float.
+
+    Raises:
+      ValueError: an activation of fewer than 8 bits, which can be simulated only.
     """
+    few = [f"{name!r} ({grid.bits} bits)" for name, grid in spec.activations.items() if grid.bits < 8]
+    if few:
+        raise ValueError(f"TFLite has no kernels for activations of fewer than 8 bits: {', '.join(few)}")
     names = identifiers(graph)
     renamed = rename(graph, names)
     model = build_simulation(*with_barriers(renamed, carrier_spec(graph, spec, names)), batch_size=1)

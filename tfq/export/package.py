@@ -25,14 +25,7 @@ _QUANTIZED_SECONDS, _PLAIN_SECONDS = 0.1, 0.04
 def export_quantized(
     graph: Graph, spec: QuantizationSpec, representative: RepresentativeDataset, *, progress: Progress | None = None
 ) -> bytes:
-    """The .tflite of the specification, without metadata; arguments as in `convert_quantized`.
-
-    Raises:
-      ValueError: an activation of fewer than 8 bits, which can be simulated only.
-    """
-    few = [f"{name!r} ({grid.bits} bits)" for name, grid in spec.activations.items() if grid.bits < 8]
-    if few:
-        raise ValueError(f"TFLite has no kernels for activations of fewer than 8 bits: {', '.join(few)}")
+    """The .tflite of the specification, without metadata; arguments and errors as in `convert_quantized`."""
     expected = _QUANTIZED_SECONDS * len(graph.nodes)
     with (progress or Silent()).task("convert to int8", 0, expected_seconds=expected):
         return finish(convert_quantized(graph, spec, representative), graph, spec)

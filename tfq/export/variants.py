@@ -34,7 +34,7 @@ class Exporter:
         self._lock = threading.Lock()
 
     def export(self, graph: Graph, spec: QuantizationSpec) -> bytes:
-        """The .tflite of the specification, without metadata; activations of 8 bits."""
+        """The .tflite of the specification, without metadata; errors as in `convert_quantized`."""
         return finish(self._conversion(graph, spec), graph, spec)
 
     def _conversion(self, graph: Graph, spec: QuantizationSpec) -> bytes:
