@@ -224,6 +224,25 @@ def two_units():
     ]
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_an_optimum_that_preprocessing_in_cbc_loses_is_found(solver):
+    costs = {
+        "u0": {"w4": (0.0, 200.0, 0.1), "w2": (1.0, 100.0, 0.1)},
+        "u1": {"w2": (0.0, 100.0, 0.1)},
+        "u2": {"w2": (1e-6, 100.0, 0.2), "w4": (0.0, 402.0, 0.1), "float16": (0.0, 100.0, 0.1)},
+        "u3": {"w2": (0.0, 100.0, 0.1)},
+    }
+    choices = [
+        Choice(unit, name, loss, {"bytes": size, "ms": time})
+        for unit, own in costs.items()
+        for name, (loss, size, time) in own.items()
+    ]
+    borders = [Border("u0", "u2", {"ms": 0.1, "bytes": 200.0}), Border("u0", "u2", {"ms": 1.0})]
+    budgets = {"ms": 0.5, "bytes": 801.0}
+    found = minimise_degradation(choices, budgets=budgets, borders=borders, solver=solver)
+    assert found.candidates == {"u0": "w4", "u1": "w2", "u2": "w2", "u3": "w2"}
+
+
 def test_an_infeasible_budget_is_named_with_the_nearest_that_is_not():
     with pytest.raises(Infeasible, match=r"keeps bytes <= 500; the least attainable: bytes 560;"):
         minimise_degradation(two_units(), budgets={"bytes": 500}, fixed={"bytes": 10.0})

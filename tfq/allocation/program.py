@@ -464,8 +464,9 @@ def _program(
         constant = math.fsum(constants)
         return terms, constant, all(float(v).is_integer() for v in (constant, *(value for _, value in terms)))
 
-    terms, _, _ = row(objective)
-    scale = _OBJECTIVE_SPREAD / max((abs(v) for _, v in terms), default=1.0)
+    terms, constant, _ = row(objective)
+    # a spread that is lost in the rounding of the total must not look wide to `_reaching`
+    scale = _OBJECTIVE_SPREAD / max(*(abs(v) for _, v in terms), 1e-6 * abs(constant)) if terms else 1.0
     program.setObjective(pulp.LpAffineExpression([(variable, value * scale) for variable, value in terms]))
     for number, (name, limit) in enumerate(limits.items()):
         if math.isinf(limit) and limit > 0:
@@ -497,8 +498,11 @@ def _optimum(
 
 
 def _made(solver: str, *, mip: bool = True, gap: float = 0.0) -> pulp.LpSolver:
-    make = {"cbc": pulp.PULP_CBC_CMD, "highs": pulp.HiGHS}[solver]
-    return make(mip=mip, msg=False, gapRel=gap, gapAbs=0.0, threads=1)
+    options = {"mip": mip, "msg": False, "gapRel": gap, "gapAbs": 0.0, "threads": 1}
+    if solver == "highs":
+        return pulp.HiGHS(**options)
+    # CBC's integer preprocessing has called an allocation optimal that was not
+    return pulp.PULP_CBC_CMD(**options, options=["preprocess off"])
 
 
 def _expanded(problem: Problem, chosen: Sequence[_Place]) -> dict[str, str]:
