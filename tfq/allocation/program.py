@@ -457,8 +457,9 @@ def _program(
         terms, constants = [], [problem.fixed.get(name, 0.0)]
         for group, own in zip(problem.groups, of_group, strict=True):
             sums = {c: math.fsum(problem.values[unit][c][name] for unit in group) for c in own}
-            least = min(sums.values())
-            constants.append(least)
+            lowest = min(sums, key=lambda c: sums[c])
+            least = sums[lowest]
+            constants += [problem.values[unit][lowest][name] for unit in group]  # as in `Problem.total`: rounded once
             terms += [(own[c], value - least) for c, value in sums.items() if value != least]
         terms += [(paid, b.costs[name]) for b, paid in crossed if b.costs.get(name)]
         constant = math.fsum(constants)
