@@ -11,7 +11,9 @@ Improve, as in Hubara et al. 2020 (arXiv:2006.10518), table of the light and the
     light             x              (x)                x
     advanced          x               x                 x               x        x, after a parallel one
 
-(x): on request. Every step is kept only where held-back samples gain by it (`tfq.reconstruction.steps`).
+With a budget the first two are allocation's: it fits every layer at every precision, chooses, and reconstructs what it
+chose in sequence. (x): on request. Every step is kept only where held-back samples gain by it
+(`tfq.reconstruction.steps`).
 `--precision` other than int8 hands the prepared model to TFLiteConverter's own whole-model exports.
 `--activation_bits` below 8 ends in a simulation: nothing is exported or verified, and the simulation is evaluated.
 """
@@ -25,6 +27,10 @@ from pathlib import Path
 from typing import Any
 
 from tfq import __version__
+from tfq.allocation.allocate import Allocated
+from tfq.allocation.candidates import Candidate, units
+from tfq.allocation.decide import Decision, Wish, decide
+from tfq.allocation.latency_table import read_table
 from tfq.calibration.calibrate import Calibration, calibrate, held_back_positions
 from tfq.calibration.specify import specify
 from tfq.calibration.statistics import Range
@@ -47,7 +53,7 @@ from tfq.models.widths import Widths, assign_widths
 from tfq.recipe import Recipe
 from tfq.reconstruction.channel_statistics import channel_statistics
 from tfq.reconstruction.equalize import equalize, equalize_published, measured_tensors
-from tfq.reconstruction.steps import PIPELINES, Setting, StepOutcome
+from tfq.reconstruction.steps import FITTING, TUNING, Setting, Step, StepOutcome
 from tfq.report.report import Report, layer_reports, model_facts, tensor_reports
 from tfq.simulate.guard import Guarded, Version, keep_better
 from tfq.simulate.wrap import simulate
@@ -100,13 +106,17 @@ def quantize(recipe: Recipe, *, progress: Progress | None = None) -> Product:
     if recipe.precision == "int8":
         run = _Run(recipe, widths, samples, held_back.head(_GUARD), journal, progress)
         start, equalisation = _equalized(run, _quantized(run, graph))
-        version, improvements = _improved(run, start)
-        steps = equalisation + improvements
+        setting = _setting(run, start)
+        decision = _decided(run, start, setting) if recipe.allocates else None
+        fitted, fits = _fitted(run, setting, start.version) if decision is None else (decision.version, ())
+        version, tunings = _stepped(run, setting, fitted, TUNING[recipe.pipeline])
+        steps = equalisation + fits + tunings
         graph, spec = version.graph, version.spec
         measured: dict[str, Any] = {
             "calibration_cost": start.calibration.cost,
             "guard": start.guard,
             "steps": steps,
+            "allocation": None if decision is None else decision.allocated,
             "tensors": tensor_reports(spec, start.calibration, start.guard),
             "layers": layer_reports(graph, spec, steps=steps),
         }
@@ -173,6 +183,7 @@ class _Start:
 
     reference: Graph
     calibration: Calibration
+    ranges: Mapping[str, Range]
     guard: Guarded | None
     version: Version
 
@@ -200,35 +211,47 @@ class _Run:
             progress=progress or self.progress,
         )
 
+    def specified(
+        self, graph: Graph, ranges: Mapping[str, Range], chosen: Mapping[str, Candidate] | None = None
+    ) -> QuantizationSpec:
+        """By the recipe's widths, or with these candidates of the nodes of each unit."""
+        recipe = self.recipe
+        by_node: dict[str, Candidate] = {}
+        if chosen is not None:
+            by_node = {node: chosen[unit.name] for unit in units(graph) for node in unit.nodes}
+        bits = {node: candidate.weight_bits for node, candidate in by_node.items()}
+        storage = {node: candidate.storage for node, candidate in by_node.items()}
+        return specify(
+            graph,
+            ranges,
+            weight_bits=bits or self.widths.weights,
+            activation_bits=self.widths.activations,
+            per_channel=recipe.per_channel,
+            storage=storage or recipe.storage,
+            precisions={node: candidate.precision for node, candidate in by_node.items()},
+            input_type=recipe.input_type,
+            output_type=recipe.output_type,
+        )
+
 
 def _quantized(run: _Run, graph: Graph) -> _Start:
     """Calibrated and specified; ranges that lose to min-max at the model's outputs are rolled back."""
-    recipe, method = run.recipe, run.recipe.calibration_method
+    method = run.recipe.calibration_method
     with run.journal.stage("calibrate"):
         calibration = run.calibrated(graph)
         run.journal.warn(calibration.rollback_note(method))
 
     def version(name: str, ranges: Mapping[str, Range]) -> Version:
-        spec = specify(
-            graph,
-            ranges,
-            weight_bits=run.widths.weights,
-            activation_bits=run.widths.activations,
-            per_channel=recipe.per_channel,
-            storage=recipe.storage,
-            input_type=recipe.input_type,
-            output_type=recipe.output_type,
-        )
-        return Version(name, graph, spec)
+        return Version(name, graph, run.specified(graph, ranges))
 
     with run.journal.stage("specify"):
         if method == "minmax":
-            return _Start(graph, calibration, None, version("nearest", calibration.ranges))
+            return _Start(graph, calibration, calibration.ranges, None, version("nearest", calibration.ranges))
         chosen, minmax = calibration.trial
         _, guard = keep_better(graph, version(method, chosen), version("minmax", minmax), run.held_back.arrays)
         run.journal.warn(guard.note(f"calibration by {method}"))
         ranges = calibration.minmax_ranges if guard.rolled_back else calibration.ranges
-        return _Start(graph, calibration, guard, version("nearest", ranges))
+        return _Start(graph, calibration, ranges, guard, version("nearest", ranges))
 
 
 def _equalized(run: _Run, start: _Start) -> tuple[_Start, tuple[StepOutcome, ...]]:
@@ -250,21 +273,66 @@ def _equalized(run: _Run, start: _Start) -> tuple[_Start, tuple[StepOutcome, ...
     return start if guard.rolled_back else candidate, (StepOutcome("equalisation", (guard,)),)
 
 
-def _improved(run: _Run, start: _Start) -> tuple[Version, tuple[StepOutcome, ...]]:
-    """The steps of the pipeline, one after the other."""
+def _setting(run: _Run, start: _Start) -> Setting:
+    """What the steps and allocation work with."""
 
     def recalibrate(graph: Graph) -> Mapping[str, Range]:
         found = run.calibrated(graph, progress=Silent())
         rolled_back = start.guard is not None and start.guard.rolled_back
         return found.minmax_ranges if rolled_back else found.ranges
 
-    setting = Setting.of(run.recipe, start.reference, run.samples.arrays, recalibrate, progress=run.progress)
-    version, outcomes = start.version, []
-    for step in PIPELINES[run.recipe.pipeline]:
+    return Setting.of(run.recipe, start.reference, run.samples.arrays, recalibrate, progress=run.progress)
+
+
+def _fitted(run: _Run, setting: Setting, version: Version) -> tuple[Version, tuple[StepOutcome, ...]]:
+    """The weights of the recipe's precisions."""
+    return _stepped(run, setting, version, FITTING[run.recipe.pipeline])
+
+
+def _stepped(
+    run: _Run, setting: Setting, version: Version, steps: Sequence[Step]
+) -> tuple[Version, tuple[StepOutcome, ...]]:
+    """One step after the other."""
+    outcomes = []
+    for step in steps:
         with run.journal.stage(step.__name__.replace("_", " ")):
             version, outcome = step(setting, version)
         outcomes.append(outcome)
     return version, tuple(outcomes)
+
+
+def _decided(run: _Run, start: _Start, setting: Setting) -> Decision:
+    """A precision for every layer."""
+    recipe = run.recipe
+    wish = Wish(
+        max_drop=recipe.max_accuracy_drop,
+        size_budget=recipe.size_budget,
+        latency_budget=recipe.latency_budget_ms,
+        objective=recipe.objective,
+        candidates=recipe.candidates,
+        pins=recipe.pins,
+        storage=recipe.storage,
+        sensitivity=recipe.sensitivity,
+    )
+
+    def at(chosen: Mapping[str, Candidate]) -> Version:
+        return Version("nearest", start.reference, run.specified(start.reference, start.ranges, chosen))
+
+    with run.journal.stage("allocate"):
+        table = read_table(Path(recipe.latency_table)) if recipe.latency_table else None
+        decision = decide(setting, start.version, at, wish, labels=run.samples.labels, table=table)
+        if not decision.allocated.attained:
+            run.journal.warn(_missed(recipe, decision.allocated))
+    return decision
+
+
+def _missed(recipe: Recipe, allocated: Allocated) -> str:
+    least = min(r.measured.points for r in allocated.rounds)
+    return (
+        f"--max_accuracy_drop={recipe.max_accuracy_drop:g} is not kept: the best model found loses {least:.2f} points"
+        " on the calibration samples (estimate and its standard error); this is that model. Offer more bits or float"
+        " layers (--candidates), or give more calibration samples"
+    )
 
 
 def _compare(

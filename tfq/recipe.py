@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import PurePath
+from typing import Any
 
+from tfq.allocation.candidates import candidate_of
 from tfq.errors import UserError
 
 CHOICES = {
@@ -23,6 +26,8 @@ CHOICES = {
     "output_type": ("int8", "uint8", "float32"),
     "preprocess": ("none", "zero_one", "minus_one_one", "imagenet", "raw"),
     "selection": ("first", "random", "balanced", "coverage"),
+    "objective": ("size", "latency"),
+    "sensitivity": ("measured", "gradient", "output_error"),
 }
 
 GRADIENT_METHODS = ("adaround", "adaquant")
@@ -35,6 +40,8 @@ class Recipe:
     Paths are kept as given. `weight_bits` are grid bits (2..8); `storage` says how the integers are
     stored. `activation_bits` below 8 are simulated, and no `model.tflite` is made. `first_last_bits` are
     both for the first and last weighted layers, 0 for the same as everywhere. `memory_limit` is in MiB.
+    `max_accuracy_drop` (points), `size_budget` (share of the float weights) and `latency_budget` (as "1.2ms")
+    leave the bits of every layer to allocation.
     The other fields are the flags of `tfq-quantize` of the same name.
     """
 
@@ -51,6 +58,14 @@ class Recipe:
     weight_bits: int = 8
     activation_bits: int = 8
     first_last_bits: int = 0
+    max_accuracy_drop: float | None = None
+    size_budget: float | None = None
+    latency_budget: str = ""
+    latency_table: str = ""
+    objective: str = "size"
+    candidates: tuple[str, ...] = ()
+    pin: tuple[str, ...] = ()
+    sensitivity: str = "measured"
     per_channel: bool = True
     calibration_method: str = "auto"
     percentile: float = 99.9
@@ -117,6 +132,73 @@ class Recipe:
         if self.num_calibration_samples < 1:
             raise UserError(f"--num_calibration_samples is {self.num_calibration_samples}; it must be at least 1")
 
+        self._check_allocation()
+
+    def _check_allocation(self) -> None:
+        if self.max_accuracy_drop is not None and not 0 <= self.max_accuracy_drop <= 100:
+            raise UserError(f"--max_accuracy_drop is {self.max_accuracy_drop:g}; it must be 0 to 100 points, e.g. 0.5")
+        if self.size_budget is not None and not 0 < self.size_budget <= 1:
+            raise UserError(
+                f"--size_budget is {self.size_budget:g}; it must lie in (0, 1]: the share of the float weights' bytes,"
+                " 0.25 for 8 bits a weight and 0.125 for 4"
+            )
+        if self.latency_budget and not self.latency_table:
+            raise UserError(
+                f"--latency_budget is {self.latency_budget} and no --latency_table says what layers take; give the file"
+                " that tfq-profile or tfq-bench wrote"
+            )
+        self.latency_budget_ms  # noqa: B018  raises what is wrong with it
+        for name in self.candidates:
+            candidate_of(name)
+        for pin in self.pin:
+            pattern, _, name = pin.rpartition(":")
+            if not pattern:
+                raise UserError(f"--pin is {pin!r}; it must be a layer's name or regex and a precision, as conv1:w8")
+            candidate_of(name)
+        if not self.allocates:
+            idle = [f for f in ("candidates", "pin", "latency_table") if getattr(self, f)]
+            if idle:
+                raise UserError(
+                    f"--{idle[0]} is given and nothing to allocate by; add --max_accuracy_drop, --size_budget or"
+                    " --latency_budget"
+                )
+            return
+        if self.pipeline == "int8":
+            raise UserError("a budget needs --pipeline=light or --pipeline=advanced; add one of them")
+        fixed = {"weight_bits": 8, "activation_bits": 8, "first_last_bits": 0}
+        for name, default in fixed.items():
+            if getattr(self, name) != default:
+                raise UserError(
+                    f"--{name} is {getattr(self, name)} and a budget is given, which chooses the bits of every layer;"
+                    " leave one of the two out"
+                )
+        if self.objective == "latency" and not self.latency_table:
+            raise UserError("--objective is latency and no --latency_table says what layers take; give that file")
+
+    @property
+    def allocates(self) -> bool:
+        """Every layer's precision is chosen by a budget."""
+        return self.max_accuracy_drop is not None or self.size_budget is not None or bool(self.latency_budget)
+
+    @property
+    def pins(self) -> tuple[tuple[str, str], ...]:
+        """(regex of layers, precision)."""
+        return tuple((pattern, name) for pattern, _, name in (pin.rpartition(":") for pin in self.pin))
+
+    @property
+    def latency_budget_ms(self) -> float | None:
+        """Milliseconds, None without a budget."""
+        if not self.latency_budget:
+            return None
+        found = re.fullmatch(r"([0-9.]+)\s*(us|ms|s)", self.latency_budget.strip())
+        try:
+            value = float(found[1]) if found else 0.0
+        except ValueError:
+            value = 0.0
+        if found is None or value <= 0:
+            raise UserError(f"--latency_budget is {self.latency_budget!r}; it must be a time, as 1.2ms or 800us")
+        return value * {"us": 1e-3, "ms": 1.0, "s": 1e3}[found[2]]
+
     @property
     def simulated(self) -> str:
         """Why there is a simulation only and no model.tflite; "" where there is one."""
@@ -154,4 +236,7 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
-        return cls(**json.loads(text))
+        found: dict[str, Any] = {}
+        for name, value in json.loads(text).items():
+            found[name] = tuple(value) if isinstance(value, list) else value
+        return cls(**found)

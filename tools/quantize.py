@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from tfq_tools.command import new_flags, run_command
@@ -74,6 +76,30 @@ _integer(
     " the literature, and no model.tflite is written.",
 )
 _integer("first_last_bits", "8: the first and last convolutions or dense layers stay at 8 bits; 0: no exception.")
+flags.DEFINE_float(
+    "max_accuracy_drop",
+    None,
+    "The smallest model (or fastest, --objective) that loses at most so many points of top-1 accuracy, as measured on"
+    " calibration samples: every layer gets the bits it can afford.",
+    lower_bound=0.0,
+    flag_values=FLAGS,
+)
+flags.DEFINE_float(
+    "size_budget",
+    None,
+    "The best model whose weights take at most this share of the float weights' bytes; 0.125 is 4 bits a weight.",
+    flag_values=FLAGS,
+)
+_string("latency_budget", "The best model that takes at most this time, as 1.2ms, by --latency_table.")
+_string("latency_table", "What every layer takes at every precision: a file of tfq-profile or tfq-bench.")
+_enum("objective", "What --max_accuracy_drop makes small.")
+flags.DEFINE_list(
+    "candidates", [], "Precisions a layer may get, as w3,w4,w8,float16; by default w2 to w8.", flag_values=FLAGS
+)
+flags.DEFINE_multi_string(
+    "pin", [], "REGEX:PRECISION fixes the precision of these layers; repeatable.", flag_values=FLAGS
+)
+_enum("sensitivity", "How it is found what a layer loses: measured in the file, or estimated.")
 _boolean("per_channel", "One weight scale per output channel; otherwise one per tensor.")
 _enum("storage", "How weights are stored: int8 runs fastest; packed stores 4 bits and fewer as INT4 tensors.")
 _enum("package", "gzip: write model.tflite.gz too, which an app inflates itself (docs/android.md).")
@@ -104,6 +130,16 @@ GROUPS = {
         "calibration_method",
         "percentile",
     ),
+    "Bits by budget": (
+        "max_accuracy_drop",
+        "size_budget",
+        "latency_budget",
+        "latency_table",
+        "objective",
+        "candidates",
+        "pin",
+        "sensitivity",
+    ),
     "The .tflite": ("input_type", "output_type", "labels", "package"),
     "Resources": ("memory_limit", "workers"),
     "Reproducibility": ("seed", "recipe"),
@@ -118,12 +154,17 @@ def recipe_from_flags(values: flags.FlagValues) -> Recipe:
     """The one place where flags become a Recipe."""
     names = [field.name for field in dataclasses.fields(Recipe)]
     if not values.recipe:
-        return Recipe(**{name: values[name].value for name in names})
+        return Recipe(**_values(values, names))
     try:
         earlier = Recipe.from_json(Path(values.recipe).read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"--recipe={values.recipe} cannot be read ({error}); give the recipe.json of a run") from error
-    return dataclasses.replace(earlier, **{name: values[name].value for name in names if values[name].present})
+    return dataclasses.replace(earlier, **_values(values, [name for name in names if values[name].present]))
+
+
+def _values(values: flags.FlagValues, names: Sequence[str]) -> dict[str, Any]:
+    found = {name: values[name].value for name in names}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
 
 
 def main(values: flags.FlagValues) -> None:

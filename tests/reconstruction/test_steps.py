@@ -16,7 +16,8 @@ from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.problem import Solution
 from tfq.reconstruction.reconstruct import LayerReconstruction
 from tfq.reconstruction.steps import (
-    PIPELINES,
+    FITTING,
+    TUNING,
     Setting,
     StepOutcome,
     mse_scales,
@@ -28,6 +29,8 @@ from tfq.reconstruction.steps import (
 from tfq.simulate.guard import Guarded, Version, divergence
 from tfq.simulate.run import predict_list
 from tfq.simulate.wrap import build_simulation
+
+PIPELINES = {name: FITTING[name] + TUNING[name] for name in FITTING}
 
 
 def spoiled(problem, _):

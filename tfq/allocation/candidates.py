@@ -15,9 +15,12 @@ counted (`tfq.allocation.program.Border`); and what a w4a4 layer reads is a copy
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
-from tfq.models.graph import Graph
-from tfq.models.widths import is_weighted
+from tfq.errors import UserError
+
+if TYPE_CHECKING:  # what a recipe may name must not take the time of loading TensorFlow
+    from tfq.models.graph import Graph
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -65,6 +68,13 @@ ALL: dict[str, Candidate] = {
 """Every candidate by its name."""
 
 
+def candidate_of(name: str) -> Candidate:
+    """The candidate of this name. Raises UserError where there is none."""
+    if name not in ALL:
+        raise UserError(f"{name!r} is no precision; it must be one of {', '.join(ALL)}")
+    return ALL[name]
+
+
 @dataclasses.dataclass(frozen=True)
 class Unit:
     """Nodes that share one precision; called like the first of them."""
@@ -78,6 +88,8 @@ class Unit:
 
 def units(graph: Graph) -> tuple[Unit, ...]:
     """The units of all weighted layers, in topological order of their first nodes."""
+    from tfq.models.widths import is_weighted
+
     found: dict[str, list[str]] = {}
     for node in graph.nodes:
         if is_weighted(node):

@@ -111,12 +111,15 @@ def find_loss(reference: Graph, samples: Mapping[str, np.ndarray], labels: np.nd
     return Loss(samples, outputs, labels)
 
 
+def exporter_of(samples: Mapping[str, np.ndarray]) -> Exporter:
+    """Makes the files of versions; `samples` show TFLiteConverter what inputs look like."""
+    count = min(len(next(iter(samples.values()))), _REPRESENTATIVE)
+    return Exporter(lambda: ({name: a[i : i + 1] for name, a in samples.items()} for i in range(count)))
+
+
 def exported(loss: Loss) -> Evaluate:
     """The loss of a version's .tflite in the interpreter: activations of 8 bits. May be called from several threads."""
-    count = len(next(iter(loss.samples.values())))
-    exporter = Exporter(
-        lambda: ({n: a[i : i + 1] for n, a in loss.samples.items()} for i in range(min(count, _REPRESENTATIVE)))
-    )
+    exporter = exporter_of(loss.samples)
 
     def evaluate(version: Version) -> float:
         return loss(predict(exporter.export(version.graph, version.spec), loss.samples, threads=1))

@@ -174,10 +174,16 @@ def tune_all_biases(setting: Setting, version: Version) -> tuple[Version, StepOu
     return _kept(setting, "bias tuning", version, [] if tuned is version else [("tuned", tuned)])
 
 
-PIPELINES: Mapping[str, tuple[Step, ...]] = {
+# How a pipeline finds the weights of given precisions, and what it tunes afterwards.
+FITTING: Mapping[str, tuple[Step, ...]] = {
     "int8": (),
-    "light": (mse_scales, reconstruct_layers, tune_batch_norms),
-    "advanced": (mse_scales, reconstruct_layers, tune_batch_norms, tune_all_biases, reconstruct_in_sequence),
+    "light": (mse_scales, reconstruct_layers),
+    "advanced": (mse_scales, reconstruct_layers),
+}
+TUNING: Mapping[str, tuple[Step, ...]] = {
+    "int8": (),
+    "light": (tune_batch_norms,),
+    "advanced": (tune_batch_norms, tune_all_biases, reconstruct_in_sequence),
 }
 
 

@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tfq.allocation.allocate import Allocated
 from tfq.calibration import histogram
 from tfq.calibration.calibrate import Calibration
 from tfq.calibration.collect import CollectionCost
@@ -100,6 +101,7 @@ class Report:
       evaluation: float against exported model, or against the simulation where there is none.
       stages, warnings: as the run went.
       steps: what the pipeline's improvements did, in order.
+      allocation: the precisions chosen by a budget, and the rounds that led to them; None without a budget.
       calibration_cost, guard, tensors, verification, parity: of the int8 road; absent for the plain
         whole-model exports, the last two also for a simulation.
       package_bytes: size of model.tflite.gz; None where none was asked for.
@@ -117,6 +119,7 @@ class Report:
     calibration_cost: CollectionCost | None = None
     guard: Guarded | None = None
     steps: tuple[StepOutcome, ...] = ()
+    allocation: Allocated | None = None
     tensors: tuple[TensorReport, ...] = ()
     verification: Verification | None = None
     parity: tuple[OutputParity, ...] = ()

@@ -20,7 +20,7 @@ _WORST_LAYERS = 5
 
 def summary(report: Report, output: Path) -> str:
     """Float against exported model, the layers that hurt most, warnings, and where the files are."""
-    parts = [_comparison(report), _steps(report), _worst_layers(report), _checks(report)]
+    parts = [_comparison(report), _allocation(report), _steps(report), _worst_layers(report), _checks(report)]
     if report.warnings:
         parts.append("\n".join(f"warning: {w}" for w in report.warnings))
     parts.append(f"report: {output / 'report.json'}\n{_model_lines(report, output)}")
@@ -106,6 +106,39 @@ def _worst_layers(report: Report) -> str:
         for layer in worst
     ]
     return format_table(["layers that hurt most", "Keras layers", "kind", "own SQNR", "SQNR"], rows, left=3)
+
+
+def _allocation(report: Report) -> str:
+    """Which precisions a budget led to, and the models that were measured on the way."""
+    if report.allocation is None:
+        return ""
+    found, rows = report.allocation, []
+    for entry in found.rounds:
+        drop = entry.measured.drop
+        rows.append(
+            [
+                entry.kind,
+                entry.name,
+                f"{entry.predicted:.3g}",
+                f"{entry.measured.loss:.3g}",
+                "" if drop is None else f"{drop.points:.2f} +- {drop.standard_error:.2f}",
+                "" if drop is None else "yes" if entry.holds else "no",
+                f"{entry.costs['download_bytes']:,.0f}",
+            ]
+        )
+    header = ["model", "by", "predicted", "measured", "points lost", "keeps the drop", "download bytes, predicted"]
+    chosen = found.allocation.candidates
+    groups = {c: [unit for unit, own in chosen.items() if own == c] for c in sorted(set(chosen.values()))}
+    lines = [f"{name}: {len(members)} layers ({', '.join(members)})" for name, members in groups.items()]
+    proof = f"{found.allocation.status}, gap {found.allocation.gap:g}, {found.allocation.solver}"
+    return "\n".join(
+        [
+            format_table(header, rows, left=2),
+            "predicted, measured: increase of the loss over the 8-bit model, on calibration samples.",
+            f"precisions ({proof}):",
+            *lines,
+        ]
+    )
 
 
 def _steps(report: Report) -> str:

@@ -1,0 +1,112 @@
+"""The rounds of allocation on made-up models, whose losses add up or do not."""
+
+import itertools
+
+import pytest
+
+from tfq.allocation.allocate import Bench, Goal, Measured, Table, allocate
+from tfq.allocation.drop import Drop
+from tfq.allocation.program import Choice, Infeasible
+
+UNITS = [f"u{i}" for i in range(6)]
+BITS = (2, 3, 4, 8)
+SIZES = dict(zip(UNITS, (10, 20, 40, 80, 160, 320), strict=True))
+
+
+def loss_of(unit, bits):
+    return 0.0 if bits == 8 else (1 + UNITS.index(unit)) * 4.0 ** (2 - bits)
+
+
+def table(scale=1.0):
+    return Table(
+        [
+            Choice(u, f"w{b}", max(scale * loss_of(u, b), 1e-6), {"download_bytes": SIZES[u] * b})
+            for u, b in itertools.product(UNITS, BITS)
+        ],
+        fixed={"download_bytes": 100.0},
+    )
+
+
+class Made:
+    """Models that are their candidates; `points` lost by a unit of loss, and less when reconstructed."""
+
+    def __init__(self, *, points=10.0, gain=0.5, penalty=lambda _: 0.0):
+        self.points, self.gain, self.penalty, self.rebuilt = points, gain, penalty, 0
+
+    def bench(self):
+        return Bench(lambda c: ("assembled", dict(c)), self._rebuild, self._measure)
+
+    def true_loss(self, kind, candidates):
+        loss = sum(loss_of(u, int(c[1:])) for u, c in candidates.items()) + self.penalty(candidates)
+        return loss * (self.gain if kind == "reconstructed" else 1.0)
+
+    def _rebuild(self, candidates):
+        self.rebuilt += 1
+        return "reconstructed", dict(candidates)
+
+    def _measure(self, version):
+        loss = self.true_loss(*version)
+        return Measured(loss, Drop(self.points * loss, 0.0, 100))
+
+
+def size(candidates):
+    return 100 + sum(SIZES[u] * int(c[1:]) for u, c in candidates.items())
+
+
+def exhaustive():
+    for bits in itertools.product(BITS, repeat=len(UNITS)):
+        yield {u: f"w{b}" for u, b in zip(UNITS, bits, strict=True)}
+
+
+def test_within_a_budget_the_program_is_taken_where_losses_add_up():
+    made = Made()
+    version, found = allocate(table(), Goal({"download_bytes": 2000}), made.bench())
+    best = min((c for c in exhaustive() if size(c) <= 2000), key=lambda c: made.true_loss("assembled", c))
+    assert made.true_loss("assembled", found.allocation.candidates) == pytest.approx(
+        made.true_loss("assembled", best), abs=1e-4
+    )
+    assert version == ("reconstructed", dict(found.allocation.candidates))
+    assert made.rebuilt == 1
+    assert next(r.name for r in found.rounds) == "program"
+    assert found.rounds[-1].kind == "reconstructed"
+    assert found.attained
+    assert found.allocation.gap == 0
+
+
+def test_another_proposal_is_taken_where_the_assumption_fails():
+    mixed = Made(penalty=lambda c: 100.0 * (len(set(c.values())) > 1))  # any mixture is terrible
+    _, found = allocate(table(), Goal({"download_bytes": 2900}), mixed.bench())
+    assert set(found.allocation.candidates.values()) == {"w4"}
+    assert found.rounds[-1].name == "uniform"
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+@pytest.mark.parametrize("drop", [0.5, 2.0, 20.0])
+def test_the_drop_is_kept_as_measured_and_little_size_is_wasted(scale, drop):
+    made = Made()
+    version, found = allocate(table(scale), Goal({}, max_drop=drop), made.bench())
+    assert found.attained
+    assert 10.0 * made.true_loss(*version) <= drop
+    smallest = min(size(c) for c in exhaustive() if 10.0 * made.true_loss("reconstructed", c) <= drop)
+    assert size(version[1]) <= 1.25 * smallest
+    assert made.rebuilt <= 3
+
+
+def test_a_drop_that_no_model_keeps_gives_the_most_accurate_and_says_so():
+    made = Made(penalty=lambda _: 1.0)
+    version, found = allocate(table(), Goal({}, max_drop=1.0), made.bench())
+    assert not found.attained
+    assert not any(r.holds for r in found.rounds)
+    assert set(version[1].values()) == {"w8"}
+
+
+def test_drop_and_budget_together():
+    made = Made()
+    version, found = allocate(table(), Goal({"download_bytes": 4600}, max_drop=2.0), made.bench())
+    assert found.attained
+    assert size(version[1]) <= 4600
+
+
+def test_a_budget_that_cannot_be_met_is_infeasible():
+    with pytest.raises(Infeasible, match="download_bytes"):
+        allocate(table(), Goal({"download_bytes": 200}), Made().bench())

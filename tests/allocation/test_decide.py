@@ -1,0 +1,122 @@
+"""All stops of allocation on a small network: budgets, pins, float layers, estimates."""
+
+import functools
+
+import numpy as np
+import operator_graphs
+import pytest
+from operator_graphs import draw, specified
+
+from tfq.allocation.candidates import units
+from tfq.allocation.decide import Wish, decide
+from tfq.allocation.program import Infeasible
+from tfq.calibration.calibrate import calibrate
+from tfq.calibration.specify import specify
+from tfq.errors import UserError
+from tfq.evaluation.size import measure_size
+from tfq.export.package import export_quantized
+from tfq.recipe import Recipe
+from tfq.reconstruction.steps import Setting
+from tfq.simulate.guard import Version
+from tfq.verify.structure import verify_structure
+
+
+@functools.cache
+def start(name):
+    graph = operator_graphs.ALL[name]()
+    samples = draw(graph)
+    count = len(next(iter(samples.values())))
+    ranges = calibrate(graph, iter([samples]), method="minmax", percentile=99.9, total=count).ranges
+
+    def at(chosen):
+        by_node = {node: chosen[unit.name] for unit in units(graph) for node in unit.nodes}
+        spec = specify(
+            graph,
+            ranges,
+            weight_bits={n: c.weight_bits for n, c in by_node.items()},
+            storage={n: c.storage for n, c in by_node.items()},
+            precisions={n: c.precision for n, c in by_node.items()},
+        )
+        return Version("nearest", graph, spec)
+
+    return graph, samples, Version("int8", graph, specified(graph, samples)), at
+
+
+PINS = (("^stem$", "float16"),)
+
+
+def decided(name, pipeline="light", **wish):
+    graph, samples, base, at = start(name)
+    setting = Setting.of(Recipe(model="", pipeline=pipeline), graph, samples, lambda _: {})
+    return graph, samples, decide(setting, base, at, Wish(**wish))
+
+
+def file_of(graph, samples, version):
+    inputs = [{name: values[:1] for name, values in samples.items()}]
+    content = export_quantized(version.graph, version.spec, lambda: iter(inputs))
+    verify_structure(content, version.graph, version.spec)
+    return content
+
+
+def weight_bytes(graph, candidates):
+    bits = {"float16": 16, "float32": 32}
+    total = 0.0
+    for unit in units(graph):
+        kernel = max((w for n, w in graph[unit.name].weights.items() if n != "bias"), key=np.size)
+        name = candidates[unit.name].removesuffix("-packed")
+        total += kernel.size * bits.get(name, int(name[1]) if name[0] == "w" else 0) / 8
+    return total
+
+
+@pytest.mark.parametrize("pipeline", ["light", "advanced"])
+def test_a_size_budget_is_kept_by_the_file_that_is_verified(pipeline):
+    graph, samples, decision = decided("convolutions", pipeline, size_budget=0.14)
+    floats = 4 * sum(
+        max((w for n, w in graph[u.name].weights.items() if n != "bias"), key=np.size).size for u in units(graph)
+    )
+    found = decision.allocated
+    assert weight_bytes(graph, found.allocation.candidates) <= 0.14 * floats
+    assert len(set(found.allocation.candidates.values())) > 1
+    assert (
+        measure_size(file_of(graph, samples, decision.version)).weight_bits <= 0.14 * 32 * 1.02
+    )  # other constants too
+    assert [r.kind for r in found.rounds][-1] == "reconstructed"
+    best = min(r.measured.loss for r in found.rounds if r.kind == "assembled")
+    assert found.rounds[-1].measured.loss <= best + 1e-9
+
+
+def test_pins_and_named_candidates_are_followed():
+    graph, _, decision = decided(
+        "convolutions", size_budget=0.3, candidates=("w3", "w8"), pins=(("stem", "w8"),), sensitivity="output_error"
+    )
+    chosen = decision.allocated.allocation.candidates
+    assert chosen["stem"] == "w8"
+    assert set(chosen.values()) <= {"w3", "w8"}
+
+
+def test_packed_storage_offers_packed_candidates():
+    graph, samples, decision = decided("convolutions", size_budget=0.13, storage="packed", sensitivity="gradient")
+    chosen = decision.allocated.allocation.candidates
+    assert any(name.endswith("-packed") for name in chosen.values())
+    plain, packed = (len(file_of(graph, samples, version)) for version in (start("convolutions")[2], decision.version))
+    assert packed < plain
+
+
+def test_the_layers_that_few_bits_hurt_stay_in_float16():
+    graph, samples, decision = decided("convolutions", max_drop=2.0, candidates=("w2", "float16", "w8"), pins=PINS)
+    found = decision.allocated
+    assert found.attained
+    assert found.rounds[-1].measured.points <= 2.0
+    chosen = found.allocation.candidates
+    assert chosen["stem"] == "float16"
+    assert "w2" in chosen.values()
+    assert decision.version.spec["stem"].precision == "float16"
+    assert decision.version.spec["stem"].reason.startswith("chosen")
+    file_of(graph, samples, decision.version)
+
+
+def test_what_cannot_be_met_or_is_not_there_is_told():
+    with pytest.raises(Infeasible, match="weight_bytes"):
+        decided("convolutions", size_budget=0.01, sensitivity="output_error")
+    with pytest.raises(UserError, match="nowhere"):
+        decided("convolutions", size_budget=0.2, pins=(("nowhere", "w8"),), sensitivity="output_error")

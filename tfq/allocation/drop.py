@@ -1,0 +1,68 @@
+"""The points of accuracy that a model loses against float, estimated on calibration samples.
+
+    with labels      d_i = [argmax p_i = y_i] - [argmax q_i = y_i]
+    without labels   d_i = p_i(argmax p_i) - p_i(argmax q_i)             p float, q quantised outputs
+
+    drop = 100 mean(d),   standard error = 100 std(d) / sqrt(n)
+
+Without labels the float model's own probabilities say how often each class is right: where they are (on average over
+the samples that change class) what they claim to be, the estimate has no bias; where the float model is more confident
+than it should be, it is too high, and the model that is chosen too good. Changes between classes of equal odds cost
+nothing, as they do on average.
+
+Scope: classifiers of one output, of one class per sample or per position; logits go through a softmax first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from tfq.errors import UserError
+from tfq.simulate.guard import is_distribution
+
+
+@dataclasses.dataclass(frozen=True)
+class Drop:
+    """Points of accuracy lost (negative: gained), with the standard error of the paired difference over n samples."""
+
+    points: float
+    standard_error: float
+    n: int
+
+
+def accuracy_drop(float_outputs: np.ndarray, outputs: np.ndarray, labels: np.ndarray | None = None) -> Drop:
+    """What the quantised model loses.
+
+    Args:
+      float_outputs, outputs: of the float and of the quantised model on the same samples [n, ..., classes].
+      labels: class numbers [n, ...]; None: the float model's probabilities take their place.
+
+    Raises:
+      UserError: outputs that are no scores of classes, or labels that do not fit them.
+    """
+    if float_outputs.ndim < 2 or float_outputs.shape[-1] < 2:
+        raise UserError(
+            f"an accuracy drop needs scores of two classes or more; the model gives {float_outputs.shape[1:]} numbers a"
+            " sample, so set --size_budget or --latency_budget instead"
+        )
+    chosen, before = outputs.argmax(-1)[..., None], float_outputs.argmax(-1)[..., None]
+    if labels is None:
+        odds = _probabilities(float_outputs)
+        lost = np.take_along_axis(odds, before, -1) - np.take_along_axis(odds, chosen, -1)
+    else:
+        if labels.shape != before.shape[:-1]:
+            raise UserError(f"labels have the shape {labels.shape}; {before.shape[:-1]} are needed, one for each class")
+        lost = (before == labels[..., None]).astype(np.float64) - (chosen == labels[..., None])
+    each = 100.0 * lost.reshape(len(lost), -1).mean(1)
+    error = float(each.std(ddof=1) / np.sqrt(len(each))) if len(each) > 1 else 0.0
+    return Drop(float(each.mean()), error, len(each))
+
+
+def _probabilities(scores: np.ndarray) -> np.ndarray:
+    scores = scores.astype(np.float64)
+    if is_distribution(scores):
+        return scores
+    powers = np.exp(scores - scores.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
