@@ -23,6 +23,15 @@ FREE |= {
     "workers": st.integers(1, 64),
     "seed": st.integers(0, 2**31),
 }
+BUDGETS = {
+    "max_accuracy_drop": st.none() | st.floats(0, 100),
+    "size_budget": st.floats(0.01, 1.0),
+    "latency_budget": st.sampled_from(["", "1.2ms", "800 us", "0.01s"]),
+    "latency_table": st.just("table.json"),
+    "candidates": st.lists(st.sampled_from(["w2", "w4-packed", "w8", "float16"])).map(tuple),
+    "pin": st.lists(st.sampled_from(["conv.*:w8", "a:b:float16"])).map(tuple),
+    "weight_bits": st.just(8),
+}
 
 
 def recipes(pipeline, **choices):
@@ -35,6 +44,7 @@ RECIPES = st.one_of(
     recipes("int8", reconstruction=["none"], batch_norm_tuning=["none"]),
     recipes("light", reconstruction=WITHOUT_GRADIENTS, batch_norm_tuning=CHOICES["batch_norm_tuning"]),
     recipes("advanced", **{n: CHOICES[n] for n in ("reconstruction", "batch_norm_tuning")}),
+    st.builds(Recipe, pipeline=st.sampled_from(["light", "advanced"]), **{**FREE, **BUDGETS}),
 )
 
 
@@ -52,6 +62,22 @@ def test_every_choice_is_a_field_whose_default_is_one_of_them():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
+        ({"pipeline": "light", "max_accuracy_drop": -1.0}, "--max_accuracy_drop is -1; it must be 0 to 100 points"),
+        ({"pipeline": "light", "size_budget": 0.0}, "--size_budget is 0; it must lie in (0, 1]"),
+        ({"pipeline": "light", "latency_budget": "1ms"}, "--latency_budget is 1ms and no --latency_table"),
+        (
+            {"pipeline": "light", "latency_budget": "fast", "latency_table": "t"},
+            "--latency_budget is 'fast'; it must be a time, as 1.2ms or 800us",
+        ),
+        ({"pipeline": "light", "objective": "latency", "size_budget": 0.2}, "--objective is latency and no"),
+        (
+            {"pipeline": "light", "size_budget": 0.2, "candidates": ("w9",)},
+            "'w9' is no precision; it must be one of w2",
+        ),
+        ({"pipeline": "light", "size_budget": 0.2, "pin": ("w8",)}, "--pin is 'w8'; it must be a layer's name or"),
+        ({"pipeline": "light", "pin": ("a:w8",)}, "--pin is given and nothing to allocate by"),
+        ({"size_budget": 0.2}, "a budget needs --pipeline=light or --pipeline=advanced"),
+        ({"pipeline": "light", "size_budget": 0.2, "weight_bits": 4}, "--weight_bits is 4 and a budget is given"),
         ({"precision": "int7"}, "--precision is 'int7'; it must be one of int8, int16x8, float16"),
         ({"pipeline": "best"}, "--pipeline is 'best'"),
         ({"calibration_method": "entropy"}, "--calibration_method is 'entropy'"),
@@ -110,3 +136,13 @@ def test_fewer_than_8_bits_of_activations_are_called_simulated():
     recipe = Recipe("m.keras", weight_bits=3, activation_bits=4)
     assert recipe.model_name == "W3A4 simulated"
     assert recipe.simulated == "TFLite has no kernels for 4-bit activations"
+
+
+def test_times_and_pins_are_read():
+    recipe = Recipe(
+        model="", pipeline="light", latency_budget="800 us", latency_table="t", pin=("^conv:a$:w8", "b:float16")
+    )
+    assert recipe.latency_budget_ms == 0.8
+    assert recipe.pins == (("^conv:a$", "w8"), ("b", "float16"))
+    assert recipe.allocates
+    assert not Recipe(model="").allocates

@@ -30,7 +30,7 @@ from tfq import __version__
 from tfq.allocation.allocate import Allocated
 from tfq.allocation.candidates import Candidate, units
 from tfq.allocation.decide import Decision, Wish, decide
-from tfq.allocation.latency_table import read_table
+from tfq.allocation.latency_table import LatencyTable, read_table
 from tfq.calibration.calibrate import Calibration, calibrate, held_back_positions
 from tfq.calibration.specify import specify
 from tfq.calibration.statistics import Range
@@ -84,7 +84,8 @@ def quantize(recipe: Recipe, *, progress: Progress | None = None) -> Product:
       VerificationError: the exported file is not what was specified.
     """
     progress, journal = progress or Silent(), Journal()
-    find_metric(recipe.metric)  # what can be told before any file is read
+    find_metric(recipe.metric)  # what can be told before the model is read
+    table = read_table(Path(recipe.latency_table)) if recipe.latency_table else None
     with journal.stage("load the model"):
         loaded = load_model(Path(recipe.model), allow_unsafe_deserialization=recipe.allow_unsafe_deserialization)
         labels = read_labels(recipe.labels)
@@ -107,7 +108,7 @@ def quantize(recipe: Recipe, *, progress: Progress | None = None) -> Product:
         run = _Run(recipe, widths, samples, held_back.head(_GUARD), journal, progress)
         start, equalisation = _equalized(run, _quantized(run, graph))
         setting = _setting(run, start)
-        decision = _decided(run, start, setting) if recipe.allocates else None
+        decision = _decided(run, start, setting, table) if recipe.allocates else None
         fitted, fits = _fitted(run, setting, start.version) if decision is None else (decision.version, ())
         version, tunings = _stepped(run, setting, fitted, TUNING[recipe.pipeline])
         steps = equalisation + fits + tunings
@@ -301,7 +302,7 @@ def _stepped(
     return version, tuple(outcomes)
 
 
-def _decided(run: _Run, start: _Start, setting: Setting) -> Decision:
+def _decided(run: _Run, start: _Start, setting: Setting, table: LatencyTable | None) -> Decision:
     """A precision for every layer."""
     recipe = run.recipe
     wish = Wish(
@@ -319,7 +320,6 @@ def _decided(run: _Run, start: _Start, setting: Setting) -> Decision:
         return Version("nearest", start.reference, run.specified(start.reference, start.ranges, chosen))
 
     with run.journal.stage("allocate"):
-        table = read_table(Path(recipe.latency_table)) if recipe.latency_table else None
         decision = decide(setting, start.version, at, wish, labels=run.samples.labels, table=table)
         if not decision.allocated.attained:
             run.journal.warn(_missed(recipe, decision.allocated))

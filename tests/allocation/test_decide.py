@@ -51,7 +51,7 @@ def decided(name, pipeline="light", **wish):
     return graph, samples, decide(setting, base, at, Wish(**wish))
 
 
-def file_of(graph, samples, version):
+def file_of(samples, version):
     inputs = [{name: values[:1] for name, values in samples.items()}]
     content = export_quantized(version.graph, version.spec, lambda: iter(inputs))
     verify_structure(content, version.graph, version.spec)
@@ -77,16 +77,14 @@ def test_a_size_budget_is_kept_by_the_file_that_is_verified(pipeline):
     found = decision.allocated
     assert weight_bytes(graph, found.allocation.candidates) <= 0.14 * floats
     assert len(set(found.allocation.candidates.values())) > 1
-    assert (
-        measure_size(file_of(graph, samples, decision.version)).weight_bits <= 0.14 * 32 * 1.02
-    )  # other constants too
+    assert measure_size(file_of(samples, decision.version)).weight_bits <= 0.14 * 32 * 1.02  # other constants too
     assert [r.kind for r in found.rounds][-1] == "reconstructed"
     best = min(r.measured.loss for r in found.rounds if r.kind == "assembled")
     assert found.rounds[-1].measured.loss <= best + 1e-9
 
 
 def test_pins_and_named_candidates_are_followed():
-    graph, _, decision = decided(
+    _, _, decision = decided(
         "convolutions", size_budget=0.3, candidates=("w3", "w8"), pins=(("stem", "w8"),), sensitivity="output_error"
     )
     chosen = decision.allocated.allocation.candidates
@@ -95,15 +93,15 @@ def test_pins_and_named_candidates_are_followed():
 
 
 def test_packed_storage_offers_packed_candidates():
-    graph, samples, decision = decided("convolutions", size_budget=0.13, storage="packed", sensitivity="gradient")
+    _, samples, decision = decided("convolutions", size_budget=0.13, storage="packed", sensitivity="gradient")
     chosen = decision.allocated.allocation.candidates
     assert any(name.endswith("-packed") for name in chosen.values())
-    plain, packed = (len(file_of(graph, samples, version)) for version in (start("convolutions")[2], decision.version))
+    plain, packed = (len(file_of(samples, version)) for version in (start("convolutions")[2], decision.version))
     assert packed < plain
 
 
 def test_the_layers_that_few_bits_hurt_stay_in_float16():
-    graph, samples, decision = decided("convolutions", max_drop=2.0, candidates=("w2", "float16", "w8"), pins=PINS)
+    _, samples, decision = decided("convolutions", max_drop=2.0, candidates=("w2", "float16", "w8"), pins=PINS)
     found = decision.allocated
     assert found.attained
     assert found.rounds[-1].measured.points <= 2.0
@@ -112,7 +110,7 @@ def test_the_layers_that_few_bits_hurt_stay_in_float16():
     assert "w2" in chosen.values()
     assert decision.version.spec["stem"].precision == "float16"
     assert decision.version.spec["stem"].reason.startswith("chosen")
-    file_of(graph, samples, decision.version)
+    file_of(samples, decision.version)
 
 
 def test_what_cannot_be_met_or_is_not_there_is_told():

@@ -21,7 +21,8 @@ DEMO = pathlib.Path(__file__).resolve().parents[2] / "demo"
 FLAGS = """model output_dir calibration_data evaluation_data num_calibration_samples metric pipeline weight_bits
     activation_bits per_channel calibration_method percentile storage input_type output_type seed overwrite precision
     preprocess selection labels allow_unsafe_deserialization recipe flagfile package first_last_bits
-    reconstruction mode granularity batch_norm_tuning equalization memory_limit workers"""
+    reconstruction mode granularity batch_norm_tuning equalization memory_limit workers max_accuracy_drop
+    size_budget latency_budget latency_table objective candidates pin sensitivity"""
 GOOD = ("--model=digits.keras", "--calibration_data=calibration.npz", "--preprocess=raw", "--output_dir=out")
 PROGRESS = re.compile(r".*: (done in [\d.]+ s|\d.*left|[\d.]+ s so far)$")
 
@@ -329,6 +330,14 @@ BAD = {
     "equalization": (with_(equalization="on"), "--equalization=on"),
     "memory limit": (with_(memory_limit="10"), "--memory_limit is 10; it must be at least 64"),
     "memory limit in words": (with_(memory_limit="1GB"), "1GB"),
+    "a budget without a pipeline": (with_(size_budget="0.1"), "a budget needs --pipeline=light or --pipeline=advanced"),
+    "a budget beyond reach": (with_(pipeline="light", size_budget="0.01"), "weight_bytes"),
+    "a pin of nothing": (
+        with_(pipeline="light", size_budget="0.2", pin="nowhere:w8", sensitivity="output_error"),
+        "nowhere",
+    ),
+    "a drop below zero": (with_(pipeline="light", max_accuracy_drop="-1"), "max_accuracy_drop"),
+    "no latency table": (with_(pipeline="light", latency_budget="1ms", latency_table="nowhere.json"), "nowhere.json"),
     "workers": (with_(workers="0"), "--workers is 0; it must be at least 1"),
 }
 

@@ -1,7 +1,7 @@
 """What a unit costs with each candidate: bytes of the file, of its download, of memory, and operations.
 
     file_bytes      the unit's constants as the file holds them: weights, biases, and the float32 scales of both
-    download_bytes  these deflated (zlib, level 9) one unit at a time, times what all units with the candidate deflate
+    download_bytes  these deflated one unit at a time, times what all units with the candidate deflate
                     to in one stream over the sum of the single ones: a file shares its code tables
     memory_bytes    weights and biases as the runtime keeps them: float16 ones are unpacked to float32
     macs            multiply-accumulates of one sample
@@ -27,7 +27,6 @@ from __future__ import annotations
 import functools
 import math
 import random
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -35,6 +34,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from tfq.allocation.candidates import ALL, Candidate, Unit
 from tfq.allocation.program import Border
+from tfq.execution.deflate import RAW, deflated
 from tfq.export import flatbuffer
 from tfq.export.layout import pack, tflite_layout, tflite_scales
 from tfq.models.borders import Borders, find_borders
@@ -68,8 +68,8 @@ def all_costs(
         alone[key] = b"".join(_constants(ALL[key[1]], nodes, layers)[0])
     for candidate in {key[1] for key in priced}:
         keys = [key for key in priced if key[1] == candidate]
-        single = {key: deflated(alone[key]) for key in keys}
-        share = deflated(b"".join(alone[key] for key in keys)) / sum(single.values())
+        single = {key: _stream(alone[key]) for key in keys}
+        share = _stream(b"".join(alone[key] for key in keys)) / sum(single.values())
         for key in keys:
             costs[key]["download_bytes"] += (share - 1) * single[key]
     return costs
@@ -92,7 +92,7 @@ def unit_costs(
     count = 0 if precision.precision == "float32" else weights
     return {
         "file_bytes": float(sum(map(len, stored)) + count * around["file_bytes"]),
-        "download_bytes": float(deflated(b"".join(stored)) + count * around["download_bytes"]),
+        "download_bytes": float(_stream(b"".join(stored)) + count * around["download_bytes"]),
         "memory_bytes": float(kept),
         "macs": float(total),
         "bops": float(total * bits[0] * bits[1]),
@@ -131,7 +131,7 @@ def fixed_costs(content: bytes, costs: Sequence[Mapping[str, float]], graph: Gra
     units = {name: math.fsum(own[name] for own in costs) for name in ("file_bytes", "download_bytes")}
     return {
         "file_bytes": len(content) - units["file_bytes"],
-        "download_bytes": len(zlib.compress(content, 9)) - units["download_bytes"],
+        "download_bytes": len(deflated(content)) - units["download_bytes"],
         "memory_bytes": float(largest_activations(graph)),
         "macs": 0.0,
         "bops": 0.0,
@@ -157,14 +157,13 @@ def largest_activations(graph: Graph) -> int:
     )
 
 
-def deflated(data: bytes) -> int:
-    """Bytes of `data` within a zlib stream of level 9, without the stream's own frame."""
-    compressor = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    return len(compressor.compress(data) + compressor.flush())
+def _stream(data: bytes) -> int:
+    """Bytes of `data` deflated, without a frame of its own."""
+    return len(deflated(data, frame=RAW))
 
 
 def entropy_bytes(integers: np.ndarray) -> float:
-    """Bytes of an ideal code for the integers one by one: an estimate of `deflated` where there is no file yet."""
+    """Bytes of an ideal code for the integers one by one: an estimate of the download where there is no file yet."""
     counts = np.unique(integers, return_counts=True)[1]
     shares = counts / counts.sum()
     return float(-(shares * np.log2(shares)).sum() * counts.sum() / 8)
@@ -281,7 +280,7 @@ def _piece_bytes(*, operation: bool, grid: bool) -> dict[str, float]:
     few, many = content(8), content(16)
     return {
         "file_bytes": (len(many) - len(few)) / 8,
-        "download_bytes": (len(zlib.compress(many, 9)) - len(zlib.compress(few, 9))) / 8,
+        "download_bytes": (len(deflated(many)) - len(deflated(few))) / 8,
     }
 
 

@@ -8,18 +8,28 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from tfq.allocation.allocate import Allocated, Bench, Goal, Measured, Table, allocate
-from tfq.allocation.candidates import FLOATS, GRID_BITS, INT8, MOST_PACKED_BITS, Candidate, Unit, candidate_of, units
+from tfq.allocation.candidates import (
+    FLOATS,
+    GRID_BITS,
+    INT8,
+    MOST_PACKED_BITS,
+    Candidate,
+    Unit,
+    candidate_of,
+    units,
+)
 from tfq.allocation.costs import all_costs, border_bytes, border_costs, fixed_costs, multiply_accumulates
 from tfq.allocation.drop import accuracy_drop
 from tfq.allocation.fisher import gradient_estimates
 from tfq.allocation.latency_table import LatencyTable, border_price, unit_latencies
-from tfq.allocation.program import Border, Choice, pinned
+from tfq.allocation.program import Border, Choice, minimise_cost, pinned
 from tfq.allocation.sensitivity import FLOOR, Loss, Sensitivities, exporter_of, find_loss, measured, output_errors
 from tfq.allocation.states import Key, State, apply, find_states, float_states, packed
 from tfq.calibration.specify import PACKABLE
@@ -117,10 +127,11 @@ def decide(
         drop = accuracy_drop(loss.reference[0], outputs[0], labels) if wish.max_drop is not None else None
         return Measured(loss(outputs), drop)
 
+    _check_within_reach(graph, found, wish)
     needs_floats = wish.max_drop is not None and not wish.candidates and measure(base).points > wish.max_drop
-    states = _states(setting, base, wish, found, with_floats=needs_floats)
+    states = _states(setting, base, _offered(graph, found, wish, with_floats=needs_floats))
     sensitivities = _sensitivities(setting, base, states, wish, journal)
-    choices, borders, fixed = _costs(setting.graph, base, found, states, sensitivities, wish, table, base_file)
+    choices, borders, fixed = _costs(setting.graph, base, found, states, sensitivities, table, base_file)
 
     def assemble(candidates: Mapping[str, str]) -> Version:
         return apply(base, *(states[key] for key in candidates.items()))
@@ -149,40 +160,60 @@ def decide(
     return Decision(version, allocated, sensitivities, found)
 
 
-def _states(
-    setting: Setting, base: Version, wish: Wish, found: Sequence[Unit], *, with_floats: bool
-) -> dict[Key, State]:
-    """The state of every unit with every candidate that it is offered."""
-    names = [*wish.candidates, *(name for _, name in wish.pins)]
-    offered = {candidate_of(name) for name in names} or {Candidate(weight_bits=bits) for bits in GRID_BITS}
-    if with_floats:
-        offered.add(FLOATS[0])
-    widths = sorted({candidate.weight_bits for candidate in offered if not candidate.is_float} | {INT8.weight_bits})
-    method = "mse" if setting.reconstruction == "none" else "least_squares"
-    states = find_states(
-        setting.graph,
-        base,
-        setting.samples,
-        widths=widths,
-        method=method,
-        memory_limit=setting.memory_limit,
-        workers=setting.workers,
-        seed=setting.seed,
-        progress=setting.progress,
-    )
-    floats = [candidate for candidate in offered if candidate.is_float]
-    states |= float_states(setting.graph, base, sorted(floats)) if floats else {}
+def _offered(graph: Graph, found: Sequence[Unit], wish: Wish, *, with_floats: bool = False) -> list[Key]:
+    """What every unit may get: its pin, else the candidates named, else every width stored as wished."""
+    keys = []
     for unit in found:
-        packable = all(setting.graph[node].kind in PACKABLE for node in unit.nodes)
-        for bits in [bits for bits in widths if bits <= MOST_PACKED_BITS and packable]:
-            key = unit.name, Candidate(weight_bits=bits).name
-            if wish.storage == "packed" and not wish.candidates:
-                states[key[0], f"{key[1]}-packed"] = packed(states.pop(key))
-            elif Candidate(weight_bits=bits, storage="packed") in offered:
-                states[key[0], f"{key[1]}-packed"] = packed(states[key])
-    wanted = {candidate.name for candidate in offered}
-    named = bool(wish.candidates)
-    return {key: state for key, state in states.items() if not named or key[1] in wanted}
+        pins = [name for pattern, name in wish.pins if re.search(pattern, unit.name)]
+        names = pins[-1:] or list(wish.candidates)
+        if not names:
+            packable = wish.storage == "packed" and all(graph[node].kind in PACKABLE for node in unit.nodes)
+            for bits in GRID_BITS:
+                storage = "packed" if packable and bits <= MOST_PACKED_BITS else "int8"
+                names.append(Candidate(weight_bits=bits, storage=storage).name)
+            names += [FLOATS[0].name] * with_floats
+        keys += [(unit.name, name) for name in dict.fromkeys(names)]
+    return keys
+
+
+def _check_within_reach(graph: Graph, found: Sequence[Unit], wish: Wish) -> None:
+    """What can be told before anything is measured. Raises Infeasible, UserError."""
+    choices = [
+        Choice(unit, name, 0.0, {WEIGHTS: _weights(graph, [graph[unit]]) * _bits(name) / 8})
+        for unit, name in _offered(graph, found, wish)
+    ]
+    if wish.pins:
+        pinned(choices, wish.pins)
+    if wish.size_budget is not None:
+        budgets = _budgets(graph, found, dataclasses.replace(wish, latency_budget=None))
+        minimise_cost(choices, cost=WEIGHTS, max_degradation=0.0, budgets=budgets)
+
+
+def _states(setting: Setting, base: Version, offered: Sequence[Key]) -> dict[Key, State]:
+    """The states of these units with these candidates."""
+    candidates = {candidate_of(name) for _, name in offered}
+    widths = sorted({candidate.weight_bits for candidate in candidates if not candidate.is_float})
+    states: dict[Key, State] = {}
+    if widths:
+        states = find_states(
+            setting.graph,
+            base,
+            setting.samples,
+            widths=widths,
+            method="mse" if setting.reconstruction == "none" else "least_squares",
+            memory_limit=setting.memory_limit,
+            workers=setting.workers,
+            seed=setting.seed,
+            progress=setting.progress,
+        )
+    floats = sorted(candidate for candidate in candidates if candidate.is_float)
+    states |= float_states(setting.graph, base, floats) if floats else {}
+    found = {}
+    for unit, name in offered:
+        candidate = candidate_of(name)
+        plain = states[unit, dataclasses.replace(candidate, storage="int8").name]
+        found[unit, name] = packed(plain) if candidate.storage == "packed" else plain
+    return found
 
 
 def _sensitivities(
@@ -203,7 +234,6 @@ def _costs(
     found: Sequence[Unit],
     states: Mapping[Key, State],
     sensitivities: Mapping[Key, float],
-    wish: Wish,
     table: LatencyTable | None,
     base_file: bytes,
 ) -> tuple[list[Choice], list[Border], dict[str, float]]:
@@ -246,7 +276,7 @@ def _costs(
             costs |= {cost: costs[cost] + extra for cost, extra in own[name].items()}
         choices.append(Choice(name, candidate, max(sensitivities[key], FLOOR), costs))
     borders = [Border(first, second, costs) for (first, second), costs in by_pair.items()]
-    return pinned(choices, wish.pins) if wish.pins else choices, borders, fixed
+    return choices, borders, fixed
 
 
 def _budgets(graph: Graph, found: Sequence[Unit], wish: Wish) -> dict[str, float]:

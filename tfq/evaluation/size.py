@@ -1,7 +1,7 @@
 """How large a model is: on the device, over the air, and per weight.
 
     file bytes      what the device stores and maps
-    download bytes  the file deflated (zlib, level 9): what an app store ships; a .gz of it is 12 bytes longer
+    download bytes  the file deflated (`tfq.execution.deflate`): what a download costs; its .gz is 12 bytes longer
     weight bits     mean over all weights of the grid bits: 1 + bits of the largest magnitude in the tensor,
                     so 4 for integers in [-7, 7] even where they are stored in 8 bits
 
@@ -12,12 +12,12 @@ embeddings; biases, shapes and paddings are not.
 from __future__ import annotations
 
 import dataclasses
-import zlib
 from pathlib import Path
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tfq.execution.deflate import deflated
 from tfq.execution.interpreter import parse_tflite, read_content
 
 _STORED_BITS = {
@@ -59,7 +59,7 @@ def measure_size(model: bytes | Path) -> Size:
         stored += count * _STORED_BITS[tensor.type]
         used += count * _grid_bits(data, tensor.type)
     bits = (stored / weights, used / weights) if weights else (0.0, 0.0)
-    return Size(len(content), len(zlib.compress(content, 9)), weights, *bits)
+    return Size(len(content), len(deflated(content)), weights, *bits)
 
 
 def _data(buffer: schema.BufferT, content: bytes) -> np.ndarray:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 
 from tfq import __version__
 from tfq.data.preprocess import normalizations
 from tfq.data.samples import InputSignature, Samples
 from tfq.data.signatures import input_signatures
+from tfq.execution.deflate import GZIP, deflated
 from tfq.execution.progress import Progress, Silent
 from tfq.export.convert import RepresentativeDataset, convert_plain, convert_quantized
 from tfq.export.metadata import ModelMetadata, TensorMetadata, add_metadata
@@ -92,10 +92,9 @@ def describe(
 
 
 def gzipped(content: bytes) -> bytes:
-    """`content` as a gzip file of zlib's level 9, without a name or a time: the same bytes each time.
+    """`content` as a gzip file without a name or a time: the same bytes each time.
 
     Its length is the download size that `tfq.evaluation.size` measures and 12 bytes more: gzip frames the same
     deflated bytes with 18 bytes where zlib needs 6.
     """
-    compressor = zlib.compressobj(9, zlib.DEFLATED, 16 + zlib.MAX_WBITS)  # 16: gzip's frame
-    return compressor.compress(content) + compressor.flush()
+    return deflated(content, frame=GZIP)
