@@ -74,6 +74,14 @@ def test_every_choice_is_a_field_whose_default_is_one_of_them():
             {"pipeline": "light", "size_budget": 0.2, "candidates": ("w9",)},
             "'w9' is no precision; it must be one of w2",
         ),
+        (
+            {"pipeline": "light", "size_budget": 0.2, "pin": ("conv:w4a4",)},
+            "'w4a4' has activations of fewer than 8 bits, which TFLite cannot run",
+        ),
+        (
+            {"pipeline": "light", "size_budget": 0.2, "pin": ("a(:w8",)},
+            "--pin is 'a(:w8'; 'a(' is no regular expression",
+        ),
         ({"pipeline": "light", "size_budget": 0.2, "pin": ("w8",)}, "--pin is 'w8'; it must be a layer's name or"),
         ({"pipeline": "light", "pin": ("a:w8",)}, "--pin is given and nothing to allocate by"),
         ({"size_budget": 0.2}, "a budget needs --pipeline=light or --pipeline=advanced"),

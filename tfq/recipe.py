@@ -149,12 +149,16 @@ class Recipe:
             )
         self.latency_budget_ms  # noqa: B018  raises what is wrong with it
         for name in self.candidates:
-            candidate_of(name)
+            _candidate_of_a_file(name)
         for pin in self.pin:
             pattern, _, name = pin.rpartition(":")
             if not pattern:
                 raise UserError(f"--pin is {pin!r}; it must be a layer's name or regex and a precision, as conv1:w8")
-            candidate_of(name)
+            _candidate_of_a_file(name)
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise UserError(f"--pin is {pin!r}; {pattern!r} is no regular expression: {error}") from error
         if not self.allocates:
             idle = [f for f in ("candidates", "pin", "latency_table") if getattr(self, f)]
             if idle:
@@ -240,3 +244,12 @@ class Recipe:
         for name, value in json.loads(text).items():
             found[name] = tuple(value) if isinstance(value, list) else value
         return cls(**found)
+
+
+def _candidate_of_a_file(name: str) -> None:
+    """Raises UserError where a precision does not exist, or exists in simulation alone."""
+    if candidate_of(name).activation_bits < 8:
+        raise UserError(
+            f"{name!r} has activations of fewer than 8 bits, which TFLite cannot run; offer w4, or simulate the whole"
+            " model with --activation_bits"
+        )

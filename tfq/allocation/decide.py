@@ -30,7 +30,7 @@ from tfq.allocation.drop import accuracy_drop
 from tfq.allocation.fisher import gradient_estimates
 from tfq.allocation.latency_table import LatencyTable, border_price, unit_latencies
 from tfq.allocation.program import Border, Choice, minimise_cost, pinned
-from tfq.allocation.sensitivity import FLOOR, Loss, Sensitivities, exporter_of, find_loss, measured, output_errors
+from tfq.allocation.sensitivity import FLOOR, Sensitivities, exporter_of, find_loss, measured, output_errors
 from tfq.allocation.states import Key, State, apply, find_states, float_states, packed
 from tfq.calibration.specify import PACKABLE
 from tfq.execution.interpreter import predict
@@ -44,6 +44,9 @@ from tfq.simulate.guard import Version
 
 _SENSITIVITY_SAMPLES = 256
 _FLOAT_BYTES = 4
+# Of a measured dL: a softmax has a grid of 1/256, and what one layer changes in the outputs of a confident model is
+# less than a step, while all layers together change much.
+_RESOLUTION = 1e-3
 DOWNLOAD, LATENCY, WEIGHTS = "download_bytes", "latency_ms", "weight_bytes"
 _WEIGHT_BITS = {"float16": 16, "float32": 32}
 
@@ -161,18 +164,20 @@ def decide(
 
 
 def _offered(graph: Graph, found: Sequence[Unit], wish: Wish, *, with_floats: bool = False) -> list[Key]:
-    """What every unit may get: its pin, else the candidates named, else every width stored as wished."""
+    """What every unit may get: its pin, else the candidates named, else every width stored as wished.
+
+    Packed is only what TFLite has INT4 kernels for; the same bits are stored as int8 elsewhere.
+    """
+    default = [
+        Candidate(weight_bits=bits, storage=wish.storage if bits <= MOST_PACKED_BITS else "int8") for bits in GRID_BITS
+    ]
+    named = [candidate_of(name) for name in wish.candidates] or default + [FLOATS[0]] * with_floats
     keys = []
     for unit in found:
-        pins = [name for pattern, name in wish.pins if re.search(pattern, unit.name)]
-        names = pins[-1:] or list(wish.candidates)
-        if not names:
-            packable = wish.storage == "packed" and all(graph[node].kind in PACKABLE for node in unit.nodes)
-            for bits in GRID_BITS:
-                storage = "packed" if packable and bits <= MOST_PACKED_BITS else "int8"
-                names.append(Candidate(weight_bits=bits, storage=storage).name)
-            names += [FLOATS[0].name] * with_floats
-        keys += [(unit.name, name) for name in dict.fromkeys(names)]
+        packable = all(graph[node].kind in PACKABLE for node in unit.nodes)
+        pins = [candidate_of(name) for pattern, name in wish.pins if re.search(pattern, unit.name)]
+        offered = [c if packable else dataclasses.replace(c, storage="int8") for c in pins[-1:] or named]
+        keys += [(unit.name, candidate.name) for candidate in dict.fromkeys(offered)]
     return keys
 
 
@@ -219,13 +224,16 @@ def _states(setting: Setting, base: Version, offered: Sequence[Key]) -> dict[Key
 def _sensitivities(
     setting: Setting, base: Version, states: Mapping[Key, State], wish: Wish, journal: Path | None
 ) -> dict[Key, float]:
+    """dL of every state. What is too small to be measured is ordered by its estimate, up to where measuring begins."""
     if wish.sensitivity == "output_error":
         return output_errors(states.values())
     few = {name: values[:_SENSITIVITY_SAMPLES] for name, values in setting.samples.items()}
-    loss: Loss = find_loss(setting.graph, few)
+    loss, options = find_loss(setting.graph, few), {"progress": setting.progress}
+    estimates = gradient_estimates(setting.graph, states.values(), loss, seed=setting.seed, **options)
     if wish.sensitivity == "gradient":
-        return gradient_estimates(setting.graph, states.values(), loss, seed=setting.seed, progress=setting.progress)
-    return measured(base, states.values(), loss, journal=journal, workers=setting.workers, progress=setting.progress)
+        return estimates
+    found = measured(base, states.values(), loss, journal=journal, workers=setting.workers, **options)
+    return {key: max(value, min(estimates[key], _RESOLUTION)) for key, value in found.items()}
 
 
 def _costs(
