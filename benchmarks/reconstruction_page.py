@@ -162,13 +162,17 @@ def _cost_section(results: Results) -> list[str]:
 
 
 def draw_curves(results: Results, path: Path) -> None:
-    """Score against the number of calibration samples, one panel a case; bands reach over all seeds."""
+    """Score against the number of calibration samples, one panel a case with several; bands reach over all seeds."""
     import matplotlib as mpl
 
     mpl.use("agg")
     from matplotlib import pyplot as plt
 
-    found = curves(results)
+    found = {key: lines for key, lines in curves(results).items() if max(map(len, lines.values())) > 1}
+    if not found:
+        return
+    drawn_methods = [method for method in METHODS if any(method in lines for lines in found.values())]
+    colours = {method: f"C{place}" for place, method in enumerate(drawn_methods)}
     figure, panels = plt.subplots(
         1, len(found), figsize=(3.6 * len(found) + 0.6, 3.8), dpi=120, layout="constrained", squeeze=False
     )
@@ -179,8 +183,9 @@ def draw_curves(results: Results, path: Path) -> None:
                 [entry.float_score + getattr(entry, name) for entry in entries]
                 for name in ("difference", "least", "most")
             )
-            (drawn,) = axes.plot(counts, mean, marker="o", markersize=3, label=METHODS[method])
-            axes.fill_between(counts, low, high, color=drawn.get_color(), alpha=0.2, linewidth=0)
+            colour = colours[method]
+            axes.plot(counts, mean, marker="o", markersize=3, label=METHODS[method], color=colour)
+            axes.fill_between(counts, low, high, color=colour, alpha=0.2, linewidth=0)
         axes.axhline(entries[0].float_score, color="black", linestyle=":", linewidth=1, label="float")
         axes.set_xscale("log", base=2)
         ticks = sorted({count for line in methods.values() for count in line})
