@@ -55,7 +55,15 @@ setup(
         "benchmark": ["ai-edge-quantizer>=0.10,<0.11"],
         # makes demo/ anew; running the demo does not need it
         "demo": ["scikit-learn>=1.4,<2"],
-        "dev": ["hypothesis>=6.100", "matplotlib>=3.8,<4", "mypy>=1.10", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6"],
+        "dev": [
+            "highspy>=1.7",
+            "hypothesis>=6.100",
+            "matplotlib>=3.8,<4",
+            "mypy>=1.10",
+            "pytest>=8",
+            "pytest-xdist>=3.5",
+            "ruff>=0.6",
+        ],
     },
     entry_points={
         "console_scripts": [
