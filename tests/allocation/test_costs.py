@@ -110,8 +110,8 @@ def test_totals_of_resnet8_are_near_those_of_the_files():
         totals = predicted(base, lambda **options: specify(graph, ranges, **options), chosen)
         size = measure_size(export(**by_node(graph, chosen))[1])
         assert totals["file_bytes"] == pytest.approx(size.file_bytes, rel=0.01), mixture
-        # deflate's code tables fit a file of one width best; that is not additive
-        within = 0.01 if len(mixture) == 1 else 0.035
+        # deflate's code tables and strategy fit a file of one width best: not additive
+        within = 0.015 if len(mixture) == 1 else 0.055
         assert totals["download_bytes"] == pytest.approx(size.download_bytes, rel=within), mixture
 
 
