@@ -189,6 +189,11 @@ class _Start:
     version: Version
 
 
+def _kept_ranges(calibration: Calibration, guard: Guarded | None) -> Mapping[str, Range]:
+    """Those of the method asked for, or min-max where the guard rolled them back."""
+    return calibration.minmax_ranges if guard is not None and guard.rolled_back else calibration.ranges
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Run:
     """What all stops between preparation and export work with."""
@@ -251,7 +256,7 @@ def _quantized(run: _Run, graph: Graph) -> _Start:
         chosen, minmax = calibration.trial
         _, guard = keep_better(graph, version(method, chosen), version("minmax", minmax), run.held_back.arrays)
         run.journal.warn(guard.note(f"calibration by {method}"))
-        ranges = calibration.minmax_ranges if guard.rolled_back else calibration.ranges
+        ranges = _kept_ranges(calibration, guard)
         return _Start(graph, calibration, ranges, guard, version("nearest", ranges))
 
 
@@ -278,9 +283,7 @@ def _setting(run: _Run, start: _Start) -> Setting:
     """What the steps and allocation work with."""
 
     def recalibrate(graph: Graph) -> Mapping[str, Range]:
-        found = run.calibrated(graph, progress=Silent())
-        rolled_back = start.guard is not None and start.guard.rolled_back
-        return found.minmax_ranges if rolled_back else found.ranges
+        return _kept_ranges(run.calibrated(graph, progress=Silent()), start.guard)
 
     return Setting.of(run.recipe, start.reference, run.samples.arrays, recalibrate, progress=run.progress)
 

@@ -44,6 +44,7 @@ from tfq.execution.progress import Progress, Silent
 from tfq.simulate.guard import Version
 
 _BISECTIONS, _REBUILDS = 8, 3
+_ANY = 1e30  # a largest degradation that excludes nothing
 _LEAST = 1e-9  # degradation: thresholds are bisected by their logarithms
 
 
@@ -157,16 +158,15 @@ class _Search:
 
     def __init__(self, table: Table, goal: Goal, bench: Bench, progress: Progress):
         self._table, self._goal, self._bench, self._progress = table, goal, bench, progress
+        self._options: dict[str, Any] = {"budgets": goal.budgets, "borders": table.borders, "fixed": table.fixed}
         self._rounds: list[Round] = []
 
     def within_budgets(self) -> tuple[Version, Allocated]:
         """The least loss."""
-        table, budgets = self._table, self._goal.budgets
-        options: dict[str, Any] = {"budgets": budgets, "borders": table.borders, "fixed": table.fixed}
-        proposals = {"program": minimise_degradation(table.choices, **options)}
+        proposals = {"program": minimise_degradation(self._table.choices, **self._options)}
         for name, find in (("greedy", greedy), ("uniform", uniform)):
             try:
-                proposals[name] = find(table.choices, **options)
+                proposals[name] = find(self._table.choices, **self._options)
             except Infeasible:  # of these two, which search less; the program has found one
                 continue
         found: dict[str, Round] = {}
@@ -210,11 +210,8 @@ class _Search:
 
     def _ends(self) -> tuple[float, float]:
         """The smallest and the largest degradation that make sense: of the best and of the cheapest allocation."""
-        table, goal = self._table, self._goal
-        options: dict[str, Any] = {"budgets": goal.budgets, "borders": table.borders, "fixed": table.fixed}
-        best = minimise_degradation(table.choices, **options)
-        cheapest = minimise_cost(table.choices, cost=goal.objective, max_degradation=1e30, **options)
-        return max(best.degradation, _LEAST), max(cheapest.degradation, _LEAST)
+        best = minimise_degradation(self._table.choices, **self._options)
+        return max(best.degradation, _LEAST), max(self._cheapest(_ANY).degradation, _LEAST)
 
     def _bisected(self, low: float, high: float) -> float:
         """The largest predicted degradation whose assembled model keeps the drop; `low` where none does."""
@@ -235,15 +232,8 @@ class _Search:
         return bottom
 
     def _cheapest(self, threshold: float) -> Allocation:
-        table, goal = self._table, self._goal
-        return minimise_cost(
-            table.choices,
-            cost=goal.objective,
-            max_degradation=threshold,
-            budgets=goal.budgets,
-            borders=table.borders,
-            fixed=table.fixed,
-        )
+        objective = self._goal.objective
+        return minimise_cost(self._table.choices, cost=objective, max_degradation=threshold, **self._options)
 
     def _assembled(self, name: str, allocation: Allocation) -> Round:
         return self._noted("assembled", name, allocation, self._bench.assemble(allocation.candidates))

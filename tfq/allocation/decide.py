@@ -122,6 +122,7 @@ def decide(
       Infeasible, UserError: what is asked for cannot be met, or does not fit the model.
     """
     graph, found = setting.graph, units(setting.graph)
+    _check_within_reach(graph, found, wish)
     exporter, loss = exporter_of(setting.samples), find_loss(graph, setting.samples)
     base_file = exporter.export(base.graph, base.spec)
 
@@ -130,7 +131,6 @@ def decide(
         drop = accuracy_drop(loss.reference[0], outputs[0], labels) if wish.max_drop is not None else None
         return Measured(loss(outputs), drop)
 
-    _check_within_reach(graph, found, wish)
     needs_floats = wish.max_drop is not None and not wish.candidates and measure(base).points > wish.max_drop
     states = _states(setting, base, _offered(graph, found, wish, with_floats=needs_floats))
     sensitivities = _sensitivities(setting, base, states, wish, journal)
