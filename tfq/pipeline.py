@@ -29,8 +29,9 @@ from typing import Any
 from tfq import __version__
 from tfq.allocation.allocate import Allocated
 from tfq.allocation.candidates import Candidate, units
-from tfq.allocation.decide import Decision, Wish, decide
+from tfq.allocation.decide import Decision, decide
 from tfq.allocation.latency_table import LatencyTable, read_table
+from tfq.allocation.wish import Wish
 from tfq.calibration.calibrate import Calibration, calibrate, held_back_positions
 from tfq.calibration.specify import specify
 from tfq.calibration.statistics import Range

@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 
-from tfq.allocation.allocate import Bench, Goal, Measured, Table, allocate
+from tfq.allocation.allocate import Bench, Goal, Measured, allocate
 from tfq.allocation.drop import Drop
-from tfq.allocation.program import Choice, Infeasible
+from tfq.allocation.program import Choice, Infeasible, Problem
 
 UNITS = [f"u{i}" for i in range(6)]
 BITS = (2, 3, 4, 8)
@@ -17,8 +17,8 @@ def loss_of(unit, bits):
     return 0.0 if bits == 8 else (1 + UNITS.index(unit)) * 4.0 ** (2 - bits)
 
 
-def table(scale=1.0):
-    return Table(
+def problem(scale=1.0):
+    return Problem.of(
         [
             Choice(u, f"w{b}", max(scale * loss_of(u, b), 1e-6), {"download_bytes": SIZES[u] * b})
             for u, b in itertools.product(UNITS, BITS)
@@ -34,7 +34,7 @@ class Made:
         self.points, self.gain, self.penalty, self.rebuilt = points, gain, penalty, 0
 
     def bench(self):
-        return Bench(lambda c: ("assembled", dict(c)), self._rebuild, self._measure)
+        return Bench(lambda c: self._measured("assembled", c), self._rebuild)
 
     def true_loss(self, kind, candidates):
         loss = sum(loss_of(u, int(c[1:])) for u, c in candidates.items()) + self.penalty(candidates)
@@ -42,11 +42,11 @@ class Made:
 
     def _rebuild(self, candidates):
         self.rebuilt += 1
-        return "reconstructed", dict(candidates)
+        return self._measured("reconstructed", candidates)
 
-    def _measure(self, version):
-        loss = self.true_loss(*version)
-        return Measured(loss, Drop(self.points * loss, 0.0, 100))
+    def _measured(self, kind, candidates):
+        loss = self.true_loss(kind, candidates)
+        return (kind, dict(candidates)), Measured(loss, Drop(self.points * loss, 0.0, 100))
 
 
 def size(candidates):
@@ -60,7 +60,7 @@ def exhaustive():
 
 def test_within_a_budget_the_program_is_taken_where_losses_add_up():
     made = Made()
-    version, found = allocate(table(), Goal({"download_bytes": 2000}), made.bench())
+    version, found = allocate(problem(), Goal({"download_bytes": 2000}), made.bench())
     best = min((c for c in exhaustive() if size(c) <= 2000), key=lambda c: made.true_loss("assembled", c))
     assert made.true_loss("assembled", found.allocation.candidates) == pytest.approx(
         made.true_loss("assembled", best), abs=1e-4
@@ -75,7 +75,7 @@ def test_within_a_budget_the_program_is_taken_where_losses_add_up():
 
 def test_another_proposal_is_taken_where_the_assumption_fails():
     mixed = Made(penalty=lambda c: 100.0 * (len(set(c.values())) > 1))  # any mixture is terrible
-    _, found = allocate(table(), Goal({"download_bytes": 2900}), mixed.bench())
+    _, found = allocate(problem(), Goal({"download_bytes": 2900}), mixed.bench())
     assert set(found.allocation.candidates.values()) == {"w4"}
     assert found.rounds[-1].name == "uniform"
 
@@ -84,7 +84,7 @@ def test_another_proposal_is_taken_where_the_assumption_fails():
 @pytest.mark.parametrize("drop", [0.5, 2.0, 20.0])
 def test_the_drop_is_kept_as_measured_and_little_size_is_wasted(scale, drop):
     made = Made()
-    version, found = allocate(table(scale), Goal({}, max_drop=drop), made.bench())
+    version, found = allocate(problem(scale), Goal({}, max_drop=drop), made.bench())
     assert found.attained
     assert 10.0 * made.true_loss(*version) <= drop
     smallest = min(size(c) for c in exhaustive() if 10.0 * made.true_loss("reconstructed", c) <= drop)
@@ -94,7 +94,7 @@ def test_the_drop_is_kept_as_measured_and_little_size_is_wasted(scale, drop):
 
 def test_a_drop_that_no_model_keeps_gives_the_most_accurate_and_says_so():
     made = Made(penalty=lambda _: 1.0)
-    version, found = allocate(table(), Goal({}, max_drop=1.0), made.bench())
+    version, found = allocate(problem(), Goal({}, max_drop=1.0), made.bench())
     assert not found.attained
     assert not any(r.holds for r in found.rounds)
     assert set(version[1].values()) == {"w8"}
@@ -102,11 +102,11 @@ def test_a_drop_that_no_model_keeps_gives_the_most_accurate_and_says_so():
 
 def test_drop_and_budget_together():
     made = Made()
-    version, found = allocate(table(), Goal({"download_bytes": 4600}, max_drop=2.0), made.bench())
+    version, found = allocate(problem(), Goal({"download_bytes": 4600}, max_drop=2.0), made.bench())
     assert found.attained
     assert size(version[1]) <= 4600
 
 
 def test_a_budget_that_cannot_be_met_is_infeasible():
     with pytest.raises(Infeasible, match="download_bytes"):
-        allocate(table(), Goal({"download_bytes": 200}), Made().bench())
+        allocate(problem(), Goal({"download_bytes": 200}), Made().bench())

@@ -8,8 +8,9 @@ import pytest
 from operator_graphs import draw, specified
 
 from tfq.allocation.candidates import units
-from tfq.allocation.decide import Wish, decide
+from tfq.allocation.decide import decide
 from tfq.allocation.program import Infeasible
+from tfq.allocation.wish import Wish
 from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
 from tfq.errors import UserError

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tfq.allocation.baselines import greedy, random_allocation, uniform
 from tfq.allocation.candidates import ALL
-from tfq.allocation.program import Border, Choice, Infeasible, minimise_cost, minimise_degradation, pinned
+from tfq.allocation.program import Border, Choice, Infeasible, Problem, minimise_cost, minimise_degradation, pinned
 from tfq.errors import UserError
 
 SOLVERS = [
@@ -36,8 +36,8 @@ class Instance:
     budgets: dict[str, float]
 
     @property
-    def rest(self):
-        return {"borders": self.borders, "tied": self.tied, "fixed": self.fixed}
+    def problem(self):
+        return Problem.of(self.choices, borders=self.borders, tied=self.tied, fixed=self.fixed)
 
     def all(self):
         """Degradation, costs and candidates of everything that the ties allow."""
@@ -106,9 +106,9 @@ def test_the_least_degradation_is_that_of_exhaustive_search(solver, instance):
     kept = instance.kept()
     if not kept:
         with pytest.raises(Infeasible, match="no allocation keeps"):
-            minimise_degradation(instance.choices, budgets=instance.budgets, solver=solver, **instance.rest)
+            minimise_degradation(instance.problem, budgets=instance.budgets, solver=solver)
         return
-    found = minimise_degradation(instance.choices, budgets=instance.budgets, solver=solver, **instance.rest)
+    found = minimise_degradation(instance.problem, budgets=instance.budgets, solver=solver)
     best = min(loss for loss, _, _ in kept)
     assert found.degradation == pytest.approx(best, rel=1e-9, abs=1e-9)
     assert (found.degradation, found.costs, found.candidates) in kept  # the totals are exact, the budgets are kept
@@ -123,12 +123,12 @@ def test_the_least_degradation_is_that_of_exhaustive_search(solver, instance):
 @given(instance=instances(), most=st.floats(0, 10), cost=st.sampled_from(["bytes", "ms"]))
 def test_the_least_cost_is_that_of_exhaustive_search(solver, instance, most, cost):
     kept = instance.kept(loss=most)
-    options = {"cost": cost, "max_degradation": most, "budgets": instance.budgets, "solver": solver, **instance.rest}
+    options = {"cost": cost, "max_degradation": most, "budgets": instance.budgets, "solver": solver}
     if not kept:
         with pytest.raises(Infeasible, match="no allocation keeps"):
-            minimise_cost(instance.choices, **options)
+            minimise_cost(instance.problem, **options)
         return
-    found = minimise_cost(instance.choices, **options)
+    found = minimise_cost(instance.problem, **options)
     assert found.costs[cost] == pytest.approx(min(costs[cost] for _, costs, _ in kept), rel=1e-9)
     assert (found.degradation, found.costs, found.candidates) in kept
     least = min(loss for loss, costs, _ in kept if costs[cost] <= found.costs[cost])
@@ -139,13 +139,13 @@ def test_the_least_cost_is_that_of_exhaustive_search(solver, instance, most, cos
 @given(instance=instances(), seed=st.integers(0, 5))
 def test_baselines_keep_the_budgets_and_never_beat_the_program(instance, seed):
     try:
-        best = minimise_degradation(instance.choices, budgets=instance.budgets, **instance.rest)
+        best = minimise_degradation(instance.problem, budgets=instance.budgets)
     except Infeasible:
         best = None
     for other in (uniform, greedy, random_allocation):
         options = {"seed": seed} if other is random_allocation else {}
         try:
-            found = other(instance.choices, budgets=instance.budgets, **instance.rest, **options)
+            found = other(instance.problem, budgets=instance.budgets, **options)
         except Infeasible:
             continue
         assert best is not None
@@ -157,12 +157,12 @@ def test_baselines_keep_the_budgets_and_never_beat_the_program(instance, seed):
 @FEW
 @given(instance=instances())
 def test_what_an_answer_costs_is_a_budget_that_it_keeps_and_no_budget_is_met_below_the_least(instance):
-    free = minimise_cost(instance.choices, cost="ms", max_degradation=math.inf, **instance.rest)
-    again = minimise_degradation(instance.choices, budgets={"ms": free.costs["ms"]}, **instance.rest)
+    free = minimise_cost(instance.problem, cost="ms", max_degradation=math.inf)
+    again = minimise_degradation(instance.problem, budgets={"ms": free.costs["ms"]})
     assert again.costs["ms"] == free.costs["ms"]
     below = math.nextafter(free.costs["ms"], -math.inf)
     with pytest.raises(Infeasible, match=r"the least attainable: ms"):
-        minimise_degradation(instance.choices, budgets={"ms": below}, **instance.rest)
+        minimise_degradation(instance.problem, budgets={"ms": below})
 
 
 def layers(count, *, seed=0):
@@ -180,36 +180,36 @@ def layers(count, *, seed=0):
             costs = {"bytes": float(round(weights * bits / 8)), "ms": weights * 1e-6 * speed * draw.uniform(0.9, 1.1)}
             choices.append(Choice(f"u{number}", name, lost, costs))
     borders = [Border(f"u{i}", f"u{i + 1}", {"ms": draw.uniform(0.001, 0.01)}) for i in range(count - 1)]
-    return choices, borders
+    return choices, Problem.of(choices, borders=borders)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("highspy") is None, reason="highspy is not installed")
 @pytest.mark.parametrize("share", [0.3, 0.6])
 def test_both_solvers_agree_on_a_network_and_the_heuristics_stay_behind(share):
-    choices, borders = layers(60)
+    choices, problem = layers(60)
     most = sum(c.costs["bytes"] for c in choices if c.candidate == "w8") * share
     slowest = 1.2 * sum(c.costs["ms"] for c in choices if c.candidate == "w8")
-    options = {"budgets": {"bytes": most, "ms": slowest}, "borders": borders}
-    cbc, highs = (minimise_degradation(choices, solver=name, **options) for name in ("cbc", "highs"))
+    options = {"budgets": {"bytes": most, "ms": slowest}}
+    cbc, highs = (minimise_degradation(problem, solver=name, **options) for name in ("cbc", "highs"))
     assert cbc.degradation == pytest.approx(highs.degradation, rel=1e-9)
     assert cbc.costs["bytes"] == highs.costs["bytes"]
-    for other in (uniform(choices, **options), greedy(choices, **options)):
+    for other in (uniform(problem, **options), greedy(problem, **options)):
         assert cbc.degradation <= other.degradation
-    assert greedy(choices, **options).degradation < uniform(choices, **options).degradation
+    assert greedy(problem, **options).degradation < uniform(problem, **options).degradation
 
 
 def test_same_input_same_answer_and_every_solver_is_silent(capfd):
-    choices, borders = layers(20)
+    choices, problem = layers(20)
     budgets = {"bytes": sum(c.costs["bytes"] for c in choices if c.candidate == "w4")}
-    first, second = (minimise_degradation(choices, budgets=budgets, borders=borders, solver="cbc") for _ in range(2))
+    first, second = (minimise_degradation(problem, budgets=budgets, solver="cbc") for _ in range(2))
     assert first == second
     assert capfd.readouterr() == ("", "")
 
 
 def test_random_allocations_fill_the_budget_and_differ_by_seed():
-    choices, borders = layers(40)
+    choices, problem = layers(40)
     most = sum(c.costs["bytes"] for c in choices if c.candidate == "w4")
-    found = [random_allocation(choices, budgets={"bytes": most}, borders=borders, seed=seed) for seed in (1, 2, 1)]
+    found = [random_allocation(problem, budgets={"bytes": most}, seed=seed) for seed in (1, 2, 1)]
     assert found[0] == found[2]
     assert found[0].candidates != found[1].candidates
     assert all(0.98 * most < f.costs["bytes"] <= most for f in found)
@@ -239,26 +239,26 @@ def test_an_optimum_that_preprocessing_in_cbc_loses_is_found(solver):
     ]
     borders = [Border("u0", "u2", {"ms": 0.1, "bytes": 200.0}), Border("u0", "u2", {"ms": 1.0})]
     budgets = {"ms": 0.5, "bytes": 801.0}
-    found = minimise_degradation(choices, budgets=budgets, borders=borders, solver=solver)
+    found = minimise_degradation(Problem.of(choices, borders=borders), budgets=budgets, solver=solver)
     assert found.candidates == {"u0": "w4", "u1": "w2", "u2": "w2", "u3": "w2"}
 
 
 def test_an_infeasible_budget_is_named_with_the_nearest_that_is_not():
     with pytest.raises(Infeasible, match=r"keeps bytes <= 500; the least attainable: bytes 560;"):
-        minimise_degradation(two_units(), budgets={"bytes": 500}, fixed={"bytes": 10.0})
+        minimise_degradation(Problem.of(two_units(), fixed={"bytes": 10.0}), budgets={"bytes": 500})
     with pytest.raises(
         Infeasible, match=r"keeps degradation <= 0.1 and bytes <= 700; .* degradation 0.25 .* bytes 1100 "
     ) as told:
-        minimise_cost(two_units(), cost="ms", max_degradation=0.1, budgets={"bytes": 700})
+        minimise_cost(Problem.of(two_units()), cost="ms", max_degradation=0.1, budgets={"bytes": 700})
     assert "of these two: degradation 0 with bytes 1100 ... bytes 550 with degradation 0.75" in str(told.value)
 
 
 def test_budgets_that_only_together_are_infeasible_are_told_apart_from_those_that_can_be_kept():
     budgets = {"ms": 3.2, "bytes": 700.0}
     for name in budgets:
-        minimise_degradation(two_units(), budgets={name: budgets[name]})
+        minimise_degradation(Problem.of(two_units()), budgets={name: budgets[name]})
     with pytest.raises(Infeasible, match=r"ms <= 3.2 and bytes <= 700; the least attainable: ms 3.5 .*, or bytes 1100"):
-        minimise_degradation(two_units(), budgets=budgets)
+        minimise_degradation(Problem.of(two_units()), budgets=budgets)
 
 
 def test_pins_leave_the_pinned_candidate_alone():
@@ -294,8 +294,10 @@ def test_a_pin_that_cannot_be_kept_is_an_error(pins, message):
     ],
 )
 def test_input_that_contradicts_itself_is_an_error(options, message):
+    made = {name: value for name, value in options.items() if name in ("fixed", "borders", "tied")}
+    solved = {name: value for name, value in options.items() if name not in made}
     with pytest.raises(UserError, match=message):
-        minimise_degradation(two_units(), **options)
+        minimise_degradation(Problem.of(two_units(), **made), **solved)
 
 
 def test_choices_are_checked():
@@ -306,10 +308,10 @@ def test_choices_are_checked():
     with pytest.raises(UserError, match=r"bytes .*must be a finite number"):
         Choice("stem", "w8", 0.0, {"bytes": math.inf})
     with pytest.raises(UserError, match="twice"):
-        minimise_degradation([*two_units(), two_units()[0]], budgets={})
+        Problem.of([*two_units(), two_units()[0]])
     with pytest.raises(UserError, match="give all choices the same"):
-        minimise_degradation([*two_units(), Choice("tail", "w8", 0.0, {"ms": 1.0})], budgets={})
+        Problem.of([*two_units(), Choice("tail", "w8", 0.0, {"ms": 1.0})])
     with pytest.raises(UserError, match="no candidate in common"):
-        minimise_degradation(pinned(two_units(), [("stem", "w4"), ("head", "w8")]), budgets={}, tied=[("stem", "head")])
+        Problem.of(pinned(two_units(), [("stem", "w4"), ("head", "w8")]), tied=[("stem", "head")])
     with pytest.raises(UserError, match="no choices"):
-        minimise_degradation([], budgets={})
+        Problem.of([])

@@ -26,17 +26,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from tfq.allocation.baselines import greedy, uniform
 from tfq.allocation.drop import Drop
 from tfq.allocation.program import (
     DEGRADATION,
     Allocation,
-    Border,
-    Choice,
     Infeasible,
+    Problem,
     minimise_cost,
     minimise_degradation,
 )
@@ -61,20 +59,6 @@ class Goal:
     budgets: Mapping[str, float]
     max_drop: float | None = None
     objective: str = "download_bytes"
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """The program's data.
-
-    Attributes:
-      choices: of every unit, with degradations and costs.
-      borders, fixed: as in `tfq.allocation.program`.
-    """
-
-    choices: Sequence[Choice]
-    borders: Sequence[Border] = ()
-    fixed: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,45 +112,48 @@ class Allocated:
     attained: bool
 
 
+Make = Callable[[Mapping[str, str]], "tuple[Version, Measured]"]
+"""The version whose units have these candidates."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Bench:
-    """How models are made and measured.
+    """How models are made and measured: their loss and drop, from their files.
 
     Attributes:
-      assemble: the parallel states of these candidates as a version.
+      assemble: the parallel states of these candidates.
       rebuild: the same precisions reconstructed in sequence.
-      measure: a version's loss and drop, from its file.
     """
 
-    assemble: Callable[[Mapping[str, str]], Version]
-    rebuild: Callable[[Mapping[str, str]], Version]
-    measure: Callable[[Version], Measured]
+    assemble: Make
+    rebuild: Make
 
 
-def allocate(table: Table, goal: Goal, bench: Bench, *, progress: Progress | None = None) -> tuple[Version, Allocated]:
+def allocate(
+    problem: Problem, goal: Goal, bench: Bench, *, progress: Progress | None = None
+) -> tuple[Version, Allocated]:
     """The best model for the goal, reconstructed at the chosen precisions, and how it was found.
 
     Raises:
       Infeasible: the budgets cannot be met; says the nearest attainable.
     """
-    search = _Search(table, goal, bench, progress or Silent())
+    search = _Search(problem, goal, bench, progress or Silent())
     return search.within_budgets() if goal.max_drop is None else search.within_drop()
 
 
 class _Search:
     """The rounds so far, and how the next ones are made."""
 
-    def __init__(self, table: Table, goal: Goal, bench: Bench, progress: Progress):
-        self._table, self._goal, self._bench, self._progress = table, goal, bench, progress
-        self._options: dict[str, Any] = {"budgets": goal.budgets, "borders": table.borders, "fixed": table.fixed}
+    def __init__(self, problem: Problem, goal: Goal, bench: Bench, progress: Progress):
+        self._problem, self._goal, self._bench, self._progress = problem, goal, bench, progress
         self._rounds: list[Round] = []
 
     def within_budgets(self) -> tuple[Version, Allocated]:
         """The least loss."""
-        proposals = {"program": minimise_degradation(self._table.choices, **self._options)}
+        proposals = {"program": minimise_degradation(self._problem, budgets=self._goal.budgets)}
         for name, find in (("greedy", greedy), ("uniform", uniform)):
             try:
-                proposals[name] = find(self._table.choices, **self._options)
+                proposals[name] = find(self._problem, budgets=self._goal.budgets)
             except Infeasible:  # of these two, which search less; the program has found one
                 continue
         found: dict[str, Round] = {}
@@ -210,7 +197,7 @@ class _Search:
 
     def _ends(self) -> tuple[float, float]:
         """The smallest and the largest degradation that make sense: of the best and of the cheapest allocation."""
-        best = minimise_degradation(self._table.choices, **self._options)
+        best = minimise_degradation(self._problem, budgets=self._goal.budgets)
         return max(best.degradation, _LEAST), max(self._cheapest(_ANY).degradation, _LEAST)
 
     def _bisected(self, low: float, high: float) -> float:
@@ -233,17 +220,17 @@ class _Search:
 
     def _cheapest(self, threshold: float) -> Allocation:
         objective = self._goal.objective
-        return minimise_cost(self._table.choices, cost=objective, max_degradation=threshold, **self._options)
+        return minimise_cost(self._problem, cost=objective, max_degradation=threshold, budgets=self._goal.budgets)
 
     def _assembled(self, name: str, allocation: Allocation) -> Round:
-        return self._noted("assembled", name, allocation, self._bench.assemble(allocation.candidates))
+        _, measured = self._bench.assemble(allocation.candidates)
+        return self._noted("assembled", name, allocation, measured)
 
     def _rebuilt(self, name: str, allocation: Allocation) -> tuple[Version, Round]:
-        version = self._bench.rebuild(allocation.candidates)
-        return version, self._noted("reconstructed", name, allocation, version)
+        version, measured = self._bench.rebuild(allocation.candidates)
+        return version, self._noted("reconstructed", name, allocation, measured)
 
-    def _noted(self, kind: str, name: str, allocation: Allocation, version: Version) -> Round:
-        measured = self._bench.measure(version)
+    def _noted(self, kind: str, name: str, allocation: Allocation, measured: Measured) -> Round:
         costs = {cost: total for cost, total in allocation.costs.items() if cost != DEGRADATION}
         holds = self._goal.max_drop is None or measured.points <= self._goal.max_drop
         self._rounds.append(Round(kind, name, allocation.candidates, allocation.degradation, costs, measured, holds))

@@ -18,31 +18,13 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from tfq.allocation.candidates import ALL
-from tfq.allocation.program import (
-    DEGRADATION,
-    Allocation,
-    Border,
-    Choice,
-    Infeasible,
-    Problem,
-    check_limits,
-    check_problem,
-)
-
-_Find = Callable[[Problem], "dict[str, str] | None"]
+from tfq.allocation.program import DEGRADATION, Allocation, Infeasible, Problem, check_limits
 
 
-def uniform(
-    choices: Sequence[Choice],
-    *,
-    budgets: Mapping[str, float],
-    borders: Sequence[Border] = (),
-    fixed: Mapping[str, float] | None = None,
-    tied: Sequence[Sequence[str]] = (),
-) -> Allocation:
+def uniform(problem: Problem, *, budgets: Mapping[str, float]) -> Allocation:
     """One candidate for all units; those with a single one (pinned) keep theirs. Raises Infeasible, UserError."""
 
-    def find(problem: Problem) -> dict[str, str] | None:
+    def find() -> dict[str, str] | None:
         offers = {unit: problem.offered(group) for group in problem.groups for unit in group}
         free = [own for own in offers.values() if len(own) > 1] or list(offers.values())
         shared = [name for name in free[0] if all(name in own for own in free)]
@@ -50,20 +32,13 @@ def uniform(
         kept = [candidates for candidates in tried if problem.meets(budgets, candidates)]
         return min(kept, key=lambda candidates: problem.total(DEGRADATION, candidates), default=None)
 
-    return _allocation("uniform", find, choices, budgets, borders, fixed, tied)
+    return _allocation("uniform", find, problem, budgets)
 
 
-def greedy(
-    choices: Sequence[Choice],
-    *,
-    budgets: Mapping[str, float],
-    borders: Sequence[Border] = (),
-    fixed: Mapping[str, float] | None = None,
-    tied: Sequence[Sequence[str]] = (),
-) -> Allocation:
+def greedy(problem: Problem, *, budgets: Mapping[str, float]) -> Allocation:
     """Marginal degradation per saved cost. Raises Infeasible where it finds nothing, UserError for bad choices."""
 
-    def find(problem: Problem) -> dict[str, str] | None:
+    def find() -> dict[str, str] | None:
         state = _State(problem, budgets, np.nanargmin(_table(problem, [DEGRADATION])[:, :, 0], axis=1))
         while state.exceeded():
             saved = state.saved()
@@ -75,21 +50,13 @@ def greedy(
             state.change(*map(int, best))
         return state.candidates()
 
-    return _allocation("greedy", find, choices, budgets, borders, fixed, tied)
+    return _allocation("greedy", find, problem, budgets)
 
 
-def random_allocation(
-    choices: Sequence[Choice],
-    *,
-    budgets: Mapping[str, float],
-    seed: int,
-    borders: Sequence[Border] = (),
-    fixed: Mapping[str, float] | None = None,
-    tied: Sequence[Sequence[str]] = (),
-) -> Allocation:
+def random_allocation(problem: Problem, *, budgets: Mapping[str, float], seed: int) -> Allocation:
     """An allocation by chance that fills the budgets. Raises Infeasible where it finds none, UserError."""
 
-    def find(problem: Problem) -> dict[str, str] | None:
+    def find() -> dict[str, str] | None:
         draw = np.random.default_rng(seed)
         state = _State(problem, budgets, np.array([draw.integers(len(problem.offered(g))) for g in problem.groups]))
         while state.exceeded():
@@ -101,7 +68,7 @@ def random_allocation(
             state.change(*adding[draw.integers(len(adding))])
         return state.candidates()
 
-    return _allocation("random", find, choices, budgets, borders, fixed, tied)
+    return _allocation("random", find, problem, budgets)
 
 
 class _State:
@@ -190,18 +157,11 @@ def _table(problem: Problem, names: Sequence[str]) -> np.ndarray:
 
 
 def _allocation(
-    name: str,
-    find: _Find,
-    choices: Sequence[Choice],
-    budgets: Mapping[str, float],
-    borders: Sequence[Border],
-    fixed: Mapping[str, float] | None,
-    tied: Sequence[Sequence[str]],
+    name: str, find: Callable[[], dict[str, str] | None], problem: Problem, budgets: Mapping[str, float]
 ) -> Allocation:
     start = time.perf_counter()
-    problem = check_problem(choices, borders=borders, fixed=fixed, tied=tied)
     check_limits(problem, budgets)
-    found = find(problem)
+    found = find()
     if found is None:
         raise Infeasible(f"{name} finds no allocation that keeps {dict(budgets)}; the integer program may")
     seconds = time.perf_counter() - start

@@ -124,7 +124,7 @@ class Allocation:
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """Choices, borders and ties that have been checked against each other.
+    """What can be chosen and what it costs: choices, borders and ties, checked against each other.
 
     Attributes:
       values: cost name, or "degradation", -> value; by unit and candidate.
@@ -138,6 +138,54 @@ class Problem:
     borders: tuple[Border, ...]
     fixed: Mapping[str, float]
     names: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        choices: Sequence[Choice],
+        *,
+        borders: Sequence[Border] = (),
+        fixed: Mapping[str, float] | None = None,
+        tied: Sequence[Sequence[str]] = (),
+    ) -> Problem:
+        """The problem that these describe.
+
+        Args:
+          choices: every unit with every candidate that it may have.
+          borders: costs between units, of which one is float and the other not.
+          fixed: costs that no choice changes, such as those of the rest of the file.
+          tied: units that get the same candidate; each must be offered one that the others are offered too.
+
+        Raises UserError where they contradict each other.
+        """
+        if not choices:
+            raise UserError("there are no choices; give every unit at least one candidate")
+        names = tuple(choices[0].costs)
+        values: dict[str, dict[str, dict[str, float]]] = {}
+        for choice in choices:
+            if set(choice.costs) != set(names):
+                raise UserError(
+                    f"unit {choice.unit!r} with {choice.candidate} has the costs {sorted(choice.costs)}, "
+                    f"unit {choices[0].unit!r} has {sorted(names)}; give all choices the same"
+                )
+            offered = values.setdefault(choice.unit, {})
+            if choice.candidate in offered:
+                raise UserError(f"unit {choice.unit!r} is given {choice.candidate} twice; give it once")
+            offered[choice.candidate] = {DEGRADATION: choice.degradation, **choice.costs}
+        fixed = dict(fixed or {})
+        _check_costs("fixed costs", fixed)
+        for where, costs in (
+            ("fixed costs", fixed),
+            *((f"border of {b.first!r} and {b.second!r}", b.costs) for b in borders),
+        ):
+            _check_known(where, costs, names)
+        for border in borders:
+            _check_known(f"border of {border.first!r} and {border.second!r}", (border.first, border.second), values)
+        problem = cls(values, _groups(values, tied), tuple(borders), fixed, names)
+        for group in problem.groups:
+            if not problem.offered(group):
+                raise UserError(f"the tied units {', '.join(group)} have no candidate in common; give them one")
+        return problem
 
     def offered(self, group: Sequence[str]) -> list[str]:
         """Names of the candidates that all units of a group have."""
@@ -161,49 +209,33 @@ class Problem:
         )
 
 
-def minimise_degradation(
-    choices: Sequence[Choice],
-    *,
-    budgets: Mapping[str, float],
-    borders: Sequence[Border] = (),
-    fixed: Mapping[str, float] | None = None,
-    tied: Sequence[Sequence[str]] = (),
-    solver: str = "auto",
-) -> Allocation:
+def minimise_degradation(problem: Problem, *, budgets: Mapping[str, float], solver: str = "auto") -> Allocation:
     """The allocation of the smallest predicted degradation that keeps every budget.
 
     Args:
-      choices: every unit with every candidate that it may have.
+      problem: what can be chosen.
       budgets: the most that a cost's total may be, by the cost's name.
-      borders: costs between units, of which one is float and the other not.
-      fixed: costs that no choice changes, such as those of the rest of the file.
-      tied: units that get the same candidate; each must be offered one that the others are offered too.
       solver: "cbc" (comes with PuLP), "highs" (needs highspy), or "auto": HiGHS where it is installed, else CBC.
 
-    Raises UserError for choices that contradict each other, and Infeasible with the nearest attainable budget.
+    Raises Infeasible with the nearest attainable budget, and UserError for a budget of an unknown cost.
     """
-    problem = check_problem(choices, borders=borders, fixed=fixed, tied=tied)
     check_limits(problem, budgets)
     second = next(iter(budgets), problem.names[0] if problem.names else DEGRADATION)
     return _allocate(problem, DEGRADATION, second, budgets, solver)
 
 
 def minimise_cost(
-    choices: Sequence[Choice],
+    problem: Problem,
     *,
     cost: str,
     max_degradation: float,
     budgets: Mapping[str, float] | None = None,
-    borders: Sequence[Border] = (),
-    fixed: Mapping[str, float] | None = None,
-    tied: Sequence[Sequence[str]] = (),
     solver: str = "auto",
 ) -> Allocation:
     """The allocation of the smallest total `cost` whose predicted degradation is at most `max_degradation`.
 
     Arguments and errors as of `minimise_degradation`.
     """
-    problem = check_problem(choices, borders=borders, fixed=fixed, tied=tied)
     check_limits(problem, {**(budgets or {}), cost: 0.0})
     limits = {DEGRADATION: max_degradation, **(budgets or {})}
     if math.isnan(max_degradation):
@@ -238,44 +270,6 @@ def pinned(choices: Sequence[Choice], pins: Sequence[tuple[str, str]]) -> list[C
         if candidate not in offered[unit]:
             raise UserError(f"unit {unit!r} is pinned to {candidate!r}; it can have {', '.join(offered[unit])}")
     return [c for c in choices if wanted.get(c.unit, c.candidate) == c.candidate]
-
-
-def check_problem(
-    choices: Sequence[Choice],
-    *,
-    borders: Sequence[Border] = (),
-    fixed: Mapping[str, float] | None = None,
-    tied: Sequence[Sequence[str]] = (),
-) -> Problem:
-    """The problem that these describe. Raises UserError where they contradict each other."""
-    if not choices:
-        raise UserError("there are no choices; give every unit at least one candidate")
-    names = tuple(choices[0].costs)
-    values: dict[str, dict[str, dict[str, float]]] = {}
-    for choice in choices:
-        if set(choice.costs) != set(names):
-            raise UserError(
-                f"unit {choice.unit!r} with {choice.candidate} has the costs {sorted(choice.costs)}, "
-                f"unit {choices[0].unit!r} has {sorted(names)}; give all choices the same"
-            )
-        offered = values.setdefault(choice.unit, {})
-        if choice.candidate in offered:
-            raise UserError(f"unit {choice.unit!r} is given {choice.candidate} twice; give it once")
-        offered[choice.candidate] = {DEGRADATION: choice.degradation, **choice.costs}
-    fixed = dict(fixed or {})
-    _check_costs("fixed costs", fixed)
-    for where, costs in (
-        ("fixed costs", fixed),
-        *((f"border of {b.first!r} and {b.second!r}", b.costs) for b in borders),
-    ):
-        _check_known(where, costs, names)
-    for border in borders:
-        _check_known(f"border of {border.first!r} and {border.second!r}", (border.first, border.second), values)
-    problem = Problem(values, _groups(values, tied), tuple(borders), fixed, names)
-    for group in problem.groups:
-        if not problem.offered(group):
-            raise UserError(f"the tied units {', '.join(group)} have no candidate in common; give them one")
-    return problem
 
 
 def check_limits(problem: Problem, limits: Mapping[str, float]) -> None:

@@ -71,6 +71,12 @@ class Loss:
             logarithms = scores - largest - np.log(np.exp(scores - largest).sum(1, keepdims=True))
         return float(-logarithms[np.arange(len(scores)), self.labels].mean())
 
+    def head(self, count: int) -> Loss:
+        """The same on the first `count` samples."""
+        samples = {name: values[:count] for name, values in self.samples.items()}
+        labels = None if self.labels is None else self.labels[:count]
+        return Loss(samples, [values[:count] for values in self.reference], labels)
+
     @property
     def gives_probabilities(self) -> bool:
         """The first output is a distribution; otherwise its values are logits."""

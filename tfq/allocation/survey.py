@@ -1,0 +1,222 @@
+"""What allocation can choose from: every unit in every state, what that loses and what it costs, all measured.
+
+The stops in order: states, sensitivities, costs, program. Float layers are offered where the user names them, and
+where a largest accuracy drop is asked for that the 8-bit model does not keep: then the layers that 8 bits hurt can
+stay in float16.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tfq.allocation.allocate import Bench, Measured
+from tfq.allocation.candidates import INT8, Candidate, Unit, candidate_of, units
+from tfq.allocation.costs import all_costs, border_bytes, border_costs, fixed_costs, multiply_accumulates
+from tfq.allocation.drop import accuracy_drop
+from tfq.allocation.fisher import gradient_estimates
+from tfq.allocation.latency_table import LatencyTable, border_price, unit_latencies
+from tfq.allocation.program import Border, Choice, Problem
+from tfq.allocation.sensitivity import (
+    FLOOR,
+    Loss,
+    Sensitivities,
+    exporter_of,
+    find_loss,
+    measured,
+    output_errors,
+)
+from tfq.allocation.states import Key, State, apply, find_states, float_states, packed
+from tfq.allocation.wish import LATENCY, WEIGHTS, Wish, check_within_reach, offered, weight_bits, weight_count
+from tfq.execution.interpreter import predict
+from tfq.models.borders import find_borders
+from tfq.models.graph import Graph
+from tfq.reconstruction.methods import METHODS
+from tfq.reconstruction.reconstruct import reconstruct
+from tfq.reconstruction.steps import Setting
+from tfq.simulate.guard import Version
+
+_SENSITIVITY_SAMPLES = 256
+# Of a measured dL: a softmax has a grid of 1/256, and what one layer changes in the outputs of a confident model is
+# less than a step, while all layers together change much.
+_RESOLUTION = 1e-3
+
+At = Callable[[Mapping[str, Candidate]], Version]
+"""The version whose units have these candidates, its weights the float ones, rounded to the nearest when deployed."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Survey:
+    """What was found out.
+
+    Attributes:
+      problem: what can be chosen, with degradations and costs.
+      bench: how models of what was chosen are made and measured.
+      sensitivities: by (unit, candidate).
+      units: with their nodes.
+    """
+
+    problem: Problem
+    bench: Bench
+    sensitivities: Sensitivities
+    units: tuple[Unit, ...]
+
+
+def survey(
+    setting: Setting,
+    base: Version,
+    at: At,
+    wish: Wish,
+    *,
+    labels: np.ndarray | None = None,
+    table: LatencyTable | None = None,
+    journal: Path | None = None,
+) -> Survey:
+    """Everything that the program needs.
+
+    Args:
+      setting: the float graph, the samples, and how layers are reconstructed; with no reconstruction the parallel
+        states with scales of the smallest squared error are the result.
+      base: the 8-bit version, rounded to the nearest.
+      at: makes the versions that sequential reconstruction starts from.
+      wish: what is asked for.
+      labels: of the samples, for the accuracy drop; None: the float model's own probabilities.
+      table: latencies, where a budget or the objective needs them.
+      journal: file that keeps the sensitivities, so that a killed run resumes.
+
+    Raises:
+      Infeasible, UserError: what is asked for cannot be met, or does not fit the model.
+    """
+    graph, found = setting.graph, units(setting.graph)
+    check_within_reach(graph, found, wish)
+    exporter, loss = exporter_of(setting.samples), find_loss(graph, setting.samples)
+    base_file = exporter.export(base.graph, base.spec)
+
+    def measure(version: Version) -> Measured:
+        outputs = predict(exporter.export(version.graph, version.spec), setting.samples)
+        drop = accuracy_drop(loss.reference[0], outputs[0], labels) if wish.max_drop is not None else None
+        return Measured(loss(outputs), drop)
+
+    needs_floats = wish.max_drop is not None and not wish.candidates and measure(base).points > wish.max_drop
+    states = _states(setting, base, offered(graph, found, wish, with_floats=needs_floats))
+    sensitivities = _sensitivities(setting, base, states, wish, loss, journal)
+    problem = _problem(graph, base, found, states, sensitivities, table, base_file)
+
+    def assemble(candidates: Mapping[str, str]) -> tuple[Version, Measured]:
+        version = apply(base, *(states[key] for key in candidates.items()))
+        return version, measure(version)
+
+    def rebuild(candidates: Mapping[str, str]) -> tuple[Version, Measured]:
+        assembled = assemble(candidates)
+        if setting.reconstruction == "none":
+            return assembled
+        start = at({unit: candidate_of(name) for unit, name in candidates.items()})
+        rebuilt, _ = reconstruct(
+            graph,
+            start,
+            setting.samples,
+            METHODS[setting.reconstruction],
+            name=setting.reconstruction,
+            granularity=setting.granularity,
+            memory_limit=setting.memory_limit,
+            seed=setting.seed,
+            progress=setting.progress,
+        )
+        return min(assembled, (rebuilt, measure(rebuilt)), key=lambda made: made[1].loss)
+
+    return Survey(problem, Bench(assemble, rebuild), sensitivities, found)
+
+
+def _states(setting: Setting, base: Version, offered: Sequence[Key]) -> dict[Key, State]:
+    """The states of these units with these candidates."""
+    candidates = {candidate_of(name) for _, name in offered}
+    widths = sorted({candidate.weight_bits for candidate in candidates if not candidate.is_float})
+    states: dict[Key, State] = {}
+    if widths:
+        states = find_states(
+            setting.graph,
+            base,
+            setting.samples,
+            widths=widths,
+            method="mse" if setting.reconstruction == "none" else "least_squares",
+            memory_limit=setting.memory_limit,
+            workers=setting.workers,
+            seed=setting.seed,
+            progress=setting.progress,
+        )
+    floats = sorted(candidate for candidate in candidates if candidate.is_float)
+    states |= float_states(setting.graph, base, floats) if floats else {}
+    found = {}
+    for unit, name in offered:
+        candidate = candidate_of(name)
+        plain = states[unit, dataclasses.replace(candidate, storage="int8").name]
+        found[unit, name] = packed(plain) if candidate.storage == "packed" else plain
+    return found
+
+
+def _sensitivities(
+    setting: Setting, base: Version, states: Mapping[Key, State], wish: Wish, loss: Loss, journal: Path | None
+) -> dict[Key, float]:
+    """dL of every state. What is too small to be measured is ordered by its estimate, up to where measuring begins."""
+    if wish.sensitivity == "output_error":
+        return output_errors(states.values())
+    few, options = loss.head(_SENSITIVITY_SAMPLES), {"progress": setting.progress}
+    estimates = gradient_estimates(setting.graph, states.values(), few, seed=setting.seed, **options)
+    if wish.sensitivity == "gradient":
+        return estimates
+    found = measured(base, states.values(), few, journal=journal, workers=setting.workers, **options)
+    return {key: max(value, min(estimates[key], _RESOLUTION)) for key, value in found.items()}
+
+
+def _problem(
+    graph: Graph,
+    base: Version,
+    found: Sequence[Unit],
+    states: Mapping[Key, State],
+    sensitivities: Mapping[Key, float],
+    table: LatencyTable | None,
+    base_file: bytes,
+) -> Problem:
+    """The program's choices, borders and fixed costs."""
+    macs = multiply_accumulates(graph)
+    in_base = {
+        (unit.name, INT8.name): ([base.graph[n] for n in unit.nodes], [base.spec[n] for n in unit.nodes])
+        for unit in found
+    }
+    present = list(all_costs(in_base, macs).values())
+    fixed = fixed_costs(base_file, present, graph) | {WEIGHTS: 0.0}
+    prices = [border_bytes(graph)]
+    latencies: dict[Key, float] = {}
+    if table is not None:
+        prices.append(border_price(table, graph))
+        for unit in found:
+            names = [candidate for name, candidate in states if name == unit.name]
+            latencies |= unit_latencies(table, graph, [unit], names)
+        fixed[LATENCY] = table.overhead_ms + prices[-1](find_borders(graph, ()))[LATENCY]
+    by_pair: dict[tuple[str, str], dict[str, float]] = {}
+    own: dict[str, dict[str, float]] = {unit.name: {} for unit in found}
+    if any(candidate_of(name).is_float for _, name in states):
+        edges = {
+            "float_inputs": base.spec.input_type == "float32",
+            "float_outputs": base.spec.output_type == "float32",
+        }
+        for price in prices:
+            between, alone = border_costs(graph, found, price, **edges)
+            for border in between:
+                by_pair.setdefault((border.first, border.second), {}).update(border.costs)
+            for name, costs in alone.items():
+                own[name].update(costs)
+    choices = []
+    for key, costs in all_costs({key: (state.nodes, state.layers) for key, state in states.items()}, macs).items():
+        name, candidate = key
+        costs[WEIGHTS] = weight_count(graph, states[key].nodes) * weight_bits(candidate) / 8
+        if table is not None:
+            costs[LATENCY] = latencies[key]
+        if candidate_of(candidate).is_float:
+            costs |= {cost: costs[cost] + extra for cost, extra in own[name].items()}
+        choices.append(Choice(name, candidate, max(sensitivities[key], FLOOR), costs))
+    borders = [Border(first, second, costs) for (first, second), costs in by_pair.items()]
+    return Problem.of(choices, borders=borders, fixed=fixed)

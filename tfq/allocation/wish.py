@@ -1,0 +1,96 @@
+"""What the user asks allocation for, and what of it can be told before anything is measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Sequence
+
+from tfq.allocation.candidates import FLOATS, GRID_BITS, MOST_PACKED_BITS, Candidate, Unit, candidate_of
+from tfq.allocation.program import Choice, Problem, minimise_cost, pinned
+from tfq.allocation.states import Key
+from tfq.calibration.specify import PACKABLE
+from tfq.models.graph import Graph, Node
+from tfq.models.operators import OPERATORS
+
+DOWNLOAD, LATENCY, WEIGHTS = "download_bytes", "latency_ms", "weight_bytes"
+_FLOAT_BYTES = 4
+_WEIGHT_BITS = {"float16": 16, "float32": 32}
+
+
+@dataclasses.dataclass(frozen=True)
+class Wish:
+    """What the user asks for.
+
+    Attributes:
+      max_drop: points of accuracy, or None.
+      size_budget: share of the float weights' bytes, or None.
+      latency_budget: milliseconds, or None.
+      objective: "size" or "latency": what `max_drop` makes small.
+      candidates: names; empty for every grid width.
+      pins: (regex of units, name of a candidate).
+      storage: "int8" or "packed", of candidates that are not named.
+      sensitivity: "measured", "gradient" or "output_error".
+    """
+
+    max_drop: float | None = None
+    size_budget: float | None = None
+    latency_budget: float | None = None
+    objective: str = "size"
+    candidates: tuple[str, ...] = ()
+    pins: tuple[tuple[str, str], ...] = ()
+    storage: str = "int8"
+    sensitivity: str = "measured"
+
+
+def offered(graph: Graph, found: Sequence[Unit], wish: Wish, *, with_floats: bool = False) -> list[Key]:
+    """What every unit may get: its pin, else the candidates named, else every width stored as wished.
+
+    Packed is only what TFLite has INT4 kernels for; the same bits are stored as int8 elsewhere.
+    """
+    default = [
+        Candidate(weight_bits=bits, storage=wish.storage if bits <= MOST_PACKED_BITS else "int8") for bits in GRID_BITS
+    ]
+    named = [candidate_of(name) for name in wish.candidates] or default + [FLOATS[0]] * with_floats
+    keys = []
+    for unit in found:
+        packable = all(graph[node].kind in PACKABLE for node in unit.nodes)
+        pins = [candidate_of(name) for pattern, name in wish.pins if re.search(pattern, unit.name)]
+        offered = [c if packable else dataclasses.replace(c, storage="int8") for c in pins[-1:] or named]
+        keys += [(unit.name, candidate.name) for candidate in dict.fromkeys(offered)]
+    return keys
+
+
+def check_within_reach(graph: Graph, found: Sequence[Unit], wish: Wish) -> None:
+    """What can be told before anything is measured. Raises Infeasible, UserError."""
+    choices = [
+        Choice(unit, name, 0.0, {WEIGHTS: weight_count(graph, [graph[unit]]) * weight_bits(name) / 8})
+        for unit, name in offered(graph, found, wish)
+    ]
+    if wish.pins:
+        pinned(choices, wish.pins)
+    if wish.size_budget is not None:
+        budgets = budgets_of(graph, found, dataclasses.replace(wish, latency_budget=None))
+        minimise_cost(Problem.of(choices), cost=WEIGHTS, max_degradation=0.0, budgets=budgets)
+
+
+def budgets_of(graph: Graph, found: Sequence[Unit], wish: Wish) -> dict[str, float]:
+    budgets: dict[str, float] = {}
+    if wish.size_budget is not None:
+        weights = math.fsum(weight_count(graph, [graph[name] for name in unit.nodes]) for unit in found)
+        budgets[WEIGHTS] = wish.size_budget * _FLOAT_BYTES * weights
+    if wish.latency_budget is not None:
+        budgets[LATENCY] = wish.latency_budget
+    return budgets
+
+
+def weight_bits(candidate: str) -> int:
+    found = candidate_of(candidate)
+    return _WEIGHT_BITS[found.precision] if found.is_float else found.weight_bits
+
+
+def weight_count(graph: Graph, nodes: Sequence[Node]) -> int:
+    """Elements of the kernel, which the calls of one layer share."""
+    node = nodes[0]
+    return graph[node.name].weights[OPERATORS[node.kind].kernel].size
