@@ -15,7 +15,7 @@ from types import TracebackType
 
 from android_bench.testing import emulation, sync
 from android_bench.testing.faults import Armed, Disconnect, Fault, Hang, Kill, Offline, Reboot, Unauthorized
-from android_bench.testing.shell import PREFIX, Shell, write_system
+from android_bench.testing.shell import Shell, write_system
 from android_bench.testing.transport import Connection, Stream
 
 ABIS = ("arm64-v8a", "x86_64")
@@ -94,7 +94,7 @@ class TestDevice:
         self._power = threading.RLock()
         self._stopped = threading.Event()
 
-        (self.root / PREFIX.lstrip("/")).mkdir(parents=True)
+        (self.root / "data/local/tmp").mkdir(parents=True)
         preload = None
         if abi == "arm64-v8a":
             preload = emulation.make_preload(self.root, emulation.make_sysroot(self.root / "sysroot"))

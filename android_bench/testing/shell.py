@@ -1,10 +1,10 @@
 """The `shell:` and `exec:` services: commands run by this machine's sh, made to look like the device's.
 
-Paths. A phone's /data/local/tmp must stand for a folder under the device's root. A mount namespace or a chroot would
-do that for everything, but both need rights that containers and CI machines often refuse, so the text is rewritten:
-that prefix in a command becomes the host's folder, and the host's folder in what the command prints becomes the
-prefix again. Hence the limits: only paths that begin with /data/local/tmp are mapped, never those inside files or
-built by the command itself (hand them over as arguments, or relative to the working directory).
+Paths. A phone's /data must stand for a folder under the device's root. A mount namespace or a chroot would do that for
+everything, but both need rights that containers and CI machines often refuse, so the text is rewritten: /data in a
+command becomes the host's folder, and the host's folder in what the command prints becomes /data again. Hence the
+limits: only paths that begin with /data are mapped, never those inside files or put together by the command itself
+(hand them over as arguments, or relative to the working directory).
 
 Programs. PATH holds only what toybox has too, as links to this machine's programs, besides the device's own getprop,
 dumpsys and df; a command that a phone does not know is not found here either.
@@ -29,7 +29,7 @@ from typing import IO
 
 from android_bench.testing.transport import ConnectionLostError, Stream
 
-PREFIX = "/data/local/tmp"
+PREFIX = "/data"
 MARK = "TFQ_TEST_DEVICE"
 _STDIN, _STDOUT, _STDERR, _EXIT, _CLOSE_STDIN = range(5)
 _TOYBOX = """
@@ -68,7 +68,7 @@ class Shell:
     def __init__(self, root: Path, mark: str, preload: Path | None):
         self._root = root
         self._mark = f"{MARK}={mark}"
-        self._folder = f"{root}{PREFIX}"
+        self._data = f"{root}{PREFIX}"
         system = root / "system"
         (system / "bin").mkdir(parents=True)
         for name, text in _SCRIPTS.items():
@@ -81,7 +81,7 @@ class Shell:
         self._environment = {
             "PATH": str(system / "bin"),
             "HOME": str(root),
-            "TMPDIR": self._folder,
+            "TMPDIR": f"{self._data}/local/tmp",
             "LC_ALL": "C.UTF-8",
             MARK: mark,
             **({"LD_PRELOAD": str(preload)} if preload else {}),
@@ -89,7 +89,7 @@ class Shell:
 
     def start(self, command: str, *, merge: bool) -> subprocess.Popen[bytes]:
         # Nothing that could be part of a longer path or name may stand on either side of the prefix.
-        text = re.sub(rf"(?<![\w./-]){PREFIX}(?![\w.-])", self._folder, command)
+        text = re.sub(rf"(?<![\w./-]){PREFIX}(?![\w.-])", self._data, command)
         return subprocess.Popen(
             ["/bin/sh", "-c", text] if text else ["/bin/sh"],
             cwd=self._root,
@@ -136,7 +136,7 @@ class Shell:
     def _pump(self, source: IO[bytes], write: Callable[[bytes], None]) -> None:
         # Closing the pipe when the client is gone gives the command SIGPIPE at its next line, as under adbd.
         with source, contextlib.suppress(ConnectionLostError):
-            for data in _renamed(source, self._folder.encode(), PREFIX.encode()):
+            for data in _renamed(source, self._data.encode(), PREFIX.encode()):
                 write(data)
 
 

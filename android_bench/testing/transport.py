@@ -100,6 +100,7 @@ class Connection:
     """One client's connection; every stream it opens is served by `serve(service, stream)` in a thread of its own."""
 
     def __init__(self, peer: socket.socket, banner: bytes, serve: Callable[[bytes, Stream], None]):
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._peer = peer
         self._banner = banner
         self._serve = serve

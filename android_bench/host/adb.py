@@ -1,0 +1,494 @@
+"""One Android device through the plain `adb` program: commands, files and their hashes, properties, storage.
+
+Only a lost connection is tried again, never a command that failed by itself. Three habits of adb shape this file:
+
+- `adb shell` joins its arguments with blanks and hands the text to the device's sh: each is quoted here.
+- `adb shell` exits with 0 when the connection is lost halfway: the end of a command is known by a mark that the
+  device prints after it, with the exit code.
+- after a restart or a lost connection a network device stays "offline", and `adb connect` says "already connected":
+  it takes a `disconnect` first. A USB device comes back by itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import posixpath
+import re
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from tfq.errors import UserError
+
+_T = TypeVar("_T")
+# What the device prints after a command; the record separator keeps it apart from what the command printed.
+_MARK = re.compile(rb"\x1etfq-exit (\d+)\r?\n\Z")
+# A shell command must fit into one message of the oldest devices, 4096 bytes.
+_COMMAND_BYTES = 3000
+# Kept free on the device besides what is pushed: a full /data makes Android kill apps and stop services.
+_RESERVE_BYTES = 64 << 20
+
+# $1: folder of the state, $2: working directory, $3...: the program. mkdir is the lock: of two calls, or of one that
+# is tried twice, a single one starts the program.
+_START = """
+mkdir "$1" 2>/dev/null || exit 0
+setsid sh -c '
+  state=$1 folder=$2; shift 2
+  echo $$ >"$state/pid"
+  cd "$folder" && "$@" >"$state/stdout" 2>"$state/stderr"
+  echo $? >"$state/code.part"; mv "$state/code.part" "$state/code"
+' sh "$@" </dev/null >/dev/null 2>&1 &
+"""
+# The process before its exit code: one that ends in between is then seen as running or with its code, never as gone.
+_LOOK = """
+cd "$1" || exit
+pid=$(cat pid 2>/dev/null)
+[ -n "$pid" ] && kill -0 "$pid" 2>/dev/null && alive=1
+if [ -e code ]; then cat code; elif [ -n "$alive" ]; then echo running; else echo "gone $pid"; fi
+"""
+
+
+class DeviceError(UserError):
+    """A device did not do what was asked of it; names its serial, what was tried, what came back and what to do."""
+
+
+class DeviceLostError(DeviceError):
+    """The connection to the device was lost or could not be made; what ran may or may not have finished."""
+
+
+class DeviceTimeoutError(DeviceError):
+    """The device has not answered in the time given; what ran there may still be running."""
+
+
+@dataclass(frozen=True)
+class Attached:
+    """One line of `adb devices -l`.
+
+    Attributes:
+      state: "device" where it can be used; "offline", "unauthorized", "no permissions ..." and others where not.
+      model: as the device calls itself, empty where it does not tell.
+    """
+
+    serial: str
+    state: str
+    model: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command on the device gave: its own exit code (128 + signal for a killed one), stdout and stderr."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+# What adb says, what that means for the user, and whether a new connection may help. The first match counts.
+_REASONS = (
+    (r"unauthorized|failed to authenticate", "unlock the device and allow debugging from this computer", False),
+    (r"(no|insufficient) permissions", "give this user access to the USB device (udev rules), then replug it", False),
+    (r"more than one device", "say which with --serials", False),
+    (r"No space left on device", "free space on the device", False),
+    (r"Read-only file system|Permission denied|Operation not permitted", "use a folder under /data/local/tmp", False),
+    (r"No such file or directory|does not exist", "check the path", False),
+    (r"not found|no devices", "plug it in or switch it on, and look at `adb devices`", True),
+    (r"offline|still connecting|still authorizing", "replug it or restart its debugging", True),
+    (
+        r"closed|couldn't (read|write)|reset|refused|failed to (connect|read|get feature set)|cannot connect|"
+        r"protocol fault|[Bb]roken pipe|EOF|No route|unreachable|timed out|disconnected|lost",
+        "check the cable or the network",
+        True,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Adb:
+    """One device.
+
+    Attributes:
+      serial: as `adb devices` prints it; HOST:PORT is connected to where it is not yet.
+      program: the adb program, a name on PATH or a path.
+      server_port: port of the adb server; None: adb's own choice.
+      tries: how often an operation is begun before a lost connection is an error.
+      patience: seconds to wait for a lost device to come back; a restarted phone takes about a minute.
+    """
+
+    serial: str
+    program: str = "adb"
+    server_port: int | None = None
+    tries: int = 3
+    patience: float = 90.0
+
+    def connect(self) -> None:
+        """Waits, for no longer than `patience`, until the device takes commands.
+
+        Raises:
+          DeviceError: it does not; with what adb said last. At once where waiting cannot help (unauthorized).
+        """
+        deadline = time.monotonic() + self.patience
+        while True:
+            try:
+                return self._connect_once()
+            except (DeviceLostError, DeviceTimeoutError):
+                if time.monotonic() >= deadline:
+                    raise
+            time.sleep(0.5)
+
+    def shell(
+        self,
+        command: Sequence[str],
+        *,
+        timeout: float = 30.0,
+        folder: str | None = None,
+        tries: int | None = None,
+    ) -> Result:
+        """Runs a program of the device with these arguments, each quoted, in `folder`, and waits for its end.
+
+        Args:
+          timeout: seconds; what has been started on the device is not ended by it.
+          tries: 1 for a command that must not run twice.
+
+        Raises:
+          DeviceLostError: the connection was lost in every try.
+          DeviceTimeoutError: the command has not ended in time.
+          DeviceError: the device does not let this computer in.
+        """
+        text = _joined(command)
+        if folder is not None:
+            text = f"cd {_q(folder)} && {text}"
+        return self._again(lambda: self._shell_once(text, timeout), tries)
+
+    def run_detached(
+        self, command: Sequence[str], *, folder: str, name: str, timeout: float, interval: float = 1.0
+    ) -> Result:
+        """Runs a program that goes on while the connection is lost, and waits for its end; for long measurements.
+
+        Its stdout, stderr, process id and exit code stand in `folder`/`name`, and both paths are absolute. A call
+        with a name that is there already starts nothing and waits for, or reads, what that call had started; remove
+        that folder to run anew.
+
+        Args:
+          timeout: seconds from this call, the device's absences included; then the program is killed.
+          interval: seconds between two looks.
+
+        Raises:
+          DeviceTimeoutError: it has not ended in time.
+          DeviceError: it was killed together with its shell, or the device restarted; or as `shell`.
+        """
+        deadline = time.monotonic() + timeout
+        state = posixpath.join(folder, name)
+        self.make_folders([folder])
+        self.shell(["sh", "-c", _START, "sh", state, folder, *command])
+        unborn = 0
+        while True:
+            seen = self.shell(["sh", "-c", _LOOK, "sh", state]).stdout.strip()
+            if seen.isdigit():
+                break
+            # Between the lock and the process id there is a moment in which neither a process nor a code is there.
+            unborn = unborn + 1 if seen == "gone" else 0
+            if unborn > 10 or seen.startswith("gone "):
+                self.remove(state)
+                raise self._error(_joined(command), "its shell was killed or the device restarted", "run it again")
+            if time.monotonic() > deadline:
+                self.shell(["sh", "-c", 'kill -9 "-$(cat "$1/pid")"', "sh", state])
+                raise self._error(
+                    _joined(command), f"not done within {timeout:g} s; killed", "allow more", kind=DeviceTimeoutError
+                )
+            time.sleep(interval)
+        stdout, stderr = (self.shell(["cat", f"{state}/{output}"]).stdout for output in ("stdout", "stderr"))
+        return Result(int(seen), stdout, stderr)
+
+    def push(self, local: Path, remote: str) -> None:
+        """Copies a file, or a folder with all it holds, to exactly the path `remote`, and verifies every hash.
+
+        What is there already with the right hash is not sent again, so a second call finishes what the first began.
+
+        Raises:
+          UserError: `local` cannot be read.
+          DeviceError: too little space, no right to write there, or hashes that stay wrong.
+        """
+        files = dict(_files(local, remote))
+        wanted = {path: _local_sha256(source) for path, source in files.items()}
+        sizes = {path: source.stat().st_size for path, source in files.items()}
+        self.make_folders({posixpath.dirname(path) for path in files})
+        there = self._hashes(files)
+        for _ in range(self.tries):
+            missing = [path for path in files if there[path] != wanted[path]]
+            if not missing:
+                return
+            self._require_space(remote, sum(sizes[path] for path in missing))
+            self._again(functools.partial(self._push_once, {path: files[path] for path in missing}))
+            there = self._hashes(files)
+        wrong = next((path for path in files if there[path] != wanted[path]), None)
+        if wrong is not None:
+            raise self._mismatch("push", wrong, wanted[wrong], there[wrong])
+
+    def pull(self, remote: str, local: Path) -> None:
+        """Copies one file of the device to `local` and verifies its hash; `local` is whole or not there at all.
+
+        Raises:
+          DeviceError: it is not there, or the hashes stay different.
+        """
+        wanted = self.sha256(remote)
+        part = local.with_name(local.name + ".part")
+        try:
+            for _ in range(self.tries):
+                self._again(lambda: self._transfer(["pull", remote, str(part)], f"pull {remote}", self._size(remote)))
+                got = _local_sha256(part)
+                if got == wanted:
+                    part.replace(local)
+                    return
+            raise self._mismatch("pull", remote, wanted, got)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def properties(self) -> dict[str, str]:
+        """What getprop lists, as {"ro.product.model": "Pixel 8", ...}."""
+        found = re.findall(r"^\[(.+?)\]: \[(.*?)\]\r?$", self._output(["getprop"]), re.MULTILINE | re.DOTALL)
+        return dict(found)
+
+    def free_bytes(self, path: str) -> int:
+        """Free space of the file system that `path`, which must exist, lies on."""
+        # The last line is "device 1K-blocks used available use% mounted-on"; a long device has a line of its own.
+        fields = self._output(["df", "-k", path]).split("\n", 1)[-1].split()
+        if len(fields) < 6 or not fields[-3].isdigit():
+            raise self._error(f"df -k {path}", " ".join(fields) or "nothing", "check `adb shell df -k`")
+        return int(fields[-3]) * 1024
+
+    def sha256(self, path: str) -> str:
+        """Hash of a file as 64 hexadecimal digits."""
+        found = self._hashes([path])[path]
+        if not found:
+            raise self._error(f"sha256sum {path}", "no such file, or one that cannot be read", "check the path")
+        return found
+
+    def make_folders(self, paths: Iterable[str]) -> None:
+        """Makes folders and what they lie in; those that are there already are left alone."""
+        for some in _batches(sorted(paths)):
+            self._output(["mkdir", "-p", *some])
+
+    def remove(self, path: str) -> None:
+        """Removes a file or a folder with all it holds, where it is there."""
+        self._output(["rm", "-rf", path])
+
+    def _output(self, command: Sequence[str]) -> str:
+        """What a short command prints, which must succeed and may run twice."""
+        result = self.shell(command)
+        if result.code:
+            said = result.stderr.strip() or result.stdout.strip() or "no message"
+            advice, _ = _reason(said)
+            raise self._error(_joined(command), f"exit code {result.code}: {said}", advice)
+        return result.stdout
+
+    def _hashes(self, paths: Iterable[str]) -> dict[str, str]:
+        """Hash of each file; empty for one that is not there."""
+        # By standard input, because what sha256sum prints of names differs between devices.
+        script = (
+            'command -v sha256sum >/dev/null || { echo "no sha256sum: Android 8 or newer is needed" >&2; exit 127; }; '
+            'for path do { [ -f "$path" ] && sha256sum <"$path"; } || echo missing; done'
+        )
+        hashes: dict[str, str] = {}
+        for some in _batches(paths):
+            # A hash takes up to a second per 20 MB on a slow phone.
+            result = self.shell(["sh", "-c", script, "sh", *some], timeout=600.0)
+            lines = [line.split()[0] for line in result.stdout.splitlines() if line]
+            if result.code or len(lines) != len(some):
+                raise self._error(
+                    f"sha256sum of {some[0]}", result.stderr.strip() or result.stdout, "check the device's storage"
+                )
+            hashes.update(zip(some, ("" if line == "missing" else line for line in lines), strict=True))
+        return hashes
+
+    def _size(self, path: str) -> int:
+        return int(self._output(["stat", "-c", "%s", path]))
+
+    def _require_space(self, path: str, needed: int) -> None:
+        free = self.free_bytes(path)
+        if needed + _RESERVE_BYTES > free:
+            raise self._error(
+                f"push to {path}",
+                f"{needed / 1e6:.1f} MB are to be sent and {free / 1e6:.1f} MB are free",
+                f"free space on the device ({_RESERVE_BYTES / 1e6:.0f} MB must remain)",
+            )
+
+    def _push_once(self, files: Mapping[str, Path]) -> None:
+        """One `adb push` per folder for the files that keep their name, one for each other file."""
+        folders: dict[str, list[Path]] = {}
+        for remote, local in files.items():
+            same = posixpath.basename(remote) == local.name
+            folders.setdefault(posixpath.dirname(remote) + "/" if same else remote, []).append(local)
+        for target, sources in folders.items():
+            size = sum(source.stat().st_size for source in sources)
+            self._transfer(["push", *map(os.path.abspath, sources), target], f"push to {target}", size)
+
+    def _transfer(self, arguments: Sequence[str], what: str, size: int) -> None:
+        try:
+            done = self._adb(["-s", self.serial, *arguments], timeout=60.0 + size / 500e3, what=what)
+        except DeviceTimeoutError as e:  # a connection that stands still can only be given up
+            raise DeviceLostError(str(e)) from e
+        if done.returncode:
+            # Without the names of files, which might read like a reason.
+            said = _said(done)
+            bare = functools.reduce(lambda text, name: text.replace(name, ""), arguments[1:], said)
+            advice, lost = _reason(bare)
+            errors = [line for line in said.splitlines() if "error:" in line] or [said]
+            raise self._error(what, errors[0], advice, kind=DeviceLostError if lost else DeviceError)
+
+    def _shell_once(self, text: str, timeout: float) -> Result:
+        script = f"({text}); printf '\\036tfq-exit %d\\n' $?"
+        done = self._adb(["-s", self.serial, "shell", script], timeout=timeout, what=text)
+        mark = _MARK.search(done.stdout)
+        if mark is None:
+            said = _said(done) if done.returncode else "the connection ended before the command did"
+            advice, lost = _reason(said)
+            raise self._error(text, said, advice, kind=DeviceLostError if lost else DeviceError)
+        return Result(int(mark[1]), done.stdout[: mark.start()].decode(errors="replace"), _without_daemon(done.stderr))
+
+    def _connect_once(self) -> None:
+        if self._state()[0]:
+            return
+        said = ""
+        if re.search(r":\d+$", self.serial):
+            self._adb(["disconnect", self.serial], timeout=10.0, what="disconnect")
+            # adb waits ten seconds for a device that takes the connection and does not answer.
+            said = _said(self._adb(["connect", self.serial], timeout=20.0, what="connect"))
+        ready, state = self._state()
+        if not ready:
+            said = f"{said}; {state}" if said else state
+            advice, lost = _reason(said)
+            raise self._error("connect", said, advice, kind=DeviceLostError if lost else DeviceError)
+
+    def _state(self) -> tuple[bool, str]:
+        done = self._adb(["-s", self.serial, "get-state"], timeout=10.0, what="get-state")
+        said = _said(done)
+        return not done.returncode and said == "device", said
+
+    def _again(self, work: Callable[[], _T], tries: int | None = None) -> _T:
+        for left in reversed(range(tries or self.tries)):
+            try:
+                return work()
+            except DeviceLostError:
+                if not left:
+                    raise
+                self.connect()
+        raise AssertionError("tries must be at least 1")
+
+    def _adb(self, arguments: Sequence[str], *, timeout: float, what: str) -> subprocess.CompletedProcess[bytes]:
+        try:
+            return _run(self.program, self.server_port, arguments, timeout)
+        except subprocess.TimeoutExpired as e:
+            raise self._error(
+                what,
+                f"no answer within {timeout:g} s",
+                "check the device's screen, then try again",
+                kind=DeviceTimeoutError,
+            ) from e
+
+    def _mismatch(self, verb: str, path: str, wanted: str, got: str) -> DeviceError:
+        return self._error(
+            f"{verb} {path}",
+            f"the copy's sha256 is {got or 'missing'}, the original's {wanted}, after {self.tries} tries",
+            "check the device's storage and the cable",
+        )
+
+    def _error(self, what: str, said: str, advice: str, *, kind: type[DeviceError] = DeviceError) -> DeviceError:
+        short = what if len(what) <= 200 else what[:200] + "..."
+        return kind(f"device {self.serial}: {short}: {' '.join(said.split())}; {advice}")
+
+
+def attached(*, program: str = "adb", server_port: int | None = None) -> tuple[Attached, ...]:
+    """Every device that adb knows, those that cannot be used too.
+
+    Raises:
+      UserError: adb is missing, or its server does not start.
+    """
+    try:
+        done = _run(program, server_port, ["devices", "-l"], 30.0)
+    except subprocess.TimeoutExpired as e:
+        raise UserError(f"{program} devices: no answer within 30 s; end the adb server (adb kill-server)") from e
+    if done.returncode:
+        raise UserError(f"{program} devices: {_said(done)}; end the adb server (adb kill-server) and try again")
+    # "SERIAL  STATE [usb:..] product:.. model:.. device:.. transport_id:N"; a state may be of several words.
+    lines = re.findall(r"^(\S+)\s+(.+?)((?:\s+[a-z_]+:\S+)*)$", done.stdout.decode(errors="replace"), re.MULTILINE)
+    described = [(s, state, re.search(r"\bmodel:(\S+)", rest)) for s, state, rest in lines if s != "List"]
+    return tuple(Attached(serial, state, model[1] if model else "") for serial, state, model in described)
+
+
+def _run(
+    program: str, server_port: int | None, arguments: Sequence[str], timeout: float
+) -> subprocess.CompletedProcess[bytes]:
+    port = [] if server_port is None else ["-P", str(server_port)]
+    command = [program, *port, *arguments]
+    try:
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False)
+    except OSError as e:
+        raise UserError(
+            f"{program}: {e.strerror}; install adb (Android SDK platform-tools, Debian: apt install adb) "
+            "or say where it is with --adb"
+        ) from e
+
+
+def _reason(said: str) -> tuple[str, bool]:
+    """What to do about a message of adb's or the device's, and whether a new connection may help."""
+    for pattern, advice, lost in _REASONS:
+        if re.search(pattern, said):
+            return advice, lost
+    return "look at the message", False
+
+
+def _said(done: subprocess.CompletedProcess[bytes]) -> str:
+    return (_without_daemon(done.stderr) + done.stdout.decode(errors="replace")).strip() or "no message"
+
+
+def _without_daemon(stderr: bytes) -> str:
+    """Without what the client says when it starts its server first."""
+    return re.sub(r"^\* daemon .*\n", "", stderr.decode(errors="replace"), flags=re.MULTILINE)
+
+
+def _files(local: Path, remote: str) -> Iterator[tuple[str, Path]]:
+    if local.is_file():
+        yield remote, local
+    elif local.is_dir():
+        for path in sorted(local.rglob("*")):
+            if path.is_file():
+                yield posixpath.join(remote, path.relative_to(local).as_posix()), path
+    else:
+        raise UserError(f"{local}: no such file or folder; expected one to push to {remote}")
+
+
+def _local_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as e:
+        raise UserError(f"{path}: {e.strerror}; expected a file that can be read") from e
+    return digest.hexdigest()
+
+
+def _batches(paths: Iterable[str]) -> Iterator[list[str]]:
+    """The paths in groups, each short enough for one shell command."""
+    batch: list[str] = []
+    for path in paths:
+        if batch and sum(len(os.fsencode(_q(_q(p)))) + 1 for p in [*batch, path]) > _COMMAND_BYTES:
+            yield batch
+            batch = []
+        batch.append(path)
+    if batch:
+        yield batch
+
+
+def _q(text: str) -> str:
+    return shlex.quote(text)
+
+
+def _joined(command: Sequence[str]) -> str:
+    return " ".join(map(shlex.quote, command))
