@@ -1,4 +1,5 @@
-"""Packaging of tfq. The command mains live in tools/ and are installed as the package `tfq_tools`."""
+"""Packaging of tfq. The command mains live in tools/ and are installed as the package `tfq_tools`, the host side
+of android_bench/ as `tfq_bench`."""
 
 import re
 from pathlib import Path
@@ -32,8 +33,8 @@ setup(
         "Typing :: Typed",
     ],
     keywords="quantization tflite litert keras int8 mixed-precision post-training",
-    packages=[*find_packages(include=["tfq", "tfq.*"]), "tfq_tools"],
-    package_dir={"tfq_tools": "tools"},
+    packages=[*find_packages(include=["tfq", "tfq.*"]), "tfq_bench", "tfq_tools"],
+    package_dir={"tfq_bench": "android_bench/host", "tfq_tools": "tools"},
     package_data={"tfq": ["py.typed"]},
     python_requires=">=3.10,<3.14",
     install_requires=[
@@ -42,6 +43,7 @@ setup(
         "flatbuffers>=24.3",
         "h5py>=3.10",
         "keras>=3.5,<4",
+        "matplotlib>=3.8,<4",
         "numpy>=1.26,<3",
         "pillow>=10",
         "pulp>=2.8,<4",
@@ -58,7 +60,6 @@ setup(
         "dev": [
             "highspy>=1.7",
             "hypothesis>=6.100",
-            "matplotlib>=3.8,<4",
             "mypy>=1.10",
             "pytest>=8",
             "pytest-xdist>=3.5",
@@ -70,6 +71,7 @@ setup(
             "tfq-quantize=tfq_tools.quantize:run",
             "tfq-evaluate=tfq_tools.evaluate:run",
             "tfq-inspect=tfq_tools.inspect:run",
+            "tfq-frontier=tfq_tools.frontier:run",
             "tfq-profile=tfq_tools.profile:run",
         ]
     },

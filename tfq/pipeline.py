@@ -30,8 +30,10 @@ from tfq import __version__
 from tfq.allocation.allocate import Allocated
 from tfq.allocation.candidates import Candidate, units
 from tfq.allocation.decide import Decision, decide
+from tfq.allocation.frontier import budgets_between, frontier
 from tfq.allocation.latency_table import LatencyTable, read_table
-from tfq.allocation.wish import Wish
+from tfq.allocation.survey import At, survey
+from tfq.allocation.wish import LATENCY, WEIGHTS, Wish, float_bytes
 from tfq.calibration.calibrate import Calibration, calibrate, held_back_positions
 from tfq.calibration.specify import specify
 from tfq.calibration.statistics import Range
@@ -45,16 +47,18 @@ from tfq.evaluation.layers import layer_errors
 from tfq.evaluation.metrics import find_metric
 from tfq.execution.journal import Journal
 from tfq.execution.progress import Progress, Silent
+from tfq.export.convert import RepresentativeDataset
 from tfq.export.package import describe, export_plain, export_quantized, gzipped
 from tfq.export.plain import plain_spec
 from tfq.models.graph import Graph
-from tfq.models.load import load_model
-from tfq.models.prepare import prepare
+from tfq.models.load import LoadedModel, load_model
+from tfq.models.prepare import Prepared, prepare
 from tfq.models.widths import Widths, assign_widths
 from tfq.recipe import Recipe
 from tfq.reconstruction.channel_statistics import channel_statistics
 from tfq.reconstruction.equalize import equalize, equalize_published, measured_tensors
 from tfq.reconstruction.steps import FITTING, TUNING, Setting, Step, StepOutcome
+from tfq.report.frontier import BASE, FrontierReport
 from tfq.report.report import Report, layer_reports, model_facts, tensor_reports
 from tfq.simulate.guard import Guarded, Version, keep_better
 from tfq.simulate.wrap import simulate
@@ -85,31 +89,15 @@ def quantize(recipe: Recipe, *, progress: Progress | None = None) -> Product:
       VerificationError: the exported file is not what was specified.
     """
     progress, journal = progress or Silent(), Journal()
-    find_metric(recipe.metric)  # what can be told before the model is read
-    table = read_table(Path(recipe.latency_table)) if recipe.latency_table else None
-    with journal.stage("load the model"):
-        loaded = load_model(Path(recipe.model), allow_unsafe_deserialization=recipe.allow_unsafe_deserialization)
-        labels = read_labels(recipe.labels)
-    with journal.stage("load the samples"):
-        samples, evaluation_samples = _samples(recipe, loaded.graph, journal, progress)
-        few, representative = samples.head(_PREPARATION), samples.head(_REPRESENTATIVE).representative_dataset()
-        held_back = samples.take(held_back_positions(len(samples)))
-    with journal.stage("prepare the model"):
-        prepared = prepare(loaded.graph, few.arrays, original=loaded, seed=recipe.seed, progress=progress)
-        graph, widths = assign_widths(
-            prepared.graph,
-            weight_bits=recipe.weight_bits,
-            activation_bits=recipe.activation_bits,
-            first_last_bits=recipe.first_last_bits,
-        )
-    with journal.stage("export the float baseline"):
-        files = {"float.tflite": export_plain(prepared.graph, "float32", representative, progress=progress)}
+    begun = _begun(recipe, journal, progress)
+    loaded, prepared, graph, files = begun.loaded, begun.prepared, begun.graph, {"float.tflite": begun.baseline}
+    representative, held_back = begun.representative, begun.held_back
 
     if recipe.precision == "int8":
-        run = _Run(recipe, widths, samples, held_back.head(_GUARD), journal, progress)
+        run = begun.run
         start, equalisation = _equalized(run, _quantized(run, graph))
         setting = _setting(run, start)
-        decision = _decided(run, start, setting, table) if recipe.allocates else None
+        decision = _decided(run, start, setting, begun.table) if recipe.allocates else None
         fitted, fits = _fitted(run, setting, start.version) if decision is None else (decision.version, ())
         version, tunings = _stepped(run, setting, fitted, TUNING[recipe.pipeline])
         steps = equalisation + fits + tunings
@@ -135,12 +123,14 @@ def quantize(recipe: Recipe, *, progress: Progress | None = None) -> Product:
             measured = {"layers": layer_reports(graph, spec)}
 
     with journal.stage("package"):
-        described = functools.partial(describe, loaded=loaded, samples=samples, labels=labels, recipe=recipe)
+        described = functools.partial(
+            describe, loaded=loaded, samples=begun.samples, labels=begun.labels, recipe=recipe
+        )
         files = {name: described(content) for name, content in files.items()}
         for name, content in files.items():
-            verify_runtimes(content, few.arrays, name=name)
+            verify_runtimes(content, begun.few.arrays, name=name)
     with journal.stage("evaluate"):
-        evaluation = _evaluate(recipe, files, graph, spec, evaluation_samples, held_back, journal, progress)
+        evaluation = _evaluate(recipe, files, graph, spec, begun.evaluation_samples, held_back, journal, progress)
     if recipe.package == "gzip":
         files["model.tflite.gz"] = gzipped(files["model.tflite"])
 
@@ -148,7 +138,7 @@ def quantize(recipe: Recipe, *, progress: Progress | None = None) -> Product:
         version=__version__,
         recipe=recipe,
         model=model_facts(loaded, prepared),
-        calibration_samples=len(samples),
+        calibration_samples=len(begun.samples),
         preparation=prepared.checks,
         evaluation=evaluation,
         package_bytes=len(files["model.tflite.gz"]) if recipe.package == "gzip" else None,
@@ -158,6 +148,77 @@ def quantize(recipe: Recipe, *, progress: Progress | None = None) -> Product:
     )
     texts = {"spec.json": spec.to_json(), "recipe.json": recipe.to_json(), "report.json": report.to_json()}
     return Product(files | {name: text.encode() for name, text in texts.items()}, report)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Begun:
+    """What every road begins with: model and samples loaded and checked, the model prepared, the float baseline."""
+
+    recipe: Recipe
+    loaded: LoadedModel
+    labels: Sequence[str]
+    table: LatencyTable | None
+    samples: Samples
+    evaluation_samples: Samples | None
+    prepared: Prepared
+    graph: Graph
+    widths: Widths
+    baseline: bytes
+    journal: Journal
+    progress: Progress
+
+    @property
+    def few(self) -> Samples:
+        return self.samples.head(_PREPARATION)
+
+    @property
+    def representative(self) -> RepresentativeDataset:
+        return self.samples.head(_REPRESENTATIVE).representative_dataset()
+
+    @property
+    def held_back(self) -> Samples:
+        return self.samples.take(held_back_positions(len(self.samples)))
+
+    @property
+    def run(self) -> _Run:
+        held_back = self.held_back.head(_GUARD)
+        return _Run(self.recipe, self.widths, self.samples, held_back, self.journal, self.progress)
+
+
+def _begun(recipe: Recipe, journal: Journal, progress: Progress) -> _Begun:
+    find_metric(recipe.metric)  # what can be told before the model is read
+    table = read_table(Path(recipe.latency_table)) if recipe.latency_table else None
+    with journal.stage("load the model"):
+        loaded = load_model(Path(recipe.model), allow_unsafe_deserialization=recipe.allow_unsafe_deserialization)
+        labels = read_labels(recipe.labels)
+    with journal.stage("load the samples"):
+        samples, evaluation_samples = _samples(recipe, loaded.graph, journal, progress)
+    with journal.stage("prepare the model"):
+        few = samples.head(_PREPARATION).arrays
+        prepared = prepare(loaded.graph, few, original=loaded, seed=recipe.seed, progress=progress)
+        graph, widths = assign_widths(
+            prepared.graph,
+            weight_bits=recipe.weight_bits,
+            activation_bits=recipe.activation_bits,
+            first_last_bits=recipe.first_last_bits,
+        )
+    with journal.stage("export the float baseline"):
+        representative = samples.head(_REPRESENTATIVE).representative_dataset()
+        baseline = export_plain(prepared.graph, "float32", representative, progress=progress)
+    return _Begun(
+        recipe,
+        loaded,
+        labels,
+        table,
+        samples,
+        evaluation_samples,
+        prepared,
+        graph,
+        widths,
+        baseline,
+        journal,
+        progress,
+    )
 
 
 def _samples(recipe: Recipe, graph: Graph, journal: Journal, progress: Progress) -> tuple[Samples, Samples | None]:
@@ -306,10 +367,8 @@ def _stepped(
     return version, tuple(outcomes)
 
 
-def _decided(run: _Run, start: _Start, setting: Setting, table: LatencyTable | None) -> Decision:
-    """A precision for every layer."""
-    recipe = run.recipe
-    wish = Wish(
+def _wish(recipe: Recipe) -> Wish:
+    return Wish(
         max_drop=recipe.max_accuracy_drop,
         size_budget=recipe.size_budget,
         latency_budget=recipe.latency_budget_ms,
@@ -320,13 +379,23 @@ def _decided(run: _Run, start: _Start, setting: Setting, table: LatencyTable | N
         sensitivity=recipe.sensitivity,
     )
 
+
+def _at(run: _Run, start: _Start) -> At:
+    """What versions of other precisions start from."""
+
     def at(chosen: Mapping[str, Candidate]) -> Version:
         return Version("nearest", start.reference, run.specified(start.reference, start.ranges, chosen))
 
+    return at
+
+
+def _decided(run: _Run, start: _Start, setting: Setting, table: LatencyTable | None) -> Decision:
+    """A precision for every layer."""
     with run.journal.stage("allocate"):
-        decision = decide(setting, start.version, at, wish, labels=run.samples.labels, table=table)
+        at, labels = _at(run, start), run.samples.labels
+        decision = decide(setting, start.version, at, _wish(run.recipe), labels=labels, table=table)
         if not decision.allocated.attained:
-            run.journal.warn(_missed(recipe, decision.allocated))
+            run.journal.warn(_missed(run.recipe, decision.allocated))
     return decision
 
 
@@ -361,6 +430,58 @@ def _compare(
     }
 
 
+def explore(
+    recipe: Recipe, *, points: int, reconstruct: bool = False, progress: Progress | None = None
+) -> FrontierReport:
+    """The frontier of accuracy, size and, with a latency table, latency; nothing is written.
+
+    Args:
+      recipe: of an allocating run; its budgets do not matter.
+      points: budgets that are tried, of size, and as many of latency where there is a table.
+      reconstruct: every point in sequence, as `quantize` would; otherwise from parallel states, much faster.
+
+    Raises:
+      UserError: anything the user can put right.
+    """
+    progress, journal = progress or Silent(), Journal()
+    begun = _begun(recipe, journal, progress)
+    run = begun.run
+    start, _ = _equalized(run, _quantized(run, begun.graph))
+    setting = _setting(run, start)
+    with journal.stage("survey"):
+        at, labels = _at(run, start), begun.samples.labels
+        found = survey(setting, start.version, at, _wish(recipe), labels=labels, table=begun.table)
+    with journal.stage("frontier"):
+        costs = [WEIGHTS, *([LATENCY] if begun.table else [])]
+        budgets = [(cost, budget) for cost in costs for budget in budgets_between(found.problem, cost, points)]
+        models = frontier(found.problem, found.bench, budgets, reconstruct=reconstruct, progress=progress)
+    with journal.stage("evaluate"):
+        files = {"float": begun.baseline, BASE: found.bench.export(start.version)}
+        names = [f"point {number}" for number in range(1, len(models) + 1)]
+        files |= {name: found.bench.export(point.version) for name, point in zip(names, models, strict=True)}
+        samples = _judging(begun.evaluation_samples, begun.held_back, journal)
+        evaluation = evaluate(files, samples, metric=recipe.metric, seed=recipe.seed, latency_runs=0, progress=progress)
+    return FrontierReport.of(
+        recipe,
+        model_facts(begun.loaded, begun.prepared),
+        dict(zip(names, models, strict=True)),
+        found.problem,
+        evaluation,
+        float_weight_bytes=float_bytes(begun.graph, found.units),
+        reconstructed=reconstruct,
+        stages=tuple(journal.stages),
+        warnings=tuple(journal.warnings),
+    )
+
+
+def _judging(evaluation_samples: Samples | None, held_back: Samples, journal: Journal) -> Samples:
+    """The samples that models are judged by: without evaluation data held-back inputs, by agreement alone."""
+    if evaluation_samples is not None:
+        return evaluation_samples
+    journal.warn("no --evaluation_data: agreement with float is measured on calibration samples, accuracy is not")
+    return dataclasses.replace(held_back, labels=None)
+
+
 def _evaluate(
     recipe: Recipe,
     files: Mapping[str, bytes],
@@ -371,10 +492,8 @@ def _evaluate(
     journal: Journal,
     progress: Progress,
 ) -> Evaluation:
-    """Float against exported or simulated model; without evaluation data on held-back inputs, by agreement alone."""
-    if samples is None:
-        journal.warn("no --evaluation_data: agreement with float is measured on calibration samples, accuracy is not")
-        samples = dataclasses.replace(held_back, labels=None)
+    """Float against exported or simulated model."""
+    samples = _judging(samples, held_back, journal)
     model: bytes | Simulated
     if recipe.simulated:
         outputs = simulate(graph, spec, samples.batches(_BATCH), total=len(samples), progress=progress)

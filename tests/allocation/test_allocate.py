@@ -3,54 +3,10 @@
 import itertools
 
 import pytest
+from made_up_models import BITS, UNITS, Made, problem, size
 
-from tfq.allocation.allocate import Bench, Goal, Measured, allocate
-from tfq.allocation.drop import Drop
-from tfq.allocation.program import Choice, Infeasible, Problem
-
-UNITS = [f"u{i}" for i in range(6)]
-BITS = (2, 3, 4, 8)
-SIZES = dict(zip(UNITS, (10, 20, 40, 80, 160, 320), strict=True))
-
-
-def loss_of(unit, bits):
-    return 0.0 if bits == 8 else (1 + UNITS.index(unit)) * 4.0 ** (2 - bits)
-
-
-def problem(scale=1.0):
-    return Problem.of(
-        [
-            Choice(u, f"w{b}", max(scale * loss_of(u, b), 1e-6), {"download_bytes": SIZES[u] * b})
-            for u, b in itertools.product(UNITS, BITS)
-        ],
-        fixed={"download_bytes": 100.0},
-    )
-
-
-class Made:
-    """Models that are their candidates; `points` lost by a unit of loss, and less when reconstructed."""
-
-    def __init__(self, *, points=10.0, gain=0.5, penalty=lambda _: 0.0):
-        self.points, self.gain, self.penalty, self.rebuilt = points, gain, penalty, 0
-
-    def bench(self):
-        return Bench(lambda c: self._measured("assembled", c), self._rebuild)
-
-    def true_loss(self, kind, candidates):
-        loss = sum(loss_of(u, int(c[1:])) for u, c in candidates.items()) + self.penalty(candidates)
-        return loss * (self.gain if kind == "reconstructed" else 1.0)
-
-    def _rebuild(self, candidates):
-        self.rebuilt += 1
-        return self._measured("reconstructed", candidates)
-
-    def _measured(self, kind, candidates):
-        loss = self.true_loss(kind, candidates)
-        return (kind, dict(candidates)), Measured(loss, Drop(self.points * loss, 0.0, 100))
-
-
-def size(candidates):
-    return 100 + sum(SIZES[u] * int(c[1:]) for u, c in candidates.items())
+from tfq.allocation.allocate import Goal, allocate
+from tfq.allocation.program import Infeasible
 
 
 def exhaustive():

@@ -123,10 +123,12 @@ class Bench:
     Attributes:
       assemble: the parallel states of these candidates.
       rebuild: the same precisions reconstructed in sequence.
+      export: a version's .tflite, without metadata.
     """
 
     assemble: Make
     rebuild: Make
+    export: Callable[[Version], bytes]
 
 
 def allocate(

@@ -93,17 +93,21 @@ def survey(
     graph, found = setting.graph, units(setting.graph)
     check_within_reach(graph, found, wish)
     exporter, loss = exporter_of(setting.samples), find_loss(graph, setting.samples)
-    base_file = exporter.export(base.graph, base.spec)
+
+    def export(version: Version) -> bytes:
+        return exporter.export(version.graph, version.spec)
+
+    base_loss = loss(predict(export(base), setting.samples))
 
     def measure(version: Version) -> Measured:
-        outputs = predict(exporter.export(version.graph, version.spec), setting.samples)
+        outputs = predict(export(version), setting.samples)
         drop = accuracy_drop(loss.reference[0], outputs[0], labels) if wish.max_drop is not None else None
-        return Measured(loss(outputs), drop)
+        return Measured(loss(outputs) - base_loss, drop)
 
     needs_floats = wish.max_drop is not None and not wish.candidates and measure(base).points > wish.max_drop
     states = _states(setting, base, offered(graph, found, wish, with_floats=needs_floats))
     sensitivities = _sensitivities(setting, base, states, wish, loss, journal)
-    problem = _problem(graph, base, found, states, sensitivities, table, base_file)
+    problem = _problem(graph, base, found, states, sensitivities, table, export(base))
 
     def assemble(candidates: Mapping[str, str]) -> tuple[Version, Measured]:
         version = apply(base, *(states[key] for key in candidates.items()))
@@ -127,7 +131,7 @@ def survey(
         )
         return min(assembled, (rebuilt, measure(rebuilt)), key=lambda made: made[1].loss)
 
-    return Survey(problem, Bench(assemble, rebuild), sensitivities, found)
+    return Survey(problem, Bench(assemble, rebuild, export), sensitivities, found)
 
 
 def _states(setting: Setting, base: Version, offered: Sequence[Key]) -> dict[Key, State]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Sequence
 
@@ -78,11 +77,15 @@ def check_within_reach(graph: Graph, found: Sequence[Unit], wish: Wish) -> None:
 def budgets_of(graph: Graph, found: Sequence[Unit], wish: Wish) -> dict[str, float]:
     budgets: dict[str, float] = {}
     if wish.size_budget is not None:
-        weights = math.fsum(weight_count(graph, [graph[name] for name in unit.nodes]) for unit in found)
-        budgets[WEIGHTS] = wish.size_budget * _FLOAT_BYTES * weights
+        budgets[WEIGHTS] = wish.size_budget * float_bytes(graph, found)
     if wish.latency_budget is not None:
         budgets[LATENCY] = wish.latency_budget
     return budgets
+
+
+def float_bytes(graph: Graph, found: Sequence[Unit]) -> int:
+    """Bytes of the units' kernels in float32."""
+    return _FLOAT_BYTES * sum(weight_count(graph, [graph[name] for name in unit.nodes]) for unit in found)
 
 
 def weight_bits(candidate: str) -> int:

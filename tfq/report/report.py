@@ -126,7 +126,7 @@ class Report:
     package_bytes: int | None = None
 
     def to_json(self) -> str:
-        return json.dumps(_finite(dataclasses.asdict(self)), indent=1, allow_nan=False) + "\n"
+        return json.dumps(finite(dataclasses.asdict(self)), indent=1, allow_nan=False) + "\n"
 
 
 def model_facts(loaded: LoadedModel, prepared: Prepared) -> dict[str, Any]:
@@ -198,12 +198,12 @@ def layer_reports(
     return tuple(found)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """The same tree with None for infinities and NaN, which JSON has not."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value

@@ -1,0 +1,106 @@
+"""The frontier: the best model for each of a row of budgets.
+
+    C_i = C_min (C_max / C_min)^(i / (n - 1)),  i = 0 .. n - 1
+
+C_min is the least that the cost can be, C_max what the allocation of the least degradation costs. At every budget the
+program's, the greedy and the best uniform allocation are put together and measured as in `tfq.allocation.allocate`.
+Budgets with the same answer count once.
+
+Source: the curve of Hubara et al. 2020 (arXiv:2006.10518), figure 3: accuracy over the compression that is asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tfq.allocation.allocate import Allocated, Bench, Goal, Measured, Round, allocate
+from tfq.allocation.program import Problem, minimise_cost, minimise_degradation
+from tfq.errors import UserError
+from tfq.execution.progress import Progress, Silent
+from tfq.simulate.guard import Version
+
+_ANY = 1e30  # a largest degradation that excludes nothing
+_KEPT = 8  # models of the last mixtures; neighbours on the frontier are often the same
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Point:
+    """The best model for one budget.
+
+    Attributes:
+      cost, budget: the most that the cost's total may be.
+      version: the model.
+      allocated: its precisions, and what it was compared with.
+    """
+
+    cost: str
+    budget: float
+    version: Version
+    allocated: Allocated
+
+    @property
+    def last(self) -> Round:
+        """The model as it was measured last."""
+        return self.allocated.rounds[-1]
+
+
+def budgets_between(problem: Problem, cost: str, count: int) -> list[float]:
+    """`count` budgets from the least attainable to what the least degradation costs; one where both are equal."""
+    if count < 2:
+        raise UserError(f"{count} points make no frontier; ask for 2 or more")
+    least = minimise_cost(problem, cost=cost, max_degradation=_ANY).costs[cost]
+    most = minimise_degradation(problem, budgets={}).costs[cost]
+    if most <= least:
+        return [least]
+    inner = np.geomspace(least, most, count)[1:-1].tolist() if least > 0 else np.linspace(least, most, count)[1:-1]
+    return [least, *map(float, inner), most]
+
+
+def frontier(
+    problem: Problem,
+    bench: Bench,
+    budgets: Sequence[tuple[str, float]],
+    *,
+    reconstruct: bool = False,
+    progress: Progress | None = None,
+) -> tuple[Point, ...]:
+    """A point for each budget, without those whose precisions an earlier one has.
+
+    Args:
+      problem: what can be chosen.
+      bench: how models are made.
+      budgets: pairs of a cost and its largest total.
+      reconstruct: every point in sequence, as a run with that budget would; otherwise from parallel states alone.
+
+    Raises:
+      Infeasible: a budget cannot be met.
+    """
+
+    @functools.lru_cache(maxsize=_KEPT)
+    def made(mixture: tuple[tuple[str, str], ...]) -> tuple[Version, Measured]:
+        return bench.assemble(dict(mixture))
+
+    def assemble(candidates: Mapping[str, str]) -> tuple[Version, Measured]:
+        return made(tuple(sorted(candidates.items())))
+
+    once = Bench(assemble, bench.rebuild if reconstruct else assemble, bench.export)
+    points: list[Point] = []
+    with (progress or Silent()).task("frontier", len(budgets)) as advance:
+        for cost, budget in budgets:
+            version, allocated = allocate(problem, Goal({cost: budget}), once)
+            if all(allocated.allocation.candidates != p.allocated.allocation.candidates for p in points):
+                points.append(Point(cost, budget, version, allocated))
+            advance(1)
+    return tuple(points)
+
+
+def undominated(values: Sequence[Sequence[float]]) -> list[bool]:
+    """Of rows of quantities that should be small: whether no other row is as small in all and smaller in one."""
+    rows = np.asarray(values, float)
+    smaller = (rows[None] <= rows[:, None]).all(2) & (rows[None] < rows[:, None]).any(2)
+    beaten = np.any(smaller, axis=1)
+    return [not found for found in np.atleast_1d(beaten)]

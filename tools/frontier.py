@@ -1,0 +1,85 @@
+"""tfq-frontier: accuracy over size and latency, from the smallest model to one that loses nothing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from absl import flags
+from tfq_tools.command import run_command
+from tfq_tools.recipe_flags import new_recipe_flags, recipe_from_flags
+
+OUTPUTS = ("frontier.json", "frontier.csv", "frontier.png", "recipe.json")
+GROUPS = {
+    "Model and output": ("model", "output_dir", "overwrite", "allow_unsafe_deserialization"),
+    "Calibration data": ("calibration_data", "num_calibration_samples", "selection", "preprocess"),
+    "Evaluation": ("evaluation_data", "metric"),
+    "Frontier": ("points", "reconstruct", "latency_table", "candidates", "pin", "sensitivity", "storage"),
+    "Quantisation": (
+        "pipeline",
+        "reconstruction",
+        "granularity",
+        "equalization",
+        "per_channel",
+        "calibration_method",
+        "percentile",
+        "input_type",
+        "output_type",
+    ),
+    "Resources": ("memory_limit", "workers"),
+    "Reproducibility": ("seed", "recipe"),
+}
+FLAGS = new_recipe_flags([name for names in GROUPS.values() for name in names], output=", ".join(OUTPUTS))
+FLAGS.set_default("pipeline", "advanced")
+flags.DEFINE_integer(
+    "points",
+    12,
+    "Budgets from the smallest model to the best; as many of latency with a table.",
+    lower_bound=2,
+    flag_values=FLAGS,
+)
+flags.DEFINE_boolean(
+    "reconstruct",
+    False,
+    "Reconstruct every point in sequence, as tfq-quantize does with its budget: better models, but each takes as long"
+    " as a run.",
+    flag_values=FLAGS,
+)
+SUMMARY = (
+    "Measure what accuracy every size costs, and with a latency table every latency: the choice of a budget for"
+    " tfq-quantize."
+)
+# Of a recipe: a budget, without which it allocates nothing, that no model exceeds.
+_UNBOUND = {
+    "size_budget": 1.0,
+    "max_accuracy_drop": None,
+    "latency_budget": "",
+    "objective": "size",
+    "weight_bits": 8,
+    "first_last_bits": 0,
+}
+
+
+def main(values: flags.FlagValues) -> None:
+    from tfq.execution.files import staged_directory
+    from tfq.execution.progress import Lines
+    from tfq.pipeline import explore
+
+    recipe = recipe_from_flags(values, **_UNBOUND)
+    output = Path(values.output_dir)
+    with staged_directory(output, overwrite=values.overwrite, ours=OUTPUTS) as directory:
+        report = explore(recipe, points=values.points, reconstruct=values.reconstruct, progress=Lines(sys.stderr))
+        (directory / "frontier.json").write_text(report.to_json(), encoding="utf-8")
+        (directory / "frontier.csv").write_text(report.to_csv(), encoding="utf-8")
+        (directory / "recipe.json").write_text(recipe.to_json(), encoding="utf-8")
+        report.picture(directory / "frontier.png")
+    print(report.table())
+    print(f"* no other point is as small, as fast and as close to float. Everything is in {output}")
+
+
+def run() -> None:
+    run_command("tfq-frontier", main, FLAGS, summary=SUMMARY, groups=GROUPS, required=("output_dir",))
+
+
+if __name__ == "__main__":
+    run()
