@@ -53,7 +53,7 @@ def run(*command: str | pathlib.Path, cwd: pathlib.Path = ROOT, path: pathlib.Pa
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The wheel, built from a copy of what packaging reads, and unpacked."""
     folder = tmp_path_factory.mktemp("wheel")
-    for name in ("tfq", "tools"):
+    for name in ("tfq", "tools", "android_bench/host"):
         shutil.copytree(ROOT / name, folder / "source" / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / "source")
@@ -73,7 +73,8 @@ def entry_points(wheel: pathlib.Path) -> dict[str, str]:
 def test_wheel_holds_every_module_and_no_package_called_tools(wheel: pathlib.Path) -> None:
     packaged = {path.relative_to(wheel).as_posix() for path in wheel.rglob("*.py")}
     tools = [name.replace("tools/", "tfq_tools/", 1) for name in sources("tools")]
-    assert packaged == {*sources("tfq"), *tools}
+    bench = [name.replace("android_bench/host/", "tfq_bench/", 1) for name in sources("android_bench/host")]
+    assert packaged == {*sources("tfq"), *tools, *bench}
     assert (wheel / "tfq/py.typed").exists()
 
 
@@ -94,10 +95,10 @@ def test_every_package_that_is_imported_is_declared(wheel: pathlib.Path) -> None
     plain = [r for r in distribution.requires or [] if "extra ==" not in r]
     declared = {re.split(r"[^\w.-]", r)[0].lower().replace("_", "-") for r in plain}
     providers = importlib.metadata.packages_distributions()
-    for name in [*sources("tfq"), *sources("tools")]:
+    for name in [*sources("tfq"), *sources("tools"), *sources("android_bench/host")]:
         for module in imported_modules(ROOT / name):
             top = module.split(".")[0]
-            if top in sys.stdlib_module_names or top in ("tfq", "tfq_tools"):
+            if top in sys.stdlib_module_names or top in ("tfq", "tfq_bench", "tfq_tools"):
                 continue
             provided = {p.lower().replace("_", "-") for p in providers.get(top, ())}
             assert provided & declared, f"{name} imports {top}, which setup.py does not require"
@@ -111,7 +112,7 @@ def test_nothing_upstream_imports_downstream(folder: str) -> None:
             parts = module.split(".")
             if parts[0] == "tfq" and parts[1] in (*ROAD, *FOR_ALL, "pipeline"):
                 assert parts[1] in allowed, f"{name} imports {module}"
-            assert parts[0] != "tfq_tools", f"{name} imports {module}"
+            assert parts[0] not in ("tfq_bench", "tfq_tools"), f"{name} imports {module}"
 
 
 def test_every_folder_of_the_library_has_a_place_on_the_road() -> None:
@@ -131,9 +132,11 @@ def test_bazel_builds_every_source_file_and_a_program_that_runs(tmp_path: pathli
     shutil.copytree(ROOT, checkout, ignore=unwanted)
     bazel = ("bazel", "--batch", f"--output_user_root={tmp_path / 'bazel'}")
 
-    found = run(*bazel, "query", "labels(srcs, //tfq + //tools:copy + //tests)", cwd=checkout).split()
+    targets = "//tfq + //tools:copy + //android_bench/host:copy + //android_bench/testing + //tests"
+    found = run(*bazel, "query", f"labels(srcs, {targets})", cwd=checkout).split()
     built = {label.removeprefix("//").replace(":", "/") for label in found if label.endswith(".py")}
-    assert built == {*sources("tfq"), *sources("tools"), *sources("tests")} - {"tests/test_repository.py"}
+    folders = ("tfq", "tools", "android_bench/host", "android_bench/testing", "tests")
+    assert built == {name for folder in folders for name in sources(folder)} - {"tests/test_repository.py"}
 
     run(*bazel, "build", f"--symlink_prefix={tmp_path}/bazel-", "--noshow_progress", "//...", cwd=checkout)
     programs = {path.name: path for path in (tmp_path / "bazel-bin/tools").glob("tfq-*") if not path.suffix}

@@ -34,8 +34,8 @@ ODD_NAME = """a b'c"d ü $HOME `id` * \\ ;&.bin"""
 LARGE = 3_000_000
 # Linux's names of the bits of AT_HWCAP on arm64, bit 0 first.
 HWCAPS = (
-    "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm jscvt fcma lrcpc dcpop sha3 sm3 sm4 "
-    "asimddp sha512 sve asimdfhm dit uscat ilrcpc flagm ssbs sb paca pacg"
+    "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm jscvt fcma lrcpc dcpop sha3 sm3 "
+    "sm4 asimddp sha512 sve asimdfhm dit uscat ilrcpc flagm ssbs sb paca pacg"
 )
 
 
