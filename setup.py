@@ -43,6 +43,7 @@ setup(
         "flatbuffers>=24.3",
         "h5py>=3.10",
         "keras>=3.5,<4",
+        "matplotlib>=3.8,<4",
         "numpy>=1.26,<3",
         "pillow>=10",
         "pulp>=2.8,<4",
@@ -59,7 +60,6 @@ setup(
         "dev": [
             "highspy>=1.7",
             "hypothesis>=6.100",
-            "matplotlib>=3.8,<4",
             "mypy>=1.10",
             "pytest>=8",
             "pytest-xdist>=3.5",
@@ -71,6 +71,7 @@ setup(
             "tfq-quantize=tfq_tools.quantize:run",
             "tfq-evaluate=tfq_tools.evaluate:run",
             "tfq-inspect=tfq_tools.inspect:run",
+            "tfq-frontier=tfq_tools.frontier:run",
             "tfq-profile=tfq_tools.profile:run",
         ]
     },
