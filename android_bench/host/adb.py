@@ -89,22 +89,22 @@ class Result:
     stderr: str
 
 
-# What adb says, what that means for the user, and whether a new connection may help. The first match counts.
+# What adb or the device says, what to do about it, and whether a new connection may help. The first match counts.
 _REASONS = (
     (r"unauthorized|failed to authenticate", "unlock the device and allow debugging from this computer", False),
     (r"(no|insufficient) permissions", "give this user access to the USB device (udev rules), then replug it", False),
     (r"more than one device", "say which with --serials", False),
     (r"No space left on device", "free space on the device", False),
     (r"Read-only file system|Permission denied|Operation not permitted", "use a folder under /data/local/tmp", False),
-    (r"No such file or directory|does not exist", "check the path", False),
-    (r"not found|no devices", "plug it in or switch it on, and look at `adb devices`", True),
-    (r"offline|still connecting|still authorizing", "replug it or restart its debugging", True),
+    (r"No such file or directory|does not exist|[Ii]s a directory|[Nn]ot a directory", "check the path", False),
     (
-        r"closed|couldn't (read|write)|reset|refused|failed to (connect|read|get feature set)|cannot connect|"
-        r"protocol fault|[Bb]roken pipe|EOF|No route|unreachable|timed out|disconnected|lost",
+        r"ended before|closed|couldn't (read|write)|reset|refused|failed to (connect|read|get feature set)|"
+        r"cannot connect|protocol fault|[Bb]roken pipe|EOF|No route|unreachable|timed out|disconnected",
         "check the cable or the network",
         True,
     ),
+    (r"device.* not found|no devices", "plug it in or switch it on, and look at `adb devices`", True),
+    (r"offline|still connecting|still authorizing", "replug it or restart its debugging", True),
 )
 
 
@@ -118,6 +118,7 @@ class Adb:
       server_port: port of the adb server; None: adb's own choice.
       tries: how often an operation is begun before a lost connection is an error.
       patience: seconds to wait for a lost device to come back; a restarted phone takes about a minute.
+      answer_seconds: how long a small question (a property, a listing) may take before the connection counts as lost.
     """
 
     serial: str
@@ -125,6 +126,7 @@ class Adb:
     server_port: int | None = None
     tries: int = 3
     patience: float = 90.0
+    answer_seconds: float = 30.0
 
     def connect(self) -> None:
         """Waits, for no longer than `patience`, until the device takes commands.
@@ -185,10 +187,10 @@ class Adb:
         deadline = time.monotonic() + timeout
         state = posixpath.join(folder, name)
         self.make_folders([folder])
-        self.shell(["sh", "-c", _START, "sh", state, folder, *command])
+        self._ask(["sh", "-c", _START, "sh", state, folder, *command])
         unborn = 0
         while True:
-            seen = self.shell(["sh", "-c", _LOOK, "sh", state]).stdout.strip()
+            seen = self._ask(["sh", "-c", _LOOK, "sh", state]).stdout.strip()
             if seen.isdigit():
                 break
             # Between the lock and the process id there is a moment in which neither a process nor a code is there.
@@ -197,12 +199,12 @@ class Adb:
                 self.remove(state)
                 raise self._error(_joined(command), "its shell was killed or the device restarted", "run it again")
             if time.monotonic() > deadline:
-                self.shell(["sh", "-c", 'kill -9 "-$(cat "$1/pid")"', "sh", state])
+                self._ask(["sh", "-c", 'kill -9 "-$(cat "$1/pid")"', "sh", state])
                 raise self._error(
                     _joined(command), f"not done within {timeout:g} s; killed", "allow more", kind=DeviceTimeoutError
                 )
             time.sleep(interval)
-        stdout, stderr = (self.shell(["cat", f"{state}/{output}"]).stdout for output in ("stdout", "stderr"))
+        stdout, stderr = (self._output(["cat", f"{state}/{output}"]) for output in ("stdout", "stderr"))
         return Result(int(seen), stdout, stderr)
 
     def push(self, local: Path, remote: str) -> None:
@@ -214,16 +216,18 @@ class Adb:
           UserError: `local` cannot be read.
           DeviceError: too little space, no right to write there, or hashes that stay wrong.
         """
+        if not remote.startswith("/"):
+            raise UserError(f"{remote}: expected an absolute path of the device, such as /data/local/tmp/job")
         files = dict(_files(local, remote))
         wanted = {path: _local_sha256(source) for path, source in files.items()}
         sizes = {path: source.stat().st_size for path, source in files.items()}
-        self.make_folders({posixpath.dirname(path) for path in files})
+        self.make_folders({posixpath.dirname(path) for path in files} | ({remote} if local.is_dir() else set()))
         there = self._hashes(files)
         for _ in range(self.tries):
             missing = [path for path in files if there[path] != wanted[path]]
             if not missing:
                 return
-            self._require_space(remote, sum(sizes[path] for path in missing))
+            self._require_space(posixpath.dirname(missing[0]), sum(sizes[path] for path in missing))
             self._again(functools.partial(self._push_once, {path: files[path] for path in missing}))
             there = self._hashes(files)
         wrong = next((path for path in files if there[path] != wanted[path]), None)
@@ -235,7 +239,10 @@ class Adb:
 
         Raises:
           DeviceError: it is not there, or the hashes stay different.
+          UserError: `local` cannot be written.
         """
+        if local.is_dir() or not local.parent.is_dir():
+            raise UserError(f"{local}: expected the path of a file in a folder that exists, to pull {remote} to")
         wanted = self.sha256(remote)
         part = local.with_name(local.name + ".part")
         try:
@@ -278,12 +285,17 @@ class Adb:
         """Removes a file or a folder with all it holds, where it is there."""
         self._output(["rm", "-rf", path])
 
+    def _ask(self, command: Sequence[str], timeout: float | None = None) -> Result:
+        """As `shell`, for what may run twice: no answer in time counts as a lost connection."""
+        text, seconds = _joined(command), timeout or self.answer_seconds
+        return self._again(lambda: self._lost_after_timeout(lambda: self._shell_once(text, seconds)))
+
     def _output(self, command: Sequence[str]) -> str:
         """What a short command prints, which must succeed and may run twice."""
-        result = self.shell(command)
+        result = self._ask(command)
         if result.code:
             said = result.stderr.strip() or result.stdout.strip() or "no message"
-            advice, _ = _reason(said)
+            advice, _ = _reason(said, command)
             raise self._error(_joined(command), f"exit code {result.code}: {said}", advice)
         return result.stdout
 
@@ -297,7 +309,7 @@ class Adb:
         hashes: dict[str, str] = {}
         for some in _batches(paths):
             # A hash takes up to a second per 20 MB on a slow phone.
-            result = self.shell(["sh", "-c", script, "sh", *some], timeout=600.0)
+            result = self._ask(["sh", "-c", script, "sh", *some], timeout=600.0)
             lines = [line.split()[0] for line in result.stdout.splitlines() if line]
             if result.code or len(lines) != len(some):
                 raise self._error(
@@ -329,15 +341,12 @@ class Adb:
             self._transfer(["push", *map(os.path.abspath, sources), target], f"push to {target}", size)
 
     def _transfer(self, arguments: Sequence[str], what: str, size: int) -> None:
-        try:
-            done = self._adb(["-s", self.serial, *arguments], timeout=60.0 + size / 500e3, what=what)
-        except DeviceTimeoutError as e:  # a connection that stands still can only be given up
-            raise DeviceLostError(str(e)) from e
+        command = ["-s", self.serial, *arguments]
+        # Half a megabyte a second is slower than any cable and most networks.
+        done = self._lost_after_timeout(lambda: self._adb(command, timeout=60.0 + size / 500e3, what=what))
         if done.returncode:
-            # Without the names of files, which might read like a reason.
             said = _said(done)
-            bare = functools.reduce(lambda text, name: text.replace(name, ""), arguments[1:], said)
-            advice, lost = _reason(bare)
+            advice, lost = _reason(said, arguments[1:])
             errors = [line for line in said.splitlines() if "error:" in line] or [said]
             raise self._error(what, errors[0], advice, kind=DeviceLostError if lost else DeviceError)
 
@@ -346,16 +355,30 @@ class Adb:
         done = self._adb(["-s", self.serial, "shell", script], timeout=timeout, what=text)
         mark = _MARK.search(done.stdout)
         if mark is None:
-            said = _said(done) if done.returncode else "the connection ended before the command did"
+            # Without a message of adb's own the device's shell has been cut off or killed, as in a restart.
+            own = re.search(r"^(error|adb): .*", _without_daemon(done.stderr), re.MULTILINE | re.DOTALL)
+            said = own[0] if done.returncode and own else "the connection ended before the command did"
             advice, lost = _reason(said)
             raise self._error(text, said, advice, kind=DeviceLostError if lost else DeviceError)
         return Result(int(mark[1]), done.stdout[: mark.start()].decode(errors="replace"), _without_daemon(done.stderr))
+
+    def _lost_after_timeout(self, work: Callable[[], _T]) -> _T:
+        """A connection that stands still looks alive to adb, so it is given up here and made anew by `connect`."""
+        try:
+            return work()
+        except DeviceTimeoutError as e:
+            give_up = ["disconnect", self.serial] if self._on_network() else ["-s", self.serial, "reconnect"]
+            self._adb(give_up, timeout=10.0, what=" ".join(give_up))
+            raise DeviceLostError(str(e)) from e
+
+    def _on_network(self) -> bool:
+        return re.search(r":\d+$", self.serial) is not None
 
     def _connect_once(self) -> None:
         if self._state()[0]:
             return
         said = ""
-        if re.search(r":\d+$", self.serial):
+        if self._on_network():
             self._adb(["disconnect", self.serial], timeout=10.0, what="disconnect")
             # adb waits ten seconds for a device that takes the connection and does not answer.
             said = _said(self._adb(["connect", self.serial], timeout=20.0, what="connect"))
@@ -372,12 +395,14 @@ class Adb:
 
     def _again(self, work: Callable[[], _T], tries: int | None = None) -> _T:
         for left in reversed(range(tries or self.tries)):
+            self.connect()
             try:
                 return work()
             except DeviceLostError:
                 if not left:
                     raise
-                self.connect()
+            # A restarting device ends its programs before its connections; adb takes a moment to note the latter.
+            time.sleep(0.5)
         raise AssertionError("tries must be at least 1")
 
     def _adb(self, arguments: Sequence[str], *, timeout: float, what: str) -> subprocess.CompletedProcess[bytes]:
@@ -403,7 +428,7 @@ class Adb:
         return kind(f"device {self.serial}: {short}: {' '.join(said.split())}; {advice}")
 
 
-def attached(*, program: str = "adb", server_port: int | None = None) -> tuple[Attached, ...]:
+def devices(*, program: str = "adb", server_port: int | None = None) -> tuple[Attached, ...]:
     """Every device that adb knows, those that cannot be used too.
 
     Raises:
@@ -431,14 +456,18 @@ def _run(
     except OSError as e:
         raise UserError(
             f"{program}: {e.strerror}; install adb (Android SDK platform-tools, Debian: apt install adb) "
-            "or say where it is with --adb"
+            "or give its path"
         ) from e
 
 
-def _reason(said: str) -> tuple[str, bool]:
-    """What to do about a message of adb's or the device's, and whether a new connection may help."""
+def _reason(said: str, names: Sequence[str] = ()) -> tuple[str, bool]:
+    """What to do about a message of adb's or the device's, and whether a new connection may help.
+
+    `names` are those of files in the message, which might read like a reason.
+    """
+    bare = functools.reduce(lambda text, name: text.replace(name, "") if name else text, names, said)
     for pattern, advice, lost in _REASONS:
-        if re.search(pattern, said):
+        if re.search(pattern, bare):
             return advice, lost
     return "look at the message", False
 

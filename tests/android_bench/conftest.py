@@ -15,7 +15,7 @@ Client = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
-def adb_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+def adb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """Port of an adb server of these tests' own, whose keys do not end in the user's home."""
     if shutil.which("adb") is None:
         pytest.skip("adb is not installed (apt install adb)")
@@ -26,6 +26,13 @@ def adb_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     subprocess.run(["adb", "-P", str(port), "start-server"], env=environment, check=True, capture_output=True)
     yield port
     subprocess.run(["adb", "-P", str(port), "kill-server"], check=True, capture_output=True)
+
+
+@pytest.fixture
+def adb_port(adb_server: int) -> Iterator[int]:
+    """Port of the adb server, which forgets its devices after each test: a later one may get the same port."""
+    yield adb_server
+    subprocess.run(["adb", "-P", str(adb_server), "disconnect"], check=True, capture_output=True)
 
 
 @pytest.fixture
