@@ -82,12 +82,7 @@ void WriteEnd(const ChildEnd& end, double deadline_s, JsonWriter* json) {
                end.ending == Ending::kSignal ? std::optional<int>(end.code) : std::nullopt);
   json->Member("stage", std::string_view(end.stage));
   json->Member("wall_s", end.seconds, 6);
-  json->Key("output_tail");
-  if (ok) {
-    json->Null();
-  } else {
-    json->String(end.output_tail);
-  }
+  json->Member("output_tail", std::string_view(end.output_tail));
 }
 
 // Which machine, runner and library the records that follow come from. The library is opened in a

@@ -223,7 +223,7 @@ class LiteRt : public Runtime {
 
   void Load(const std::string& model) override {
     path_ = model;
-    CreateEnvironment("");
+    CreateEnvironment(kRuntimeLibraryDir, "");
     LoadModel();
   }
 
@@ -321,17 +321,13 @@ class LiteRt : public Runtime {
   }
 
  private:
-  void CreateEnvironment(const std::string& library_folder) {
-    const char* folder = library_folder.c_str();
-    EnvironmentOption options[2] = {};
-    options[0].tag = kRuntimeLibraryDir;
-    options[1].tag = kDispatchLibraryDir;
-    for (EnvironmentOption& option : options) {
-      option.value.type = kAnyText;
-      option.value.text = folder;
-    }
-    Check(api_.LiteRtCreateEnvironment(library_folder.empty() ? 0 : 2, options, &environment_),
-          "start");
+  // `folder` is where LiteRT looks for the library that `tag` stands for; empty: nowhere.
+  void CreateEnvironment(int32_t tag, const std::string& folder) {
+    EnvironmentOption option = {};
+    option.tag = tag;
+    option.value.type = kAnyText;
+    option.value.text = folder.c_str();
+    Check(api_.LiteRtCreateEnvironment(folder.empty() ? 0 : 1, &option, &environment_), "start");
   }
 
   void LoadModel() {
@@ -349,21 +345,19 @@ class LiteRt : public Runtime {
   // delegate needs a new one.
   int UseDelegate(const std::string& delegate) {
     CheckElf(delegate);
+    const bool npu = delegate.find("Dispatch") != std::string::npos;
     const size_t before = accelerators().size();
     api_.LiteRtDestroyModel(model_);
     model_ = nullptr;
     api_.LiteRtDestroyEnvironment(environment_);
     environment_ = nullptr;
-    CreateEnvironment(Folder(delegate));
-    const std::vector<std::string> found = accelerators();
-    if (found.size() <= before) {
-      std::string names;
-      for (const std::string& name : found) names += (names.empty() ? "" : ", ") + name;
-      throw Error("LiteRT found no accelerator in " + delegate + "; it has " +
-                  (names.empty() ? "none" : names));
+    CreateEnvironment(npu ? kDispatchLibraryDir : kRuntimeLibraryDir, Folder(delegate));
+    if (accelerators().size() <= before) {
+      throw Error("LiteRT takes no accelerator from " + delegate +
+                  "; it looks for libLiteRtGpuAccelerator.so and the like in that folder");
     }
     LoadModel();
-    return delegate.find("Dispatch") != std::string::npos ? kNpu : kGpu;
+    return npu ? kNpu : kGpu;
   }
 
   void AddOptions(const char* identifier, const std::string& payload) {
