@@ -51,6 +51,7 @@ benchmark: $(VENV)/tfq-dev.installed
 	$(BIN)/python -m benchmarks.int8
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.reconstruction
+	$(BIN)/python -m benchmarks.allocation --reconstruct=0.09,0.125,0.18
 
 # Bazel, with which a test checks the BUILD files. Where it cannot be installed, that test skips and says so.
 bazel:

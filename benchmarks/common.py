@@ -212,6 +212,17 @@ def check_positive(flag: str, counts: Sequence[int | str]) -> None:
             raise UserError(f"--{flag} is {count}; it must be at least 1")
 
 
+def check_shares(flag: str, shares: Sequence[str]) -> None:
+    """Raises UserError for what is no number above 0 and at most 1."""
+    for share in shares:
+        try:
+            fits = 0 < float(share) <= 1
+        except ValueError:
+            fits = False
+        if not fits:
+            raise UserError(f"--{flag} names {share!r}; it must be a number above 0 and at most 1, as 0.125")
+
+
 def finish(path: Path, page: str, figures: Mapping[str, Any], bars: Sequence[Bar], notes: Sequence[str] = ()) -> None:
     """Write the page and, beside it, its figures; print the bars and end the process with 1 where one is missed."""
     path.write_text(page, encoding="utf-8")

@@ -91,7 +91,7 @@ def run_product(case: str, num_samples: int, seed: int) -> dict[str, Any]:
             for name, recipe in _recipes(files, num_samples, seed).items()
         }
         paths = {name: directory / name / "model.tflite" for name in runs}
-        found = common.in_fresh_process(_side_by_side, paths, files.calibration)
+        found = common.in_fresh_process(side_by_side, paths, files.calibration)
     return {name: _cost(run) | found[name] for name, run in runs.items()}
 
 
@@ -109,7 +109,7 @@ def _cost(run: TfqRun) -> dict[str, Any]:
     return {"seconds": run.seconds, "peak_memory_mb": run.peak_memory_mb, "stages": run.stages}
 
 
-def _side_by_side(models: dict[str, Path], calibration: Path) -> dict[str, dict[str, Any]]:
+def side_by_side(models: dict[str, Path], calibration: Path) -> dict[str, dict[str, Any]]:
     """Size of every file, and its latency against the first one's."""
     from tfq.evaluation.latency import measure_latency
     from tfq.evaluation.size import measure_size

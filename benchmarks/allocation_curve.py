@@ -1,0 +1,187 @@
+"""One budget of the curve: the program's allocation and its rivals, put together, exported and measured.
+
+The survey of a case is made once and kept from call to call, so a process of its own should serve one case. Test
+samples judge models; nothing else sees them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from benchmarks.allocation_bars import GREEDY, PROGRAM, RANDOMS, RECONSTRUCTED, UNIFORM
+from benchmarks.allocation_survey import ready
+from benchmarks.cases import CaseFiles
+from tfq.allocation.baselines import greedy, random_allocation, uniform
+from tfq.allocation.program import Allocation, Infeasible, minimise_degradation
+from tfq.allocation.survey import Survey
+from tfq.allocation.wish import DOWNLOAD, WEIGHTS, float_bytes
+from tfq.data.loading import load_samples
+from tfq.data.samples import Samples
+from tfq.data.signatures import input_signatures
+from tfq.evaluation.bootstrap import estimate, point, resampled
+from tfq.evaluation.metrics import Predictions, find_metric
+from tfq.evaluation.size import measure_size
+from tfq.execution.interpreter import predict
+from tfq.export.package import export_plain
+
+_REPRESENTATIVE = 100
+_KEPT = 64  # models; budgets that are close to each other often share one
+
+
+def measure(files: CaseFiles, num_samples: int, budget: float) -> dict[str, Any]:
+    """The program, greedy, the best uniform width and chance at one budget, from parallel states.
+
+    Args:
+      budget: share of the float weights' bytes.
+
+    Raises:
+      Infeasible: no allocation keeps the budget.
+    """
+    surveyed = _surveyed(files, num_samples)
+    made = {name: _assembled(files, num_samples, own) for name, own in surveyed.proposals(budget).items()}
+    return _facts(surveyed) | {"budget": budget, "rows": _judged(surveyed, made)}
+
+
+def measure_reconstructed(files: CaseFiles, num_samples: int, budget: float) -> dict[str, Any]:
+    """The program's allocation at one budget reconstructed in sequence, and put together from parallel states."""
+    surveyed = _surveyed(files, num_samples)
+    allocation = surveyed.allocation(budget)
+    began = time.monotonic()
+    version, found = surveyed.found.bench.rebuild(allocation.candidates)
+    seconds = time.monotonic() - began
+    rebuilt = _Made(allocation, surveyed.found.bench.export(version), found.loss)
+    made = {PROGRAM: _assembled(files, num_samples, allocation), RECONSTRUCTED: rebuilt}
+    rows = _judged(surveyed, made)
+    return _facts(surveyed) | {"budget": budget, "reconstruction_seconds": seconds, "rows": rows}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Made:
+    """A model of an allocation: its file, and its loss above the 8-bit model's on calibration samples."""
+
+    allocation: Allocation
+    content: bytes
+    loss: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Surveyed:
+    """A case with its survey, and what models are judged by."""
+
+    found: Survey
+    float_bytes: int
+    samples: int
+    test: Samples
+    float_outputs: tuple[np.ndarray, ...]
+    seconds: float
+
+    def allocation(self, budget: float) -> Allocation:
+        return minimise_degradation(self.found.problem, budgets=self._limits(budget))
+
+    def proposals(self, budget: float) -> dict[str, Allocation]:
+        """By name; of the rivals those that find something within the budget."""
+        problem, limits = self.found.problem, self._limits(budget)
+        rivals = {GREEDY: greedy, UNIFORM: uniform}
+        rivals |= {name: functools.partial(random_allocation, seed=seed) for seed, name in enumerate(RANDOMS)}
+        proposals = {PROGRAM: self.allocation(budget)}
+        for name, find in rivals.items():
+            with contextlib.suppress(Infeasible):  # they search less than the program, which has found one
+                proposals[name] = find(problem, budgets=limits)
+        return proposals
+
+    def _limits(self, budget: float) -> dict[str, float]:
+        return {WEIGHTS: budget * self.float_bytes}
+
+
+@functools.lru_cache(maxsize=1)
+def _surveyed(files: CaseFiles, num_samples: int) -> _Surveyed:
+    start = ready(files.model, files.calibration, num_samples)
+    began = time.monotonic()
+    found = start.survey()
+    seconds = time.monotonic() - began
+    calibration = start.samples
+    test = load_samples(str(files.test), input_signatures(start.graph), limit=None, require_labels=True)
+    few = calibration.head(_REPRESENTATIVE).representative_dataset()
+    content = export_plain(start.graph, "float32", few)
+    return _Surveyed(
+        found,
+        float_bytes(start.graph, found.units),
+        len(calibration),
+        test,
+        predict(content, test.arrays),
+        seconds,
+    )
+
+
+def _assembled(files: CaseFiles, num_samples: int, allocation: Allocation) -> _Made:
+    content, loss = _assemble(files, num_samples, tuple(sorted(allocation.candidates.items())))
+    return _Made(allocation, content, loss)
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def _assemble(files: CaseFiles, num_samples: int, mixture: tuple[tuple[str, str], ...]) -> tuple[bytes, float]:
+    bench = _surveyed(files, num_samples).found.bench
+    version, found = bench.assemble(dict(mixture))
+    return bench.export(version), found.loss
+
+
+def _facts(surveyed: _Surveyed) -> dict[str, Any]:
+    return {
+        "units": len(surveyed.found.units),
+        "float_weight_bytes": surveyed.float_bytes,
+        "calibration_samples": surveyed.samples,
+        "test_samples": len(surveyed.test),
+        "survey_seconds": surveyed.seconds,
+    }
+
+
+def _judged(surveyed: _Surveyed, made: Mapping[str, _Made]) -> dict[str, dict[str, Any]]:
+    """A row of every model: what was predicted of it, what it is, and top-1 against float and the program's, paired."""
+    test, judge = surveyed.test, find_metric("top1")
+    outputs = {"float": surveyed.float_outputs}
+    outputs |= {name: predict(model.content, test.arrays) for name, model in made.items()}
+    statistics = [
+        judge.statistic(Predictions(found, test.labels, test.arrays, surveyed.float_outputs))
+        for found in outputs.values()
+    ]
+    n = len(test)
+    values = dict(zip(outputs, (point(statistic, n) for statistic in statistics), strict=True))
+    drawn = dict(zip(outputs, resampled(statistics, n, seed=0), strict=True))
+
+    def difference(name: str, other: str) -> dict[str, Any]:
+        return dataclasses.asdict(
+            estimate(values[name] - values[other], drawn[name] - drawn[other], unit="points", n=n)
+        )
+
+    float_classes = surveyed.float_outputs[0].argmax(-1)
+    rows = {}
+    for name, model in made.items():
+        allocation, size = model.allocation, measure_size(model.content)
+        own = allocation.candidates
+        rows[name] = {
+            "precisions": " ".join(own[unit.name] for unit in surveyed.found.units),
+            "objective": allocation.degradation,
+            "measured_loss": model.loss,
+            "weight_bytes": allocation.costs[WEIGHTS],
+            "weight_bits": 32 * allocation.costs[WEIGHTS] / surveyed.float_bytes,
+            "predicted_download_bytes": allocation.costs[DOWNLOAD],
+            "download_bytes": size.download_bytes,
+            "file_bytes": size.file_bytes,
+            "status": allocation.status,
+            "gap": allocation.gap if np.isfinite(allocation.gap) else None,
+            "solver": allocation.solver,
+            "solve_seconds": allocation.seconds,
+            "score": values[name],
+            "float_score": values["float"],
+            "difference": difference(name, "float"),
+            "against_program": difference(name, PROGRAM),
+            "agreement": 100.0 * float((outputs[name][0].argmax(-1) == float_classes).mean()),
+        }
+    return rows

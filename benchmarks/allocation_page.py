@@ -1,0 +1,375 @@
+"""The page and the figures of the allocation benchmark, from its results alone."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import cases, common
+from benchmarks.allocation_bars import (
+    BUDGET_OF_BITS,
+    COST_CASE,
+    FRONTIER_POINTS,
+    GREEDY,
+    MOST_DROP,
+    PROGRAM,
+    RANDOMS,
+    RECONSTRUCTED,
+    UNIFORM,
+    OverSeeds,
+    over_seeds,
+    runs_of,
+)
+from benchmarks.cells import Results
+from benchmarks.reconstruction_bars import Judgement
+
+# Colour and mark of every line of the figures; the random ones share theirs.
+_STYLES = {
+    RECONSTRUCTED: ("#31a354", "D-"),
+    PROGRAM: ("#08519c", "o-"),
+    GREEDY: ("#e6550d", "s--"),
+    UNIFORM: ("#756bb1", "^--"),
+    "random": ("#969696", "x"),
+}
+_LABELS = {
+    RECONSTRUCTED: "program, reconstructed in sequence",
+    PROGRAM: "program",
+    GREEDY: "greedy",
+    UNIFORM: "best uniform width",
+    "random": "random",
+}
+
+
+def page(results: Results, judgement: Judgement, notes: Sequence[str], where: Mapping[str, Any]) -> str:
+    """All results as Markdown."""
+    parts = [
+        "What precision every layer gets, chosen by the integer program or otherwise, on exported .tflite files with"
+        " 8-bit activations and weights stored as int8. Top-1 on test samples, which nothing was tuned on, less that"
+        " of float, in points; brackets are 95 % intervals of the paired bootstrap. Downloads are deflated. The JSON"
+        " beside this page has every allocation, with the day and the command of every measurement.",
+    ]
+    if runs_of(results, "curve"):
+        parts += _curve_sections(results)
+    for part, section in (
+        ("average", _average_section),
+        ("drop", _drop_section),
+        ("latency", _latency_section),
+        ("survey", _survey_section),
+        ("growth", _growth_section),
+        ("solve", _solve_section),
+    ):
+        if runs_of(results, part):
+            parts += section(results)
+    if judgement.unmeasured:
+        unmeasured = "; ".join(dict.fromkeys(judgement.unmeasured))
+        notes = [*notes, f"not measured, so not judged: {unmeasured}"]
+    return common.page_text("Allocation", where, parts, judgement.bars, notes)
+
+
+def _curve_sections(results: Results) -> list[str]:
+    parts = [
+        "## Budgets of size",
+        "![Test top-1 over download bytes](../images/allocation_accuracy.png)",
+        "![Predicted and measured degradation](../images/allocation_degradation.png)",
+        "Budgets are shares of the float weights' bytes, counted by grid bits. One survey a case; at every budget the"
+        " integer program, the greedy choice, the best single width that fits and three random allocations that fill"
+        " it are put together from its states, and measured. `*`: of program, greedy and uniform the one of the"
+        " smallest loss on calibration samples, with which `tfq-quantize` goes on. Random: mean of three, smallest and"
+        " largest. Reconstructed: the program's allocation reconstructed in sequence, as `tfq-quantize` does.",
+    ]
+    for case in cases.CASES:
+        runs = [run for run in runs_of(results, "curve") if run["case"] == case]
+        if runs:
+            parts += _case_section(results, case, runs)
+    return parts
+
+
+def _case_section(results: Results, case: str, runs: Sequence[dict[str, Any]]) -> list[str]:
+    rebuilt = {run["budget"]: run["rows"] for run in runs_of(results, "reconstructed") if run["case"] == case}
+    first = runs[0]
+    columns = [PROGRAM, GREEDY, UNIFORM, "random", *([RECONSTRUCTED] if rebuilt else [])]
+
+    def table(single: Callable[[dict[str, Any]], str], several: Callable[[list[dict[str, Any]]], str]) -> str:
+        rows = []
+        for run in runs:
+            found = {**run["rows"], RECONSTRUCTED: rebuilt.get(run["budget"], {}).get(RECONSTRUCTED)}
+            chosen = min((n for n in (PROGRAM, GREEDY, UNIFORM) if n in found), key=lambda n: found[n]["measured_loss"])
+            cells = [f"{run['budget']:g}", f"{found[PROGRAM]['weight_bits']:.2f}"]
+            for name in columns:
+                if name == "random":
+                    drawn = [found[random] for random in RANDOMS if random in found]
+                    cells.append(several(drawn) if drawn else "")
+                else:
+                    cells.append(single(found[name]) + " *" * (name == chosen) if found.get(name) else "")
+            rows.append(cells)
+        return common.markdown_table(["budget", "bits", *columns], rows)
+
+    programs = [(run["budget"], run["rows"][PROGRAM]) for run in runs]
+    solved = [
+        [
+            f"{budget:g}",
+            f"{row['weight_bytes']:,.0f}",
+            f"{row['predicted_download_bytes']:,.0f}",
+            f"{row['download_bytes']:,}",
+            f"{100 * (row['predicted_download_bytes'] / row['download_bytes'] - 1):+.2f} %",
+            f"{row['objective']:.4g}",
+            row["status"],
+            f"{row['gap']:g}",
+            f"{row['solve_seconds']:.3f}",
+        ]
+        for budget, row in programs
+    ]
+    header = [
+        "budget",
+        "weight bytes",
+        "download predicted",
+        "download",
+        "off",
+        "objective",
+        "status",
+        "gap",
+        "seconds",
+    ]
+    return [
+        f"### {case}",
+        f"Float {first['rows'][PROGRAM]['float_score']:.2f} %, {first['test_samples']:,} test samples,"
+        f" {first['calibration_samples']} calibration samples, {first['units']} layers,"
+        f" {first['float_weight_bytes']:,} bytes of float weights. Points against float:",
+        table(lambda row: interval(row["difference"]), _random_points),
+        "Degradation, predicted and measured: the loss above the 8-bit model's on calibration samples:",
+        table(_degradation, lambda rows: "; ".join(map(_degradation, rows))),
+        "The program's download and solution:",
+        common.markdown_table(header, solved),
+    ]
+
+
+def interval(found: Mapping[str, Any]) -> str:
+    """ "-0.42 [-1.10, +0.25]"."""
+    return f"{found['value']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}]"
+
+
+def _random_points(rows: Sequence[dict[str, Any]]) -> str:
+    values = [row["difference"]["value"] for row in rows]
+    return f"{statistics.fmean(values):+.2f}; {min(values):+.2f} to {max(values):+.2f}"
+
+
+def _degradation(row: dict[str, Any]) -> str:
+    return f"{row['objective']:.3g}, {row['measured_loss']:.3g}"
+
+
+def _average_section(results: Results) -> list[str]:
+    header = [
+        "",
+        "bits asked",
+        "points against float",
+        "agreement",
+        "weight bits",
+        "download bytes",
+        "seconds",
+        "seeds",
+    ]
+    rows = []
+    for case in cases.CASES:
+        for bits in BUDGET_OF_BITS:
+            found = over_seeds(results, case, bits)
+            if found is not None:
+                rows.append([case, f"{bits}", *_average_cells(found)])
+    return [
+        "## Bits on average",
+        "Whole runs of `tfq-quantize --pipeline=advanced` with"
+        f" {' and '.join(f'`--size_budget={b:g}` ({bits} bits)' for bits, b in BUDGET_OF_BITS.items())}. Means over"
+        " seeds with the mean interval, then the smallest and the largest of the seeds; weight bits are those of all"
+        " constants in the file.",
+        common.markdown_table(header, rows),
+    ]
+
+
+def _average_cells(found: OverSeeds) -> list[str]:
+    mean = interval({"value": found.difference, "low": found.low, "high": found.high})
+    spread = f"; {found.least:+.2f} to {found.most:+.2f}" if found.seeds > 1 else ""
+    return [
+        mean + spread,
+        f"{found.agreement:.2f} %",
+        f"{found.weight_bits:.2f}",
+        f"{found.download_bytes:,.0f}",
+        f"{found.seconds:.1f}",
+        f"{found.seeds}",
+    ]
+
+
+def _drop_section(results: Results) -> list[str]:
+    header = ["", "points against float", "kept on calibration", "weight bits", "download bytes", "of int8"]
+    header += ["latency of int8", "seconds"]
+    rows = []
+    for run in runs_of(results, "drop"):
+        for name in ("int8", "advanced"):
+            found, ratio = run[name], run[name]["latency_ratio"]
+            rows.append(
+                [
+                    f"{run['case']}, {name}",
+                    interval(found["difference"]),
+                    {True: "yes", False: "no", None: ""}[found.get("attained")],
+                    f"{found['weight_bits']:.2f}",
+                    f"{found['download_bytes']:,}",
+                    f"{found['download_bytes'] / run['int8']['download_bytes']:.3f} x",
+                    f"{ratio['value']:.3f} x [{ratio['low']:.3f}, {ratio['high']:.3f}]",
+                    f"{found['seconds']:.1f}",
+                ]
+            )
+    return [
+        "## A largest accuracy drop",
+        f"Whole runs of `tfq-quantize --pipeline=advanced --max_accuracy_drop={MOST_DROP:g}` without labels, beside"
+        " plain int8. Latency: one thread, XNNPACK, the two in turns.",
+        common.markdown_table(header, rows),
+    ]
+
+
+def _latency_section(results: Results) -> list[str]:
+    rows = [
+        [
+            f"{run['case']}, {check['model']}",
+            f"{run['entries']}",
+            f"{run['overhead_ms']:.4f}",
+            f"{check['predicted_ms']:.3f}",
+            f"{check['measured_ms']:.3f}",
+            f"{100 * (check['predicted_ms'] / check['measured_ms'] - 1):+.1f} %",
+        ]
+        for run in runs_of(results, "latency")
+        for check in run["checks"]
+    ]
+    return [
+        "## Predicted latency",
+        "The latency table of `tfq-profile` on this machine, every operation alone, against whole models; one thread,"
+        " XNNPACK.",
+        common.markdown_table(["", "entries", "overhead ms", "predicted ms", "measured ms", "off"], rows),
+    ]
+
+
+def _survey_section(results: Results) -> list[str]:
+    run = runs_of(results, "survey")[0]
+    rows = [[name, f"{seconds:.1f}"] for name, seconds in run["tasks"].items()]
+    rows += [
+        ["all states and sensitivities", f"{run['seconds']:.1f}"],
+        [f"frontier of {FRONTIER_POINTS} budgets, {run['frontier_points']} points", f"{run['frontier_seconds']:.1f}"],
+    ]
+    return [
+        "## Cost",
+        f"{COST_CASE}, {run['layers']} layers at {run['candidates']} widths, {run['samples']} samples, {run['workers']}"
+        f" workers: peak memory {run['peak_memory_mb']:,.0f} MiB, {run['peak_memory_before_mb']:,.0f} of it before"
+        " the survey begins.",
+        common.markdown_table(["", "seconds"], rows),
+    ]
+
+
+def _growth_section(results: Results) -> list[str]:
+    rows = [
+        [
+            f"{run['layers']}",
+            f"{run['samples']}",
+            f"{run['seconds']:.1f}",
+            f"{run['seconds'] / run['layers']:.2f}",
+            f"{run['peak_memory_mb']:,.0f}",
+        ]
+        for run in runs_of(results, "growth")
+    ]
+    return [
+        "States and sensitivities of residual nets of equal blocks with random weights, 32 x 32 inputs, 6 widths:",
+        common.markdown_table(["layers", "samples", "seconds", "seconds a layer", "peak MiB"], rows),
+    ]
+
+
+def _solve_section(results: Results) -> list[str]:
+    rows = [
+        [
+            f"{run['solver']}, {run['costs']} budgets",
+            f"{run['layers']}",
+            f"{run['candidates']}",
+            f"{len(run['seconds'])}",
+            f"{statistics.median(run['seconds']):.2f}",
+            f"{max(run['seconds']):.2f}",
+        ]
+        for run in runs_of(results, "solve")
+    ]
+    return [
+        "The integer program on made-up networks, each of another seed, with borders between neighbours:",
+        common.markdown_table(["", "layers", "candidates", "instances", "median seconds", "most"], rows),
+    ]
+
+
+def _panels(results: Results) -> dict[str, list[dict[str, Any]]]:
+    """The runs of every case that the curve has been measured of."""
+    runs = runs_of(results, "curve")
+    return {case: found for case in cases.CASES if (found := [run for run in runs if run["case"] == case])}
+
+
+def _lines(results: Results, case: str, runs: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of every line by growing budget."""
+    lines = {name: [run["rows"][name] for run in runs if name in run["rows"]] for name in (PROGRAM, GREEDY, UNIFORM)}
+    lines["random"] = [run["rows"][name] for run in runs for name in RANDOMS if name in run["rows"]]
+    rebuilt = [run["rows"][RECONSTRUCTED] for run in runs_of(results, "reconstructed") if run["case"] == case]
+    return {name: rows for name, rows in ({RECONSTRUCTED: rebuilt} | lines).items() if rows}
+
+
+def draw_accuracy(results: Results, path: Path) -> None:
+    """Test top-1 over download bytes, a panel a case."""
+
+    def draw(axes: Any, lines: Mapping[str, list[dict[str, Any]]]) -> None:
+        for name, rows in lines.items():
+            colour, form = _STYLES[name]
+            points = sorted((row["download_bytes"] / 1000, row["score"]) for row in rows)
+            axes.plot(*zip(*points, strict=True), form, color=colour, markersize=4, linewidth=1, label=_LABELS[name])
+        score = lines[PROGRAM][0]["float_score"]
+        axes.axhline(score, color="black", linestyle=":", linewidth=1, label="float")
+        seen = [row["score"] for name in (PROGRAM, GREEDY, UNIFORM) for row in lines.get(name, ())]
+        spread = max(score - min(seen), 1.0)
+        axes.set_ylim(min(seen) - 0.15 * spread, max([score, *seen]) + 0.1 * spread)  # the random ones reach far below
+        axes.set_xlabel("download, kB")
+
+    _draw(results, path, draw, "test top-1, %")
+
+
+def draw_degradation(results: Results, path: Path) -> None:
+    """Measured over predicted degradation, a panel a case."""
+
+    def draw(axes: Any, lines: Mapping[str, list[dict[str, Any]]]) -> None:
+        for name, rows in lines.items():
+            colour, form = _STYLES[name]
+            points = [(row["objective"], row["measured_loss"]) for row in rows if row["measured_loss"] > 0]
+            if points:
+                axes.plot(*zip(*points, strict=True), form[0], color=colour, markersize=4, label=_LABELS[name])
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        ends = min(axes.get_xlim()[0], axes.get_ylim()[0]), max(axes.get_xlim()[1], axes.get_ylim()[1])
+        axes.plot(ends, ends, color="black", linestyle=":", linewidth=1, label="as predicted")
+        axes.set_xlabel("predicted degradation")
+
+    _draw(results, path, draw, "measured")
+
+
+def _draw(
+    results: Results, path: Path, draw: Callable[[Any, Mapping[str, list[dict[str, Any]]]], None], label: str
+) -> None:
+    """A figure with a panel a case; none where no curve has been measured."""
+    panels = _panels(results)
+    if not panels:
+        return
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    from matplotlib import pyplot as plt
+
+    figure, grid = plt.subplots(
+        1, len(panels), figsize=(3.6 * len(panels) + 0.6, 3.8), dpi=120, layout="constrained", squeeze=False
+    )
+    for axes, (case, runs) in zip(grid[0], panels.items(), strict=True):
+        draw(axes, _lines(results, case, runs))
+        axes.set_title(case, fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.3)
+    grid[0][0].set_ylabel(label)
+    grid[0][0].legend(frameon=False, fontsize=7)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Software": None})
+    plt.close(figure)
