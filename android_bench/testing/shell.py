@@ -144,7 +144,7 @@ def _feed(stream: Stream, target: IO[bytes], packets: bool) -> None:
     with contextlib.suppress(ConnectionLostError, OSError), target:
         while True:
             if not packets:
-                target.write(stream.read(1))
+                target.write(stream.read_some())
                 target.flush()
                 continue
             number, length = struct.unpack("<BI", stream.read(5))

@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 VERSION = 0x01000001
 MAX_PAYLOAD = 1 << 20
-AUTH_TOKEN = 1
+AUTH_TOKEN, AUTH_SIGNATURE = 1, 2
 _HEADER = struct.Struct("<6I")
 
 
@@ -37,6 +37,7 @@ class Stream:
         self._changed = threading.Condition()
         self._writing = threading.Lock()
         self._arrived = bytearray()
+        self._owed = 0
         self._acknowledged = True
         self._closed = False
 
@@ -46,13 +47,27 @@ class Stream:
 
     def read(self, size: int) -> bytes:
         """Exactly `size` bytes."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or len(self._arrived) >= size)
-            if len(self._arrived) < size:
-                raise ConnectionLostError
-            data = bytes(self._arrived[:size])
-            del self._arrived[:size]
-            return data
+        return self._take(size, size)
+
+    def read_some(self) -> bytes:
+        """At least one byte, and all that has arrived."""
+        return self._take(1, None)
+
+    def _take(self, least: int, most: int | None) -> bytes:
+        while True:
+            with self._changed:
+                if len(self._arrived) >= least:
+                    data = bytes(self._arrived[:most])
+                    del self._arrived[: len(data)]
+                    return data
+                if self._closed:
+                    raise ConnectionLostError
+                if not self._owed:
+                    self._changed.wait()
+                    continue
+                self._owed -= 1
+            # Only who wants more asks for it: a slow reader holds the client back, as on a phone.
+            self._connection.send(b"OKAY", self._local, self._remote)
 
     def write(self, data: bytes) -> None:
         with self._writing:
@@ -82,8 +97,8 @@ class Stream:
     def feed(self, payload: bytes) -> None:
         with self._changed:
             self._arrived += payload
+            self._owed += 1
             self._changed.notify_all()
-        self._connection.send(b"OKAY", self._local, self._remote)
 
     def acknowledge(self) -> None:
         with self._changed:
@@ -118,7 +133,8 @@ class Connection:
                 if silent:
                     continue
                 if not authorized:
-                    if command in (b"CNXN", b"AUTH"):
+                    # After every signature another token; the public key, sent last, waits for the user.
+                    if command == b"CNXN" or (command == b"AUTH" and first == AUTH_SIGNATURE):
                         self.send(b"AUTH", AUTH_TOKEN, 0, os.urandom(20))
                     continue
                 if command == b"CNXN":

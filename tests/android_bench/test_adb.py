@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import hypothesis
+import hypothesis.strategies as st
 import pytest
 from tfq_bench.adb import Adb, Attached, DeviceError, DeviceLostError, DeviceTimeoutError, Result, devices
 
@@ -68,6 +70,18 @@ def sha256(path: pathlib.Path) -> str:
 def test_arguments_reach_the_device_as_they_are(phone: Phone) -> None:
     _, adb = phone()
     assert adb.shell(["printf", "<%s>", ODD, "", "-n"]) == Result(0, f"<{ODD}><><-n>", "")
+
+
+def test_any_argument_reaches_the_device_as_it_is(phone: Phone) -> None:
+    _, adb = phone()
+
+    # What a process can be given at all: no NUL; half surrogate pairs are not text.
+    @hypothesis.settings(max_examples=40, deadline=None)
+    @hypothesis.given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), max_size=4))
+    def holds(arguments: list[str]) -> None:
+        assert adb.shell(["printf", "<%s>", *arguments]).stdout == "".join(f"<{a}>" for a in arguments or [""])
+
+    holds()
 
 
 def test_exit_codes_and_outputs_are_the_commands_own(phone: Phone) -> None:
@@ -355,3 +369,29 @@ def test_missing_adb_is_told(tmp_path: pathlib.Path) -> None:
         Adb("x", program=f"{tmp_path}/adb").shell(["true"])
     with pytest.raises(UserError, match="Permission denied; install adb"):
         devices(program=str(tmp_path))
+
+
+def test_trouble_with_usb_is_told(tmp_path: pathlib.Path) -> None:
+    # No USB here: a program that says what adb says (adb/client/usb_libusb.cpp, sysdeps and transport.cpp).
+    program = tmp_path / "adb"
+    program.write_text(
+        """#!/bin/sh
+why="user in plugdev group; are your udev rules wrong?" url=http://developer.android.com/tools/device.html
+if [ "$1" = devices ]; then
+  echo "List of devices attached"
+  echo "0A1B2C3D               no permissions ($why); see [$url] usb:1-2 transport_id:1"
+  echo "emulator-5554          device product:sdk model:sdk_phone device:emu transport_id:2"
+  echo
+  exit
+fi
+printf 'error: insufficient permissions for device: %s\\nSee [%s] for more information\\n' "$why" $url >&2
+exit 1
+"""
+    )
+    program.chmod(0o755)
+    found = devices(program=str(program))
+    assert [device.serial for device in found] == ["0A1B2C3D", "emulator-5554"]
+    assert found[0].state.startswith("no permissions (user in plugdev group")
+    assert found[1] == Attached("emulator-5554", "device", "sdk_phone")
+    with pytest.raises(DeviceError, match=r"^device 0A1B2C3D: .*udev rules wrong\?.*; give this user access"):
+        Adb("0A1B2C3D", program=str(program)).properties()
