@@ -18,17 +18,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 from tfq_tools.command import new_flags, run_command
 
-from benchmarks import allocation_runs, cases, common
-from benchmarks.allocation_bars import BUDGET_OF_BITS, judge
+from benchmarks import allocation_cost, allocation_runs, cases, common
+from benchmarks.allocation_bars import BUDGET_OF_BITS, COST_CASE, COST_SAMPLES, GROWTH, judge
 from benchmarks.allocation_page import draw_accuracy, draw_degradation, page
 from benchmarks.cases import CaseFiles
 from benchmarks.cells import Results
@@ -98,6 +99,22 @@ def case_measurements(
     if "drop" in values.parts:
         about = {"part": "drop", "case": case, "seed": 0}
         yield about, functools.partial(allocation_runs.run_drop, files, count, 0)
+    if "latency" in values.parts:
+        yield {"part": "latency", "case": case}, functools.partial(allocation_cost.profile_case, files)
+
+
+def cost_measurements(present: Sequence[str]) -> Iterator[tuple[dict[str, Any], Measure]]:
+    """The part cost: (what it is about, how it is measured)."""
+    about: dict[str, Any]
+    if COST_CASE in present:
+        about = {"part": "survey", "case": COST_CASE}
+        yield about, functools.partial(allocation_cost.survey_case, COST_CASE, COST_SAMPLES)
+    for layers, samples in GROWTH:
+        about = {"part": "growth", "layers": layers, "samples": samples}
+        yield about, functools.partial(allocation_cost.survey_net, layers, samples)
+    for solver, budgets in itertools.product(allocation_cost.SOLVERS, allocation_cost.BUDGETS):
+        about = {"part": "solve", "solver": solver, "costs": budgets}
+        yield about, functools.partial(allocation_cost.solve, solver, budgets)
 
 
 def name_of(about: dict[str, Any]) -> str:
@@ -121,12 +138,14 @@ def main(values: flags.FlagValues) -> None:
 
         missed.extend(run_once(name_of(about), described, path, where, again=values.again, progress=progress))
 
-    for case in present:
+    for case in present if set(values.parts) - {"cost"} else ():
         with tempfile.TemporaryDirectory() as temporary, common.fresh_process() as call:
             with progress.task(f"{case}: data", 0):
                 files = call(cases.write_case, case, Path(temporary), None)
             for about, measure in case_measurements(values, case, files, call):
                 store(about, measure)
+    for about, measure in cost_measurements(present) if "cost" in values.parts else ():
+        store(about, measure)
 
     results = Results.read(path)
     draw_accuracy(results, output.parent / "images" / "allocation_accuracy.png")
