@@ -138,6 +138,11 @@ def _case_section(results: Results, case: str, runs: Sequence[dict[str, Any]]) -
         f" {first['calibration_samples']} calibration samples, {first['units']} layers,"
         f" {first['float_weight_bytes']:,} bytes of float weights. Points against float:",
         table(lambda row: interval(row["difference"]), _random_points),
+        "Agreement with float, percent:",
+        table(
+            lambda row: f"{row['agreement']:.2f}",
+            lambda rows: f"{statistics.fmean(row['agreement'] for row in rows):.2f}",
+        ),
         "Degradation, predicted and measured: the loss above the 8-bit model's on calibration samples:",
         table(_degradation, lambda rows: "; ".join(map(_degradation, rows))),
         "The program's download and solution:",

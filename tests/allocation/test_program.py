@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.allocation_networks import network_problem
 from tfq.allocation.baselines import greedy, random_allocation, uniform
 from tfq.allocation.candidates import ALL
 from tfq.allocation.program import Border, Choice, Infeasible, Problem, minimise_cost, minimise_degradation, pinned
@@ -165,31 +166,17 @@ def test_what_an_answer_costs_is_a_budget_that_it_keeps_and_no_budget_is_met_bel
         minimise_degradation(instance.problem, budgets={"ms": below})
 
 
-def layers(count, *, seed=0):
-    """Units as a network has them: few bits lose more, large layers cost more."""
-    import random
-
-    draw = random.Random(seed)
-    choices = []
-    for number in range(count):
-        weights, loss = 10 ** draw.uniform(2.5, 5.5), 10 ** draw.uniform(-5, -1)
-        for name, candidate in ALL.items():
-            bits = {"float16": 16, "float32": 32}.get(name, candidate.weight_bits)
-            lost = 0.0 if name == "w8" else max(1e-6, loss * 4.0 ** (2 - bits) * draw.uniform(0.5, 1.5))
-            speed = 3 if candidate.is_float else 1.8 if candidate.storage == "packed" else 1
-            costs = {"bytes": float(round(weights * bits / 8)), "ms": weights * 1e-6 * speed * draw.uniform(0.9, 1.1)}
-            choices.append(Choice(f"u{number}", name, lost, costs))
-    borders = [Border(f"u{i}", f"u{i + 1}", {"ms": draw.uniform(0.001, 0.01)}) for i in range(count - 1)]
-    return choices, Problem.of(choices, borders=borders)
+def everywhere(problem, candidate, cost="bytes"):
+    """What one candidate for all units costs."""
+    return problem.total(cost, dict.fromkeys(problem.values, candidate))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("highspy") is None, reason="highspy is not installed")
 @pytest.mark.parametrize("share", [0.3, 0.6])
 def test_both_solvers_agree_on_a_network_and_the_heuristics_stay_behind(share):
-    choices, problem = layers(60)
-    most = sum(c.costs["bytes"] for c in choices if c.candidate == "w8") * share
-    slowest = 1.2 * sum(c.costs["ms"] for c in choices if c.candidate == "w8")
-    options = {"budgets": {"bytes": most, "ms": slowest}}
+    problem = network_problem(60)
+    budgets = {"bytes": share * everywhere(problem, "w8"), "ms": 1.2 * everywhere(problem, "w8", "ms")}
+    options = {"budgets": budgets}
     cbc, highs = (minimise_degradation(problem, solver=name, **options) for name in ("cbc", "highs"))
     assert cbc.degradation == pytest.approx(highs.degradation, rel=1e-9)
     assert cbc.costs["bytes"] == highs.costs["bytes"]
@@ -199,16 +186,16 @@ def test_both_solvers_agree_on_a_network_and_the_heuristics_stay_behind(share):
 
 
 def test_same_input_same_answer_and_every_solver_is_silent(capfd):
-    choices, problem = layers(20)
-    budgets = {"bytes": sum(c.costs["bytes"] for c in choices if c.candidate == "w4")}
+    problem = network_problem(20)
+    budgets = {"bytes": everywhere(problem, "w4")}
     first, second = (minimise_degradation(problem, budgets=budgets, solver="cbc") for _ in range(2))
     assert first == second
     assert capfd.readouterr() == ("", "")
 
 
 def test_random_allocations_fill_the_budget_and_differ_by_seed():
-    choices, problem = layers(40)
-    most = sum(c.costs["bytes"] for c in choices if c.candidate == "w4")
+    problem = network_problem(40)
+    most = everywhere(problem, "w4")
     found = [random_allocation(problem, budgets={"bytes": most}, seed=seed) for seed in (1, 2, 1)]
     assert found[0] == found[2]
     assert found[0].candidates != found[1].candidates
