@@ -40,7 +40,7 @@ _START = """
 mkdir "$1" 2>/dev/null || exit 0
 setsid sh -c '
   state=$1 folder=$2; shift 2
-  echo $$ >"$state/pid"
+  echo $$ >"$state/pid" || exit
   cd "$folder" && "$@" >"$state/stdout" 2>"$state/stderr"
   echo $? >"$state/code.part"; mv "$state/code.part" "$state/code"
 ' sh "$@" </dev/null >/dev/null 2>&1 &
@@ -190,7 +190,7 @@ class Adb:
         self._ask(["sh", "-c", _START, "sh", state, folder, *command])
         unborn = 0
         while True:
-            seen = self._ask(["sh", "-c", _LOOK, "sh", state]).stdout.strip()
+            seen = self._output(["sh", "-c", _LOOK, "sh", state]).strip()
             if seen.isdigit():
                 break
             # Between the lock and the process id there is a moment in which neither a process nor a code is there.
@@ -200,6 +200,7 @@ class Adb:
                 raise self._error(_joined(command), "its shell was killed or the device restarted", "run it again")
             if time.monotonic() > deadline:
                 self._ask(["sh", "-c", 'kill -9 "-$(cat "$1/pid")"', "sh", state])
+                self.remove(state)
                 raise self._error(
                     _joined(command), f"not done within {timeout:g} s; killed", "allow more", kind=DeviceTimeoutError
                 )
@@ -211,6 +212,7 @@ class Adb:
         """Copies a file, or a folder with all it holds, to exactly the path `remote`, and verifies every hash.
 
         What is there already with the right hash is not sent again, so a second call finishes what the first began.
+        A lost connection counts as one of the `tries` only if no file has arrived since the last one.
 
         Raises:
           UserError: `local` cannot be read.
@@ -223,16 +225,18 @@ class Adb:
         sizes = {path: source.stat().st_size for path, source in files.items()}
         self.make_folders({posixpath.dirname(path) for path in files} | ({remote} if local.is_dir() else set()))
         there = self._hashes(files)
-        for _ in range(self.tries):
-            missing = [path for path in files if there[path] != wanted[path]]
-            if not missing:
-                return
+        left, lost = self.tries, None
+        while missing := [path for path in there if there[path] != wanted[path]]:
+            left = self.tries if len(missing) < len(there) else left
+            if not left:
+                raise lost or self._mismatch("push", missing[0], wanted[missing[0]], there[missing[0]])
+            left, lost = left - 1, None
             self._require_space(posixpath.dirname(missing[0]), sum(sizes[path] for path in missing))
-            self._again(functools.partial(self._push_once, {path: files[path] for path in missing}))
-            there = self._hashes(files)
-        wrong = next((path for path in files if there[path] != wanted[path]), None)
-        if wrong is not None:
-            raise self._mismatch("push", wrong, wanted[wrong], there[wrong])
+            try:
+                self._again(functools.partial(self._push_once, {path: files[path] for path in missing}), tries=1)
+            except DeviceLostError as e:
+                lost = e
+            there = self._hashes(missing)
 
     def pull(self, remote: str, local: Path) -> None:
         """Copies one file of the device to `local` and verifies its hash; `local` is whole or not there at all.

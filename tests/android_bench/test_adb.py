@@ -214,6 +214,17 @@ def test_survives_dropped_pushes(phone: Phone, large: pathlib.Path) -> None:
     assert sha256(device.host_path(f"{TMP}/large")) == sha256(large)
 
 
+def test_a_folder_gets_through_as_long_as_some_files_do(phone: Phone, tmp_path: pathlib.Path) -> None:
+    device, adb = phone(DropPush(after_bytes=250_000, times=5))
+    folder = tmp_path / "job"
+    folder.mkdir()
+    for number in range(12):
+        (folder / f"{number}").write_bytes(os.urandom(100_000))
+    adb.push(folder, f"{TMP}/job")
+    there = device.host_path(f"{TMP}/job")
+    assert {p.name: sha256(p) for p in there.iterdir()} == {p.name: sha256(p) for p in folder.iterdir()}
+
+
 def test_gives_up_on_pushes_that_always_drop(phone: Phone, large: pathlib.Path) -> None:
     device, adb = phone(DropPush(after_bytes=LARGE // 2, times=99))
     with pytest.raises(DeviceLostError, match=rf"{device.serial}: push to {TMP}.*couldn't read.*cable or the network"):
@@ -350,9 +361,19 @@ def test_detached_program_that_takes_too_long_is_killed(phone: Phone) -> None:
     device, adb = phone()
     with pytest.raises(DeviceTimeoutError, match=r"not done within 0\.5 s; killed"):
         adb.run_detached(["sh", "-c", "sleep 100; :"], folder=TMP, name="run", timeout=0.5, interval=0.1)
+    assert not device.host_path(f"{TMP}/run").exists()
     deadline = time.monotonic() + 10
     while device.kill_processes():  # a killed process is seen until its parent has taken note
         assert time.monotonic() < deadline
+
+
+def test_detached_program_in_a_folder_that_cannot_hold_it_is_told(phone: Phone) -> None:
+    _, adb = phone()
+    adb.shell(["touch", f"{TMP}/file"])
+    with pytest.raises(DeviceError, match=f"mkdir -p {TMP}/file/job: exit code 1: .*Not a directory; check the path"):
+        adb.run_detached(["true"], folder=f"{TMP}/file/job", name="run", timeout=20)
+    with pytest.raises(DeviceError, match=r"exit code \d: .*/file; "):
+        adb.run_detached(["true"], folder=TMP, name="file", timeout=20)
 
 
 def test_device_that_is_not_there_is_told(adb_port: int) -> None:
