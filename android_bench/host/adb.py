@@ -93,13 +93,18 @@ class Result:
 _REASONS = (
     (r"unauthorized|failed to authenticate", "unlock the device and allow debugging from this computer", False),
     (r"(no|insufficient) permissions", "give this user access to the USB device (udev rules), then replug it", False),
+    (
+        r"check server version|connect to daemon|start daemon|protocol fault \(status",
+        "free the port of the adb server or give another (`adb kill-server`)",
+        False,
+    ),
     (r"more than one device", "say which with --serials", False),
     (r"No space left on device", "free space on the device", False),
     (r"Read-only file system|Permission denied|Operation not permitted", "use a folder under /data/local/tmp", False),
     (r"No such file or directory|does not exist|[Ii]s a directory|[Nn]ot a directory", "check the path", False),
     (
         r"ended before|closed|couldn't (read|write)|reset|refused|failed to (connect|read|get feature set)|"
-        r"cannot connect|protocol fault|[Bb]roken pipe|EOF|No route|unreachable|timed out|disconnected",
+        r"protocol fault|[Bb]roken pipe|EOF|No route|unreachable|timed out|disconnected",
         "check the cable or the network",
         True,
     ),
@@ -443,7 +448,7 @@ def devices(*, program: str = "adb", server_port: int | None = None) -> tuple[At
     except subprocess.TimeoutExpired as e:
         raise UserError(f"{program} devices: no answer within 30 s; end the adb server (adb kill-server)") from e
     if done.returncode:
-        raise UserError(f"{program} devices: {_said(done)}; end the adb server (adb kill-server) and try again")
+        raise UserError(f"{program} devices: {' '.join(_said(done).split())}; {_reason(_said(done))[0]}")
     # "SERIAL  STATE [usb:..] product:.. model:.. device:.. transport_id:N"; a state may be of several words.
     lines = re.findall(r"^(\S+)\s+(.+?)((?:\s+[a-z_]+:\S+)*)$", done.stdout.decode(errors="replace"), re.MULTILINE)
     described = [(s, state, re.search(r"\bmodel:(\S+)", rest)) for s, state, rest in lines if s != "List"]

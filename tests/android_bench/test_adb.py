@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import os
 import pathlib
 import re
+import socket
 import stat
 import subprocess
 import sys
@@ -383,6 +385,30 @@ def test_device_that_is_not_there_is_told(adb_port: int) -> None:
     usb = Adb("0A1B2C3D", server_port=adb_port, patience=0.1)
     with pytest.raises(DeviceLostError, match=r"^device 0A1B2C3D: connect: .*not found; plug it in"):
         usb.push(pathlib.Path(__file__), f"{TMP}/f")
+
+
+@pytest.mark.usefixtures("adb_server")
+def test_another_program_on_the_port_of_the_adb_server_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):  # closed at the end
+                while True:
+                    peer, _ = listener.accept()
+                    with peer:
+                        peer.recv(100)
+                        peer.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        port = listener.getsockname()[1]
+        try:
+            with pytest.raises(DeviceError, match=r"protocol fault.*; free the port of the adb server") as raised:
+                Adb("0A1B2C3D", server_port=port).shell(["true"])
+            assert not isinstance(raised.value, DeviceLostError)
+            with pytest.raises(UserError, match=r"^adb devices: .*protocol fault.*; free the port of the adb server"):
+                devices(server_port=port)
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
 
 
 def test_missing_adb_is_told(tmp_path: pathlib.Path) -> None:
