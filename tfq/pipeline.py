@@ -81,8 +81,13 @@ class Product:
     report: Report
 
 
-def quantize(recipe: Recipe, *, progress: Progress | None = None) -> Product:
-    """Run the whole road; nothing is written.
+def quantize(recipe: Recipe, *, ledger: Path | None = None, progress: Progress | None = None) -> Product:
+    """Run the whole road; nothing is written but the ledger.
+
+    Args:
+      recipe: what is wanted.
+      ledger: file that keeps the sensitivities of allocation as they are measured: a killed run goes on from there.
+      progress: where it is shown.
 
     Raises:
       UserError: anything the user can put right.
@@ -97,7 +102,7 @@ def quantize(recipe: Recipe, *, progress: Progress | None = None) -> Product:
         run = begun.run
         start, equalisation = _equalized(run, _quantized(run, graph))
         setting = _setting(run, start)
-        decision = _decided(run, start, setting, begun.table) if recipe.allocates else None
+        decision = _decided(run, start, setting, begun.table, ledger) if recipe.allocates else None
         fitted, fits = _fitted(run, setting, start.version) if decision is None else (decision.version, ())
         version, tunings = _stepped(run, setting, fitted, TUNING[recipe.pipeline])
         steps = equalisation + fits + tunings
@@ -389,11 +394,11 @@ def _at(run: _Run, start: _Start) -> At:
     return at
 
 
-def _decided(run: _Run, start: _Start, setting: Setting, table: LatencyTable | None) -> Decision:
+def _decided(run: _Run, start: _Start, setting: Setting, table: LatencyTable | None, ledger: Path | None) -> Decision:
     """A precision for every layer."""
     with run.journal.stage("allocate"):
         at, labels = _at(run, start), run.samples.labels
-        decision = decide(setting, start.version, at, _wish(run.recipe), labels=labels, table=table)
+        decision = decide(setting, start.version, at, _wish(run.recipe), labels=labels, table=table, ledger=ledger)
         if not decision.allocated.attained:
             run.journal.warn(_missed(run.recipe, decision.allocated))
     return decision
@@ -431,14 +436,20 @@ def _compare(
 
 
 def explore(
-    recipe: Recipe, *, points: int, reconstruct: bool = False, progress: Progress | None = None
+    recipe: Recipe,
+    *,
+    points: int,
+    reconstruct: bool = False,
+    ledger: Path | None = None,
+    progress: Progress | None = None,
 ) -> FrontierReport:
-    """The frontier of accuracy, size and, with a latency table, latency; nothing is written.
+    """The frontier of accuracy, size and, with a latency table, latency; nothing is written but the ledger.
 
     Args:
       recipe: of an allocating run; its budgets do not matter.
       points: budgets that are tried, of size, and as many of latency where there is a table.
       reconstruct: every point in sequence, as `quantize` would; otherwise from parallel states, much faster.
+      ledger, progress: as in `quantize`.
 
     Raises:
       UserError: anything the user can put right.
@@ -450,7 +461,7 @@ def explore(
     setting = _setting(run, start)
     with journal.stage("survey"):
         at, labels = _at(run, start), begun.samples.labels
-        found = survey(setting, start.version, at, _wish(recipe), labels=labels, table=begun.table)
+        found = survey(setting, start.version, at, _wish(recipe), labels=labels, table=begun.table, ledger=ledger)
     with journal.stage("frontier"):
         costs = [WEIGHTS, *([LATENCY] if begun.table else [])]
         budgets = [(cost, budget) for cost in costs for budget in budgets_between(found.problem, cost, points)]

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from absl import flags
 from tfq_tools.command import run_command
-from tfq_tools.recipe_flags import new_recipe_flags, recipe_from_flags
+from tfq_tools.recipe_flags import ledger_from_flags, new_recipe_flags, recipe_from_flags
 
 OUTPUTS = ("frontier.json", "frontier.csv", "frontier.png", "recipe.json")
 GROUPS = {
     "Model and output": ("model", "output_dir", "overwrite", "allow_unsafe_deserialization"),
     "Calibration data": ("calibration_data", "num_calibration_samples", "selection", "preprocess"),
     "Evaluation": ("evaluation_data", "metric"),
-    "Frontier": ("points", "reconstruct", "latency_table", "candidates", "pin", "sensitivity", "storage"),
+    "Frontier": ("points", "reconstruct", "latency_table", "candidates", "pin", "sensitivity", "storage", "journal"),
     "Quantisation": (
         "pipeline",
         "reconstruction",
@@ -68,7 +68,13 @@ def main(values: flags.FlagValues) -> None:
     recipe = recipe_from_flags(values, **_UNBOUND)
     output = Path(values.output_dir)
     with staged_directory(output, overwrite=values.overwrite, ours=OUTPUTS) as directory:
-        report = explore(recipe, points=values.points, reconstruct=values.reconstruct, progress=Lines(sys.stderr))
+        report = explore(
+            recipe,
+            points=values.points,
+            reconstruct=values.reconstruct,
+            ledger=ledger_from_flags(values),
+            progress=Lines(sys.stderr),
+        )
         (directory / "frontier.json").write_text(report.to_json(), encoding="utf-8")
         (directory / "frontier.csv").write_text(report.to_csv(), encoding="utf-8")
         (directory / "recipe.json").write_text(recipe.to_json(), encoding="utf-8")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from absl import flags
 from tfq_tools.command import run_command
-from tfq_tools.recipe_flags import new_recipe_flags, recipe_from_flags
+from tfq_tools.recipe_flags import ledger_from_flags, new_recipe_flags, recipe_from_flags
 
 from tfq.recipe import Recipe
 
@@ -45,6 +45,7 @@ GROUPS = {
         "candidates",
         "pin",
         "sensitivity",
+        "journal",
     ),
     "The .tflite": ("input_type", "output_type", "labels", "package"),
     "Resources": ("memory_limit", "workers"),
@@ -66,7 +67,7 @@ def main(values: flags.FlagValues) -> None:
 
     output = Path(values.output_dir)
     with staged_directory(output, overwrite=values.overwrite) as directory:
-        product = quantize(recipe, progress=Lines(sys.stderr))
+        product = quantize(recipe, ledger=ledger_from_flags(values), progress=Lines(sys.stderr))
         for name, content in product.files.items():
             (directory / name).write_bytes(content)
     print(summary(product.report, output))

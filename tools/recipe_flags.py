@@ -96,7 +96,17 @@ def new_recipe_flags(names: Collection[str], *, output: str) -> flags.FlagValues
         "The recipe.json of an earlier run: its settings, where no other flag says otherwise.",
         flag_values=values,
     )
+    flags.DEFINE_string(
+        "journal",
+        "",
+        "File that keeps what is measured of layers for a budget: a run that was killed goes on from there.",
+        flag_values=values,
+    )
     return values
+
+
+def ledger_from_flags(values: flags.FlagValues) -> Path | None:
+    return Path(values.journal) if values.journal else None
 
 
 def recipe_from_flags(values: flags.FlagValues, **fixed: Any) -> Recipe:

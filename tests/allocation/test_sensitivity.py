@@ -294,7 +294,7 @@ def measure_slowly(journal, stop_at):
 
             return contextlib.nullcontext(advance)
 
-    measured(base, states.values(), find_loss(graph, samples), journal=journal, workers=2, progress=Slow())
+    measured(base, states.values(), find_loss(graph, samples), ledger=journal, workers=2, progress=Slow())
 
 
 def test_a_run_that_is_killed_goes_on_where_it_stopped(tmp_path, monkeypatch):
@@ -315,9 +315,9 @@ def test_a_run_that_is_killed_goes_on_where_it_stopped(tmp_path, monkeypatch):
     graph, samples, base, states = start("shared")
     loss = find_loss(graph, samples)
     counted = Counted(monkeypatch)
-    found = measured(base, states.values(), loss, journal=journal)
+    found = measured(base, states.values(), loss, ledger=journal)
     assert counted.files == len(states) + 1 - known
-    assert measured(base, states.values(), loss, journal=journal) == found
+    assert measured(base, states.values(), loss, ledger=journal) == found
     assert counted.files == len(states) + 1 - known
     assert found == measured(base, states.values(), loss)
 
@@ -326,7 +326,7 @@ def test_a_journal_of_other_circumstances_is_refused(tmp_path):
     graph, samples, base, states = start("convolutions")
     loss, state = find_loss(graph, samples), states["logits", "w2"]
     journal = tmp_path / "journal.jsonl"
-    measured(base, [state], loss, journal=journal)
+    measured(base, [state], loss, ledger=journal)
     nodes = [n.replace(weights={k: v * 1.01 for k, v in n.weights.items()}) for n in base.graph.nodes]
     others = {
         "samples": (base, state, dataclasses.replace(loss, samples={"image": samples["image"] + np.float32(1e-3)})),
@@ -337,17 +337,17 @@ def test_a_journal_of_other_circumstances_is_refused(tmp_path):
     }
     for other in others.values():
         with pytest.raises(UserError, match="another model, other samples or another method; delete it"):
-            measured(other[0], [other[1]], other[2], journal=journal)
+            measured(other[0], [other[1]], other[2], ledger=journal)
 
 
 def test_a_journal_takes_further_candidates(tmp_path, monkeypatch):
     graph, samples, base, states = start("shared")
     loss, journal = find_loss(graph, samples), tmp_path / "journal.jsonl"
     some = [state for state in states.values() if state.candidate == "w2"]
-    measured(base, some, loss, journal=journal)
+    measured(base, some, loss, ledger=journal)
     counted = Counted(monkeypatch)
     more = [*states.values(), float_states(graph, base)["conv_right", "float16"]]
-    assert list(measured(base, more, loss, journal=journal)) == [state.key for state in more]
+    assert list(measured(base, more, loss, ledger=journal)) == [state.key for state in more]
     assert counted.files == len(states) - len(some)
 
 

@@ -22,7 +22,7 @@ def command(output, *arguments):
 def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("frontier")
     data = [f"--evaluation_data={ROOT / 'demo/test.npz'}", "--num_calibration_samples=48"]
-    cheap = ["--pipeline=light", "--points=4", "--candidates=w2,w4,w8", "--sensitivity=output_error"]
+    cheap = ["--pipeline=light", "--points=4", "--candidates=w2,w4,w8", f"--journal={folder / 'journal'}"]
     found = command(folder / "out", *data, *cheap)
     assert found.returncode == 0, found.stderr
     return found, folder / "out"
@@ -49,6 +49,19 @@ def test_files_hold_the_same_points_and_the_table_shows_them(done):
         assert float(row["score"]) == pytest.approx(point["evaluation"]["score"]["value"], rel=1e-4)
         assert set(point["candidates"].values()) <= {"w2", "w4", "w8"}
     assert any(point["on_frontier"] for point in report["points"])
+
+
+def test_the_journal_holds_every_loss_and_is_refused_where_the_samples_are_others(done):
+    _, folder = done
+    journal = folder.parent / "journal"
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    (report,) = [json.loads((folder / "frontier.json").read_text())]
+    units = report["points"][0]["candidates"]
+    assert len(lines) == 1 + 1 + 3 * len(units)  # what it is, the base, every unit at three widths
+    few = ["--pipeline=light", "--num_calibration_samples=16", "--candidates=w4,w8", f"--journal={journal}"]
+    found = command(folder.parent / "other", *few)
+    assert found.returncode == 2
+    assert "was written for another model, other samples or another method" in found.stderr
 
 
 def test_what_is_not_possible_is_told_in_one_line(tmp_path):

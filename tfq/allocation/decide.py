@@ -42,10 +42,10 @@ def decide(
     *,
     labels: np.ndarray | None = None,
     table: LatencyTable | None = None,
-    journal: Path | None = None,
+    ledger: Path | None = None,
 ) -> Decision:
     """A precision for every unit, and the model that has them. Arguments and errors as of `survey`."""
-    found = survey(setting, base, at, wish, labels=labels, table=table, journal=journal)
+    found = survey(setting, base, at, wish, labels=labels, table=table, ledger=ledger)
     objective = LATENCY if wish.objective == "latency" else DOWNLOAD
     goal = Goal(budgets_of(setting.graph, found.units, wish), wish.max_drop, objective)
     version, allocated = allocate(found.problem, goal, found.bench, progress=setting.progress)

@@ -148,7 +148,7 @@ def measured(
     states: Iterable[State],
     loss: Loss,
     *,
-    journal: Path | None = None,
+    ledger: Path | None = None,
     workers: int = 1,
     progress: Progress | None = None,
 ) -> dict[Key, float]:
@@ -158,18 +158,18 @@ def measured(
       base: the 8-bit version.
       states: of its units.
       loss: on which samples, and whether with labels.
-      journal: file in which every loss is noted down as it is measured. What it holds already is not measured again.
+      ledger: file in which every loss is noted down as it is measured. What it holds already is not measured again.
       workers: files measured at once, in threads.
 
     Raises:
-      UserError: the journal belongs to another run.
+      UserError: the ledger belongs to another run.
     """
     states = list(states)
     ways = {"file": (exported(loss), workers), "simulation": (simulated(loss), 1)}  # Keras builds models in one thread
     swaps: dict[str, list[tuple[Key, tuple[State, ...]]]] = {way: [] for way in ways}
     for state in states:
         swaps[_way(state)].append((state.key, (state,)))
-    with _journal(journal, base, states, loss) as (known, note):
+    with _ledger(ledger, base, states, loss) as (known, note):
         planned = [(way, [((way, ""), ()), *found]) for way, found in swaps.items() if found]
         with (progress or Silent()).task(
             "measure the sensitivities", sum(len(found) for _, found in planned)
@@ -198,7 +198,7 @@ def _way(state: State) -> str:
 
 
 @contextlib.contextmanager
-def _journal(
+def _ledger(
     path: Path | None, base: Version, states: Sequence[State], loss: Loss
 ) -> Iterator[tuple[Mapping[tuple[str, ...], float], Callable[[Key, float], None]]]:
     """(losses known, how to note one down); without a path in memory alone."""
@@ -207,8 +207,8 @@ def _journal(
         yield values, values.__setitem__
         return
     measures = "loss of a model with one unit swapped, by unit and candidate"
-    with Ledger(path, measures=measures, depends_on=_digest(base, states, loss)) as ledger:
-        yield ledger.values, ledger.add
+    with Ledger(path, measures=measures, depends_on=_digest(base, states, loss)) as noted:
+        yield noted.values, noted.add
 
 
 def _digest(base: Version, states: Sequence[State], loss: Loss) -> str:

@@ -73,7 +73,7 @@ def survey(
     *,
     labels: np.ndarray | None = None,
     table: LatencyTable | None = None,
-    journal: Path | None = None,
+    ledger: Path | None = None,
 ) -> Survey:
     """Everything that the program needs.
 
@@ -85,7 +85,7 @@ def survey(
       wish: what is asked for.
       labels: of the samples, for the accuracy drop; None: the float model's own probabilities.
       table: latencies, where a budget or the objective needs them.
-      journal: file that keeps the sensitivities, so that a killed run resumes.
+      ledger: file that keeps the sensitivities, so that a killed run resumes.
 
     Raises:
       Infeasible, UserError: what is asked for cannot be met, or does not fit the model.
@@ -106,7 +106,7 @@ def survey(
 
     needs_floats = wish.max_drop is not None and not wish.candidates and measure(base).points > wish.max_drop
     states = _states(setting, base, offered(graph, found, wish, with_floats=needs_floats))
-    sensitivities = _sensitivities(setting, base, states, wish, loss, journal)
+    sensitivities = _sensitivities(setting, base, states, wish, loss, ledger)
     problem = _problem(graph, base, found, states, sensitivities, table, export(base))
 
     def assemble(candidates: Mapping[str, str]) -> tuple[Version, Measured]:
@@ -162,7 +162,7 @@ def _states(setting: Setting, base: Version, offered: Sequence[Key]) -> dict[Key
 
 
 def _sensitivities(
-    setting: Setting, base: Version, states: Mapping[Key, State], wish: Wish, loss: Loss, journal: Path | None
+    setting: Setting, base: Version, states: Mapping[Key, State], wish: Wish, loss: Loss, ledger: Path | None
 ) -> dict[Key, float]:
     """dL of every state. What is too small to be measured is ordered by its estimate, up to where measuring begins."""
     if wish.sensitivity == "output_error":
@@ -171,7 +171,7 @@ def _sensitivities(
     estimates = gradient_estimates(setting.graph, states.values(), few, seed=setting.seed, **options)
     if wish.sensitivity == "gradient":
         return estimates
-    found = measured(base, states.values(), few, journal=journal, workers=setting.workers, **options)
+    found = measured(base, states.values(), few, ledger=ledger, workers=setting.workers, **options)
     return {key: max(value, min(estimates[key], _RESOLUTION)) for key, value in found.items()}
 
 
