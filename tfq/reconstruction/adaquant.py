@@ -72,7 +72,6 @@ def adaquant(
     bias_rate: float = BIAS_RATE,
     range_rate: float = RANGE_RATE,
     penalty: float = DAMPENING,
-    start: Solution | None = None,
 ) -> Solution:
     """Codes, scales, bias and, where it is free, the input's grid of a small error on the rows of `problem`.
 
@@ -85,37 +84,35 @@ def adaquant(
       bias_rate: for the bias, in standard deviations of the output.
       range_rate: for both ends of the input's range, relative to it.
       penalty: lambda.
-      start: from where; None: the present weights rounded to the nearest, on scales of the smallest squared error.
     """
-    scales = output_scales(problem) if start is None else start.scales
-    matrix, bias = (problem.matrix, problem.bias) if start is None else (start.matrix, start.bias)
-    top = problem.largest_code
+    start, top = output_scales(problem), problem.largest_code
     grid = problem.input_grid if problem.input_is_free else None
     learned = {
-        "weights": (matrix / scales[:, None], weight_rate),
+        "weights": (problem.matrix / start[:, None], weight_rate),
         "scales": (np.zeros(problem.tied.max() + 1), scale_rate),
     }
     given = {
-        "scales": scales[:, None].astype(np.float32),
+        "scales": start[:, None].astype(np.float32),
         "tied": problem.tied,
-        "bias": bias.astype(np.float32),
+        "bias": problem.bias.astype(np.float32),
         "deviation": np.maximum(problem.targets.std(0, dtype=np.float64), 1e-9).astype(np.float32),
         "top": np.array(top, np.float32),
         "penalty": np.array(penalty, np.float32),
     }
     inputs = problem.quantized_inputs()
-    unit = rounding_noise(inputs, scales)
+    unit = rounding_noise(inputs, start)
     if problem.has_bias:
-        learned["bias"] = (np.zeros(bias.shape), bias_rate)
+        learned["bias"] = (np.zeros(problem.bias.shape), bias_rate)
     if grid is not None:
         inputs = problem.inputs
         learned |= {name: (np.zeros(()), range_rate) for name in ("widening", "shift")}
         given |= range_facts(grid)
     model = _LearnedLayer(problem.has_bias, grid is not None)
     found = minimise(problem, model, learned, given, inputs=inputs, unit=unit, steps=steps, batch=batch, seed=seed)
+    bias = problem.bias
     return Solution(
         np.rint(np.clip(found["weights"], -top, top)).astype(np.int8),
-        scales * np.exp(found["scales"])[problem.tied],
+        start * np.exp(found["scales"])[problem.tied],
         bias + found["bias"] * given["deviation"] if problem.has_bias else bias,
         None if grid is None else moved_grid(grid, found["widening"], found["shift"]),
     )
