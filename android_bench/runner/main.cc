@@ -2,6 +2,7 @@
 // own, and appends one record for each. FORMAT.md describes both files. Exit status: 0 every task
 // has a record, 1 stopped by a signal, 2 the job cannot be used, 3 the results cannot be written.
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <string>
@@ -21,7 +22,7 @@ namespace tfq {
 namespace {
 
 constexpr const char* kVersion = "1";
-constexpr double kProbeDeadline = 60;
+constexpr double kProbeDeadline = 60;  // or that of the most patient task
 
 Job ReadJob(const std::string& path) {
   const MappedFile file(path);
@@ -49,22 +50,31 @@ const char* Status(Ending ending) {
   return "exit";
 }
 
+// The runtimes put their reasons on standard error and return a number; the last reason, or
+// nothing.
+std::string LastReason(std::string_view output) {
+  constexpr std::string_view kMark = "ERROR: ";
+  const size_t at = output.rfind(kMark);
+  if (at == std::string_view::npos) return "";
+  output.remove_prefix(at + kMark.size());
+  return "; it said: " + std::string(output.substr(0, output.find('\n')));
+}
+
 std::string Explanation(const ChildEnd& end, double deadline_s) {
   switch (end.ending) {
     case Ending::kError:
-      return end.text;
+      return end.text + LastReason(end.output_tail);
     case Ending::kSignal:
-      return std::string("the runtime was ended by the signal ") + std::to_string(end.code) + " (" +
-             strsignal(end.code) + ") in the stage " + end.stage;
+      return "the runtime was ended by the signal " + std::to_string(end.code) + " (" +
+             strsignal(end.code) + ") in the stage " + end.stage + LastReason(end.output_tail);
     case Ending::kTimeout: {
       char seconds[32];
       std::snprintf(seconds, sizeof(seconds), "%g", deadline_s);
-      return std::string("still in the stage ") + end.stage + " after " + seconds +
-             " s, the deadline";
+      return "still in the stage " + end.stage + " after " + seconds + " s, the deadline";
     }
     default:
       return "the process exited with the status " + std::to_string(end.code) + " in the stage " +
-             end.stage;
+             end.stage + LastReason(end.output_tail);
   }
 }
 
@@ -88,6 +98,9 @@ void WriteEnd(const ChildEnd& end, double deadline_s, JsonWriter* json) {
 // Which machine, runner and library the records that follow come from. The library is opened in a
 // child, too, and that it cannot be is no reason to stop: every task will say so.
 std::string MachineRecord(const Job& job) {
+  double deadline_s = 0;
+  for (const Task& task : job.tasks) deadline_s = std::max(deadline_s, task.deadline_s);
+  deadline_s = std::min(deadline_s, kProbeDeadline);
   const ChildEnd probe = RunInChild(
       [&](const Stage& stage) {
         stage("open_library");
@@ -97,7 +110,7 @@ std::string MachineRecord(const Job& job) {
         json.Member("version", std::string_view(runtime->version())).EndObject();
         return json.text();
       },
-      kProbeDeadline);
+      deadline_s);
   const auto hash = [](const std::string& path, JsonWriter* json) {
     try {
       json->String(FileSha256(path));
@@ -115,7 +128,7 @@ std::string MachineRecord(const Job& job) {
   if (probe.ending == Ending::kResult) {
     json.Raw(probe.text).Key("runtime_error").Null();
   } else {
-    json.Null().Member("runtime_error", std::string_view(Explanation(probe, kProbeDeadline)));
+    json.Null().Member("runtime_error", std::string_view(Explanation(probe, deadline_s)));
   }
   WriteMachine(&json);
   json.EndObject();

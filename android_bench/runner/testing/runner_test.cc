@@ -430,6 +430,7 @@ void TestResults() {
   content << std::ifstream(path).rdbuf();
   EXPECT_EQ(content.str(), record + "\n{}\n");
   EXPECT_ERROR(Results("/nowhere/results.jsonl"), "cannot write");
+  EXPECT_ERROR(Results("/dev/zero"), "no regular file");
 }
 
 void TestChildren() {
