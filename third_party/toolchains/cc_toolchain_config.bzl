@@ -55,10 +55,13 @@ cc_toolchain_config = rule(
     provides = [CcToolchainConfigInfo],
 )
 
-def cross_toolchain(name, constraints, compiler, archiver, stripper, **config):
-    """Platform `name`, and the toolchain `name`_toolchain that builds for it on x86-64 Linux."""
+def cross_toolchain(name, constraints, compiler, archiver, stripper, files = [], **config):
+    """Platform `name`, and the toolchain `name`_toolchain that builds for it on x86-64 Linux.
+
+    Tools are absolute paths, or names of `files`.
+    """
     native.platform(name = name, constraint_values = constraints)
-    native.filegroup(name = name + "_nothing")
+    native.filegroup(name = name + "_files", srcs = files)
     cc_toolchain_config(
         name = name + "_config",
         archiver = archiver,
@@ -68,12 +71,12 @@ def cross_toolchain(name, constraints, compiler, archiver, stripper, **config):
     )
     native.cc_toolchain(
         name = name + "_cc",
-        all_files = name + "_nothing",
-        compiler_files = name + "_nothing",
-        dwp_files = name + "_nothing",
-        linker_files = name + "_nothing",
-        objcopy_files = name + "_nothing",
-        strip_files = name + "_nothing",
+        all_files = name + "_files",
+        compiler_files = name + "_files",
+        dwp_files = name + "_files",
+        linker_files = name + "_files",
+        objcopy_files = name + "_files",
+        strip_files = name + "_files",
         supports_param_files = 0,
         toolchain_config = name + "_config",
     )
