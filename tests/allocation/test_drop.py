@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tfq.allocation.drop import accuracy_drop
+from tfq.allocation.drop import Drop, accuracy_drop, optimism
 from tfq.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -52,3 +52,13 @@ def test_positions_of_a_sample_are_averaged():
 def test_what_is_no_classifier_or_does_not_fit_is_refused(shape, labels):
     with pytest.raises(UserError, match=r"needs scores of two classes|labels have the shape"):
         accuracy_drop(np.zeros(shape), np.zeros(shape), labels)
+
+
+def test_a_drop_is_corrected_by_how_much_more_held_back_samples_depart_from_float():
+    held = np.arange(16) % 8 == 7
+    each = np.where(held, 0.3, 0.2)
+    assert optimism(each, held) == pytest.approx(1.5)
+    assert optimism(np.where(held, 0.1, 0.2), held) == 1.0
+    assert optimism(np.where(held, 0.1, 0.0), held) == optimism(each, np.zeros(16, bool)) == 1.0
+    assert Drop(2.0, 0.5, 16).corrected(1.5) == Drop(3.0, 0.75, 16)
+    assert Drop(-2.0, 0.5, 16).corrected(1.5) == Drop(-2.0, 0.75, 16)

@@ -10,6 +10,13 @@ the samples that change class) what they claim to be, the estimate has no bias; 
 than it should be, it is too high, and the model that is chosen too good. Changes between classes of equal odds cost
 nothing, as they do on average.
 
+What was fitted to samples departs less from float on them than on others. With D the mean divergence of the outputs
+from the float model's (`tfq.simulate.guard`), a drop and its error on all samples are therefore multiplied by
+
+    optimism = max(1, D on held-back samples / D on the samples fitted to)
+
+The drop itself cannot be measured on the held-back samples alone: they are few, and few of them change class.
+
 Scope: classifiers of one output, of one class per sample or per position; logits go through a softmax first.
 """
 
@@ -30,6 +37,12 @@ class Drop:
     points: float
     standard_error: float
     n: int
+
+    def corrected(self, optimism: float) -> Drop:
+        """The drop on samples that nothing was fitted to; a gain is left as it is."""
+        if self.points <= 0:
+            return dataclasses.replace(self, standard_error=optimism * self.standard_error)
+        return Drop(optimism * self.points, optimism * self.standard_error, self.n)
 
 
 def accuracy_drop(float_outputs: np.ndarray, outputs: np.ndarray, labels: np.ndarray | None = None) -> Drop:
@@ -58,6 +71,19 @@ def accuracy_drop(float_outputs: np.ndarray, outputs: np.ndarray, labels: np.nda
     each = 100.0 * lost.reshape(len(lost), -1).mean(1)
     error = float(each.std(ddof=1) / np.sqrt(len(each))) if len(each) > 1 else 0.0
     return Drop(float(each.mean()), error, len(each))
+
+
+def optimism(divergences: np.ndarray, held_back: np.ndarray) -> float:
+    """By how much more a model departs from float where nothing was fitted.
+
+    Args:
+      divergences: of each sample [n].
+      held_back: which samples were held back, as flags [n].
+    """
+    if not held_back.any() or held_back.all():
+        return 1.0
+    fitted = float(divergences[~held_back].mean())
+    return max(1.0, float(divergences[held_back].mean()) / fitted) if fitted > 0 else 1.0
 
 
 def _probabilities(scores: np.ndarray) -> np.ndarray:

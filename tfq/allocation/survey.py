@@ -16,7 +16,7 @@ import numpy as np
 from tfq.allocation.allocate import Bench, Measured
 from tfq.allocation.candidates import INT8, Candidate, Unit, candidate_of, units
 from tfq.allocation.costs import all_costs, border_bytes, border_costs, fixed_costs, multiply_accumulates
-from tfq.allocation.drop import accuracy_drop
+from tfq.allocation.drop import accuracy_drop, optimism
 from tfq.allocation.fisher import gradient_estimates
 from tfq.allocation.latency_table import LatencyTable, border_price, unit_latencies
 from tfq.allocation.program import Border, Choice, Problem
@@ -35,9 +35,9 @@ from tfq.execution.interpreter import predict
 from tfq.models.borders import find_borders
 from tfq.models.graph import Graph
 from tfq.reconstruction.methods import METHODS
-from tfq.reconstruction.reconstruct import reconstruct
+from tfq.reconstruction.reconstruct import held_back_samples, reconstruct
 from tfq.reconstruction.steps import Setting
-from tfq.simulate.guard import Version
+from tfq.simulate.guard import Version, divergence
 
 _SENSITIVITY_SAMPLES = 256
 # Of a measured dL: a softmax has a grid of 1/256, and what one layer changes in the outputs of a confident model is
@@ -97,12 +97,17 @@ def survey(
     def export(version: Version) -> bytes:
         return exporter.export(version.graph, version.spec)
 
+    fitted = setting.reconstruction != "none"
+    held_back = held_back_samples(len(loss.reference[0])) if fitted else np.zeros(len(loss.reference[0]), bool)
     base_loss = loss(predict(export(base), setting.samples))
 
     def measure(version: Version) -> Measured:
         outputs = predict(export(version), setting.samples)
-        drop = accuracy_drop(loss.reference[0], outputs[0], labels) if wish.max_drop is not None else None
-        return Measured(loss(outputs) - base_loss, drop)
+        found = loss(outputs) - base_loss
+        if wish.max_drop is None:
+            return Measured(found, None)
+        drop = accuracy_drop(loss.reference[0], outputs[0], labels)
+        return Measured(found, drop.corrected(optimism(divergence(loss.reference, outputs), held_back)))
 
     needs_floats = wish.max_drop is not None and not wish.candidates and measure(base).points > wish.max_drop
     states = _states(setting, base, offered(graph, found, wish, with_floats=needs_floats))
