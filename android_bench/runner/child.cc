@@ -30,11 +30,16 @@ void RememberSignal(int signal) {
   if (signal != SIGCHLD) stop_signal = signal;
 }
 
+// A stop signal that the runner was started to ignore (nohup) stays ignored.
 void SetHandlers(void (*handler)(int)) {
   struct sigaction action = {};
   action.sa_handler = handler;
   sigemptyset(&action.sa_mask);
-  for (int signal : kStopSignals) sigaction(signal, &action, nullptr);
+  for (int signal : kStopSignals) {
+    struct sigaction before;
+    sigaction(signal, nullptr, &before);
+    if (before.sa_handler != SIG_IGN) sigaction(signal, &action, nullptr);
+  }
   sigaction(SIGCHLD, &action, nullptr);
 }
 

@@ -35,7 +35,8 @@ struct ChildEnd {
 // Says what the work does next.
 using Stage = std::function<void(std::string_view)>;
 
-// Takes over SIGTERM, SIGHUP, SIGINT and SIGCHLD. To be called once, before RunInChild.
+// Takes over SIGTERM, SIGHUP and SIGINT, unless they are ignored, and SIGCHLD. To be called once,
+// before RunInChild.
 void HandleSignals();
 
 // The signal that asked the runner to stop; 0 for none.

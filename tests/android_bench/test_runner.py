@@ -601,6 +601,18 @@ def test_a_signal_ends_the_runner_and_its_child(work: Work, classifier: Any, num
     assert set(work.records()) == {"machine"}
 
 
+def test_a_hangup_that_is_ignored_from_the_start_stops_nothing(work: Work, classifier: Any) -> None:
+    work.model(classifier[2])
+    work.inputs(raw_inputs(classifier[2], 1))
+    work.add("l", mode="latency", warmup_s=0.5, min_runs=1, min_seconds=0)
+    process = work.start(preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    until(lambda: work.results.exists() and '"kind":"machine"' in work.results.read_text())
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert work.records()["l"]["status"] == "ok"
+
+
 def test_a_hundred_tasks_in_one_job(work: Work, autoencoder: Any) -> None:
     _, _, in_float, in_int8 = autoencoder
     expected = {}
