@@ -80,8 +80,8 @@ def _curve_sections(results: Results) -> list[str]:
         " integer program, the greedy choice, the best single width that fits and three random allocations that fill"
         " it are put together from its states, and measured. `*`: of program, greedy and uniform the one of the"
         " smallest loss on calibration samples, with which `tfq-quantize` goes on. Random: mean of three, smallest and"
-        " largest. Reconstructed: the program's allocation reconstructed in sequence, where that loses less than what is"
-        " put together. Of two models that are equally good one comparison in forty lies beyond noise on the rival's"
+        " largest. Reconstructed: the program's allocation reconstructed in sequence, where that loses less than what"
+        " is put together. Of two models that are equally good one comparison in forty lies beyond noise on the rival's"
         " side by chance.",
     ]
     for case in cases.CASES:
