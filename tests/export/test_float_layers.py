@@ -124,6 +124,17 @@ def test_every_second_layer_of_graphs_with_every_operation(name):
     assert {p.name: p.max_steps for p in parity if p.max_steps > 1} == {}
 
 
+@pytest.mark.parametrize("precision", ["float16", "float32"])
+def test_a_transposed_convolution_whose_kernel_the_converter_stores_in_int8(precision):
+    case = mixed(operator_graphs.convolutions(), {"transposed": precision})
+    verify_structure(case.content, case.graph, case.spec)
+    samples = {name: array[:FEW] for name, array in case.samples.items()}
+    observed = observe(case.content, case.graph, case.spec, samples)
+    parity = layer_parity(teacher_forced(case.graph, case.spec, observed, samples), observed)
+    assert "leaky" in {p.name for p in parity}
+    assert {p.name: p.max_steps for p in parity if p.max_steps > 1} == {}
+
+
 def test_float16_weights_are_those_of_numpy():
     case = mixed(operator_graphs.residual(), {"branch": "float16"})
     model = flatbuffer.parse(case.content)

@@ -21,6 +21,8 @@ from tfq.simulate.weights import snap_node
 from tfq.spec import QuantizationSpec
 
 _TYPES = {"<f2": schema.TensorType.FLOAT16, "<f4": schema.TensorType.FLOAT32}
+# Their float kernels the converter stores in int8, for kernels that compute with a float copy of them.
+_STORED_IN_INT8 = ("Conv2DTranspose",)
 _DEQUANTIZE_FLOAT16 = 3  # version of the operation
 
 
@@ -55,13 +57,14 @@ def set_float_weights(model: Any, graph: Graph, spec: QuantizationSpec, binding:
 
 def _checked(model: Any, tensor: Any, node: Node, weight: str) -> np.ndarray:
     """The node's weight, which the tensor holds; zeros where it has none, as the converter adds a bias of zeros."""
-    found = flatbuffer.type_name(tensor)
-    if found != "float32" or not flatbuffer.is_constant(model, tensor):
+    found, in_int8 = flatbuffer.type_name(tensor), weight == "kernel" and node.kind in _STORED_IN_INT8
+    if found not in ("float32", "int8" if in_int8 else "float32") or not flatbuffer.is_constant(model, tensor):
         raise RuntimeError(f"the converter made {weight} of float layer {node.name!r} {found}")
-    values = np.frombuffer(np.asarray(model.buffers[tensor.buffer].data, np.uint8).tobytes(), "<f4")
-    wanted = node.weights.get(weight, np.zeros(values.size, np.float32))
+    data = np.asarray(model.buffers[tensor.buffer].data, np.uint8).tobytes()
+    wanted = node.weights.get(weight, np.zeros(len(data) // 4, np.float32))
     wanted = wanted if weight == "bias" else tflite_layout(node.kind, wanted)
-    if wanted.shape != tuple(tensor.shape) or not np.array_equal(values, wanted.reshape(-1)):
+    same = found == "int8" or np.array_equal(np.frombuffer(data, "<f4"), wanted.reshape(-1))
+    if wanted.shape != tuple(tensor.shape) or not same:
         raise RuntimeError(f"the converter changed {weight} of float layer {node.name!r}")
     return np.asarray(wanted, "<f4")
 
