@@ -235,6 +235,29 @@ def residual() -> Graph:
     return make.graph(("probabilities",))
 
 
+def outlier() -> Graph:
+    """A weight of 300 on a channel that is always 0 leaves nothing of the other weights on 255 levels."""
+    rng = np.random.default_rng(7)
+    first = rng.normal(size=(1, 1, 4, 6)).astype(np.float32)
+    first[..., 0] = 0
+    second = (rng.normal(size=(3, 3, 6, 5)) / 5).astype(np.float32)
+    second[1, 1, 0] = 300
+    nodes = (
+        Node("image", "Input", {"shape": (8, 8, 4), "dtype": "float32"}),
+        Node(
+            "first",
+            "Conv2D",
+            {"filters": 6, "kernel_size": 1, "use_bias": False},
+            ("image",),
+            {"kernel": first},
+            "relu",
+        ),
+        Node("second", "Conv2D", {"filters": 5, "kernel_size": 3, "use_bias": False}, ("first",), {"kernel": second}),
+        Node("mean", "GlobalAveragePooling2D", {}, ("second",)),
+    )
+    return Graph(nodes, ("image",), ("mean",))
+
+
 ALL: dict[str, Callable[[], Graph]] = {
     made.__name__: made for made in (convolutions, arithmetic, transformer, islands, shared)
 }

@@ -114,6 +114,24 @@ def test_the_layers_that_few_bits_hurt_stay_in_float16():
     file_of(samples, decision.version)
 
 
+def test_the_layer_that_8_bits_destroy_is_put_into_float16_without_being_asked():
+    graph = operator_graphs.outlier()
+    samples = draw(graph)
+    ranges = calibrate(graph, iter([samples]), method="minmax", percentile=99.9, total=len(samples["image"])).ranges
+
+    def at(chosen):
+        precisions = {n: c.precision for n, c in chosen.items()}
+        bits = {n: c.weight_bits for n, c in chosen.items()}
+        return Version("nearest", graph, specify(graph, ranges, weight_bits=bits, precisions=precisions))
+
+    setting = Setting.of(Recipe(model="", pipeline="light"), graph, samples, lambda _: {})
+    base = Version("int8", graph, specified(graph, samples))
+    found = decide(setting, base, at, Wish(max_drop=2.0)).allocated
+    assert found.attained
+    assert found.allocation.candidates["second"] == "float16"
+    assert found.allocation.candidates["first"] != "float16"
+
+
 def test_what_cannot_be_met_or_is_not_there_is_told():
     with pytest.raises(Infeasible, match="weight_bytes"):
         decided("convolutions", size_budget=0.01, sensitivity="output_error")

@@ -15,7 +15,7 @@ from tfq.execution.interpreter import RUNTIMES, TfliteModel
 from tfq.export import flatbuffer
 from tfq.export.package import export_quantized
 from tfq.models.borders import find_borders
-from tfq.models.graph import Graph, Node, build_model
+from tfq.models.graph import build_model
 from tfq.models.operators import OPERATORS
 from tfq.models.widths import is_weighted
 from tfq.simulate.guard import divergence
@@ -158,31 +158,8 @@ def test_sizes_count_two_bytes_a_float16_weight():
     assert sizes["float32"].file_bytes - sizes["float16"].file_bytes > 1.5 * count["last"]
 
 
-def outlier():
-    """A weight of 300 on a channel that is always 0 leaves nothing of the other weights on 255 levels."""
-    rng = np.random.default_rng(7)
-    first = rng.normal(size=(1, 1, 4, 6)).astype(np.float32)
-    first[..., 0] = 0
-    second = (rng.normal(size=(3, 3, 6, 5)) / 5).astype(np.float32)
-    second[1, 1, 0] = 300
-    nodes = (
-        Node("image", "Input", {"shape": (8, 8, 4), "dtype": "float32"}),
-        Node(
-            "first",
-            "Conv2D",
-            {"filters": 6, "kernel_size": 1, "use_bias": False},
-            ("image",),
-            {"kernel": first},
-            "relu",
-        ),
-        Node("second", "Conv2D", {"filters": 5, "kernel_size": 3, "use_bias": False}, ("first",), {"kernel": second}),
-        Node("mean", "GlobalAveragePooling2D", {}, ("second",)),
-    )
-    return Graph(nodes, ("image",), ("mean",))
-
-
 def test_float16_restores_a_layer_that_int8_destroys():
-    graph = outlier()
+    graph = operator_graphs.outlier()
     lost = {}
     for precision in ("int8", "float16", "float32"):
         case = mixed(graph, {"second": precision})
@@ -196,7 +173,7 @@ def test_float16_restores_a_layer_that_int8_destroys():
 
 
 def test_weights_that_float16_cannot_hold_are_refused():
-    graph = outlier()
+    graph = operator_graphs.outlier()
     kernel = graph["second"].weights["kernel"] * 300
     graph = graph.replace_nodes(
         [n.replace(weights={"kernel": kernel}) if n.name == "second" else n for n in graph.nodes]
