@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from tfq.data.loading import load_samples
 from tfq.data.samples import Samples
 from tfq.data.signatures import input_signatures
 from tfq.evaluation.evaluate import Evaluation, Simulated, evaluate
+from tfq.execution.interpreter import predict
 from tfq.export.package import export_plain, export_quantized
 from tfq.models.graph import Graph
 from tfq.models.load import load_model
@@ -37,7 +38,7 @@ from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.reconstruct import reconstruct
 from tfq.reconstruction.steps import Setting, Step, tune_all_biases, tune_batch_norms
 from tfq.reconstruction.weight_scales import with_mse_scales
-from tfq.simulate.guard import Version
+from tfq.simulate.guard import Version, divergence
 from tfq.simulate.wrap import simulate
 
 _BATCH, _FEW, _REPRESENTATIVE = 32, 8, 100
@@ -75,7 +76,7 @@ def measure(files: CaseFiles, key: Key, width: Width) -> Outcome:
         return _of_aeq(files, key, width)
     found = _quantized(files, key, width)
     model = _deployed(files, found.version, width)
-    return _outcome(_judged(files, model), found.seconds, found.note)
+    return _outcome(_judged(files, model), found.seconds, found.note, _divergence(files, model))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -194,7 +195,19 @@ def _judged(files: CaseFiles, model: bytes | Path | Simulated) -> Evaluation:
     return evaluate({_FLOAT: case.float_model, _QUANTIZED: model}, case.test, latency_runs=0)
 
 
-def _outcome(evaluation: Evaluation, seconds: float, note: str = "") -> Outcome:
+@functools.lru_cache(maxsize=1)
+def _float_outputs(files: CaseFiles) -> Sequence[np.ndarray]:
+    case = _case(files)
+    return predict(case.float_model, case.test.arrays)
+
+
+def _divergence(files: CaseFiles, model: bytes | Simulated) -> float:
+    """From the float model's outputs, on the test inputs."""
+    outputs = predict(model, _case(files).test.arrays) if isinstance(model, bytes) else tuple(model.outputs.values())
+    return float(divergence(_float_outputs(files), outputs).mean())
+
+
+def _outcome(evaluation: Evaluation, seconds: float, note: str = "", departure: float | None = None) -> Outcome:
     """Of the last model against the first."""
     first, last = evaluation.models[0], evaluation.models[-1]
     difference = last.difference
@@ -215,6 +228,7 @@ def _outcome(evaluation: Evaluation, seconds: float, note: str = "") -> Outcome:
         seconds=seconds,
         n=evaluation.samples,
         note=note,
+        divergence=departure,
     )
 
 

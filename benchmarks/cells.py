@@ -86,6 +86,8 @@ class Outcome:
         but the evaluation.
       n: test samples.
       note: what else is to be known, such as a stage that was rolled back; may be empty.
+      divergence: mean divergence of the outputs from the float model's on the test inputs (`tfq.simulate.guard`);
+        None of pipelines and peers.
     """
 
     float_score: float
@@ -96,6 +98,7 @@ class Outcome:
     seconds: float
     n: int
     note: str = ""
+    divergence: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +122,7 @@ class Cell:
 
 
 def _fields(kind: type[Key] | type[Outcome], row: Mapping[str, Any]) -> dict[str, Any]:
-    return {field.name: row[field.name] for field in dataclasses.fields(kind)}
+    return {field.name: row[field.name] for field in dataclasses.fields(kind) if field.name in row}
 
 
 @dataclasses.dataclass
@@ -187,6 +190,7 @@ class OverSeeds:
 
     Attributes:
       float_score, difference, low, high, agreement, seconds: means.
+      divergence: mean; None where a seed lacks it.
       least, most: smallest and largest difference of a seed.
       seeds: how many.
     """
@@ -200,6 +204,7 @@ class OverSeeds:
     least: float
     most: float
     seeds: int
+    divergence: float | None
 
     @classmethod
     def of(cls, cells: Iterable[Cell]) -> OverSeeds | None:
@@ -212,9 +217,11 @@ class OverSeeds:
             return sum(getattr(outcome, name) for outcome in found) / len(found)
 
         differences = [outcome.difference for outcome in found]
+        divergences = [outcome.divergence for outcome in found if outcome.divergence is not None]
         return cls(
             **{n: mean(n) for n in ("float_score", "difference", "low", "high", "agreement", "seconds")},
             least=min(differences),
             most=max(differences),
             seeds=len(found),
+            divergence=sum(divergences) / len(found) if len(divergences) == len(found) else None,
         )

@@ -97,6 +97,7 @@ def _demands(results: Results) -> Iterator[tuple[str, Bar | None]]:
         yield _compared(f"{case} {width}: best less {rival}", *pair)
         # counts every sample whose class has changed, not only those that turned wrong: less of it is chance
         yield _compared(f"{case} {width}: agreement with float, best less {rival}", *pair, of="agreement")
+        yield _diverged(f"{case} {width}: divergence from float, best over {rival}", *pair)
     for width, case in itertools.product(FEW_BITS, cases.SHARED):
         what = f"{case} {width}: adaquant less nearest"
         yield _compared(what, table(case, width, "adaquant"), table(case, width, "nearest"), lowest=None)
@@ -129,6 +130,13 @@ def _compared(
     if lowest is None:
         return what, Bar(f"{what}: {gain:+.2f} points, bar above +0.00 points", gain > 0)
     return what, Bar.at_least(what, gain, lowest, "{:+.2f} points")
+
+
+def _diverged(what: str, one: OverSeeds | None, other: OverSeeds | None) -> tuple[str, Bar | None]:
+    """Divergence of one over that of another, at most 1: it changes with every probability of every sample."""
+    if one is None or other is None or one.divergence is None or not other.divergence:
+        return what, None
+    return what, Bar.at_most(what, one.divergence / other.divergence, 1.0, "{:.3f} x")
 
 
 def _product_demands(results: Results) -> Iterator[tuple[str, Bar | None]]:

@@ -70,6 +70,8 @@ def _case_section(results: Results, case: str) -> list[str]:
         common.markdown_table(["", *widths], rows(difference_text)),
         "Agreement with float, percent:",
         common.markdown_table(["", *widths], rows(lambda entry: f"{entry.agreement:.2f}")),
+        "Divergence from float, a thousandth:",
+        common.markdown_table(["", *widths], rows(divergence_text)),
         "Seconds:",
         common.markdown_table(["", *widths], rows(lambda entry: f"{entry.seconds:.1f}")),
     ]
@@ -79,6 +81,10 @@ def _case_section(results: Results, case: str) -> list[str]:
         if cell.outcome.note and cell.key.method in NOTED
     ]
     return [*parts, "\n".join(noted)] if noted else parts
+
+
+def divergence_text(found: OverSeeds) -> str:
+    return "" if found.divergence is None else f"{1e3 * found.divergence:.1f}"
 
 
 def difference_text(found: OverSeeds) -> str:

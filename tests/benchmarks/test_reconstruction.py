@@ -135,6 +135,13 @@ def test_methods_are_compared_with_their_rivals(one, other, width, selection, ba
     assert [outcome(gain)[name] for gain in (0.25, 0.0, -0.25)] == [True, equal_passes, False]
 
 
+def test_rivals_are_compared_by_divergence_where_every_seed_has_it():
+    rivals = cell("best", -1.0, divergence=0.03), cell("adaround", -1.0, divergence=0.02)
+    text = f"{RESNET20} W4A8: divergence from float, best over adaround: 1.500 x, bar at most 1.000 x"
+    assert judged(*rivals)[text] is False
+    assert not any("divergence" in text for text in judged(*rivals, cell("best", -1.0, seed=1)))
+
+
 def test_rivals_are_compared_by_agreement_too():
     found = judged(cell("best", -1.0, agreement=97.5), cell("adaround", -1.0, agreement=98.0))
     assert found == {
