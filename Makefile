@@ -11,7 +11,7 @@ OUT := out/demo
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all lint benchmark bazel clean
+.PHONY: help demo test test-all lint benchmark system clean
 
 help:
 	@echo "make demo       quantise the demo model and print where the report is"
@@ -41,10 +41,10 @@ lint: $(VENV)/tfq-dev.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint bazel
+test: lint system
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
 
-test-all: lint bazel
+test-all: lint system
 	$(BIN)/python -m pytest -n $(WORKERS)
 
 benchmark: $(VENV)/tfq-dev.installed
@@ -53,12 +53,17 @@ benchmark: $(VENV)/tfq-dev.installed
 	$(BIN)/python -m benchmarks.reconstruction
 	$(BIN)/python -m benchmarks.allocation --reconstruct=0.09,0.125,0.18
 
-# Bazel, with which a test checks the BUILD files. Where it cannot be installed, that test skips and says so.
-bazel:
-	@command -v bazel >/dev/null || { \
+# What the tests of the builds and of the on-device benchmark need, by Debian's names. Where it cannot be installed, the
+# tests that need it skip and say so.
+PACKAGES := bazel-bootstrap cmake make g++ clang libclang-rt-dev g++-aarch64-linux-gnu qemu-user adb
+
+system:
+	@missing=; for package in $(PACKAGES); do \
+	  dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; done; \
+	test -z "$$missing" || { \
 	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
-	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends bazel-bootstrap >/dev/null; \
-	} || echo "bazel is not installed and cannot be: the test of the BUILD files will skip"
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	} || echo "not installed, and cannot be:$$missing; the tests that need them will skip"
 
 clean:
 	rm -rf $(VENV) build dist out tfq.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
