@@ -33,15 +33,24 @@ setup(
         "Typing :: Typed",
     ],
     keywords="quantization tflite litert keras int8 mixed-precision post-training",
-    packages=[*find_packages(include=["tfq", "tfq.*"]), "tfq_bench", "tfq_tools"],
-    package_dir={"tfq_bench": "android_bench/host", "tfq_tools": "tools"},
-    package_data={"tfq": ["py.typed"]},
+    packages=[*find_packages(include=["tfq", "tfq.*"]), "tfq_bench", "tfq_bench.runner", "tfq_tools"],
+    package_dir={
+        "tfq_bench": "android_bench/host",
+        # no Python: the sources that tfq-bench builds its runner from
+        "tfq_bench.runner": "android_bench/runner",
+        "tfq_tools": "tools",
+    },
+    package_data={
+        "tfq": ["py.typed", "report/page.html"],
+        "tfq_bench.runner": ["*.cc", "*.h", "*.cmake", "CMakeLists.txt", "FORMAT.md", "testing/runner_test.cc"],
+    },
     python_requires=">=3.10,<3.14",
     install_requires=[
         "absl-py>=1.0",
         "ai-edge-litert>=2.0,<3",
         "flatbuffers>=24.3",
         "h5py>=3.10",
+        "jinja2>=3.1,<4",
         "keras>=3.5,<4",
         "matplotlib>=3.8,<4",
         "numpy>=1.26,<3",
@@ -73,6 +82,7 @@ setup(
             "tfq-inspect=tfq_tools.inspect:run",
             "tfq-frontier=tfq_tools.frontier:run",
             "tfq-profile=tfq_tools.profile:run",
+            "tfq-bench=tfq_tools.bench:run",
         ]
     },
 )

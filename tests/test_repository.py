@@ -53,7 +53,7 @@ def run(*command: str | pathlib.Path, cwd: pathlib.Path = ROOT, path: pathlib.Pa
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The wheel, built from a copy of what packaging reads, and unpacked."""
     folder = tmp_path_factory.mktemp("wheel")
-    for name in ("tfq", "tools", "android_bench/host"):
+    for name in ("tfq", "tools", "android_bench/host", "android_bench/runner"):
         shutil.copytree(ROOT / name, folder / "source" / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / "source")
@@ -76,6 +76,9 @@ def test_wheel_holds_every_module_and_no_package_called_tools(wheel: pathlib.Pat
     bench = [name.replace("android_bench/host/", "tfq_bench/", 1) for name in sources("android_bench/host")]
     assert packaged == {*sources("tfq"), *tools, *bench}
     assert (wheel / "tfq/py.typed").exists()
+    assert (wheel / "tfq/report/page.html").exists()
+    runner = {path.name for path in (wheel / "tfq_bench/runner").iterdir()}
+    assert {path.name for path in (ROOT / "android_bench/runner").glob("*.cc")} | {"CMakeLists.txt"} <= runner
 
 
 def test_every_command_of_the_wheel_imports_without_loading_tensorflow(wheel: pathlib.Path) -> None:

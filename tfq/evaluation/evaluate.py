@@ -45,6 +45,16 @@ class ModelEvaluation:
     simulated: str = ""
 
 
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    """What outputs say of a model; the fields are those of `ModelEvaluation`."""
+
+    score: Estimate | None
+    difference: Estimate | None
+    agreement: Estimate | None
+    sqnr: Estimate | None
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Simulated:
     """A model without a file, by what its simulation gives.
@@ -133,7 +143,7 @@ def evaluate(
     for name, content in files.items():
         loaded = TfliteModel(content, delegate=delegate)
         expected = expected or loaded.outputs
-        inputs = _by_input(loaded, samples.arrays, name)
+        inputs = inputs_of(loaded, samples.arrays, name)
         single[name] = {
             info.name: np.repeat(inputs[info.name][:1], max(1, info.shape[0]) if info.shape else 1, axis=0)
             for info in loaded.inputs
@@ -141,10 +151,10 @@ def evaluate(
         found = predict(
             content, inputs, threads=threads, delegate=delegate, progress=progress, description=f"evaluate {name}"
         )
-        outputs_of[name] = _by_output([info.name for info in loaded.outputs], found, expected, name)
+        outputs_of[name] = outputs_like([info.name for info in loaded.outputs], found, expected, name)
     for name, model in models.items():
         if isinstance(model, Simulated):
-            outputs_of[name] = _by_output(list(model.outputs), tuple(model.outputs.values()), expected, name)
+            outputs_of[name] = outputs_like(list(model.outputs), tuple(model.outputs.values()), expected, name)
     latencies = (
         measure_latency(
             files,
@@ -159,25 +169,12 @@ def evaluate(
         if latency_runs
         else {}
     )
-    baseline = next(iter(outputs_of.values()))
-    predictions = {name: Predictions(outputs_of[name], samples.labels, samples.arrays, baseline) for name in models}
-    omitted = ""
-    if judge.needs_labels and samples.labels is None:
-        omitted = f"metric {judge.name} needs labels, and the data has none"
-    scores = {} if omitted else _scores(judge, predictions, len(samples), seed=seed, progress=progress)
-    classifies = gives_classes(baseline[0], samples.arrays, judged_so=judge.classifies)
+    judged, omitted = judge_outputs(outputs_of, samples, metric=metric, seed=seed, progress=progress)
     evaluated = []
-    for row, (name, model) in enumerate(models.items()):
-        score, difference = scores.get(name, (None, None))
-        agreement = sqnr = None
-        if row:
-            first = outputs_of[name][0]
-            sqnr = _estimated(signal_to_noise(first, baseline[0]), "dB", len(samples), seed)
-            if classifies:
-                agreement = _estimated(class_agreement(first, baseline[0]), "%", len(samples), seed)
+    for name, model in models.items():
         size, simulated = (None, model.reason) if isinstance(model, Simulated) else (measure_size(model), "")
         evaluated.append(
-            ModelEvaluation(name, size, score, difference, agreement, sqnr, latencies.get(name), simulated)
+            ModelEvaluation(name, size, **vars(judged[name]), latency=latencies.get(name), simulated=simulated)
         )
     return Evaluation(
         models=tuple(evaluated),
@@ -188,6 +185,43 @@ def evaluate(
         samples=len(samples),
         seed=seed,
     )
+
+
+def judge_outputs(
+    outputs_of: Mapping[str, tuple[np.ndarray, ...]],
+    samples: Samples,
+    *,
+    metric: str,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> tuple[dict[str, Judgement], str]:
+    """Judge outputs [n, ...] float32 by model name, wherever they were computed; the first is the baseline.
+
+    Returns the judgements by name, and why there are no scores ("" where there are).
+
+    Raises UserError for an unknown metric, and outputs or labels that it cannot judge.
+    """
+    judge = find_metric(metric)
+    baseline = next(iter(outputs_of.values()))
+    predictions = {
+        name: Predictions(outputs, samples.labels, samples.arrays, baseline) for name, outputs in outputs_of.items()
+    }
+    omitted = ""
+    if judge.needs_labels and samples.labels is None:
+        omitted = f"metric {judge.name} needs labels, and the data has none"
+    progress = Silent() if progress is None else progress
+    scores = {} if omitted else _scores(judge, predictions, len(samples), seed=seed, progress=progress)
+    classifies = gives_classes(baseline[0], samples.arrays, judged_so=judge.classifies)
+    judged = {}
+    for row, (name, outputs) in enumerate(outputs_of.items()):
+        score, difference = scores.get(name, (None, None))
+        agreement = sqnr = None
+        if row:
+            sqnr = _estimated(signal_to_noise(outputs[0], baseline[0]), "dB", len(samples), seed)
+            if classifies:
+                agreement = _estimated(class_agreement(outputs[0], baseline[0]), "%", len(samples), seed)
+        judged[name] = Judgement(score, difference, agreement, sqnr)
+    return judged, omitted
 
 
 def _scores(
@@ -212,7 +246,7 @@ def _estimated(statistic: Statistic, unit: str, n: int, seed: int) -> Estimate:
     return estimate(point(statistic, n), resampled([statistic], n, seed=seed)[0], unit=unit, n=n)
 
 
-def _by_input(model: TfliteModel, arrays: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+def inputs_of(model: TfliteModel, arrays: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
     """The samples under this model's input names: the same names, or its only input for the only array."""
     wanted = [info.name for info in model.inputs]
     if set(wanted) == set(arrays):
@@ -222,7 +256,7 @@ def _by_input(model: TfliteModel, arrays: Mapping[str, np.ndarray], name: str) -
     raise UserError(f"{name} has the inputs {', '.join(wanted)}; the data serves {', '.join(arrays)}")
 
 
-def _by_output(
+def outputs_like(
     names: Sequence[str], found: tuple[np.ndarray, ...], expected: tuple[TensorInfo, ...], name: str
 ) -> tuple[np.ndarray, ...]:
     """Outputs in the baseline's order: by name where the names are the same, else by position."""

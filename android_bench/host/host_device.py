@@ -1,0 +1,70 @@
+"""This machine as a device: the runner in a folder, beside the job's files."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from tfq_bench.elf import host_target
+from tfq_bench.job import JOB, RESULTS, Job
+from tfq_bench.results import Collected, Description, read_results
+
+from tfq.errors import UserError
+from tfq.execution.progress import Progress, Silent
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
+
+
+def describe_host() -> Description:
+    target = host_target()
+    return Description(platform.node() or "host", "host", target.abi, target.system, "", {})
+
+
+def run_on_host(job: Job, runner: Path, library: Path, folder: Path, *, progress: Progress | None = None) -> Collected:
+    """Runs a job in `folder`, which is made.
+
+    Raises UserError where the runner cannot be started or does not do the job.
+    """
+    progress = progress or Silent()
+    for name in (*job.files, *(task.outputs for task in job.tasks if task.outputs)):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    for name, path in job.files.items():
+        (folder / name).symlink_to(path.resolve())
+    delegate = str(job.settings.delegate.resolve()) if job.settings.delegate else ""
+    (folder / JOB).write_text(job.text(str(library.resolve()), delegate), encoding="utf-8", errors="surrogateescape")
+    results = folder / RESULTS
+    try:
+        process = subprocess.Popen(
+            [runner.resolve(), JOB, RESULTS],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            # Its timings would disturb those of the next run if it outlived this process.
+            preexec_fn=lambda: _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),
+        )
+    except OSError as error:
+        raise UserError(f"{runner}: {error.strerror}; expected a runner for this machine") from error
+    with process, progress.task("measure on this machine", len(job.tasks)) as advance:
+        shown = 0
+        try:
+            while process.poll() is None:
+                time.sleep(0.2)  # rarely: looking takes time from what is measured
+                done = results.read_bytes().count(b'\n{"kind":"task"') if results.exists() else 0
+                advance(done - shown)
+                shown = done
+        finally:
+            process.terminate()
+        message = process.stderr.read().strip() if process.stderr else ""
+    if process.returncode:
+        raise UserError(f"{runner}: exit status {process.returncode}: {message or 'no message'}")
+    machine, records = read_results(results)
+    outputs = {task.outputs: folder / task.outputs for task in job.tasks if (folder / task.outputs).is_file()}
+    return Collected(describe_host(), machine, records, outputs, {}, {})

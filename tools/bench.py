@@ -1,0 +1,214 @@
+"""tfq-bench: latency and accuracy of .tflite models on devices. Flags -> tfq_bench -> a table and a JSON per device.
+
+Exit codes: those of every command, and 3 where something failed on a device or a model could not be run; the
+report is there and says what.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from absl import flags
+from tfq_tools.command import new_flags, run_command
+from tfq_tools.evaluate import name_models
+
+from tfq.errors import UserError
+
+if TYPE_CHECKING:
+    from tfq_bench.bench import Run
+    from tfq_bench.job import Settings
+    from tfq_bench.results import Description
+
+    from tfq.data.samples import InputSignature
+    from tfq.execution.progress import Progress
+
+FAILED = 3
+
+FLAGS = new_flags()
+flags.DEFINE_list("models", [], "The .tflite files, separated by commas; the first is the baseline.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "evaluation_data",
+    "",
+    "The samples: an .npz with the input 'x' (or one array per input name) and the labels 'y', or any other"
+    " source that tfq-quantize takes.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string("preprocess", "none", "none, zero_one, minus_one_one, imagenet or raw.", flag_values=FLAGS)
+flags.DEFINE_integer(
+    "num_samples", 0, "Use the first samples only; 0 for all of them.", lower_bound=0, flag_values=FLAGS
+)
+flags.DEFINE_string("metric", "top1", "top1, top5, auc, f1, mse, sqnr, or your own module:function.", flag_values=FLAGS)
+flags.DEFINE_integer("seed", 0, "Seed of the bootstrap intervals.", lower_bound=0, flag_values=FLAGS)
+flags.DEFINE_enum("device", "host", ["host", "adb"], "This machine, or Android devices by adb.", flag_values=FLAGS)
+flags.DEFINE_list("serials", ["all"], "Devices as `adb devices` lists them, or HOST:PORT; all.", flag_values=FLAGS)
+flags.DEFINE_list("threads", ["1"], "Numbers of threads of an invocation, each measured.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "cpu_mask",
+    "",
+    "Processors to run on, hexadecimal: f0 for 4 to 7; by default the system's choice.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_enum(
+    "kernels", "xnnpack", ["xnnpack", "builtin"], "What runs the operators that no delegate takes.", flag_values=FLAGS
+)
+flags.DEFINE_string("delegate", "", "Library of a GPU or NPU delegate to run with.", flag_values=FLAGS)
+flags.DEFINE_integer(
+    "rounds", 3, "Processes in which every model is timed, in turns.", lower_bound=1, flag_values=FLAGS
+)
+flags.DEFINE_float(
+    "warmup_seconds", 0.5, "Runs before the timed ones of a process.", lower_bound=0.0, flag_values=FLAGS
+)
+flags.DEFINE_float("seconds", 1.0, "Time so long in a process at the least.", lower_bound=0.0, flag_values=FLAGS)
+flags.DEFINE_integer("min_runs", 50, "Timed runs of a process at the least.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer("max_runs", 10_000, "Timed runs of a process at the most.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_float("deadline", 600.0, "Seconds after which a process is killed.", lower_bound=0.001, flag_values=FLAGS)
+flags.DEFINE_boolean("profile_ops", False, "Time single operators too, in processes of their own.", flag_values=FLAGS)
+flags.DEFINE_float(
+    "allowed_lsb",
+    2.0,
+    "Steps of an output's grid by which a device may differ from this host before its outputs count as different.",
+    lower_bound=0.0,
+    flag_values=FLAGS,
+)
+flags.DEFINE_list(
+    "library", [], "The runtime's library for the devices, such as libLiteRt.so; one for each ABI.", flag_values=FLAGS
+)
+flags.DEFINE_list("runner", [], "tfq_runner for the devices, instead of building it.", flag_values=FLAGS)
+flags.DEFINE_string("output_dir", "out/bench", "Where a JSON file per device and summary.txt go.", flag_values=FLAGS)
+flags.DEFINE_boolean("overwrite", False, "Replace what an earlier run wrote to --output_dir.", flag_values=FLAGS)
+flags.DEFINE_boolean("keep", False, "Leave the job's folder on the devices.", flag_values=FLAGS)
+
+GROUPS = {
+    "Models and data": ("models", "evaluation_data", "preprocess", "num_samples", "metric", "seed"),
+    "Devices": ("device", "serials", "library", "runner", "delegate", "keep"),
+    "What is measured": ("threads", "cpu_mask", "kernels", "profile_ops", "allowed_lsb"),
+    "How long": ("rounds", "warmup_seconds", "seconds", "min_runs", "max_runs", "deadline"),
+    "Output": ("output_dir", "overwrite"),
+}
+SUMMARY = (
+    "Latency, memory, outputs and accuracy of .tflite models on this machine or on Android devices, beside the first"
+    " of them; docs/on_device.md."
+)
+
+
+def main(values: flags.FlagValues) -> None:
+    from tfq_bench.bench import prepare, run_bench
+    from tfq_bench.summary import device_summary
+
+    from tfq.data.loading import load_samples
+    from tfq.evaluation.metrics import find_metric
+    from tfq.execution.files import staged_directory
+    from tfq.execution.progress import Lines
+
+    progress = Lines(sys.stderr)
+    models = name_models([Path(path) for path in values.models])
+    settings = settings_from_flags(values)
+    find_metric(values.metric)  # a misspelt one is told before the data is read
+    devices = find_devices(values, progress)
+    samples = load_samples(
+        values.evaluation_data,
+        _first_signatures(list(models.values())),
+        limit=values.num_samples or None,
+        preprocess=values.preprocess,
+        progress=progress,
+    )
+    output, names = Path(values.output_dir), {serial: f"{_file_name(serial)}.json" for serial in devices}
+    ours = {"summary.txt", "work", *names.values(), *_earlier(output)}
+    with staged_directory(output, overwrite=values.overwrite, ours=ours) as folder:
+        work = folder / "work"
+        bench = prepare(
+            models,
+            samples,
+            work / "job",
+            settings=settings,
+            metric=values.metric,
+            allowed_lsb=values.allowed_lsb,
+            seed=values.seed,
+            progress=progress,
+        )
+        reports = run_bench(bench, devices, work, progress=progress)
+        texts = [device_summary(report, bench) for report in reports]
+        for report, name in zip(reports, names.values(), strict=True):
+            (folder / name).write_text(report.to_json(), encoding="utf-8")
+        (folder / "summary.txt").write_text("\n\n\n".join(texts) + "\n", encoding="utf-8")
+        shutil.rmtree(work)
+    print("\n\n\n".join(texts))
+    print("\n" + "\n".join(f"report: {output / name}" for name in names.values()))
+    if any(report.failures for report in reports):
+        sys.stdout.flush()
+        sys.exit(FAILED)
+
+
+def settings_from_flags(values: flags.FlagValues) -> Settings:
+    from tfq_bench.job import Settings
+
+    if not all(text.strip().isdecimal() for text in values.threads):
+        raise UserError(f"--threads is {','.join(values.threads)}; expected numbers such as 1,4")
+    delegate = Path(values.delegate) if values.delegate else None
+    if delegate is not None and not delegate.is_file():
+        raise UserError(f"--delegate={delegate}: no such file; give the library of a delegate")
+    return Settings(
+        threads=tuple(int(text) for text in values.threads),
+        cpu_mask=values.cpu_mask.lower().removeprefix("0x"),
+        kernels=values.kernels,
+        delegate=delegate,
+        warmup_seconds=values.warmup_seconds,
+        seconds=values.seconds,
+        min_runs=values.min_runs,
+        max_runs=values.max_runs,
+        rounds=values.rounds,
+        deadline_seconds=values.deadline,
+        profile_ops=values.profile_ops,
+    )
+
+
+def find_devices(values: flags.FlagValues, progress: Progress) -> dict[str, tuple[Description, Run]]:
+    """The devices of the flags by serial, each with what runs a job on it."""
+    from tfq_bench.build import find_runner
+    from tfq_bench.elf import host_target
+    from tfq_bench.host_device import describe_host, run_on_host
+    from tfq_bench.library import find_library
+
+    libraries, runners = [Path(path) for path in values.library], [Path(path) for path in values.runner]
+    if values.device == "host":
+        target = host_target()
+        library = find_library(target, libraries)
+        runner = find_runner(target, runners, progress=progress)
+        return {"host": (describe_host(), lambda job, folder: run_on_host(job, runner, library, folder))}
+    raise UserError("not yet")
+
+
+def _first_signatures(paths: list[Path]) -> tuple[InputSignature, ...]:
+    """Inputs of the first model that can be read; one that cannot is a failure in the report."""
+    from tfq.evaluation.evaluate import input_signatures
+
+    errors = []
+    for path in paths:
+        try:
+            return input_signatures(path)
+        except UserError as error:
+            errors.append(str(error))
+    raise UserError("; ".join(errors))
+
+
+def _file_name(serial: str) -> str:
+    return re.sub(r"[^\w.-]", "_", serial)
+
+
+def _earlier(folder: Path) -> list[str]:
+    """Reports of earlier runs in a folder, on whatever devices."""
+    return [
+        path.name for path in folder.glob("*.json") if path.read_bytes()[:40].startswith(b'{\n "kind": "tfq-bench"')
+    ]
+
+
+def run() -> None:
+    run_command("tfq-bench", main, FLAGS, summary=SUMMARY, groups=GROUPS, required=("models", "evaluation_data"))
+
+
+if __name__ == "__main__":
+    run()
