@@ -8,6 +8,8 @@ from pathlib import Path
 from absl import flags
 from tfq_tools.command import new_flags, run_command
 
+from tfq.errors import UserError
+
 FLAGS = new_flags()
 flags.DEFINE_string("report", "out/demo/report.json", "A report of tfq-quantize.", flag_values=FLAGS)
 flags.DEFINE_string("output", "docs/images/layers.png", "The picture.", flag_values=FLAGS)
@@ -17,31 +19,13 @@ SUMMARY = "Draw every layer's error against float from report.json."
 
 
 def main(values: flags.FlagValues) -> None:
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    from matplotlib import pyplot as plt
+    from tfq.report.pictures import layer_errors
 
     report = json.loads(Path(values.report).read_text(encoding="utf-8"))
-    layers = [layer for layer in report["layers"] if layer["own_sqnr_db"] is not None]
-    places = range(len(layers))
-    figure, axes = plt.subplots(figsize=(9, 4.2), dpi=120, layout="constrained")
-    axes.bar(places, [x["own_sqnr_db"] for x in layers], color="#9ecae1", label="the layer's own error")
-    axes.plot(
-        places,
-        [x["sqnr_db"] for x in layers],
-        color="#08519c",
-        marker="o",
-        markersize=4,
-        label="error that has arrived at it",
-    )
-    axes.set_xticks(places, [x["name"] for x in layers], rotation=45, ha="right", fontsize=8)
-    axes.set_ylabel("SQNR against float, dB (more is better)")
-    axes.set_title(f"{report['model']['name']}: int8 against float, layer by layer", fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", alpha=0.3)
-    axes.legend(frameon=False, fontsize=8, loc="upper center", ncols=2, bbox_to_anchor=(0.5, 1.0))
-    axes.set_ylim(0, 1.15 * max(x["own_sqnr_db"] for x in layers))
+    figure = layer_errors(report)
+    if figure is None:
+        raise UserError(f"{values.report} has no errors of layers; give the report.json of an int8 run")
+    figure.axes[0].set_title(f"{report['model']['name']}: int8 against float, layer by layer", fontsize=10)
     output = Path(values.output)
     output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output, metadata={"Software": None})

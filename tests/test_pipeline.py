@@ -64,7 +64,7 @@ def score(content):
 
 
 def test_files_are_the_documented_ones(int8):
-    assert set(int8.files) == {"model.tflite", "float.tflite", "spec.json", "report.json", "recipe.json"}
+    assert set(int8.files) == {"model.tflite", "float.tflite", "spec.json", "report.json", "report.html", "recipe.json"}
     assert all(int8.files.values())
 
 
@@ -254,7 +254,14 @@ class TestPipelines:
         product = improved(pipeline)
         report = json.loads(product.files["report.json"])
         assert [s["name"] for s in report["steps"]] == STEPS[pipeline]
-        assert set(product.files) == {"model.tflite", "float.tflite", "spec.json", "report.json", "recipe.json"}
+        assert set(product.files) == {
+            "model.tflite",
+            "float.tflite",
+            "spec.json",
+            "report.json",
+            "report.html",
+            "recipe.json",
+        }
         assert report["verification"]["float_operators"] == 0
         assert product.report.verification.weights == 15
         assert score(product.files["model.tflite"]) > 90
@@ -382,7 +389,7 @@ def simulated():
 
 class TestSimulatedActivations:
     def test_there_is_no_model_but_everything_else(self, simulated, int8):
-        assert set(simulated.files) == {"float.tflite", "spec.json", "report.json", "recipe.json"}
+        assert set(simulated.files) == {"float.tflite", "spec.json", "report.json", "report.html", "recipe.json"}
         models = simulated.report.evaluation.models
         assert [m.name for m in models] == ["float", "W4A4 simulated"]
         assert (models[1].size, models[1].latency) == (None, None)

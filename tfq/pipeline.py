@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ from tfq.reconstruction.channel_statistics import channel_statistics
 from tfq.reconstruction.equalize import equalize, equalize_published, measured_tensors
 from tfq.reconstruction.steps import FITTING, TUNING, Setting, Step, StepOutcome
 from tfq.report.frontier import BASE, FrontierReport
+from tfq.report.page import page
 from tfq.report.report import Report, layer_reports, model_facts, tensor_reports
 from tfq.simulate.guard import Guarded, Version, keep_better
 from tfq.simulate.wrap import simulate
@@ -152,6 +154,7 @@ def quantize(recipe: Recipe, *, ledger: Path | None = None, progress: Progress |
         **measured,
     )
     texts = {"spec.json": spec.to_json(), "recipe.json": recipe.to_json(), "report.json": report.to_json()}
+    texts["report.html"] = page(json.loads(texts["report.json"]))
     return Product(files | {name: text.encode() for name, text in texts.items()}, report)
 
 

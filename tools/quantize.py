@@ -14,7 +14,7 @@ from tfq.recipe import Recipe
 
 FLAGS = new_recipe_flags(
     [field.name for field in dataclasses.fields(Recipe)],
-    output="model.tflite, float.tflite, spec.json, report.json and recipe.json",
+    output="model.tflite, float.tflite, spec.json, report.json, report.html and recipe.json",
 )
 GROUPS = {
     "Model and output": ("model", "output_dir", "overwrite", "allow_unsafe_deserialization"),

@@ -53,7 +53,7 @@ class TestARun:
     def test_it_succeeds_and_writes_the_documented_files(self, demo):
         place, done = demo
         assert done.returncode == 0, done.stderr
-        names = {"model.tflite", "float.tflite", "spec.json", "report.json", "recipe.json"}
+        names = {"model.tflite", "float.tflite", "spec.json", "report.json", "report.html", "recipe.json"}
         assert {p.name for p in (place / "out").iterdir()} == names
         assert not [p.name for p in place.iterdir() if p.name.startswith(".")]
 
@@ -66,7 +66,10 @@ class TestARun:
         assert re.search(r"layers that hurt most +Keras layers", done.stdout)
         assert "verified: 20 activations, 15 weights" in done.stdout
         assert "0 of 19 operations in float" in done.stdout
-        assert done.stdout.rstrip().splitlines()[-2:] == ["report: out/report.json", "model:  out/model.tflite"]
+        assert done.stdout.rstrip().splitlines()[-2:] == [
+            "report: out/report.html (report.json holds the same)",
+            "model:  out/model.tflite",
+        ]
 
     def test_the_table_says_what_the_report_does(self, demo):
         place, done = demo
@@ -105,7 +108,7 @@ class TestARun:
         options = ("--activation_bits=4", "--first_last_bits=8", "--output_dir=simulated")
         code, output, errors = quantize_here(place, "--recipe=out/recipe.json", *options)
         assert code == 0, errors
-        names = {"float.tflite", "spec.json", "report.json", "recipe.json"}
+        names = {"float.tflite", "spec.json", "report.json", "report.html", "recipe.json"}
         assert {p.name for p in (place / "simulated").iterdir()} == names
         assert re.search(r"n = 797 +float +W8A4 simulated +against float", output)
         assert "W8A4 simulated: no file, so neither size nor latency; TFLite has no kernels for 4-bit" in output

@@ -23,7 +23,7 @@ def summary(report: Report, output: Path) -> str:
     parts = [_comparison(report), _allocation(report), _steps(report), _worst_layers(report), _checks(report)]
     if report.warnings:
         parts.append("\n".join(f"warning: {w}" for w in report.warnings))
-    parts.append(f"report: {output / 'report.json'}\n{_model_lines(report, output)}")
+    parts.append(f"report: {output / 'report.html'} (report.json holds the same)\n{_model_lines(report, output)}")
     return "\n\n".join(part for part in parts if part)
 
 

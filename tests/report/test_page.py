@@ -1,0 +1,173 @@
+"""The HTML page of a report: what it shows, what it leaves out, and that names cannot break it."""
+
+import copy
+import html.parser
+import re
+
+import pytest
+
+from tfq.report.page import page
+
+SIZE = {"file_bytes": 4000, "download_bytes": 3000, "weights": 900, "stored_weight_bits": 8.0, "weight_bits": 6.0}
+
+
+def estimate(value, unit="%", spread=0.5):
+    return {"value": value, "low": value - spread, "high": value + spread, "unit": unit, "n": 100}
+
+
+def layer(name, **changes):
+    found = {
+        "name": name,
+        "keras_layers": [name, f"{name}_bn"],
+        "kind": "Conv2D",
+        "precision": "int8",
+        "reason": "",
+        "weight_bits": 4,
+        "storage": "int8",
+        "parameters": 1234,
+        "sqnr_db": 20.0,
+        "own_sqnr_db": 30.0,
+        "parity_max_steps": 1,
+        "reconstruction": [],
+    }
+    return {**found, **changes}
+
+
+def model(name, **changes):
+    found = {
+        "name": name,
+        "size": SIZE,
+        "score": estimate(90.0),
+        "difference": None,
+        "agreement": None,
+        "sqnr": None,
+        "latency": None,
+        "simulated": "",
+    }
+    return {**found, **changes}
+
+
+def report(**changes):
+    quantised = model("int8", difference=estimate(-0.25, "points"), agreement=estimate(98.0), sqnr=estimate(31.0, "dB"))
+    found = {
+        "version": "1.0",
+        "recipe": {"precision": "int8", "model": "net.keras"},
+        "model": {"name": "net", "framework": "keras 3", "parameters": 84322},
+        "calibration_samples": 512,
+        "layers": [layer("stem"), layer("head", weight_bits=8)],
+        "evaluation": {"models": [model("float"), quantised], "metric": "top1", "samples": 797},
+        "stages": [{"name": "calibrate", "seconds": 1.25, "peak_memory_mb": 700.0}],
+        "warnings": [],
+        "steps": [],
+        "allocation": None,
+        "verification": None,
+        "parity": [],
+        "package_bytes": None,
+    }
+    return {**copy.deepcopy(found), **changes}
+
+
+class Tags(html.parser.HTMLParser):
+    """Counts what is opened, and fails where something else is closed."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.seen = [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.seen.append(tag)
+        if tag not in ("meta", "path", "use", "rect") and not dict(attributes).get("/"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, _):
+        self.seen.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag in self.open:
+            assert self.open.pop() == tag
+
+
+def text_of(shown):
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", shown))
+
+
+def test_scores_sizes_layers_and_times_are_there_and_the_tags_close():
+    shown = page(report())
+    tags = Tags()
+    tags.feed(shown)
+    assert tags.open == []
+    assert tags.seen.count("svg") == 1
+    assert "script" not in tags.seen
+    text = text_of(shown)
+    for expected in (
+        "net: int8 against float",
+        "-0.25 points [-0.75, +0.25]",
+        "98.00 % [97.50, 98.50]",
+        "84,322 parameters",
+        "stem stem + stem_bn Conv2D int8 4 int8 1,234 30.0 dB 20.0 dB 1",
+        "calibrate 1.2 700",
+    ):
+        assert expected in text
+    assert "error on held-back samples" not in text
+
+
+def test_names_are_escaped():
+    hostile = "<script>alert(1)</script>"
+    shown = page(report(layers=[layer(hostile)], warnings=[hostile], model={**report()["model"], "name": hostile}))
+    assert "<script" not in shown
+    assert "&lt;script&gt;" in shown
+
+
+def test_the_same_report_gives_the_same_page():
+    assert page(report()) == page(report())
+
+
+def test_reconstruction_allocation_and_steps_are_shown_where_there_are_any():
+    rolled_back = {"method": "best", "before": 0.5, "after": 0.75, "kept": False}
+    rounds = [
+        {
+            "kind": kind,
+            "name": "program",
+            "predicted": 0.01,
+            "measured": {"loss": 0.02, "drop": {"points": 0.4, "standard_error": 0.1, "n": 512}},
+            "holds": holds,
+            "costs": {"download_bytes": 54321.0},
+        }
+        for kind, holds in (("assembled", False), ("reconstructed", True))
+    ]
+    guard = {"kept": "best", "divergences": {"tuned": 0.3, "best": 0.2}}
+    shown = page(
+        report(
+            layers=[layer("stem", reconstruction=[rolled_back]), layer("head", weight_bits=8)],
+            allocation={"allocation": {"status": "optimal", "gap": 0.0, "solver": "cbc"}, "rounds": rounds},
+            steps=[{"name": "bias tuning", "guards": [guard]}, {"name": "batch-norm tuning", "guards": []}],
+        )
+    )
+    text = text_of(shown)
+    for expected in (
+        "best: 0.5 &rarr; 0.75, rolled back",
+        "optimal, gap 0, cbc",
+        "assembled program 0.01 0.02 0.40 &plusmn; 0.10 no 54,321",
+        "bias tuning tuned 0.2 0.3 rolled back",
+        "batch-norm tuning nothing to propose",
+    ):
+        assert expected in text
+    assert shown.count("<svg") == 2
+
+
+@pytest.mark.parametrize("missing", ["score", "agreement", "latency", "size"])
+def test_what_was_not_measured_is_left_out(missing):
+    models = [model("float"), model("int8", difference=estimate(-0.25, "points"), sqnr=estimate(31.0, "dB"))]
+    for entry in models:
+        entry[missing] = None
+    if missing == "size":
+        models[1]["simulated"] = "TFLite has no kernels for it"
+    text = text_of(page(report(evaluation={"models": models, "metric": "top1", "samples": 10})))
+    label = {"score": "top1", "size": "file bytes"}.get(missing, missing)
+    assert label not in text
+    assert ("this is a simulation" in text) == (missing == "size")
+
+
+def test_without_measured_errors_and_with_equal_bits_there_is_no_picture():
+    plain = [layer(name, own_sqnr_db=None, sqnr_db=None, parity_max_steps=None) for name in ("stem", "head")]
+    assert "<svg" not in page(report(layers=plain))

@@ -1,0 +1,59 @@
+"""The report as one HTML page without scripts, made from its JSON alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from tfq.report.pictures import layer_bits, layer_errors, svg
+
+
+def page(report: Mapping[str, Any]) -> str:
+    """The page.
+
+    Args:
+      report: what `Report.to_json` says, parsed.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tfq.report", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"estimate": _estimate, "interval": _interval, "short": _short, "thousands": _thousands}
+    pictures = {"errors": layer_errors(report), "bits": layer_bits(report)}
+    drawn = {name: Markup(svg(figure)) for name, figure in pictures.items() if figure is not None}
+    return environment.get_template("page.html").render(**report, pictures=drawn)
+
+
+def _estimate(found: Mapping[str, Any] | None, digits: int = 2) -> str:
+    """ "95.11 %" """
+    if found is None or found["value"] is None:
+        return ""
+    return f"{found['value']:.{digits}f}{_unit(found['unit'])}"
+
+
+def _interval(found: Mapping[str, Any] | None, *, sign: str = "", digits: int = 2) -> str:
+    """ "+0.12 points [-0.38, +0.50]" """
+    if found is None or found["value"] is None:
+        return ""
+    text = f"{found['value']:{sign}.{digits}f}{_unit(found['unit'])}"
+    if found["low"] is None or found["high"] is None:
+        return text
+    return f"{text} [{found['low']:{sign}.{digits}f}, {found['high']:{sign}.{digits}f}]"
+
+
+def _unit(unit: str) -> str:
+    return {"": "", "x": "x"}.get(unit, f" {unit}")
+
+
+def _short(value: float | None, digits: int = 3) -> str:
+    return "" if value is None else f"{value:.{digits}g}"
+
+
+def _thousands(value: float) -> str:
+    return f"{value:,.0f}"
