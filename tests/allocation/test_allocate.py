@@ -44,8 +44,8 @@ def test_the_drop_is_kept_as_measured_and_little_size_is_wasted(scale, drop):
     assert found.attained
     assert 10.0 * made.true_loss(*version) <= drop
     smallest = min(size(c) for c in exhaustive() if 10.0 * made.true_loss("reconstructed", c) <= drop)
-    assert size(version[1]) <= 1.25 * smallest
-    assert made.rebuilt <= 3
+    assert size(version[1]) <= 1.1 * smallest
+    assert made.rebuilt <= 6
 
 
 def test_a_drop_that_no_model_keeps_gives_the_most_accurate_and_says_so():

@@ -14,9 +14,9 @@ whose assembled model keeps
 
     drop + its standard error <= d                                         (`tfq.allocation.drop`)
 
-is bisected in log T; from there T rises or falls by the factor 2, then bisected, over a few reconstructed rounds, and
-the cheapest one that keeps d as measured is taken. Where none does, the one of the smallest drop is, and is said to
-miss.
+is bisected in log T; from there T rises or falls by the factor 2, then bisected, over a few reconstructed rounds, until
+less than a hundredth of the cost can be won. The cheapest one that keeps d as measured is taken. Where none does, the
+one of the smallest drop is, and is said to miss.
 
 Source: Hubara et al. 2020 (arXiv:2006.10518), section 3.2, whose policies are reconstructed in sequence afterwards; the
 rounds that correct the prediction are an addition.
@@ -41,7 +41,8 @@ from tfq.allocation.program import (
 from tfq.execution.progress import Progress, Silent
 from tfq.simulate.guard import Version
 
-_BISECTIONS, _REBUILDS = 8, 3
+_BISECTIONS, _REBUILDS = 8, 6
+_WORTH_A_ROUND = 0.01  # of the cost
 _ANY = 1e30  # a largest degradation that excludes nothing
 _LEAST = 1e-9  # degradation: thresholds are bisected by their logarithms
 
@@ -179,7 +180,9 @@ class _Search:
         for _ in range(_REBUILDS):
             allocation = self._cheapest(threshold)
             mixture = tuple(sorted(allocation.candidates.items()))
-            if mixture in seen:
+            cost = allocation.costs[self._goal.objective]
+            cheapest = min((own.costs[self._goal.objective] for _, own, _ in kept), default=math.inf)
+            if mixture in seen or cost > (1 - _WORTH_A_ROUND) * cheapest:
                 break
             seen.add(mixture)
             version, last = self._rebuilt("program", allocation)

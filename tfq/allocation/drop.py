@@ -3,7 +3,10 @@
     with labels      d_i = [argmax p_i = y_i] - [argmax q_i = y_i]
     without labels   d_i = p_i(argmax p_i) - p_i(argmax q_i)             p float, q quantised outputs
 
-    drop = 100 mean(d),   standard error = 100 std(d) / sqrt(n)
+    drop = 100 mean(d),   standard error = 100 sqrt(sum (d - mean(d))^2 + 1/4) / n
+
+The 1/4 is one more change, between classes whose odds differ by a half: that n samples hold none does not mean that
+there are none.
 
 Without labels the float model's own probabilities say how often each class is right: where they are (on average over
 the samples that change class) what they claim to be, the estimate has no bias; where the float model is more confident
@@ -28,6 +31,8 @@ import numpy as np
 
 from tfq.errors import UserError
 from tfq.simulate.guard import is_distribution
+
+_UNSEEN = 0.5  # difference of the odds of a change that the samples do not hold
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +74,9 @@ def accuracy_drop(float_outputs: np.ndarray, outputs: np.ndarray, labels: np.nda
             raise UserError(f"labels have the shape {labels.shape}; {before.shape[:-1]} are needed, one for each class")
         lost = (before == labels[..., None]).astype(np.float64) - (chosen == labels[..., None])
     each = 100.0 * lost.reshape(len(lost), -1).mean(1)
-    error = float(each.std(ddof=1) / np.sqrt(len(each))) if len(each) > 1 else 0.0
-    return Drop(float(each.mean()), error, len(each))
+    mean = float(each.mean())
+    error = float(np.sqrt(np.square(each - mean).sum() + np.square(100.0 * _UNSEEN))) / len(each)
+    return Drop(mean, error, len(each))
 
 
 def optimism(divergences: np.ndarray, held_back: np.ndarray) -> float:
