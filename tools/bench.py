@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ from tfq.errors import UserError
 
 if TYPE_CHECKING:
     from tfq_bench.bench import Run
+    from tfq_bench.elf import Target
     from tfq_bench.job import Settings
     from tfq_bench.results import Description
 
@@ -67,6 +70,13 @@ flags.DEFINE_integer("min_runs", 50, "Timed runs of a process at the least.", lo
 flags.DEFINE_integer("max_runs", 10_000, "Timed runs of a process at the most.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_float("deadline", 600.0, "Seconds after which a process is killed.", lower_bound=0.001, flag_values=FLAGS)
 flags.DEFINE_boolean("profile_ops", False, "Time single operators too, in processes of their own.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "latency_table",
+    "",
+    "Time every operation of --model at every precision and write the table that tfq-quantize --latency_budget reads.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string("model", "", "The Keras model of --latency_table: .keras, .h5 or a SavedModel.", flag_values=FLAGS)
 flags.DEFINE_float(
     "allowed_lsb",
     2.0,
@@ -87,6 +97,7 @@ GROUPS = {
     "Devices": ("device", "serials", "library", "runner", "delegate", "keep"),
     "What is measured": ("threads", "cpu_mask", "kernels", "profile_ops", "allowed_lsb"),
     "How long": ("rounds", "warmup_seconds", "seconds", "min_runs", "max_runs", "deadline"),
+    "Latency table": ("latency_table", "model"),
     "Output": ("output_dir", "overwrite"),
 }
 SUMMARY = (
@@ -96,19 +107,55 @@ SUMMARY = (
 
 
 def main(values: flags.FlagValues) -> None:
+    from tfq.execution.progress import Lines
+
+    progress = Lines(sys.stderr)
+    _check_flags(values)
+    settings = settings_from_flags(values)
+    devices = find_devices(values, progress)
+    if values.latency_table and len(devices) > 1:
+        raise UserError(f"a latency table is of one device; say which of {', '.join(devices)} with --serials")
+    failed = False
+    try:
+        if values.models:
+            failed |= compare_models(values, settings, devices, progress)
+        if values.latency_table:
+            ((_, run),) = devices.values()
+            failed |= write_latency_table(values, settings, run, progress)
+    except KeyboardInterrupt:
+        if values.device == "adb":
+            print("the devices go on by themselves; the same command collects what they find", file=sys.stderr)
+        raise
+    if failed:
+        sys.stdout.flush()
+        sys.exit(FAILED)
+
+
+def _check_flags(values: flags.FlagValues) -> None:
+    from tfq.evaluation.metrics import find_metric
+
+    if bool(values.latency_table) != bool(values.model):
+        raise UserError("--latency_table and --model go together: the file to write, and the Keras model to time")
+    if not values.models and not values.latency_table:
+        raise UserError(
+            "missing --models and --evaluation_data, or --latency_table and --model; --help lists the flags"
+        )
+    if bool(values.models) != bool(values.evaluation_data):
+        raise UserError(f"missing {'--evaluation_data' if values.models else '--models'}; --help lists the flags")
+    find_metric(values.metric)  # a misspelt one is told before the data is read
+
+
+def compare_models(
+    values: flags.FlagValues, settings: Settings, devices: Mapping[str, tuple[Description, Run]], progress: Progress
+) -> bool:
+    """Measures --models, writes and prints the reports; whether anything failed."""
     from tfq_bench.bench import prepare, run_bench
     from tfq_bench.summary import device_summary
 
     from tfq.data.loading import load_samples
-    from tfq.evaluation.metrics import find_metric
     from tfq.execution.files import staged_directory
-    from tfq.execution.progress import Lines
 
-    progress = Lines(sys.stderr)
     models = name_models([Path(path) for path in values.models])
-    settings = settings_from_flags(values)
-    find_metric(values.metric)  # a misspelt one is told before the data is read
-    devices = find_devices(values, progress)
     samples = load_samples(
         values.evaluation_data,
         _first_signatures(list(models.values())),
@@ -138,9 +185,34 @@ def main(values: flags.FlagValues) -> None:
         shutil.rmtree(work)
     print("\n\n\n".join(texts))
     print("\n" + "\n".join(f"report: {output / name}" for name in names.values()))
-    if any(report.failures for report in reports):
-        sys.stdout.flush()
-        sys.exit(FAILED)
+    return any(report.failures for report in reports)
+
+
+def write_latency_table(values: flags.FlagValues, settings: Settings, run: Run, progress: Progress) -> bool:
+    """Times the operations of --model on the only device, writes the table; whether anything failed."""
+    from tfq_bench.latency_job import latency_table, prepare_table
+    from tfq_tools.profile import table_summary
+
+    from tfq.allocation.profile import random_inputs
+    from tfq.execution.files import write_atomic
+    from tfq.models.load import load_model
+    from tfq.models.prepare import prepare
+
+    loaded = load_model(Path(values.model))
+    inputs = random_inputs(loaded.graph, 4, values.seed)
+    graph = prepare(loaded.graph, inputs, original=loaded, seed=values.seed).graph
+    with tempfile.TemporaryDirectory(prefix="tfq-bench-") as folder:
+        made = prepare_table(graph, Path(folder) / "job", settings=settings, seed=values.seed, progress=progress)
+        (Path(folder) / "device").mkdir()
+        with progress.task("time the operations", 0, expected_seconds=made.job.expected_seconds()):
+            found = run(made.job, Path(folder) / "device")
+        table, failures = latency_table(made, found)
+    write_atomic(Path(values.latency_table), table.to_json().encode())
+    print(f"\n{table.device}, {table.runtime}, {table.threads} thread{'s' if table.threads > 1 else ''}")
+    print(table_summary(table, Path(values.latency_table)))
+    for failure in failures:
+        print(f"failed: {failure.model} ({failure.task}): {failure.stage}: {failure.error}")
+    return bool(failures)
 
 
 def settings_from_flags(values: flags.FlagValues) -> Settings:
@@ -169,7 +241,7 @@ def settings_from_flags(values: flags.FlagValues) -> Settings:
 def find_devices(values: flags.FlagValues, progress: Progress) -> dict[str, tuple[Description, Run]]:
     """The devices of the flags by serial, each with what runs a job on it."""
     from tfq_bench.build import find_runner
-    from tfq_bench.elf import host_target
+    from tfq_bench.elf import elf_target, host_target
     from tfq_bench.host_device import describe_host, run_on_host
     from tfq_bench.library import find_library
 
@@ -179,7 +251,29 @@ def find_devices(values: flags.FlagValues, progress: Progress) -> dict[str, tupl
         library = find_library(target, libraries)
         runner = find_runner(target, runners, progress=progress)
         return {"host": (describe_host(), lambda job, folder: run_on_host(job, runner, library, folder))}
-    raise UserError("not yet")
+    from tfq_bench.adb import Adb, devices
+    from tfq_bench.android_device import Programs, describe, run_on_android
+
+    def find(target: Target) -> Programs:
+        return Programs(target, find_runner(target, runners, progress=progress), find_library(target, libraries))
+
+    for path in (*libraries, *runners):
+        elf_target(path)  # a file that is neither is told before any device is asked
+    serials, attached = values.serials, [found.serial for found in devices()]
+    if serials == ["all"]:
+        serials = attached
+        if not serials:
+            raise UserError("adb lists no device; plug one in and allow debugging, and look at `adb devices`")
+    for serial in serials:
+        if serial not in attached and ":" not in serial:  # HOST:PORT is connected to
+            raise UserError(f"--serials names {serial!r}; adb lists {', '.join(attached) or 'no device'}")
+    if len(set(serials)) < len(serials):
+        raise UserError(f"--serials names a device twice: {','.join(serials)}")
+
+    def run(serial: str) -> Run:
+        return lambda job, folder: run_on_android(Adb(serial), job, folder, find=find, keep=values.keep)
+
+    return {serial: (describe(serial, {}, None), run(serial)) for serial in serials}
 
 
 def _first_signatures(paths: list[Path]) -> tuple[InputSignature, ...]:
@@ -207,7 +301,7 @@ def _earlier(folder: Path) -> list[str]:
 
 
 def run() -> None:
-    run_command("tfq-bench", main, FLAGS, summary=SUMMARY, groups=GROUPS, required=("models", "evaluation_data"))
+    run_command("tfq-bench", main, FLAGS, summary=SUMMARY, groups=GROUPS)
 
 
 if __name__ == "__main__":

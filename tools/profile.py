@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 from tfq_tools.command import new_flags, run_command
+
+if TYPE_CHECKING:
+    from tfq.allocation.latency_table import LatencyTable
 
 FLAGS = new_flags()
 flags.DEFINE_string("model", "", "The Keras model: .keras, .h5 or a SavedModel folder.", flag_values=FLAGS)
@@ -26,7 +30,6 @@ def main(values: flags.FlagValues) -> None:
     from tfq.execution.progress import Lines
     from tfq.models.load import load_model
     from tfq.models.prepare import prepare
-    from tfq.report.table import format_table
 
     loaded = load_model(Path(values.model))
     samples = random_inputs(loaded.graph, 4, values.seed)
@@ -39,12 +42,20 @@ def main(values: flags.FlagValues) -> None:
         progress=Lines(sys.stderr),
     )
     write_atomic(Path(values.output), table.to_json().encode())
+    print(table_summary(table, Path(values.output)))
+
+
+def table_summary(table: LatencyTable, path: Path) -> str:
+    """What the table predicts of whole models beside what was measured, and where it is."""
+    from tfq.report.table import format_table
+
     rows = [
         [c.model, f"{c.predicted_ms:.3f} ms", f"{c.measured_ms:.3f} ms", f"{c.predicted_ms / c.measured_ms - 1:+.1%}"]
         for c in table.checks
     ]
-    print(format_table(["whole model", "predicted", "measured", "off by"], rows, left=1))
-    print(f"{len(table.entries)} entries in {values.output}; one invocation takes {table.overhead_ms:.4f} ms by itself")
+    checks = [format_table(["whole model", "predicted", "measured", "off by"], rows, left=1)] if rows else []
+    size = f"{len(table.entries)} entries in {path}; one invocation takes {table.overhead_ms:.4f} ms by itself"
+    return "\n".join([*checks, size])
 
 
 def run() -> None:

@@ -160,15 +160,22 @@ def _task_failures(bench: Bench, model: Prepared, found: Collected, warnings: li
     failures = []
     for task in model.tasks:
         record = found.records.get(task.id)
-        if record is None:
-            failures.append(Failure(model.name, task.id, "device", "error", None, "the device gave no result for it"))
-        elif record["status"] != "ok":
-            if task.mode == "profile" and not bench.settings.profile_ops:
-                warnings.append(f"{model.name}: its operators could not be counted: {record['error']}")
-                continue
-            told = (record["stage"], record["status"], record["signal"], record["error"], record["output_tail"])
-            failures.append(Failure(model.name, task.id, *told))
+        if record and record["status"] == "ok":
+            continue
+        failure = task_failure(model.name, task, record)
+        if task.mode == "profile" and not bench.settings.profile_ops:
+            warnings.append(f"{model.name}: its operators could not be counted: {failure.error}")
+        else:
+            failures.append(failure)
     return failures
+
+
+def task_failure(name: str, task: Task, record: Record | None) -> Failure:
+    """What a record says of a task of the model `name` that did not go well; None where there is no record."""
+    if record is None:
+        return Failure(name, task.id, "device", "error", None, "the device gave no result for it")
+    told = (record["stage"], record["status"], record["signal"], record["error"], record["output_tail"])
+    return Failure(name, task.id, *told)
 
 
 def _result(found: Collected, tasks: Sequence[Task], mode: str) -> Record | None:

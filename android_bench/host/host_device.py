@@ -6,7 +6,6 @@ import ctypes
 import platform
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 from tfq_bench.elf import host_target
@@ -14,7 +13,6 @@ from tfq_bench.job import JOB, RESULTS, Job
 from tfq_bench.results import Collected, Description, read_results
 
 from tfq.errors import UserError
-from tfq.execution.progress import Progress, Silent
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
@@ -25,19 +23,17 @@ def describe_host() -> Description:
     return Description(platform.node() or "host", "host", target.abi, target.system, "", {})
 
 
-def run_on_host(job: Job, runner: Path, library: Path, folder: Path, *, progress: Progress | None = None) -> Collected:
+def run_on_host(job: Job, runner: Path, library: Path, folder: Path) -> Collected:
     """Runs a job in `folder`, which is made.
 
     Raises UserError where the runner cannot be started or does not do the job.
     """
-    progress = progress or Silent()
     for name in (*job.files, *(task.outputs for task in job.tasks if task.outputs)):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
     for name, path in job.files.items():
         (folder / name).symlink_to(path.resolve())
     delegate = str(job.settings.delegate.resolve()) if job.settings.delegate else ""
     (folder / JOB).write_text(job.text(str(library.resolve()), delegate), encoding="utf-8", errors="surrogateescape")
-    results = folder / RESULTS
     try:
         process = subprocess.Popen(
             [runner.resolve(), JOB, RESULTS],
@@ -52,19 +48,13 @@ def run_on_host(job: Job, runner: Path, library: Path, folder: Path, *, progress
         )
     except OSError as error:
         raise UserError(f"{runner}: {error.strerror}; expected a runner for this machine") from error
-    with process, progress.task("measure on this machine", len(job.tasks)) as advance:
-        shown = 0
+    with process:
         try:
-            while process.poll() is None:
-                time.sleep(0.2)  # rarely: looking takes time from what is measured
-                done = results.read_bytes().count(b'\n{"kind":"task"') if results.exists() else 0
-                advance(done - shown)
-                shown = done
+            _, message = process.communicate()
         finally:
             process.terminate()
-        message = process.stderr.read().strip() if process.stderr else ""
     if process.returncode:
-        raise UserError(f"{runner}: exit status {process.returncode}: {message or 'no message'}")
-    machine, records = read_results(results)
+        raise UserError(f"{runner}: exit status {process.returncode}: {message.strip() or 'no message'}")
+    machine, records = read_results(folder / RESULTS)
     outputs = {task.outputs: folder / task.outputs for task in job.tasks if (folder / task.outputs).is_file()}
     return Collected(describe_host(), machine, records, outputs, {}, {})

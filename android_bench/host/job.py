@@ -126,8 +126,9 @@ class Job:
         return 60.0 + len(self.tasks) * (self.settings.deadline_seconds + 5.0)
 
     def expected_seconds(self) -> float:
-        timed = sum(task.mode != "outputs" for task in self.tasks)
-        return timed * (self.settings.warmup_seconds + self.settings.seconds + 0.3)
+        """About how long it takes, without transfers and outputs."""
+        keys = [task.keys for task in self.tasks]
+        return sum(0.1 + float(own.get("warmup_s", 0)) + float(own.get("min_seconds", 0)) for own in keys)
 
     def fingerprint(self) -> str:
         """Hash of the tasks and of the content of the files."""

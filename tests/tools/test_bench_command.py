@@ -21,6 +21,7 @@ from tfq_bench.job import Settings
 from tfq_bench.library import wheel_library
 from tfq_bench.summary import device_summary
 
+from tfq.allocation.latency_table import read_table
 from tfq.data.samples import Samples
 from tfq.evaluation.evaluate import evaluate
 
@@ -229,3 +230,18 @@ def test_a_killed_command_ends_its_runner(files: pathlib.Path, runner: pathlib.P
     process.send_signal(signal.SIGKILL)
     process.wait()
     until(lambda: not runners())
+
+
+def test_latency_table_of_a_keras_model(tmp_path: pathlib.Path, runner: pathlib.Path, classifier: Any) -> None:
+    classifier[0].save(tmp_path / "model.h5")
+    quick = ("--rounds=1", *QUICK[1:3], "--min_runs=5", "--max_runs=5")
+    done = bench(tmp_path, runner, "--model=model.h5", "--latency_table=table.json", *quick)
+    assert done.returncode == 0, done.stderr
+    table = read_table(tmp_path / "table.json")
+    assert {"Conv2D", "Dense", "Quantize", "Dequantize"} <= {entry.operation.kind for entry in table.entries}
+    for check in table.checks:
+        assert f"{check.measured_ms:.3f} ms" in done.stdout
+    assert not (tmp_path / "out").exists()
+    done = bench(tmp_path, runner, "--latency_table=table.json", *quick)
+    assert done.returncode == 2
+    assert "--latency_table and --model go together" in done.stderr

@@ -17,7 +17,7 @@ import datetime
 import functools
 import importlib.metadata
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
@@ -48,11 +48,24 @@ from tfq.models.widths import is_weighted
 _SAMPLES = 4
 _PACKED_BITS = 4
 _TOKENS = 2  # an integer input is 0 or 1: any table of an embedding has two rows
-_Timed = Callable[..., dict[str, Latency]]
 _CODES = {
     QUANTIZE: (schema.BuiltinOperator.QUANTIZE, schema.TensorType.FLOAT32, schema.TensorType.INT8),
     DEQUANTIZE: (schema.BuiltinOperator.DEQUANTIZE, schema.TensorType.INT8, schema.TensorType.FLOAT32),
 }
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Isolated:
+    """What is timed: one operation alone, or the whole model (`whole_models`).
+
+    Attributes:
+      files: a .tflite of it by family.
+      inputs: real values of one invocation that all of them take, by input name, batch axis included.
+    """
+
+    operation: Operation
+    files: Mapping[str, bytes]
+    inputs: Mapping[str, np.ndarray]
 
 
 def profile(
@@ -73,35 +86,101 @@ def profile(
       seed: of the inputs.
     """
     progress = progress or Silent()
-    found = operations(graph)
-    distinct = {found[node.name]: node for node in reversed(graph.nodes) if node.kind != INPUT}
     timed = functools.partial(measure_latency, threads=threads, runs=runs, seed=seed)
+
+    def times_of(alone: Isolated, seconds: float) -> dict[str, Latency]:
+        return timed(alone.files, dict.fromkeys(alone.files, alone.inputs), seconds=seconds)
+
+    overhead = times_of(idle_operation(seed), seconds)["int8"].p50_ms
     entries: list[Entry] = []
-    overhead = _border_latency(QUANTIZE, (1,), seed, timed, seconds)
-    shapes = sorted({shape for operation in found.values() for shape in (*operation.inputs, operation.output)})
-    with progress.task("profile the operations", len(distinct) + len(shapes)) as advance:
-        for operation, node in distinct.items():
-            files = _isolated(graph, node, operation, seed)
-            inputs = random_inputs(_alone(graph, node, operation), 1, seed)
-            times = timed(files, dict.fromkeys(files, inputs), seconds=seconds)
-            entries += [_entry(operation, family, time) for family, time in times.items()]
+    with progress.task("profile the operations", count_operations(graph)) as advance:
+        for alone in isolated_operations(graph, seed):
+            entries += [
+                make_entry(alone.operation, family, time.times_ms) for family, time in times_of(alone, seconds).items()
+            ]
             advance(1)
-        for shape in shapes:
-            for kind in (QUANTIZE, DEQUANTIZE):
-                entries.append(
-                    _entry(border_operation(kind, shape), "int8", _border_latency(kind, shape, seed, timed, seconds))
-                )
-            advance(1)
-    table = LatencyTable(
+    whole = times_of(whole_models(graph, seed, progress=progress), 5 * seconds)
+    return make_table(
+        graph,
+        entries,
+        {name: time.p50_ms for name, time in whole.items()},
         device=f"{platform.node()} {platform.machine()}",
         runtime=f"ai-edge-litert {importlib.metadata.version('ai-edge-litert')}",
         threads=threads,
-        date=datetime.date.today().isoformat(),
-        overhead_ms=overhead.p50_ms,
-        entries=tuple(entries),
+        overhead_ms=overhead,
     )
-    checks = _checks(graph, table, seed, functools.partial(timed, seconds=5 * seconds), progress)
+
+
+def isolated_operations(graph: Graph, seed: int) -> Iterator[Isolated]:
+    """Every distinct operation of the prepared graph, then the borders of every distinct shape; `seed` as there."""
+    for operation, node in _distinct(graph).items():
+        files = _isolated(graph, node, operation, seed)
+        yield Isolated(operation, files, random_inputs(_alone(graph, node, operation), 1, seed))
+    for shape in _border_shapes(graph):
+        for kind in (QUANTIZE, DEQUANTIZE):
+            yield _border(kind, shape, seed)
+
+
+def count_operations(graph: Graph) -> int:
+    """How many `isolated_operations` there are."""
+    return len(_distinct(graph)) + 2 * len(_border_shapes(graph))
+
+
+def idle_operation(seed: int) -> Isolated:
+    """What does next to nothing: the Quantize of one element, whose time is the overhead."""
+    return _border(QUANTIZE, (1,), seed)
+
+
+def whole_models(graph: Graph, seed: int, *, progress: Progress | None = None) -> Isolated:
+    """The whole model in float32 and in int8, by these families."""
+    progress = progress or Silent()
+    inputs = random_inputs(graph, _SAMPLES, seed)
+    files = {
+        "float32": export_plain(graph, "float32", _representative(inputs), progress=progress),
+        "int8": _quantized(graph, inputs, bits=8, storage="int8", progress=progress),
+    }
+    return Isolated(Operation("Model", (), ()), files, {name: values[:1] for name, values in inputs.items()})
+
+
+def make_entry(operation: Operation, family: str, times_ms: Sequence[float]) -> Entry:
+    """The entry of an operation of which every invocation's time is known."""
+    p50 = float(np.median(times_ms))
+    deviations = np.abs(np.asarray(times_ms) - p50)
+    return Entry(operation, family, p50, float(np.median(deviations)), len(times_ms))
+
+
+def make_table(
+    graph: Graph,
+    entries: Sequence[Entry],
+    whole_ms: Mapping[str, float],
+    *,
+    device: str,
+    runtime: str,
+    threads: int,
+    overhead_ms: float,
+) -> LatencyTable:
+    """The table of today, with what it predicts of the whole models.
+
+    Args:
+      whole_ms: medians of `whole_models`, by family; none for a table without checks.
+    """
+    table = LatencyTable(device, runtime, threads, datetime.date.today().isoformat(), overhead_ms, tuple(entries))
+    families = {node.name: "int8" for node in graph.nodes if is_weighted(node)}
+    predicted = {
+        "float32": lambda: predicted_float_latency(table, graph),
+        "int8": lambda: predicted_latency(table, graph, families),
+    }
+    checks = tuple(Check(name, predicted[name](), measured) for name, measured in whole_ms.items())
     return dataclasses.replace(table, checks=checks)
+
+
+def _distinct(graph: Graph) -> dict[Operation, Node]:
+    found = operations(graph)
+    return {found[node.name]: node for node in reversed(graph.nodes) if node.kind != INPUT}
+
+
+def _border_shapes(graph: Graph) -> list[tuple[int, ...]]:
+    return sorted({shape for o in operations(graph).values() for shape in (*o.inputs, o.output)})
 
 
 def random_inputs(graph: Graph, count: int, seed: int) -> dict[str, np.ndarray]:
@@ -119,20 +198,6 @@ def random_inputs(graph: Graph, count: int, seed: int) -> dict[str, np.ndarray]:
         values = draw.normal(size=size) if dtype.kind == "f" else draw.integers(0, _TOKENS, size)
         found[name] = values.astype(dtype)
     return found
-
-
-def _checks(graph: Graph, table: LatencyTable, seed: int, timed: _Timed, progress: Progress) -> tuple[Check, ...]:
-    """The whole model in float32 and in int8."""
-    inputs = random_inputs(graph, _SAMPLES, seed)
-    one = {name: values[:1] for name, values in inputs.items()}
-    files = {
-        "float32": export_plain(graph, "float32", _representative(inputs), progress=progress),
-        "int8": _quantized(graph, inputs, bits=8, storage="int8", progress=progress),
-    }
-    measured = timed(files, dict.fromkeys(files, one))
-    families = {node.name: "int8" for node in graph.nodes if is_weighted(node)}
-    predicted = {"float32": predicted_float_latency(table, graph), "int8": predicted_latency(table, graph, families)}
-    return tuple(Check(name, predicted[name], measured[name].p50_ms) for name in files)
 
 
 def _isolated(graph: Graph, node: Node, operation: Operation, seed: int) -> dict[str, bytes]:
@@ -171,9 +236,9 @@ def _representative(inputs: Mapping[str, np.ndarray]) -> Callable[[], Iterator[d
     return lambda: ({name: values[i : i + 1] for name, values in inputs.items()} for i in range(_SAMPLES))
 
 
-def _border_latency(kind: str, shape: tuple[int, ...], seed: int, timed: _Timed, seconds: float) -> Latency:
+def _border(kind: str, shape: tuple[int, ...], seed: int) -> Isolated:
     inputs = {"x": np.random.default_rng(seed).normal(size=(1, *shape)).astype(np.float32)}
-    return timed({kind: border_file(kind, shape)}, {kind: inputs}, seconds=seconds)[kind]
+    return Isolated(border_operation(kind, shape), {"int8": border_file(kind, shape)}, inputs)
 
 
 def border_file(kind: str, shape: tuple[int, ...]) -> bytes:
@@ -197,8 +262,3 @@ def border_file(kind: str, shape: tuple[int, ...]) -> bytes:
     model.version, model.subgraphs, model.buffers, model.operatorCodes = 3, [graph], [schema.BufferT()], []
     flatbuffer.operator_code(model, builtin, version=1)
     return flatbuffer.serialize(model)
-
-
-def _entry(operation: Operation, family: str, latency: Latency) -> Entry:
-    deviations = np.abs(np.asarray(latency.times_ms) - latency.p50_ms)
-    return Entry(operation, family, latency.p50_ms, float(np.median(deviations)), latency.runs)
