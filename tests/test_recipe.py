@@ -75,9 +75,10 @@ def test_every_choice_is_a_field_whose_default_is_one_of_them():
             "'w9' is no precision; it must be one of w2",
         ),
         (
-            {"pipeline": "light", "size_budget": 0.2, "pin": ("conv:w4a4",)},
-            "'w4a4' has activations of fewer than 8 bits, which TFLite cannot run",
+            {"pipeline": "light", "size_budget": 0.2, "pin": ("conv:w4a4",), "package": "gzip"},
+            "--package is gzip and w4a4 is offered; TFLite has no kernels for 4-bit activations",
         ),
+        ({"pipeline": "light", "compute_budget": 1.5}, "--compute_budget is 1.5; it must lie in"),
         (
             {"pipeline": "light", "size_budget": 0.2, "pin": ("a(:w8",)},
             "--pin is 'a(:w8'; 'a(' is no regular expression",
@@ -136,6 +137,14 @@ def test_an_impossible_request_is_named_with_what_is_possible(wrong, message):
         Recipe(model="m.keras", **wrong)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+def test_a_candidate_with_few_bits_of_activations_makes_the_result_a_simulation():
+    recipe = Recipe("m.keras", pipeline="light", compute_budget=0.5, candidates=("w4a4", "w8"))
+    assert recipe.allocates
+    assert recipe.simulated == "TFLite has no kernels for 4-bit activations"
+    assert recipe.model_name == "mixed simulated"
+    assert Recipe("m.keras", pipeline="light", compute_budget=0.5, candidates=("w4", "w8")).simulated == ""
 
 
 def test_fewer_than_8_bits_of_activations_are_called_simulated():

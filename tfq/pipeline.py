@@ -29,7 +29,7 @@ from typing import Any
 
 from tfq import __version__
 from tfq.allocation.allocate import Allocated
-from tfq.allocation.candidates import Candidate, units
+from tfq.allocation.candidates import SIMULATED_ACTIVATION_BITS, Candidate, units
 from tfq.allocation.decide import Decision, decide
 from tfq.allocation.frontier import budgets_between, frontier
 from tfq.allocation.latency_table import LatencyTable, read_table
@@ -43,6 +43,7 @@ from tfq.data.labels import read_labels
 from tfq.data.loading import load_samples
 from tfq.data.samples import Samples
 from tfq.data.signatures import input_signatures
+from tfq.errors import UserError
 from tfq.evaluation.evaluate import Evaluation, Simulated, evaluate
 from tfq.evaluation.layers import layer_errors
 from tfq.evaluation.metrics import find_metric
@@ -52,9 +53,10 @@ from tfq.export.convert import RepresentativeDataset
 from tfq.export.package import describe, export_plain, export_quantized, gzipped
 from tfq.export.plain import plain_spec
 from tfq.models.graph import Graph
+from tfq.models.grids import grid_groups
 from tfq.models.load import LoadedModel, load_model
 from tfq.models.prepare import Prepared, prepare
-from tfq.models.widths import Widths, assign_widths
+from tfq.models.widths import STORED_BITS, Widths, assign_widths, is_weighted, separate_inputs
 from tfq.recipe import Recipe
 from tfq.reconstruction.channel_statistics import channel_statistics
 from tfq.reconstruction.equalize import equalize, equalize_published, measured_tensors
@@ -210,6 +212,8 @@ def _begun(recipe: Recipe, journal: Journal, progress: Progress) -> _Begun:
             activation_bits=recipe.activation_bits,
             first_last_bits=recipe.first_last_bits,
         )
+        if recipe.separates_inputs:
+            graph = separate_inputs(graph, [node.name for node in graph.nodes if is_weighted(node)], apart=True)
     with journal.stage("export the float baseline"):
         representative = samples.head(_REPRESENTATIVE).representative_dataset()
         baseline = export_plain(prepared.graph, "float32", representative, progress=progress)
@@ -275,15 +279,17 @@ class _Run:
     journal: Journal
     progress: Progress
 
-    def calibrated(self, graph: Graph, *, progress: Progress | None = None) -> Calibration:
-        """By the recipe's method."""
+    def calibrated(
+        self, graph: Graph, *, bits: Mapping[str, int] | None = None, progress: Progress | None = None
+    ) -> Calibration:
+        """By the recipe's method, for the recipe's bits or those of other groups of tensors."""
         return calibrate(
             graph,
             self.samples.batches(_BATCH),
             method=self.recipe.calibration_method,
             percentile=self.recipe.percentile,
             total=len(self.samples),
-            bits=self.widths.activations,
+            bits=self.widths.activations if bits is None else bits,
             progress=progress or self.progress,
         )
 
@@ -297,11 +303,12 @@ class _Run:
             by_node = {node: chosen[unit.name] for unit in units(graph) for node in unit.nodes}
         bits = {node: candidate.weight_bits for node, candidate in by_node.items()}
         storage = {node: candidate.storage for node, candidate in by_node.items()}
+        narrow = {node: c.activation_bits for node, c in by_node.items() if c.activation_bits < STORED_BITS}
         return specify(
             graph,
             ranges,
             weight_bits=bits or self.widths.weights,
-            activation_bits=self.widths.activations,
+            activation_bits=_of_inputs(graph, narrow) or self.widths.activations,
             per_channel=recipe.per_channel,
             storage=storage or recipe.storage,
             precisions={node: candidate.precision for node, candidate in by_node.items()},
@@ -380,6 +387,7 @@ def _wish(recipe: Recipe) -> Wish:
         max_drop=recipe.max_accuracy_drop,
         size_budget=recipe.size_budget,
         latency_budget=recipe.latency_budget_ms,
+        compute_budget=recipe.compute_budget,
         objective=recipe.objective,
         candidates=recipe.candidates,
         pins=recipe.pins,
@@ -388,11 +396,31 @@ def _wish(recipe: Recipe) -> Wish:
     )
 
 
-def _at(run: _Run, start: _Start) -> At:
+def _narrow_ranges(run: _Run, graph: Graph) -> Mapping[str, Range] | None:
+    """The 4-bit ranges of what weighted layers read, by group, where a candidate asks for them."""
+    if not run.recipe.separates_inputs:
+        return None
+    nodes = [node.name for node in graph.nodes if is_weighted(node)]
+    bits = _of_inputs(graph, dict.fromkeys(nodes, SIMULATED_ACTIVATION_BITS))
+    ranges = run.calibrated(graph, bits=bits).ranges
+    return {group: ranges[group] for group in bits}
+
+
+def _of_inputs(graph: Graph, bits: Mapping[str, int]) -> dict[str, int]:
+    """The bits of the groups of tensors that these nodes read."""
+    groups = grid_groups(graph)
+    return {groups[graph[node].inputs[0]]: width for node, width in bits.items()}
+
+
+def _at(run: _Run, start: _Start, narrow: Mapping[str, Range] | None) -> At:
     """What versions of other precisions start from."""
+    graph, groups = start.reference, grid_groups(start.reference)
+    reading = {unit.name: [groups[graph[node].inputs[0]] for node in unit.nodes] for unit in units(graph)}
 
     def at(chosen: Mapping[str, Candidate]) -> Version:
-        return Version("nearest", start.reference, run.specified(start.reference, start.ranges, chosen))
+        few = [group for unit, c in chosen.items() if c.activation_bits < STORED_BITS for group in reading[unit]]
+        ranges = {**start.ranges, **{group: (narrow or {})[group] for group in few}}
+        return Version("nearest", graph, run.specified(graph, ranges, chosen))
 
     return at
 
@@ -400,8 +428,10 @@ def _at(run: _Run, start: _Start) -> At:
 def _decided(run: _Run, start: _Start, setting: Setting, table: LatencyTable | None, ledger: Path | None) -> Decision:
     """A precision for every layer."""
     with run.journal.stage("allocate"):
-        at, labels = _at(run, start), run.samples.labels
-        decision = decide(setting, start.version, at, _wish(run.recipe), labels=labels, table=table, ledger=ledger)
+        narrow = _narrow_ranges(run, start.reference)
+        at, wish = _at(run, start, narrow), _wish(run.recipe)
+        options: dict[str, Any] = {"labels": run.samples.labels, "table": table, "narrow": narrow, "ledger": ledger}
+        decision = decide(setting, start.version, at, wish, **options)
         if not decision.allocated.attained:
             run.journal.warn(_missed(run.recipe, decision.allocated))
     return decision
@@ -457,14 +487,16 @@ def explore(
     Raises:
       UserError: anything the user can put right.
     """
+    if recipe.simulated:
+        raise UserError(f"{recipe.simulated}, and a frontier is measured on files; leave w4a4 out of --candidates")
     progress, journal = progress or Silent(), Journal()
     begun = _begun(recipe, journal, progress)
     run = begun.run
     start, _ = _equalized(run, _quantized(run, begun.graph))
     setting = _setting(run, start)
     with journal.stage("survey"):
-        at, labels = _at(run, start), begun.samples.labels
-        found = survey(setting, start.version, at, _wish(recipe), labels=labels, table=begun.table, ledger=ledger)
+        options: dict[str, Any] = {"labels": begun.samples.labels, "table": begun.table, "ledger": ledger}
+        found = survey(setting, start.version, _at(run, start, None), _wish(recipe), **options)
     with journal.stage("frontier"):
         costs = [WEIGHTS, *([LATENCY] if begun.table else [])]
         budgets = [(cost, budget) for cost in costs for budget in budgets_between(found.problem, cost, points)]

@@ -8,7 +8,7 @@ import re
 from pathlib import PurePath
 from typing import Any
 
-from tfq.allocation.candidates import candidate_of
+from tfq.allocation.candidates import candidate_of, is_simulated
 from tfq.errors import UserError
 
 CHOICES = {
@@ -38,10 +38,11 @@ class Recipe:
     """Everything that determines the result; the same recipe on the same files gives the same bytes.
 
     Paths are kept as given. `weight_bits` are grid bits (2..8); `storage` says how the integers are
-    stored. `activation_bits` below 8 are simulated, and no `model.tflite` is made. `first_last_bits` are
-    both for the first and last weighted layers, 0 for the same as everywhere. `memory_limit` is in MiB.
-    `max_accuracy_drop` (points), `size_budget` (share of the float weights) and `latency_budget` (as "1.2ms")
-    leave the bits of every layer to allocation.
+    stored. `activation_bits` below 8 are simulated, and no `model.tflite` is made; so are candidates such as
+    "w4a4". `first_last_bits` are both for the first and last weighted layers, 0 for the same as everywhere.
+    `memory_limit` is in MiB. `max_accuracy_drop` (points), `size_budget` (share of the float weights),
+    `latency_budget` (as "1.2ms") and `compute_budget` (share of the 8-bit model's bit operations) leave the bits of
+    every layer to allocation.
     The other fields are the flags of `tfq-quantize` of the same name.
     """
 
@@ -62,6 +63,7 @@ class Recipe:
     size_budget: float | None = None
     latency_budget: str = ""
     latency_table: str = ""
+    compute_budget: float | None = None
     objective: str = "size"
     candidates: tuple[str, ...] = ()
     pin: tuple[str, ...] = ()
@@ -96,15 +98,16 @@ class Recipe:
             )
         if self.first_last_bits not in (0, 8):
             raise UserError(f"--first_last_bits is {self.first_last_bits}; it must be 8, or 0 for no exception")
-        if self.simulated and self.precision != "int8":
+        if self.activation_bits < 8 and self.precision != "int8":
             raise UserError(
                 f"--activation_bits is {self.activation_bits} and --precision is {self.precision}; only int8 can be"
                 " simulated with fewer bits, leave one of the two out"
             )
         if self.simulated and self.package != "none":
+            narrow = f"--activation_bits is {self.activation_bits}" if self.activation_bits < 8 else "w4a4 is offered"
             raise UserError(
-                f"--package is {self.package} and --activation_bits is {self.activation_bits}; {self.simulated}, so"
-                " there is no model.tflite to package, leave one of the two out"
+                f"--package is {self.package} and {narrow}; {self.simulated}, so there is no model.tflite to package,"
+                " leave one of the two out"
             )
         if not 50.0 < self.percentile <= 100.0:
             raise UserError(f"--percentile is {self.percentile}; it must lie in (50, 100], e.g. 99.9")
@@ -142,6 +145,11 @@ class Recipe:
                 f"--size_budget is {self.size_budget:g}; it must lie in (0, 1]: the share of the float weights' bytes,"
                 " 0.25 for 8 bits a weight and 0.125 for 4"
             )
+        if self.compute_budget is not None and not 0 < self.compute_budget <= 1:
+            raise UserError(
+                f"--compute_budget is {self.compute_budget:g}; it must lie in (0, 1]: the share of the 8-bit model's"
+                " bit operations, 0.5 for 4-bit weights and 0.25 for 4-bit activations too"
+            )
         if self.latency_budget and not self.latency_table:
             raise UserError(
                 f"--latency_budget is {self.latency_budget} and no --latency_table says what layers take; give the file"
@@ -149,12 +157,12 @@ class Recipe:
             )
         self.latency_budget_ms  # noqa: B018  raises what is wrong with it
         for name in self.candidates:
-            _candidate_of_a_file(name)
+            candidate_of(name)
         for pin in self.pin:
             pattern, _, name = pin.rpartition(":")
             if not pattern:
                 raise UserError(f"--pin is {pin!r}; it must be a layer's name or regex and a precision, as conv1:w8")
-            _candidate_of_a_file(name)
+            candidate_of(name)
             try:
                 re.compile(pattern)
             except re.error as error:
@@ -163,8 +171,8 @@ class Recipe:
             idle = [f for f in ("candidates", "pin", "latency_table") if getattr(self, f)]
             if idle:
                 raise UserError(
-                    f"--{idle[0]} is given and nothing to allocate by; add --max_accuracy_drop, --size_budget or"
-                    " --latency_budget"
+                    f"--{idle[0]} is given and nothing to allocate by; add --max_accuracy_drop, --size_budget,"
+                    " --latency_budget or --compute_budget"
                 )
             return
         if self.pipeline == "int8":
@@ -182,7 +190,13 @@ class Recipe:
     @property
     def allocates(self) -> bool:
         """Every layer's precision is chosen by a budget."""
-        return self.max_accuracy_drop is not None or self.size_budget is not None or bool(self.latency_budget)
+        limits = (self.max_accuracy_drop, self.size_budget, self.compute_budget, self.latency_budget or None)
+        return any(limit is not None for limit in limits)
+
+    @property
+    def separates_inputs(self) -> bool:
+        """A candidate reads activations of fewer bits than others do, and so a tensor of its own."""
+        return any(is_simulated(name) for name in (*self.candidates, *(name for _, name in self.pins)))
 
     @property
     def pins(self) -> tuple[tuple[str, str], ...]:
@@ -206,7 +220,8 @@ class Recipe:
     @property
     def simulated(self) -> str:
         """Why there is a simulation only and no model.tflite; "" where there is one."""
-        return "" if self.activation_bits == 8 else f"TFLite has no kernels for {self.activation_bits}-bit activations"
+        bits = 4 if self.separates_inputs else self.activation_bits
+        return "" if bits == 8 else f"TFLite has no kernels for {bits}-bit activations"
 
     @property
     def reconstruction_method(self) -> str:
@@ -223,6 +238,8 @@ class Recipe:
     @property
     def model_name(self) -> str:
         """What reports call the quantised model."""
+        if self.separates_inputs:
+            return "mixed simulated"
         return f"W{self.weight_bits}A{self.activation_bits} simulated" if self.simulated else self.precision
 
     def to_json(self) -> str:
@@ -244,12 +261,3 @@ class Recipe:
         for name, value in json.loads(text).items():
             found[name] = tuple(value) if isinstance(value, list) else value
         return cls(**found)
-
-
-def _candidate_of_a_file(name: str) -> None:
-    """Raises UserError where a precision does not exist, or exists in simulation alone."""
-    if candidate_of(name).activation_bits < 8:
-        raise UserError(
-            f"{name!r} has activations of fewer than 8 bits, which TFLite cannot run; offer w4, or simulate the whole"
-            " model with --activation_bits"
-        )

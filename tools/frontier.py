@@ -54,6 +54,7 @@ _UNBOUND = {
     "size_budget": 1.0,
     "max_accuracy_drop": None,
     "latency_budget": "",
+    "compute_budget": None,
     "objective": "size",
     "weight_bits": 8,
     "first_last_bits": 0,

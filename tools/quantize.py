@@ -40,6 +40,7 @@ GROUPS = {
         "max_accuracy_drop",
         "size_budget",
         "latency_budget",
+        "compute_budget",
         "latency_table",
         "objective",
         "candidates",

@@ -44,9 +44,12 @@ HELP = {
     "size_budget": "The best model whose weights take at most this share of the float weights' bytes; 0.125 is 4 bits a"
     " weight.",
     "latency_budget": "The best model that takes at most this time, as 1.2ms, by --latency_table.",
+    "compute_budget": "The best model whose bit operations (multiply-accumulates x bits of weights x bits of"
+    " activations) are at most this share of the 8-bit model's.",
     "latency_table": "What every layer takes at every precision: a file of tfq-profile or tfq-bench.",
     "objective": "What --max_accuracy_drop makes small.",
-    "candidates": "Precisions a layer may get, as w3,w4,w8,float16; by default w2 to w8.",
+    "candidates": "Precisions a layer may get, as w3,w4,w8,float16; by default w2 to w8. With w4a4, which TFLite cannot"
+    " run, the result is a simulation.",
     "pin": "REGEX:PRECISION fixes the precision of these layers; repeatable.",
     "sensitivity": "How it is found what a layer loses: measured in the file, or estimated.",
     "per_channel": "One weight scale per output channel; otherwise one per tensor.",
@@ -59,7 +62,7 @@ HELP = {
     "labels": "A text file with one class name a line, stored in the model for Android's Task library.",
     "seed": "Seed of everything random; the same seed and inputs give the same bytes.",
 }
-_FLOATS = ("max_accuracy_drop", "size_budget", "percentile")
+_FLOATS = ("max_accuracy_drop", "size_budget", "compute_budget", "percentile")
 _REPEATED = ("pin",)
 
 

@@ -8,6 +8,7 @@ import pytest
 from operator_graphs import draw, specified
 
 from tfq.allocation.candidates import units
+from tfq.allocation.costs import multiply_accumulates
 from tfq.allocation.decide import decide
 from tfq.allocation.program import Infeasible
 from tfq.allocation.wish import Wish
@@ -16,9 +17,13 @@ from tfq.calibration.specify import specify
 from tfq.errors import UserError
 from tfq.evaluation.size import measure_size
 from tfq.export.package import export_quantized
+from tfq.models.grids import grid_groups
+from tfq.models.widths import is_weighted, separate_inputs
 from tfq.recipe import Recipe
 from tfq.reconstruction.steps import Setting
 from tfq.simulate.guard import Version
+from tfq.simulate.run import predict_list
+from tfq.simulate.wrap import build_simulation
 from tfq.verify.structure import verify_structure
 
 
@@ -129,6 +134,59 @@ def test_the_layer_that_8_bits_destroy_is_put_into_float16_without_being_asked()
     found = decide(setting, base, at, Wish(max_drop=5.0)).allocated
     assert found.attained
     assert found.allocation.candidates["second"] == "float16"
+
+
+@pytest.mark.parametrize("pipeline", ["light", "advanced"])
+def test_4_bit_activations_are_given_where_a_compute_budget_asks_for_them_and_simulated(pipeline):
+    plain = operator_graphs.residual()
+    weighted = [node.name for node in plain.nodes if is_weighted(node)]
+    graph = separate_inputs(plain, weighted, apart=True)
+    samples = draw(graph)
+    count = len(next(iter(samples.values())))
+    groups = grid_groups(graph)
+    reads = {unit.name: [groups[graph[node].inputs[0]] for node in unit.nodes] for unit in units(graph)}
+    bits = dict.fromkeys((group for found in reads.values() for group in found), 4)
+    ranges, narrow = (
+        calibrate(graph, iter([samples]), method="mse", percentile=99.9, total=count, bits=b).ranges for b in ({}, bits)
+    )
+
+    def at(chosen):
+        few = [group for unit, c in chosen.items() if c.activation_bits == 4 for group in reads[unit]]
+        widths = {node: chosen[unit.name].weight_bits for unit in units(graph) for node in unit.nodes}
+        own = {**ranges, **{group: narrow[group] for group in few}}
+        spec = specify(graph, own, weight_bits=widths, activation_bits=dict.fromkeys(few, 4))
+        return Version("nearest", graph, spec)
+
+    setting = Setting.of(Recipe(model="", pipeline=pipeline), graph, samples, lambda _: {})
+    base = Version("int8", graph, specify(graph, ranges))
+    wish = Wish(compute_budget=0.4, candidates=("w4", "w8", "w4a4"))
+    decision = decide(setting, base, at, wish, narrow=narrow)
+
+    chosen = decision.allocated.allocation.candidates
+    macs = multiply_accumulates(graph)
+    spent = {"w4": 32, "w8": 64, "w4a4": 16}
+    done = sum(macs[node] * spent[chosen[unit.name]] for unit in units(graph) for node in unit.nodes)
+    assert done <= 0.4 * 64 * sum(macs.values())
+    assert "w4a4" in chosen.values()
+    assert len(set(chosen.values())) > 1
+    few = {groups[name] for name, grid in decision.version.spec.activations.items() if grid.bits == 4}
+    assert few == {group for unit, name in chosen.items() if name == "w4a4" for group in reads[unit]}
+    predicted = predict_list(
+        build_simulation(decision.version.graph, decision.version.spec, outputs=graph.outputs),
+        [samples[name] for name in graph.inputs],
+    )
+    assert np.isfinite(predicted[0]).all()
+
+
+def test_gradients_do_not_see_the_error_of_4_bit_activations():
+    graph = separate_inputs(start("convolutions")[0], ["stem"], apart=True)
+    samples = draw(graph)
+    ranges = calibrate(graph, iter([samples]), method="minmax", percentile=99.9, total=24).ranges
+    setting = Setting.of(Recipe(model="", pipeline="light"), graph, samples, lambda _: {})
+    wish = Wish(compute_budget=0.9, candidates=("w8",), pins=(("stem", "w4a4"),), sensitivity="gradient")
+    base = Version("int8", graph, specify(graph, ranges))
+    with pytest.raises(UserError, match="use --sensitivity=measured or output_error"):
+        decide(setting, base, lambda _: base, wish, narrow=ranges)
 
 
 def test_what_cannot_be_met_or_is_not_there_is_told():

@@ -54,6 +54,7 @@ class Candidate:
 
 INT8 = Candidate()
 FLOATS = (Candidate("float16"), Candidate("float32"))
+SIMULATED_ACTIVATION_BITS = 4  # of candidates that TFLite cannot run
 GRID_BITS = (2, 3, 4, 5, 6, 8)
 MOST_PACKED_BITS = 4  # of an INT4 tensor
 ALL: dict[str, Candidate] = {
@@ -61,11 +62,16 @@ ALL: dict[str, Candidate] = {
     for candidate in (
         *(Candidate(weight_bits=bits) for bits in range(2, 9)),
         *(Candidate(weight_bits=bits, storage="packed") for bits in range(2, MOST_PACKED_BITS + 1)),
-        Candidate(weight_bits=4, activation_bits=4),
+        Candidate(weight_bits=4, activation_bits=SIMULATED_ACTIVATION_BITS),
         *FLOATS,
     )
 }
 """Every candidate by its name."""
+
+
+def is_simulated(name: str) -> bool:
+    """Whether TFLite has no kernels for this candidate. Raises UserError where there is none of the name."""
+    return candidate_of(name).activation_bits == SIMULATED_ACTIVATION_BITS
 
 
 def candidate_of(name: str) -> Candidate:

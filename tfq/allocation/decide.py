@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from tfq.allocation.latency_table import LatencyTable
 from tfq.allocation.sensitivity import Sensitivities
 from tfq.allocation.survey import At, survey
 from tfq.allocation.wish import DOWNLOAD, LATENCY, Wish, budgets_of
+from tfq.calibration.statistics import Range
 from tfq.reconstruction.steps import Setting
 from tfq.simulate.guard import Version
 
@@ -42,10 +44,11 @@ def decide(
     *,
     labels: np.ndarray | None = None,
     table: LatencyTable | None = None,
+    narrow: Mapping[str, Range] | None = None,
     ledger: Path | None = None,
 ) -> Decision:
     """A precision for every unit, and the model that has them. Arguments and errors as of `survey`."""
-    found = survey(setting, base, at, wish, labels=labels, table=table, ledger=ledger)
+    found = survey(setting, base, at, wish, labels=labels, table=table, narrow=narrow, ledger=ledger)
     objective = LATENCY if wish.objective == "latency" else DOWNLOAD
     goal = Goal(budgets_of(setting.graph, found.units, wish), wish.max_drop, objective)
     version, allocated = allocate(found.problem, goal, found.bench, progress=setting.progress)

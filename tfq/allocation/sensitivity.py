@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfq.allocation.candidates import is_simulated
 from tfq.allocation.states import Key, State, apply
 from tfq.errors import UserError
 from tfq.execution.interpreter import predict
@@ -194,7 +195,8 @@ def output_errors(states: Iterable[State]) -> dict[Key, float]:
 
 
 def _way(state: State) -> str:
-    return "file" if all(layer.precision == "int8" for layer in state.layers) else "simulation"
+    in_file = all(layer.precision == "int8" for layer in state.layers) and not is_simulated(state.candidate)
+    return "file" if in_file else "simulation"
 
 
 @contextlib.contextmanager

@@ -3,23 +3,34 @@
 A *state* of a unit at b bits is its weights, scales and biases after a reconstruction in parallel mode: the layer
 reads what the float network computes, so that its state does not depend on the precision of any other layer, and
 any mixture of states is a model (as in Hubara et al. 2020, arXiv:2006.10518). The float network runs once; while the
-rows of a layer are in memory, its problems of all widths are solved. The grids of activations stay as they are.
+rows of a layer are in memory, its problems of all widths are solved. The grids of activations stay as they are, but for
+w4a4: there the layer reads a tensor of its own (`tfq.models.widths.separate_inputs`), which has 4 bits.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import threadpoolctl
 
-from tfq.allocation.candidates import FLOATS, GRID_BITS, MOST_PACKED_BITS, Candidate, Unit, units
-from tfq.calibration.specify import PACKABLE, with_floats, with_scales
+from tfq.allocation.candidates import (
+    FLOATS,
+    GRID_BITS,
+    MOST_PACKED_BITS,
+    SIMULATED_ACTIVATION_BITS,
+    Candidate,
+    Unit,
+    units,
+)
+from tfq.calibration.specify import PACKABLE, with_floats, with_ranges, with_scales
+from tfq.calibration.statistics import Range
 from tfq.execution.progress import Progress, Silent
 from tfq.execution.threads import in_order
 from tfq.models.graph import Graph, Node
+from tfq.models.grids import grid_groups
 from tfq.models.operators import OPERATORS
 from tfq.numerics import reference as numerics
 from tfq.reconstruction.methods import METHODS
@@ -28,7 +39,7 @@ from tfq.reconstruction.reconstruct import layer_problem, solve, with_solution
 from tfq.reconstruction.rows import SampledLayer, collect_float_rows, inputs_name, sampled_layers, targets_name
 from tfq.reconstruction.tensor_store import TensorStore
 from tfq.simulate.guard import Version
-from tfq.spec import LayerQuantization
+from tfq.spec import LayerQuantization, TensorQuantization
 
 Key = tuple[str, str]
 """(name of the unit, name of the candidate)."""
@@ -46,6 +57,7 @@ class State:
       method: how it was found, with the seed; empty for float weights.
       before, after: relative error of the layer's output on held-back rows (`tfq.reconstruction.problem`), rounded
         to the nearest and in this state; equal where the reconstruction was rolled back; 0 for float weights.
+      activations: grids of what the nodes read, where those are not the base's.
     """
 
     unit: str
@@ -55,6 +67,7 @@ class State:
     method: str
     before: float
     after: float
+    activations: Mapping[str, TensorQuantization] = dataclasses.field(default_factory=dict)
 
     @property
     def key(self) -> Key:
@@ -70,6 +83,8 @@ def apply(version: Version, *states: State) -> Version:
     layers = [layer for state in states for layer in state.layers]
     graph = version.graph.replace_nodes([nodes.get(node.name, node) for node in version.graph.nodes])
     spec = version.spec.replace_layers(*(layer for layer in layers if layer.precision == "int8"))
+    moved = {name: grid for state in states for name, grid in state.activations.items()}
+    spec = dataclasses.replace(spec, activations={**spec.activations, **moved}) if moved else spec
     floats = {layer.name: layer.precision for layer in layers if layer.precision != "int8"}
     return Version(version.name, graph, with_floats(graph, spec, floats) if floats else spec)
 
@@ -117,6 +132,7 @@ def find_states(
     samples: Mapping[str, np.ndarray],
     *,
     widths: Sequence[int] = GRID_BITS,
+    narrow: Mapping[str, Range] | None = None,
     method: str = "least_squares",
     memory_limit: int = 2**30,
     workers: int = 1,
@@ -131,6 +147,8 @@ def find_states(
         has the nodes of `reference`.
       samples: arrays [n, ...] by input name.
       widths: grid bits of the weights.
+      narrow: 4-bit ranges by group of tensors (`tfq.models.grids`): every unit gets a state of 4-bit weights and
+        inputs too, and reads tensors of its own.
       method: a name in `METHODS`.
       memory_limit: bytes of rows kept in memory; the rest is on disk.
       workers: threads; each works on all widths of one layer.
@@ -144,23 +162,32 @@ def find_states(
     def work(task: tuple[int, Unit, Problem]) -> list[State]:
         index, unit, problem = task
         form = layers[unit.name].form
+        wanted = [Candidate(weight_bits=bits) for bits in widths]
+        if narrow is not None:
+            wanted.append(Candidate(weight_bits=SIMULATED_ACTIVATION_BITS, activation_bits=SIMULATED_ACTIVATION_BITS))
         states = []
-        for bits in widths:
-            version = with_width(start, unit, bits)
+        for candidate in wanted:
+            reads = {start.graph[name].inputs[0] for name in unit.nodes} if candidate.activation_bits < 8 else set()
+            version = with_width(_with_narrow(start, reads, narrow or {}), unit, candidate.weight_bits)
             grid = version.spec[unit.name].weights[form.kernel_name]
-            scales = np.asarray(grid.scale)[problem.tied]
-            posed = dataclasses.replace(problem, bits=bits, scales=scales)
+            posed = dataclasses.replace(
+                problem,
+                bits=candidate.weight_bits,
+                scales=np.asarray(grid.scale)[problem.tied],
+                input_grid=version.spec.activations.get(start.graph[unit.name].inputs[0]),
+            )
             solution, outcome = solve(version, form, posed, METHODS[method], seed + index, method)
             solved = with_solution(version, form, posed, solution, outcome)
             states.append(
                 State(
                     unit.name,
-                    Candidate(weight_bits=bits).name,
+                    candidate.name,
                     tuple(solved.graph[name] for name in unit.nodes),
                     tuple(solved.spec[name] for name in unit.nodes),
                     f"{method}, seed {seed}",
                     outcome.before,
                     outcome.after if outcome.kept else outcome.before,
+                    {name: solved.spec.activations[name] for name in sorted(reads)},
                 )
             )
         return states
@@ -184,6 +211,16 @@ def with_width(version: Version, unit: Unit, bits: int) -> Version:
         kernel = dataclasses.replace(layer.weights[name], bits=bits, storage="int8")
         spec = spec.replace_layers(dataclasses.replace(layer, weights={**layer.weights, name: kernel}))
         spec = with_scales(spec, node, numerics.symmetric_scales(node.weights[name], bits, kernel.axis))
+    return dataclasses.replace(version, spec=spec)
+
+
+def _with_narrow(version: Version, tensors: Collection[str], ranges: Mapping[str, Range]) -> Version:
+    """The version with these tensors on grids of few bits."""
+    if not tensors:
+        return version
+    groups = grid_groups(version.graph)
+    chosen = {groups[name]: ranges[groups[name]] for name in tensors}
+    spec = with_ranges(version.graph, version.spec, chosen, bits=SIMULATED_ACTIVATION_BITS)
     return dataclasses.replace(version, spec=spec)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from tfq.allocation.allocate import Bench, Measured
-from tfq.allocation.candidates import INT8, Candidate, Unit, candidate_of, units
+from tfq.allocation.candidates import INT8, Candidate, Unit, candidate_of, is_simulated, units
 from tfq.allocation.costs import all_costs, border_bytes, border_costs, fixed_costs, multiply_accumulates
 from tfq.allocation.drop import accuracy_drop, optimism
 from tfq.allocation.fisher import gradient_estimates
@@ -31,13 +31,18 @@ from tfq.allocation.sensitivity import (
 )
 from tfq.allocation.states import Key, State, apply, find_states, float_states, packed
 from tfq.allocation.wish import LATENCY, WEIGHTS, Wish, check_within_reach, offered, weight_bits, weight_count
+from tfq.calibration.statistics import Range
+from tfq.errors import UserError
 from tfq.execution.interpreter import predict
 from tfq.models.borders import find_borders
 from tfq.models.graph import Graph
+from tfq.models.widths import STORED_BITS
 from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.reconstruct import held_back_samples, reconstruct
 from tfq.reconstruction.steps import Setting
 from tfq.simulate.guard import Version, divergence
+from tfq.simulate.run import predict_list
+from tfq.simulate.wrap import build_simulation
 
 _SENSITIVITY_SAMPLES = 256
 # Of a measured dL: a softmax has a grid of 1/256, and what one layer changes in the outputs of a confident model is
@@ -73,6 +78,7 @@ def survey(
     *,
     labels: np.ndarray | None = None,
     table: LatencyTable | None = None,
+    narrow: Mapping[str, Range] | None = None,
     ledger: Path | None = None,
 ) -> Survey:
     """Everything that the program needs.
@@ -85,6 +91,7 @@ def survey(
       wish: what is asked for.
       labels: of the samples, for the accuracy drop; None: the float model's own probabilities.
       table: latencies, where a budget or the objective needs them.
+      narrow: 4-bit ranges by group, where w4a4 is among the candidates; such models are simulated.
       ledger: file that keeps the sensitivities, so that a killed run resumes.
 
     Raises:
@@ -102,7 +109,7 @@ def survey(
     base_loss = loss(predict(export(base), setting.samples))
 
     def measure(version: Version) -> Measured:
-        outputs = predict(export(version), setting.samples)
+        outputs = _outputs(version, export, setting.samples)
         found = loss(outputs) - base_loss
         if wish.max_drop is None:
             return Measured(found, None)
@@ -110,7 +117,7 @@ def survey(
         return Measured(found, drop.corrected(optimism(divergence(loss.reference, outputs), held_back)))
 
     needs_floats = wish.max_drop is not None and not wish.candidates and measure(base).points > wish.max_drop
-    states = _states(setting, base, offered(graph, found, wish, with_floats=needs_floats))
+    states = _states(setting, base, offered(graph, found, wish, with_floats=needs_floats), narrow)
     sensitivities = _sensitivities(setting, base, states, wish, loss, ledger)
     problem = _problem(graph, base, found, states, sensitivities, table, export(base))
 
@@ -139,17 +146,31 @@ def survey(
     return Survey(problem, Bench(assemble, rebuild, export), sensitivities, found)
 
 
-def _states(setting: Setting, base: Version, offered: Sequence[Key]) -> dict[Key, State]:
+def _outputs(
+    version: Version, export: Callable[[Version], bytes], samples: Mapping[str, np.ndarray]
+) -> Sequence[np.ndarray]:
+    """Of the file, or of the simulation where TFLite has no kernels."""
+    if all(grid.bits == STORED_BITS for grid in version.spec.activations.values()):
+        return predict(export(version), samples)
+    model = build_simulation(version.graph, version.spec, outputs=version.graph.outputs)
+    return predict_list(model, [samples[name] for name in version.graph.inputs])
+
+
+def _states(
+    setting: Setting, base: Version, offered: Sequence[Key], narrow: Mapping[str, Range] | None
+) -> dict[Key, State]:
     """The states of these units with these candidates."""
     candidates = {candidate_of(name) for _, name in offered}
-    widths = sorted({candidate.weight_bits for candidate in candidates if not candidate.is_float})
+    ours = [candidate for candidate in candidates if not (candidate.is_float or is_simulated(candidate.name))]
+    widths = sorted({candidate.weight_bits for candidate in ours})
     states: dict[Key, State] = {}
-    if widths:
+    if widths or narrow is not None:
         states = find_states(
             setting.graph,
             base,
             setting.samples,
             widths=widths,
+            narrow=narrow,
             method="mse" if setting.reconstruction == "none" else "least_squares",
             memory_limit=setting.memory_limit,
             workers=setting.workers,
@@ -172,6 +193,11 @@ def _sensitivities(
     """dL of every state. What is too small to be measured is ordered by its estimate, up to where measuring begins."""
     if wish.sensitivity == "output_error":
         return output_errors(states.values())
+    if wish.sensitivity == "gradient" and any(is_simulated(candidate) for _, candidate in states):
+        raise UserError(
+            "--sensitivity is gradient, which sees errors of weights alone, and a candidate has activations of 4 bits;"
+            " use --sensitivity=measured or output_error"
+        )
     few, options = loss.head(_SENSITIVITY_SAMPLES), {"progress": setting.progress}
     estimates = gradient_estimates(setting.graph, states.values(), few, seed=setting.seed, **options)
     if wish.sensitivity == "gradient":

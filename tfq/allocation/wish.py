@@ -6,14 +6,15 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from tfq.allocation.candidates import FLOATS, GRID_BITS, MOST_PACKED_BITS, Candidate, Unit, candidate_of
+from tfq.allocation.candidates import FLOATS, GRID_BITS, INT8, MOST_PACKED_BITS, Candidate, Unit, candidate_of
+from tfq.allocation.costs import multiply_accumulates
 from tfq.allocation.program import Choice, Problem, minimise_cost, pinned
 from tfq.allocation.states import Key
 from tfq.calibration.specify import PACKABLE
 from tfq.models.graph import Graph, Node
 from tfq.models.operators import OPERATORS
 
-DOWNLOAD, LATENCY, WEIGHTS = "download_bytes", "latency_ms", "weight_bytes"
+DOWNLOAD, LATENCY, WEIGHTS, COMPUTE = "download_bytes", "latency_ms", "weight_bytes", "bops"
 _FLOAT_BYTES = 4
 _WEIGHT_BITS = {"float16": 16, "float32": 32}
 
@@ -26,6 +27,7 @@ class Wish:
       max_drop: points of accuracy, or None.
       size_budget: share of the float weights' bytes, or None.
       latency_budget: milliseconds, or None.
+      compute_budget: share of the bit operations of the 8-bit model, or None.
       objective: "size" or "latency": what `max_drop` makes small.
       candidates: names; empty for every grid width.
       pins: (regex of units, name of a candidate).
@@ -36,6 +38,7 @@ class Wish:
     max_drop: float | None = None
     size_budget: float | None = None
     latency_budget: float | None = None
+    compute_budget: float | None = None
     objective: str = "size"
     candidates: tuple[str, ...] = ()
     pins: tuple[tuple[str, str], ...] = ()
@@ -70,7 +73,7 @@ def check_within_reach(graph: Graph, found: Sequence[Unit], wish: Wish) -> None:
     if wish.pins:
         pinned(choices, wish.pins)
     if wish.size_budget is not None:
-        budgets = budgets_of(graph, found, dataclasses.replace(wish, latency_budget=None))
+        budgets = budgets_of(graph, found, dataclasses.replace(wish, latency_budget=None, compute_budget=None))
         minimise_cost(Problem.of(choices), cost=WEIGHTS, max_degradation=0.0, budgets=budgets)
 
 
@@ -80,6 +83,10 @@ def budgets_of(graph: Graph, found: Sequence[Unit], wish: Wish) -> dict[str, flo
         budgets[WEIGHTS] = wish.size_budget * float_bytes(graph, found)
     if wish.latency_budget is not None:
         budgets[LATENCY] = wish.latency_budget
+    if wish.compute_budget is not None:
+        macs = multiply_accumulates(graph)
+        whole = sum(macs[node] for unit in found for node in unit.nodes) * INT8.weight_bits * INT8.activation_bits
+        budgets[COMPUTE] = wish.compute_budget * whole
     return budgets
 
 

@@ -116,15 +116,18 @@ def with_scales(spec: QuantizationSpec, node: Node, scales: np.ndarray) -> Quant
     return spec.replace_layers(dataclasses.replace(layer, weights=_following(node, wanted, spec.activations)))
 
 
-def with_ranges(graph: Graph, spec: QuantizationSpec, ranges: Mapping[str, Range]) -> QuantizationSpec:
+def with_ranges(
+    graph: Graph, spec: QuantizationSpec, ranges: Mapping[str, Range], *, bits: int | None = None
+) -> QuantizationSpec:
     """The specification with other ranges for some groups of tensors (`grid_groups`); float tensors stay float.
 
-    Kernels keep their scales, except where those would be too small for TFLite; biases follow. Bits stay.
+    Kernels keep their scales, except where those would be too small for TFLite; biases follow. So do bits, unless
+    `bits` says what these groups get.
     """
     groups = grid_groups(graph)
     centred = centred_groups(graph)
-    bits = {groups[tensor]: grid.bits for tensor, grid in spec.activations.items()}
-    grids = {g: _grid_of_range(r, bits[g], centred=g in centred) for g, r in ranges.items() if g in bits}
+    widths = {groups[tensor]: bits or grid.bits for tensor, grid in spec.activations.items()}
+    grids = {g: _grid_of_range(r, widths[g], centred=g in centred) for g, r in ranges.items() if g in widths}
     activations = {tensor: grids.get(groups[tensor], grid) for tensor, grid in spec.activations.items()}
 
     def layer(found: LayerQuantization) -> LayerQuantization:

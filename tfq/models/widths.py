@@ -84,25 +84,32 @@ def first_and_last(graph: Graph) -> set[str]:
     return {node.name for node in graph.nodes if is_weighted(node) and node.group in groups}
 
 
-def separate_inputs(graph: Graph, layers: Collection[str]) -> Graph:
-    """What each of the weighted `layers` reads is a tensor that only they read and whose grid no other shares."""
+def separate_inputs(graph: Graph, layers: Collection[str], *, apart: bool = False) -> Graph:
+    """What each of the weighted `layers` reads is a tensor that only they read and whose grid no other shares.
+
+    Args:
+      graph: the prepared graph.
+      layers: names of weighted nodes.
+      apart: each reads a tensor of its own, even where another of them reads the same source.
+    """
     groups, readers, nodes = grid_groups(graph), graph.consumers(), graph.by_name
     sharing = collections.Counter(groups.values())
-    copies: dict[str, Node] = {}
+    copies: dict[tuple[str, str], Node] = {}
 
     def is_separate(name: str) -> bool:
         prescribed = nodes[name].kind != INPUT and OPERATORS[nodes[name].kind].output != "own"
         alone = not prescribed and sharing[groups[name]] == 1 and name not in graph.outputs
-        return alone and all(reader in layers for reader in readers[name])
+        return alone and all(reader in layers for reader in readers[name]) and (not apart or len(readers[name]) == 1)
 
     def rule(node: Node) -> list[Node] | None:
         if node.name not in layers or is_separate(node.inputs[0]):
             return None
-        source = node.inputs[0]
-        if source in copies:
-            return [node.replace(inputs=(copies[source].name,))]
-        copies[source] = made_by(nodes[source], "narrow", "Requantize", (source,))
-        return [copies[source], node.replace(inputs=(copies[source].name,))]
+        source, maker = node.inputs[0], node if apart else nodes[node.inputs[0]]
+        known = copies.get((source, maker.name))
+        copy = known or made_by(maker, "narrow", "Requantize", (source,))
+        copies[source, maker.name] = copy
+        read = node.replace(inputs=(copy.name,))
+        return [read] if known else [copy, read]
 
     return rewrite(graph, rule)
 
