@@ -102,7 +102,7 @@ GROUPS = {
 }
 SUMMARY = (
     "Latency, memory, outputs and accuracy of .tflite models on this machine or on Android devices, beside the first"
-    " of them; docs/on_device.md."
+    " of them (docs/on_device.md). Exits with 3 where anything failed."
 )
 
 

@@ -65,7 +65,7 @@ def prepare(
                 write_inputs(folder / container, feed, arrays)
                 containers[feed] = container
             inputs = read_tensors(folder / containers[feed])
-            reference = reference_outputs(content, inputs, name=name, progress=progress)
+            reference = reference_outputs(content, inputs, name=name, kernels=settings.kernels, progress=progress)
             for output in reference:
                 per_sample(output, feed, len(samples))
         except UserError as error:

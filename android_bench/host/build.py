@@ -129,7 +129,16 @@ def _build_with_bazel(bazel: str, target: Target, sources: Path, folder: Path) -
             "--incompatible_enable_cc_toolchain_resolution",
             f"--platforms=//third_party/toolchains:{name}",
         ]
-    command = [bazel, "--batch", f"--output_user_root={folder / 'bazel'}", "build", "-c", "opt", *platform]
+    command = [
+        bazel,
+        "--batch",
+        f"--output_user_root={folder / 'bazel'}",
+        "build",
+        "--color=no",
+        "-c",
+        "opt",
+        *platform,
+    ]
     _run([*command, f"--symlink_prefix={folder}/out-", f"//android_bench/runner:{_PROGRAM}"], folder=checkout)
     made = folder / _PROGRAM
     shutil.copyfile(folder / "out-bin/android_bench/runner" / _PROGRAM, made)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import importlib.metadata
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from tfq.errors import UserError
 from tfq.evaluation.evaluate import Judgement, judge_outputs, outputs_like
 from tfq.execution.interpreter import TensorInfo
 
-REFERENCE = "the Python interpreter of ai-edge-litert with XNNPACK on this host"
+_REFERENCE = "the Python interpreter of ai-edge-litert {version} on this host, {kernels} kernels"
 _DRIFT = 0.05
 _RISE_DEGREES = 5.0
 
@@ -146,7 +147,9 @@ def _report(
         settings={**dataclasses.asdict(bench.settings), "allowed_lsb": bench.allowed_lsb, "seed": bench.seed},
         metric=bench.metric,
         omitted=omitted,
-        reference=REFERENCE,
+        reference=_REFERENCE.format(
+            version=importlib.metadata.version("ai-edge-litert"), kernels=bench.settings.kernels
+        ),
         machine=found.machine,
         before=found.before,
         after=found.after,
@@ -341,6 +344,8 @@ def _warnings(model: ModelReport, bench: Bench) -> list[str]:
             warnings.append(f"{who}: outputs differ from those with {_threads(max(bench.settings.threads))}")
         if timing.cpu_mask_asked and int(timing.cpu_mask, 16) != int(timing.cpu_mask_asked, 16):
             warnings.append(f"{who}: ran on the processors {timing.cpu_mask}, not on {timing.cpu_mask_asked} as asked")
+        if timing.cpu_mask_asked and int(timing.cpu_mask, 16).bit_count() < timing.threads:
+            warnings.append(f"{who} had to share the processors {timing.cpu_mask}: give as many as threads")
         if timing.latency and timing.latency.drift and abs(timing.latency.drift - 1) > _DRIFT:
             change = timing.latency.drift - 1
             more = "more" if change > 0 else "less"

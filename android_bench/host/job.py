@@ -147,7 +147,9 @@ def bench_tasks(model: int, inputs: str, settings: Settings) -> list[tuple[tuple
     path = model_path(model)
     placed: list[tuple[tuple[int, ...], Task]] = []
     name = f"m{model:03}"
-    task = Task(f"{name}/outputs", "outputs", path, inputs, outputs_path(model), max(settings.threads))
+    # The Python interpreter starts every sample from a fresh state, too.
+    reset = {"reset_state": "1"}
+    task = Task(f"{name}/outputs", "outputs", path, inputs, outputs_path(model), max(settings.threads), reset)
     placed.append(((0, model), task))
     for place, threads in enumerate(settings.threads):
         for turn in range(settings.rounds):

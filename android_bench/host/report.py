@@ -119,7 +119,7 @@ class ModelReport:
       sha256, file_bytes: of the file; as the device hashed it where it ran.
       samples: of the evaluation data that it was run on.
       outputs_sha256: over all its outputs, as the device hashed them.
-      against_host: each output against this host's Python interpreter with XNNPACK.
+      against_host: each output against this host's Python interpreter with the same kernels.
       outputs_differ: further off than is allowed; its speed is then that of something else.
       against_baseline: each output in real values against the first model's on the same device.
       score, difference, agreement, sqnr: as tfq-evaluate computes them, on the device's outputs.

@@ -167,14 +167,18 @@ def _notes(report: DeviceReport, bench: Bench) -> str:
     if latencies:
         runs = [latency.runs for latency in latencies]
         notes.append(
-            f"Latency: {min(runs)} to {max(runs)} runs of one invocation in {settings.rounds} processes, models in"
-            f" turns; {settings.kernels} kernels{f', delegate {settings.delegate}' if settings.delegate else ''};"
+            f"Latency: {min(runs)} to {max(runs)} runs of one invocation in {_processes(settings.rounds)};"
+            f" {settings.kernels} kernels{f', delegate {settings.delegate}' if settings.delegate else ''};"
             f" processors {settings.cpu_mask or 'as the system chooses'}."
         )
         notes.append("Load: from the file to the first run, without it. Peak: of the whole process (VmHWM).")
     if any(model.against_host for model in report.models):
         notes.append(f"Against host: outputs compared with {report.reference}; equal: in every bit.")
     return "\n".join(notes)
+
+
+def _processes(rounds: int) -> str:
+    return "one process" if rounds == 1 else f"{rounds} processes, models in turns"
 
 
 def _profile_table(model: ModelReport, profile: Profile) -> str:

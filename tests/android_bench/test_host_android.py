@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,7 +109,13 @@ def test_two_phones_at_once(
 ) -> None:
     devices = [phones(), phones(properties={**PHONE, "ro.product.model": "Other", "ro.soc.model": "SM1"})]
     bench = prepare(two_models, labelled, tmp_path / "work/job", settings=QUICK)
+    old, young = (devices[0].host_path(f"{ROOT}/{name}") for name in ("old", "young"))
+    for folder, days in ((old, 9), (young, 2)):  # what jobs left that nobody collected
+        (folder / "models").mkdir(parents=True)
+        os.utime(folder, (time.time() - days * 86400,) * 2)
     reports = measured(bench, devices, runner, adb_port, tmp_path / "work")
+    assert left(devices[0]) == ["young"]
+    shutil.rmtree(young)
     for report, device in zip(reports, devices, strict=True):
         assert_complete(report)
         assert report.device.serial == device.serial
@@ -290,8 +297,9 @@ def data(two_models: Any, labelled: Samples) -> pathlib.Path:
     return folder
 
 
-def test_a_killed_command_started_again_finishes_the_job(
-    phones: Any, adb_port: int, runner: pathlib.Path, data: pathlib.Path
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_command_that_was_stopped_and_is_started_again_finishes_the_job(
+    number: signal.Signals, phones: Any, adb_port: int, runner: pathlib.Path, data: pathlib.Path
 ) -> None:
     device = phones()
     arguments = (f"--runner={runner}", "--rounds=2", "--seconds=1", "--warmup_seconds=0", "--max_runs=100000")
@@ -305,8 +313,11 @@ def test_a_killed_command_started_again_finishes_the_job(
     while len(records()) < 4:  # the machine's, both outputs, one latency
         assert time.monotonic() < end
         time.sleep(0.05)
-    os.killpg(first.pid, signal.SIGKILL)
-    first.communicate()
+    os.killpg(first.pid, number)
+    _, message = first.communicate(timeout=60)
+    if number == signal.SIGINT:
+        assert first.returncode == 130
+        assert "the same command collects what they find" in message
     before = next(r for r in records() if r.get("mode") == "latency")["result"]["latencies_us"]
     assert not (data / "out/bench").exists()
     second = command(data, adb_port, device, *arguments)

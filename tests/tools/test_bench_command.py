@@ -144,6 +144,8 @@ def test_deadlines_masks_and_profiles(files: pathlib.Path, runner: pathlib.Path)
     done = bench(files, runner, *arguments, *QUICK[1:], f"--cpu_mask={1 << processor:x}", "--kernels=builtin")
     assert done.returncode == 0, done.stderr
     (model,) = report(files)["models"]
+    assert model["against_host"][0]["exact"]
+    assert report(files)["reference"].endswith("builtin kernels")
     assert model["timings"][0]["cpu_mask"] == f"{1 << processor:x}"
     assert model["profiles"][0]["ops"][0]["type"] == "CONV_2D"
     assert "CONV_2D" in done.stdout
