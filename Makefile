@@ -51,6 +51,7 @@ benchmark: $(VENV)/tfq-dev.installed
 	$(BIN)/python -m benchmarks.int8
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.reconstruction
+	$(BIN)/python -m benchmarks.on_device
 	$(BIN)/python -m benchmarks.allocation --reconstruct=0.09,0.125,0.18
 
 # What the tests of the builds and of the on-device benchmark need, by Debian's names. Where it cannot be installed, the
