@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tfq_bench.collect import Bench
 from tfq_bench.compare import worst
 from tfq_bench.report import DeviceReport, Latency, ModelReport, Profile, Timing
+from tfq_bench.results import Record
 
 from tfq.report.summary import interval, number
 from tfq.report.table import format_table
@@ -53,7 +54,8 @@ def _table(report: DeviceReport, bench: Bench) -> str:
     for name in bench.models:
         model = by_name.get(name)
         if model is None:
-            rows.append(_failed_row(name, "", len(header), failed.get(name) or failed.get("")))
+            failure = failed.get(name) or failed[""]
+            rows.append([name, "", f"failed: {failure.status}", failure.stage, *[""] * (len(header) - 4)])
             continue
         for threads in bench.settings.threads:
             timing = next((t for t in model.timings if t.threads == threads), None)
@@ -64,12 +66,6 @@ def _table(report: DeviceReport, bench: Bench) -> str:
                 rows[-1][2:4] = [f"failed: {task.status}", task.stage]
     used = [c for c in range(len(header)) if c < 3 or any(row[c] for row in rows)]
     return format_table([header[c] for c in used], [[row[c] for c in used] for row in rows])
-
-
-def _failed_row(name: str, threads: str, width: int, failure: object) -> list[str]:
-    told = f"failed: {failure.status}" if failure is not None else "failed"  # type: ignore[attr-defined]
-    stage = failure.stage if failure is not None else ""  # type: ignore[attr-defined]
-    return [name, threads, told, stage, *[""] * (width - 4)]
 
 
 def _row(
@@ -106,11 +102,11 @@ def _row(
     return cells
 
 
-def _beside(value: float | None, base: float | None, form: object) -> list[str]:
+def _beside(value: float | None, base: float | None, form: Callable[[float], str]) -> list[str]:
     """A figure and its ratio to the baseline's."""
     if value is None:
         return ["", ""]
-    return [form(value), f"{value / base:.2f}x" if base else ""]  # type: ignore[operator]
+    return [form(value), f"{value / base:.2f}x" if base else ""]
 
 
 def _ms(us: float) -> str:
@@ -184,7 +180,7 @@ def _processes(rounds: int) -> str:
 def _profile_table(model: ModelReport, profile: Profile) -> str:
     """The operators that take longest, by their mean: the profiler counts whole microseconds."""
     total = sum(op["mean_us"] for op in profile.ops) or 1.0
-    longest: Sequence = sorted(profile.ops, key=lambda op: -op["mean_us"])[:_TOP_OPS]
+    longest: Sequence[Record] = sorted(profile.ops, key=lambda op: -op["mean_us"])[:_TOP_OPS]
     rows = [
         [
             op["type"],

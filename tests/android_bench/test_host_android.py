@@ -433,3 +433,28 @@ def test_a_runner_that_does_not_start_is_told(
         (failure,) = report.failures
         assert re.search(message, failure.error), failure.error
         assert left(device) == []
+
+
+def test_a_large_evaluation_set(phones: Any, adb_port: int, runner: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """More than 50 MB, over a connection that is lost in the middle of it."""
+    import tensorflow as tf
+    import tf_keras
+
+    layers = [tf_keras.Input((200, 200, 3), name="image"), tf_keras.layers.GlobalAveragePooling2D()]
+    converter = tf.lite.TFLiteConverter.from_keras_model(tf_keras.Sequential(layers))
+    (tmp_path / "mean.tflite").write_bytes(converter.convert())
+    images = np.random.default_rng(0).normal(size=(110, 200, 200, 3)).astype(np.float32)
+    assert images.nbytes > 50e6
+    bench = prepare(
+        {"mean": tmp_path / "mean.tflite"},
+        Samples({"image": images}, np.arange(110)),
+        tmp_path / "work/job",
+        settings=QUICK,
+        metric="mse",
+    )
+    (container,) = (tmp_path / "work/job/inputs").iterdir()
+    ((_, packed),) = read_tensors(container)
+    assert np.array_equal(packed[:, 0], images)
+    device = phones(DropPush(after_bytes=30_000_000))
+    (report,) = measured(bench, [device], runner, adb_port, tmp_path / "work")
+    assert_complete(report, models=1)
