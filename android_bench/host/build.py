@@ -68,8 +68,8 @@ def find_runner(target: Target, named: Sequence[Path] = (), *, progress: Progres
 
 
 def source_folder() -> Path:
-    """The runner's sources: beside this package in a checkout, within it where it was installed."""
-    here = Path(__file__).resolve()
+    """The runner's sources: within this package where it was installed, beside it in a checkout or under Bazel."""
+    here = Path(__file__).absolute()  # not resolved: Bazel's links lead away from the sources
     for folder in (here.parent / "runner", here.parents[1] / "runner", here.parents[2] / "runner"):
         if (folder / "CMakeLists.txt").is_file():
             return folder

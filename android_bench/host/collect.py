@@ -166,10 +166,10 @@ def _task_failures(bench: Bench, model: Prepared, found: Collected, warnings: li
         if record and record["status"] == "ok":
             continue
         failure = task_failure(model.name, task, record)
-        if task.mode == "profile" and not bench.settings.profile_ops:
-            warnings.append(f"{model.name}: its operators could not be counted: {failure.error}")
-        else:
+        if task.mode != "profile" or bench.settings.profile_ops:
             failures.append(failure)
+        elif not failures:  # a model that does not run at all says so already
+            warnings.append(f"{model.name}: its operators could not be counted: {failure.error}")
     return failures
 
 
@@ -213,7 +213,8 @@ def _judged(
     available = dict(elements)
     if first in bench.prepared and first not in available:
         available = {first: list(bench.prepared[first].reference), **available}
-        warnings.append(f"{first} gave no outputs here: the others are compared with this host's")
+        if elements:
+            warnings.append(f"{first} gave no outputs here: the others are compared with this host's")
     elif first not in bench.prepared:
         warnings.append(f"{first}, the baseline, cannot be run: there is nothing to compare with")
     for name, outputs in available.items():

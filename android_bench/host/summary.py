@@ -161,9 +161,10 @@ def _notes(report: DeviceReport, bench: Bench) -> str:
         notes.append(f"No score: {report.omitted}.")
     latencies = [t.latency for model in report.models for t in model.timings if t.latency]
     if latencies:
-        runs = [latency.runs for latency in latencies]
+        runs = sorted({latency.runs for latency in latencies})
+        counted = f"{runs[0]} to {runs[-1]}" if len(runs) > 1 else str(runs[0])
         notes.append(
-            f"Latency: {min(runs)} to {max(runs)} runs of one invocation in {_processes(settings.rounds)};"
+            f"Latency: {counted} runs of one invocation in {_processes(settings.rounds)};"
             f" {settings.kernels} kernels{f', delegate {settings.delegate}' if settings.delegate else ''};"
             f" processors {settings.cpu_mask or 'as the system chooses'}."
         )
@@ -198,8 +199,12 @@ def _profile_table(model: ModelReport, profile: Profile) -> str:
 
 
 def _failure_lines(report: DeviceReport) -> list[str]:
-    lines = []
+    """One line for all failures with the same words."""
+    places: dict[tuple[str, str], list[str]] = {}
     for failure in report.failures:
         where = " ".join(part for part in (failure.model, failure.task and f"({failure.task})") if part)
-        lines.append(f"failed: {where or report.device.serial}: {failure.stage}: {failure.error}")
-    return lines
+        places.setdefault((failure.stage, failure.error), []).append(where or report.device.serial)
+    return [
+        f"failed: {found[0]}{f' and {len(found) - 1} more' if len(found) > 1 else ''}: {stage}: {error}"
+        for (stage, error), found in places.items()
+    ]
