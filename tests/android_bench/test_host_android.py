@@ -354,7 +354,6 @@ def test_an_address_where_nothing_listens_is_a_record(
     assert failure.stage == "device"
 
 
-@pytest.mark.slow
 def test_arm64_under_qemu_computes_what_this_host_does(
     phones: Any,
     adb_port: int,
