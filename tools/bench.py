@@ -6,6 +6,7 @@ report is there and says what.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
@@ -33,6 +34,13 @@ FAILED = 3
 
 FLAGS = new_flags()
 flags.DEFINE_list("models", [], "The .tflite files, separated by commas; the first is the baseline.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "result",
+    "",
+    "The --output_dir of tfq-quantize in place of --models: its two files are measured, and the figures go into its"
+    " report.json and report.html too.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_string(
     "evaluation_data",
     "",
@@ -93,7 +101,7 @@ flags.DEFINE_boolean("overwrite", False, "Replace what an earlier run wrote to -
 flags.DEFINE_boolean("keep", False, "Leave the job's folder on the devices.", flag_values=FLAGS)
 
 GROUPS = {
-    "Models and data": ("models", "evaluation_data", "preprocess", "num_samples", "metric", "seed"),
+    "Models and data": ("models", "result", "evaluation_data", "preprocess", "num_samples", "metric", "seed"),
     "Devices": ("device", "serials", "library", "runner", "delegate", "keep"),
     "What is measured": ("threads", "cpu_mask", "kernels", "profile_ops", "allowed_lsb"),
     "How long": ("rounds", "warmup_seconds", "seconds", "min_runs", "max_runs", "deadline"),
@@ -117,7 +125,7 @@ def main(values: flags.FlagValues) -> None:
         raise UserError(f"a latency table is of one device; say which of {', '.join(devices)} with --serials")
     failed = False
     try:
-        if values.models:
+        if values.models or values.result:
             failed |= compare_models(values, settings, devices, progress)
         if values.latency_table:
             ((_, run),) = devices.values()
@@ -136,26 +144,35 @@ def _check_flags(values: flags.FlagValues) -> None:
 
     if bool(values.latency_table) != bool(values.model):
         raise UserError("--latency_table and --model go together: the file to write, and the Keras model to time")
-    if not values.models and not values.latency_table:
+    if values.models and values.result:
+        raise UserError("--models and --result are both given; --result measures the files of that run, leave one out")
+    if values.result:
+        from tfq.report.devices import read_report
+
+        read_report(Path(values.result))  # what is wrong with it is told before anything is measured
+    named = values.models or values.result
+    if not named and not values.latency_table:
         raise UserError(
             "missing --models and --evaluation_data, or --latency_table and --model; --help lists the flags"
         )
-    if bool(values.models) != bool(values.evaluation_data):
-        raise UserError(f"missing {'--evaluation_data' if values.models else '--models'}; --help lists the flags")
+    if bool(named) != bool(values.evaluation_data):
+        raise UserError(f"missing {'--evaluation_data' if named else '--models'}; --help lists the flags")
     find_metric(values.metric)  # a misspelt one is told before the data is read
 
 
 def compare_models(
     values: flags.FlagValues, settings: Settings, devices: Mapping[str, tuple[Description, Run]], progress: Progress
 ) -> bool:
-    """Measures --models, writes and prints the reports; whether anything failed."""
+    """Measures --models or those of --result, writes and prints the reports; whether anything failed."""
     from tfq_bench.bench import prepare, run_bench
     from tfq_bench.summary import device_summary
 
     from tfq.data.loading import load_samples
     from tfq.execution.files import staged_directory
+    from tfq.report.devices import MODELS, merge_devices
 
-    models = name_models([Path(path) for path in values.models])
+    result = Path(values.result) if values.result else None
+    models = name_models([Path(path) for path in values.models] if result is None else [result / n for n in MODELS])
     samples = load_samples(
         values.evaluation_data,
         _first_signatures(list(models.values())),
@@ -183,6 +200,8 @@ def compare_models(
             (folder / name).write_text(report.to_json(), encoding="utf-8")
         (folder / "summary.txt").write_text("\n\n\n".join(texts) + "\n", encoding="utf-8")
         shutil.rmtree(work)
+    if result is not None:
+        merge_devices(result, [json.loads((output / name).read_text(encoding="utf-8")) for name in names.values()])
     print("\n\n\n".join(texts))
     print("\n" + "\n".join(f"report: {output / name}" for name in names.values()))
     return any(report.failures for report in reports)

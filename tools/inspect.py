@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from absl import flags
 from tfq_tools.command import new_flags, run_command
@@ -55,14 +54,10 @@ def main(values: flags.FlagValues) -> None:
 
 def show_result(directory: Path, wanted: re.Pattern[str], sort: str) -> str:
     """The layers of report.json, and how the run went."""
-    from tfq.errors import UserError
+    from tfq.report.devices import read_report
     from tfq.report.layers import layer_table, stage_table
 
-    path = directory / "report.json"
-    try:
-        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); give the --output_dir of a tfq-quantize run") from error
+    report = read_report(directory)
     return "\n\n".join([layer_table(report, wanted, sort), stage_table(report)])
 
 

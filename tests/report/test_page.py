@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from tfq.report.devices import with_devices
 from tfq.report.page import page
 
 SIZE = {"file_bytes": 4000, "download_bytes": 3000, "weights": 900, "stored_weight_bits": 8.0, "weight_bits": 6.0}
@@ -63,6 +64,7 @@ def report(**changes):
         "verification": None,
         "parity": [],
         "package_bytes": None,
+        "devices": [],
     }
     return {**copy.deepcopy(found), **changes}
 
@@ -153,6 +155,52 @@ def test_reconstruction_allocation_and_steps_are_shown_where_there_are_any():
     ):
         assert expected in text
     assert shown.count("<svg") == 2
+
+
+def device(serial, p50_us):
+    latency = {
+        "p50_us": {"value": p50_us, "low": p50_us, "high": p50_us},
+        "p90_us": {"value": 2 * p50_us, "low": p50_us, "high": p50_us},
+        "ratio_p50": {"value": 0.5, "low": 0.4, "high": 0.6},
+        "memory": {"after": {"peak_kb": 10240}},
+        "rounds_us": [[p50_us] * 100],
+    }
+    measured = {
+        "name": "model.tflite",
+        "score": estimate(90.0),
+        "difference": estimate(-0.25, "points"),
+        "agreement": estimate(98.0),
+        "against_host": [{"exact": False, "differing": 3, "elements": 80}],
+        "timings": [{"threads": 4, "latency": latency}, {"threads": 1, "latency": None}],
+    }
+    return {
+        "device": {"name": f"phone {serial}", "serial": serial, "abi": "arm64-v8a", "emulated": ""},
+        "machine": {"runtime": {"name": "litert", "version": "2.3"}},
+        "date": "2026-01-31T10:00:00+00:00",
+        "metric": "top1",
+        "reference": "the interpreter",
+        "models": [measured],
+        "failures": [{"model": "other.tflite", "task": "", "stage": "load", "error": "truncated"}],
+        "warnings": ["it is hot"],
+    }
+
+
+def test_devices_join_the_report_each_in_the_place_of_its_earlier_figures():
+    first = with_devices(report(), [device("a", 1500.0), device("b", 900.0)])
+    second = with_devices(first, [device("a", 1234.0)])
+    assert [entry["device"]["serial"] for entry in second["devices"]] == ["b", "a"]
+    assert "rounds_us" not in second["devices"][0]["models"][0]["timings"][0]["latency"]
+    assert with_devices(report(), []) == report()
+    text = text_of(page(second))
+    for expected in (
+        "On phone a arm64-v8a, litert 2.3, 2026-01-31.",
+        "model.tflite 4 1.234 ms 0.500x [0.400, 0.600] 2.468 ms 10.0 MiB 90.00 % -0.25 points [-0.75, +0.25] 98.00 %"
+        " 3 of 80 elements differ",
+        "other.tflite failed (load): truncated",
+        "it is hot",
+    ):
+        assert expected in text
+    assert "1.500 ms" not in text
 
 
 @pytest.mark.parametrize("missing", ["score", "agreement", "latency", "size"])

@@ -51,6 +51,26 @@ def report(folder: pathlib.Path, name: str = "host") -> dict[str, Any]:
     return json.loads((folder / f"out/bench/{name}.json").read_text())
 
 
+def test_a_run_of_tfq_quantize_gets_the_figures_into_its_report(
+    files: pathlib.Path, runner: pathlib.Path, classifier: Any
+) -> None:
+    classifier[0].save(files / "model.h5")
+    line = ["--model=model.h5", "--calibration_data=test.npz", "--evaluation_data=test.npz", "--output_dir=made"]
+    subprocess.run([sys.executable, "-m", "tfq_tools.quantize", *line], cwd=files, check=True, capture_output=True)
+    done = bench(files, runner, "--result=made", "--evaluation_data=test.npz", *QUICK)
+    assert done.returncode == 0, done.stderr + done.stdout
+    merged = json.loads((files / "made/report.json").read_text())
+    (device,) = merged["devices"]
+    assert [model["name"] for model in device["models"]] == ["float.tflite", "model.tflite"]
+    score = merged["evaluation"]["models"][-1]["score"]
+    assert device["models"][-1]["score"]["value"] == score["value"]
+    assert device["models"][-1]["against_host"][0]["exact"]
+    assert f"On {device['device']['name']}" in (files / "made/report.html").read_text()
+    again = bench(files, runner, "--result=nowhere", "--evaluation_data=test.npz", *QUICK)
+    assert again.returncode == 2
+    assert "nowhere/report.json cannot be read" in again.stderr
+
+
 def test_table_and_json(files: pathlib.Path, runner: pathlib.Path, classifier: Any) -> None:
     models = "--models=float.tflite,int8.tflite"
     done = bench(files, runner, models, "--evaluation_data=test.npz", "--threads=1,2", *QUICK)

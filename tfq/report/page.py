@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
 from tfq.report.pictures import layer_bits, layer_errors, svg
 
@@ -26,7 +25,7 @@ def page(report: Mapping[str, Any]) -> str:
     )
     environment.filters |= {"estimate": _estimate, "interval": _interval, "short": _short, "thousands": _thousands}
     pictures = {"errors": layer_errors(report), "bits": layer_bits(report)}
-    drawn = {name: Markup(svg(figure)) for name, figure in pictures.items() if figure is not None}
+    drawn = {name: svg(figure) for name, figure in pictures.items() if figure is not None}
     return environment.get_template("page.html").render(**report, pictures=drawn)
 
 

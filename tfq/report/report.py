@@ -105,6 +105,7 @@ class Report:
       calibration_cost, guard, tensors, verification, parity: of the int8 road; absent for the plain
         whole-model exports, the last two also for a simulation.
       package_bytes: size of model.tflite.gz; None where none was asked for.
+      devices: what tfq-bench measured of the models (`tfq.report.devices`); nothing until it has run.
     """
 
     version: str
@@ -124,6 +125,7 @@ class Report:
     verification: Verification | None = None
     parity: tuple[OutputParity, ...] = ()
     package_bytes: int | None = None
+    devices: tuple[Mapping[str, Any], ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(finite(dataclasses.asdict(self)), indent=1, allow_nan=False) + "\n"
