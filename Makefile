@@ -11,7 +11,7 @@ OUT := out/demo
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all lint benchmark system clean
+.PHONY: help demo test test-all lint benchmark system arm64 clean
 
 help:
 	@echo "make demo       quantise the demo model and print where the report is"
@@ -41,11 +41,11 @@ lint: $(VENV)/tfq-dev.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint system
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+test: lint system arm64
+	$(WITH_ARM64) $(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
 
-test-all: lint system
-	$(BIN)/python -m pytest -n $(WORKERS)
+test-all: lint system arm64
+	$(WITH_ARM64) $(BIN)/python -m pytest -n $(WORKERS)
 
 benchmark: $(VENV)/tfq-dev.installed
 	$(BIN)/python -m benchmarks.int8
@@ -65,6 +65,20 @@ system:
 	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
 	} || echo "not installed, and cannot be:$$missing; the tests that need them will skip"
+
+# The runtime's library for arm64 Linux, out of the wheel of the version that is installed: with it the tests run an arm64
+# device under qemu. Where it cannot be had, that test skips and says so.
+ARM64 := build/arm64
+WITH_ARM64 := if test -f $(ARM64)/libLiteRt.so; then \
+  export TFQ_TEST_LIBRARY_ARM64_LINUX="$(CURDIR)/$(ARM64)/libLiteRt.so"; fi;
+
+arm64: $(VENV)/tfq-dev.installed
+	@test -f $(ARM64)/libLiteRt.so || { mkdir -p $(ARM64) && \
+	  $(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --dest $(ARM64) \
+	    --platform manylinux_2_27_aarch64 "$$($(BIN)/python -m pip freeze | grep -i '^ai-edge-litert==')" && \
+	  $(BIN)/python -m zipfile -e $(ARM64)/*.whl $(ARM64)/wheel && \
+	  mv $(ARM64)/wheel/ai_edge_litert/libLiteRt.so $(ARM64)/ && rm -r $(ARM64)/wheel $(ARM64)/*.whl; \
+	} || echo "the arm64 library cannot be had: the test under qemu will skip"
 
 clean:
 	rm -rf $(VENV) build dist out tfq.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
