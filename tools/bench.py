@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
-from tfq_tools.command import new_flags, run_command
+from tfq_tools.command import define_evaluation_flags, new_flags, run_command
 from tfq_tools.evaluate import name_models
 
 from tfq.errors import UserError
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 FAILED = 3
 
 FLAGS = new_flags()
-flags.DEFINE_list("models", [], "The .tflite files, separated by commas; the first is the baseline.", flag_values=FLAGS)
+define_evaluation_flags(FLAGS)
 flags.DEFINE_string(
     "result",
     "",
@@ -41,19 +41,6 @@ flags.DEFINE_string(
     " report.json and report.html too.",
     flag_values=FLAGS,
 )
-flags.DEFINE_string(
-    "evaluation_data",
-    "",
-    "The samples: an .npz with the input 'x' (or one array per input name) and the labels 'y', or any other"
-    " source that tfq-quantize takes.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_string("preprocess", "none", "none, zero_one, minus_one_one, imagenet or raw.", flag_values=FLAGS)
-flags.DEFINE_integer(
-    "num_samples", 0, "Use the first samples only; 0 for all of them.", lower_bound=0, flag_values=FLAGS
-)
-flags.DEFINE_string("metric", "top1", "top1, top5, auc, f1, mse, sqnr, or your own module:function.", flag_values=FLAGS)
-flags.DEFINE_integer("seed", 0, "Seed of the bootstrap intervals.", lower_bound=0, flag_values=FLAGS)
 flags.DEFINE_enum("device", "host", ["host", "adb"], "This machine, or Android devices by adb.", flag_values=FLAGS)
 flags.DEFINE_list("serials", ["all"], "Devices as `adb devices` lists them, or HOST:PORT; all.", flag_values=FLAGS)
 flags.DEFINE_list("threads", ["1"], "Numbers of threads of an invocation, each measured.", flag_values=FLAGS)

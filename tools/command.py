@@ -31,6 +31,28 @@ def new_flags() -> flags.FlagValues:
     return values
 
 
+def define_evaluation_flags(values: flags.FlagValues) -> None:
+    """Which models are measured on what, for commands that compare .tflite files."""
+    flags.DEFINE_list(
+        "models", [], "The .tflite files, separated by commas; the first is the baseline.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "evaluation_data",
+        "",
+        "The samples: an .npz with the input 'x' (or one array per input name) and the labels 'y', or any other"
+        " source that tfq-quantize takes.",
+        flag_values=values,
+    )
+    flags.DEFINE_string("preprocess", "none", "none, zero_one, minus_one_one, imagenet or raw.", flag_values=values)
+    flags.DEFINE_integer(
+        "num_samples", 0, "Use the first samples only; 0 for all of them.", lower_bound=0, flag_values=values
+    )
+    flags.DEFINE_string(
+        "metric", "top1", "top1, top5, auc, f1, mse, sqnr, or your own module:function.", flag_values=values
+    )
+    flags.DEFINE_integer("seed", 0, "Seed of the bootstrap intervals.", lower_bound=0, flag_values=values)
+
+
 def run_command(
     name: str,
     main: Callable[[flags.FlagValues], None],

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
-from tfq_tools.command import new_flags, run_command
+from tfq_tools.command import define_evaluation_flags, new_flags, run_command
 
 from tfq.errors import UserError
 
@@ -16,20 +16,7 @@ if TYPE_CHECKING:
     from tfq.evaluation.evaluate import Evaluation, ModelEvaluation
 
 FLAGS = new_flags()
-flags.DEFINE_list("models", [], "The .tflite files, separated by commas; the first is the baseline.", flag_values=FLAGS)
-flags.DEFINE_string(
-    "evaluation_data",
-    "",
-    "The samples: an .npz with the input 'x' (or one array per input name) and the labels 'y', or any other"
-    " source that tfq-quantize takes.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_string("preprocess", "none", "none, zero_one, minus_one_one, imagenet or raw.", flag_values=FLAGS)
-flags.DEFINE_integer(
-    "num_samples", 0, "Use the first samples only; 0 for all of them.", lower_bound=0, flag_values=FLAGS
-)
-flags.DEFINE_string("metric", "top1", "top1, top5, auc, f1, mse, sqnr, or your own module:function.", flag_values=FLAGS)
-flags.DEFINE_integer("seed", 0, "Seed of the bootstrap intervals.", lower_bound=0, flag_values=FLAGS)
+define_evaluation_flags(FLAGS)
 flags.DEFINE_integer(
     "latency_runs", 48, "Timed invocations of each model at the least; 0 for none.", lower_bound=0, flag_values=FLAGS
 )

@@ -81,6 +81,8 @@ def main(values: flags.FlagValues) -> None:
         (directory / "recipe.json").write_text(recipe.to_json(), encoding="utf-8")
         report.picture(directory / "frontier.png")
     print(report.table())
+    for warning in report.warnings:
+        print(f"warning: {warning}")
     print(f"* no other point is as small, as fast and as close to float. Everything is in {output}")
 
 

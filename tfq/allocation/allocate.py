@@ -31,7 +31,6 @@ from collections.abc import Callable, Mapping
 from tfq.allocation.baselines import greedy, uniform
 from tfq.allocation.drop import Drop
 from tfq.allocation.program import (
-    DEGRADATION,
     Allocation,
     Infeasible,
     Problem,
@@ -43,7 +42,6 @@ from tfq.simulate.guard import Version
 
 _BISECTIONS, _REBUILDS = 8, 6
 _WORTH_A_ROUND = 0.01  # of the cost
-_ANY = 1e30  # a largest degradation that excludes nothing
 _LEAST = 1e-9  # degradation: thresholds are bisected by their logarithms
 
 
@@ -203,7 +201,7 @@ class _Search:
     def _ends(self) -> tuple[float, float]:
         """The smallest and the largest degradation that make sense: of the best and of the cheapest allocation."""
         best = minimise_degradation(self._problem, budgets=self._goal.budgets)
-        return max(best.degradation, _LEAST), max(self._cheapest(_ANY).degradation, _LEAST)
+        return max(best.degradation, _LEAST), max(self._cheapest(math.inf).degradation, _LEAST)
 
     def _bisected(self, low: float, high: float) -> float:
         """The largest predicted degradation whose assembled model keeps the drop; `low` where none does."""
@@ -236,9 +234,10 @@ class _Search:
         return version, self._noted("reconstructed", name, allocation, measured)
 
     def _noted(self, kind: str, name: str, allocation: Allocation, measured: Measured) -> Round:
-        costs = {cost: total for cost, total in allocation.costs.items() if cost != DEGRADATION}
         holds = self._goal.max_drop is None or measured.points <= self._goal.max_drop
-        self._rounds.append(Round(kind, name, allocation.candidates, allocation.degradation, costs, measured, holds))
+        self._rounds.append(
+            Round(kind, name, allocation.candidates, allocation.degradation, allocation.costs, measured, holds)
+        )
         return self._rounds[-1]
 
     def _allocated(self, version: Version, allocation: Allocation, attained: bool) -> tuple[Version, Allocated]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -23,7 +24,6 @@ from tfq.errors import UserError
 from tfq.execution.progress import Progress, Silent
 from tfq.simulate.guard import Version
 
-_ANY = 1e30  # a largest degradation that excludes nothing
 _KEPT = 8  # models of the last mixtures; neighbours on the frontier are often the same
 
 
@@ -52,7 +52,7 @@ def budgets_between(problem: Problem, cost: str, count: int) -> list[float]:
     """`count` budgets from the least attainable to what the least degradation costs; one where both are equal."""
     if count < 2:
         raise UserError(f"{count} points make no frontier; ask for 2 or more")
-    least = minimise_cost(problem, cost=cost, max_degradation=_ANY).costs[cost]
+    least = minimise_cost(problem, cost=cost, max_degradation=math.inf).costs[cost]
     most = minimise_degradation(problem, budgets={}).costs[cost]
     if most <= least:
         return [least]
