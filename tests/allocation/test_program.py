@@ -230,6 +230,17 @@ def test_an_optimum_that_preprocessing_in_cbc_loses_is_found(solver):
     assert found.candidates == {"u0": "w4", "u1": "w2", "u2": "w2", "u3": "w2"}
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_program_without_a_solution_that_cbc_dies_of_is_infeasible(solver):
+    alike = [Choice("u1", name, 0.0, {"bytes": 100.0, "ms": 0.1}) for name in ("w2", "w4", "w8")]
+    choices = [Choice("u0", "w2", 1e-6, {"bytes": 100.0, "ms": 0.1}), *alike]
+    choices.append(Choice("u1", "float16", 3.0, {"bytes": 200.0, "ms": 0.1}))
+    borders = [Border("u0", "u1", {"ms": 0.1, "bytes": 771.0}), Border("u0", "u1", {"ms": 0.1})]
+    problem = Problem.of(choices, borders=borders)
+    with pytest.raises(Infeasible, match="no allocation keeps degradation <= 0; the least attainable"):
+        minimise_cost(problem, cost="bytes", max_degradation=0.0, budgets={"bytes": 200.0}, solver=solver)
+
+
 def test_an_infeasible_budget_is_named_with_the_nearest_that_is_not():
     with pytest.raises(Infeasible, match=r"keeps bytes <= 500; the least attainable: bytes 560;"):
         minimise_degradation(Problem.of(two_units(), fixed={"bytes": 10.0}), budgets={"bytes": 500})

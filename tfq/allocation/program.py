@@ -482,7 +482,13 @@ def _optimum(
     program: pulp.LpProblem, variables: Mapping[_Place, pulp.LpVariable], solver: str, gap: float
 ) -> list[_Place] | None:
     """The places whose variables are 1 in the optimum; None where the program has no solution."""
-    program.solve(_made(solver, gap=gap))
+    try:
+        program.solve(_made(solver, gap=gap))
+    except pulp.PulpSolverError:
+        # CBC dies of some programs without a solution, which its preprocessing tells
+        if solver != "cbc" or program.solve(_made(solver, gap=gap, preprocess=True)) != pulp.LpStatusInfeasible:
+            raise
+        return None
     if program.status == pulp.LpStatusInfeasible:
         return None
     if program.status != pulp.LpStatusOptimal or program.sol_status != pulp.LpSolutionOptimal:
@@ -492,12 +498,12 @@ def _optimum(
     return [place for place, variable in variables.items() if round(variable.value()) == 1]
 
 
-def _made(solver: str, *, mip: bool = True, gap: float = 0.0) -> pulp.LpSolver:
+def _made(solver: str, *, mip: bool = True, gap: float = 0.0, preprocess: bool = False) -> pulp.LpSolver:
     options = {"mip": mip, "msg": False, "gapRel": gap, "gapAbs": 0.0, "threads": 1}
     if solver == "highs":
         return pulp.HiGHS(**options)
     # CBC's integer preprocessing has called an allocation optimal that was not
-    return pulp.PULP_CBC_CMD(**options, options=["preprocess off"])
+    return pulp.PULP_CBC_CMD(**options, options=[] if preprocess else ["preprocess off"])
 
 
 def _expanded(problem: Problem, chosen: Sequence[_Place]) -> dict[str, str]:
