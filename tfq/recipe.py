@@ -30,7 +30,7 @@ CHOICES = {
     "sensitivity": ("measured", "gradient", "output_error"),
 }
 
-GRADIENT_METHODS = ("adaround", "adaquant")
+GRADIENT_METHODS = ("adaround", "adaquant", "best")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from fractions import Fraction
 
@@ -51,7 +52,7 @@ def test_asymmetric_grid_contains_zero_and_covers_the_widened_range_up_to_half_a
     assert low <= widened[0] + step * 0.5001
     assert high >= widened[1] - step * 0.5001
     if widened[1] > widened[0]:
-        assert (high - low) <= (widened[1] - widened[0]) * (1 + 2.0 ** -(22 - max(bits, 8)))
+        assert (high - low) <= (widened[1] - widened[0]) * (1 + 2.0 ** -min(bits + 2, 23 - bits))
     assert reference.quantize(np.zeros(1), scale, zero_point, qmin, qmax)[0] == zero_point
 
 
@@ -126,12 +127,32 @@ def test_quantising_is_idempotent_and_monotonic(bits, limits, seed):
 
 @settings(deadline=None, max_examples=200)
 @given(BITS, st.floats(2.0**-90, 2.0**90))
-def test_exact_scale_is_the_next_one_whose_multiples_are_exact(bits, scale):
-    found = float(reference.exact_scale(scale, bits))
-    bits = max(bits, 8)  # fewer bits pass through 8-bit ops
-    assert scale <= found <= scale * (1 + 2.0 ** -(23 - bits))
-    for steps in (2**bits, 2**bits - 1, 2 ** (bits - 1) + 1):
+def test_scales_are_the_next_of_few_bits_so_that_their_multiples_are_exact(bits, scale):
+    activations = float(reference.activation_scale(scale, bits))
+    assert scale <= activations <= scale * (1 + 2.0 ** -min(bits + 2, 23 - bits))
+    exact = [activations]
+    if bits <= 8:
+        weights, nearest = (float(f(scale, bits)) for f in (reference.weight_scale, reference.nearest_weight_scale))
+        assert scale <= weights <= scale * (1 + 2.0 ** -(3 + bits))
+        assert abs(nearest - scale) <= scale * 2.0 ** -(4 + bits)
+        exact += [weights, nearest]
+    for found, steps in itertools.product(exact, (2**bits, 2**bits - 1, 2 ** (bits - 1) + 1)):
         assert float(np.float32(found) * np.float32(steps)) == found * steps
+
+
+@given(st.floats(2.0**-40, 2.0**40), st.floats(2.0**-40, 2.0**40))
+def test_the_scale_of_a_bias_is_exact_and_ends_in_zeros(weights, activations):
+    factors = reference.weight_scale(weights, 4), reference.activation_scale(activations, 8)
+    found = reference.bias_scale(factors[1], factors[0])
+    assert float(found) == float(factors[0]) * float(factors[1])
+    assert not np.float32(found).view(np.uint32) & 0b11111
+
+
+def test_a_rounded_scale_leaves_the_codes_of_pixels_what_they_are():
+    scale, zero_point = reference.asymmetric_parameters(0.0, 1.0, 8)
+    pixels = np.arange(256)
+    codes = reference.quantize((pixels / 255).astype(np.float32), scale, zero_point, -128, 127)
+    np.testing.assert_array_equal(codes, pixels - 128)
 
 
 def test_symmetric_scales_cover_the_weights_and_give_dead_channels_a_scale():
@@ -139,7 +160,7 @@ def test_symmetric_scales_cover_the_weights_and_give_dead_channels_a_scale():
     for bits in (2, 4, 8):
         qmax = 2 ** (bits - 1) - 1
         scales = reference.symmetric_scales(weights, bits, axis=1)
-        np.testing.assert_allclose(scales, np.array([0.5, 3.0, 3.0]) / qmax, rtol=2.0**-15)
+        np.testing.assert_allclose(scales, np.array([0.5, 3.0, 3.0]) / qmax, rtol=2.0 ** -(3 + bits))
         assert (scales * qmax >= np.abs(weights).max(axis=0)).all()
         codes = reference.quantize(weights, scales, 0, -qmax, qmax, axis=1)
         assert codes[0, 0] == qmax
@@ -165,7 +186,7 @@ def test_bad_ranges_are_refused(limits):
 def test_a_range_of_width_zero_gets_a_usable_grid():
     scale, zero_point = reference.asymmetric_parameters(0.0, 0.0, 8)
     assert zero_point == -128
-    assert scale == pytest.approx(1 / 255, rel=1e-4)
+    assert scale == pytest.approx(1 / 255, rel=2.0**-10)
 
 
 def test_gradient_passes_inside_the_range_only():

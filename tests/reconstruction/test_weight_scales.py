@@ -111,7 +111,7 @@ def test_channels_of_zeros_get_the_largest_scale():
     scales = mse_scales(kernel, 4, 2)
     assert scales[1] == scales.max()
     np.testing.assert_array_equal(mse_scales(np.zeros((3, 2)), 4, 1), [1 / 7, 1 / 7])
-    assert reference.symmetric_scales(np.zeros((3, 2)), 4, 1)[0] == pytest.approx(1 / 7, rel=1e-4)
+    assert reference.symmetric_scales(np.zeros((3, 2)), 4, 1)[0] == pytest.approx(1 / 7, rel=2.0**-7)
 
 
 def test_depthwise_channels_are_those_of_their_axis():
@@ -140,7 +140,7 @@ def test_every_kernel_of_a_specification_gets_them():
             continue
         seen.add(before.kind)
         kernel, grid = graph[before.name].weights[name], after.weights[name]
-        np.testing.assert_allclose(grid.scale, mse_scales(kernel, 3, grid.axis), rtol=1e-4)
+        np.testing.assert_allclose(grid.scale, mse_scales(kernel, 3, grid.axis), rtol=2.0**-7)
         assert grid.scale != before.weights[name].scale
         if "bias" in after.weights:
             step = changed.activations[before.inputs[0]].scale[0]

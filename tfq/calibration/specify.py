@@ -106,7 +106,7 @@ def with_scales(spec: QuantizationSpec, node: Node, scales: np.ndarray) -> Quant
     Args:
       spec: the specification.
       node: an int8 layer with the kernel and bias that are to lie on the new grids.
-      scales: float, one for each of the kernel's present scales; rounded up to exact ones (`exact_scale`).
+      scales: float, one for each of the kernel's present scales; rounded (`nearest_weight_scale`).
     """
     layer = spec[node.name]
     kernel = layer.weights[OPERATORS[node.kind].kernel]
@@ -185,7 +185,7 @@ def _grid_of_range(found: Range, bits: int, *, centred: bool) -> TensorQuantizat
     """The grid over `found`; `centred`: with the zero-point 0."""
     if centred:
         largest = reference.integer_range(bits, symmetric=False)[1]
-        return activation_grid(float(reference.exact_scale(max(-found.low, found.high) / largest, bits)), 0, bits)
+        return activation_grid(float(reference.activation_scale(max(-found.low, found.high) / largest, bits)), 0, bits)
     return activation_grid(*reference.asymmetric_parameters(found.low, found.high, bits), bits)
 
 
@@ -240,13 +240,13 @@ def _following(
     """The grids of a layer's kernel and bias, where `kernel` is wanted: no scale is too small for TFLite."""
     values, axis = node.weights[OPERATORS[node.kind].kernel], kernel.axis
     input_scale, output_scale = activations[node.inputs[0]].scale[0], activations[node.name].scale[0]
-    smallest = reference.exact_scale(_SMALLEST_MULTIPLIER * output_scale / input_scale, 8)
-    scales = np.maximum(reference.exact_scale(np.asarray(kernel.scale), 8), smallest)
+    smallest = reference.weight_scale(_SMALLEST_MULTIPLIER * output_scale / input_scale, kernel.bits)
+    scales = np.maximum(reference.nearest_weight_scale(np.asarray(kernel.scale), kernel.bits), smallest)
     if "bias" in node.weights:
         # [channels, depth multiplier] for a depthwise kernel, [channels, 1] for all others
         channels = values.shape[axis] if axis is not None else 1
         largest = np.abs(node.weights["bias"].astype(np.float64)).reshape(channels, -1).max(1)
-        scales = np.maximum(scales, reference.exact_scale(largest / (_LARGEST_BIAS * input_scale), 8))
+        scales = np.maximum(scales, reference.weight_scale(largest / (_LARGEST_BIAS * input_scale), kernel.bits))
     grids = {OPERATORS[node.kind].kernel: dataclasses.replace(kernel, scale=_floats(scales))}
     if "bias" in node.weights:
         repeats = node.weights["bias"].size // scales.size

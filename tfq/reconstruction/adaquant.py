@@ -159,7 +159,7 @@ def on_learned_range(values: tf.Tensor, learned: Tensors, given: Tensors) -> tf.
 def moved_grid(grid: TensorQuantization, widening: np.ndarray, shift: np.ndarray) -> TensorQuantization:
     """The grid of the same bits for c and d."""
     scale, zero_point = (float(value) for value in _parameters(tf.constant(widening), shift, range_facts(grid)))
-    return activation_grid(float(reference.exact_scale(scale, grid.bits)), int(zero_point), grid.bits)
+    return activation_grid(float(reference.activation_scale(scale, grid.bits)), int(zero_point), grid.bits)
 
 
 def _parameters(widening: tf.Tensor, shift: tf.Tensor, given: Tensors) -> tuple[tf.Tensor, tf.Tensor]:

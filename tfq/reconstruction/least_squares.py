@@ -33,6 +33,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tfq.numerics import reference
 from tfq.reconstruction.problem import Problem, Solution, clamp
 
 DAMPING = 1e-1
@@ -77,10 +78,11 @@ def _solved(problem: Problem, rows: _Rows, moment: np.ndarray, normals: Sequence
     present = np.concatenate([problem.scales] * len(normals))
     tied = np.concatenate([problem.tied + number * (problem.tied.max() + 1) for number in range(len(normals))])
     top = problem.largest_code
-    ordered, scales = _Ordered.of(gram), _lattice_scales(gram, wanted, present, tied, top)
+    ordered = _Ordered.of(gram)
+    scales = _stored(_lattice_scales(gram, wanted, present, tied, top), problem)
     codes = _rounded(ordered, wanted, scales, top)
     for _ in range(_ALTERNATIONS):
-        better = _best_scales(gram, wanted, codes, scales, tied)
+        better = _stored(_best_scales(gram, wanted, codes, scales, tied), problem)
         found = _rounded(ordered, wanted, better, top)
         costs = (_cost(gram, wanted, q, s) for q, s in ((found, better), (codes, scales)))
         improved = np.less(*(_tied_sum(cost, tied) for cost in costs))
@@ -103,7 +105,7 @@ def _majorised(problem: Problem, rows: _Rows, normal: _Normal, start: Solution) 
     for _ in range(_ROUNDS):
         targets = rows.majorised(present.outputs)
         wanted = normal.wanted(rows.moment(targets), problem.matrix)
-        scales = _best_scales(normal.gram, wanted, codes, scales, problem.tied)
+        scales = _stored(_best_scales(normal.gram, wanted, codes, scales, problem.tied), problem)
         codes = _descend(normal.gram, wanted, scales, codes.copy(), problem.largest_code)
         present = rows.fitted(rows.solution(codes, scales, targets))
         if present.loss < best.loss:
@@ -216,6 +218,11 @@ def _best_scales(
     above = _tied_sum((projected * wanted).sum(1), tied)
     below = _tied_sum((projected * codes).sum(1), tied)
     return np.where((above > 0) & (below > 0), above / np.where(below > 0, below, 1.0), scales)
+
+
+def _stored(scales: np.ndarray, problem: Problem) -> np.ndarray:
+    """The scales as the file will have them, for which codes and bias are found then."""
+    return reference.nearest_weight_scale(scales, problem.bits).astype(np.float64)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
