@@ -242,6 +242,7 @@ def _latency_section(results: Results) -> list[str]:
             f"{run['case']}, {check['model']}",
             f"{run['entries']}",
             f"{run['overhead_ms']:.4f}",
+            f"{run['in_place'][check['model']]:.2f} x" if check["model"] in run["in_place"] else "",
             f"{check['predicted_ms']:.3f}",
             f"{check['measured_ms']:.3f}",
             f"{100 * (check['predicted_ms'] / check['measured_ms'] - 1):+.1f} %",
@@ -251,9 +252,10 @@ def _latency_section(results: Results) -> list[str]:
     ]
     return [
         "## Predicted latency",
-        "The latency table of `tfq-profile` on this machine, every operation alone, against whole models; one thread,"
-        " XNNPACK.",
-        common.markdown_table(["", "entries", "overhead ms", "predicted ms", "measured ms", "off"], rows),
+        "The latency table of `tfq-profile` on this machine against whole models, which are measured anew after it, with"
+        " other inputs; one thread, XNNPACK. In place: by what factor operations take longer in the whole model of one"
+        " precision than alone, which is a part of the table; it has not seen the mixed models.",
+        common.markdown_table(["", "entries", "overhead ms", "in place", "predicted ms", "measured ms", "off"], rows),
     ]
 
 

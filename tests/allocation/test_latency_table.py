@@ -25,18 +25,20 @@ from tfq.allocation.latency_table import (
     read_table,
     unit_latencies,
 )
-from tfq.allocation.profile import border_file, profile
+from tfq.allocation.profile import border_file, make_table, predicted_whole, profile
 from tfq.errors import UserError
 from tfq.execution.interpreter import TfliteModel
 from tfq.models.borders import find_borders
 from tfq.models.equality import tensor_shapes
 
 OVERHEAD = 0.5
+IN_PLACE = {"int8": 1.25}
 SLOWER = {"int8": 1, "packed": 2, "float16": 3, "float32": 4}
+MIXED = {"every_second_float32", "last_float32"}
 
 
 def made_up(graph):
-    """A table in which the i-th operation takes i + 1 ms in int8 and the borders 100 ms."""
+    """A table in which the i-th operation takes i + 1 ms in int8 and the borders 100 ms, alone; int8 in place more."""
     distinct = list(dict.fromkeys(operations(graph).values()))
     entries = [
         Entry(operation, family, OVERHEAD + (number + 1) * SLOWER[family], 0.01, 48)
@@ -48,7 +50,9 @@ def made_up(graph):
         for shape in set(tensor_shapes(graph).values())
         for kind in (QUANTIZE, DEQUANTIZE)
     ]
-    return LatencyTable("a phone", "runtime 1", 1, "2026-01-31", OVERHEAD, tuple(entries), (Check("int8", 2.0, 2.1),))
+    return LatencyTable(
+        "a phone", "runtime 1", 1, "2026-01-31", OVERHEAD, tuple(entries), IN_PLACE, (Check("int8", 2.0, 2.1),)
+    )
 
 
 @pytest.mark.parametrize("name", operator_graphs.ALL)
@@ -65,6 +69,8 @@ def test_a_table_survives_its_file(name, tmp_path):
         ({"device": None, "extra": 1}, "no latency table"),
         ({"overhead_ms": -1}, "no latency table"),
         ({"entries": [{"family": "int8"}]}, "no latency table"),
+        ({"in_place": {"int8": 0}}, "in_place of 'int8' .=0. must be a positive number"),
+        ({"in_place": {"int4": 1.0}}, "in_place of 'int4' .=1.0. must be a positive number, of a known family"),
     ],
 )
 def test_a_broken_table_is_an_error_of_the_user(change, message):
@@ -96,12 +102,12 @@ def test_the_latency_of_a_model_is_the_sum_over_its_operations_and_borders(name)
     chosen = {unit.name: ["w4", "float32", "w3-packed"][place % 3] for place, unit in enumerate(found)}
     families = {node: family_of(chosen[unit.name]) for unit in found for node in unit.nodes}
     borders = find_borders(graph, [node for node, family in families.items() if family == "float32"])
-    expected = OVERHEAD + 100.0 * (len(borders.quantized) + len(borders.dequantized))
+    expected = OVERHEAD + 100.0 * IN_PLACE["int8"] * (len(borders.quantized) + len(borders.dequantized))
     for node, operation in operations(graph).items():
         if node in borders.nodes and graph[node].kind == "Requantize":
             continue
         family = families.get(node, "float32" if node in borders.nodes else "int8")
-        expected += number[operation] * SLOWER[family]
+        expected += number[operation] * SLOWER[family] * IN_PLACE.get(family, 1.0)
     assert predicted_latency(table, graph, families) == pytest.approx(expected)
 
     # as costs of the program: exact where one unit is float
@@ -113,6 +119,26 @@ def test_the_latency_of_a_model_is_the_sum_over_its_operations_and_borders(name)
         change = times[unit.name, "float32"] - times[unit.name, "w8"] + own[unit.name]["latency_ms"] + crossed
         alone = predicted_latency(table, graph, base | dict.fromkeys(unit.nodes, "float32"))
         assert alone - predicted_latency(table, graph, base) == pytest.approx(change)
+
+
+@pytest.mark.parametrize("name", ["convolutions", "shared"])
+def test_factors_make_whole_models_what_they_were_measured_to_take(name):
+    """And mixed models lie between: the factors are those of their operations."""
+    graph = operator_graphs.ALL[name]()
+    made = made_up(graph)
+    alone = dataclasses.replace(made, in_place={})
+    whole = {f: 1.3 * predicted_whole(alone, graph, f) for f in FAMILIES} | dict.fromkeys(MIXED, 7.0)
+    about = {"device": "a phone", "runtime": "runtime 1", "threads": 1, "overhead_ms": OVERHEAD}
+    table = make_table(graph, made.entries, whole, **about)
+    for family in FAMILIES:
+        assert predicted_whole(table, graph, family) == pytest.approx(whole[family])
+    assert {check.model: check.measured_ms for check in table.checks} == whole
+    for check in table.checks:
+        assert check.predicted_ms == pytest.approx(predicted_whole(table, graph, check.model))
+        assert check.predicted_ms > predicted_whole(alone, graph, check.model)
+    # all that is known of a model that is as fast as its invocation: no factor
+    assert make_table(graph, made.entries, {"int8": OVERHEAD / 2}, **about).in_place == {}
+    assert make_table(graph, made.entries, {}, **about).checks == ()
 
 
 def test_every_candidate_has_a_family():
@@ -139,7 +165,8 @@ def test_a_profile_holds_every_operation_at_every_family_it_can_have():
         families = FAMILIES if weighted else ("int8", "float32")
         assert {f for o, f in known if o == operation} == set(families), operation.name
     assert len(known) == len(table.entries)
-    assert [check.model for check in table.checks] == ["float32", "int8"]
+    assert set(table.in_place) <= set(FAMILIES)
+    assert {check.model for check in table.checks} == {*FAMILIES, *MIXED}
     assert all(check.predicted_ms >= table.overhead_ms > 0 and check.measured_ms > 0 for check in table.checks)
     assert parse_table(table.to_json()) == table
     unit_latencies(table, graph, units(graph), list(ALL))

@@ -50,7 +50,8 @@ def test_the_table_has_every_operation_at_every_family_it_can_have(
         assert {f for o, f in known if o == operation} == set(FAMILIES if weighted else ("int8", "float32"))
     assert len(unit_latencies(table, graph, units(graph), list(ALL))) == len(units(graph)) * len(ALL)
     assert {entry.runs for entry in table.entries} == {10}
-    assert [check.model for check in table.checks] == ["float32", "int8"]
+    assert set(table.in_place) <= set(FAMILIES)
+    assert {check.model for check in table.checks} == {*FAMILIES, "every_second_float32", "last_float32"}
     assert table.runtime == "litert 2.3 or later"
     records = {
         key: [found.records[task.id]["result"]["latencies_us"] for task in made.tasks[key]] for key in made.tasks

@@ -102,7 +102,7 @@ def drop(points, *, error=0.2, download=590, ratio=1.0, case=RESNET8, attained=T
 def latency(int8, float32, case=RESNET8):
     checks = [("float32", float32), ("int8", int8)]
     made = [{"model": name, "predicted_ms": 2.0 * ratio, "measured_ms": 2.0} for name, ratio in checks]
-    return {"part": "latency", "case": case, "entries": 40, "overhead_ms": 0.002, "checks": made}
+    return {"part": "latency", "case": case, "entries": 40, "overhead_ms": 0.002, "in_place": {"int8": 1.184}, "checks": made}
 
 
 def surveyed(seconds=50.0, frontier_seconds=10.0):
@@ -271,7 +271,7 @@ def test_page_and_figures_show_every_measurement(tmp_path):
     assert (
         f"| {RESNET8}, advanced | -0.30 [-0.80, +0.20] | no | 4.40 | 590 | 0.590 x | 1.000 x [0.990, 1.010] | 10.0 |"
     ) in lines
-    assert f"| {RESNET8}, int8 | 40 | 0.0020 | 2.200 | 2.000 | +10.0 % |" in lines
+    assert f"| {RESNET8}, int8 | 40 | 0.0020 | 1.18 x | 2.200 | 2.000 | +10.0 % |" in lines
     assert "| frontier of 12 budgets, 11 points | 10.0 |" in lines
     assert "| 10 | 256 | 2.0 | 0.20 | 800 |" in lines
     assert "| highs, 1 budgets | 200 | 12 | 3 | 0.70 | 1.50 |" in lines

@@ -6,16 +6,20 @@
      "entries": [{"operation": {"kind": "Conv2D", "inputs": [[32, 32, 3]], "output": [16, 16, 8], "activation": "relu",
                                 "config": {"strides": 2, ...}},
                   "family": "int8", "p50_ms": 0.021, "mad_ms": 0.001, "runs": 200}, ...],
-     "checks": [{"model": "int8", "predicted_ms": 0.30, "measured_ms": 0.31}, ...]}
+     "in_place": {"int8": 1.18, "float32": 0.93, ...},
+     "checks": [{"model": "last_float32", "predicted_ms": 0.30, "measured_ms": 0.31}, ...]}
 
 Shapes are without the batch axis; the batch is 1. A family is what decides the speed: int8 (any grid bits), packed
-(INT4 tensors), float16, float32. `p50_ms` is that of a model of this operation alone, invocation included; of a model
-of many operations
+(INT4 tensors), float16, float32. `p50_ms` is that of a model of this operation alone, invocation included. In its place
+in a model an operation takes longer, its weights and inputs no longer in the nearest cache, or less long, what comes
+with every invocation shared. So the table has, for each family, the factor that makes the sum over a whole model of
+that family what the model was measured to take:
 
-    latency = overhead + sum over operations max(0, p50 - overhead)
+    latency = overhead + sum over operations in_place * max(0, p50 - overhead)
 
-The operations "Quantize" and "Dequantize" stand for the borders between float and integer. `checks` hold whole models,
-predicted by the table and measured with it.
+The operations "Quantize" and "Dequantize" stand for the borders between float and integer; they are int8's. `checks`
+hold whole models, predicted by the table and measured with it: those of one family, which the factors make equal, and
+mixed ones, which the factors have not seen.
 """
 
 from __future__ import annotations
@@ -91,7 +95,7 @@ class Check:
 
 @dataclasses.dataclass(frozen=True)
 class LatencyTable:
-    """Entries of one device; the fields are those of the file."""
+    """Entries of one device; the fields are those of the file. A family without a factor has the factor 1."""
 
     device: str
     runtime: str
@@ -99,6 +103,7 @@ class LatencyTable:
     date: str
     overhead_ms: float
     entries: tuple[Entry, ...]
+    in_place: Mapping[str, float] = dataclasses.field(default_factory=dict)
     checks: tuple[Check, ...] = ()
 
     def milliseconds(self, wanted: Sequence[tuple[Operation, str]]) -> list[float]:
@@ -110,7 +115,7 @@ class LatencyTable:
                 f"the latency table of {self.device} lacks {len(missing)} of the model's operations: "
                 f"{'; '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}; run tfq-profile on the model"
             )
-        return [max(0.0, known[item] - self.overhead_ms) for item in wanted]
+        return [self.in_place.get(item[1], 1.0) * max(0.0, known[item] - self.overhead_ms) for item in wanted]
 
     def to_json(self) -> str:
         def entry(found: Entry) -> dict[str, Any]:
@@ -141,6 +146,9 @@ def parse_table(text: str, *, source: str = "the latency table") -> LatencyTable
         table = LatencyTable(**data, entries=entries, checks=checks)
         if not (math.isfinite(table.overhead_ms) and table.overhead_ms >= 0):
             raise ValueError(f"overhead_ms (={table.overhead_ms}) must be finite and at least 0")
+        for family, factor in table.in_place.items():
+            if family not in FAMILIES or not (math.isfinite(factor) and factor > 0):
+                raise ValueError(f"in_place of {family!r} (={factor!r}) must be a positive number, of a known family")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{source} is no latency table ({error!r}); measure one with tfq-profile") from error
     return table
@@ -212,10 +220,14 @@ def predicted_latency(table: LatencyTable, graph: Graph, families: Mapping[str, 
     return table.overhead_ms + math.fsum(layers) + rest
 
 
-def predicted_float_latency(table: LatencyTable, graph: Graph) -> float:
-    """Milliseconds of the model that is float32 throughout, at its edges too."""
+def predicted_float_latency(table: LatencyTable, graph: Graph, family: str = "float32") -> float:
+    """Milliseconds of the model that is float throughout, at its edges too, its weights stored as `family` says."""
     found = operations(graph)
-    wanted = [(found[n.name], "float32") for n in graph.nodes if n.kind not in (INPUT, _COSTLESS_IN_FLOAT)]
+    wanted = [
+        (found[node.name], family if is_weighted(node) else "float32")
+        for node in graph.nodes
+        if node.kind not in (INPUT, _COSTLESS_IN_FLOAT)
+    ]
     return table.overhead_ms + math.fsum(table.milliseconds(wanted))
 
 

@@ -3,10 +3,11 @@
     isolated   a model of one node, made by the exporter, at int8, packed, float16 and float32, timed in turns
     borders    one Quantize and one Dequantize for every distinct shape of a tensor
     overhead   a Quantize of one element: what an invocation takes that does next to nothing
-    in place   the whole model, float32 and int8: what the sum of the table predicts against what is measured
+    in place   the whole model at every family, which says by what factor the operations in it take longer or less
+               long than alone; and two mixed ones, to check what the table predicts
 
-The interpreter's Python interface offers no times of single operations within a model, so what an operation gains or
-loses by its neighbours (warm caches, XNNPACK packing a whole subgraph) shows in the checks of whole models alone.
+The interpreter's Python interface offers no times of single operations within a model: what an operation gains or
+loses by its neighbours (cold caches, XNNPACK packing a whole subgraph) shows in whole models alone.
 Grid bits do not change the speed of an int8 operation: one entry serves them all. Inputs are random.
 """
 
@@ -22,8 +23,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
+from tfq.allocation.candidates import units
 from tfq.allocation.latency_table import (
     DEQUANTIZE,
+    FAMILIES,
     QUANTIZE,
     Check,
     Entry,
@@ -47,6 +50,7 @@ from tfq.models.widths import is_weighted
 
 _SAMPLES = 4
 _PACKED_BITS = 4
+_FLOAT_FAMILIES = ("float32", "float16")
 _TOKENS = 2  # an integer input is 0 or 1: any table of an embedding has two rows
 _CODES = {
     QUANTIZE: (schema.BuiltinOperator.QUANTIZE, schema.TensorType.FLOAT32, schema.TensorType.INT8),
@@ -132,14 +136,33 @@ def idle_operation(seed: int) -> Isolated:
 
 
 def whole_models(graph: Graph, seed: int, *, progress: Progress | None = None) -> Isolated:
-    """The whole model in float32 and in int8, by these families."""
+    """The whole model at every family, by its name, and models of mixed precision, by what they are."""
     progress = progress or Silent()
     inputs = random_inputs(graph, _SAMPLES, seed)
     files = {
-        "float32": export_plain(graph, "float32", _representative(inputs), progress=progress),
-        "int8": _quantized(graph, inputs, bits=8, storage="int8", progress=progress),
+        family: export_plain(graph, family, _representative(inputs), progress=progress) for family in _FLOAT_FAMILIES
     }
+    for name, families in _integer_models(graph).items():
+        files[name] = _quantized(graph, inputs, families, progress=progress)
     return Isolated(Operation("Model", (), ()), files, {name: values[:1] for name, values in inputs.items()})
+
+
+def _integer_models(graph: Graph) -> dict[str, dict[str, str]]:
+    """Families of the weighted nodes of whole models, by the name of the model."""
+    found = units(graph)
+
+    def families(of: Callable[[int], str]) -> dict[str, str]:
+        return {name: of(place) for place, unit in enumerate(found) for name in unit.nodes}
+
+    models = {
+        "int8": families(lambda _: "int8"),
+        "every_second_float32": families(lambda place: ("int8", "float32")[place % 2]),
+        "last_float32": families(lambda place: "float32" if place == len(found) - 1 else "int8"),
+    }
+    packable = {node.name for node in graph.nodes if node.kind in PACKABLE}
+    if packable:
+        models["packed"] = {name: "packed" if name in packable else "int8" for name in models["int8"]}
+    return models
 
 
 def make_entry(operation: Operation, family: str, times_ms: Sequence[float]) -> Entry:
@@ -162,16 +185,33 @@ def make_table(
     """The table of today, with what it predicts of the whole models.
 
     Args:
-      whole_ms: medians of `whole_models`, by family; none for a table without checks.
+      whole_ms: medians of `whole_models`, by name; none for a table without factors and checks.
     """
     table = LatencyTable(device, runtime, threads, datetime.date.today().isoformat(), overhead_ms, tuple(entries))
-    families = {node.name: "int8" for node in graph.nodes if is_weighted(node)}
-    predicted = {
-        "float32": lambda: predicted_float_latency(table, graph),
-        "int8": lambda: predicted_latency(table, graph, families),
-    }
-    checks = tuple(Check(name, predicted[name](), measured) for name, measured in whole_ms.items())
+    # those that take part in others first
+    for family in sorted(set(whole_ms) & set(FAMILIES), key=("float32", "int8", "float16", "packed").index):
+        table = _with_factor(table, graph, family, whole_ms[family])
+    checks = tuple(Check(name, predicted_whole(table, graph, name), measured) for name, measured in whole_ms.items())
     return dataclasses.replace(table, checks=checks)
+
+
+def predicted_whole(table: LatencyTable, graph: Graph, name: str) -> float:
+    """Milliseconds of one of the `whole_models`."""
+    if name in _FLOAT_FAMILIES:
+        return predicted_float_latency(table, graph, name)
+    return predicted_latency(table, graph, _integer_models(graph)[name])
+
+
+def _with_factor(table: LatencyTable, graph: Graph, family: str, measured: float) -> LatencyTable:
+    """The table with the factor by which it predicts the whole model of the family as measured."""
+
+    def given(factor: float) -> LatencyTable:
+        return dataclasses.replace(table, in_place={**table.in_place, family: factor})
+
+    others, once = (predicted_whole(given(factor), graph, family) for factor in (0.0, 1.0))
+    if not others < min(once, measured):  # nothing of this family, or no longer than the rest alone
+        return table
+    return given((measured - others) / (once - others))
 
 
 def _distinct(graph: Graph) -> dict[Operation, Node]:
@@ -206,13 +246,13 @@ def _isolated(graph: Graph, node: Node, operation: Operation, seed: int) -> dict
     inputs = random_inputs(alone, _SAMPLES, seed)
     files = {}
     if OPERATORS[node.kind].output != "float":
-        files["int8"] = _quantized(alone, inputs, bits=8, storage="int8")
+        files["int8"] = _quantized(alone, inputs, {})
     if node.kind != "Requantize":
         files["float32"] = export_plain(alone, "float32", _representative(inputs))
     if is_weighted(node):
         files["float16"] = export_plain(alone, "float16", _representative(inputs))
         if node.kind in PACKABLE:
-            files["packed"] = _quantized(alone, inputs, bits=_PACKED_BITS, storage="packed")
+            files["packed"] = _quantized(alone, inputs, {node.name: "packed"})
     return files
 
 
@@ -225,10 +265,18 @@ def _alone(graph: Graph, node: Node, operation: Operation) -> Graph:
 
 
 def _quantized(
-    graph: Graph, inputs: Mapping[str, np.ndarray], *, bits: int, storage: str, progress: Progress | None = None
+    graph: Graph, inputs: Mapping[str, np.ndarray], families: Mapping[str, str], *, progress: Progress | None = None
 ) -> bytes:
+    """The file in which the weighted nodes have these families."""
     ranges = calibrate(graph, [inputs], method="minmax", percentile=99.9, total=_SAMPLES).ranges
-    spec = specify(graph, ranges, weight_bits=bits, storage=storage)
+    packed = [name for name, family in families.items() if family == "packed"]
+    spec = specify(
+        graph,
+        ranges,
+        weight_bits=dict.fromkeys(packed, _PACKED_BITS),
+        storage=dict.fromkeys(packed, "packed"),
+        precisions={name: family for name, family in families.items() if family in _FLOAT_FAMILIES},
+    )
     return export_quantized(graph, spec, _representative(inputs), progress=progress)
 
 
