@@ -1,6 +1,7 @@
 """Small .tflite models that several folders of tests run."""
 
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -10,6 +11,10 @@ from hypothesis import settings
 # examples each time; elsewhere every run looks at new ones.
 settings.register_profile("no deadline", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("no deadline")
+
+# What runs in the background or under nohup ignores these signals, and so would all commands under test.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def _converted(model, calibration=None):

@@ -44,12 +44,12 @@ def test_scales_are_those_of_the_bits(few):
         if group not in calibration.ranges:
             continue
         wanted = calibration.ranges[group]
-        assert grid.scale[0] == pytest.approx((wanted.high - wanted.low) / (2**grid.bits - 1), rel=1e-4)
+        assert grid.scale[0] == pytest.approx((wanted.high - wanted.low) / (2**grid.bits - 1), rel=2.0 ** -(grid.bits + 2))
         assert abs(grid.real_range[0] - wanted.low) <= grid.scale[0]
     for node in filter(is_weighted, graph.nodes):
         grid, values = kernel(spec, node), np.abs(node.weights[OPERATORS[node.kind].kernel])
         largest = values.max(axis=tuple(i for i in range(4)[: values.ndim] if i != grid.axis))
-        np.testing.assert_allclose(grid.scale, largest / (2 ** (widths.weights[node.name] - 1) - 1), rtol=1e-4)
+        np.testing.assert_allclose(grid.scale, largest / (2 ** (grid.bits - 1) - 1), rtol=2.0 ** -(grid.bits + 3))
 
 
 def test_ranges_are_fitted_to_their_bits(few):
