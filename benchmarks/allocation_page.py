@@ -252,8 +252,8 @@ def _latency_section(results: Results) -> list[str]:
     ]
     return [
         "## Predicted latency",
-        "The latency table of `tfq-profile` on this machine against whole models, which are measured anew after it, with"
-        " other inputs; one thread, XNNPACK. In place: by what factor operations take longer in the whole model of one"
+        "The latency table of `tfq-profile` on this machine against whole models, measured anew after it with other"
+        " inputs; one thread, XNNPACK. In place: by what factor operations take longer in the whole model of one"
         " precision than alone, which is a part of the table; it has not seen the mixed models.",
         common.markdown_table(["", "entries", "overhead ms", "in place", "predicted ms", "measured ms", "off"], rows),
     ]

@@ -127,7 +127,6 @@ def test_every_choice_is_a_field_whose_default_is_one_of_them():
             "--reconstruction is adaquant, which learns by gradients, and --pipeline is light; use --pipeline=advanced",
         ),
         ({"pipeline": "light", "reconstruction": "adaround"}, "--reconstruction is adaround, which learns by grad"),
-        ({"pipeline": "light", "reconstruction": "best"}, "--reconstruction is best, which learns by gradients"),
         ({"memory_limit": 63}, "--memory_limit is 63; it must be at least 64"),
         ({"workers": 0}, "--workers is 0; it must be at least 1"),
         ({"num_calibration_samples": 0}, "--num_calibration_samples is 0; it must be at least 1"),

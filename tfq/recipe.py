@@ -30,7 +30,7 @@ CHOICES = {
     "sensitivity": ("measured", "gradient", "output_error"),
 }
 
-GRADIENT_METHODS = ("adaround", "adaquant", "best")
+GRADIENT_METHODS = ("adaround", "adaquant")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -102,7 +102,8 @@ def drop(points, *, error=0.2, download=590, ratio=1.0, case=RESNET8, attained=T
 def latency(int8, float32, case=RESNET8):
     checks = [("float32", float32), ("int8", int8)]
     made = [{"model": name, "predicted_ms": 2.0 * ratio, "measured_ms": 2.0} for name, ratio in checks]
-    return {"part": "latency", "case": case, "entries": 40, "overhead_ms": 0.002, "in_place": {"int8": 1.184}, "checks": made}
+    table = {"entries": 40, "overhead_ms": 0.002, "in_place": {"int8": 1.184}}
+    return {"part": "latency", "case": case, **table, "checks": made}
 
 
 def surveyed(seconds=50.0, frontier_seconds=10.0):

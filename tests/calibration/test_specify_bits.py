@@ -38,13 +38,14 @@ def test_every_tensor_and_kernel_has_its_bits(few):
 
 
 def test_scales_are_those_of_the_bits(few):
-    graph, widths, _, calibration, spec = few
+    graph, _, _, calibration, spec = few
     for name, grid in spec.activations.items():
         group = calibration.groups[name]
         if group not in calibration.ranges:
             continue
         wanted = calibration.ranges[group]
-        assert grid.scale[0] == pytest.approx((wanted.high - wanted.low) / (2**grid.bits - 1), rel=2.0 ** -(grid.bits + 2))
+        step = (wanted.high - wanted.low) / (2**grid.bits - 1)
+        assert grid.scale[0] == pytest.approx(step, rel=2.0 ** -(grid.bits + 2))
         assert abs(grid.real_range[0] - wanted.low) <= grid.scale[0]
     for node in filter(is_weighted, graph.nodes):
         grid, values = kernel(spec, node), np.abs(node.weights[OPERATORS[node.kind].kernel])

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from layer_problems import fitted_errors, layer_problem
 
 from tfq.numerics import reference
-from tfq.reconstruction.least_squares import _best_scales, _cost, _descend, _Ordered, _rounded, _Rows, least_squares
+from tfq.reconstruction.lattice import Ordered, best_scales, descend, quadratic_cost, rounded
+from tfq.reconstruction.least_squares import _Rows, least_squares
 from tfq.reconstruction.problem import Solution
 
 KINDS = {
@@ -44,27 +45,27 @@ def nearest(wanted, scales, top):
 class TestRounding:
     @pytest.mark.parametrize("bits", [2, 3])
     def test_it_is_near_the_best_of_all_codes(self, bits):
-        rng, ratios, rounded = np.random.default_rng(bits), [], []
+        rng, ratios, plainly = np.random.default_rng(bits), [], []
         top = 2 ** (bits - 1) - 1
         every = np.array(list(itertools.product(range(-top, top + 1), repeat=5)), float).T  # [taps, choices]
         for _ in range(80):
             gram, wanted, scales, _ = quadratic(5, 4, bits, rng)
-            found = cost(gram, wanted, _rounded(_Ordered.of(gram), wanted, scales, top), scales)[0]
+            found = cost(gram, wanted, rounded(Ordered.of(gram), wanted, scales, top), scales)[0]
             plain = cost(gram, wanted, nearest(wanted, scales, top), scales)[0]
             for output in range(4):
                 errors = every * scales[0, output] - wanted[0, :, output, None]
                 best = np.einsum("kn,kl,ln->n", errors, gram[0], errors).min()
                 ratios.append(found[output] / best)
-                rounded.append(plain[output] / best)
+                plainly.append(plain[output] / best)
         assert min(ratios) > 1 - 1e-9
         assert np.mean(np.array(ratios) < 1 + 1e-9) > 0.6  # the best itself, more often than not
         assert np.mean(ratios) < 1.2
-        assert np.mean(rounded) > 1.5 * np.mean(ratios)
+        assert np.mean(plainly) > 1.5 * np.mean(ratios)
 
     @given(seed=st.integers(0, 10**6), bits=st.integers(2, 8), taps=st.integers(1, 90), groups=st.integers(1, 3))
     def test_it_is_never_above_the_nearest_codes_and_stays_on_the_grid(self, seed, bits, taps, groups):
         gram, wanted, scales, top = quadratic(taps, 3, bits, np.random.default_rng(seed), groups=groups)
-        codes = _rounded(_Ordered.of(gram), wanted, scales, top)
+        codes = rounded(Ordered.of(gram), wanted, scales, top)
         np.testing.assert_array_equal(codes, np.rint(codes))
         assert np.abs(codes).max() <= top
         before = cost(gram, wanted, nearest(wanted, scales, top), scales)
@@ -74,7 +75,7 @@ class TestRounding:
     @settings(max_examples=40)
     def test_no_change_of_a_single_code_lowers_the_cost(self, seed, bits, taps):
         gram, wanted, scales, top = quadratic(taps, 2, bits, np.random.default_rng(seed))
-        codes = _rounded(_Ordered.of(gram), wanted, scales, top)
+        codes = rounded(Ordered.of(gram), wanted, scales, top)
         slope = gram @ (codes * scales[:, None] - wanted)
         curvature = np.diagonal(gram, axis1=1, axis2=2)[:, :, None]
         for step in (-1, 1):
@@ -88,24 +89,24 @@ class TestRounding:
         rng = np.random.default_rng(seed)
         gram, wanted, scales, top = quadratic(taps, 3, 3, rng)
         start = rng.integers(-top, top + 1, wanted.shape).astype(float)
-        found = _descend(gram, wanted, scales, start.copy(), top)
+        found = descend(gram, wanted, scales, start.copy(), top)
         assert (cost(gram, wanted, found, scales) <= cost(gram, wanted, start, scales) * (1 + 1e-9)).all()
 
     def test_independent_taps_are_rounded_to_the_nearest(self):
         gram, wanted, scales, top = quadratic(6, 3, 3, np.random.default_rng(0))
         gram = np.eye(6)[None] * np.diagonal(gram[0])
-        np.testing.assert_array_equal(_rounded(_Ordered.of(gram), wanted, scales, top), nearest(wanted, scales, top))
+        np.testing.assert_array_equal(rounded(Ordered.of(gram), wanted, scales, top), nearest(wanted, scales, top))
 
     def test_the_cost_is_the_one_written_out(self):
         gram, wanted, scales, top = quadratic(6, 3, 3, np.random.default_rng(0), groups=2)
         codes = nearest(wanted, scales, top)
-        np.testing.assert_allclose(_cost(gram, wanted, codes, scales), cost(gram, wanted, codes, scales))
+        np.testing.assert_allclose(quadratic_cost(gram, wanted, codes, scales), cost(gram, wanted, codes, scales))
 
     @pytest.mark.parametrize("tied", [[[0, 1, 2]], [[0, 0, 0]], [[0, 1, 0]]])
     def test_scales_for_given_codes_are_the_best_there_are(self, tied):
         gram, wanted, scales, top = quadratic(6, 3, 3, np.random.default_rng(1))
         tied, codes = np.array(tied), nearest(wanted, scales, top)
-        best = _best_scales(gram, wanted, codes, scales, tied)
+        best = best_scales(gram, wanted, codes, scales, tied)
         for number in range(tied.max() + 1):
             assert np.unique(best[tied == number]).size == 1
             for factor in (0.99, 1.01):

@@ -19,7 +19,8 @@ A fused clamp f changes what counts: below a target z <= 0 any y <= 0 is right. 
 
     t = min(y, 0) where z <= 0,   max(y, 6) where z >= 6 (ReLU6),   z elsewhere     (y of the present solution)
 
-steps 3. and 4. are repeated on these targets, and the best solution is kept (majorisation-minimisation).
+steps 3. and 4. are repeated on these targets, and the best solution is kept (majorisation-minimisation). Its steps are
+short, as if every row counted; `active_rows` goes on from there.
 
 Sources: Frantar et al. 2022 (arXiv:2210.17323, GPTQ), equations 2-4; Hubara et al. 2020 (arXiv:2006.10518),
 equation 2, whose sequential objective this is, with the range of the inputs fixed; Hunter and Lange 2004 on
@@ -33,15 +34,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfq.numerics import reference
+from tfq.reconstruction.lattice import (
+    Ordered,
+    best_scales,
+    descend,
+    lattice_scales,
+    quadratic_cost,
+    rounded,
+    stored_scales,
+    tied_sum,
+)
 from tfq.reconstruction.problem import Problem, Solution, clamp
 
 DAMPING = 1e-1
-_RATIOS = np.linspace(0.4, 1.1, 36)
 _ALTERNATIONS = 3
 _ROUNDS = 8
-_SWEEPS = 30
-_BLOCK = 64
 _GRAM_BYTES = 2**26  # of H of all dampings that are solved side by side
 
 
@@ -78,14 +85,14 @@ def _solved(problem: Problem, rows: _Rows, moment: np.ndarray, normals: Sequence
     present = np.concatenate([problem.scales] * len(normals))
     tied = np.concatenate([problem.tied + number * (problem.tied.max() + 1) for number in range(len(normals))])
     top = problem.largest_code
-    ordered = _Ordered.of(gram)
-    scales = _stored(_lattice_scales(gram, wanted, present, tied, top), problem)
-    codes = _rounded(ordered, wanted, scales, top)
+    ordered = Ordered.of(gram)
+    scales = stored_scales(lattice_scales(gram, wanted, present, tied, top), problem.bits)
+    codes = rounded(ordered, wanted, scales, top)
     for _ in range(_ALTERNATIONS):
-        better = _stored(_best_scales(gram, wanted, codes, scales, tied), problem)
-        found = _rounded(ordered, wanted, better, top)
-        costs = (_cost(gram, wanted, q, s) for q, s in ((found, better), (codes, scales)))
-        improved = np.less(*(_tied_sum(cost, tied) for cost in costs))
+        better = stored_scales(best_scales(gram, wanted, codes, scales, tied), problem.bits)
+        found = rounded(ordered, wanted, better, top)
+        costs = (quadratic_cost(gram, wanted, q, s) for q, s in ((found, better), (codes, scales)))
+        improved = np.less(*(tied_sum(cost, tied) for cost in costs))
         if not improved.any():
             break
         scales = np.where(improved, better, scales)
@@ -105,8 +112,8 @@ def _majorised(problem: Problem, rows: _Rows, normal: _Normal, start: Solution) 
     for _ in range(_ROUNDS):
         targets = rows.majorised(present.outputs)
         wanted = normal.wanted(rows.moment(targets), problem.matrix)
-        scales = _stored(_best_scales(normal.gram, wanted, codes, scales, problem.tied), problem)
-        codes = _descend(normal.gram, wanted, scales, codes.copy(), problem.largest_code)
+        scales = stored_scales(best_scales(normal.gram, wanted, codes, scales, problem.tied), problem.bits)
+        codes = descend(normal.gram, wanted, scales, codes.copy(), problem.largest_code)
         present = rows.fitted(rows.solution(codes, scales, targets))
         if present.loss < best.loss:
             best = present
@@ -189,139 +196,3 @@ class _Rows:
         z = self.targets
         found = np.where(z <= 0, np.minimum(outputs, 0.0), z)
         return np.where(z >= 6, np.maximum(outputs, 6.0), found) if self._problem.activation == "relu6" else found
-
-
-def _lattice_scales(
-    gram: np.ndarray, wanted: np.ndarray, present: np.ndarray, tied: np.ndarray, top: int
-) -> np.ndarray:
-    """For each set of tied outputs the clipping ratio of the smallest error weighted by diag H; [g, c].
-
-    Where all of its weights are 0, that of the scales `present` [g, c].
-    """
-    importance = np.diagonal(gram, axis1=1, axis2=2)[:, :, None]
-    largest = _tied_max(np.abs(wanted).max(1), tied)
-    largest = np.where(largest > 0, largest, present * top)
-    best, lowest = largest / top, np.full(largest.shape, np.inf)
-    for ratio in _RATIOS:
-        scales = largest * ratio / top
-        codes = np.clip(np.rint(wanted / scales[:, None]), -top, top)
-        cost = _tied_sum((importance * (codes * scales[:, None] - wanted) ** 2).sum(1), tied)
-        best, lowest = np.where(cost < lowest, scales, best), np.minimum(cost, lowest)
-    return best
-
-
-def _best_scales(
-    gram: np.ndarray, wanted: np.ndarray, codes: np.ndarray, scales: np.ndarray, tied: np.ndarray
-) -> np.ndarray:
-    """The closed form for given codes; where it would not be positive the present scales."""
-    projected = gram @ codes
-    above = _tied_sum((projected * wanted).sum(1), tied)
-    below = _tied_sum((projected * codes).sum(1), tied)
-    return np.where((above > 0) & (below > 0), above / np.where(below > 0, below, 1.0), scales)
-
-
-def _stored(scales: np.ndarray, problem: Problem) -> np.ndarray:
-    """The scales as the file will have them, for which codes and bias are found then."""
-    return reference.nearest_weight_scale(scales, problem.bits).astype(np.float64)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Ordered:
-    """H with its taps in the order of falling H_kk, and the upper Cholesky factor of its inverse.
-
-    Attributes:
-      order, back: taps [g, k] in that order, and the way back.
-      gram, upper: [g, k, k].
-    """
-
-    order: np.ndarray
-    back: np.ndarray
-    gram: np.ndarray
-    upper: np.ndarray
-
-    @classmethod
-    def of(cls, gram: np.ndarray) -> _Ordered:
-        """Of H as it is."""
-        order = np.argsort(-np.diagonal(gram, axis1=1, axis2=2), axis=1, kind="stable")
-        back = np.argsort(order, axis=1, kind="stable")
-        ordered = np.take_along_axis(np.take_along_axis(gram, order[:, :, None], 1), order[:, None, :], 2)
-        return cls(order, back, ordered, np.linalg.cholesky(np.linalg.inv(ordered)).transpose(0, 2, 1))
-
-
-def _rounded(ordered: _Ordered, wanted: np.ndarray, scales: np.ndarray, top: int) -> np.ndarray:
-    """Codes [g, k, c] as float64."""
-    gram, wanted = ordered.gram, np.take_along_axis(wanted, ordered.order[:, :, None], 1)
-    nearest = np.clip(np.rint(wanted / scales[:, None]), -top, top)
-    spread = _spread(ordered.upper, wanted, scales, top)
-    costs = (_cost(gram, wanted, q, scales) for q in (nearest, spread))
-    codes = np.where(np.less(*costs)[:, None], nearest, spread)  # few taps: spreading may lose to it
-    codes = _descend(gram, wanted, scales, codes, top)
-    return np.take_along_axis(codes, ordered.back[:, :, None], 1)
-
-
-def _spread(upper: np.ndarray, wanted: np.ndarray, scales: np.ndarray, top: int) -> np.ndarray:
-    """GPTQ: round tap by tap, spread each error over those that follow; block by block for speed."""
-    left, codes = wanted.copy(), np.empty_like(wanted)
-    taps = wanted.shape[1]
-    for start in range(0, taps, _BLOCK):
-        stop = min(start + _BLOCK, taps)
-        errors = np.empty_like(left[:, start:stop])
-        for k in range(start, stop):
-            codes[:, k] = np.clip(np.rint(left[:, k] / scales), -top, top)
-            error = (left[:, k] - codes[:, k] * scales) / upper[:, k, k, None]
-            left[:, k + 1 : stop] -= upper[:, k, k + 1 : stop, None] * error[:, None]
-            errors[:, k - start] = error
-        left[:, stop:] -= upper[:, start:stop, stop:].transpose(0, 2, 1) @ errors
-    return codes
-
-
-def _descend(gram: np.ndarray, wanted: np.ndarray, scales: np.ndarray, codes: np.ndarray, top: int) -> np.ndarray:
-    """Coordinate descent over the codes, in place of `codes`.
-
-    The slope follows the codes block by block; a block in which no code wants to move costs next to nothing.
-    """
-    units = np.diagonal(gram, axis1=1, axis2=2)[:, :, None] * scales[:, None]
-    slope = gram @ (codes * scales[:, None] - wanted)
-    taps = codes.shape[1]
-
-    def steps(part: slice | int, slope: np.ndarray) -> np.ndarray:
-        present = codes[:, part]
-        return np.clip(np.rint(present - slope / units[:, part]), -top, top) - present
-
-    for _ in range(_SWEEPS):
-        changed = False
-        for start in range(0, taps, _BLOCK):
-            stop = min(start + _BLOCK, taps)
-            block = slice(start, stop)
-            if not steps(block, slope[:, block]).any():
-                continue
-            own, moved = slope[:, block].copy(), np.zeros_like(codes[:, block])
-            for k in range(start, stop):
-                step = steps(k, own[:, k - start])
-                if step.any():
-                    codes[:, k] += step
-                    moved[:, k - start] = step * scales
-                    own[:, k + 1 - start :] += gram[:, k + 1 : stop, k, None] * moved[:, k - start, None]
-            slope += gram[:, :, block] @ moved
-            changed = True
-        if not changed:
-            break
-    return codes
-
-
-def _cost(gram: np.ndarray, wanted: np.ndarray, codes: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """(w - w*)' H (w - w*) of every output, [g, c]."""
-    error = codes * scales[:, None] - wanted
-    return np.maximum((error * (gram @ error)).sum(1), 0.0)
-
-
-def _tied_sum(values: np.ndarray, tied: np.ndarray) -> np.ndarray:
-    """Every value [g, c] replaced by the sum over the outputs that share its scale."""
-    return np.bincount(tied.ravel(), values.ravel().astype(np.float64))[tied]
-
-
-def _tied_max(values: np.ndarray, tied: np.ndarray) -> np.ndarray:
-    """The same with the largest."""
-    largest = np.zeros(tied.max() + 1)
-    np.maximum.at(largest, tied.ravel(), values.ravel())
-    return largest[tied]

@@ -6,7 +6,7 @@ bias_correction   mse, and a bias that takes over the mean error              `b
 adaround          every weight down or up, the scales fixed                   `adaround`
 adaquant          weights, scales, bias and input range learned together      `adaquant`
 least_squares     closed form and a descent over the codes, no gradients      `least_squares`
-best              least_squares or adaquant, by the rows held back             `methods`
+best              the same, damping by held-back rows, then over active rows   `active_rows`
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 
 from tfq.calibration.specify import activation_grid
 from tfq.numerics import reference
+from tfq.reconstruction.active_rows import is_affordable, refined
 from tfq.reconstruction.adaquant import adaquant
 from tfq.reconstruction.adaround import adaround
 from tfq.reconstruction.bias_correction import with_corrected_bias
@@ -40,27 +41,23 @@ def bias_correction(problem: Problem) -> Solution:
     return with_corrected_bias(problem, mse(problem))
 
 
-def damped_least_squares(problem: Problem) -> Solution:
-    """Least squares with the damping, and for a few-bit input of its own the range, that held-back rows favour.
+def best(problem: Problem) -> Solution:
+    """Least squares, over all rows and then over those that count, as held-back rows favour.
 
+    They choose the damping, for a few-bit input of its own the range, and whether the active rows alone are better.
     The moments of n samples are known to about 1 / sqrt(n), their square to 1 / n: no damping below that is tried,
     because the held-back rows of so few samples resemble those fitted to, and favour too little.
     """
     dampings = [damping for damping in _DAMPINGS if damping >= 1 / problem.samples]
     solutions = []
     for grid in _input_grids(problem):
-        found = least_squares(dataclasses.replace(problem, input_grid=grid), dampings=dampings)
-        solutions.append(dataclasses.replace(found, input_grid=grid) if problem.input_is_free else found)
+        posed = dataclasses.replace(problem, input_grid=grid)
+        found = [least_squares(posed, dampings=dampings)]
+        if problem.activation is not None and is_affordable(problem):
+            found.append(refined(posed, found[0], dampings[0]))
+        moved = grid if problem.input_is_free else None
+        solutions += [dataclasses.replace(solution, input_grid=moved) for solution in found]
     return min(solutions, key=problem.error)
-
-
-def best(problem: Problem, seed: int) -> Solution:
-    """Least squares or AdaQuant, whichever loses less on the rows held back.
-
-    Neither is always the better one: the closed form finds codes that no gradient reaches, AdaQuant minimises the error
-    behind the activation directly and learns the range of an 8-bit input too.
-    """
-    return min((damped_least_squares(problem), adaquant(problem, seed)), key=problem.error)
 
 
 def _input_grids(problem: Problem) -> list[TensorQuantization | None]:
@@ -83,6 +80,6 @@ METHODS: Mapping[str, Method] = {
     "bias_correction": functools.partial(_seedless, bias_correction),
     "adaround": adaround,
     "adaquant": adaquant,
-    "least_squares": functools.partial(_seedless, damped_least_squares),
-    "best": best,
+    "least_squares": functools.partial(_seedless, least_squares),
+    "best": functools.partial(_seedless, best),
 }

@@ -4,7 +4,7 @@ A step takes the model as it is and proposes others. One of them goes on if its 
 the samples held back (`tfq.simulate.guard`) is smaller by more than one standard error: what a tuning gains on few
 samples by chance it loses on others. A reconstruction, whose every layer has proved itself on held-back samples
 already, is rolled back only if it loses by more than one standard error: chance must not undo it either. No step is
-fitted to the samples that judge it. Two choices have seen them: what `best` takes for each layer, and the ranges that
+fitted to the samples that judge it. Two choices have seen them: what `best` chooses for each layer, and the ranges that
 are calibrated on all samples.
 """
 
