@@ -1,12 +1,23 @@
 """The points of accuracy that a model loses against float, estimated on calibration samples.
 
-    with labels      d_i = [argmax p_i = y_i] - [argmax q_i = y_i]
-    without labels   d_i = p_i(argmax p_i) - p_i(argmax q_i)             p float, q quantised outputs
+With p the float model's probabilities, a its class and b its second, what a change from a to b costs is
 
-    drop = 100 mean(d),   standard error = 100 sqrt(sum (d - mean(d))^2 + 1/4) / n
+    with labels      w = [a = y] - [b = y]
+    without labels   w = p(a) - p(b)
 
-The 1/4 is one more change, between classes whose odds differ by a half: that n samples hold none does not mean that
-there are none.
+Few samples change class, and which ones is chance: counting them takes thousands. The margin of every sample tells more:
+
+    margin    L = log p(a) - log p(b)            error   e = log q(a) - log max_{j != a} q(j) - L
+    drop      100 mean(w F(L))                   F(L) = share of e < -L among the samples of the nearest margins
+
+which has the same mean as counting, as samples of nearly equal margins might have had each other's errors, and less of its
+variance. With c = w F(L), and g the part of the sum that a sample's own e has in all others' F,
+
+    standard error = 100 sqrt(sum (c + g - 2 mean(c))^2) / n
+
+Samples so sure that q holds no second class (p(b) < 1/64) have no error of the margin; they are counted as they are,
+w of the classes before and after. So are all where fewer than 32 have one; one change more, between classes whose odds
+differ by a half, is then added to the squares: that n samples hold none does not mean that there are none.
 
 Without labels the float model's own probabilities say how often each class is right: where they are (on average over
 the samples that change class) what they claim to be, the estimate has no bias; where the float model is more confident
@@ -14,11 +25,15 @@ than it should be, it is too high, and the model that is chosen too good. Change
 nothing, as they do on average.
 
 What was fitted to samples departs less from float on them than on others. With D the mean divergence of the outputs
-from the float model's (`tfq.simulate.guard`), a drop and its error on all samples are therefore multiplied by
+from the float model's (`tfq.simulate.guard`), and D_8 that of the 8-bit model, to which nothing was fitted, so that it
+tells how much easier the held-back samples happen to be, a drop and its error on all samples are multiplied by
 
-    optimism = max(1, D on held-back samples / D on the samples fitted to)
+    optimism = max(1, D held back / D fitted to * D_8 fitted to / D_8 held back)
 
 The drop itself cannot be measured on the held-back samples alone: they are few, and few of them change class.
+
+Source: the share of the neighbours' errors is the conditional mean of Rao and Blackwell, by nearest neighbours; the
+standard error is that of a two-sample U-statistic (Hoeffding 1948).
 
 Scope: classifiers of one output, of one class per sample or per position; logits go through a softmax first.
 """
@@ -33,6 +48,8 @@ from tfq.errors import UserError
 from tfq.simulate.guard import is_distribution
 
 _UNSEEN = 0.5  # difference of the odds of a change that the samples do not hold
+_LEAST_SECOND, _LEAST = 1 / 64, 1 / 512  # of p(b) for a margin to have an error; of q, half a step of an 8-bit softmax
+_NEIGHBOURS, _MOST_MARGINS = 32, 2**18
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,35 +83,75 @@ def accuracy_drop(float_outputs: np.ndarray, outputs: np.ndarray, labels: np.nda
             " sample, so set --size_budget or --latency_budget instead"
         )
     chosen, before = outputs.argmax(-1)[..., None], float_outputs.argmax(-1)[..., None]
+    odds, after = _probabilities(float_outputs, outputs)
+    first, second = (_at(odds, place) for place in (before, _second(odds, before)))
     if labels is None:
-        odds = _probabilities(float_outputs)
-        lost = np.take_along_axis(odds, before, -1) - np.take_along_axis(odds, chosen, -1)
+        weights, counted = first - second, first - _at(odds, chosen)
     else:
         if labels.shape != before.shape[:-1]:
             raise UserError(f"labels have the shape {labels.shape}; {before.shape[:-1]} are needed, one for each class")
-        lost = (before == labels[..., None]).astype(np.float64) - (chosen == labels[..., None])
-    each = 100.0 * lost.reshape(len(lost), -1).mean(1)
+        weights = (before[..., 0] == labels).astype(np.float64) - (_second(odds, before)[..., 0] == labels)
+        counted = (before[..., 0] == labels).astype(np.float64) - (chosen[..., 0] == labels)
+    terms, influence, unseen = counted, counted, _UNSEEN
+    seen = second >= _LEAST_SECOND
+    if _NEIGHBOURS <= np.count_nonzero(seen) <= _MOST_MARGINS:
+        margins = np.log(first[seen] / second[seen])
+        kept, other = (np.maximum(_at(after, place)[seen], _LEAST) for place in (before, _second(after, before)))
+        own, given = _smoothed(weights[seen], margins, np.log(kept / other) - margins)
+        terms, influence, unseen = counted.copy(), counted.copy(), 0.0
+        terms[seen], influence[seen] = own, own + given - own.mean()
+    each, moved = (100.0 * values.reshape(len(values), -1).mean(1) for values in (terms, influence))
     mean = float(each.mean())
-    error = float(np.sqrt(np.square(each - mean).sum() + np.square(100.0 * _UNSEEN))) / len(each)
+    error = float(np.sqrt(np.square(moved - mean).sum() + np.square(100.0 * unseen))) / len(each)
     return Drop(mean, error, len(each))
 
 
-def optimism(divergences: np.ndarray, held_back: np.ndarray) -> float:
+def _smoothed(weights: np.ndarray, margins: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """c and g of samples [m] by their w, L and e."""
+    order = np.argsort(margins, kind="stable")
+    count = len(order)
+    start = np.clip(np.arange(count) - _NEIGHBOURS // 2, 0, count - _NEIGHBOURS)
+    near = order[start[:, None] + np.arange(_NEIGHBOURS)]  # numbers of the neighbours of the sample at each place
+    changes = (errors[near] < -margins[order, None]) / _NEIGHBOURS
+    own, given = np.empty(count), np.zeros(count)
+    own[order] = weights[order] * changes.sum(1)
+    np.add.at(given, near, weights[order, None] * changes)
+    return own, given
+
+
+def optimism(divergences: np.ndarray, unfitted: np.ndarray, held_back: np.ndarray) -> float:
     """By how much more a model departs from float where nothing was fitted.
 
     Args:
-      divergences: of each sample [n].
+      divergences, unfitted: of each sample [n], of the model and of one to which nothing was fitted.
       held_back: which samples were held back, as flags [n].
     """
     if not held_back.any() or held_back.all():
         return 1.0
-    fitted = float(divergences[~held_back].mean())
-    return max(1.0, float(divergences[held_back].mean()) / fitted) if fitted > 0 else 1.0
+    held, fitted = (
+        np.array([values[flags].mean() for values in (divergences, unfitted)]) for flags in (held_back, ~held_back)
+    )
+    if not (fitted > 0).all() or not held[1] > 0:
+        return 1.0
+    return float(max(1.0, held[0] / fitted[0] * fitted[1] / held[1]))
 
 
-def _probabilities(scores: np.ndarray) -> np.ndarray:
-    scores = scores.astype(np.float64)
-    if is_distribution(scores):
+def _second(values: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Class of the largest of `values` [n, ..., classes] but the class `first` [n, ..., 1]."""
+    others = values.copy()
+    np.put_along_axis(others, first, -np.inf, -1)
+    return others.argmax(-1)[..., None]
+
+
+def _at(values: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """`values` [n, ..., classes] of the classes [n, ..., 1]: [n, ...]."""
+    return np.take_along_axis(values, classes, -1)[..., 0]
+
+
+def _probabilities(*outputs: np.ndarray) -> list[np.ndarray]:
+    """Of float and quantised outputs; the first tells which they are, the sum of the rounded ones is not exactly 1."""
+    scores = [values.astype(np.float64) for values in outputs]
+    if is_distribution(scores[0]):
         return scores
-    powers = np.exp(scores - scores.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
+    powers = [np.exp(values - values.max(-1, keepdims=True)) for values in scores]
+    return [values / values.sum(-1, keepdims=True) for values in powers]

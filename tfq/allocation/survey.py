@@ -106,7 +106,8 @@ def survey(
 
     fitted = setting.reconstruction != "none"
     held_back = held_back_samples(len(loss.reference[0])) if fitted else np.zeros(len(loss.reference[0]), bool)
-    base_loss = loss(predict(export(base), setting.samples))
+    base_outputs = predict(export(base), setting.samples)
+    base_loss, unfitted = loss(base_outputs), divergence(loss.reference, base_outputs)
 
     def measure(version: Version) -> Measured:
         outputs = _outputs(version, export, setting.samples)
@@ -114,7 +115,7 @@ def survey(
         if wish.max_drop is None:
             return Measured(found, None)
         drop = accuracy_drop(loss.reference[0], outputs[0], labels)
-        return Measured(found, drop.corrected(optimism(divergence(loss.reference, outputs), held_back)))
+        return Measured(found, drop.corrected(optimism(divergence(loss.reference, outputs), unfitted, held_back)))
 
     needs_floats = wish.max_drop is not None and not wish.candidates and measure(base).points > wish.max_drop
     states = _states(setting, base, offered(graph, found, wish, with_floats=needs_floats), narrow)
