@@ -5,7 +5,7 @@ With p the float model's probabilities, a its class and b its second, what a cha
     with labels      w = [a = y] - [b = y]
     without labels   w = p(a) - p(b)
 
-Few samples change class, and which ones is chance: counting them takes thousands. The margin of every sample tells more:
+Few samples change class, and which ones is chance: counting takes thousands. The margin of every sample tells more:
 
     margin    L = log p(a) - log p(b)            error   e = log q(a) - log max_{j != a} q(j) - L
     drop      100 mean(w F(L))                   F(L) = share of e < -L among the samples of the nearest margins
