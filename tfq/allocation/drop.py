@@ -10,7 +10,7 @@ Few samples change class, and which ones is chance: counting takes thousands. Th
     margin    L = log p(a) - log p(b)            error   e = log q(a) - log max_{j != a} q(j) - L
     drop      100 mean(w F(L))                   F(L) = share of e < -L among the samples of the nearest margins
 
-which has the same mean as counting, as samples of nearly equal margins might have had each other's errors, and less of its
+which has the same mean as counting, as samples of nearly equal margins might have had each other's errors, and less
 variance. With c = w F(L), and g the part of the sum that a sample's own e has in all others' F,
 
     standard error = 100 sqrt(sum (c + g - 2 mean(c))^2) / n
