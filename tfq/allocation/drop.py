@@ -11,7 +11,9 @@ Few samples change class, and which ones is chance: counting takes thousands. Th
     drop      100 mean(w F(L))                   F(L) = share of e < -L among the samples of the nearest margins
 
 which has the same mean as counting, as samples of nearly equal margins might have had each other's errors, and less
-variance. With c = w F(L), and g the part of the sum that a sample's own e has in all others' F,
+variance; but every change is priced as one to b, so that large drops, with many changes to a third class, come out too
+low (by an eighth where 24 points are lost). With c = w F(L), and g the part of the sum that a sample's own e has in all
+others' F,
 
     standard error = 100 sqrt(sum (c + g - 2 mean(c))^2) / n
 
