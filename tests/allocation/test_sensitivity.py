@@ -151,14 +151,13 @@ def ranks(values):
 def test_estimates_rank_states_as_measurement_does(with_labels):
     graph, samples, base, states = start("convolutions")
     loss = find_loss(graph, samples)
-    if with_labels:
-        loss = find_loss(graph, samples, loss.reference[0].argmax(-1))
     truth = measured(base, states.values(), loss)
+    if with_labels:
+        # 24 labels say by chance which of two losses is lower; what the estimate stands for is the divergence too
+        loss = find_loss(graph, samples, loss.reference[0].argmax(-1))
     for found in (gradient_estimates(graph, states.values(), loss), output_errors(states.values())):
         assert list(found) == list(truth)
-        # of 24 samples with labels, the loss of many a coarser state is by chance the lower one
-        correlation = np.corrcoef(ranks(list(found.values())), ranks(list(truth.values())))[0, 1]
-        assert correlation > (0.2 if with_labels else 0.6)
+        assert np.corrcoef(ranks(list(found.values())), ranks(list(truth.values())))[0, 1] > 0.6
 
 
 def one_layer(kind, inputs=6, classes=4):
@@ -226,8 +225,9 @@ def test_with_labels_the_increase_of_the_cross_entropy_is_measured():
     graph, samples, base, states = start("convolutions")
     labels = find_loss(graph, samples).reference[0].argmax(-1)
     loss = find_loss(graph, samples, labels)
-    state = states["stem", "w2"]
-    (found,) = measured(base, [state], loss).values()
+    increases = measured(base, states.values(), loss)
+    largest = max(increases, key=increases.__getitem__)  # one that chance has not made smaller than the floor
+    state, found = states[largest], increases[largest]
 
     def loss_of(version):
         (p,) = predict(exporter("convolutions").export(version.graph, version.spec), samples)

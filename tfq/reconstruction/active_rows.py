@@ -73,7 +73,7 @@ class _Part:
     Attributes:
       problem: the layer.
       rows: x and a one, float32 [g, n, k + 1]; a zero where the layer has no bias.
-      targets, offset: z and what is added to the outputs [g, n, c].
+      targets, offset: z and what is added to the outputs [g, n, c]; offset is one zero where nothing is.
       start: w_0 [g * c, k].
       own_scales: every output has a scale of its own, which may move.
     """
@@ -91,8 +91,9 @@ class _Part:
         x = inputs[:, groups].transpose(1, 0, 2)
         ones = np.full((*x.shape[:2], 1), problem.has_bias, np.float32)
         targets = problem.targets[:, groups, outputs].transpose(1, 0, 2)
-        added = np.zeros_like(problem.targets) if problem.offset is None else problem.offset
-        offset = added[:, groups, outputs].transpose(1, 0, 2)
+        offset = np.zeros((1, 1, 1), np.float32)
+        if problem.offset is not None:
+            offset = problem.offset[:, groups, outputs].transpose(1, 0, 2)
         start = problem.matrix[groups, :, outputs].transpose(0, 2, 1).reshape(-1, x.shape[2])
         own = problem.tied.max() + 1 == problem.tied.size
         return cls(problem, np.concatenate([x, ones], 2), targets, offset, start, own)

@@ -3,8 +3,9 @@
 For each output the error (w - w*)' H (w - w*) of weights w = s * q, codes |q| <= top, is minimised over
 
     s on a lattice of clipping ratios, errors weighted by diag H                                `lattice_scales`
+    s around these, for each of which the codes are found: what diag H favours is not what H does   `multiples`
     q in the order of falling H_kk, each error spread over the taps not yet rounded (GPTQ)      `rounded`
-    q by coordinate descent: every code moves to the integer nearest its optimum given all others    `descend`
+    q by coordinate descent: the code that gains most moves to the integer nearest its optimum    `descend`
     s = q' H w* / q' H q, for given codes                                                       `best_scales`
 
 Shapes: H [g, k, k], w* and q [g, k, c], s [g, c]; outputs with equal numbers in `tied` [g, c] share one scale.
@@ -15,13 +16,15 @@ Source: Frantar et al. 2022 (arXiv:2210.17323, GPTQ), equations 2-4; the descent
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 
 from tfq.numerics import reference
 
 _RATIOS = np.linspace(0.4, 1.1, 36)
-_SWEEPS = 30
+_FACTORS = (1.0, 0.7, 0.78, 0.86, 0.93, 1.07, 1.14, 1.22, 1.3)
+_ROUNDS = 8  # moves of one output, at most, for each of its taps
 _BLOCK = 64
 
 
@@ -40,6 +43,26 @@ def lattice_scales(gram: np.ndarray, wanted: np.ndarray, present: np.ndarray, ti
         cost = tied_sum((importance * (codes * scales[:, None] - wanted) ** 2).sum(1), tied)
         best, lowest = np.where(cost < lowest, scales, best), np.minimum(cost, lowest)
     return best
+
+
+def multiples(scales: np.ndarray, bits: int) -> list[np.ndarray]:
+    """The scales, and scales about them to try, all as they are stored."""
+    return [stored_scales(factor * scales, bits) for factor in _FACTORS]
+
+
+def cheapest(
+    gram: np.ndarray, wanted: np.ndarray, tied: np.ndarray, found: Iterable[tuple[np.ndarray, np.ndarray]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of pairs of codes and scales, for each set of tied outputs the one of the smallest error."""
+    pairs = iter(found)
+    codes, scales = next(pairs)
+    lowest = tied_sum(quadratic_cost(gram, wanted, codes, scales), tied)
+    for other, others in pairs:
+        cost = tied_sum(quadratic_cost(gram, wanted, other, others), tied)
+        lower = cost < lowest
+        codes, scales = np.where(lower[:, None], other, codes), np.where(lower, others, scales)
+        lowest = np.minimum(cost, lowest)
+    return codes, scales
 
 
 def best_scales(
@@ -81,13 +104,12 @@ class Ordered:
 
 
 def rounded(ordered: Ordered, wanted: np.ndarray, scales: np.ndarray, top: int) -> np.ndarray:
-    """Codes [g, k, c] as float64."""
+    """Codes [g, k, c] as float64: GPTQ's, or the nearest where that is better, as with few taps."""
     gram, wanted = ordered.gram, np.take_along_axis(wanted, ordered.order[:, :, None], 1)
     nearest = np.clip(np.rint(wanted / scales[:, None]), -top, top)
     spread = _spread(ordered.upper, wanted, scales, top)
     costs = (quadratic_cost(gram, wanted, q, scales) for q in (nearest, spread))
-    codes = np.where(np.less(*costs)[:, None], nearest, spread)  # few taps: spreading may lose to it
-    codes = descend(gram, wanted, scales, codes, top)
+    codes = np.where(np.less(*costs)[:, None], nearest, spread)
     return np.take_along_axis(codes, ordered.back[:, :, None], 1)
 
 
@@ -108,36 +130,34 @@ def _spread(upper: np.ndarray, wanted: np.ndarray, scales: np.ndarray, top: int)
 
 
 def descend(gram: np.ndarray, wanted: np.ndarray, scales: np.ndarray, codes: np.ndarray, top: int) -> np.ndarray:
-    """Coordinate descent over the codes, in place of `codes`.
+    """Coordinate descent over the codes, in place of `codes`: in each round every output moves the one that gains most.
 
-    The slope follows the codes block by block; a block in which no code wants to move costs next to nothing.
+    All outputs move side by side, until none gains by any move.
     """
-    units = np.diagonal(gram, axis1=1, axis2=2)[:, :, None] * scales[:, None]
-    slope = gram @ (codes * scales[:, None] - wanted)
-    taps = codes.shape[1]
-
-    def steps(part: slice | int, slope: np.ndarray) -> np.ndarray:
-        present = codes[:, part]
-        return np.clip(np.rint(present - slope / units[:, part]), -top, top) - present
-
-    for _ in range(_SWEEPS):
-        changed = False
-        for start in range(0, taps, _BLOCK):
-            stop = min(start + _BLOCK, taps)
-            block = slice(start, stop)
-            if not steps(block, slope[:, block]).any():
-                continue
-            own, moved = slope[:, block].copy(), np.zeros_like(codes[:, block])
-            for k in range(start, stop):
-                step = steps(k, own[:, k - start])
-                if step.any():
-                    codes[:, k] += step
-                    moved[:, k - start] = step * scales
-                    own[:, k + 1 - start :] += gram[:, k + 1 : stop, k, None] * moved[:, k - start, None]
-            slope += gram[:, :, block] @ moved
-            changed = True
-        if not changed:
-            break
+    groups, taps, outputs = codes.shape
+    group = np.repeat(np.arange(groups), outputs)
+    scale = scales.reshape(-1, 1)
+    unit = np.diagonal(gram, axis1=1, axis2=2)[group] * scale
+    slope = (gram @ (codes * scales[:, None] - wanted)).transpose(0, 2, 1).reshape(-1, taps)
+    found = codes.transpose(0, 2, 1).reshape(-1, taps).astype(np.float64)
+    present, moving = found.copy(), np.arange(len(found))
+    for _ in range(_ROUNDS * taps):
+        steps = np.clip(np.rint(present - slope / unit), -top, top) - present
+        gains = -steps * (2 * slope + steps * unit)
+        tap = gains.argmax(1)
+        each = np.arange(len(tap))
+        gaining = gains[each, tap] > 0
+        if not gaining.all():
+            found[moving] = present
+            if not gaining.any():
+                break
+            present, slope, unit, scale, steps = (v[gaining] for v in (present, slope, unit, scale, steps))
+            moving, group, tap, each = moving[gaining], group[gaining], tap[gaining], each[: gaining.sum()]
+        step = steps[each, tap]
+        present[each, tap] += step
+        slope += gram[group, tap] * (step * scale[:, 0])[:, None]
+    found[moving] = present
+    codes[:] = found.reshape(groups, outputs, taps).transpose(0, 2, 1)
     return codes
 
 

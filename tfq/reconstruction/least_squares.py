@@ -8,9 +8,10 @@ minimises |X W - Z|^2 / n + lambda |W - W_0|^2, so that the layer also makes goo
 What rounding adds on top is (w - w*)' H (w - w*) for each output; it is minimised over w = s * q by
 
     1. s on a lattice of clipping ratios, errors weighted by diag H;
-    2. codes in the order of falling H_kk, each error spread over the taps not yet rounded (GPTQ);
-    3. coordinate descent: every code moves to the integer nearest its optimum given all others, until none does;
-    4. s = q' H w* / q' H q, and 2.-3. again.
+    2. for multiples of it, codes in the order of falling H_kk, each error spread over the taps not yet rounded (GPTQ);
+       the multiple of the smallest error is taken, because what is best for diag H is not so for H;
+    3. coordinate descent: the code of each output that gains most moves, until none gains;
+    4. s = q' H w* / q' H q, and 2.-3. again for this one.
 
 The bias follows: b = mean z - mean x @ (s q).
 
@@ -37,12 +38,12 @@ import numpy as np
 from tfq.reconstruction.lattice import (
     Ordered,
     best_scales,
+    cheapest,
     descend,
     lattice_scales,
-    quadratic_cost,
+    multiples,
     rounded,
     stored_scales,
-    tied_sum,
 )
 from tfq.reconstruction.problem import Problem, Solution, clamp
 
@@ -86,17 +87,17 @@ def _solved(problem: Problem, rows: _Rows, moment: np.ndarray, normals: Sequence
     tied = np.concatenate([problem.tied + number * (problem.tied.max() + 1) for number in range(len(normals))])
     top = problem.largest_code
     ordered = Ordered.of(gram)
-    scales = stored_scales(lattice_scales(gram, wanted, present, tied, top), problem.bits)
-    codes = rounded(ordered, wanted, scales, top)
+    starts = multiples(lattice_scales(gram, wanted, present, tied, top), problem.bits)
+    pairs = ((rounded(ordered, wanted, start, top), start) for start in starts)
+    codes, scales = cheapest(gram, wanted, tied, pairs)
+    codes = descend(gram, wanted, scales, codes, top)
     for _ in range(_ALTERNATIONS):
         better = stored_scales(best_scales(gram, wanted, codes, scales, tied), problem.bits)
-        found = rounded(ordered, wanted, better, top)
-        costs = (quadratic_cost(gram, wanted, q, s) for q, s in ((found, better), (codes, scales)))
-        improved = np.less(*(tied_sum(cost, tied) for cost in costs))
-        if not improved.any():
+        again = descend(gram, wanted, better, rounded(ordered, wanted, better, top), top)
+        codes, found = cheapest(gram, wanted, tied, [(codes, scales), (again, better)])
+        if np.array_equal(found, scales):
             break
-        scales = np.where(improved, better, scales)
-        codes = np.where(improved[:, None, :], found, codes)
+        scales = found
     nearest = rows.fitted(problem.nearest())
     solutions = []
     for own, own_scales in zip(np.split(codes, len(normals)), np.split(scales, len(normals)), strict=True):

@@ -122,26 +122,26 @@ def reconstruct(
         addition is fitted to the float sum, so that it makes good what its block and the shortcut have lost. In
         parallel mode no layer knows of another's loss, and the two are one.
       memory_limit: bytes of activations kept in memory.
-      workers: threads that work on the layers of parallel mode.
+      workers: threads: they gather rows, and in parallel mode they work on the layers.
       seed: of the sampled positions and of the method.
     """
     names = reconstructed_names(version.graph, version.spec)
     count = len(next(iter(samples.values())))
     parallel = mode == "parallel"
     layers = sampled_layers(reference, names, count, seed, by_block=granularity == "block" and not parallel)
-    with contextlib.closing(TensorStore(memory_limit)) as store:
-        collect_float_rows(reference, layers, samples, store, with_inputs=parallel, progress=progress)
+    # the matrices are small: two threads cost more than they bring, much more on a machine that is busy
+    limit = threadpoolctl.threadpool_limits(1, user_api="blas")
+    with limit, contextlib.closing(TensorStore(memory_limit)) as store:
+        collect_float_rows(reference, layers, samples, store, with_inputs=parallel, workers=workers, progress=progress)
         setting = _Setting(reference, version, layers, samples, store, seed)
         solved = _solved_apart if parallel else _solved_in_turn
         with (progress or Silent()).task(f"reconstruct the layers, {name}", len(names)) as advance:
             found = []
-            # the matrices are small: two threads cost more than they bring, much more on a machine that is busy
-            with threadpoolctl.threadpool_limits(1, user_api="blas"):
-                for outcome in solved(setting, method, name, workers):
-                    version = outcome[0]
-                    found.append(outcome[1])
-                    advance(1)
-    return version, tuple(found)
+            for outcome in solved(setting, method, name, workers):
+                version = outcome[0]
+                found.append(outcome[1])
+                advance(1)
+    return version, tuple(sorted(found, key=lambda outcome: names.index(outcome.name)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,11 +180,13 @@ def _solved_in_turn(setting: _Setting, method: Method, name: str, _: int) -> Ite
 
 
 def _solved_apart(setting: _Setting, method: Method, name: str, workers: int) -> Iterator[_Outcome]:
-    """Parallel mode: the same by `workers` threads."""
-    version = setting.version
+    """Parallel mode: the same by `workers` threads, which begin with the largest layers so as to end together."""
+    version, names = setting.version, list(setting.layers)
+    by_size = sorted(enumerate(names), key=lambda found: -setting.layers[found[1]].numbers)
 
     def problems() -> Iterator[tuple[int, SampledLayer, Problem]]:
-        for index, (node, layer) in enumerate(setting.layers.items()):
+        for index, node in by_size:
+            layer = setting.layers[node]
             problem = setting.problem(setting.version, layer, setting.store.read(inputs_name(node)), None)
             setting.store.release(inputs_name(node))
             yield index, layer, problem

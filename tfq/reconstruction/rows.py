@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from tfq.execution.progress import Progress, Silent
+from tfq.execution.threads import in_order
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph, build_model
 from tfq.models.rewrite import sole_readers
@@ -48,9 +49,25 @@ class SampledLayer:
         flat = values.reshape(len(values), -1, values.shape[-1])
         return flat[np.arange(len(values))[:, None], positions].reshape(-1, groups, outputs)
 
+    def float_rows(self, tensors: Mapping[str, np.ndarray], positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs [n * p, groups, taps] and targets [n * p, groups, outputs] from the float network's tensors."""
+        node = self.form.node
+        rows = self.form.rows(tensors[node.inputs[0]], positions)
+        values = product(rows, self.form.matrix(node.weights[self.form.kernel_name]))
+        if "bias" in node.weights:
+            values = values + node.weights["bias"].reshape(values.shape[1:])
+        if self.addend is not None:
+            values = values + self.outputs(tensors[self.addend], positions)
+        return rows, values
+
     @property
     def rows(self) -> int:
         return self.positions.size
+
+    @property
+    def numbers(self) -> int:
+        """Multiplications of all rows."""
+        return self.rows * self.form.row_size * self.form.matrix_shape[2]
 
     @property
     def rows_per_sample(self) -> int:
@@ -101,6 +118,7 @@ def collect_float_rows(
     store: TensorStore,
     *,
     with_inputs: bool,
+    workers: int = 1,
     progress: Progress | None = None,
 ) -> None:
     """Put `targets_name(layer)` [rows, groups, outputs] into the store, and with_inputs `inputs_name(layer)`.
@@ -109,6 +127,7 @@ def collect_float_rows(
       graph: the prepared float graph.
       layers: by node name.
       samples: arrays [n, ...] by input name.
+      workers: threads that gather rows while the model runs.
     """
     addends = [layer.addend for layer in layers.values() if layer.addend is not None]
     sources = list(dict.fromkeys([*(graph[name].inputs[0] for name in layers), *addends]))
@@ -119,22 +138,27 @@ def collect_float_rows(
         store.create(targets_name(name), (layer.rows, groups, outputs))
         if with_inputs:
             store.create(inputs_name(name), (layer.rows, groups, taps))
-    batch = batch_size(*(tuple(t.shape[1:]) for t in model.outputs))
-    with (progress or Silent()).task("run the float model", count) as advance:
-        for start in range(0, count, batch):
-            part = slice(start, min(start + batch, count))
+    step = batch_size(*(tuple(t.shape[1:]) for t in model.outputs))
+
+    def batches() -> Iterator[tuple[slice, Mapping[str, np.ndarray]]]:
+        for start in range(0, count, step):
+            part = slice(start, min(start + step, count))
             found = model.predict_on_batch([samples[name][part] for name in graph.inputs])
-            tensors = dict(zip(sources, found if isinstance(found, list) else [found], strict=True))
-            for name, layer in layers.items():
-                node = layer.form.node
-                rows = layer.form.rows(tensors[node.inputs[0]], layer.positions[part])
-                values = product(rows, layer.form.matrix(node.weights[layer.form.kernel_name]))
-                if "bias" in node.weights:
-                    values = values + node.weights["bias"].reshape(values.shape[1:])
-                if layer.addend is not None:
-                    values = values + layer.outputs(tensors[layer.addend], layer.positions[part])
-                first = start * layer.rows_per_sample
-                store.write(targets_name(name), first, values)
-                if with_inputs:
-                    store.write(inputs_name(name), first, rows)
-            advance(part.stop - start)
+            yield part, dict(zip(sources, found if isinstance(found, list) else [found], strict=True))
+
+    def gather(batch: tuple[slice, Mapping[str, np.ndarray]]) -> tuple[slice, list[tuple[str, int, np.ndarray]]]:
+        part, tensors = batch
+        found = []
+        for name, layer in layers.items():
+            inputs, targets = layer.float_rows(tensors, layer.positions[part])
+            first = part.start * layer.rows_per_sample
+            found.append((targets_name(name), first, targets))
+            if with_inputs:
+                found.append((inputs_name(name), first, inputs))
+        return part, found
+
+    with (progress or Silent()).task("run the float model", count) as advance:
+        for part, found in in_order(gather, batches(), workers):
+            for stored in found:
+                store.write(*stored)
+            advance(part.stop - part.start)
