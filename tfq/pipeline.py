@@ -28,13 +28,12 @@ from pathlib import Path
 from typing import Any
 
 from tfq import __version__
-from tfq.allocation.allocate import Allocated
+from tfq.allocation.allocate import Allocated, allocate
 from tfq.allocation.candidates import SIMULATED_ACTIVATION_BITS, Candidate, units
-from tfq.allocation.decide import Decision, decide
 from tfq.allocation.frontier import budgets_between, frontier
 from tfq.allocation.latency_table import LatencyTable, read_table
 from tfq.allocation.survey import At, survey
-from tfq.allocation.wish import LATENCY, WEIGHTS, Wish, float_bytes
+from tfq.allocation.wish import LATENCY, WEIGHTS, Wish, float_bytes, goal_of
 from tfq.calibration.calibrate import Calibration, calibrate, held_back_positions
 from tfq.calibration.specify import specify
 from tfq.calibration.statistics import Range
@@ -106,8 +105,12 @@ def quantize(recipe: Recipe, *, ledger: Path | None = None, progress: Progress |
         run = begun.run
         start, equalisation = _equalized(run, _quantized(run, graph))
         setting = _setting(run, start)
-        decision = _decided(run, start, setting, begun.table, ledger) if recipe.allocates else None
-        fitted, fits = _fitted(run, setting, start.version) if decision is None else (decision.version, ())
+        allocated: Allocated | None = None
+        fits: tuple[StepOutcome, ...] = ()
+        if recipe.allocates:
+            fitted, allocated = _allocated(run, start, setting, begun.table, ledger)
+        else:
+            fitted, fits = _stepped(run, setting, start.version, FITTING[recipe.pipeline])
         version, tunings = _stepped(run, setting, fitted, TUNING[recipe.pipeline])
         steps = equalisation + fits + tunings
         graph, spec = version.graph, version.spec
@@ -115,7 +118,7 @@ def quantize(recipe: Recipe, *, ledger: Path | None = None, progress: Progress |
             "calibration_cost": start.calibration.cost,
             "guard": start.guard,
             "steps": steps,
-            "allocation": None if decision is None else decision.allocated,
+            "allocation": allocated,
             "tensors": tensor_reports(spec, start.calibration, start.guard),
             "layers": layer_reports(graph, spec, steps=steps),
         }
@@ -365,11 +368,6 @@ def _setting(run: _Run, start: _Start) -> Setting:
     return Setting.of(run.recipe, start.reference, run.samples.arrays, recalibrate, progress=run.progress)
 
 
-def _fitted(run: _Run, setting: Setting, version: Version) -> tuple[Version, tuple[StepOutcome, ...]]:
-    """The weights of the recipe's precisions."""
-    return _stepped(run, setting, version, FITTING[run.recipe.pipeline])
-
-
 def _stepped(
     run: _Run, setting: Setting, version: Version, steps: Sequence[Step]
 ) -> tuple[Version, tuple[StepOutcome, ...]]:
@@ -425,16 +423,20 @@ def _at(run: _Run, start: _Start, narrow: Mapping[str, Range] | None) -> At:
     return at
 
 
-def _decided(run: _Run, start: _Start, setting: Setting, table: LatencyTable | None, ledger: Path | None) -> Decision:
-    """A precision for every layer."""
+def _allocated(
+    run: _Run, start: _Start, setting: Setting, table: LatencyTable | None, ledger: Path | None
+) -> tuple[Version, Allocated]:
+    """A precision for every layer: what can be chosen is surveyed, then chosen and checked."""
     with run.journal.stage("allocate"):
         narrow = _narrow_ranges(run, start.reference)
         at, wish = _at(run, start, narrow), _wish(run.recipe)
         options: dict[str, Any] = {"labels": run.samples.labels, "table": table, "narrow": narrow, "ledger": ledger}
-        decision = decide(setting, start.version, at, wish, **options)
-        if not decision.allocated.attained:
-            run.journal.warn(_missed(run.recipe, decision.allocated))
-    return decision
+        found = survey(setting, start.version, at, wish, **options)
+        goal = goal_of(setting.graph, found.units, wish)
+        version, allocated = allocate(found.problem, goal, found.bench, progress=run.progress)
+        if not allocated.attained:
+            run.journal.warn(_missed(run.recipe, allocated))
+    return version, allocated
 
 
 def _missed(recipe: Recipe, allocated: Allocated) -> str:

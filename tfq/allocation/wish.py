@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
+from tfq.allocation.allocate import Goal
 from tfq.allocation.candidates import FLOATS, GRID_BITS, INT8, MOST_PACKED_BITS, Candidate, Unit, candidate_of
 from tfq.allocation.costs import multiply_accumulates
 from tfq.allocation.program import Choice, Problem, minimise_cost, pinned
@@ -75,6 +76,11 @@ def check_within_reach(graph: Graph, found: Sequence[Unit], wish: Wish) -> None:
     if wish.size_budget is not None:
         budgets = budgets_of(graph, found, dataclasses.replace(wish, latency_budget=None, compute_budget=None))
         minimise_cost(Problem.of(choices), cost=WEIGHTS, max_degradation=0.0, budgets=budgets)
+
+
+def goal_of(graph: Graph, found: Sequence[Unit], wish: Wish) -> Goal:
+    """The wish in the units of the costs."""
+    return Goal(budgets_of(graph, found, wish), wish.max_drop, LATENCY if wish.objective == "latency" else DOWNLOAD)
 
 
 def budgets_of(graph: Graph, found: Sequence[Unit], wish: Wish) -> dict[str, float]:

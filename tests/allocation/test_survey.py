@@ -7,11 +7,12 @@ import operator_graphs
 import pytest
 from operator_graphs import draw, specified
 
+from tfq.allocation.allocate import allocate
 from tfq.allocation.candidates import units
 from tfq.allocation.costs import multiply_accumulates
-from tfq.allocation.decide import decide
 from tfq.allocation.program import Infeasible
-from tfq.allocation.wish import Wish
+from tfq.allocation.survey import survey
+from tfq.allocation.wish import Wish, goal_of
 from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
 from tfq.errors import UserError
@@ -48,6 +49,12 @@ def start(name):
     return graph, samples, Version("int8", graph, specified(graph, samples)), at
 
 
+def decide(setting, base, at, wish, *, narrow=None):
+    """(the model, its precisions and the rounds that led to them)."""
+    found = survey(setting, base, at, wish, narrow=narrow)
+    return allocate(found.problem, goal_of(setting.graph, found.units, wish), found.bench)
+
+
 PINS = (("^stem$", "float16"),)
 
 
@@ -76,47 +83,45 @@ def weight_bytes(graph, candidates):
 
 @pytest.mark.parametrize("pipeline", ["light", "advanced"])
 def test_a_size_budget_is_kept_by_the_file_that_is_verified(pipeline):
-    graph, samples, decision = decided("convolutions", pipeline, size_budget=0.14)
+    graph, samples, (version, found) = decided("convolutions", pipeline, size_budget=0.14)
     floats = 4 * sum(
         max((w for n, w in graph[u.name].weights.items() if n != "bias"), key=np.size).size for u in units(graph)
     )
-    found = decision.allocated
     assert weight_bytes(graph, found.allocation.candidates) <= 0.14 * floats
     assert len(set(found.allocation.candidates.values())) > 1
-    assert measure_size(file_of(samples, decision.version)).weight_bits <= 0.14 * 32 * 1.02  # other constants too
+    assert measure_size(file_of(samples, version)).weight_bits <= 0.14 * 32 * 1.02  # other constants too
     assert [r.kind for r in found.rounds][-1] == "reconstructed"
     best = min(r.measured.loss for r in found.rounds if r.kind == "assembled")
     assert found.rounds[-1].measured.loss <= best + 1e-9
 
 
 def test_pins_and_named_candidates_are_followed():
-    _, _, decision = decided(
+    _, _, (_, found) = decided(
         "convolutions", size_budget=0.3, candidates=("w3", "w8"), pins=(("stem", "w8"),), sensitivity="output_error"
     )
-    chosen = decision.allocated.allocation.candidates
+    chosen = found.allocation.candidates
     assert chosen["stem"] == "w8"
     assert set(chosen.values()) <= {"w3", "w8"}
 
 
 def test_packed_storage_offers_packed_candidates():
-    _, samples, decision = decided("convolutions", size_budget=0.13, storage="packed", sensitivity="gradient")
-    chosen = decision.allocated.allocation.candidates
+    _, samples, (version, found) = decided("convolutions", size_budget=0.13, storage="packed", sensitivity="gradient")
+    chosen = found.allocation.candidates
     assert any(name.endswith("-packed") for name in chosen.values())
-    plain, packed = (len(file_of(samples, version)) for version in (start("convolutions")[2], decision.version))
+    plain, packed = (len(file_of(samples, version)) for version in (start("convolutions")[2], version))
     assert packed < plain
 
 
 def test_the_layers_that_few_bits_hurt_stay_in_float16():
-    _, samples, decision = decided("convolutions", max_drop=5.0, candidates=("w2", "float16", "w8"), pins=PINS)
-    found = decision.allocated
+    _, samples, (version, found) = decided("convolutions", max_drop=5.0, candidates=("w2", "float16", "w8"), pins=PINS)
     assert found.attained
     assert found.rounds[-1].measured.points <= 5.0
     chosen = found.allocation.candidates
     assert chosen["stem"] == "float16"
     assert "w2" in chosen.values()
-    assert decision.version.spec["stem"].precision == "float16"
-    assert decision.version.spec["stem"].reason.startswith("chosen")
-    file_of(samples, decision.version)
+    assert version.spec["stem"].precision == "float16"
+    assert version.spec["stem"].reason.startswith("chosen")
+    file_of(samples, version)
 
 
 def test_the_layer_that_8_bits_destroy_is_put_into_float16_without_being_asked():
@@ -131,7 +136,7 @@ def test_the_layer_that_8_bits_destroy_is_put_into_float16_without_being_asked()
 
     setting = Setting.of(Recipe(model="", pipeline="light"), graph, samples, lambda _: {})
     base = Version("int8", graph, specified(graph, samples))
-    found = decide(setting, base, at, Wish(max_drop=5.0)).allocated
+    _, found = decide(setting, base, at, Wish(max_drop=5.0))
     assert found.attained
     assert found.allocation.candidates["second"] == "float16"
 
@@ -160,19 +165,19 @@ def test_4_bit_activations_are_given_where_a_compute_budget_asks_for_them_and_si
     setting = Setting.of(Recipe(model="", pipeline=pipeline), graph, samples, lambda _: {})
     base = Version("int8", graph, specify(graph, ranges))
     wish = Wish(compute_budget=0.4, candidates=("w4", "w8", "w4a4"))
-    decision = decide(setting, base, at, wish, narrow=narrow)
+    version, found = decide(setting, base, at, wish, narrow=narrow)
 
-    chosen = decision.allocated.allocation.candidates
+    chosen = found.allocation.candidates
     macs = multiply_accumulates(graph)
     spent = {"w4": 32, "w8": 64, "w4a4": 16}
     done = sum(macs[node] * spent[chosen[unit.name]] for unit in units(graph) for node in unit.nodes)
     assert done <= 0.4 * 64 * sum(macs.values())
     assert "w4a4" in chosen.values()
     assert len(set(chosen.values())) > 1
-    few = {groups[name] for name, grid in decision.version.spec.activations.items() if grid.bits == 4}
+    few = {groups[name] for name, grid in version.spec.activations.items() if grid.bits == 4}
     assert few == {group for unit, name in chosen.items() if name == "w4a4" for group in reads[unit]}
     predicted = predict_list(
-        build_simulation(decision.version.graph, decision.version.spec, outputs=graph.outputs),
+        build_simulation(version.graph, version.spec, outputs=graph.outputs),
         [samples[name] for name in graph.inputs],
     )
     assert np.isfinite(predicted[0]).all()
