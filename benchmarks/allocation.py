@@ -7,6 +7,7 @@ Parts, of which any can be run alone (`--parts`):
     average    whole runs of the advanced pipeline with weights of 4 and of 3 bits on average, over seeds
     drop       whole runs with --max_accuracy_drop=0.5, beside plain int8
     latency    what the latency table predicts of whole models against what they take
+    speed      budgets of latency from the fastest model to float, every model timed
     cost       time of survey, program and frontier, and how they grow
 
 Results are kept in allocation.json one by one as they are measured: what is there is not measured again (unless
@@ -30,14 +31,14 @@ from tfq_tools.command import new_flags, run_command
 
 from benchmarks import allocation_cost, allocation_runs, cases, common
 from benchmarks.allocation_bars import BUDGET_OF_BITS, COST_CASE, COST_SAMPLES, GROWTH, judge
-from benchmarks.allocation_page import draw_accuracy, draw_degradation, page
+from benchmarks.allocation_page import draw_accuracy, draw_degradation, draw_speed, page
 from benchmarks.cases import CaseFiles
 from benchmarks.cells import Results
 from benchmarks.common import Bar
 from benchmarks.reconstruction import run_once
 from tfq.execution.progress import Lines
 
-PARTS = ("curve", "average", "drop", "latency", "cost")
+PARTS = ("curve", "average", "drop", "latency", "speed", "cost")
 BUDGETS = ("0.09", "0.10", "0.11", "0.125", "0.14", "0.16", "0.18", "0.20", "0.22", "0.25")  # of the paper's curve
 FLAGS = new_flags()
 flags.DEFINE_list("parts", list(PARTS), "Which parts to run.", flag_values=FLAGS)
@@ -74,6 +75,13 @@ def _reconstructed(files: CaseFiles, num_samples: int, budget: float) -> dict[st
     return allocation_curve.measure_reconstructed(files, num_samples, budget)
 
 
+def _speed(files: CaseFiles, num_samples: int) -> dict[str, Any]:
+    """Likewise."""
+    from benchmarks import allocation_curve
+
+    return allocation_curve.measure_speed(files, num_samples)
+
+
 def case_measurements(
     values: flags.FlagValues, case: str, files: CaseFiles, call: Callable[..., Any]
 ) -> Iterator[tuple[dict[str, Any], Measure]]:
@@ -101,6 +109,8 @@ def case_measurements(
         yield about, functools.partial(allocation_runs.run_drop, files, count, 0)
     if "latency" in values.parts:
         yield {"part": "latency", "case": case}, functools.partial(allocation_cost.profile_case, files)
+    if "speed" in values.parts:
+        yield {"part": "speed", "case": case}, functools.partial(common.in_fresh_process, _speed, files, count)
 
 
 def cost_measurements(present: Sequence[str]) -> Iterator[tuple[dict[str, Any], Measure]]:
@@ -150,6 +160,7 @@ def main(values: flags.FlagValues) -> None:
     results = Results.read(path)
     draw_accuracy(results, output.parent / "images" / "allocation_accuracy.png")
     draw_degradation(results, output.parent / "images" / "allocation_degradation.png")
+    draw_speed(results, output.parent / "images" / "allocation_latency.png")
     judgement = judge(results)
     judgement = dataclasses.replace(judgement, bars=[*missed, *judgement.bars])
     written = page(results, judgement, notes, where)

@@ -16,6 +16,8 @@ from benchmarks.reconstruction_bars import Judgement
 PROGRAM, GREEDY, UNIFORM, RECONSTRUCTED = "program", "greedy", "uniform", "reconstructed"
 RANDOMS = ("random 0", "random 1", "random 2")
 RIVALS = (GREEDY, UNIFORM)
+FLOAT = "float"
+LATENCY_POINTS = 8  # budgets of latency
 
 # Budget that leaves the weights so many grid bits on average.
 BUDGET_OF_BITS = {4: 0.125, 3: 0.09375}
@@ -64,6 +66,8 @@ def _demands(results: Results) -> Iterator[tuple[str, Bar | None]]:
         yield from _drop_demands(case, [run for run in runs_of(results, "drop") if run["case"] == case])
     for case in cases.SHARED:
         yield from _latency_demands(case, [run for run in runs_of(results, "latency") if run["case"] == case])
+    for case in cases.SHARED:
+        yield from _speed_demands(case, [run for run in runs_of(results, "speed") if run["case"] == case])
     yield from _cost_demands(results)
 
 
@@ -166,6 +170,13 @@ def _latency_demands(case: str, runs: Sequence[dict[str, Any]]) -> Iterator[tupl
     for check in (check for run in runs for check in run["checks"]):
         off = abs(check["predicted_ms"] / check["measured_ms"] - 1)
         yield what, Bar.at_most(f"{what}, {check['model']}", 100 * off, 100 * MOST_OFF, "{:.1f} %")
+
+
+def _speed_demands(case: str, runs: Sequence[dict[str, Any]]) -> Iterator[tuple[str, Bar | None]]:
+    what = f"{case}: predicted latency off the measured, models of budgets of latency, the most"
+    rows = [row for run in runs for row in run["rows"].values()]
+    off = [abs(row["predicted_ms"] / row["measured_ms"] - 1) for row in rows]
+    yield what, Bar.at_most(what, 100 * max(off), 100 * MOST_OFF, "{:.1f} %") if off else None
 
 
 def _cost_demands(results: Results) -> Iterator[tuple[str, Bar | None]]:

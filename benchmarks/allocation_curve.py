@@ -1,4 +1,7 @@
-"""One budget of the curve: the program's allocation and its rivals, put together, exported and measured.
+"""Budgets of size and of latency: allocations put together, exported and measured.
+
+At a budget of size the program's allocation and its rivals; between the fastest model and float the frontier of
+latency, of layers of 8 bits, of packed 4 bits and in float32.
 
 The survey of a case is made once and kept from call to call, so a process of its own should serve one case. Test
 samples judge models; nothing else sees them.
@@ -15,23 +18,27 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.allocation_bars import GREEDY, PROGRAM, RANDOMS, RECONSTRUCTED, UNIFORM
-from benchmarks.allocation_survey import ready
+from benchmarks.allocation_bars import FLOAT, GREEDY, LATENCY_POINTS, PROGRAM, RANDOMS, RECONSTRUCTED, UNIFORM
+from benchmarks.allocation_survey import Ready, ready
 from benchmarks.cases import CaseFiles
 from tfq.allocation.baselines import greedy, random_allocation, uniform
+from tfq.allocation.frontier import budgets_between, frontier
+from tfq.allocation.profile import profile
 from tfq.allocation.program import Allocation, Infeasible, minimise_degradation
 from tfq.allocation.survey import Survey
-from tfq.allocation.wish import DOWNLOAD, WEIGHTS, float_bytes
+from tfq.allocation.wish import DOWNLOAD, LATENCY, WEIGHTS, Wish, float_bytes
 from tfq.data.loading import load_samples
 from tfq.data.samples import Samples
 from tfq.data.signatures import input_signatures
 from tfq.evaluation.bootstrap import estimate, point, resampled
+from tfq.evaluation.latency import measure_latency
 from tfq.evaluation.metrics import Predictions, find_metric
 from tfq.evaluation.size import measure_size
-from tfq.execution.interpreter import predict
+from tfq.execution.interpreter import TfliteModel, predict
 from tfq.export.package import export_plain
 
-_REPRESENTATIVE = 100
+_REPRESENTATIVE, _FEW = 100, 1
+_FAST = Wish(candidates=("w4-packed", "w8", "float32"))
 _KEPT = 64  # models; budgets that are close to each other often share one
 
 
@@ -62,6 +69,30 @@ def measure_reconstructed(files: CaseFiles, num_samples: int, budget: float) -> 
     return _facts(surveyed) | {"budget": budget, "reconstruction_seconds": seconds, "rows": rows}
 
 
+def measure_speed(files: CaseFiles, num_samples: int) -> dict[str, Any]:
+    """The frontier of latency on this machine: every model timed in turns with float, and judged on test samples."""
+    start = ready(files.model, files.calibration, num_samples)
+    table = profile(start.graph)
+    surveyed = _judging(files, start, start.survey(wish=_FAST, table=table))
+    problem, bench = surveyed.found.problem, surveyed.found.bench
+    budgets = [(LATENCY, budget) for budget in budgets_between(problem, LATENCY, LATENCY_POINTS)]
+    made = {
+        f"{point.budget:.4g} ms": _Made(
+            point.allocated.allocation, bench.export(point.version), point.last.measured.loss
+        )
+        for point in frontier(problem, bench, budgets)
+    }
+    contents = {FLOAT: surveyed.float_file} | {name: model.content for name, model in made.items()}
+    sample = {name: values[:_FEW] for name, values in surveyed.test.arrays.items()}
+    inputs = {n: {info.name: sample[info.name] for info in TfliteModel(c).inputs} for n, c in contents.items()}
+    times = measure_latency(contents, inputs)
+    rows = _judged(surveyed, made)
+    for name, row in rows.items():
+        row["predicted_ms"] = made[name].allocation.costs[LATENCY]
+        row["measured_ms"], row["latency_ratio"] = times[name].p50_ms, dataclasses.asdict(times[name].ratio)
+    return _facts(surveyed) | {"float_ms": times[FLOAT].p50_ms, "rows": rows}
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Made:
     """A model of an allocation: its file, and its loss above the 8-bit model's on calibration samples."""
@@ -79,6 +110,7 @@ class _Surveyed:
     float_bytes: int
     samples: int
     test: Samples
+    float_file: bytes
     float_outputs: tuple[np.ndarray, ...]
     seconds: float
 
@@ -105,19 +137,16 @@ def _surveyed(files: CaseFiles, num_samples: int) -> _Surveyed:
     start = ready(files.model, files.calibration, num_samples)
     began = time.monotonic()
     found = start.survey()
-    seconds = time.monotonic() - began
-    calibration = start.samples
+    return _judging(files, start, found, seconds=time.monotonic() - began)
+
+
+def _judging(files: CaseFiles, start: Ready, found: Survey, *, seconds: float = 0.0) -> _Surveyed:
+    """The survey with what models are judged by."""
     test = load_samples(str(files.test), input_signatures(start.graph), limit=None, require_labels=True)
-    few = calibration.head(_REPRESENTATIVE).representative_dataset()
-    content = export_plain(start.graph, "float32", few)
-    return _Surveyed(
-        found,
-        float_bytes(start.graph, found.units),
-        len(calibration),
-        test,
-        predict(content, test.arrays),
-        seconds,
-    )
+    content = export_plain(start.graph, "float32", start.samples.head(_REPRESENTATIVE).representative_dataset())
+    outputs = predict(content, test.arrays)
+    size = float_bytes(start.graph, found.units)
+    return _Surveyed(found, size, len(start.samples), test, content, outputs, seconds)
 
 
 def _assembled(files: CaseFiles, num_samples: int, allocation: Allocation) -> _Made:
@@ -181,7 +210,8 @@ def _judged(surveyed: _Surveyed, made: Mapping[str, _Made]) -> dict[str, dict[st
             "score": values[name],
             "float_score": values["float"],
             "difference": difference(name, "float"),
-            "against_program": difference(name, PROGRAM),
             "agreement": 100.0 * float((outputs[name][0].argmax(-1) == float_classes).mean()),
         }
+        if PROGRAM in made:
+            rows[name]["against_program"] = difference(name, PROGRAM)
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -56,6 +57,7 @@ def page(results: Results, judgement: Judgement, notes: Sequence[str], where: Ma
         ("average", _average_section),
         ("drop", _drop_section),
         ("latency", _latency_section),
+        ("speed", _speed_section),
         ("survey", _survey_section),
         ("growth", _growth_section),
         ("solve", _solve_section),
@@ -259,6 +261,38 @@ def _latency_section(results: Results) -> list[str]:
     ]
 
 
+def _speed_section(results: Results) -> list[str]:
+    rows = [
+        [
+            run["case"],
+            _counted(row["precisions"]),
+            f"{row['predicted_ms']:.3f}",
+            f"{row['measured_ms']:.3f}",
+            f"{100 * (row['predicted_ms'] / row['measured_ms'] - 1):+.1f} %",
+            f"{row['latency_ratio']['value']:.3f} x",
+            interval(row["difference"]),
+            f"{row['download_bytes']:,}",
+        ]
+        for run in runs_of(results, "speed")
+        for row in run["rows"].values()
+    ]
+    header = ["", "layers", "predicted ms", "measured ms", "off", "of float", "points against float", "download bytes"]
+    return [
+        "## Budgets of latency",
+        "![Test top-1 over latency](../images/allocation_latency.png)",
+        "Test top-1 over latency on this machine, as measured and as predicted.",
+        "From the fastest model to the one that loses least: layers of 8 bits, of 4 bits in packed tensors, and in"
+        " float32. One thread, XNNPACK, all models of a case and float in turns; predicted by the case's own table,"
+        " which has not seen these mixtures.",
+        common.markdown_table(header, rows),
+    ]
+
+
+def _counted(precisions: str) -> str:
+    """ "7 w8, 3 float32"."""
+    return ", ".join(f"{count} {name}" for name, count in collections.Counter(precisions.split()).most_common())
+
+
 def _survey_section(results: Results) -> list[str]:
     run = runs_of(results, "survey")[0]
     rows = [[name, f"{seconds:.1f}"] for name, seconds in run["tasks"].items()]
@@ -310,9 +344,9 @@ def _solve_section(results: Results) -> list[str]:
     ]
 
 
-def _panels(results: Results) -> dict[str, list[dict[str, Any]]]:
-    """The runs of every case that the curve has been measured of."""
-    runs = runs_of(results, "curve")
+def _panels(results: Results, part: str) -> dict[str, list[dict[str, Any]]]:
+    """The runs of every case that the part has been measured of."""
+    runs = runs_of(results, part)
     return {case: found for case in cases.CASES if (found := [run for run in runs if run["case"] == case])}
 
 
@@ -327,7 +361,8 @@ def _lines(results: Results, case: str, runs: Sequence[dict[str, Any]]) -> dict[
 def draw_accuracy(results: Results, path: Path) -> None:
     """Test top-1 over download bytes, a panel a case."""
 
-    def draw(axes: Any, lines: Mapping[str, list[dict[str, Any]]]) -> None:
+    def draw(axes: Any, case: str, runs: Sequence[dict[str, Any]]) -> None:
+        lines = _lines(results, case, runs)
         for name, rows in lines.items():
             colour, form = _STYLES[name]
             points = sorted((row["download_bytes"] / 1000, row["score"]) for row in rows)
@@ -341,14 +376,14 @@ def draw_accuracy(results: Results, path: Path) -> None:
         axes.set_xlim(left=0.95 * min(row["download_bytes"] for row in shown) / 1000)
         axes.set_xlabel("download, kB")
 
-    _draw(results, path, draw, "test top-1, %")
+    _draw(_panels(results, "curve"), path, draw, "test top-1, %")
 
 
 def draw_degradation(results: Results, path: Path) -> None:
     """Measured over predicted degradation, a panel a case."""
 
-    def draw(axes: Any, lines: Mapping[str, list[dict[str, Any]]]) -> None:
-        for name, rows in lines.items():
+    def draw(axes: Any, case: str, runs: Sequence[dict[str, Any]]) -> None:
+        for name, rows in _lines(results, case, runs).items():
             colour, form = _STYLES[name]
             points = [(row["objective"], row["measured_loss"]) for row in rows if row["measured_loss"] > 0]
             if points:
@@ -360,14 +395,31 @@ def draw_degradation(results: Results, path: Path) -> None:
         axes.set_xlim(ends)
         axes.set_xlabel("predicted degradation")
 
-    _draw(results, path, draw, "measured")
+    _draw(_panels(results, "curve"), path, draw, "measured")
+
+
+def draw_speed(results: Results, path: Path) -> None:
+    """Test top-1 over latency, a panel a case."""
+
+    def draw(axes: Any, _: str, runs: Sequence[dict[str, Any]]) -> None:
+        rows = [row for run in runs for row in run["rows"].values()]
+        for kind, form, colour in (("measured", "o-", "#08519c"), ("predicted", "x--", "#e6550d")):
+            points = sorted((row[f"{kind}_ms"], row["score"]) for row in rows)
+            axes.plot(*zip(*points, strict=True), form, color=colour, markersize=4, linewidth=1, label=kind)
+        axes.plot(runs[0]["float_ms"], rows[0]["float_score"], "k*", markersize=8, label="float")
+        axes.set_xlim(left=0)
+        axes.set_xlabel("latency, ms")
+
+    _draw(_panels(results, "speed"), path, draw, "test top-1, %")
 
 
 def _draw(
-    results: Results, path: Path, draw: Callable[[Any, Mapping[str, list[dict[str, Any]]]], None], label: str
+    panels: Mapping[str, Sequence[dict[str, Any]]],
+    path: Path,
+    draw: Callable[[Any, str, Sequence[dict[str, Any]]], None],
+    label: str,
 ) -> None:
-    """A figure with a panel a case; none where no curve has been measured."""
-    panels = _panels(results)
+    """A figure with a panel a case; none where nothing has been measured."""
     if not panels:
         return
     import matplotlib as mpl
@@ -380,7 +432,7 @@ def _draw(
     )
     entries: dict[str, Any] = {}
     for axes, (case, runs) in zip(grid[0], panels.items(), strict=True):
-        draw(axes, _lines(results, case, runs))
+        draw(axes, case, runs)
         axes.set_title(case, fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)

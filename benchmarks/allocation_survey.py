@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks.ablation import calibrated, load_prepared, nearest
 from tfq.allocation.candidates import Candidate, units
+from tfq.allocation.latency_table import LatencyTable
 from tfq.allocation.survey import At, Survey, survey
 from tfq.allocation.wish import Wish
 from tfq.calibration.specify import specify
@@ -18,6 +19,8 @@ from tfq.models.widths import assign_widths
 from tfq.recipe import Recipe
 from tfq.reconstruction.steps import Setting
 from tfq.simulate.guard import Version
+
+_EVERY_WIDTH = Wish()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,10 +43,12 @@ class Ready:
     def graph(self) -> Graph:
         return self.setting.graph
 
-    def survey(self, *, progress: Progress | None = None) -> Survey:
-        """Every unit at 2, 3, 4, 5, 6 and 8 bits, stored as int8."""
+    def survey(
+        self, *, wish: Wish = _EVERY_WIDTH, table: LatencyTable | None = None, progress: Progress | None = None
+    ) -> Survey:
+        """What the wish offers: as it stands every unit at 2, 3, 4, 5, 6 and 8 bits, stored as int8."""
         setting = self.setting if progress is None else dataclasses.replace(self.setting, progress=progress)
-        return survey(setting, self.base, self.at, Wish())
+        return survey(setting, self.base, self.at, wish, table=table)
 
 
 def ready(model: Path, calibration: Path, num_samples: int, *, workers: int = 1, seed: int = 0) -> Ready:

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from benchmarks import allocation, allocation_cost, allocation_runs, cases, common, cost
+from benchmarks import allocation, allocation_cost, allocation_curve, allocation_runs, cases, common, cost
 from benchmarks.allocation_bars import (
     COST_CASE,
     GREEDY,
@@ -24,7 +24,7 @@ from benchmarks.allocation_bars import (
     runs_of,
 )
 from benchmarks.allocation_networks import network_problem
-from benchmarks.allocation_page import draw_accuracy, draw_degradation, page
+from benchmarks.allocation_page import draw_accuracy, draw_degradation, draw_speed, page
 from benchmarks.cells import Results
 from tfq.allocation.program import DEGRADATION
 
@@ -104,6 +104,16 @@ def latency(int8, float32, case=RESNET8):
     made = [{"model": name, "predicted_ms": 2.0 * ratio, "measured_ms": 2.0} for name, ratio in checks]
     table = {"entries": 40, "overhead_ms": 0.002, "in_place": {"int8": 1.184}}
     return {"part": "latency", "case": case, **table, "checks": made}
+
+
+def speed(*ratios, case=RESNET8):
+    """Models of 8 bits and one float layer, predicted by these ratios to what was measured."""
+    rows = {
+        f"{number} ms": row(0.01, -0.1 * number, precisions="w8 float32 w8")
+        | {"predicted_ms": 2.0 * ratio, "measured_ms": 2.0, "latency_ratio": ends(0.5, 0.01)}
+        for number, ratio in enumerate(ratios)
+    }
+    return {"part": "speed", "case": case, "float_ms": 4.0, "rows": rows}
 
 
 def surveyed(seconds=50.0, frontier_seconds=10.0):
@@ -208,6 +218,14 @@ def test_predicted_latency_may_be_off_by_a_tenth_either_way():
     assert "float32: 12.0 %" in text
 
 
+def test_models_of_budgets_of_latency_are_judged_by_the_one_farthest_off():
+    assert failing(speed(1.09, 0.91)) == []
+    (text,) = failing(speed(1.05, 0.88, 1.0))
+    assert text.startswith(
+        f"{RESNET8}: predicted latency off the measured, models of budgets of latency, the most: 12.0 %"
+    )
+
+
 @pytest.mark.parametrize(
     ("runs", "failed"),
     [
@@ -236,6 +254,10 @@ def test_what_has_not_been_measured_is_named_and_not_judged():
         *(f"{case}, {bits} bits a weight on average: against float" for bits, case in MOST_LOST),
         *(f"{case} --max_accuracy_drop=0.5" for case in cases.SHARED),
         *(f"{case}: predicted latency off the measured" for case in cases.SHARED),
+        *(
+            f"{case}: predicted latency off the measured, models of budgets of latency, the most"
+            for case in cases.SHARED
+        ),
         "program of 200 layers x 12 candidates",
     ]
     assert set(wanted) < set(judgement.unmeasured)
@@ -253,7 +275,7 @@ def test_page_and_figures_show_every_measurement(tmp_path):
     beaten = curve(budget=0.09, **{GREEDY: row(0.02, -0.4, measured=0.001)})
     found = results_of(
         *(curve(), beaten, rebuilt, average(-0.2), average(-0.6, seed=1), drop(-0.3, attained=False)),
-        *(latency(1.1, 0.9), surveyed(), grown(10, 256, 2.0), solved([0.5, 1.5, 0.7])),
+        *(latency(1.1, 0.9), speed(1.1, 1.0), surveyed(), grown(10, 256, 2.0), solved([0.5, 1.5, 0.7])),
     )
     where = common.environment("benchmarks.allocation")
     lines = page(found, judge(found), ["a note"], where).splitlines()
@@ -273,11 +295,14 @@ def test_page_and_figures_show_every_measurement(tmp_path):
         f"| {RESNET8}, advanced | -0.30 [-0.80, +0.20] | no | 4.40 | 590 | 0.590 x | 1.000 x [0.990, 1.010] | 10.0 |"
     ) in lines
     assert f"| {RESNET8}, int8 | 40 | 0.0020 | 1.18 x | 2.200 | 2.000 | +10.0 % |" in lines
+    assert (f"| {RESNET8} | 2 w8, 1 float32 | 2.200 | 2.000 | +10.0 % | 0.500 x | +0.00 [-0.50, +0.50] | 1,000 |") in [
+        line.replace("-0.00", "+0.00") for line in lines
+    ]
     assert "| frontier of 12 budgets, 11 points | 10.0 |" in lines
     assert "| 10 | 256 | 2.0 | 0.20 | 800 |" in lines
     assert "| highs, 1 budgets | 200 | 12 | 3 | 0.70 | 1.50 |" in lines
     assert "- a note" in lines
-    for draw in (draw_accuracy, draw_degradation):
+    for draw in (draw_accuracy, draw_degradation, draw_speed):
         draw(found, tmp_path / "images/figure.png")
         assert (tmp_path / "images/figure.png").read_bytes().startswith(b"\x89PNG")
         (tmp_path / "images/figure.png").unlink()
@@ -392,8 +417,21 @@ def test_survey_and_frontier_of_a_small_net_are_timed(tmp_path):
 def test_the_latency_table_of_the_demo_predicts_both_models(tmp_path):
     files = cases.write_case(cases.DEMO, tmp_path, 8)
     found = allocation_cost.profile_case(files)
-    assert [check["model"] for check in found["checks"]] == ["float32", "int8"]
+    wanted = {"float32", "float16", "int8", "packed", "every_second_float32", "last_float32"}
+    assert {check["model"] for check in found["checks"]} == wanted
     assert all(min(check["predicted_ms"], check["measured_ms"]) > 0 for check in found["checks"])
+
+
+@pytest.mark.slow
+def test_every_model_of_the_demo_keeps_its_budget_of_latency_as_predicted(tmp_path):
+    found = allocation_curve.measure_speed(cases.write_case(cases.DEMO, tmp_path, 64), 64)
+    rows = list(found["rows"].values())
+    assert len(rows) >= 2
+    for name, row in found["rows"].items():
+        assert row["predicted_ms"] <= float(name.removesuffix(" ms")) * 1.001  # the name has four digits
+    assert set(" ".join(row["precisions"] for row in rows).split()) <= {"w4-packed", "w8", "float32"}
+    assert all(row["measured_ms"] > 0 for row in rows)
+    assert found["float_ms"] > 0
 
 
 @pytest.mark.slow
@@ -418,17 +456,17 @@ def test_measurements_have_names_of_their_own():
     names = [allocation.name_of(about) for about in wanted]
     assert len(set(names)) == len(names)
     assert names[:3] == ["curve digits, budget 0.1", "curve digits, budget 0.2", "reconstructed digits, budget 0.1"]
-    assert {"average digits, bits 3, seed 1", "drop digits, seed 0", "latency digits"} < set(names)
+    assert {"average digits, bits 3, seed 1", "drop digits, seed 0", "latency digits", "speed digits"} < set(names)
     assert {"survey resnet20_cifar10", "growth, layers 40, samples 256"} < set(names)
     assert {about["part"] for about in wanted} == {
-        *("curve", "reconstructed", "average", "drop", "latency", "survey", "growth", "solve")
+        *("curve", "reconstructed", "average", "drop", "latency", "speed", "survey", "growth", "solve")
     }
 
 
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--parts=speed", "--parts names 'speed'; choose among curve, average, drop, latency, cost"),
+        ("--parts=size", "--parts names 'size'; choose among curve, average, drop, latency, speed, cost"),
         ("--cases=cifar", "--cases names 'cifar'"),
         ("--budgets=0.1,two", "--budgets names 'two'; it must be a number above 0 and at most 1"),
         ("--reconstruct=0", "--reconstruct names '0'"),
