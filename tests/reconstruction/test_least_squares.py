@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from layer_problems import fitted_errors, layer_problem
 
 from tfq.numerics import reference
-from tfq.reconstruction.lattice import Ordered, best_scales, descend, quadratic_cost, rounded
+from tfq.reconstruction.lattice import Ordered, best_scales, cheapest, descend, multiples, quadratic_cost, rounded
 from tfq.reconstruction.least_squares import _Rows, least_squares
 from tfq.reconstruction.problem import Solution
 
@@ -106,6 +106,23 @@ class TestRounding:
         gram, wanted, scales, top = quadratic(6, 3, 3, np.random.default_rng(0), groups=2)
         codes = nearest(wanted, scales, top)
         np.testing.assert_allclose(quadratic_cost(gram, wanted, codes, scales), cost(gram, wanted, codes, scales))
+
+    @pytest.mark.parametrize("tied", [[[0, 1, 2]], [[0, 0, 0]], [[0, 1, 0]]])
+    def test_of_codes_at_several_scales_those_that_share_one_take_the_cheapest(self, tied):
+        gram, wanted, scales, top = quadratic(6, 3, 3, np.random.default_rng(2))
+        tied, starts = np.array(tied), multiples(scales, 3)
+        pairs = [(nearest(wanted, start, top), start) for start in starts]
+        costs = np.stack([cost(gram, wanted, *pair)[0] for pair in pairs])
+        codes, chosen = cheapest(gram, wanted, tied, iter(pairs))
+        for number in range(tied.max() + 1):
+            mine = tied[0] == number
+            best = costs[:, mine].sum(1).argmin()
+            np.testing.assert_array_equal(chosen[0, mine], starts[best][0, mine])
+            np.testing.assert_array_equal(codes[0][:, mine], pairs[best][0][0][:, mine])
+        ratios = np.array(starts)[:, 0] / starts[0][0]
+        assert ratios[0] == pytest.approx(1)
+        assert ratios.min() < 0.75  # a scale is sought well below
+        assert ratios.max() > 1.25  # and above that of diag H
 
     @pytest.mark.parametrize("tied", [[[0, 1, 2]], [[0, 0, 0]], [[0, 1, 0]]])
     def test_scales_for_given_codes_are_the_best_there_are(self, tied):
