@@ -31,7 +31,7 @@ majorisation.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -50,7 +50,7 @@ from tfq.reconstruction.problem import Problem, Solution, clamp
 DAMPING = 1e-1
 _ALTERNATIONS = 3
 _ROUNDS = 8
-_GRAM_BYTES = 2**26  # of H of all dampings that are solved side by side
+_SIDE_BYTES = 2**26  # of the H of dampings, or the weights at several scales, that are worked on side by side
 
 
 def least_squares(problem: Problem, *, dampings: Sequence[float] = (DAMPING,)) -> Solution:
@@ -64,7 +64,7 @@ def least_squares(problem: Problem, *, dampings: Sequence[float] = (DAMPING,)) -
     rows = _Rows(problem)
     normals = [rows.normal(damping) for damping in dampings]
     moment = rows.moment(rows.targets)
-    at_once = max(1, _GRAM_BYTES // normals[0].gram.nbytes)
+    at_once = max(1, _SIDE_BYTES // normals[0].gram.nbytes)
     solutions = [
         solution
         for first in range(0, len(normals), at_once)
@@ -88,8 +88,7 @@ def _solved(problem: Problem, rows: _Rows, moment: np.ndarray, normals: Sequence
     top = problem.largest_code
     ordered = Ordered.of(gram)
     starts = multiples(lattice_scales(gram, wanted, present, tied, top), problem.bits)
-    pairs = ((rounded(ordered, wanted, start, top), start) for start in starts)
-    codes, scales = cheapest(gram, wanted, tied, pairs)
+    codes, scales = cheapest(gram, wanted, tied, _at_scales(ordered, wanted, starts, top))
     codes = descend(gram, wanted, scales, codes, top)
     for _ in range(_ALTERNATIONS):
         better = stored_scales(best_scales(gram, wanted, codes, scales, tied), problem.bits)
@@ -104,6 +103,17 @@ def _solved(problem: Problem, rows: _Rows, moment: np.ndarray, normals: Sequence
         fitted = rows.fitted(rows.solution(own, own_scales, rows.targets))
         solutions.append(min(fitted, nearest, key=lambda start: start.loss).solution)
     return solutions
+
+
+def _at_scales(
+    ordered: Ordered, wanted: np.ndarray, starts: Sequence[np.ndarray], top: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Step 2. for each of several scales: (codes, scales). They stand side by side as if they were more outputs."""
+    at_once = max(1, _SIDE_BYTES // wanted.nbytes)
+    for first in range(0, len(starts), at_once):
+        part = starts[first : first + at_once]
+        codes = rounded(ordered, np.tile(wanted, len(part)), np.concatenate(part, 1), top)
+        yield from zip(np.split(codes, len(part), 2), part, strict=True)
 
 
 def _majorised(problem: Problem, rows: _Rows, normal: _Normal, start: Solution) -> Solution:
