@@ -3,9 +3,9 @@
 For each output the error (w - w*)' H (w - w*) of weights w = s * q, codes |q| <= top, is minimised over
 
     s on a lattice of clipping ratios, errors weighted by diag H                                `lattice_scales`
-    s around these, for each of which the codes are found: what diag H favours is not what H does   `multiples`
+    s among multiples of it, each with codes of its own, by H, which favours another            `multiples`
     q in the order of falling H_kk, each error spread over the taps not yet rounded (GPTQ)      `rounded`
-    q by coordinate descent: the code that gains most moves to the integer nearest its optimum    `descend`
+    q by coordinate descent: the code that gains most moves to the integer nearest its optimum  `descend`
     s = q' H w* / q' H q, for given codes                                                       `best_scales`
 
 Shapes: H [g, k, k], w* and q [g, k, c], s [g, c]; outputs with equal numbers in `tied` [g, c] share one scale.

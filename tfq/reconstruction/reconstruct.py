@@ -182,7 +182,7 @@ def _solved_in_turn(setting: _Setting, method: Method, name: str, _: int) -> Ite
 def _solved_apart(setting: _Setting, method: Method, name: str, workers: int) -> Iterator[_Outcome]:
     """Parallel mode: the same by `workers` threads, which begin with the largest layers so as to end together."""
     version, names = setting.version, list(setting.layers)
-    by_size = sorted(enumerate(names), key=lambda found: -setting.layers[found[1]].numbers)
+    by_size = sorted(enumerate(names), key=lambda found: -setting.layers[found[1]].multiplications)
 
     def problems() -> Iterator[tuple[int, SampledLayer, Problem]]:
         for index, node in by_size:

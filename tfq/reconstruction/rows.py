@@ -65,8 +65,8 @@ class SampledLayer:
         return self.positions.size
 
     @property
-    def numbers(self) -> int:
-        """Multiplications of all rows."""
+    def multiplications(self) -> int:
+        """Of all rows with the matrix."""
         return self.rows * self.form.row_size * self.form.matrix_shape[2]
 
     @property
