@@ -126,7 +126,7 @@ def _compared(
     """Mean difference of two methods, which is `lowest` at least; None: it has to be a gain."""
     if one is None or other is None:
         return what, None
-    gain = getattr(one, of) - getattr(other, of)
+    gain = round(getattr(one, of) - getattr(other, of), 9) + 0.0  # means of the same scores may differ in the last bit
     if lowest is None:
         return what, Bar(f"{what}: {gain:+.2f} points, bar above +0.00 points", gain > 0)
     return what, Bar.at_least(what, gain, lowest, "{:+.2f} points")
