@@ -280,7 +280,8 @@ def _speed_section(results: Results) -> list[str]:
     return [
         "## Budgets of latency",
         "![Test top-1 over latency](../images/allocation_latency.png)",
-        "Test top-1 over latency on this machine, as measured and as predicted.",
+        "Test top-1 over latency on this machine, as measured and as predicted; bars are the 95 % intervals of the"
+        " difference to float.",
         "From the fastest model to the one that loses least: layers of 8 bits, of 4 bits in packed tensors, and in"
         " float32. One thread, XNNPACK, all models of a case and float in turns; predicted by the case's own table,"
         " which has not seen these mixtures.",
@@ -403,10 +404,15 @@ def draw_speed(results: Results, path: Path) -> None:
 
     def draw(axes: Any, _: str, runs: Sequence[dict[str, Any]]) -> None:
         rows = [row for run in runs for row in run["rows"].values()]
-        for kind, form, colour in (("measured", "o-", "#08519c"), ("predicted", "x--", "#e6550d")):
-            points = sorted((row[f"{kind}_ms"], row["score"]) for row in rows)
-            axes.plot(*zip(*points, strict=True), form, color=colour, markersize=4, linewidth=1, label=kind)
-        axes.plot(runs[0]["float_ms"], rows[0]["float_score"], "k*", markersize=8, label="float")
+        scores = [row["score"] for row in rows]
+        ends = [[abs(row["difference"]["value"] - row["difference"][end]) for row in rows] for end in ("low", "high")]
+        times = [row["measured_ms"] for row in rows]
+        axes.errorbar(times, scores, ends, fmt="o", color="#08519c", markersize=4, linewidth=1, label="measured")
+        axes.plot([row["predicted_ms"] for row in rows], scores, "x", color="#e6550d", markersize=5, label="predicted")
+        score = rows[0]["float_score"]
+        axes.plot(runs[0]["float_ms"], score, "k*", markersize=8, label="float")
+        reach = max(2.0, *(abs(found - score) for found in scores))
+        axes.set_ylim(score - 1.5 * reach, score + 1.5 * reach)
         axes.set_xlim(left=0)
         axes.set_xlabel("latency, ms")
 
