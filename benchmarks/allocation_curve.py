@@ -34,10 +34,10 @@ from tfq.evaluation.bootstrap import estimate, point, resampled
 from tfq.evaluation.latency import measure_latency
 from tfq.evaluation.metrics import Predictions, find_metric
 from tfq.evaluation.size import measure_size
-from tfq.execution.interpreter import TfliteModel, predict
+from tfq.execution.interpreter import predict
 from tfq.export.package import export_plain
 
-_REPRESENTATIVE, _FEW = 100, 1
+_REPRESENTATIVE = 100
 _FAST = Wish(candidates=("w4-packed", "w8", "float32"))
 _KEPT = 64  # models; budgets that are close to each other often share one
 
@@ -73,7 +73,7 @@ def measure_speed(files: CaseFiles, num_samples: int) -> dict[str, Any]:
     """The frontier of latency on this machine: every model timed in turns with float, and judged on test samples."""
     start = ready(files.model, files.calibration, num_samples)
     table = profile(start.graph)
-    surveyed = _judging(files, start, start.survey(wish=_FAST, table=table))
+    surveyed = _judging(files, start, wish=_FAST, table=table)
     problem, bench = surveyed.found.problem, surveyed.found.bench
     budgets = [(LATENCY, budget) for budget in budgets_between(problem, LATENCY, LATENCY_POINTS)]
     made = {
@@ -83,9 +83,8 @@ def measure_speed(files: CaseFiles, num_samples: int) -> dict[str, Any]:
         for point in frontier(problem, bench, budgets)
     }
     contents = {FLOAT: surveyed.float_file} | {name: model.content for name, model in made.items()}
-    sample = {name: values[:_FEW] for name, values in surveyed.test.arrays.items()}
-    inputs = {n: {info.name: sample[info.name] for info in TfliteModel(c).inputs} for n, c in contents.items()}
-    times = measure_latency(contents, inputs)
+    sample = {name: values[:1] for name, values in surveyed.test.arrays.items()}
+    times = measure_latency(contents, dict.fromkeys(contents, sample))
     rows = _judged(surveyed, made)
     for name, row in rows.items():
         row["predicted_ms"] = made[name].allocation.costs[LATENCY]
@@ -134,14 +133,14 @@ class _Surveyed:
 
 @functools.lru_cache(maxsize=1)
 def _surveyed(files: CaseFiles, num_samples: int) -> _Surveyed:
-    start = ready(files.model, files.calibration, num_samples)
+    return _judging(files, ready(files.model, files.calibration, num_samples))
+
+
+def _judging(files: CaseFiles, start: Ready, **options: Any) -> _Surveyed:
+    """The survey, with these options of `Ready.survey`, and what models are judged by."""
     began = time.monotonic()
-    found = start.survey()
-    return _judging(files, start, found, seconds=time.monotonic() - began)
-
-
-def _judging(files: CaseFiles, start: Ready, found: Survey, *, seconds: float = 0.0) -> _Surveyed:
-    """The survey with what models are judged by."""
+    found = start.survey(**options)
+    seconds = time.monotonic() - began
     test = load_samples(str(files.test), input_signatures(start.graph), limit=None, require_labels=True)
     content = export_plain(start.graph, "float32", start.samples.head(_REPRESENTATIVE).representative_dataset())
     outputs = predict(content, test.arrays)

@@ -32,7 +32,7 @@ from tfq.allocation.allocate import Allocated, allocate
 from tfq.allocation.candidates import SIMULATED_ACTIVATION_BITS, Candidate, units
 from tfq.allocation.frontier import budgets_between, frontier
 from tfq.allocation.latency_table import LatencyTable, read_table
-from tfq.allocation.survey import At, survey
+from tfq.allocation.survey import At, Survey, survey
 from tfq.allocation.wish import LATENCY, WEIGHTS, Wish, float_bytes, goal_of
 from tfq.calibration.calibrate import Calibration, calibrate, held_back_positions
 from tfq.calibration.specify import specify
@@ -423,16 +423,20 @@ def _at(run: _Run, start: _Start, narrow: Mapping[str, Range] | None) -> At:
     return at
 
 
+def _surveyed(run: _Run, start: _Start, setting: Setting, table: LatencyTable | None, ledger: Path | None) -> Survey:
+    """What can be chosen."""
+    narrow = _narrow_ranges(run, start.reference)
+    options: dict[str, Any] = {"labels": run.samples.labels, "table": table, "narrow": narrow, "ledger": ledger}
+    return survey(setting, start.version, _at(run, start, narrow), _wish(run.recipe), **options)
+
+
 def _allocated(
     run: _Run, start: _Start, setting: Setting, table: LatencyTable | None, ledger: Path | None
 ) -> tuple[Version, Allocated]:
-    """A precision for every layer: what can be chosen is surveyed, then chosen and checked."""
+    """A precision for every layer, checked on the file."""
     with run.journal.stage("allocate"):
-        narrow = _narrow_ranges(run, start.reference)
-        at, wish = _at(run, start, narrow), _wish(run.recipe)
-        options: dict[str, Any] = {"labels": run.samples.labels, "table": table, "narrow": narrow, "ledger": ledger}
-        found = survey(setting, start.version, at, wish, **options)
-        goal = goal_of(setting.graph, found.units, wish)
+        found = _surveyed(run, start, setting, table, ledger)
+        goal = goal_of(setting.graph, found.units, _wish(run.recipe))
         version, allocated = allocate(found.problem, goal, found.bench, progress=run.progress)
         if not allocated.attained:
             run.journal.warn(_missed(run.recipe, allocated))
@@ -497,8 +501,7 @@ def explore(
     start, _ = _equalized(run, _quantized(run, begun.graph))
     setting = _setting(run, start)
     with journal.stage("survey"):
-        options: dict[str, Any] = {"labels": begun.samples.labels, "table": begun.table, "ledger": ledger}
-        found = survey(setting, start.version, _at(run, start, None), _wish(recipe), **options)
+        found = _surveyed(run, start, setting, begun.table, ledger)
     with journal.stage("frontier"):
         costs = [WEIGHTS, *([LATENCY] if begun.table else [])]
         budgets = [(cost, budget) for cost in costs for budget in budgets_between(found.problem, cost, points)]

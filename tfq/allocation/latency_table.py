@@ -39,7 +39,7 @@ from tfq.models.graph import INPUT, Graph, Node
 from tfq.models.widths import is_weighted
 
 VERSION = 1
-FAMILIES = ("int8", "packed", "float16", "float32")
+FAMILIES = ("float32", "int8", "float16", "packed")  # operations of the first take part in models of the last
 QUANTIZE, DEQUANTIZE = "Quantize", "Dequantize"
 _COSTLESS_IN_FLOAT = "Requantize"  # it is removed where it would copy one float tensor to another
 

@@ -26,6 +26,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 from tfq.allocation.candidates import units
 from tfq.allocation.latency_table import (
     DEQUANTIZE,
+    FAMILIES,
     QUANTIZE,
     Check,
     Entry,
@@ -50,7 +51,6 @@ from tfq.models.widths import is_weighted
 _SAMPLES = 4
 _PACKED_BITS = 4
 _FLOAT_FAMILIES = ("float32", "float16")
-_FIRST_TO_LAST = ("float32", "int8", "float16", "packed")  # operations of the first take part in models of the last
 _TOKENS = 2  # an integer input is 0 or 1: any table of an embedding has two rows
 _CODES = {
     QUANTIZE: (schema.BuiltinOperator.QUANTIZE, schema.TensorType.FLOAT32, schema.TensorType.INT8),
@@ -188,7 +188,7 @@ def make_table(
       whole_ms: medians of `whole_models`, by name; none for a table without factors and checks.
     """
     table = LatencyTable(device, runtime, threads, datetime.date.today().isoformat(), overhead_ms, tuple(entries))
-    for family in (family for family in _FIRST_TO_LAST if family in whole_ms):
+    for family in (family for family in FAMILIES if family in whole_ms):
         table = _with_factor(table, graph, family, whole_ms[family])
     checks = tuple(Check(name, predicted_whole(table, graph, name), measured) for name, measured in whole_ms.items())
     return dataclasses.replace(table, checks=checks)

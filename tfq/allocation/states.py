@@ -192,14 +192,14 @@ def find_states(
             )
         return states
 
-    with contextlib.closing(TensorStore(memory_limit)) as store:
-        collect_float_rows(reference, layers, samples, store, with_inputs=True, progress=progress)
+    limit = threadpoolctl.threadpool_limits(1, user_api="blas")  # as in `reconstruct`
+    with limit, contextlib.closing(TensorStore(memory_limit)) as store:
+        collect_float_rows(reference, layers, samples, store, with_inputs=True, workers=workers, progress=progress)
         with (progress or Silent()).task(f"states of the layers, {method}", len(found)) as advance:
             states: dict[Key, State] = {}
-            with threadpoolctl.threadpool_limits(1, user_api="blas"):  # as in `reconstruct`
-                for solved in in_order(work, _problems(start, found, layers, store, count), workers):
-                    states |= {state.key: state for state in solved}
-                    advance(1)
+            for solved in in_order(work, _problems(start, found, layers, store, count), workers):
+                states |= {state.key: state for state in solved}
+                advance(1)
     return states
 
 

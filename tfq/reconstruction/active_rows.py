@@ -137,7 +137,7 @@ class _Part:
         added = np.where(added > 0, added, 1.0)  # an input that is constant tells nothing: the weights stay
         matrix = matrix + added[:, :, None] * np.eye(taps)
         weights = np.linalg.solve(matrix, (wanted + added * self.start)[:, :, None])
-        q, apart = q.copy(), np.arange(len(q))[:, None]
+        apart = np.arange(len(q))[:, None]
         for _ in range(_ALTERNATIONS):
             if self.own_scales:
                 s = stored_scales(best_scales(matrix, weights, q, s, apart), self.problem.bits)

@@ -130,7 +130,7 @@ def _spread(upper: np.ndarray, wanted: np.ndarray, scales: np.ndarray, top: int)
 
 
 def descend(gram: np.ndarray, wanted: np.ndarray, scales: np.ndarray, codes: np.ndarray, top: int) -> np.ndarray:
-    """Coordinate descent over the codes, in place of `codes`: in each round every output moves the one that gains most.
+    """Coordinate descent from `codes` to new ones: in each round every output moves the one that gains most.
 
     All outputs move side by side, until none gains by any move.
     """
@@ -157,8 +157,7 @@ def descend(gram: np.ndarray, wanted: np.ndarray, scales: np.ndarray, codes: np.
         present[each, tap] += step
         slope += gram[group, tap] * (step * scale[:, 0])[:, None]
     found[moving] = present
-    codes[:] = found.reshape(groups, outputs, taps).transpose(0, 2, 1)
-    return codes
+    return found.reshape(groups, outputs, taps).transpose(0, 2, 1).copy()  # contiguous: products are faster
 
 
 def quadratic_cost(gram: np.ndarray, wanted: np.ndarray, codes: np.ndarray, scales: np.ndarray) -> np.ndarray:

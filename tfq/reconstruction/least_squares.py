@@ -124,7 +124,7 @@ def _majorised(problem: Problem, rows: _Rows, normal: _Normal, start: Solution) 
         targets = rows.majorised(present.outputs)
         wanted = normal.wanted(rows.moment(targets), problem.matrix)
         scales = stored_scales(best_scales(normal.gram, wanted, codes, scales, problem.tied), problem.bits)
-        codes = descend(normal.gram, wanted, scales, codes.copy(), problem.largest_code)
+        codes = descend(normal.gram, wanted, scales, codes, problem.largest_code)
         present = rows.fitted(rows.solution(codes, scales, targets))
         if present.loss < best.loss:
             best = present
