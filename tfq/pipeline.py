@@ -314,6 +314,7 @@ class _Run:
             activation_bits=_of_inputs(graph, narrow) or self.widths.activations,
             per_channel=recipe.per_channel,
             storage=storage or recipe.storage,
+            entropy_bits={node: candidate.entropy_bits for node, candidate in by_node.items()},
             precisions={node: candidate.precision for node, candidate in by_node.items()},
             input_type=recipe.input_type,
             output_type=recipe.output_type,

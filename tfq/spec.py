@@ -28,6 +28,8 @@ class TensorQuantization:
       storage: integer type that holds them in the file: "int4", "int8", "int16" or "int32".
       symmetric: True for weights: the narrow range [-(2**(bits-1)-1), 2**(bits-1)-1].
       axis: channel axis of `scale` in the *Keras* layout, None for per-tensor.
+      entropy_bits: of a coarse 8-bit grid: its scale, one for all channels, was chosen for codes of about this
+        entropy (`tfq.numerics.entropy`), and stays. 0: of any other grid.
     """
 
     scale: tuple[float, ...]
@@ -36,6 +38,7 @@ class TensorQuantization:
     storage: str
     symmetric: bool
     axis: int | None = None
+    entropy_bits: int = 0
 
     def __post_init__(self) -> None:
         if self.storage not in STORAGE_RANGE:

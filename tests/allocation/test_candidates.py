@@ -12,6 +12,7 @@ def test_names_are_unique_and_say_what_the_candidate_is():
     assert ALL["w3"] == Candidate(weight_bits=3)
     assert ALL["w4-packed"] == Candidate(weight_bits=4, storage="packed")
     assert ALL["w4a4"] == Candidate(weight_bits=4, activation_bits=4)
+    assert ALL["e3"] == Candidate(entropy_bits=3)
     assert (ALL["float16"], ALL["float32"]) == FLOATS
     for name, candidate in ALL.items():
         assert candidate.name == name

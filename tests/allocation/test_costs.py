@@ -2,11 +2,9 @@
 
 import dataclasses
 import itertools
-import math
 import sys
 from pathlib import Path
 
-import numpy as np
 import operator_graphs
 import pytest
 
@@ -15,14 +13,12 @@ from tfq.allocation.costs import (
     all_costs,
     border_bytes,
     border_costs,
-    entropy_bytes,
     fixed_costs,
     largest_activations,
     multiply_accumulates,
     unit_costs,
 )
 from tfq.evaluation.size import measure_size
-from tfq.execution.deflate import deflated
 from tfq.models.borders import find_borders
 
 DATA = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
@@ -174,15 +170,3 @@ def test_calls_of_one_layer_are_stored_once_and_computed_twice():
     one, two = (unit_costs("w8", nodes[:count], same[:count], macs) for count in (1, 2))
     assert two["macs"] == 2 * one["macs"]
     assert two["memory_bytes"] == one["memory_bytes"]
-
-
-@pytest.mark.parametrize("bits", [2, 3, 4, 6, 8])
-def test_the_entropy_is_near_what_deflate_makes_of_independent_integers(bits):
-    top = 2 ** (bits - 1) - 1
-    values = np.random.default_rng(bits).normal(0, top / 2, 40000)
-    codes = np.clip(np.rint(values), -top, top).astype(np.int8)
-    counts = [np.sum(codes == code) for code in range(-top, top + 1)]
-    expected = -sum(c * math.log2(c / codes.size) for c in counts if c) / 8
-    assert entropy_bytes(codes) == pytest.approx(expected)
-    # a Huffman code spends whole bits, which costs most where there are few levels
-    assert expected * 0.99 < len(deflated(codes.tobytes())) < expected * 1.4

@@ -15,6 +15,7 @@ import pytest
 from operator_graphs import draw, representative, specified
 
 from tfq.allocation import sensitivity
+from tfq.allocation.candidates import INT8, candidate_of
 from tfq.allocation.fisher import gradient_estimates
 from tfq.allocation.sensitivity import FLOOR, Loss, find_loss, measured, output_errors
 from tfq.allocation.states import State, apply, find_states, float_states, packed
@@ -26,7 +27,7 @@ from tfq.models.graph import Graph, Node
 from tfq.simulate.guard import Version, divergence
 from tfq.spec import LayerQuantization
 
-WIDTHS = (2, 3, 4, 6, 8)
+CANDIDATES = [candidate_of(name) for name in ("w2", "w3", "e3", "w4", "w6", "w8")]
 
 
 @functools.cache
@@ -35,7 +36,7 @@ def start(name):
     graph = operator_graphs.ALL[name]()
     samples = draw(graph)
     base = Version("8 bit", graph, specified(graph, samples))
-    return graph, samples, base, find_states(graph, base, samples, widths=WIDTHS, seed=1)
+    return graph, samples, base, find_states(graph, base, samples, candidates=CANDIDATES, seed=1)
 
 
 @functools.cache
@@ -56,7 +57,7 @@ def test_a_model_of_mixed_states_is_byte_for_byte_its_own_export(name):
     _, samples, base, states = start(name)
     made = exporter(name)
     names = dict.fromkeys(unit for unit, _ in states)
-    chosen = {unit: states[unit, f"w{WIDTHS[index % len(WIDTHS)]}"] for index, unit in enumerate(names)}
+    chosen = {unit: states[unit, CANDIDATES[index % len(CANDIDATES)].name] for index, unit in enumerate(names)}
     version = apply(base, *chosen.values())
     expected = from_scratch(version, samples)
     assert made.export(version.graph, version.spec) == expected
@@ -127,7 +128,7 @@ def test_threads_change_nothing_and_nothing_is_below_the_floor():
 
 def test_the_state_that_the_base_is_in_costs_nothing():
     graph, samples, base, _ = start("shared")
-    same = find_states(graph, base, samples, widths=(8,), method="nearest")
+    same = find_states(graph, base, samples, candidates=[INT8], method="nearest")
     assert set(measured(base, same.values(), find_loss(graph, samples)).values()) == {FLOOR}
     assert set(gradient_estimates(graph, same.values(), find_loss(graph, samples)).values()) != {FLOOR}
 

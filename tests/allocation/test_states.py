@@ -8,8 +8,8 @@ import operator_graphs
 import pytest
 from operator_graphs import draw, specified
 
-from tfq.allocation.candidates import units
-from tfq.allocation.states import apply, find_states, float_states, packed, with_width
+from tfq.allocation.candidates import candidate_of, units
+from tfq.allocation.states import apply, find_states, float_states, packed, with_candidate
 from tfq.models.operators import OPERATORS
 from tfq.numerics import reference as numerics
 from tfq.reconstruction.methods import METHODS
@@ -18,7 +18,8 @@ from tfq.simulate.guard import Version
 from tfq.simulate.weights import integers
 
 GRAPHS = ("convolutions", "shared", "transformer", "islands")
-WIDTHS = (2, 4, 8)
+NAMES = ("w2", "w4", "w8", "e3")
+CANDIDATES = [candidate_of(name) for name in NAMES]
 
 
 @functools.cache
@@ -33,7 +34,7 @@ def start(name):
 def found(name, method="least_squares", workers=1, memory_limit=2**30):
     graph, samples, base = start(name)
     return find_states(
-        graph, base, samples, widths=WIDTHS, method=method, workers=workers, memory_limit=memory_limit, seed=3
+        graph, base, samples, candidates=CANDIDATES, method=method, workers=workers, memory_limit=memory_limit, seed=3
     )
 
 
@@ -51,17 +52,18 @@ def assert_same_states(one, other):
 
 
 @pytest.mark.parametrize("name", GRAPHS)
-def test_every_unit_has_a_state_at_every_width(name):
+def test_every_unit_has_a_state_for_every_candidate(name):
     graph, _, base = start(name)
     states = found(name)
-    assert list(states) == [(unit.name, f"w{bits}") for unit in units(graph) for bits in WIDTHS]
+    assert list(states) == [(unit.name, name) for unit in units(graph) for name in NAMES]
     for unit in units(graph):
-        for bits in WIDTHS:
-            state = states[unit.name, f"w{bits}"]
+        for candidate in CANDIDATES:
+            state, bits = states[unit.name, candidate.name], candidate.weight_bits
             assert tuple(node.name for node in state.nodes) == unit.nodes == tuple(x.name for x in state.layers)
             for node, layer in zip(state.nodes, state.layers, strict=True):
                 grid = layer.weights[OPERATORS[node.kind].kernel]
-                assert (grid.bits, grid.storage) == (bits, "int8")
+                assert (grid.bits, grid.storage, grid.entropy_bits) == (bits, "int8", candidate.entropy_bits)
+                assert len(set(grid.scale)) == 1 or not candidate.entropy_bits
                 codes = integers(node.weights[OPERATORS[node.kind].kernel], grid)
                 assert np.abs(codes).max() <= numerics.integer_range(bits, symmetric=True)[1]
                 assert layer.precision == "int8"
@@ -69,16 +71,16 @@ def test_every_unit_has_a_state_at_every_width(name):
 
 
 @pytest.mark.parametrize("name", GRAPHS)
-@pytest.mark.parametrize("bits", WIDTHS)
-def test_all_states_of_one_width_are_the_parallel_reconstruction_of_the_model(name, bits):
+@pytest.mark.parametrize("candidate", NAMES)
+def test_all_states_of_one_candidate_are_the_parallel_reconstruction_of_the_model(name, candidate):
     graph, samples, base = start(name)
     uniform = base
     for unit in units(graph):
-        uniform = with_width(uniform, unit, bits)
+        uniform = with_candidate(uniform, unit, candidate_of(candidate))
     expected, outcomes = reconstruct(
         graph, uniform, samples, METHODS["least_squares"], name="least_squares", mode="parallel", seed=3
     )
-    chosen = [found(name)[unit.name, f"w{bits}"] for unit in units(graph)]
+    chosen = [found(name)[unit.name, candidate] for unit in units(graph)]
     version = apply(base, *chosen)
     assert version.spec == expected.spec
     mine, theirs = weights_of(version.graph), weights_of(expected.graph)
@@ -88,11 +90,13 @@ def test_all_states_of_one_width_are_the_parallel_reconstruction_of_the_model(na
     assert {state.unit: (state.before, state.after) for state in chosen} == errors
 
 
-def test_scales_just_cover_the_weights_as_those_of_a_specification_do():
+def test_scales_begin_as_those_of_a_specification_do():
     graph, samples, base = start("convolutions")
     for unit in units(graph):
         expected = specified(graph, samples, weight_bits={name: 3 for name in unit.nodes})
-        assert with_width(base, unit, 3).spec == expected
+        assert with_candidate(base, unit, candidate_of("w3")).spec == expected
+        expected = specified(graph, samples, entropy_bits={name: 3 for name in unit.nodes})
+        assert with_candidate(base, unit, candidate_of("e3")).spec == expected
 
 
 def test_a_swap_leaves_every_other_node_and_grid_untouched():
@@ -122,7 +126,7 @@ def test_states_start_from_the_float_weights_and_not_from_those_of_the_base():
     graph, samples, base = start("shared")
     nodes = [n.replace(weights={k: v * 0 for k, v in n.weights.items()}) for n in base.graph.nodes]
     emptied = dataclasses.replace(base, graph=base.graph.replace_nodes(nodes))
-    assert_same_states(find_states(graph, emptied, samples, widths=WIDTHS, seed=3), found("shared"))
+    assert_same_states(find_states(graph, emptied, samples, candidates=CANDIDATES, seed=3), found("shared"))
 
 
 @pytest.mark.parametrize("options", [{"workers": 2}, {"memory_limit": 0}])
@@ -133,9 +137,9 @@ def test_threads_and_the_memory_limit_change_nothing(options):
 def test_more_bits_and_a_reconstruction_lower_the_error():
     nearest, solved = found("convolutions", "nearest"), found("convolutions")
     for unit in units(start("convolutions")[0]):
-        errors = [solved[unit.name, f"w{bits}"].after for bits in WIDTHS]
+        errors = [solved[unit.name, f"w{bits}"].after for bits in (2, 4, 8)]
         assert errors == sorted(errors, reverse=True)
-        for bits in WIDTHS:
+        for bits in (2, 4, 8):
             key = unit.name, f"w{bits}"
             assert nearest[key].before == nearest[key].after == solved[key].before
             assert solved[key].after <= solved[key].before

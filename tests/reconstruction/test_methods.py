@@ -1,5 +1,7 @@
 """Every method by its name: solutions are on their grids, and none is worse than rounding to the nearest."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from layer_problems import layer_problem
@@ -24,6 +26,17 @@ def test_solutions_lie_on_the_grids_of_the_problem(name, groups, per_channel, ha
         assert np.unique(solution.scales[problem.tied == number]).size == 1
     assert solution.input_grid is None
     assert has_bias or not np.any(solution.bias)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("groups", [1, 5])
+def test_given_scales_stay(name, groups):
+    problem = layer_problem(taps=12, groups=groups, outputs=4, activation="relu", rows=300, bits=8)
+    coarse = np.full(problem.scales.shape, 6 * problem.scales.max())
+    problem = dataclasses.replace(problem, scales=coarse, scales_are_given=True)
+    solution = METHODS[name](problem, 0)
+    np.testing.assert_array_equal(solution.scales, coarse)
+    assert problem.error(solution) <= problem.error(problem.nearest())
 
 
 @pytest.mark.parametrize("name", ["bias_correction", "adaround", "adaquant", "least_squares", "best"])

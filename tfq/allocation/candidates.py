@@ -1,7 +1,9 @@
 """The precisions that a layer can be given, and the layers that share one.
 
     w2 ... w8               weights on a grid of that many bits, stored as int8; activations int8
-    w2-packed ... w4-packed the same stored as INT4 tensors
+    e2 ... e5               weights on an 8-bit grid so coarse that an ideal code takes that many bits for one of them;
+                            one scale for the layer, so that a download holds less than with w2 ... w5
+    w2-packed ... w4-packed those of w2 ... w4 stored as INT4 tensors
     w4a4                    what the layer reads lies on 4 bits too: simulated only
     float16, float32        the layer computes in float32; its weights are stored in that type
 
@@ -32,18 +34,22 @@ class Candidate:
       weight_bits: grid bits of the weights; of int8 layers alone.
       storage: "int8" or "packed".
       activation_bits: of what the layer reads; fewer than 8 are simulated only.
+      entropy_bits: of the weights on a coarse grid, 0 for all others.
     """
 
     precision: str = "int8"
     weight_bits: int = 8
     storage: str = "int8"
     activation_bits: int = 8
+    entropy_bits: int = 0
 
     @property
     def name(self) -> str:
         """As users write it."""
         if self.is_float:
             return self.precision
+        if self.entropy_bits:
+            return f"e{self.entropy_bits}"
         activations = "" if self.activation_bits == 8 else f"a{self.activation_bits}"
         return f"w{self.weight_bits}{activations}{'-packed' if self.storage == 'packed' else ''}"
 
@@ -55,12 +61,14 @@ class Candidate:
 INT8 = Candidate()
 FLOATS = (Candidate("float16"), Candidate("float32"))
 SIMULATED_ACTIVATION_BITS = 4  # of candidates that TFLite cannot run
-GRID_BITS = (2, 3, 4, 5, 6, 8)
+GRIDS = tuple(Candidate(weight_bits=bits) for bits in (2, 3, 4, 5, 6, 8))
+COARSE = tuple(Candidate(entropy_bits=bits) for bits in range(2, 6))
 MOST_PACKED_BITS = 4  # of an INT4 tensor
 ALL: dict[str, Candidate] = {
     candidate.name: candidate
     for candidate in (
         *(Candidate(weight_bits=bits) for bits in range(2, 9)),
+        *COARSE,
         *(Candidate(weight_bits=bits, storage="packed") for bits in range(2, MOST_PACKED_BITS + 1)),
         Candidate(weight_bits=4, activation_bits=SIMULATED_ACTIVATION_BITS),
         *FLOATS,

@@ -162,13 +162,6 @@ def _stream(data: bytes) -> int:
     return len(deflated(data, frame=RAW))
 
 
-def entropy_bytes(integers: np.ndarray) -> float:
-    """Bytes of an ideal code for the integers one by one: an estimate of the download where there is no file yet."""
-    counts = np.unique(integers, return_counts=True)[1]
-    shares = counts / counts.sum()
-    return float(-(shares * np.log2(shares)).sum() * counts.sum() / 8)
-
-
 def border_costs(
     graph: Graph,
     units: Sequence[Unit],

@@ -1,10 +1,10 @@
-"""The states of a layer: what it is at each width of its weights, found once for all widths.
+"""The states of a layer: what it is at each precision of its weights, found once for all of them.
 
-A *state* of a unit at b bits is its weights, scales and biases after a reconstruction in parallel mode: the layer
+A *state* of a unit is its weights, scales and biases after a reconstruction in parallel mode: the layer
 reads what the float network computes, so that its state does not depend on the precision of any other layer, and
 any mixture of states is a model (as in Hubara et al. 2020, arXiv:2006.10518). The float network runs once; while the
-rows of a layer are in memory, its problems of all widths are solved. The grids of activations stay as they are, but for
-w4a4: there the layer reads a tensor of its own (`tfq.models.widths.separate_inputs`), which has 4 bits.
+rows of a layer are in memory, its problems of all precisions are solved. The grids of activations stay as they are,
+but for w4a4: there the layer reads a tensor of its own (`tfq.models.widths.separate_inputs`), which has 4 bits.
 """
 
 from __future__ import annotations
@@ -18,21 +18,20 @@ import threadpoolctl
 
 from tfq.allocation.candidates import (
     FLOATS,
-    GRID_BITS,
+    GRIDS,
     MOST_PACKED_BITS,
     SIMULATED_ACTIVATION_BITS,
     Candidate,
     Unit,
     units,
 )
-from tfq.calibration.specify import PACKABLE, with_floats, with_ranges, with_scales
+from tfq.calibration.specify import PACKABLE, weight_scales, with_floats, with_ranges, with_scales
 from tfq.calibration.statistics import Range
 from tfq.execution.progress import Progress, Silent
 from tfq.execution.threads import in_order
 from tfq.models.graph import Graph, Node
 from tfq.models.grids import grid_groups
 from tfq.models.operators import OPERATORS
-from tfq.numerics import reference as numerics
 from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.problem import Problem
 from tfq.reconstruction.reconstruct import layer_problem, solve, with_solution
@@ -131,7 +130,7 @@ def find_states(
     base: Version,
     samples: Mapping[str, np.ndarray],
     *,
-    widths: Sequence[int] = GRID_BITS,
+    candidates: Sequence[Candidate] = GRIDS,
     narrow: Mapping[str, Range] | None = None,
     method: str = "least_squares",
     memory_limit: int = 2**30,
@@ -139,19 +138,19 @@ def find_states(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[Key, State]:
-    """The state of every unit at every width, units in topological order.
+    """The state of every unit at every candidate, units in topological order.
 
     Args:
       reference: the prepared float graph, from whose weights every state starts.
       base: the 8-bit version, whose activation grids and per-channel or per-tensor scales the states keep; its graph
         has the nodes of `reference`.
       samples: arrays [n, ...] by input name.
-      widths: grid bits of the weights.
+      candidates: of int8 precision and storage, with 8-bit activations.
       narrow: 4-bit ranges by group of tensors (`tfq.models.grids`): every unit gets a state of 4-bit weights and
         inputs too, and reads tensors of its own.
       method: a name in `METHODS`.
       memory_limit: bytes of rows kept in memory; the rest is on disk.
-      workers: threads; each works on all widths of one layer.
+      workers: threads; each works on all candidates of one layer.
       seed: of the sampled positions and of the method.
     """
     found = units(reference)
@@ -162,18 +161,19 @@ def find_states(
     def work(task: tuple[int, Unit, Problem]) -> list[State]:
         index, unit, problem = task
         form = layers[unit.name].form
-        wanted = [Candidate(weight_bits=bits) for bits in widths]
+        wanted = list(candidates)
         if narrow is not None:
             wanted.append(Candidate(weight_bits=SIMULATED_ACTIVATION_BITS, activation_bits=SIMULATED_ACTIVATION_BITS))
         states = []
         for candidate in wanted:
             reads = {start.graph[name].inputs[0] for name in unit.nodes} if candidate.activation_bits < 8 else set()
-            version = with_width(_with_narrow(start, reads, narrow or {}), unit, candidate.weight_bits)
+            version = with_candidate(_with_narrow(start, reads, narrow or {}), unit, candidate)
             grid = version.spec[unit.name].weights[form.kernel_name]
             posed = dataclasses.replace(
                 problem,
                 bits=candidate.weight_bits,
                 scales=np.asarray(grid.scale)[problem.tied],
+                scales_are_given=bool(candidate.entropy_bits),
                 input_grid=version.spec.activations.get(start.graph[unit.name].inputs[0]),
             )
             solution, outcome = solve(version, form, posed, METHODS[method], seed + index, method)
@@ -203,14 +203,15 @@ def find_states(
     return states
 
 
-def with_width(version: Version, unit: Unit, bits: int) -> Version:
-    """The version with the kernels of a unit on grids of `bits`, scales that just cover them, stored as int8."""
+def with_candidate(version: Version, unit: Unit, candidate: Candidate) -> Version:
+    """The version with the kernels of a unit on the grids that this candidate starts with, stored as int8."""
+    bits, entropy = candidate.weight_bits, candidate.entropy_bits
     spec = version.spec
     for node in (version.graph[name] for name in unit.nodes):
         layer, name = spec[node.name], OPERATORS[node.kind].kernel
-        kernel = dataclasses.replace(layer.weights[name], bits=bits, storage="int8")
+        kernel = dataclasses.replace(layer.weights[name], bits=bits, storage="int8", entropy_bits=entropy)
         spec = spec.replace_layers(dataclasses.replace(layer, weights={**layer.weights, name: kernel}))
-        spec = with_scales(spec, node, numerics.symmetric_scales(node.weights[name], bits, kernel.axis))
+        spec = with_scales(spec, node, weight_scales(node.weights[name], bits, kernel.axis, entropy))
     return dataclasses.replace(version, spec=spec)
 
 

@@ -163,14 +163,14 @@ def _states(
     """The states of these units with these candidates."""
     candidates = {candidate_of(name) for _, name in offered}
     ours = [candidate for candidate in candidates if not (candidate.is_float or is_simulated(candidate.name))]
-    widths = sorted({candidate.weight_bits for candidate in ours})
+    plain = sorted({dataclasses.replace(candidate, storage="int8") for candidate in ours})
     states: dict[Key, State] = {}
-    if widths or narrow is not None:
+    if plain or narrow is not None:
         states = find_states(
             setting.graph,
             base,
             setting.samples,
-            widths=widths,
+            candidates=plain,
             narrow=narrow,
             method="mse" if setting.reconstruction == "none" else "least_squares",
             memory_limit=setting.memory_limit,
@@ -183,8 +183,8 @@ def _states(
     found = {}
     for unit, name in offered:
         candidate = candidate_of(name)
-        plain = states[unit, dataclasses.replace(candidate, storage="int8").name]
-        found[unit, name] = packed(plain) if candidate.storage == "packed" else plain
+        state = states[unit, dataclasses.replace(candidate, storage="int8").name]
+        found[unit, name] = packed(state) if candidate.storage == "packed" else state
     return found
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from tfq.allocation.allocate import Goal
-from tfq.allocation.candidates import FLOATS, GRID_BITS, INT8, MOST_PACKED_BITS, Candidate, Unit, candidate_of
+from tfq.allocation.candidates import COARSE, FLOATS, GRIDS, INT8, MOST_PACKED_BITS, Unit, candidate_of
 from tfq.allocation.costs import multiply_accumulates
 from tfq.allocation.program import Choice, Problem, minimise_cost, pinned
 from tfq.allocation.states import Key
@@ -52,9 +52,9 @@ def offered(graph: Graph, found: Sequence[Unit], wish: Wish, *, with_floats: boo
 
     Packed is only what TFLite has INT4 kernels for; the same bits are stored as int8 elsewhere.
     """
-    default = [
-        Candidate(weight_bits=bits, storage=wish.storage if bits <= MOST_PACKED_BITS else "int8") for bits in GRID_BITS
-    ]
+    default = [dataclasses.replace(c, storage=wish.storage) if c.weight_bits <= MOST_PACKED_BITS else c for c in GRIDS]
+    if wish.max_drop is not None and wish.objective == "size" and wish.storage == "int8":
+        default += COARSE  # the download is what is made small
     named = [candidate_of(name) for name in wish.candidates] or default + [FLOATS[0]] * with_floats
     keys = []
     for unit in found:
@@ -102,8 +102,9 @@ def float_bytes(graph: Graph, found: Sequence[Unit]) -> int:
 
 
 def weight_bits(candidate: str) -> int:
+    """Bits of a weight, on a coarse grid in an ideal code."""
     found = candidate_of(candidate)
-    return _WEIGHT_BITS[found.precision] if found.is_float else found.weight_bits
+    return _WEIGHT_BITS[found.precision] if found.is_float else found.entropy_bits or found.weight_bits
 
 
 def weight_count(graph: Graph, nodes: Sequence[Node]) -> int:

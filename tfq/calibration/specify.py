@@ -3,6 +3,7 @@
     activations   s = (high - low) / (2^b - 1),   z = -2^(b-1) - low / s   asymmetric, per tensor; b = 8
                   s = max(-low, high) / (2^(b-1) - 1),  z = 0              right-hand side of a MatMul
     weights       s_w = max|w| / (2^(b-1) - 1) of the channel,  z = 0      symmetric, narrow range; b = 2..8
+                  s_w for codes of a given entropy (`tfq.numerics.entropy`) all channels the same; b = 8
     biases        s_b = s_x * s_w,                              z = 0      int32
 
 Layers that are chosen to be float have no grids; which activations then have one is said in `tfq.models.borders`.
@@ -29,6 +30,7 @@ from tfq.models.grids import grid_groups
 from tfq.models.operators import OPERATORS
 from tfq.models.widths import bits_of, is_weighted, storage_of
 from tfq.numerics import reference
+from tfq.numerics.entropy import scale_of_entropy
 from tfq.spec import LayerQuantization, QuantizationSpec, TensorQuantization
 
 # Kinds whose weights TFLite runs as INT4 tensors.
@@ -52,6 +54,7 @@ def specify(
     activation_bits: int | Mapping[str, int] = 8,
     per_channel: bool = True,
     storage: str | Mapping[str, str] = "int8",
+    entropy_bits: Mapping[str, int] = {},
     precisions: Mapping[str, str] = {},
     input_type: str = "int8",
     output_type: str = "int8",
@@ -66,6 +69,7 @@ def specify(
       per_channel: one weight scale per output channel, or one per tensor.
       storage: "int8", or "packed": INT4 tensors for weights of at most 4 bits where TFLite runs them; of all
         kernels, or by node name; "int8" for nodes that are absent.
+      entropy_bits: of 8-bit kernels on coarse grids, by node name.
       precisions: "int8", "float16" or "float32" of weighted layers, by node name; "int8" for nodes that are absent.
       input_type, output_type: what the file takes and gives.
 
@@ -92,8 +96,8 @@ def specify(
         weights = {}
         if precision == "int8" and OPERATORS[node.kind].kernel:
             bits = bits_of(weight_bits, node.name)
-            stored = storage_of(storage, node.name)
-            weights = _weight_grids(node, activations, bits, per_channel=per_channel, storage=stored)
+            stored, entropy = storage_of(storage, node.name), entropy_bits.get(node.name, 0)
+            weights = _weight_grids(node, activations, bits, entropy, per_channel=per_channel, storage=stored)
         return LayerQuantization(node.name, node.kind, precision, node.inputs, node.name, weights, node.origin, reason)
 
     layers = tuple(layer(node) for node in graph.nodes if node.kind != INPUT)
@@ -220,7 +224,13 @@ def _precision(node: Node, chosen: Mapping[str, str], borders: Borders) -> tuple
 
 
 def _weight_grids(
-    node: Node, activations: Mapping[str, TensorQuantization], bits: int, *, per_channel: bool, storage: str
+    node: Node,
+    activations: Mapping[str, TensorQuantization],
+    bits: int,
+    entropy: int,
+    *,
+    per_channel: bool,
+    storage: str,
 ) -> dict[str, TensorQuantization]:
     operator = OPERATORS[node.kind]
     if node.kind == "Embedding":  # a look-up: the table lies on the output's grid
@@ -228,10 +238,17 @@ def _weight_grids(
     axis = operator.channel_axis if per_channel else None
     if operator.channel_axis is None:  # PReLU slopes: 8 bits, per tensor, as the kernel demands
         bits, axis = 8, None
-    scales = _floats(reference.symmetric_scales(node.weights[operator.kernel], bits, axis))
+    scales = _floats(weight_scales(node.weights[operator.kernel], bits, axis, entropy))
     stored = "int4" if storage == "packed" and bits <= 4 and node.kind in PACKABLE else "int8"
-    kernel = TensorQuantization(scales, 0, bits, stored, symmetric=True, axis=axis)
+    kernel = TensorQuantization(scales, 0, bits, stored, symmetric=True, axis=axis, entropy_bits=entropy)
     return _following(node, kernel, activations)
+
+
+def weight_scales(kernel: np.ndarray, bits: int, axis: int | None, entropy_bits: int = 0) -> np.ndarray:
+    """The scales [channels] (or [1] without axis) that a kernel starts with: those that just cover it, or for codes of
+    this entropy, one for all channels."""
+    scales = reference.symmetric_scales(kernel, bits, axis)
+    return np.full_like(scales, scale_of_entropy(kernel, entropy_bits)) if entropy_bits else scales
 
 
 def _following(

@@ -95,7 +95,7 @@ class _Part:
         if problem.offset is not None:
             offset = problem.offset[:, groups, outputs].transpose(1, 0, 2)
         start = problem.matrix[groups, :, outputs].transpose(0, 2, 1).reshape(-1, x.shape[2])
-        own = problem.tied.max() + 1 == problem.tied.size
+        own = problem.tied.max() + 1 == problem.tied.size and not problem.scales_are_given
         return cls(problem, np.concatenate([x, ones], 2), targets, offset, start, own)
 
     def refined(

@@ -80,7 +80,7 @@ def adaquant(
       seed: of the choice of rows.
       steps, batch: number of steps, rows in each.
       weight_rate: Adam's rate for the weights, in steps of their grids.
-      scale_rate: for the scales, relative.
+      scale_rate: for the scales, relative, where they are not given.
       bias_rate: for the bias, in standard deviations of the output.
       range_rate: for both ends of the input's range, relative to it.
       penalty: lambda.
@@ -89,7 +89,7 @@ def adaquant(
     grid = problem.input_grid if problem.input_is_free else None
     learned = {
         "weights": (problem.matrix / start[:, None], weight_rate),
-        "scales": (np.zeros(problem.tied.max() + 1), scale_rate),
+        "scales": (np.zeros(problem.tied.max() + 1), 0.0 if problem.scales_are_given else scale_rate),
     }
     given = {
         "scales": start[:, None].astype(np.float32),

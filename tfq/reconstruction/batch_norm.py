@@ -119,7 +119,8 @@ def tunable_layers(version: Version, *, normalized: bool = True) -> list[str]:
         if node.kind not in _LAYERS or calls[node.group] > 1 or (normalized and node.normalized is None):
             return False
         grids = version.spec[node.name].weights
-        return "bias" in grids and len(grids[OPERATORS[node.kind].kernel].scale) == len(node.weights["bias"])
+        kernel = grids[OPERATORS[node.kind].kernel]
+        return "bias" in grids and len(kernel.scale) == len(node.weights["bias"]) and not kernel.entropy_bits
 
     return [node.name for node in version.graph.nodes if tunable(node)]
 

@@ -87,10 +87,12 @@ def _solved(problem: Problem, rows: _Rows, moment: np.ndarray, normals: Sequence
     tied = np.concatenate([problem.tied + number * (problem.tied.max() + 1) for number in range(len(normals))])
     top = problem.largest_code
     ordered = Ordered.of(gram)
-    starts = multiples(lattice_scales(gram, wanted, present, tied, top), problem.bits)
+    starts = [present]
+    if not problem.scales_are_given:
+        starts = multiples(lattice_scales(gram, wanted, present, tied, top), problem.bits)
     codes, scales = cheapest(gram, wanted, tied, _at_scales(ordered, wanted, starts, top))
     codes = descend(gram, wanted, scales, codes, top)
-    for _ in range(_ALTERNATIONS):
+    for _ in range(0 if problem.scales_are_given else _ALTERNATIONS):
         better = stored_scales(best_scales(gram, wanted, codes, scales, tied), problem.bits)
         again = descend(gram, wanted, better, rounded(ordered, wanted, better, top), top)
         codes, found = cheapest(gram, wanted, tied, [(codes, scales), (again, better)])
@@ -123,7 +125,8 @@ def _majorised(problem: Problem, rows: _Rows, normal: _Normal, start: Solution) 
     for _ in range(_ROUNDS):
         targets = rows.majorised(present.outputs)
         wanted = normal.wanted(rows.moment(targets), problem.matrix)
-        scales = stored_scales(best_scales(normal.gram, wanted, codes, scales, problem.tied), problem.bits)
+        if not problem.scales_are_given:
+            scales = stored_scales(best_scales(normal.gram, wanted, codes, scales, problem.tied), problem.bits)
         codes = descend(normal.gram, wanted, scales, codes, problem.largest_code)
         present = rows.fitted(rows.solution(codes, scales, targets))
         if present.loss < best.loss:

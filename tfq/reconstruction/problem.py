@@ -39,6 +39,7 @@ class Problem:
       offset, held_offset: what is added to the layer's output before the activation, as the quantised network
         computes it; shaped as the targets, which hold the float sum. None: nothing is.
       input_is_free: the method may move the input's range, which no other layer depends on.
+      scales_are_given: the method may not choose others than the present ones.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Problem:
     has_bias: bool
     input_grid: TensorQuantization | None
     input_is_free: bool = False
+    scales_are_given: bool = False
     offset: np.ndarray | None = None
     held_offset: np.ndarray | None = None
 

@@ -311,6 +311,7 @@ def layer_problem(
         has_bias="bias" in node.weights,
         input_grid=spec.activations.get(node.inputs[0]),
         input_is_free=has_own_input_grid(version.graph, node.name),
+        scales_are_given=bool(grid.entropy_bits),
         offset=None if offset is None else offset[~held],
         held_offset=None if offset is None else offset[judged],
     )

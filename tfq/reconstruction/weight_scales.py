@@ -44,6 +44,8 @@ def with_mse_scales(graph: Graph, spec: QuantizationSpec) -> QuantizationSpec:
         if layer.precision == "int8" and operator.channel_axis is not None:
             node, name = graph[layer.name], operator.kernel
             grid = layer.weights[name]
+            if grid.entropy_bits:
+                continue
             spec = with_scales(spec, node, mse_scales(node.weights[name], grid.bits, grid.axis))
     return spec
 
@@ -82,7 +84,9 @@ def mse_scales(kernel: np.ndarray, bits: int, axis: int | None, *, importance: n
 
 
 def output_scales(problem: Problem) -> np.ndarray:
-    """`mse_scales` of a layer's matrix, float64 [groups, outputs]; tied outputs share theirs."""
+    """`mse_scales` of a layer's matrix, float64 [groups, outputs], or those given; tied outputs share theirs."""
+    if problem.scales_are_given:
+        return problem.scales
     columns = problem.matrix.transpose(0, 2, 1).reshape(-1, problem.matrix.shape[1])
     together = columns[np.argsort(problem.tied.ravel(), kind="stable")]  # every scale has equally many outputs
     return mse_scales(together.reshape(problem.tied.max() + 1, -1), problem.bits, 0)[problem.tied]
