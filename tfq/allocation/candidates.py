@@ -68,10 +68,10 @@ ALL: dict[str, Candidate] = {
     candidate.name: candidate
     for candidate in (
         *(Candidate(weight_bits=bits) for bits in range(2, 9)),
-        *COARSE,
         *(Candidate(weight_bits=bits, storage="packed") for bits in range(2, MOST_PACKED_BITS + 1)),
         Candidate(weight_bits=4, activation_bits=SIMULATED_ACTIVATION_BITS),
         *FLOATS,
+        *COARSE,
     )
 }
 """Every candidate by its name."""

@@ -19,6 +19,8 @@ Exactness. A solver works in floating point with tolerances, so
       1e-10 of that spread, so that nothing feasible is lost;
     - what comes back is checked as the exact sum rounded once to a double (`math.fsum`) against the limit. One that
       exceeds it is cut off by name (`sum of its x <= units - 1`), and the program is solved again;
+    - of a large program those places are left out first that the bound of the relaxed program shows to be in no
+      optimum, given an answer that is found among the few likely ones;
     - the solver is asked for gap 0, and an answer that it does not call optimal is an error. Optimal is to within
       1e-11 of the widest spread of the objective.
 Among allocations of equal objective a second program takes the one of the smallest first budgeted cost (of the
@@ -45,9 +47,13 @@ SOLVERS = ("auto", "cbc", "highs")
 _ROW_SPREAD = 1e4  # what the widest spread of a budget's row becomes
 _OBJECTIVE_SPREAD = 1e6  # CBC tells objectives apart from 1e-5 on
 _SLACK = 1e-6  # of a scaled row; beyond what the solvers' own tolerances and the 13 digits of their files can hide
-_MANY_PLACES = 300  # from here on CBC does well to rule out most places first, by an answer of
-_ROUGH_GAP = 1e-2
+_MANY_PLACES = 300  # from here on it pays to rule out most places first, by an answer of
+_ROUGH_GAP, _CORE_SHARE = 1e-2, 2  # found among so many places a group
 _MOST_CUTS = 20  # then the row is narrowed by the slack instead of widened
+
+
+_Place = tuple[int, str]
+"""(number of a group, candidate)."""
 
 
 class Infeasible(UserError):  # noqa: N818 - what it is, not that it is one
@@ -325,16 +331,20 @@ def _lexicographic(
 ) -> dict[str, str] | None:
     """The candidates of the least `objective`, and among those of the least `second`."""
     places = _undominated(problem, {objective, second, *limits})
-    if solver == "cbc" and len(places) > _MANY_PLACES:
-        rough = _solve(problem, objective, limits, solver, places, gap=_ROUGH_GAP)
+    if len(places) > _MANY_PLACES:
+        relaxed = _Relaxation.of(problem, objective, limits, solver, places)
+        core = relaxed.core(_CORE_SHARE * len(problem.groups))
+        rough = _solve(problem, objective, limits, solver, core, gap=_ROUGH_GAP) or _solve(
+            problem, objective, limits, solver, places, gap=_ROUGH_GAP
+        )
         if rough is None:
             return None
-        places = _reaching(problem, objective, rough, limits, solver, places)
+        places = relaxed.reaching(rough)
     found = _solve(problem, objective, limits, solver, places)
     if found is None or second == objective:
         return found
     best = problem.total(objective, found)
-    places = _reaching(problem, objective, found, limits, solver, places)
+    places = _Relaxation.of(problem, objective, limits, solver, places).reaching(found)
     # None where the cuts ran out: near ties that the solver takes for equal; then the first answer holds
     return _solve(problem, second, {**limits, objective: best}, solver, places) or found
 
@@ -378,44 +388,66 @@ def _undominated(problem: Problem, names: Collection[str]) -> list[_Place]:
     return left
 
 
-def _reaching(
-    problem: Problem,
-    objective: str,
-    found: Mapping[str, str],
-    limits: Mapping[str, float],
-    solver: str,
-    places: Sequence[_Place],
-) -> list[_Place]:
-    """The places without those that no allocation with an objective as low as that of `found` has.
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Relaxation:
+    """What the relaxed program, with fractions for 0 and 1, tells of the integer one: the Lagrangian bound.
 
-    By the Lagrangian bound of the relaxed program: with multipliers m >= 0 of the rows a x <= b, every solution costs
-    at least sum_u min_k d_uk + sum_y min(0, d_y) - m b with d = c + m a, and one with x_uk = 1 d_uk - min_k d_uk more.
-    That holds whatever the multipliers are; the relaxation's duals make it sharp.
+    With multipliers m >= 0 of the rows a x <= b, every solution costs at least sum_u min_k d_uk + sum_y min(0, d_y)
+    - m b with d = c + m a, and one with x_uk = 1 d_uk - min_k d_uk more. That holds whatever the multipliers are; the
+    relaxation's duals make it sharp.
+
+    Attributes:
+      problem: the whole one.
+      prices: terms of the scaled objective by place, or by number of the border.
+      bound: what every solution costs at least.
+      excess: by place, what a solution with it costs more at least.
     """
-    program, variables = _program(problem, objective, limits, places, widened=1)
-    program.solve(_made(solver, mip=False))
-    reduced = {id(v): 0.0 for v in program.variables()}
-    for variable, value in program.objective.items():
-        reduced[id(variable)] += value
-    bounds = []
-    for row in program.constraints.values():
-        multiplier = max(0.0, -row.pi) if row.sense == pulp.LpConstraintLE and row.pi is not None else 0.0
-        bounds.append(multiplier * row.constant)
-        for variable, value in row.items():
-            reduced[id(variable)] += multiplier * value
-    own = {place: reduced.pop(id(variable)) for place, variable in variables.items()}
-    least: dict[int, float] = {}
-    for (number, _), value in own.items():
-        least[number] = min(value, least.get(number, math.inf))
-    bound = math.fsum([*bounds, *least.values(), *(min(0.0, value) for value in reduced.values())])
-    crossed = [number for number, border in enumerate(problem.borders) if _crossed(border, found)]
-    taken = [*(variables[n, found[g[0]]].name for n, g in enumerate(problem.groups)), *(f"y_{n}" for n in crossed)]
-    reached = math.fsum(value for variable, value in program.objective.items() if variable.name in set(taken))
-    room = reached - bound + _OBJECTIVE_SPREAD * 1e-9  # far above what rounding can hide
-    return [place for place, value in own.items() if value - least[place[0]] <= room]
 
+    problem: Problem
+    prices: Mapping[_Place | int, float]
+    bound: float
+    excess: Mapping[_Place, float]
 
-_Place = tuple[int, str]  # number of a group, candidate
+    @classmethod
+    def of(
+        cls, problem: Problem, objective: str, limits: Mapping[str, float], solver: str, places: Sequence[_Place]
+    ) -> _Relaxation:
+        program, variables = _program(problem, objective, limits, places, widened=1)
+        program.solve(_made(solver, mip=False))
+        reduced = {id(v): 0.0 for v in program.variables()}
+        for variable, value in program.objective.items():
+            reduced[id(variable)] += value
+        priced = {variable.name: value for variable, value in program.objective.items()}
+        bounds = []
+        for row in program.constraints.values():
+            multiplier = max(0.0, -row.pi) if row.sense == pulp.LpConstraintLE and row.pi is not None else 0.0
+            bounds.append(multiplier * row.constant)
+            for variable, value in row.items():
+                reduced[id(variable)] += multiplier * value
+        own = {place: reduced.pop(id(variable)) for place, variable in variables.items()}
+        least: dict[int, float] = {}
+        for (number, _), value in own.items():
+            least[number] = min(value, least.get(number, math.inf))
+        return cls(
+            problem,
+            {place: priced.get(variable.name, 0.0) for place, variable in variables.items()}
+            | {number: priced.get(f"y_{number}", 0.0) for number in range(len(problem.borders))},
+            math.fsum([*bounds, *least.values(), *(min(0.0, value) for value in reduced.values())]),
+            {place: value - least[place[0]] for place, value in own.items()},
+        )
+
+    def core(self, count: int) -> list[_Place]:
+        """The places of the smallest excess, among which the optimum, or what is near it, mostly is."""
+        highest = sorted(self.excess.values())[: count + 1][-1]
+        return [place for place, value in self.excess.items() if value <= highest]
+
+    def reaching(self, found: Mapping[str, str]) -> list[_Place]:
+        """The places without those that no allocation with an objective as low as that of `found` has."""
+        taken: list[_Place | int] = [(n, found[group[0]]) for n, group in enumerate(self.problem.groups)]
+        crossed = [n for n, border in enumerate(self.problem.borders) if _crossed(border, found)]
+        reached = math.fsum(self.prices[term] for term in (*taken, *crossed))
+        room = reached - self.bound + _OBJECTIVE_SPREAD * 1e-9  # far above what rounding can hide
+        return [place for place, value in self.excess.items() if value <= room]
 
 
 def _program(

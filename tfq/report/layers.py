@@ -24,7 +24,7 @@ def layer_table(report: Mapping[str, Any], wanted: re.Pattern[str], sort: str) -
                 layer["name"],
                 layer["kind"],
                 layer["precision"],
-                "" if bits is None else f"{bits} bit {layer['storage']}",
+                "" if bits is None else f"{bits} bit {layer['storage']}{_entropy(layer)}",
                 _range(tensor) if tensor else "",
                 tensor["method"] + (" (rolled back)" if tensor["rolled_back"] else "") if tensor else "",
                 _decibel(layer["sqnr_db"]),
@@ -62,6 +62,11 @@ def stage_table(report: Mapping[str, Any]) -> str:
 def _range(tensor: Mapping[str, Any]) -> str:
     low, high = tensor["range"]
     return f"[{low:.4g}, {high:.4g}]" + (f" {tensor['bits']} bit" if tensor["bits"] < 8 else "")
+
+
+def _entropy(layer: Mapping[str, Any]) -> str:
+    bits = layer["entropy_bits"]
+    return f", entropy {bits}" if bits else ""
 
 
 def _decibel(value: float | None) -> str:

@@ -64,6 +64,7 @@ class LayerReport:
       name, keras_layers, kind: the node, the user's layers it stands for, its operation.
       precision, reason: as in the specification.
       weight_bits, storage, parameters: grid bits and storage of its weights, number of weights and biases.
+      entropy_bits: of the codes for which a coarse grid was chosen (`TensorQuantization`), else 0.
       sqnr_db: signal to noise of its output against the float model.
       own_sqnr_db: the same for the error it adds by itself.
       reconstruction: what became of it in every step that reconstructs layers, with its error on held-back
@@ -85,6 +86,7 @@ class LayerReport:
     parity_max_steps: int | None = None
     parity_differing: float | None = None
     reconstruction: tuple[LayerReconstruction, ...] = ()
+    entropy_bits: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,6 +197,7 @@ def layer_reports(
                 measured.max_steps if measured else None,
                 measured.differing if measured else None,
                 tuple(outcome for outcome in outcomes if outcome.name == layer.name),
+                kernels[0].entropy_bits if kernels else 0,
             )
         )
     return tuple(found)
