@@ -9,7 +9,7 @@ import pytest
 from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
 from tfq.models.graph import Graph, Node, build_model
-from tfq.reconstruction.bias_tuning import _is_gain, tune_biases
+from tfq.reconstruction.bias_tuning import _is_gain, _mixtures, tune_biases
 from tfq.simulate.guard import Version, keep_better
 from tfq.simulate.run import predict_list
 from tfq.simulate.weights import snap, weight_integers
@@ -200,3 +200,30 @@ def test_a_gain_within_its_standard_error_is_none():
     assert _is_gain(np.array([1.0, 1.1, 0.9]))
     assert not _is_gain(np.array([1.0, -1.1, 0.9, 0.0]))
     assert not _is_gain(np.array([1.0]))
+
+
+def test_inputs_are_mixed_in_pairs_with_one_share_for_all_inputs_of_a_sample():
+    first = np.arange(10.0, dtype=np.float32)[:, None] * np.ones((1, 3), np.float32)
+    feeds = [first, 100 * first[:, :, None]]
+    fitted = np.array([1, 2, 4, 5, 7, 8])
+    batches = _mixtures(feeds, fitted, 3, np.random.default_rng(0))
+    seen = []
+    for _ in range(200):
+        x, y = next(batches)
+        assert x.dtype == y.dtype == np.float32
+        assert (x.shape, y.shape) == ((3, 3), (3, 3, 1))
+        np.testing.assert_array_equal(x, x[:, :1] * np.ones((1, 3)))
+        np.testing.assert_allclose(y[:, :, 0], 100 * x, rtol=1e-6)
+        seen += list(x[:, 0])
+    assert min(seen) >= 1
+    assert max(seen) <= 8
+    # more of the first sample than of the second, which are drawn alike: the mean stays
+    assert np.mean(seen) == pytest.approx(fitted.mean(), abs=0.3)
+    assert len(set(np.round(seen, 4))) > 500
+
+
+def test_whole_numbers_are_not_mixed():
+    tokens, masses = np.arange(8, dtype=np.int32)[:, None], np.arange(8, dtype=np.float32)[:, None]
+    for found, weights in (next(_mixtures([tokens, masses], np.arange(8), 4, np.random.default_rng(0))) for _ in "ab"):
+        assert found.dtype == np.int32
+        np.testing.assert_array_equal(found, weights)

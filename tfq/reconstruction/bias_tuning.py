@@ -5,7 +5,11 @@
     D = KL(softmax(y) || softmax(q))           y, q: what a softmax at the end of the graph reads
         |y - q|^2 / mean over samples |y|^2    for every other output (logits cannot be told from a regression)
 
-No labels. Weights, scales and ranges stay; gradients pass straight through the roundings, inside the ranges.
+    x = (1 - l) x_i + l x_j,  l uniform in [0, 1/2)       i, j: two of the samples; y is the float network's for x
+
+No labels are needed, so inputs can be mixed: a few hundred samples are soon learned by heart, and biases learned from
+them alone are worse on others. Inputs of whole numbers, which nothing lies between, stay as they are. Weights, scales
+and ranges stay; gradients pass straight through the roundings, inside the ranges.
 q is taken before the softmax, whose own grid of 1/256 has hardly a gradient, and no effect on which class wins.
 
     b <- b - u * rate(k) * Adam(dD/db * u),     rate(k) = rate / 2 (1 + cos(pi k / steps))
@@ -20,12 +24,14 @@ the specification rounds them to int32 afterwards.
 
 Source: Hubara et al., "Accurate Post Training Quantization With Small Calibration Sets", 2021
 (arXiv:2006.10518), and its released code. That takes 800 steps of SGD with momentum 0.9 at rates of 1e-4,
-1e-5 and 1e-6 in the units of the network, and does not look at held-back samples.
+1e-5 and 1e-6 in the units of the network, on the samples as they are, and does not look at held-back ones. Mixtures:
+Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018 (arXiv:1710.09412).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -44,6 +50,7 @@ from tfq.simulate.wrap import build_simulation
 _MOVES = ("Reshape", "Flatten", "Permute", "Requantize")
 _EVERY = 8  # one sample of these is held back
 _LOOKS = 8  # times that the held-back samples are looked at
+_MOST_OF_THE_OTHER = 0.5  # in a mixture of two samples
 _TINY = 1e-7
 _COPIES, _MEMORY = 4, 2**30  # a layer, its activation, its grid and a gradient, of every tensor
 
@@ -85,7 +92,8 @@ def tune_biases(
     ends = [_end(reference, name) for name in reference.outputs]
     exposed = [name for name, _ in ends]
     feeds = [samples[name] for name in reference.inputs]
-    targets = predict_list(build_model(reference, outputs=exposed), feeds)
+    float_model = build_model(reference, outputs=exposed)
+    targets = predict_list(float_model, feeds)
     sizes = [1.0 if softmax else _size(y[fitted]) for y, (_, softmax) in zip(targets, ends, strict=True)]
 
     model = build_simulation(version.graph, version.spec, outputs=exposed)
@@ -95,9 +103,11 @@ def tune_biases(
     )
     optimizer.build(biases.moves)
 
+    def listed(found: Any) -> list[tf.Tensor]:
+        return found if isinstance(found, list) else [found]
+
     def loss(x: Sequence[tf.Tensor], y: Sequence[tf.Tensor]) -> tf.Tensor:
-        found = model(list(x))
-        found = found if isinstance(found, list) else [found]
+        found = listed(model(list(x)))
         return tf.add_n(
             [
                 _divergence(a, q, softmax=softmax, size=s)
@@ -110,7 +120,8 @@ def tune_biases(
         return loss(x, y)
 
     @tf.function(reduce_retracing=True)
-    def learn(x: Sequence[tf.Tensor], y: Sequence[tf.Tensor]) -> None:
+    def learn(x: Sequence[tf.Tensor]) -> None:
+        y = listed(float_model(list(x)))
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(biases.variables)
             value = tf.reduce_mean(loss(x, y))
@@ -121,20 +132,18 @@ def tune_biases(
 
     batch_size = min(batch_size, _affordable(reference), len(fitted))
 
-    def batch(positions: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        return [feed[positions] for feed in feeds], [y[positions] for y in targets]
-
     def held_divergences() -> np.ndarray:
         parts = np.array_split(held, -(-len(held) // batch_size))
-        return np.concatenate([measure(*batch(part)) for part in parts]).astype(np.float64)
+        found = [measure([feed[part] for feed in feeds], [y[part] for y in targets]) for part in parts]
+        return np.concatenate(found).astype(np.float64)
 
     best, first = None, held_divergences()
     least = first
     look = max(1, steps // _LOOKS)
-    order = _shuffled(fitted, batch_size, np.random.default_rng(seed))
+    batches = _mixtures(feeds, fitted, batch_size, np.random.default_rng(seed))
     with (progress or Silent()).task("bias tuning", steps) as advance:
         for step in range(1, steps + 1):
-            learn(*batch(next(order)))
+            learn(next(batches))
             if step % look == 0 or step == steps:
                 found = held_divergences()
                 if found.mean() < least.mean():
@@ -182,6 +191,25 @@ def _affordable(graph: Graph) -> int:
     """Samples whose tensors, as often as a step of training holds them, fit into the memory allowed."""
     elements = sum(int(np.prod(shape)) for shape in tensor_shapes(graph).values())
     return max(1, _MEMORY // (_COPIES * 4 * elements))
+
+
+def _mixtures(
+    feeds: Sequence[np.ndarray], positions: np.ndarray, size: int, rng: np.random.Generator
+) -> Iterator[list[np.ndarray]]:
+    """Batches of `size` inputs, mixed in pairs where all of them are floating-point numbers."""
+    order = _shuffled(positions, size, rng)
+    mixed = all(np.issubdtype(feed.dtype, np.floating) for feed in feeds)
+    for first in order:
+        if mixed:
+            second, share = next(order), rng.uniform(0.0, _MOST_OF_THE_OTHER, size)
+            yield [_between(feed[first], feed[second], share.astype(feed.dtype)) for feed in feeds]
+        else:
+            yield [feed[first] for feed in feeds]
+
+
+def _between(values: np.ndarray, others: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """(1 - share) * values + share * others, for each sample its share [n]."""
+    return values + share.reshape(-1, *[1] * (values.ndim - 1)) * (others - values)
 
 
 def _shuffled(positions: np.ndarray, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
