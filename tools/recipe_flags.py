@@ -48,8 +48,8 @@ HELP = {
     " activations) are at most this share of the 8-bit model's.",
     "latency_table": "What every layer takes at every precision: a file of tfq-profile or tfq-bench.",
     "objective": "What --max_accuracy_drop makes small.",
-    "candidates": "Precisions a layer may get, as w3,w4,w8,float16; by default w2 to w8. With w4a4, which TFLite cannot"
-    " run, the result is a simulation.",
+    "candidates": "Precisions a layer may get, as w3,w8,e2,float16: grids of so many bits, coarse 8-bit grids whose"
+    " codes have that entropy (for small downloads), float. With w4a4, which TFLite cannot run, it is a simulation.",
     "pin": "REGEX:PRECISION fixes the precision of these layers; repeatable.",
     "sensitivity": "How it is found what a layer loses: measured in the file, or estimated.",
     "per_channel": "One weight scale per output channel; otherwise one per tensor.",

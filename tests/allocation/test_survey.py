@@ -12,13 +12,15 @@ from tfq.allocation.candidates import units
 from tfq.allocation.costs import multiply_accumulates
 from tfq.allocation.program import Infeasible
 from tfq.allocation.survey import survey
-from tfq.allocation.wish import Wish, goal_of
+from tfq.allocation.wish import Wish, goal_of, offered
 from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
 from tfq.errors import UserError
 from tfq.evaluation.size import measure_size
+from tfq.execution.deflate import deflated
 from tfq.export.package import export_quantized
 from tfq.models.grids import grid_groups
+from tfq.models.operators import OPERATORS
 from tfq.models.widths import is_weighted, separate_inputs
 from tfq.recipe import Recipe
 from tfq.reconstruction.steps import Setting
@@ -42,6 +44,7 @@ def start(name):
             ranges,
             weight_bits={n: c.weight_bits for n, c in by_node.items()},
             storage={n: c.storage for n, c in by_node.items()},
+            entropy_bits={n: c.entropy_bits for n, c in by_node.items()},
             precisions={n: c.precision for n, c in by_node.items()},
         )
         return Version("nearest", graph, spec)
@@ -110,6 +113,27 @@ def test_packed_storage_offers_packed_candidates():
     assert any(name.endswith("-packed") for name in chosen.values())
     plain, packed = (len(file_of(samples, version)) for version in (start("convolutions")[2], version))
     assert packed < plain
+
+
+@pytest.mark.parametrize("pipeline", ["light", "advanced"])
+def test_coarse_grids_are_reconstructed_and_stored_with_one_scale_a_layer(pipeline):
+    _, samples, (version, found) = decided("convolutions", pipeline, max_drop=5.0, candidates=("e3", "e5"))
+    chosen = found.allocation.candidates
+    assert set(chosen.values()) <= {"e3", "e5"}
+    for unit, candidate in chosen.items():
+        layer = version.spec[unit]
+        grid = layer.weights[OPERATORS[layer.kind].kernel]
+        assert (grid.bits, grid.entropy_bits) == (8, int(candidate[1]))
+        assert len(set(grid.scale)) == 1
+    packages = [deflated(file_of(samples, v)) for v in (start("convolutions")[2], version)]
+    assert len(packages[1]) < len(packages[0])
+
+
+@pytest.mark.parametrize("wish", [{"size_budget": 0.2}, {"max_drop": 1.0, "objective": "latency"}, {"max_drop": 1.0}])
+def test_coarse_grids_are_offered_where_the_download_is_made_small(wish):
+    graph = start("convolutions")[0]
+    names = {name for _, name in offered(graph, units(graph), Wish(**wish))}
+    assert any(name[0] == "e" for name in names) == (wish == {"max_drop": 1.0})
 
 
 def test_the_layers_that_few_bits_hurt_stay_in_float16():

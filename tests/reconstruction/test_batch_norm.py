@@ -258,6 +258,9 @@ def test_layers_that_cannot_take_a_factor_per_channel_are_left_alone():
     for name in ("doubled", "no_bias", "logits"):
         assert tuned.spec[name] == version.spec[name]
         assert tuned.graph[name].weights.keys() == graph[name].weights.keys()
+    options = {"precisions": {expected[0]: "float16"}, "entropy_bits": {expected[1]: 3}}
+    mixed = Version("nearest", graph, operator_graphs.specified(graph, samples, **options))
+    assert tunable_layers(mixed, normalized=False) == expected[2:]
     per_tensor = Version("nearest", graph, operator_graphs.specified(graph, samples, per_channel=False))
     assert tune_batch_norm(per_tensor, samples, reference=graph) is per_tensor
 

@@ -24,6 +24,7 @@ def layer(name, **changes):
         "precision": "int8",
         "reason": "",
         "weight_bits": 4,
+        "entropy_bits": 0,
         "storage": "int8",
         "parameters": 1234,
         "sqnr_db": 20.0,

@@ -1,8 +1,9 @@
 """The precisions that a layer can be given, and the layers that share one.
 
     w2 ... w8               weights on a grid of that many bits, stored as int8; activations int8
-    e2 ... e5               weights on an 8-bit grid so coarse that an ideal code takes that many bits for one of them;
+    e1 ... e5               weights on an 8-bit grid so coarse that an ideal code takes that many bits for one of them;
                             one scale for the layer, so that a download holds less than with w2 ... w5
+                            of the same error
     w2-packed ... w4-packed those of w2 ... w4 stored as INT4 tensors
     w4a4                    what the layer reads lies on 4 bits too: simulated only
     float16, float32        the layer computes in float32; its weights are stored in that type
@@ -62,7 +63,8 @@ INT8 = Candidate()
 FLOATS = (Candidate("float16"), Candidate("float32"))
 SIMULATED_ACTIVATION_BITS = 4  # of candidates that TFLite cannot run
 GRIDS = tuple(Candidate(weight_bits=bits) for bits in (2, 3, 4, 5, 6, 8))
-COARSE = tuple(Candidate(entropy_bits=bits) for bits in range(2, 6))
+COARSE = tuple(Candidate(entropy_bits=bits) for bits in range(1, 6))
+FOR_DOWNLOADS = (*(Candidate(weight_bits=bits) for bits in (4, 6, 8)), *COARSE)  # grids where one scale does not do
 MOST_PACKED_BITS = 4  # of an INT4 tensor
 ALL: dict[str, Candidate] = {
     candidate.name: candidate

@@ -8,7 +8,7 @@ With p the float model's probabilities, a its class and b its second, what a cha
 Few samples change class, and which ones is chance: counting takes thousands. The margin of every sample tells more:
 
     margin    L = log p(a) - log p(b)            error   e = log q(a) - log max_{j != a} q(j) - L
-    drop      100 mean(w F(L))                   F(L) = share of e < -L among the samples of the nearest margins
+    drop      100 mean(w F(L))                   F(L) = share of e < -L among the 32 to 64 nearest margins
 
 which has the same mean as counting, as samples of nearly equal margins might have had each other's errors, and less
 variance; but every change is priced as one to b, so that large drops, with many changes to a third class, come out too
@@ -51,7 +51,7 @@ from tfq.simulate.guard import is_distribution
 
 _UNSEEN = 0.5  # difference of the odds of a change that the samples do not hold
 _LEAST_SECOND, _LEAST = 1 / 64, 1 / 512  # of p(b) for a margin to have an error; of q, half a step of an 8-bit softmax
-_NEIGHBOURS, _MOST_MARGINS = 32, 2**18
+_NEIGHBOURS, _MOST_MARGINS = (32, 64), 2**18  # a third of the samples, within these bounds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +96,7 @@ def accuracy_drop(float_outputs: np.ndarray, outputs: np.ndarray, labels: np.nda
         counted = (before[..., 0] == labels).astype(np.float64) - (chosen[..., 0] == labels)
     terms, influence, unseen = counted, counted, _UNSEEN
     seen = second >= _LEAST_SECOND
-    if _NEIGHBOURS <= np.count_nonzero(seen) <= _MOST_MARGINS:
+    if _NEIGHBOURS[0] <= np.count_nonzero(seen) <= _MOST_MARGINS:
         margins = np.log(first[seen] / second[seen])
         kept, other = (np.maximum(_at(after, place)[seen], _LEAST) for place in (before, _second(after, before)))
         own, given = _smoothed(weights[seen], margins, np.log(kept / other) - margins)
@@ -112,9 +112,10 @@ def _smoothed(weights: np.ndarray, margins: np.ndarray, errors: np.ndarray) -> t
     """c and g of samples [m] by their w, L and e."""
     order = np.argsort(margins, kind="stable")
     count = len(order)
-    start = np.clip(np.arange(count) - _NEIGHBOURS // 2, 0, count - _NEIGHBOURS)
-    near = order[start[:, None] + np.arange(_NEIGHBOURS)]  # numbers of the neighbours of the sample at each place
-    changes = (errors[near] < -margins[order, None]) / _NEIGHBOURS
+    neighbours = int(np.clip(count // 3, *_NEIGHBOURS))
+    start = np.clip(np.arange(count) - neighbours // 2, 0, count - neighbours)
+    near = order[start[:, None] + np.arange(neighbours)]  # numbers of the neighbours of the sample at each place
+    changes = (errors[near] < -margins[order, None]) / neighbours
     own, given = np.empty(count), np.zeros(count)
     own[order] = weights[order] * changes.sum(1)
     np.add.at(given, near, weights[order, None] * changes)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from tfq.allocation.allocate import Goal
-from tfq.allocation.candidates import COARSE, FLOATS, GRIDS, INT8, MOST_PACKED_BITS, Unit, candidate_of
+from tfq.allocation.candidates import FLOATS, FOR_DOWNLOADS, GRIDS, INT8, MOST_PACKED_BITS, Unit, candidate_of
 from tfq.allocation.costs import multiply_accumulates
 from tfq.allocation.program import Choice, Problem, minimise_cost, pinned
 from tfq.allocation.states import Key
@@ -54,7 +54,7 @@ def offered(graph: Graph, found: Sequence[Unit], wish: Wish, *, with_floats: boo
     """
     default = [dataclasses.replace(c, storage=wish.storage) if c.weight_bits <= MOST_PACKED_BITS else c for c in GRIDS]
     if wish.max_drop is not None and wish.objective == "size" and wish.storage == "int8":
-        default += COARSE  # the download is what is made small
+        default = list(FOR_DOWNLOADS)
     named = [candidate_of(name) for name in wish.candidates] or default + [FLOATS[0]] * with_floats
     keys = []
     for unit in found:

@@ -31,8 +31,9 @@ m and d come from one of two places:
 
 Scope: int8 Conv2D, DepthwiseConv2D, Conv2DTranspose and Dense with a bias and one scale per output channel. Left
 alone are layers with one scale per tensor or for several channels (a depth multiplier above 1), which cannot take a
-factor per channel, and the calls of a layer that is called several times, which must keep equal weights. It can
-make things worse (few samples): compare with `tfq.simulate.guard`.
+factor per channel, coarse grids, whose one scale is what makes them small, and the calls of a layer that is called
+several times, which must keep equal weights. It can make things worse (few samples): compare with
+`tfq.simulate.guard`.
 
 Source: Hubara et al., "Accurate Post Training Quantization With Small Calibration Sets", 2021
 (arXiv:2006.10518), and its released code, which damps. Unlike there, the variance is that over all
@@ -119,8 +120,10 @@ def tunable_layers(version: Version, *, normalized: bool = True) -> list[str]:
         if node.kind not in _LAYERS or calls[node.group] > 1 or (normalized and node.normalized is None):
             return False
         grids = version.spec[node.name].weights
+        if "bias" not in grids:  # or a float layer
+            return False
         kernel = grids[OPERATORS[node.kind].kernel]
-        return "bias" in grids and len(kernel.scale) == len(node.weights["bias"]) and not kernel.entropy_bits
+        return len(kernel.scale) == len(node.weights["bias"]) and not kernel.entropy_bits
 
     return [node.name for node in version.graph.nodes if tunable(node)]
 
