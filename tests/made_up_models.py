@@ -26,10 +26,14 @@ def problem(scale=1.0):
 
 
 class Made:
-    """Models that are their candidates; `points` lost by a unit of loss, and less when reconstructed."""
+    """Models that are their candidates; `points` lost by a unit of loss, and less when reconstructed.
 
-    def __init__(self, *, points=10.0, gain=0.5, penalty=lambda _: 0.0):
+    `error`: standard error of the points of a reconstructed model; `download`: bytes of its file.
+    """
+
+    def __init__(self, *, points=10.0, gain=0.5, penalty=lambda _: 0.0, error=lambda _: 0.0, download=lambda _: None):
         self.points, self.gain, self.penalty, self.rebuilt = points, gain, penalty, 0
+        self.error, self.download = error, download
 
     def bench(self):
         return Bench(lambda c: self._measured("assembled", c), self._rebuild, repr)
@@ -44,7 +48,8 @@ class Made:
 
     def _measured(self, kind, candidates):
         loss = self.true_loss(kind, candidates)
-        return (kind, dict(candidates)), Measured(loss, Drop(self.points * loss, 0.0, 100))
+        error = self.error(candidates) if kind == "reconstructed" else 0.0
+        return (kind, dict(candidates)), Measured(loss, Drop(self.points * loss, error, 100), self.download(candidates))
 
 
 def size(candidates):

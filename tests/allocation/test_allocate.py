@@ -48,6 +48,26 @@ def test_the_drop_is_kept_as_measured_and_little_size_is_wasted(scale, drop):
     assert made.rebuilt <= 6
 
 
+@pytest.mark.parametrize("drop", [2.0, 20.0])
+def test_a_model_that_misses_by_chance_does_not_end_the_search(drop):
+    lucky, found = allocate(problem(), Goal({}, max_drop=drop), Made().bench())
+    first = next(r.candidates for r in found.rounds if r.kind == "reconstructed")
+    assert size(first) > size(lucky[1])
+    version, found = allocate(
+        problem(), Goal({}, max_drop=drop), Made(error=lambda c: 100.0 if c == first else 0.0).bench()
+    )
+    assert found.attained
+    assert size(version[1]) <= 1.1 * size(lucky[1])
+
+
+def test_of_the_models_that_hold_the_one_of_the_smallest_file_is_taken():
+    made = Made(download=lambda c: 10_000 - size(c))  # what is predicted to be small is large
+    version, found = allocate(problem(), Goal({}, max_drop=2.0), made.bench())
+    held = [r for r in found.rounds if r.holds and r.kind == "reconstructed"]
+    assert len(held) > 1
+    assert size(version[1]) == max(size(r.candidates) for r in held)
+
+
 def test_a_drop_that_no_model_keeps_gives_the_most_accurate_and_says_so():
     made = Made(penalty=lambda _: 1.0)
     version, found = allocate(problem(), Goal({}, max_drop=1.0), made.bench())

@@ -132,7 +132,11 @@ def test_reconstruction_allocation_and_steps_are_shown_where_there_are_any():
             "kind": kind,
             "name": "program",
             "predicted": 0.01,
-            "measured": {"loss": 0.02, "drop": {"points": 0.4, "standard_error": 0.1, "n": 512}},
+            "measured": {
+                "loss": 0.02,
+                "drop": {"points": 0.4, "standard_error": 0.1, "n": 512},
+                "download_bytes": 56789,
+            },
             "holds": holds,
             "costs": {"download_bytes": 54321.0},
         }

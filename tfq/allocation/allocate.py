@@ -15,8 +15,9 @@ whose assembled model keeps
     drop + its standard error <= d                                         (`tfq.allocation.drop`)
 
 is bisected in log T; from there T rises or falls by the factor 2, then bisected, over a few reconstructed rounds, until
-less than a hundredth of the cost can be won. The cheapest one that keeps d as measured is taken. Where none does, the
-one of the smallest drop is, and is said to miss.
+less than a hundredth of the cost can be won. What is measured is a few hundred samples' word: a miss by less than its
+standard error, close to a T that holds, is jumped over once. The cheapest one, by its file, that keeps d as measured
+is taken. Where none does, the one of the smallest drop is, and is said to miss.
 
 Source: Hubara et al. 2020 (arXiv:2006.10518), section 3.2, whose policies are reconstructed in sequence afterwards; the
 rounds that correct the prediction are an addition.
@@ -26,7 +27,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from tfq.allocation.baselines import greedy, uniform
 from tfq.allocation.drop import Drop
@@ -42,6 +43,9 @@ from tfq.simulate.guard import Version
 
 _BISECTIONS, _REBUILDS = 8, 6
 _WORTH_A_ROUND = 0.01  # of the cost
+_DOWNLOAD = "download_bytes"
+_NEAR = 1.5  # thresholds closer than by this factor differ by less than what is measured of their models
+_SAME = 1.05  # closer ones are not tried twice
 _LEAST = 1e-9  # degradation: thresholds are bisected by their logarithms
 
 
@@ -57,20 +61,29 @@ class Goal:
 
     budgets: Mapping[str, float]
     max_drop: float | None = None
-    objective: str = "download_bytes"
+    objective: str = _DOWNLOAD
 
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """A model on calibration samples: its loss above that of the 8-bit model, and its accuracy against float."""
+    """A model on calibration samples: its loss above that of the 8-bit model, and its accuracy against float.
+
+    And the bytes of its file's download; None where it has no file.
+    """
 
     loss: float
     drop: Drop | None
+    download_bytes: int | None = None
 
     @property
     def points(self) -> float:
         """Of accuracy lost, on the safe side; infinite where it cannot be told."""
         return math.inf if self.drop is None else self.drop.points + self.drop.standard_error
+
+    @property
+    def drop_points(self) -> float:
+        """Of accuracy lost, as estimated; infinite where it cannot be told."""
+        return math.inf if self.drop is None else self.drop.points
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +155,16 @@ def allocate(
     return search.within_budgets() if goal.max_drop is None else search.within_drop()
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Made:
+    """A model reconstructed at the allocation of a threshold."""
+
+    threshold: float
+    allocation: Allocation
+    version: Version
+    round: Round
+
+
 class _Search:
     """The rounds so far, and how the next ones are made."""
 
@@ -171,32 +194,44 @@ class _Search:
         """The least cost that keeps the drop."""
         low, high = self._ends()
         threshold = self._bisected(low, high)
-        kept: list[tuple[Version, Allocation, Round]] = []
-        missed: list[tuple[Version, Allocation, Round]] = []
-        holds_at, fails_at = 0.0, math.inf
-        seen: set[tuple[tuple[str, str], ...]] = set()
-        for _ in range(_REBUILDS):
+        made: list[_Made] = []
+        known: dict[tuple[tuple[str, str], ...], _Made] = {}
+        while len(known) < _REBUILDS:
             allocation = self._cheapest(threshold)
             mixture = tuple(sorted(allocation.candidates.items()))
             cost = allocation.costs[self._goal.objective]
-            cheapest = min((own.costs[self._goal.objective] for _, own, _ in kept), default=math.inf)
-            if mixture in seen or cost > (1 - _WORTH_A_ROUND) * cheapest:
+            kept = [m for m in made if m.round.holds]
+            near = [m for m in kept if cost > (1 - _WORTH_A_ROUND) * m.allocation.costs[self._goal.objective]]
+            if mixture not in known and not near:
+                known[mixture] = _Made(threshold, allocation, *self._rebuilt("program", allocation))
+            # what would hardly be cheaper holds, for all that the search cares
+            made.append(dataclasses.replace(known.get(mixture) or near[0], threshold=threshold))
+            following = min(max(self._next_threshold(made), low), high)
+            if any(following < _SAME * m.threshold < _SAME**2 * following for m in made):
                 break
-            seen.add(mixture)
-            version, last = self._rebuilt("program", allocation)
-            (kept if last.holds else missed).append((version, allocation, last))
-            if last.holds:
-                holds_at = threshold
-                threshold = 2 * threshold if math.isinf(fails_at) else math.sqrt(threshold * fails_at)
-            else:
-                fails_at = threshold
-                threshold = threshold / 2 if not holds_at else math.sqrt(holds_at * threshold)
-            threshold = min(max(threshold, low), high)
-        if kept:
-            version, allocation, _ = min(kept, key=lambda entry: entry[1].costs[self._goal.objective])
-            return self._allocated(version, allocation, attained=True)
-        version, allocation, _ = min(missed, key=lambda entry: entry[2].measured.points)
-        return self._allocated(version, allocation, attained=False)
+            threshold = following
+        kept = [m for m in made if m.round.holds]
+        best = min(kept, key=self._cost) if kept else min(made, key=lambda m: m.round.measured.points)
+        return self._allocated(best.version, best.allocation, attained=bool(kept))
+
+    def _next_threshold(self, made: Sequence[_Made]) -> float:
+        """Up after what holds, down after what misses, then between, but for a jump over a miss that may be chance."""
+        holds_at = max((m.threshold for m in made if m.round.holds), default=0.0)
+        missed = sorted((m for m in made if m.threshold > holds_at), key=lambda m: m.threshold)
+        if not missed:
+            return 2 * holds_at
+        least = missed[0]
+        if not holds_at:
+            return least.threshold / 2
+        by_chance = len(missed) == 1 and least.round.measured.drop_points <= (self._goal.max_drop or 0.0)
+        if by_chance and least.threshold < _NEAR * holds_at:
+            return _NEAR * least.threshold
+        return math.sqrt(holds_at * least.threshold)
+
+    def _cost(self, made: _Made) -> float:
+        """The objective, as measured where that can be."""
+        measured = made.round.measured.download_bytes if self._goal.objective == _DOWNLOAD else None
+        return made.round.costs[self._goal.objective] if measured is None else measured
 
     def _ends(self) -> tuple[float, float]:
         """The smallest and the largest degradation that make sense: of the best and of the cheapest allocation."""

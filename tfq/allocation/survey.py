@@ -33,6 +33,7 @@ from tfq.allocation.states import Key, State, apply, find_states, float_states, 
 from tfq.allocation.wish import LATENCY, WEIGHTS, Wish, check_within_reach, offered, weight_bits, weight_count
 from tfq.calibration.statistics import Range
 from tfq.errors import UserError
+from tfq.execution.deflate import deflated
 from tfq.execution.interpreter import predict
 from tfq.models.borders import find_borders
 from tfq.models.graph import Graph
@@ -110,12 +111,13 @@ def survey(
     base_loss, unfitted = loss(base_outputs), divergence(loss.reference, base_outputs)
 
     def measure(version: Version) -> Measured:
-        outputs = _outputs(version, export, setting.samples)
-        found = loss(outputs) - base_loss
+        content = export(version) if _runs(version) else None
+        outputs = _simulated(version, setting.samples) if content is None else predict(content, setting.samples)
+        found, size = loss(outputs) - base_loss, None if content is None else len(deflated(content))
         if wish.max_drop is None:
-            return Measured(found, None)
+            return Measured(found, None, size)
         drop = accuracy_drop(loss.reference[0], outputs[0], labels)
-        return Measured(found, drop.corrected(optimism(divergence(loss.reference, outputs), unfitted, held_back)))
+        return Measured(found, drop.corrected(optimism(divergence(loss.reference, outputs), unfitted, held_back)), size)
 
     needs_floats = wish.max_drop is not None and not wish.candidates and measure(base).points > wish.max_drop
     states = _states(setting, base, offered(graph, found, wish, with_floats=needs_floats), narrow)
@@ -147,12 +149,13 @@ def survey(
     return Survey(problem, Bench(assemble, rebuild, export), sensitivities, found)
 
 
-def _outputs(
-    version: Version, export: Callable[[Version], bytes], samples: Mapping[str, np.ndarray]
-) -> Sequence[np.ndarray]:
-    """Of the file, or of the simulation where TFLite has no kernels."""
-    if all(grid.bits == STORED_BITS for grid in version.spec.activations.values()):
-        return predict(export(version), samples)
+def _runs(version: Version) -> bool:
+    """Whether TFLite has kernels for all of it."""
+    return all(grid.bits == STORED_BITS for grid in version.spec.activations.values())
+
+
+def _simulated(version: Version, samples: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
+    """Outputs of the simulation."""
     model = build_simulation(version.graph, version.spec, outputs=version.graph.outputs)
     return predict_list(model, [samples[name] for name in version.graph.inputs])
 

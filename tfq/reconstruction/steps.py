@@ -163,7 +163,8 @@ def tune_batch_norms(setting: Setting, version: Version) -> tuple[Version, StepO
                 recalibrate=setting.recalibrate,
                 progress=setting.progress,
             )
-            yield name, tuned
+            if tuned is not version:
+                yield name, tuned
 
     return _kept(setting, "batch-norm tuning", version, candidates())
 

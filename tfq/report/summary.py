@@ -124,9 +124,19 @@ def _allocation(report: Report) -> str:
                 "" if drop is None else f"{drop.points:.2f} +- {drop.standard_error:.2f}",
                 "" if drop is None else "yes" if entry.holds else "no",
                 f"{entry.costs['download_bytes']:,.0f}",
+                "" if entry.measured.download_bytes is None else f"{entry.measured.download_bytes:,}",
             ]
         )
-    header = ["model", "by", "predicted", "measured", "points lost", "keeps the drop", "download bytes, predicted"]
+    header = [
+        "model",
+        "by",
+        "predicted",
+        "measured",
+        "points lost",
+        "keeps the drop",
+        "download, predicted",
+        "measured",
+    ]
     chosen = found.allocation.candidates
     groups = {c: [unit for unit, own in chosen.items() if own == c] for c in sorted(set(chosen.values()))}
     lines = [f"{name}: {len(members)} layers ({', '.join(members)})" for name, members in groups.items()]
@@ -134,7 +144,7 @@ def _allocation(report: Report) -> str:
     return "\n".join(
         [
             format_table(header, rows, left=2),
-            "predicted, measured: increase of the loss over the 8-bit model, on calibration samples.",
+            "predicted, measured: increase of the loss over the 8-bit model, on calibration samples; bytes, deflated.",
             f"precisions ({proof}):",
             *lines,
         ]
