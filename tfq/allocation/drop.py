@@ -12,14 +12,12 @@ Few samples change class, and which ones is chance: counting takes thousands. Th
 
 which has the same mean as counting, as samples of nearly equal margins might have had each other's errors, and less
 variance; but every change is priced as one to b, so that large drops, with many changes to a third class, come out too
-low (by an eighth where 24 points are lost). With c = w F(L), and g the part of the sum that a sample's own e has in all
-others' F,
-
-    standard error = 100 sqrt(sum (c + g - 2 mean(c))^2) / n
+low (by an eighth where 24 points are lost). The standard error is that of the bootstrap: the spread of the estimate
+over samples drawn anew from those at hand.
 
 Samples so sure that q holds no second class (p(b) < 1/64) have no error of the margin; they are counted as they are,
 w of the classes before and after. So are all where fewer than 32 have one; one change more, between classes whose odds
-differ by a half, is then added to the squares: that n samples hold none does not mean that there are none.
+differ by a half, is then added to the squares of the error: that n samples hold none does not mean that there are none.
 
 Without labels the float model's own probabilities say how often each class is right: where they are (on average over
 the samples that change class) what they claim to be, the estimate has no bias; where the float model is more confident
@@ -35,7 +33,7 @@ tells how much easier the held-back samples happen to be, a drop and its error o
 The drop itself cannot be measured on the held-back samples alone: they are few, and few of them change class.
 
 Source: the share of the neighbours' errors is the conditional mean of Rao and Blackwell, by nearest neighbours; the
-standard error is that of a two-sample U-statistic (Hoeffding 1948).
+bootstrap is Efron's (1979).
 
 Scope: classifiers of one output, of one class per sample or per position; logits go through a softmax first.
 """
@@ -51,7 +49,8 @@ from tfq.simulate.guard import is_distribution
 
 _UNSEEN = 0.5  # difference of the odds of a change that the samples do not hold
 _LEAST_SECOND, _LEAST = 1 / 64, 1 / 512  # of p(b) for a margin to have an error; of q, half a step of an 8-bit softmax
-_NEIGHBOURS, _MOST_MARGINS = (32, 64), 2**18  # a third of the samples, within these bounds
+_NEIGHBOURS = (32, 64)  # a third of the samples, within these bounds
+_RESAMPLES, _MOST_MARGINS = 100, 2**16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,32 +93,37 @@ def accuracy_drop(float_outputs: np.ndarray, outputs: np.ndarray, labels: np.nda
             raise UserError(f"labels have the shape {labels.shape}; {before.shape[:-1]} are needed, one for each class")
         weights = (before[..., 0] == labels).astype(np.float64) - (_second(odds, before)[..., 0] == labels)
         counted = (before[..., 0] == labels).astype(np.float64) - (chosen[..., 0] == labels)
-    terms, influence, unseen = counted, counted, _UNSEEN
     seen = second >= _LEAST_SECOND
-    if _NEIGHBOURS[0] <= np.count_nonzero(seen) <= _MOST_MARGINS:
-        margins = np.log(first[seen] / second[seen])
-        kept, other = (np.maximum(_at(after, place)[seen], _LEAST) for place in (before, _second(after, before)))
-        own, given = _smoothed(weights[seen], margins, np.log(kept / other) - margins)
-        terms, influence, unseen = counted.copy(), counted.copy(), 0.0
-        terms[seen], influence[seen] = own, own + given - own.mean()
-    each, moved = (100.0 * values.reshape(len(values), -1).mean(1) for values in (terms, influence))
-    mean = float(each.mean())
-    error = float(np.sqrt(np.square(moved - mean).sum() + np.square(100.0 * unseen))) / len(each)
-    return Drop(mean, error, len(each))
+    if not _NEIGHBOURS[0] <= np.count_nonzero(seen) <= _MOST_MARGINS:
+        each = 100.0 * counted.reshape(len(counted), -1).mean(1)
+        return Drop(
+            float(each.mean()), float(np.sqrt(len(each) * each.var() + (100.0 * _UNSEEN) ** 2)) / len(each), len(each)
+        )
+    margins = np.log(first / np.where(seen, second, 1.0))
+    kept, other = (np.maximum(_at(after, place), _LEAST) for place in (before, _second(after, before)))
+    errors = np.log(kept / other) - margins
+
+    def lost(chosen: np.ndarray) -> float:
+        """Points on the samples of these numbers."""
+        near, own = seen[chosen], counted[chosen]
+        own[near] = _smoothed(*(values[chosen][near] for values in (weights, margins, errors)))
+        return 100.0 * float(own.mean())
+
+    everything, rng = np.arange(len(seen)), np.random.default_rng(0)
+    drawn = [lost(rng.choice(everything, len(everything))) for _ in range(_RESAMPLES)]
+    return Drop(lost(everything), float(np.std(drawn, ddof=1)), len(everything))
 
 
-def _smoothed(weights: np.ndarray, margins: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """c and g of samples [m] by their w, L and e."""
+def _smoothed(weights: np.ndarray, margins: np.ndarray, errors: np.ndarray) -> np.ndarray:
+    """w F(L) of samples [m] by their w, L and e."""
     order = np.argsort(margins, kind="stable")
     count = len(order)
-    neighbours = int(np.clip(count // 3, *_NEIGHBOURS))
+    neighbours = min(count, int(np.clip(count // 3, *_NEIGHBOURS)))
     start = np.clip(np.arange(count) - neighbours // 2, 0, count - neighbours)
     near = order[start[:, None] + np.arange(neighbours)]  # numbers of the neighbours of the sample at each place
-    changes = (errors[near] < -margins[order, None]) / neighbours
-    own, given = np.empty(count), np.zeros(count)
-    own[order] = weights[order] * changes.sum(1)
-    np.add.at(given, near, weights[order, None] * changes)
-    return own, given
+    found = np.empty(count)
+    found[order] = weights[order] * (errors[near] < -margins[order, None]).mean(1)
+    return found
 
 
 def optimism(divergences: np.ndarray, unfitted: np.ndarray, held_back: np.ndarray) -> float:
