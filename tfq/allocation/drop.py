@@ -28,8 +28,9 @@ What was fitted to samples departs less from float on them than on others. With 
 from the float model's (`tfq.simulate.guard`), and D_8 that of the 8-bit model, to which nothing was fitted, so that it
 tells how much easier the held-back samples happen to be, a drop and its error on all samples are multiplied by
 
-    optimism = max(1, D held back / D fitted to * D_8 fitted to / D_8 held back)
+    optimism = max(1, geometric mean over models of  D held back / D fitted to * D_8 fitted to / D_8 held back)
 
+One model's ratio, of a few dozen samples held back, is mostly chance; the mean is over those looked at so far.
 The drop itself cannot be measured on the held-back samples alone: they are few, and few of them change class.
 
 Source: the share of the neighbours' errors is the conditional mean of Rao and Blackwell, by nearest neighbours; the
@@ -127,7 +128,7 @@ def _smoothed(weights: np.ndarray, margins: np.ndarray, errors: np.ndarray) -> n
 
 
 def optimism(divergences: np.ndarray, unfitted: np.ndarray, held_back: np.ndarray) -> float:
-    """By how much more a model departs from float where nothing was fitted.
+    """By how much more a model departs from float where nothing was fitted: the ratio of one model.
 
     Args:
       divergences, unfitted: of each sample [n], of the model and of one to which nothing was fitted.
@@ -138,9 +139,9 @@ def optimism(divergences: np.ndarray, unfitted: np.ndarray, held_back: np.ndarra
     held, fitted = (
         np.array([values[flags].mean() for values in (divergences, unfitted)]) for flags in (held_back, ~held_back)
     )
-    if not (fitted > 0).all() or not held[1] > 0:
+    if not (fitted > 0).all() or not (held > 0).all():
         return 1.0
-    return float(max(1.0, held[0] / fitted[0] * fitted[1] / held[1]))
+    return float(held[0] / fitted[0] * fitted[1] / held[1])
 
 
 def _second(values: np.ndarray, first: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ stay in float16.
 from __future__ import annotations
 
 import dataclasses
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -110,6 +111,8 @@ def survey(
     base_outputs = predict(export(base), setting.samples)
     base_loss, unfitted = loss(base_outputs), divergence(loss.reference, base_outputs)
 
+    ratios: list[float] = []
+
     def measure(version: Version) -> Measured:
         content = export(version) if _runs(version) else None
         outputs = _simulated(version, setting.samples) if content is None else predict(content, setting.samples)
@@ -117,7 +120,8 @@ def survey(
         if wish.max_drop is None:
             return Measured(found, None, size)
         drop = accuracy_drop(loss.reference[0], outputs[0], labels)
-        return Measured(found, drop.corrected(optimism(divergence(loss.reference, outputs), unfitted, held_back)), size)
+        ratios.append(optimism(divergence(loss.reference, outputs), unfitted, held_back))
+        return Measured(found, drop.corrected(max(1.0, statistics.geometric_mean(ratios))), size)
 
     needs_floats = wish.max_drop is not None and not wish.candidates and measure(base).points > wish.max_drop
     states = _states(setting, base, offered(graph, found, wish, with_floats=needs_floats), narrow)
