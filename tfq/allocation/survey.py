@@ -123,7 +123,10 @@ def survey(
         ratios.append(optimism(divergence(loss.reference, outputs), unfitted, held_back))
         return Measured(found, drop.corrected(max(1.0, statistics.geometric_mean(ratios))), size)
 
-    needs_floats = wish.max_drop is not None and not wish.candidates and measure(base).points > wish.max_drop
+    needs_floats = False
+    if wish.max_drop is not None and not wish.candidates:
+        unhelped = Measured(0.0, accuracy_drop(loss.reference[0], base_outputs[0], labels))
+        needs_floats = unhelped.points > wish.max_drop
     states = _states(setting, base, offered(graph, found, wish, with_floats=needs_floats), narrow)
     sensitivities = _sensitivities(setting, base, states, wish, loss, ledger)
     problem = _problem(graph, base, found, states, sensitivities, table, export(base))
