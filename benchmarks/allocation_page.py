@@ -233,7 +233,8 @@ def _drop_section(results: Results) -> list[str]:
     return [
         "## A largest accuracy drop",
         f"Whole runs of `tfq-quantize --pipeline=advanced --max_accuracy_drop={MOST_DROP:g}` without labels, beside"
-        " plain int8. Latency: one thread, XNNPACK, the two in turns.",
+        " plain int8. Weight bits: what holds the largest integer of a layer, also where coarse grids deflate to fewer."
+        " Latency: one thread, XNNPACK, the two in turns.",
         common.markdown_table(header, rows),
     ]
 
