@@ -21,12 +21,13 @@ import numpy as np
 from benchmarks.allocation_bars import FLOAT, GREEDY, LATENCY_POINTS, PROGRAM, RANDOMS, RECONSTRUCTED, UNIFORM
 from benchmarks.allocation_survey import Ready, ready
 from benchmarks.cases import CaseFiles
+from tfq.allocation.allocate import DOWNLOAD
 from tfq.allocation.baselines import greedy, random_allocation, uniform
 from tfq.allocation.frontier import budgets_between, frontier
 from tfq.allocation.profile import profile
 from tfq.allocation.program import Allocation, Infeasible, minimise_degradation
 from tfq.allocation.survey import Survey
-from tfq.allocation.wish import DOWNLOAD, LATENCY, WEIGHTS, Wish, float_bytes
+from tfq.allocation.wish import LATENCY, WEIGHTS, Wish, float_bytes
 from tfq.data.loading import load_samples
 from tfq.data.samples import Samples
 from tfq.data.signatures import input_signatures

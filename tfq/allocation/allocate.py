@@ -43,7 +43,7 @@ from tfq.simulate.guard import Version
 
 _BISECTIONS, _REBUILDS = 8, 6
 _WORTH_A_ROUND = 0.01  # of the cost
-_DOWNLOAD = "download_bytes"
+DOWNLOAD = "download_bytes"
 _NEAR = 1.5  # thresholds closer than by this factor differ by less than what is measured of their models
 _SAME = 1.05  # closer ones are not tried twice
 _LEAST = 1e-9  # degradation: thresholds are bisected by their logarithms
@@ -61,7 +61,7 @@ class Goal:
 
     budgets: Mapping[str, float]
     max_drop: float | None = None
-    objective: str = _DOWNLOAD
+    objective: str = DOWNLOAD
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,7 +230,7 @@ class _Search:
 
     def _cost(self, made: _Made) -> float:
         """The objective, as measured where that can be."""
-        measured = made.round.measured.download_bytes if self._goal.objective == _DOWNLOAD else None
+        measured = made.round.measured.download_bytes if self._goal.objective == DOWNLOAD else None
         return made.round.costs[self._goal.objective] if measured is None else measured
 
     def _ends(self) -> tuple[float, float]:

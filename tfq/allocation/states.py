@@ -34,7 +34,7 @@ from tfq.models.grids import grid_groups
 from tfq.models.operators import OPERATORS
 from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.problem import Problem
-from tfq.reconstruction.reconstruct import layer_problem, solve, with_solution
+from tfq.reconstruction.reconstruct import layer_problem, solve, weight_grid, with_solution
 from tfq.reconstruction.rows import SampledLayer, collect_float_rows, inputs_name, sampled_layers, targets_name
 from tfq.reconstruction.tensor_store import TensorStore
 from tfq.simulate.guard import Version
@@ -171,10 +171,8 @@ def find_states(
             grid = version.spec[unit.name].weights[form.kernel_name]
             posed = dataclasses.replace(
                 problem,
-                bits=candidate.weight_bits,
-                scales=np.asarray(grid.scale)[problem.tied],
-                scales_are_given=bool(candidate.entropy_bits),
                 input_grid=version.spec.activations.get(start.graph[unit.name].inputs[0]),
+                **weight_grid(grid, problem.tied),
             )
             solution, outcome = solve(version, form, posed, METHODS[method], seed + index, method)
             solved = with_solution(version, form, posed, solution, outcome)

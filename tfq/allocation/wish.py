@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from tfq.allocation.allocate import Goal
+from tfq.allocation.allocate import DOWNLOAD, Goal
 from tfq.allocation.candidates import FLOATS, FOR_DOWNLOADS, GRIDS, INT8, MOST_PACKED_BITS, Unit, candidate_of
 from tfq.allocation.costs import multiply_accumulates
 from tfq.allocation.program import Choice, Problem, minimise_cost, pinned
@@ -15,7 +15,7 @@ from tfq.calibration.specify import PACKABLE
 from tfq.models.graph import Graph, Node
 from tfq.models.operators import OPERATORS
 
-DOWNLOAD, LATENCY, WEIGHTS, COMPUTE = "download_bytes", "latency_ms", "weight_bytes", "bops"
+LATENCY, WEIGHTS, COMPUTE = "latency_ms", "weight_bytes", "bops"
 _FLOAT_BYTES = 4
 _WEIGHT_BITS = {"float16": 16, "float32": 32}
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -304,17 +305,21 @@ def layer_problem(
         matrix=form.matrix(node.weights[form.kernel_name]),
         bias=node.weights["bias"].reshape(groups, outputs) if "bias" in node.weights else np.zeros((groups, outputs)),
         activation=layer.activation,
-        bits=grid.bits,
         samples=samples,
-        scales=np.asarray(grid.scale)[tied],
         tied=tied,
         has_bias="bias" in node.weights,
         input_grid=spec.activations.get(node.inputs[0]),
         input_is_free=has_own_input_grid(version.graph, node.name),
-        scales_are_given=bool(grid.entropy_bits),
         offset=None if offset is None else offset[~held],
         held_offset=None if offset is None else offset[judged],
+        **weight_grid(grid, tied),
     )
+
+
+def weight_grid(grid: TensorQuantization, tied: np.ndarray) -> dict[str, Any]:
+    """What a problem says of the grid of its weights, by field."""
+    scales = np.asarray(grid.scale)[tied]
+    return {"bits": grid.bits, "scales": scales, "scales_are_given": bool(grid.entropy_bits)}
 
 
 def scale_numbers(form: LinearForm, per_channel: bool) -> np.ndarray:

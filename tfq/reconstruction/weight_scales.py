@@ -44,9 +44,8 @@ def with_mse_scales(graph: Graph, spec: QuantizationSpec) -> QuantizationSpec:
         if layer.precision == "int8" and operator.channel_axis is not None:
             node, name = graph[layer.name], operator.kernel
             grid = layer.weights[name]
-            if grid.entropy_bits:
-                continue
-            spec = with_scales(spec, node, mse_scales(node.weights[name], grid.bits, grid.axis))
+            if not grid.entropy_bits:  # whose scale is decided
+                spec = with_scales(spec, node, mse_scales(node.weights[name], grid.bits, grid.axis))
     return spec
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from tfq import __version__
+from tfq.allocation.allocate import DOWNLOAD
 from tfq.allocation.frontier import Point, undominated
 from tfq.allocation.program import Problem
-from tfq.allocation.wish import DOWNLOAD, LATENCY, WEIGHTS
+from tfq.allocation.wish import LATENCY, WEIGHTS
 from tfq.evaluation.evaluate import Evaluation, ModelEvaluation
 from tfq.execution.journal import Stage
 from tfq.recipe import Recipe
