@@ -36,8 +36,7 @@ from tfq.pipeline import quantize
 from tfq.recipe import Recipe
 from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.reconstruct import reconstruct
-from tfq.reconstruction.steps import Setting, Step, tune_all_biases, tune_batch_norms
-from tfq.reconstruction.weight_scales import with_mse_scales
+from tfq.reconstruction.steps import Setting, Step, tune_all_biases, tune_batch_norms, with_mse_scales
 from tfq.simulate.guard import Version, divergence
 from tfq.simulate.wrap import simulate
 

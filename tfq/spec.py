@@ -64,6 +64,11 @@ class TensorQuantization:
         return self.scale[0] * (low - self.zero_point), self.scale[0] * (high - self.zero_point)
 
 
+def activation_grid(scale: float, zero_point: int, bits: int = 8) -> TensorQuantization:
+    """An asymmetric per-tensor grid."""
+    return TensorQuantization((float(np.float32(scale)),), int(zero_point), bits, "int8", symmetric=False)
+
+
 @dataclasses.dataclass(frozen=True)
 class LayerQuantization:
     """What was decided for one node of the prepared graph.

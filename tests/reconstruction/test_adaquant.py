@@ -1,4 +1,4 @@
-"""AdaQuant: its gradients against NumPy, what it may change, and that it gains."""
+"""AdaQuant: its gradients against TensorFlow's, what it may change, and that it gains."""
 
 import dataclasses
 
@@ -8,76 +8,83 @@ import tensorflow as tf
 from layer_problems import fitted_errors, layer_problem
 
 from tfq.calibration.calibrate import calibrate
-from tfq.calibration.specify import activation_grid, specify
+from tfq.calibration.specify import specify
 from tfq.models.graph import Graph, Node
 from tfq.numerics import reference
-from tfq.reconstruction.adaquant import adaquant, moved_grid, on_learned_range, range_facts, squared_distance
-from tfq.reconstruction.descent import nearest_integer
+from tfq.reconstruction.adaquant import LearnedLayer, adaquant, moved_grid, on_learned_range
+from tfq.reconstruction.descent import output_slope
+from tfq.reconstruction.problem import clamp
 from tfq.reconstruction.reconstruct import has_own_input_grid, reconstruct
 from tfq.reconstruction.weight_scales import output_scales
 from tfq.simulate.guard import Version
+from tfq.spec import activation_grid
 
 RNG = np.random.default_rng(0)
 
 
-def test_gradients_of_weights_and_scales():
-    u, s, top = RNG.normal(size=(1, 40, 3)) * 4, np.array([0.5, 1.0, 2.0]).reshape(1, 1, 3), 3
-    upstream = RNG.normal(size=u.shape)
-    steps, scales = tf.constant(u, tf.float32), tf.constant(s, tf.float32)
-    with tf.GradientTape() as tape:
-        tape.watch([steps, scales])
-        values = nearest_integer(steps, -top, top) * scales
-        loss = tf.reduce_sum(values * upstream)
-    to_steps, to_scales = tape.gradient(loss, [steps, scales])
-    codes, inside = np.clip(np.rint(u), -top, top), np.abs(u) <= top
-    assert 0 < inside.mean() < 1
-    np.testing.assert_allclose(values, codes * s, rtol=1e-6)
-    np.testing.assert_allclose(to_steps, upstream * s * inside, rtol=1e-5)
-    np.testing.assert_allclose(to_scales, (upstream * codes).sum(1, keepdims=True), rtol=1e-4)
+@tf.custom_gradient
+def rounded(values):
+    return tf.round(values), lambda upstream: upstream
 
 
-def test_gradient_of_the_dampening_pulls_to_the_codes():
-    w, top = RNG.normal(size=(1, 50, 1)) * 3, 3
-    weights = tf.constant(w, tf.float32)
+def held(values, low, high):
+    return rounded(tf.clip_by_value(values, low, high))
+
+
+def tf_loss(learned, given, rows, targets, activation, progress):
+    """Equation 2 and the dampening as TensorFlow differentiates them."""
+    n, p = given["grid"].integer_range
+    low, width = given["grid"].real_range[0], np.subtract(*given["grid"].real_range[::-1])
+    scale = width * tf.exp(learned["widening"]) / (p - n)
+    zero_point = held(n - (low + width * learned["shift"]) / scale, n, p)
+    x = (rounded(tf.clip_by_value(rows / scale + zero_point, n, p)) - zero_point) * scale
+    codes = held(learned["weights"], -given["top"], given["top"])
+    matrix = given["scales"] * tf.gather(tf.exp(learned["scales"]), given["tied"])[:, None] * codes
+    y = tf.einsum("ngk,gkc->ngc", x, matrix) + given["bias"] + learned["bias"] * given["deviation"]
+    f = {None: tf.identity, "relu": tf.nn.relu, "relu6": tf.nn.relu6}[activation]
+    inside = tf.clip_by_value(learned["weights"], -given["top"], given["top"])
+    distance = tf.reduce_mean((inside - tf.stop_gradient(tf.round(inside))) ** 2)
+    error = tf.reduce_mean(tf.reduce_sum((f(y) - f(targets)) ** 2, [1, 2])) / given["unit"]
+    return error + given["dampening"] * progress**2 * distance
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "relu6"])
+@pytest.mark.parametrize(("groups", "tied"), [(1, [[0, 1, 2]]), (1, [[0, 0, 0]]), (2, [[0, 0, 0], [1, 1, 1]])])
+@pytest.mark.parametrize("low", [-1.0, 0.0])
+def test_slopes_are_those_of_automatic_differentiation(activation, groups, tied, low):
+    grid = activation_grid(*reference.asymmetric_parameters(low, 1.7, 4), 4)
+    tied, top, unit, progress = np.array(tied), 3, 0.7, 0.6
+    rows, targets = (RNG.normal(size=(50, groups, k)).astype(np.float32) for k in (40, 3))
+    given = {name: RNG.normal(size=(groups, 3)).astype(np.float32) for name in ("bias", "deviation")}
+    given |= {"scales": RNG.uniform(0.5, 2, (groups, 1, 3)).astype(np.float32), "tied": tied, "top": top}
+    learned = {
+        "weights": RNG.normal(size=(groups, 40, 3)).astype(np.float32) * 2.5,
+        "scales": RNG.normal(size=tied.max() + 1).astype(np.float32) / 9,
+        "bias": RNG.normal(size=(groups, 3)).astype(np.float32),
+        "widening": np.float32(0.05),
+        "shift": np.float32(-0.03),
+    }
+    y, pull = LearnedLayer(**given, dampening=36.0, grid=grid).outputs(learned, rows)
+    found = pull(output_slope(y, np.asarray(clamp(targets, activation)), activation, unit), progress)
+    variables = {name: tf.Variable(values) for name, values in learned.items()}
     with tf.GradientTape() as tape:
-        tape.watch(weights)
-        value = squared_distance(weights, top)
-    codes = np.clip(np.rint(w), -top, top)
-    inside = np.abs(w) <= top
-    np.testing.assert_allclose(value, np.mean(inside * (w - codes) ** 2), rtol=1e-5)
-    np.testing.assert_allclose(tape.gradient(value, weights), inside * 2 * (w - codes) / w.size, atol=1e-7)
+        given |= {"grid": grid, "unit": unit, "dampening": 36.0}
+        loss = tf_loss(variables, given, rows, targets, activation, progress)
+    assert 0.5 < np.mean(np.abs(learned["weights"]) <= top) < 0.9
+    for name, expected in tape.gradient(loss, variables).items():
+        expected = expected.numpy()
+        np.testing.assert_allclose(found[name], expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_a_range_not_yet_moved_is_the_given_grid(bits):
     grid = activation_grid(*reference.asymmetric_parameters(-1.3, 2.9, bits), bits)
     values = RNG.uniform(-3, 4, 500).astype(np.float32)
-    start = {"widening": tf.constant(0.0), "shift": tf.constant(0.0)}
-    assert moved_grid(grid, np.float32(0), np.float32(0)) == grid
+    assert moved_grid(grid, 0.0, 0.0) == grid
     expected = reference.fake_quantize(values, grid.scale[0], grid.zero_point, *grid.integer_range)
-    found = on_learned_range(tf.constant(values), start, range_facts(grid)).numpy()
+    found, _ = on_learned_range(values, grid, 0.0, 0.0)
     assert np.mean(np.abs(found - expected) > 1e-5) < 0.01  # halves may round the other way
     assert np.abs(found - expected).max() <= grid.scale[0] * 1.001
-
-
-def test_gradients_of_the_range_are_straight_through():
-    grid = activation_grid(0.1, -2, 4)
-    values = RNG.uniform(-1.5, 2.0, 300).astype(np.float32)
-    upstream = RNG.normal(size=300)
-    start = {"widening": tf.constant(0.0), "shift": tf.constant(0.0)}
-    with tf.GradientTape() as tape:
-        tape.watch(start)
-        loss = tf.reduce_sum(on_learned_range(tf.constant(values), start, range_facts(grid)) * upstream)
-    widening, shift = tape.gradient(loss, start).values()
-    n, p, z, s = -8, 7, -2, 0.1
-    levels = values / s + z
-    codes, inside = np.clip(np.rint(levels), n, p), (levels >= n) & (levels <= p)
-    to_zero = (upstream * (inside * s - s)).sum()  # x inside does not depend on z but through the rounding
-    to_scale = (upstream * ((codes - z) - inside * values / s)).sum()
-    # s = r / (p - n) and z = n - low / s, with low = low_0 + r_0 d and r = r_0 exp(c)
-    low, width = s * (n - z), s * (p - n)
-    np.testing.assert_allclose(widening, to_scale * s + to_zero * low / s, rtol=1e-3)
-    np.testing.assert_allclose(shift, to_zero * -width / s, rtol=1e-3)
 
 
 @pytest.mark.parametrize("activation", [None, "relu", "relu6"])

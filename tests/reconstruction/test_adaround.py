@@ -8,7 +8,7 @@ import tensorflow as tf
 from layer_problems import fitted_errors, layer_problem
 
 from tfq.reconstruction import adaround as module
-from tfq.reconstruction.adaround import adaround, annealed, learned_rounding, rectified_sigmoid
+from tfq.reconstruction.adaround import RoundedLayer, adaround, annealed, learned_rounding, rectified_sigmoid
 from tfq.reconstruction.problem import Solution
 from tfq.reconstruction.weight_scales import output_scales
 
@@ -91,8 +91,27 @@ def test_the_same_seed_gives_the_same_solution():
 def test_rectified_sigmoid_and_annealing():
     v = np.linspace(-6, 6, 49, dtype=np.float32)
     expected = np.clip(1.2 / (1 + np.exp(-v.astype(np.float64))) - 0.1, 0, 1)
-    np.testing.assert_allclose(rectified_sigmoid(tf.constant(v)), expected, atol=1e-6)
+    np.testing.assert_allclose(rectified_sigmoid(v)[0], expected, atol=1e-6)
     h = np.linspace(0, 1, 21)
-    np.testing.assert_allclose(rectified_sigmoid(tf.constant(module._inverse(h))), h, atol=1e-6)
-    betas = [float(annealed(tf.constant(p))) for p in (0.0, module.WARM_UP, (1 + module.WARM_UP) / 2, 1.0)]
+    np.testing.assert_allclose(rectified_sigmoid(module._inverse(h))[0], h, atol=1e-6)
+    betas = [annealed(p) for p in (0.0, module.WARM_UP, (1 + module.WARM_UP) / 2, 1.0)]
     np.testing.assert_allclose(betas, [20, 20, 11, 2], rtol=1e-5)
+
+
+@pytest.mark.parametrize("progress", [0.05, 0.4, 0.99])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_slopes_are_those_of_automatic_differentiation(groups, progress):
+    rng = np.random.default_rng(2)
+    floor = rng.integers(-3, 3, (groups, 30, 4)).astype(np.float32)
+    scales, bias = rng.uniform(0.5, 2, (groups, 1, 4)).astype(np.float32), np.zeros((groups, 4), np.float32)
+    rows, slope = (rng.normal(size=(20, groups, k)).astype(np.float32) for k in (30, 4))
+    start = (rng.normal(size=floor.shape) * 2).astype(np.float32)
+    y, pull = RoundedLayer(floor, scales, bias, penalty=300.0).outputs({"v": start}, rows)
+    v = tf.Variable(start)
+    with tf.GradientTape() as tape:
+        h = tf.clip_by_value(tf.sigmoid(v) * 1.2 - 0.1, 0.0, 1.0)
+        expected = tf.einsum("ngk,gkc->ngc", rows, (floor + h) * scales)
+        rest = 1 - tf.reduce_mean(tf.abs(2 * h - 1) ** annealed(progress))
+        value = tf.reduce_sum(expected * slope) + (300.0 * rest if progress >= module.WARM_UP else 0.0)
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(pull(slope, progress)["v"], tape.gradient(value, v), rtol=1e-3, atol=1e-3)

@@ -20,7 +20,7 @@ from tfq.reconstruction.steps import (
     TUNING,
     Setting,
     StepOutcome,
-    mse_scales,
+    fit_weight_scales,
     reconstruct_in_sequence,
     reconstruct_layers,
     tune_all_biases,
@@ -84,9 +84,9 @@ def test_the_pipelines_are_the_table_of_the_paper():
     """Rows of docs and of Hubara et al. 2020: light without gradients, advanced with all steps."""
     assert {name: [step.__name__ for step in found] for name, found in PIPELINES.items()} == {
         "int8": [],
-        "light": ["mse_scales", "reconstruct_layers", "tune_batch_norms"],
+        "light": ["fit_weight_scales", "reconstruct_layers", "tune_batch_norms"],
         "advanced": [
-            "mse_scales",
+            "fit_weight_scales",
             "reconstruct_layers",
             "tune_batch_norms",
             "tune_all_biases",
@@ -199,7 +199,7 @@ class TestGuards:
 class TestSteps:
     def test_scales_of_the_smallest_squared_error_change_scales_only(self):
         graph, samples, version = start()
-        kept, outcome = mse_scales(setting(graph, samples), version)
+        kept, outcome = fit_weight_scales(setting(graph, samples), version)
         assert outcome.name == "weight scales"
         assert list(outcome.guards[0].divergences) == ["squared error", "before"]
         assert kept.graph is version.graph

@@ -11,7 +11,8 @@ from hypothesis.extra import numpy as arrays
 
 from tfq.models.operators import OPERATORS
 from tfq.numerics import reference
-from tfq.reconstruction.weight_scales import mse_scales, with_mse_scales
+from tfq.reconstruction.steps import with_mse_scales
+from tfq.reconstruction.weight_scales import mse_scales
 
 BITS = st.integers(2, 8)
 KERNELS = arrays.arrays(

@@ -31,7 +31,7 @@ from tfq.models.operators import OPERATORS
 from tfq.models.widths import bits_of, is_weighted, storage_of
 from tfq.numerics import reference
 from tfq.numerics.entropy import scale_of_entropy
-from tfq.spec import LayerQuantization, QuantizationSpec, TensorQuantization
+from tfq.spec import LayerQuantization, QuantizationSpec, TensorQuantization, activation_grid
 
 # Kinds whose weights TFLite runs as INT4 tensors.
 PACKABLE = ("Conv2D", "DepthwiseConv2D", "Dense")
@@ -178,11 +178,6 @@ def centred_groups(graph: Graph) -> set[str]:
     zero-point of a MatMul's right-hand matrix."""
     groups = grid_groups(graph)
     return {groups[node.inputs[1]] for node in graph.nodes if node.kind == "MatMul"}
-
-
-def activation_grid(scale: float, zero_point: int, bits: int = 8) -> TensorQuantization:
-    """An asymmetric per-tensor grid."""
-    return TensorQuantization((float(np.float32(scale)),), int(zero_point), bits, "int8", symmetric=False)
 
 
 def _grid_of_range(found: Range, bits: int, *, centred: bool) -> TensorQuantization:

@@ -39,23 +39,16 @@ Quantization-Aware Training", 2022 (arXiv:2203.11086), equation 4.
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Callable
 
 import numpy as np
-import tensorflow as tf
 
-from tfq.calibration.specify import activation_grid
 from tfq.numerics import reference
-from tfq.reconstruction.descent import (
-    Tensors,
-    minimise,
-    nearest_integer,
-    round_straight_through,
-    rounding_noise,
-    tf_product,
-)
-from tfq.reconstruction.problem import Problem, Solution
+from tfq.reconstruction.descent import Arrays, Pull, minimise, rounding_noise, slope_by_matrix, slope_by_rows
+from tfq.reconstruction.problem import Problem, Solution, product
 from tfq.reconstruction.weight_scales import output_scales
-from tfq.spec import TensorQuantization
+from tfq.spec import TensorQuantization, activation_grid
 
 STEPS, BATCH, DAMPENING = 1000, 256, 36.0
 WEIGHT_RATE, SCALE_RATE, BIAS_RATE, RANGE_RATE = 2e-2, 1e-3, 1e-2, 1e-3
@@ -91,14 +84,7 @@ def adaquant(
         "weights": (problem.matrix / start[:, None], weight_rate),
         "scales": (np.zeros(problem.tied.max() + 1), 0.0 if problem.scales_are_given else scale_rate),
     }
-    given = {
-        "scales": start[:, None].astype(np.float32),
-        "tied": problem.tied,
-        "bias": problem.bias.astype(np.float32),
-        "deviation": np.maximum(problem.targets.std(0, dtype=np.float64), 1e-9).astype(np.float32),
-        "top": np.array(top, np.float32),
-        "penalty": np.array(penalty, np.float32),
-    }
+    deviation = np.maximum(problem.targets.std(0, dtype=np.float64), 1e-9).astype(np.float32)
     inputs = problem.quantized_inputs()
     unit = rounding_noise(inputs, start)
     if problem.has_bias:
@@ -106,63 +92,124 @@ def adaquant(
     if grid is not None:
         inputs = problem.inputs
         learned |= {name: (np.zeros(()), range_rate) for name in ("widening", "shift")}
-        given |= range_facts(grid)
-    model = _LearnedLayer(problem.has_bias, grid is not None)
-    found = minimise(problem, model, learned, given, inputs=inputs, unit=unit, steps=steps, batch=batch, seed=seed)
+    model = LearnedLayer(
+        scales=start[:, None].astype(np.float32),
+        tied=problem.tied,
+        bias=problem.bias.astype(np.float32),
+        deviation=deviation,
+        top=top,
+        dampening=penalty,
+        grid=grid,
+    )
+    found = minimise(problem, model, learned, inputs=inputs, unit=unit, steps=steps, batch=batch, seed=seed)
     bias = problem.bias
     return Solution(
         np.rint(np.clip(found["weights"], -top, top)).astype(np.int8),
         start * np.exp(found["scales"])[problem.tied],
-        bias + found["bias"] * given["deviation"] if problem.has_bias else bias,
-        None if grid is None else moved_grid(grid, found["widening"], found["shift"]),
+        bias + found["bias"] * deviation if problem.has_bias else bias,
+        None if grid is None else moved_grid(grid, float(found["widening"]), float(found["shift"])),
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _LearnedLayer:
-    """Equation 2 and the dampening."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class LearnedLayer:
+    """Equation 2 and the dampening.
 
-    has_bias: bool
-    has_range: bool
+    Attributes:
+      scales: s_0 [groups, 1, outputs].
+      tied: int [groups, outputs]: which number of a each output takes.
+      bias, deviation: b_0 and sigma_z [groups, outputs].
+      top: k.
+      dampening: lambda.
+      grid: of the inputs, whose range is learned; None: the rows are on their grid, or float.
+    """
 
-    def outputs(self, learned: Tensors, given: Tensors, rows: tf.Tensor) -> tf.Tensor:
-        codes = nearest_integer(learned["weights"], -given["top"], given["top"])
-        ratios = tf.exp(tf.gather(learned["scales"], given["tied"]))[:, None]
-        x = on_learned_range(rows, learned, given) if self.has_range else rows
-        y = tf_product(x, given["scales"] * ratios * codes) + given["bias"]
-        return y + learned["bias"] * given["deviation"] if self.has_bias else y
+    scales: np.ndarray
+    tied: np.ndarray
+    bias: np.ndarray
+    deviation: np.ndarray
+    top: int
+    dampening: float
+    grid: TensorQuantization | None
 
-    def penalty(self, learned: Tensors, given: Tensors, progress: tf.Tensor) -> tf.Tensor:
-        return given["penalty"] * progress**2 * squared_distance(learned["weights"], given["top"])
+    def outputs(self, learned: Arrays, rows: np.ndarray) -> tuple[np.ndarray, Pull]:
+        """y of a batch, and the way back."""
+        steps = learned["weights"]
+        inside = np.clip(steps, -self.top, self.top)
+        codes = np.rint(inside)
+        scales = self.scales * np.exp(learned["scales"])[self.tied][:, None]
+        matrix = scales * codes
+        x = rows
+        if self.grid is not None:
+            x, to_range = on_learned_range(rows, self.grid, float(learned["widening"]), float(learned["shift"]))
+        y = product(x, matrix) + self.bias
+        if "bias" in learned:
+            y += learned["bias"] * self.deviation
+
+        def pull(slope: np.ndarray, progress: float) -> dict[str, np.ndarray]:
+            to_matrix = slope_by_matrix(x, slope)
+            found = {"scales": np.bincount(self.tied.ravel(), (to_matrix * matrix).sum(1).ravel())}
+            to_steps = to_matrix * scales
+            to_steps += (2 * self.dampening * progress**2 / steps.size) * (inside - codes)
+            to_steps *= inside == steps
+            found["weights"] = to_steps
+            if "bias" in learned:
+                found["bias"] = slope.sum(0) * self.deviation
+            if self.grid is not None:
+                found["widening"], found["shift"] = to_range(slope_by_rows(slope, matrix))
+            return found
+
+        return y, pull
 
 
-def squared_distance(steps: tf.Tensor, top: tf.Tensor | int) -> tf.Tensor:
-    """Mean over weights in steps of the squared distance to their codes, which are held fixed."""
-    inside = tf.clip_by_value(steps, -top, top)
-    return tf.reduce_mean((inside - tf.round(tf.stop_gradient(inside))) ** 2)
+def on_learned_range(
+    values: np.ndarray, grid: TensorQuantization, widening: float, shift: float
+) -> tuple[np.ndarray, Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]]:
+    """The values on the grid of this range, and what takes the slope by them to those by `widening` and `shift`.
+
+    With s = r / (p - n) and z = round(n - low / s), held within [n, p], for the range [low, low + r]:
+
+        Q = s q,  q = round(clip(x / s, n - z, p - z)):   dQ/ds = q - x / s inside, q outside;   dQ/dz = 0, -s outside
+    """
+    lowest, highest = grid.integer_range
+    low, scale, exact = _parameters(grid, widening, shift)
+    zero_point = _held(exact, grid)
+    ratios = values / np.float32(scale)
+    clipped = np.clip(ratios, lowest - zero_point, highest - zero_point)
+    codes = np.rint(clipped)
+
+    def pull(slope: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        outside = np.flatnonzero(clipped != ratios)
+        beyond = slope.ravel()[outside]
+        to_scale = float(np.vdot(slope, codes) - np.vdot(slope, ratios) + np.vdot(beyond, ratios.ravel()[outside]))
+        to_zero_point = -scale * float(beyond.sum()) * (lowest <= exact <= highest)
+        to_scale += to_zero_point * low / scale**2
+        return np.array(to_scale * scale), np.array(-to_zero_point / scale * _width(grid))
+
+    return codes * np.float32(scale), pull
 
 
-def range_facts(grid: TensorQuantization) -> dict[str, np.ndarray]:
-    """What `on_learned_range` computes with, besides c ("widening") and d ("shift")."""
-    (lowest, highest), (low, high) = grid.integer_range, grid.real_range
-    found = {"lowest": lowest, "highest": highest, "low": low, "width": high - low}
-    return {name: np.asarray(value, np.float32) for name, value in found.items()}
-
-
-def on_learned_range(values: tf.Tensor, learned: Tensors, given: Tensors) -> tf.Tensor:
-    """The values on the grid whose range is learned; gradients as in the module's text."""
-    scale, zero_point = _parameters(learned["widening"], learned["shift"], given)
-    levels = tf.clip_by_value(values / scale + zero_point, given["lowest"], given["highest"])
-    return (round_straight_through(levels) - zero_point) * scale
-
-
-def moved_grid(grid: TensorQuantization, widening: np.ndarray, shift: np.ndarray) -> TensorQuantization:
+def moved_grid(grid: TensorQuantization, widening: float, shift: float) -> TensorQuantization:
     """The grid of the same bits for c and d."""
-    scale, zero_point = (float(value) for value in _parameters(tf.constant(widening), shift, range_facts(grid)))
-    return activation_grid(float(reference.activation_scale(scale, grid.bits)), int(zero_point), grid.bits)
+    _, scale, exact = _parameters(grid, widening, shift)
+    return activation_grid(float(reference.activation_scale(scale, grid.bits)), _held(exact, grid), grid.bits)
 
 
-def _parameters(widening: tf.Tensor, shift: tf.Tensor, given: Tensors) -> tuple[tf.Tensor, tf.Tensor]:
-    low, width = given["low"] + given["width"] * shift, given["width"] * tf.exp(widening)
-    scale = width / (given["highest"] - given["lowest"])
-    return scale, nearest_integer(given["lowest"] - low / scale, given["lowest"], given["highest"])
+def _parameters(grid: TensorQuantization, widening: float, shift: float) -> tuple[float, float, float]:
+    """low, s, and z before it is rounded."""
+    lowest, highest = grid.integer_range
+    low = grid.real_range[0] + _width(grid) * shift
+    scale = _width(grid) * math.exp(widening) / (highest - lowest)
+    return low, scale, lowest - low / scale
+
+
+def _held(exact: float, grid: TensorQuantization) -> int:
+    """The zero-point."""
+    lowest, highest = grid.integer_range
+    return round(min(max(exact, lowest), highest))
+
+
+def _width(grid: TensorQuantization) -> float:
+    """r_0."""
+    low, high = grid.real_range
+    return high - low

@@ -22,13 +22,13 @@ equations 21-25 and section 5; the settings are those of its appendix and of the
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
-import tensorflow as tf
 
 from tfq.reconstruction.bias_correction import with_corrected_bias
-from tfq.reconstruction.descent import Tensors, minimise, rounding_noise, tf_product
-from tfq.reconstruction.problem import Problem, Solution
+from tfq.reconstruction.descent import Arrays, Pull, minimise, rounding_noise, slope_by_matrix
+from tfq.reconstruction.problem import Problem, Solution, product
 from tfq.reconstruction.weight_scales import output_scales
 
 STEPS, BATCH, RATE = 1000, 256, 0.1
@@ -63,40 +63,61 @@ def learned_rounding(
     low = np.clip(np.floor(exact), -top, top - 1)
     # a weight beyond the grid starts at its end, where the gradient is zero: it stays clipped
     learned = {"v": (_inverse(np.clip(exact - low, 0.0, 1.0)), rate)}
-    given = {
-        "floor": low.astype(np.float32),
-        "scales": scales[:, None].astype(np.float32),
-        "bias": problem.bias.astype(np.float32),
-        "penalty": np.array(penalty, np.float32),
-    }
-    model = _RoundedLayer()
-    found = minimise(problem, model, learned, given, inputs=inputs, unit=unit, steps=steps, batch=batch, seed=seed)
-    return low, rectified_sigmoid(found["v"]).numpy()
+    model = RoundedLayer(
+        floor=low.astype(np.float32),
+        scales=scales[:, None].astype(np.float32),
+        bias=problem.bias.astype(np.float32),
+        penalty=penalty,
+    )
+    found = minimise(problem, model, learned, inputs=inputs, unit=unit, steps=steps, batch=batch, seed=seed)
+    return low, rectified_sigmoid(found["v"])[0]
 
 
-@dataclasses.dataclass(frozen=True)
-class _RoundedLayer:
-    """Equations 22 to 24."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class RoundedLayer:
+    """Equations 22 to 25.
 
-    def outputs(self, learned: Tensors, given: Tensors, rows: tf.Tensor) -> tf.Tensor:
-        codes = given["floor"] + rectified_sigmoid(learned["v"])
-        return tf_product(rows, codes * given["scales"]) + given["bias"]
+    Attributes:
+      floor: floor(W / s), clipped, [groups, taps, outputs].
+      scales: s [groups, 1, outputs].
+      bias: [groups, outputs].
+      penalty: lambda.
+    """
 
-    def penalty(self, learned: Tensors, given: Tensors, progress: tf.Tensor) -> tf.Tensor:
-        rest = 1.0 - tf.reduce_mean(tf.abs(2.0 * rectified_sigmoid(learned["v"]) - 1.0) ** annealed(progress))
-        return tf.where(progress < WARM_UP, 0.0, given["penalty"] * rest)
+    floor: np.ndarray
+    scales: np.ndarray
+    bias: np.ndarray
+    penalty: float
+
+    def outputs(self, learned: Arrays, rows: np.ndarray) -> tuple[np.ndarray, Pull]:
+        """y of a batch, and the way back."""
+        h, slope_of_h = rectified_sigmoid(learned["v"])
+        y = product(rows, (self.floor + h) * self.scales) + self.bias
+
+        def pull(slope: np.ndarray, progress: float) -> dict[str, np.ndarray]:
+            to_h = slope_by_matrix(rows, slope) * self.scales
+            if progress >= WARM_UP:
+                beta, sides = annealed(progress), 2 * h - 1
+                towards = np.sign(sides) * np.abs(sides) ** (beta - 1)
+                to_h -= (2 * beta * self.penalty / h.size) * towards
+            return {"v": to_h * slope_of_h}
+
+        return y, pull
 
 
-def rectified_sigmoid(v: tf.Tensor) -> tf.Tensor:
-    """h(V), in [0, 1]."""
-    return tf.clip_by_value(tf.sigmoid(v) * (_ZETA - _GAMMA) + _GAMMA, 0.0, 1.0)
+def rectified_sigmoid(v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """h(V), in [0, 1], and its derivative."""
+    sigmoid = 1 / (1 + np.exp(-v))
+    stretched = sigmoid * (_ZETA - _GAMMA) + _GAMMA
+    h = np.clip(stretched, 0, 1)
+    return h, (_ZETA - _GAMMA) * sigmoid * (1 - sigmoid) * (h == stretched)
 
 
-def annealed(progress: tf.Tensor) -> tf.Tensor:
+def annealed(progress: float) -> float:
     """beta at `progress` 0..1 of all steps."""
     first, last = BETAS
-    done = tf.maximum(progress - WARM_UP, 0.0) / (1.0 - WARM_UP)
-    return last + 0.5 * (first - last) * (1.0 + tf.cos(np.pi * done))
+    done = max(progress - WARM_UP, 0.0) / (1.0 - WARM_UP)
+    return last + 0.5 * (first - last) * (1.0 + math.cos(math.pi * done))
 
 
 def _inverse(h: np.ndarray) -> np.ndarray:

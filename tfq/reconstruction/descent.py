@@ -8,46 +8,43 @@ rate, in units of what it moves (steps of the grid, standard deviations of the o
 layers. Adam's steps do not depend on the size of the gradients as long as its epsilon is far below them, which 1e-7
 is not: a gradient is shared out among all weights of a layer.
 
-What is learned and how it acts is a `Model`: pure functions of tensors. One graph is traced for every model,
-activation and set of shapes, not for every layer, and it holds the whole loop: threads may run it side by side.
+What is learned and how it acts is a `Model`, with its derivatives written out: for arrays as small as those of one
+layer, NumPy on one core is faster than TensorFlow on two, which also traces a graph for every shape of a layer.
 
 Source: Kingma and Ba 2015 (arXiv:1412.6980), algorithm 1; the rates fall to zero along a half cosine.
 """
 
 from __future__ import annotations
 
-import functools
+import math
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import tensorflow as tf
 
 from tfq.reconstruction.problem import Problem, clamp
 
-_BATCH_NUMBERS = 2**19  # products of one batch that are held at a time in the elementwise form, at most
+_BATCH_NUMBERS = 2**19  # products of one batch in a layer of many groups, at most
 _EPSILON, _MOMENTUM, _SQUARES = 1e-14, 0.9, 0.999
 
-Tensors = Mapping[str, tf.Tensor]
+Arrays = Mapping[str, np.ndarray]
+"""float32 by name."""
+Pull = Callable[[np.ndarray, float], dict[str, np.ndarray]]
+"""From the slope of the loss by the outputs, and the progress from 0 to 1: those of loss and penalty by what is
+learned."""
 
 
 class Model(Protocol):
-    """How a method computes a layer; equal models share their traced graph, so it is hashable and holds no tensors."""
+    """How a method computes a layer."""
 
-    def __hash__(self) -> int: ...
-
-    def outputs(self, learned: Tensors, given: Tensors, rows: tf.Tensor) -> tf.Tensor:
-        """y, without the offset, of a batch of inputs [rows, groups, taps]."""
-
-    def penalty(self, learned: Tensors, given: Tensors, progress: tf.Tensor) -> tf.Tensor:
-        """Added to the loss; `progress` goes from 0 to 1."""
+    def outputs(self, learned: Arrays, rows: np.ndarray) -> tuple[np.ndarray, Pull]:
+        """y, without the offset, of a batch of inputs [rows, groups, taps]; and the way back."""
 
 
 def minimise(
     problem: Problem,
     model: Model,
     learned: Mapping[str, tuple[np.ndarray, float]],
-    given: Mapping[str, np.ndarray],
     *,
     inputs: np.ndarray,
     unit: float,
@@ -61,7 +58,6 @@ def minimise(
       problem: gives targets, offset and activation.
       model: the layer.
       learned: by name where it starts, and its learning rate at first.
-      given: what else the model computes with.
       inputs: of all rows [n, groups, taps].
       unit: of the loss: squared error of one row.
       steps, batch: number of steps, rows in each.
@@ -70,64 +66,64 @@ def minimise(
     groups, taps, channels = problem.matrix.shape
     if groups > 1:
         batch = min(batch, max(1, _BATCH_NUMBERS // (groups * taps * channels)))
-    offset = problem.targets[:0] if problem.offset is None else problem.offset
-    found = _descent(model, problem.activation, problem.offset is not None)(
-        {name: tf.constant(start, tf.float32) for name, (start, _) in learned.items()},
-        {name: tf.constant(rate, tf.float32) for name, (_, rate) in learned.items()},
-        {name: tf.constant(values) for name, values in given.items()},
-        tf.constant(inputs),
-        tf.constant(clamp(problem.targets, problem.activation)),
-        tf.constant(offset),
-        tf.constant(shuffled_rows(len(inputs), steps, batch, seed)),
-        tf.constant(unit, tf.float32),
-    )
-    return {name: values.numpy() for name, values in found.items()}
+    targets = clamp(problem.targets, problem.activation)
+    values, found = _joined({name: start for name, (start, _) in learned.items()})
+    rates, _ = _joined({name: np.broadcast_to(rate, found[name].shape) for name, (_, rate) in learned.items()})
+    slope, slopes = _joined(found)
+    adam = _Adam(values, rates)
+    for index, rows in enumerate(shuffled_rows(len(inputs), steps, batch, seed)):
+        progress = index / steps
+        y, pull = model.outputs(found, inputs[rows])
+        if problem.offset is not None:
+            y += problem.offset[rows]
+        for name, values_of_one in pull(output_slope(y, targets[rows], problem.activation, unit), progress).items():
+            slopes[name][...] = values_of_one
+        adam.step(slope, 0.5 * (1 + math.cos(math.pi * progress)))
+    return found
 
 
-@functools.lru_cache(maxsize=64)
-def _descent(model: Model, activation: str | None, has_offset: bool) -> Callable[..., dict[str, tf.Tensor]]:
-    """The traced loop; its arguments are those of `minimise` as tensors."""
+def _joined(arrays: Arrays) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """One float32 vector with the values of all, and each as a view of its part: a step moves them all at once."""
+    vector = np.concatenate([np.ravel(values) for values in arrays.values()]).astype(np.float32)
+    parts = np.split(vector, np.cumsum([np.size(values) for values in arrays.values()])[:-1])
+    return vector, {name: part.reshape(np.shape(arrays[name])) for name, part in zip(arrays, parts, strict=True)}
 
-    @tf.function(autograph=False, reduce_retracing=False)
-    def descend(
-        start: Tensors,
-        rates: Tensors,
-        given: Tensors,
-        x: tf.Tensor,
-        z: tf.Tensor,
-        offset: tf.Tensor,
-        order: tf.Tensor,
-        unit: tf.Tensor,
-    ) -> dict[str, tf.Tensor]:
-        steps = tf.shape(order)[0]
 
-        def loss(learned: Tensors, rows: tf.Tensor, progress: tf.Tensor) -> tf.Tensor:
-            y = model.outputs(learned, given, tf.gather(x, rows))
-            if has_offset:
-                y += tf.gather(offset, rows)
-            errors = tf.math.squared_difference(tf_clamp(y, activation), tf.gather(z, rows))
-            return tf.reduce_mean(tf.reduce_sum(errors, [1, 2])) / unit + model.penalty(learned, given, progress)
+def output_slope(y: np.ndarray, targets: np.ndarray, activation: str | None, unit: float) -> np.ndarray:
+    """The slope of the loss by y [n, groups, outputs], for targets f(z)."""
+    passed = clamp(y, activation)
+    slope = passed - targets
+    slope *= 2 / (len(y) * unit)
+    if activation is not None:
+        slope *= (passed == y) & (y > 0)
+    return slope
 
-        def step(index: tf.Tensor, learned: Tensors, means: Tensors, squares: Tensors) -> tuple[Any, ...]:
-            progress = tf.cast(index, tf.float32) / tf.cast(steps, tf.float32)
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(learned)
-                value = loss(learned, order[index], progress)
-            slopes = tape.gradient(value, learned)
-            done = tf.cast(index + 1, tf.float32)
-            falling = 0.5 * (1.0 + tf.cos(np.pi * progress)) * tf.sqrt(1.0 - _SQUARES**done) / (1.0 - _MOMENTUM**done)
-            means = {n: m + (1.0 - _MOMENTUM) * (slopes[n] - m) for n, m in means.items()}
-            squares = {n: v + (1.0 - _SQUARES) * (tf.square(slopes[n]) - v) for n, v in squares.items()}
-            learned = {
-                n: u - rates[n] * falling * means[n] / (tf.sqrt(squares[n]) + _EPSILON) for n, u in learned.items()
-            }
-            return index + 1, learned, means, squares
 
-        zeros = {name: tf.zeros_like(values) for name, values in start.items()}
-        first = (tf.constant(0), dict(start), zeros, dict(zeros))
-        return tf.while_loop(lambda index, *_: index < steps, step, first)[1]
+class _Adam:
+    """Moves a vector in place; keeps the running means of its gradient and of the gradient's square."""
 
-    return descend
+    def __init__(self, values: np.ndarray, rates: np.ndarray):
+        self._values, self._rates = values, rates
+        self._mean, self._square, self._step = np.zeros_like(values), np.zeros_like(values), np.empty_like(values)
+        self._count = 0
+
+    def step(self, slope: np.ndarray, share: float) -> None:
+        """One step against `slope`, at this share of the rates."""
+        self._count += 1
+        step = self._step
+        np.subtract(slope, self._mean, out=step)
+        step *= 1 - _MOMENTUM
+        self._mean += step
+        np.multiply(slope, slope, out=step)
+        step -= self._square
+        step *= 1 - _SQUARES
+        self._square += step
+        np.sqrt(self._square, out=step)
+        step += _EPSILON
+        np.divide(self._mean, step, out=step)
+        step *= self._rates
+        step *= share * math.sqrt(1 - _SQUARES**self._count) / (1 - _MOMENTUM**self._count)
+        self._values -= step
 
 
 def shuffled_rows(count: int, steps: int, batch: int, seed: int) -> np.ndarray:
@@ -147,26 +143,15 @@ def rounding_noise(inputs: np.ndarray, scales: np.ndarray) -> float:
     return float((power[:, None] * np.square(scales)).sum() / 12) or 1.0
 
 
-def tf_product(rows: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
-    """[n, groups, taps] @ [groups, taps, outputs] -> [n, groups, outputs]."""
-    if matrix.shape[0] == 1:
-        return (rows[:, 0] @ matrix[0])[:, None]
-    return tf.reduce_sum(rows[..., None] * matrix, 2)
+def slope_by_matrix(rows: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """[groups, taps, outputs]: that of rows @ matrix, for rows [n, groups, taps] and the slope by the product."""
+    if rows.shape[1] == 1:
+        return (rows[:, 0].T @ slope[:, 0])[None]
+    return np.einsum("ngk,ngc->gkc", rows, slope)
 
 
-def tf_clamp(values: tf.Tensor, activation: str | None) -> tf.Tensor:
-    """The fused activation."""
-    if activation is None:
-        return values
-    return tf.nn.relu6(values) if activation == "relu6" else tf.nn.relu(values)
-
-
-@tf.custom_gradient
-def round_straight_through(values: tf.Tensor) -> Any:
-    """round(values), with the gradient of the identity."""
-    return tf.round(values), lambda upstream: upstream
-
-
-def nearest_integer(values: tf.Tensor, low: float, high: float) -> tf.Tensor:
-    """The nearest integer in [low, high]; the gradient passes inside the range alone."""
-    return round_straight_through(tf.clip_by_value(values, low, high))
+def slope_by_rows(slope: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """[n, groups, taps]: the same by the rows."""
+    if len(matrix) == 1:
+        return (slope[:, 0] @ matrix[0].T)[:, None]
+    return np.einsum("ngc,gkc->ngk", slope, matrix)

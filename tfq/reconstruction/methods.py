@@ -15,7 +15,6 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 
-from tfq.calibration.specify import activation_grid
 from tfq.numerics import reference
 from tfq.reconstruction.active_rows import is_affordable, refined
 from tfq.reconstruction.adaquant import adaquant
@@ -24,7 +23,7 @@ from tfq.reconstruction.bias_correction import with_corrected_bias
 from tfq.reconstruction.least_squares import least_squares
 from tfq.reconstruction.problem import Method, Problem, Solution
 from tfq.reconstruction.weight_scales import output_scales
-from tfq.spec import TensorQuantization
+from tfq.spec import TensorQuantization, activation_grid
 
 _DAMPINGS = (1e-2, 1e-1, 1.0)
 _INPUT_RATIOS = (1.0, 0.7, 0.85, 1.15)

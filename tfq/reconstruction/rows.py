@@ -146,19 +146,16 @@ def collect_float_rows(
             found = model.predict_on_batch([samples[name][part] for name in graph.inputs])
             yield part, dict(zip(sources, found if isinstance(found, list) else [found], strict=True))
 
-    def gather(batch: tuple[slice, Mapping[str, np.ndarray]]) -> tuple[slice, list[tuple[str, int, np.ndarray]]]:
+    def gather(batch: tuple[slice, Mapping[str, np.ndarray]]) -> int:
         part, tensors = batch
-        found = []
         for name, layer in layers.items():
             inputs, targets = layer.float_rows(tensors, layer.positions[part])
             first = part.start * layer.rows_per_sample
-            found.append((targets_name(name), first, targets))
+            store.write(targets_name(name), first, targets)
             if with_inputs:
-                found.append((inputs_name(name), first, inputs))
-        return part, found
+                store.write(inputs_name(name), first, inputs)
+        return part.stop - part.start
 
     with (progress or Silent()).task("run the float model", count) as advance:
-        for part, found in in_order(gather, batches(), workers):
-            for stored in found:
-                store.write(*stored)
-            advance(part.stop - part.start)
+        for done in in_order(gather, batches(), workers):
+            advance(done)

@@ -15,16 +15,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
+from tfq.calibration.specify import with_scales
 from tfq.calibration.statistics import Range
 from tfq.execution.progress import Progress, Silent
 from tfq.models.graph import Graph
+from tfq.models.operators import OPERATORS
 from tfq.recipe import Recipe
 from tfq.reconstruction.batch_norm import tune_batch_norm
 from tfq.reconstruction.bias_tuning import tune_biases
 from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.reconstruct import LayerReconstruction, held_back_samples, reconstruct
-from tfq.reconstruction.weight_scales import with_mse_scales
+from tfq.reconstruction.weight_scales import mse_scales
 from tfq.simulate.guard import Guarded, Version, keep_best
+from tfq.spec import QuantizationSpec
 
 _JUDGED = 128  # samples that judge a step, at most
 
@@ -127,10 +130,22 @@ class StepOutcome:
 Step = Callable[[Setting, Version], tuple[Version, StepOutcome]]
 
 
-def mse_scales(setting: Setting, version: Version) -> tuple[Version, StepOutcome]:
+def fit_weight_scales(setting: Setting, version: Version) -> tuple[Version, StepOutcome]:
     """Weight scales of the smallest squared error."""
     candidate = dataclasses.replace(version, spec=with_mse_scales(version.graph, version.spec))
     return _kept(setting, "weight scales", version, [("squared error", candidate)])
+
+
+def with_mse_scales(graph: Graph, spec: QuantizationSpec) -> QuantizationSpec:
+    """The specification with the scales of `mse_scales` for the kernels of its int8 layers; biases follow."""
+    for layer in spec.layers:
+        operator = OPERATORS[layer.kind]
+        if layer.precision == "int8" and operator.channel_axis is not None:
+            node, name = graph[layer.name], operator.kernel
+            grid = layer.weights[name]
+            if not grid.entropy_bits:  # whose scale is decided
+                spec = with_scales(spec, node, mse_scales(node.weights[name], grid.bits, grid.axis))
+    return spec
 
 
 def reconstruct_layers(setting: Setting, version: Version) -> tuple[Version, StepOutcome]:
@@ -178,8 +193,8 @@ def tune_all_biases(setting: Setting, version: Version) -> tuple[Version, StepOu
 # How a pipeline finds the weights of given precisions, and what it tunes afterwards.
 FITTING: Mapping[str, tuple[Step, ...]] = {
     "int8": (),
-    "light": (mse_scales, reconstruct_layers),
-    "advanced": (mse_scales, reconstruct_layers),
+    "light": (fit_weight_scales, reconstruct_layers),
+    "advanced": (fit_weight_scales, reconstruct_layers),
 }
 TUNING: Mapping[str, tuple[Step, ...]] = {
     "int8": (),

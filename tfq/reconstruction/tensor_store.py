@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import tempfile
+import threading
 from typing import IO
 
 import numpy as np
@@ -28,11 +29,15 @@ class _Stored:
 
 
 class TensorStore:
-    """Arrays [n, ...] that together keep at most `memory_limit` bytes in memory."""
+    """Arrays [n, ...] that together keep at most `memory_limit` bytes in memory.
+
+    Threads may write side by side, each its own samples.
+    """
 
     def __init__(self, memory_limit: int):
         self._free = memory_limit
         self._stored: dict[str, _Stored] = {}
+        self._files = threading.Lock()
 
     def create(self, name: str, shape: tuple[int, ...], dtype: str = "float32") -> None:
         """Room for an array; in a file where it does not fit into what is left of the memory."""
@@ -58,8 +63,9 @@ class TensorStore:
             found.memory[start : start + len(values)] = values
             return
         assert found.file is not None
-        found.file.seek(start * found.row)
-        found.file.write(np.ascontiguousarray(values, found.dtype).data)
+        with self._files:
+            found.file.seek(start * found.row)
+            found.file.write(np.ascontiguousarray(values, found.dtype).data)
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """The samples start..stop, as far as there are any; read-only."""
@@ -71,8 +77,9 @@ class TensorStore:
             part.flags.writeable = False
             return part
         assert found.file is not None
-        found.file.seek(start * found.row)
-        content = found.file.read((stop - start) * found.row)
+        with self._files:
+            found.file.seek(start * found.row)
+            content = found.file.read((stop - start) * found.row)
         return np.frombuffer(content, found.dtype).reshape(stop - start, *found.shape[1:])
 
     def release(self, name: str) -> None:

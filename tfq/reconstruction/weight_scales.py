@@ -24,29 +24,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tfq.calibration.specify import with_scales
-from tfq.models.graph import Graph
-from tfq.models.operators import OPERATORS
 from tfq.numerics.reference import integer_range
 from tfq.reconstruction.problem import Problem
-from tfq.spec import QuantizationSpec
 
 _FEW_BREAKPOINTS = 2**14  # of a channel: all of them are looked at
 _STEP = 1.04  # of the lattice
 _LATTICE = _STEP ** np.arange(-100.0, 19.0)  # 0.02 to 2 times the min-max scale, 1 included
 _CHUNK = 2**22  # breakpoints sorted at a time
-
-
-def with_mse_scales(graph: Graph, spec: QuantizationSpec) -> QuantizationSpec:
-    """The specification with the scales of `mse_scales` for the kernels of its int8 layers; biases follow."""
-    for layer in spec.layers:
-        operator = OPERATORS[layer.kind]
-        if layer.precision == "int8" and operator.channel_axis is not None:
-            node, name = graph[layer.name], operator.kernel
-            grid = layer.weights[name]
-            if not grid.entropy_bits:  # whose scale is decided
-                spec = with_scales(spec, node, mse_scales(node.weights[name], grid.bits, grid.axis))
-    return spec
 
 
 def mse_scales(kernel: np.ndarray, bits: int, axis: int | None, *, importance: np.ndarray | None = None) -> np.ndarray:
