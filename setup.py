@@ -78,6 +78,7 @@ setup(
     entry_points={
         "console_scripts": [
             "tfq-quantize=tfq_tools.quantize:run",
+            "tfq-batch=tfq_tools.batch:run",
             "tfq-evaluate=tfq_tools.evaluate:run",
             "tfq-inspect=tfq_tools.inspect:run",
             "tfq-frontier=tfq_tools.frontier:run",

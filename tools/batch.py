@@ -1,0 +1,173 @@
+"""tfq-batch: many runs of tfq-quantize, and a table of what they gave. Files -> commands -> a table."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from tfq_tools import quantize
+from tfq_tools.command import new_flags, run_command
+from tfq_tools.recipe_flags import new_recipe_flags, recipe_from_flags
+
+from tfq.errors import UserError
+from tfq.recipe import Recipe
+
+FLAGS = new_flags()
+flags.DEFINE_list(
+    "jobs",
+    [],
+    "Files or patterns such as 'jobs/*.flags', separated by commas. Each is one run: flags of tfq-quantize, one a line,"
+    " or the recipe.json of a run; its name names the run.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "output_dir",
+    "",
+    "Where every run gets a folder of its name, its log beside it, and batch.csv, a table of all.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_boolean(
+    "overwrite", False, "Run again what has been run, also where its settings were others.", flag_values=FLAGS
+)
+
+GROUPS = {"Jobs and output": ("jobs", "output_dir", "overwrite")}
+SUMMARY = (
+    "Run tfq-quantize for every file of settings, each in a process of its own. What fails is told and the others go"
+    " on; what is done already is not run again, so that a batch that was stopped goes on where it was."
+)
+_DONE, _KILLED = "done", "killed, as by a system that runs out of memory"
+
+
+def main(values: flags.FlagValues) -> None:
+    from tfq.execution.files import write_atomic
+    from tfq.execution.progress import Lines
+    from tfq.report.table import format_table
+
+    output, progress = Path(values.output_dir), Lines(sys.stderr)
+    jobs = find_jobs(values.jobs)
+    recipes = {name: recipe_of(path) for name, path in jobs.items()}  # all are read before the first is run
+    finished = set() if values.overwrite else {name for name in jobs if is_done(output / name, recipes[name])}
+    output.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number, (name, path) in enumerate(jobs.items(), 1):
+        outcome = _DONE
+        if name not in finished:
+            with progress.task(f"{number} of {len(jobs)}, {name}", 0):
+                outcome = run_job(path, output / name, overwrite=values.overwrite)
+        if outcome != _DONE:
+            print(f"{name} failed: {outcome}", file=sys.stderr)
+        rows.append(row_of(name, outcome, output / name))
+        write_atomic(output / "batch.csv", _csv(rows))
+    shown = [row | {"outcome": _DONE if row["outcome"] == _DONE else "failed"} for row in rows]
+    print(format_table(list(rows[0]), [[str(cell) for cell in row.values()] for row in shown], left=2))
+    print(f"\ntable: {output / 'batch.csv'}")
+    failed = [str(row["run"]) for row in rows if row["outcome"] != _DONE]
+    if failed:
+        raise UserError(f"{len(failed)} of {len(jobs)} runs failed: {', '.join(failed)}; logs: {output}")
+
+
+def find_jobs(patterns: Sequence[str]) -> dict[str, Path]:
+    """Files by the names of their runs, in the order given. Raises UserError for what is not there or has one name."""
+    found: dict[str, Path] = {}
+    for pattern in patterns:
+        paths = sorted(map(Path, glob.glob(pattern, recursive=True)))
+        if not paths:
+            raise UserError(f"--jobs: nothing is called {pattern}; give files of flags, recipes, or a pattern of such")
+        for path in paths:
+            if path.stem in found:
+                raise UserError(f"--jobs: {path} and {found[path.stem]} would both be the run {path.stem}; rename one")
+            found[path.stem] = path
+    if not found:
+        raise UserError("--jobs is empty; give files of flags or recipes, as --jobs='jobs/*.flags'")
+    return found
+
+
+def recipe_of(path: Path) -> Recipe:
+    """What a file of flags, or a recipe, asks for. Raises UserError, with its name, for what cannot be."""
+    values = new_recipe_flags([name for group in quantize.GROUPS.values() for name in group], output="")
+    try:
+        rest = values(["tfq-quantize", _flag_of(path)])[1:]
+        if rest:
+            raise UserError(f"{rest[0]!r} is no flag; write --name=value, one a line")
+        return recipe_from_flags(values)
+    except (UserError, flags.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def is_done(directory: Path, recipe: Recipe) -> bool:
+    """Whether this run is there, whole. Raises UserError where another one is."""
+    path = directory / "recipe.json"
+    if not path.exists():
+        return False
+    if Recipe.from_json(path.read_text(encoding="utf-8")) != recipe:
+        raise UserError(f"{directory} holds a run with other settings; give another --output_dir, or --overwrite")
+    return True
+
+
+def run_job(path: Path, directory: Path, *, overwrite: bool) -> str:
+    """Run tfq-quantize with everything it prints in a log beside `directory`; what became of it, in a line."""
+    arguments = [_flag_of(path), f"--output_dir={directory}", f"--overwrite={str(overwrite).lower()}"]
+    log = directory.with_name(directory.name + ".log")
+    with log.open("w", encoding="utf-8") as stream:
+        command = [sys.executable, "-m", "tfq_tools.quantize", *arguments]
+        code = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, check=False).returncode
+    if code == 0:
+        return _DONE
+    last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+    return _KILLED if code < 0 or not last else last[0].removeprefix("tfq-quantize: error: ")
+
+
+def row_of(name: str, outcome: str, directory: Path) -> dict[str, Any]:
+    """What the report of a run says of its model and of float; empty where there is none."""
+    row: dict[str, Any] = {"run": name, "outcome": outcome}
+    models: list[Mapping[str, Any]] = [{}, {}]
+    if outcome == _DONE:
+        models = json.loads((directory / "report.json").read_text(encoding="utf-8"))["evaluation"]["models"]
+    baseline, model = models[0], models[-1]
+    for title, field in (("score", "score"), ("against float", "difference"), ("agreement", "agreement")):
+        row[title] = _rounded(_of(model, field, "value"))
+    for title, field in (("file bytes", "file_bytes"), ("download bytes", "download_bytes")):
+        size, before = (_of(found, "size", field) for found in (model, baseline))
+        row[title] = _rounded(size)
+        row[f"{title} / float"] = _rounded(size / before if size and before else None)
+    row["latency / float"] = _rounded(_of(model, "latency", "ratio", "value"))
+    return row
+
+
+def _of(found: Any, *path: str) -> Any:
+    """What is at the end of a path of keys; None where the path breaks off."""
+    for key in path:
+        found = (found or {}).get(key)
+    return found
+
+
+def _rounded(value: float | None) -> float | str:
+    return "" if value is None else round(value, 3)
+
+
+def _flag_of(path: Path) -> str:
+    return f"--recipe={path}" if path.suffix == ".json" else f"--flagfile={path}"
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def run() -> None:
+    run_command("tfq-batch", main, FLAGS, summary=SUMMARY, groups=GROUPS, required=("jobs", "output_dir"))
+
+
+if __name__ == "__main__":
+    run()
