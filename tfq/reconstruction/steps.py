@@ -1,11 +1,11 @@
 """The steps by which a pipeline improves a quantised model, each kept only where held-back samples gain by it.
 
 A step takes the model as it is and proposes others. One of them goes on if its divergence from the float model on
-the samples held back (`tfq.simulate.guard`) is smaller by more than one standard error: what a tuning gains on few
-samples by chance it loses on others. A reconstruction, whose every layer has proved itself on held-back samples
-already, is rolled back only if it loses by more than one standard error: chance must not undo it either. No step is
-fitted to the samples that judge it. Two choices have seen them: what `best` chooses for each layer, and the ranges that
-are calibrated on all samples.
+the samples held back (`tfq.simulate.guard`) is smaller by more than two standard errors: of several tunings tried on
+few samples one is soon ahead by chance, and loses on others (docs/reconstruction.md). A reconstruction, whose every
+layer has proved itself on held-back samples already, is rolled back only if it loses by more than one standard error:
+chance must not undo it either. No step is fitted to the samples that judge it. Two choices have seen them: what `best`
+chooses for each layer, and the ranges that are calibrated on all samples.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from tfq.simulate.guard import Guarded, Version, keep_best
 from tfq.spec import QuantizationSpec
 
 _JUDGED = 128  # samples that judge a step, at most
+_BEYOND_CHANCE = 2.0  # standard errors
 
 # Name -> (damped, targets paired with the float network).
 BATCH_NORM_TUNINGS: Mapping[str, tuple[bool, bool]] = {
@@ -229,7 +230,7 @@ def _kept(
     version: Version,
     candidates: Iterable[tuple[str, Version]],
     *,
-    tolerance: float = -1.0,
+    tolerance: float = -_BEYOND_CHANCE,
 ) -> tuple[Version, StepOutcome]:
     """The best of the version and the candidates."""
     named = (dataclasses.replace(candidate, name=label) for label, candidate in candidates)

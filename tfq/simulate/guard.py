@@ -5,7 +5,7 @@
 
 What is compared is rolled back when its mean divergence exceeds that without it by more than `tolerance` standard
 errors of the paired difference. With 1, where the samples do not tell the two apart, the candidate stays; with 0
-it has to be a gain, with -1 one that chance does not explain.
+it has to be a gain, with -2 one that chance does not explain.
 """
 
 from __future__ import annotations
