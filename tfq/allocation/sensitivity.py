@@ -32,7 +32,7 @@ from tfq.execution.progress import Progress, Silent
 from tfq.execution.threads import in_order
 from tfq.export.variants import Exporter
 from tfq.models.graph import Graph, build_model
-from tfq.simulate.guard import SMALLEST_PROBABILITY, Version, divergence, is_distribution
+from tfq.simulate.guard import Version, divergence, is_distribution
 from tfq.simulate.run import predict_list
 from tfq.simulate.wrap import build_simulation
 
@@ -42,6 +42,8 @@ Evaluate = Callable[[Version], float]
 
 FLOOR = 1e-6
 _REPRESENTATIVE = 16  # samples that TFLiteConverter is shown; every range is known already
+# Probabilities below half a step of the grid that TFLite prescribes for them count as that.
+_SMALLEST_PROBABILITY = 2.0**-9
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,7 +66,7 @@ class Loss:
             return float(divergence(self.reference, outputs).mean())
         scores = outputs[0].reshape(len(self.labels), -1).astype(np.float64)
         if self.gives_probabilities:
-            logarithms = np.log(np.maximum(scores, SMALLEST_PROBABILITY))
+            logarithms = np.log(np.maximum(scores, _SMALLEST_PROBABILITY))
         else:
             largest = scores.max(1, keepdims=True)
             logarithms = scores - largest - np.log(np.exp(scores - largest).sum(1, keepdims=True))

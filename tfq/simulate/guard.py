@@ -1,15 +1,10 @@
 """The guard of every step that can make things worse: the outputs of the simulation on held-back samples.
 
-    divergence of a sample =  sum p log(p / q) - p + q              for outputs that are probabilities
+    divergence of a sample =  KL(float || simulated)            for outputs that are probabilities
                               |y - q|^2 / mean over samples |y|^2   for all others
 
-The first is that of Kullback and Leibler for what need not add up to 1, as probabilities on a grid do not. Those below
-half a step of the grid that TFLite prescribes for them, 1/256, are counted as that half step: 0 on the grid means no
-more. Taken at its word, it would cost p log(p / 0), and which of the small probabilities of many classes are rounded
-to 0 and which to 1/256, all but chance, would weigh more than what quantisation did to the large ones.
-
 What is compared is rolled back when its mean divergence exceeds that without it by more than `tolerance` standard
-errors of the paired difference. With 1, where the samples do not tell the two apart, the candidate stays, with 0 it
+errors of the paired difference. With 1, where the samples do not tell the two apart, the candidate stays; with 0 it
 must not lose, with -2 it has to gain more than chance explains.
 """
 
@@ -25,7 +20,6 @@ from tfq.simulate.run import predict_list
 from tfq.simulate.wrap import build_simulation
 from tfq.spec import QuantizationSpec
 
-SMALLEST_PROBABILITY = 2.0**-9
 _TINY = 1e-7
 
 
@@ -139,7 +133,8 @@ def is_distribution(values: np.ndarray) -> bool:
 def _one(y: np.ndarray, q: np.ndarray) -> np.ndarray:
     samples = len(y)
     if is_distribution(y):
-        p, r = np.maximum(y, SMALLEST_PROBABILITY), np.maximum(q, SMALLEST_PROBABILITY)
-        return (p * np.log(p / r) - p + r).sum(-1).reshape(samples, -1).mean(1)
+        p, r = np.clip(y, _TINY, None), np.clip(q, _TINY, None)
+        p, r = p / p.sum(-1, keepdims=True), r / r.sum(-1, keepdims=True)
+        return (p * np.log(p / r)).sum(-1).reshape(samples, -1).mean(1)
     noise = np.square(y - q).reshape(samples, -1).sum(1)
     return noise / max(np.square(y).sum() / samples, _TINY)
