@@ -5,7 +5,7 @@ import pytest
 from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
 from tfq.calibration.statistics import Range
-from tfq.simulate.guard import Version, divergence, keep_better
+from tfq.simulate.guard import Version, divergence, keep_best, keep_better, signed_ranks
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +44,35 @@ def test_a_better_specification_is_kept(setting):
     assert guarded.note("calibration by kl") == ""
 
 
-@pytest.mark.parametrize(("tolerance", "winner"), [(1.0, "kl"), (0.0, "kl"), (-2.0, "minmax")])
-def test_a_tie_keeps_the_candidate_unless_it_has_to_gain(setting, tolerance, winner):
+@pytest.mark.parametrize(("must_gain", "winner"), [(False, "kl"), (True, "minmax")])
+def test_a_tie_keeps_the_candidate_unless_it_has_to_gain(setting, must_gain, winner):
     graph, ranges, samples = setting
     one, other = (Version(name, graph, specify(graph, ranges)) for name in ("kl", "minmax"))
-    kept, guarded = keep_better(graph, one, other, samples, tolerance=tolerance)
+    kept, (guarded,) = keep_best(graph, other, [one], samples, tolerance=0.0, must_gain=must_gain)
     assert kept.name == guarded.kept == winner
     assert guarded.standard_error == 0
+
+
+def test_a_gain_on_most_samples_is_proved_and_one_on_few_is_not(setting):
+    graph, ranges, samples = setting
+    fine, coarse = (Version(f"w{bits}", graph, specify(graph, ranges, weight_bits=bits)) for bits in (8, 2))
+    assert keep_best(graph, coarse, [fine], samples, must_gain=True)[0] is fine
+    few = {name: array[:4] for name, array in samples.items()}
+    assert keep_best(graph, coarse, [fine], few, must_gain=True)[0] is coarse
+    rng = np.random.default_rng(0)
+    chance = np.array([signed_ranks(rng.standard_t(2, 25)) for _ in range(2000)])
+    assert abs(chance.mean()) < 0.1
+    assert chance.std() == pytest.approx(1, abs=0.07)
+    outlier = np.append(rng.normal(size=24), -100.0)
+    assert outlier.mean() < 0
+    assert signed_ranks(outlier) > -2
+    assert signed_ranks(-np.abs(rng.standard_t(2, 25))) < -4
+    assert signed_ranks(np.zeros(5)) == 0
+
+
+def test_signed_ranks_are_those_of_the_definition():
+    d = np.array([0.5, -0.2, 0.0, 3.0, -1.0])
+    assert signed_ranks(d) == pytest.approx((2 - 1 + 4 - 3) / np.sqrt(1 + 4 + 9 + 16))
 
 
 def test_one_sample_suffices(setting):

@@ -1,8 +1,8 @@
 """The steps by which a pipeline improves a quantised model, each kept only where held-back samples gain by it.
 
 A step takes the model as it is and proposes others. One of them goes on if its divergence from the float model on
-the samples held back (`tfq.simulate.guard`) is smaller by more than two standard errors: of several tunings tried on
-few samples one is soon ahead by chance, and loses on others (docs/reconstruction.md). A reconstruction, whose every
+the samples held back (`tfq.simulate.guard`) is smaller, and beyond chance: of several tunings tried on few samples one
+is soon ahead, and loses on others (docs/reconstruction.md). A reconstruction, whose every
 layer has proved itself on held-back samples already, is rolled back only if it loses by more than one standard error:
 chance must not undo it either. No step is fitted to the samples that judge it. Two choices have seen them: what `best`
 chooses for each layer, and the ranges that are calibrated on all samples.
@@ -30,7 +30,6 @@ from tfq.simulate.guard import Guarded, Version, keep_best
 from tfq.spec import QuantizationSpec
 
 _JUDGED = 128  # samples that judge a step, at most
-_BEYOND_CHANCE = 2.0  # standard errors
 
 # Name -> (damped, targets paired with the float network).
 BATCH_NORM_TUNINGS: Mapping[str, tuple[bool, bool]] = {
@@ -220,7 +219,8 @@ def _reconstructed(setting: Setting, version: Version, name: str, mode: str) -> 
         seed=setting.seed,
         progress=setting.progress,
     )
-    kept, outcome = _kept(setting, name, version, [(f"{setting.reconstruction}, {mode}", candidate)], tolerance=1.0)
+    named = [(f"{setting.reconstruction}, {mode}", candidate)]
+    kept, outcome = _kept(setting, name, version, named, must_gain=False)
     return kept, dataclasses.replace(outcome, layers=layers)
 
 
@@ -230,10 +230,10 @@ def _kept(
     version: Version,
     candidates: Iterable[tuple[str, Version]],
     *,
-    tolerance: float = -_BEYOND_CHANCE,
+    must_gain: bool = True,
 ) -> tuple[Version, StepOutcome]:
     """The best of the version and the candidates."""
     named = (dataclasses.replace(candidate, name=label) for label, candidate in candidates)
     before = dataclasses.replace(version, name="before")
-    kept, guards = keep_best(setting.graph, before, named, setting.judged, tolerance=tolerance)
+    kept, guards = keep_best(setting.graph, before, named, setting.judged, must_gain=must_gain)
     return kept, StepOutcome(name, guards)

@@ -5,7 +5,15 @@
 
 What is compared is rolled back when its mean divergence exceeds that without it by more than `tolerance` standard
 errors of the paired difference. With 1, where the samples do not tell the two apart, the candidate stays; with 0 it
-must not lose, with -2 it has to gain more than chance explains.
+must not lose. What has to prove itself must lower the mean, and that of most samples: with r_i the rank of |d_i| among
+the n differences d_i that are not 0,
+
+    z = sum sign(d_i) r_i / sqrt(n (n + 1) (2 n + 1) / 6)  <  -2
+
+A few samples hold most of a mean divergence. By its standard error a ninth of the divergence was no gain, where nearly
+all samples had gained, and twice as much as chance explains was one, where as many had lost.
+
+Source: Wilcoxon, "Individual Comparisons by Ranking Methods", 1945.
 """
 
 from __future__ import annotations
@@ -21,6 +29,7 @@ from tfq.simulate.wrap import build_simulation
 from tfq.spec import QuantizationSpec
 
 _TINY = 1e-7
+_PROVED = -2.0  # standard deviations of the sum of signed ranks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +88,7 @@ def keep_better(
       graph: the prepared float graph: the reference.
       candidate, fallback: what is compared, under different names.
       samples: arrays [n, ...] by input name that neither was fitted to.
-      tolerance: standard errors by which the candidate may be worse; negative: by which it has to be better.
+      tolerance: standard errors by which the candidate may be worse.
     """
     kept, (guarded,) = keep_best(graph, fallback, [candidate], samples, tolerance=tolerance)
     return kept, guarded
@@ -92,10 +101,12 @@ def keep_best(
     samples: Mapping[str, np.ndarray],
     *,
     tolerance: float = 1.0,
+    must_gain: bool = False,
 ) -> tuple[Version, tuple[Guarded, ...]]:
     """The last candidate that did not lose to the one kept before it, and one comparison for every candidate.
 
-    Arguments as in `keep_better`; a candidate is asked for when the one before it has been judged.
+    Arguments as in `keep_better`; a candidate is asked for when the one before it has been judged. must_gain: it has to
+    prove itself; fewer than five samples cannot.
     """
     feeds = [samples[name] for name in graph.inputs]
     reference = predict_list(build_model(graph, outputs=graph.outputs), feeds)
@@ -111,11 +122,19 @@ def keep_best(
         difference = found - lowest
         error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else 0.0
         means = {candidate.name: float(found.mean()), best.name: float(lowest.mean())}
-        gained = difference.mean() < tolerance * error if tolerance < 0 else difference.mean() <= tolerance * error
-        if gained:
+        proved = not must_gain or (difference.mean() < 0 and signed_ranks(difference) < _PROVED)
+        if proved and difference.mean() <= tolerance * error:
             best, lowest = candidate, found
         guards.append(Guarded(best.name, means, error, len(difference)))
     return best, tuple(guards)
+
+
+def signed_ranks(differences: np.ndarray) -> float:
+    """Wilcoxon's z of paired differences [n]: negative where most are, the large ones above all; 0 if all are 0."""
+    found = differences[differences != 0]
+    count = len(found)
+    ranks = np.abs(found).argsort().argsort() + 1.0
+    return float((np.sign(found) * ranks).sum() / np.sqrt(max(1, count * (count + 1) * (2 * count + 1) / 6)))
 
 
 def divergence(reference: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> np.ndarray:
