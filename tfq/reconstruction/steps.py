@@ -2,9 +2,9 @@
 
 A step takes the model as it is and proposes others. One of them goes on if its divergence from the float model on
 the samples held back (`tfq.simulate.guard`) is smaller, and beyond chance: of several tunings tried on few samples one
-is soon ahead, and loses on others (docs/reconstruction.md). A reconstruction, whose every
-layer has proved itself on held-back samples already, is rolled back only if it loses by more than one standard error:
-chance must not undo it either. No step is fitted to the samples that judge it. Two choices have seen them: what `best`
+is soon ahead, and loses on others (docs/reconstruction.md). Weight scales, which others build on, and a
+reconstruction, whose every layer has proved itself on held-back samples already, are rolled back only if they lose by
+more than one standard error: chance must not undo them either. No step is fitted to the samples that judge it. Two choices have seen them: what `best`
 chooses for each layer, and the ranges that are calibrated on all samples.
 """
 
@@ -133,7 +133,7 @@ Step = Callable[[Setting, Version], tuple[Version, StepOutcome]]
 def fit_weight_scales(setting: Setting, version: Version) -> tuple[Version, StepOutcome]:
     """Weight scales of the smallest squared error."""
     candidate = dataclasses.replace(version, spec=with_mse_scales(version.graph, version.spec))
-    return _kept(setting, "weight scales", version, [("squared error", candidate)])
+    return _kept(setting, "weight scales", version, [("squared error", candidate)], must_gain=False)
 
 
 def with_mse_scales(graph: Graph, spec: QuantizationSpec) -> QuantizationSpec:
