@@ -2,10 +2,10 @@
 
 A step takes the model as it is and proposes others. One of them goes on if its divergence from the float model on
 the samples held back (`tfq.simulate.guard`) is smaller, and beyond chance: of several tunings tried on few samples one
-is soon ahead, and loses on others (docs/reconstruction.md). Weight scales, which others build on, and a
-reconstruction, whose every layer has proved itself on held-back samples already, are rolled back only if they lose by
-more than one standard error: chance must not undo them either. No step is fitted to the samples that judge it. Two choices have seen them: what `best`
-chooses for each layer, and the ranges that are calibrated on all samples.
+is soon ahead, and loses on others (docs/reconstruction.md). Weight scales, which others build on, and a reconstruction,
+whose every layer has proved itself on held-back samples already, are rolled back only if they lose by more than one
+standard error: chance must not undo them either. No step is fitted to the samples that judge it. Two choices have seen
+them: what `best` chooses for each layer, and the ranges that are calibrated on all samples.
 """
 
 from __future__ import annotations
