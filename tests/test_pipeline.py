@@ -285,7 +285,7 @@ class TestPipelines:
                 assert guard["kept"] == (candidate if better else before)
                 assert guard["samples"] == 12
         names = [stage["name"] for stage in report["stages"]]
-        assert "mse scales" in names
+        assert "fit weight scales" in names
         assert ("tune all biases" in names) == (pipeline == "advanced")
 
     def test_light_reconstructs_on_request(self, improved):
