@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import glob
 import io
 import json
@@ -13,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from tfq_tools import quantize
 from tfq_tools.command import new_flags, run_command
-from tfq_tools.recipe_flags import new_recipe_flags, recipe_from_flags
+from tfq_tools.recipe_flags import new_recipe_flags, read_recipe, recipe_from_flags
 
 from tfq.errors import UserError
 from tfq.recipe import Recipe
@@ -92,7 +92,7 @@ def find_jobs(patterns: Sequence[str]) -> dict[str, Path]:
 
 def recipe_of(path: Path) -> Recipe:
     """What a file of flags, or a recipe, asks for. Raises UserError, with its name, for what cannot be."""
-    values = new_recipe_flags([name for group in quantize.GROUPS.values() for name in group], output="")
+    values = new_recipe_flags([field.name for field in dataclasses.fields(Recipe)], output="")
     try:
         rest = values(["tfq-quantize", _flag_of(path)])[1:]
         if rest:
@@ -107,7 +107,7 @@ def is_done(directory: Path, recipe: Recipe) -> bool:
     path = directory / "recipe.json"
     if not path.exists():
         return False
-    if Recipe.from_json(path.read_text(encoding="utf-8")) != recipe:
+    if read_recipe(path, what=str(path)) != recipe:
         raise UserError(f"{directory} holds a run with other settings; give another --output_dir, or --overwrite")
     return True
 

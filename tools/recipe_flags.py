@@ -125,18 +125,21 @@ def recipe_from_flags(values: flags.FlagValues, **fixed: Any) -> Recipe:
     if not values.recipe:
         recipe = Recipe(**_values(values, names), **fixed)
     else:
-        try:
-            earlier = Recipe.from_json(Path(values.recipe).read_text(encoding="utf-8"))
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(
-                f"--recipe={values.recipe} cannot be read ({error}); give the recipe.json of a run"
-            ) from error
+        earlier = read_recipe(Path(values.recipe), what=f"--recipe={values.recipe}")
         given = _values(values, [name for name in names if values[name].present])
         recipe = dataclasses.replace(earlier, **given, **fixed)
     missing = [f"--{name}" for name in ("model", "calibration_data") if not getattr(recipe, name)]
     if missing:
         raise UserError(f"missing {' and '.join(missing)}; --help lists the flags")
     return recipe
+
+
+def read_recipe(path: Path, *, what: str) -> Recipe:
+    """The recipe in a file. Raises UserError, which calls it `what`, where there is none."""
+    try:
+        return Recipe.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{what} cannot be read ({error}); give the recipe.json of a run") from error
 
 
 def _values(values: flags.FlagValues, names: Sequence[str]) -> dict[str, Any]:
