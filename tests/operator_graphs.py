@@ -263,12 +263,12 @@ ALL: dict[str, Callable[[], Graph]] = {
 }
 
 
-def draw(graph: Graph, *, seed: int = 0) -> dict[str, np.ndarray]:
-    """SAMPLES random samples of every input: normal, or token numbers below 50."""
+def draw(graph: Graph, *, seed: int = 0, count: int = SAMPLES) -> dict[str, np.ndarray]:
+    """`count` random samples of every input: normal, or token numbers below 50."""
     rng = np.random.default_rng(seed)
     found = {}
     for name in graph.inputs:
-        shape, dtype = (SAMPLES, *graph[name].config["shape"]), graph[name].config["dtype"]
+        shape, dtype = (count, *graph[name].config["shape"]), graph[name].config["dtype"]
         values = rng.normal(size=shape) if dtype == "float32" else rng.integers(0, 50, shape)
         found[name] = values.astype(dtype)
     return found

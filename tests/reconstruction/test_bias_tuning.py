@@ -9,13 +9,14 @@ import pytest
 from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
 from tfq.models.graph import Graph, Node, build_model
-from tfq.reconstruction.bias_tuning import _is_gain, _mixtures, tune_biases
+from tfq.reconstruction.bias_tuning import _mixtures, tune_biases
 from tfq.simulate.guard import Version, keep_better
 from tfq.simulate.run import predict_list
 from tfq.simulate.weights import snap, weight_integers
 from tfq.simulate.wrap import build_simulation
 
 STEPS = 40
+MANY = 96  # samples: with a handful held back no gain is beyond chance
 
 
 def dense_graph(head=""):
@@ -65,11 +66,11 @@ def softmax(values):
 @pytest.mark.parametrize("head", ["Softmax", ""])
 def test_the_first_step_goes_against_the_gradient_by_the_rate_in_output_steps(head):
     """One step of Adam moves every bias by the rate, times the output's step, against the sign of its gradient."""
-    graph, samples = dense_graph(head), draw(24)
+    graph, samples = dense_graph(head), draw(MANY)
     version = spoiled(quantized(graph, samples))
     rate = 0.5
-    tuned = tune_biases(graph, version, samples, steps=1, rate=rate, batch_size=21)
-    fitted = np.setdiff1d(np.arange(24), np.arange(0, 24, 8))
+    tuned = tune_biases(graph, version, samples, steps=1, rate=rate, batch_size=MANY * 7 // 8)
+    fitted = np.setdiff1d(np.arange(MANY), np.arange(0, MANY, 8))
     x = samples["x"][fitted].astype(np.float64)
     y = x @ graph["dense"].weights["kernel"] + graph["dense"].weights["bias"]
     (q,) = predict_list(_simulation(version), [samples["x"][fitted]])
@@ -104,7 +105,7 @@ def test_spoiled_biases_are_found_again(head):
 @pytest.mark.parametrize("name", ["convolutions", "shared", "islands", "transformer"])
 def test_weights_scales_and_ranges_stay(name):
     graph = operator_graphs.ALL[name]()
-    samples = operator_graphs.draw(graph)
+    samples = operator_graphs.draw(graph, count=MANY)
     version = spoiled(quantized(graph, samples, weight_bits=4))
     tuned = tune_biases(graph, version, samples, steps=STEPS, rate=1.0)
     assert tuned.spec == version.spec
@@ -130,7 +131,7 @@ def test_weights_scales_and_ranges_stay(name):
 
 def test_calls_of_one_layer_keep_one_bias():
     graph = operator_graphs.shared()
-    samples = operator_graphs.draw(graph)
+    samples = operator_graphs.draw(graph, count=MANY)
     tuned = tune_biases(graph, spoiled(quantized(graph, samples)), samples, steps=STEPS, rate=1.0)
     for layer in ("conv", "dense"):
         first, second = (tuned.graph[f"{layer}_{side}"].weights["bias"] for side in ("right", "left"))
@@ -148,12 +149,12 @@ def test_what_cannot_be_improved_comes_back_unchanged():
         config={"units": 4, "use_bias": False}, weights={"kernel": np.ones((5, 4), np.float32)}
     )
     bare = graph.replace_nodes([graph["x"], no_bias])
-    assert tune_biases(bare, quantized(bare, draw(24)), samples, steps=4).graph is bare
+    assert tune_biases(bare, quantized(bare, draw(MANY)), samples, steps=4).graph is bare
 
 
 def test_the_same_seed_gives_the_same_biases_and_another_seed_others():
     graph = operator_graphs.convolutions()
-    samples = operator_graphs.draw(graph)
+    samples = operator_graphs.draw(graph, count=MANY)
     version = spoiled(quantized(graph, samples, weight_bits=4))
 
     def biases(seed):
@@ -168,7 +169,7 @@ def test_the_same_seed_gives_the_same_biases_and_another_seed_others():
 @pytest.mark.parametrize("factor", [1e-3, 1e3])
 def test_the_units_of_the_network_do_not_matter(factor):
     """A network whose inputs are 1000 times as large, its first weights as much smaller, its biases like before."""
-    graph, samples = dense_graph("Softmax"), draw(24)
+    graph, samples = dense_graph("Softmax"), draw(MANY)
     layer = graph["dense"]
     scaled = layer.replace(weights={**layer.weights, "kernel": layer.weights["kernel"] / np.float32(factor)})
     other = graph.replace_nodes([scaled if n.name == "dense" else n for n in graph.nodes])
@@ -194,12 +195,6 @@ def test_a_bias_too_large_for_int32_widens_its_scale():
     scale = np.array(tuned.spec["dense"].weights["bias"].scale)
     assert (np.abs(bias / scale) < 2**30 * 1.001).all()
     np.testing.assert_allclose(snap(tuned.graph, tuned.spec)["dense"].weights["bias"], bias, rtol=1e-6)
-
-
-def test_a_gain_within_its_standard_error_is_none():
-    assert _is_gain(np.array([1.0, 1.1, 0.9]))
-    assert not _is_gain(np.array([1.0, -1.1, 0.9, 0.0]))
-    assert not _is_gain(np.array([1.0]))
 
 
 def test_inputs_are_mixed_in_pairs_with_one_share_for_all_inputs_of_a_sample():

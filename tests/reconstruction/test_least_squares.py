@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from layer_problems import fitted_errors, layer_problem
 
 from tfq.numerics import reference
-from tfq.reconstruction.lattice import Ordered, best_scales, cheapest, descend, multiples, quadratic_cost, rounded
+from tfq.reconstruction.lattice import (
+    Ordered,
+    best_scales,
+    cheapest,
+    descend,
+    multiples,
+    quadratic_cost,
+    rounded,
+    search,
+)
 from tfq.reconstruction.least_squares import _Rows, least_squares
 from tfq.reconstruction.problem import Solution
 
@@ -96,6 +105,39 @@ class TestRounding:
         start = rng.integers(-top, top + 1, wanted.shape).astype(float)
         found = descend(gram, wanted, scales, start.copy(), top)
         assert (cost(gram, wanted, found, scales) <= cost(gram, wanted, start, scales) * (1 + 1e-9)).all()
+
+    @pytest.mark.parametrize(("taps", "bits"), [(2, 3), (3, 3), (5, 2), (6, 2)])
+    def test_of_few_taps_a_search_finds_the_best_of_all_codes(self, taps, bits):
+        gram, wanted, scales, top = quadratic(taps, 60, bits, np.random.default_rng(taps))
+        start = descend(gram, wanted, scales, nearest(wanted, scales, top), top)
+        every = np.array(list(itertools.product(range(-top, top + 1), repeat=taps)), float).T  # [taps, choices]
+        errors = every[:, :, None] * scales[0] - wanted[0, :, None]  # [taps, choices, outputs]
+        best = np.einsum("knc,kl,lnc->nc", errors, gram[0], errors).min(0)
+        settled_at, found = (
+            np.mean(cost(gram, wanted, codes, scales)[0] < best * (1 + 1e-9))
+            for codes in (start, search(gram, wanted, scales, start, top))
+        )
+        assert found > 0.95
+        assert found >= settled_at
+
+    @given(seed=st.integers(0, 10**6), bits=st.integers(2, 8), taps=st.integers(1, 40), groups=st.integers(1, 3))
+    @settings(max_examples=30)
+    def test_a_search_never_climbs_and_stays_on_the_grid(self, seed, bits, taps, groups):
+        rng = np.random.default_rng(seed)
+        gram, wanted, scales, top = quadratic(taps, 3, bits, rng, groups=groups)
+        start = rng.integers(-top, top + 1, wanted.shape).astype(float)
+        for codes in (start, settled(gram, wanted, scales, top)):
+            found = search(gram, wanted, scales, codes, top)
+            np.testing.assert_array_equal(found, np.rint(found))
+            assert np.abs(found).max() <= top
+            before = cost(gram, wanted, codes, scales)
+            assert (cost(gram, wanted, found, scales) <= before * (1 + 1e-9) + 1e-12).all()
+
+    def test_a_search_goes_on_where_a_descent_ends(self):
+        gram, wanted, scales, top = quadratic(64, 32, 3, np.random.default_rng(0))
+        codes = settled(gram, wanted, scales, top)
+        before, after = (cost(gram, wanted, q, scales).sum() for q in (codes, search(gram, wanted, scales, codes, top)))
+        assert after < 0.95 * before
 
     def test_independent_taps_are_rounded_to_the_nearest(self):
         gram, wanted, scales, top = quadratic(6, 3, 3, np.random.default_rng(0))
@@ -297,3 +339,10 @@ def test_of_several_dampings_the_held_back_rows_choose(seed):
     alone = [problem.error(least_squares(problem, dampings=(damping,))) for damping in dampings]
     assert problem.error(least_squares(problem, dampings=dampings)) == min(alone)
     assert len(set(alone)) > 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_searching_lowers_the_error_on_the_fitted_rows(kind):
+    problem = layer_problem(**{"taps": 40, "outputs": 6, "bits": 3, **KINDS[kind]})
+    plain, found = (fitted_errors(problem, least_squares(problem, searching=on)).sum() for on in (False, True))
+    assert found < plain

@@ -58,8 +58,9 @@ def batch_norm(graph, version, samples):
     return tune_batch_norm(version, samples, reference=graph, recalibrate=again)
 
 
-def biases(graph, version, samples):
-    return tune_biases(graph, version, samples, steps=40)
+def biases(graph, version, _):
+    """With more samples: by a handful held back no gain is beyond chance."""
+    return tune_biases(graph, version, operator_graphs.draw(graph, count=96), steps=40)
 
 
 @pytest.mark.parametrize("improve", [in_sequence, in_parallel, batch_norm, biases], ids=lambda f: f.__name__)

@@ -5,7 +5,7 @@ import pytest
 from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
 from tfq.calibration.statistics import Range
-from tfq.simulate.guard import Version, divergence, keep_best, keep_better, signed_ranks
+from tfq.simulate.guard import Version, divergence, is_proved, keep_best, keep_better, signed_ranks
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +73,14 @@ def test_a_gain_on_most_samples_is_proved_and_one_on_few_is_not(setting):
 def test_signed_ranks_are_those_of_the_definition():
     d = np.array([0.5, -0.2, 0.0, 3.0, -1.0])
     assert signed_ranks(d) == pytest.approx((2 - 1 + 4 - 3) / np.sqrt(1 + 4 + 9 + 16))
+
+
+def test_a_gain_is_proved_by_most_samples_and_on_average():
+    assert is_proved(np.linspace(-1, -2, 8))
+    assert not is_proved(np.linspace(-1, -2, 4))
+    assert not is_proved(np.array([-1.0]))
+    assert not is_proved(np.append(np.linspace(-1, -2, 20), 100.0))
+    assert not is_proved(np.append(np.linspace(1, 2, 20), -100.0))
 
 
 def test_one_sample_suffices(setting):

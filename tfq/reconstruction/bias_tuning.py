@@ -16,8 +16,8 @@ q is taken before the softmax, whose own grid of 1/256 has hardly a gradient, an
 
 u is the step of the layer's output grid, so `rate` counts steps of that grid and does not depend on the network's
 units: one step of Adam moves a bias by at most about `rate` of the 255 steps between the smallest and the largest
-output. The state with the smallest D on held-back samples, every eighth, is kept if it is better than that before the
-first step by more than the standard error of the paired difference.
+output. The state with the smallest D on held-back samples, every eighth, is kept if it proves itself against that
+before the first step (`tfq.simulate.guard`).
 
 Scope: int8 layers with a bias, of any network; calls of one layer share its biases. The biases are float32 here;
 the specification rounds them to int32 afterwards.
@@ -42,7 +42,7 @@ from tfq.execution.progress import Progress, Silent
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph, Node, build_model
 from tfq.models.operators import OPERATORS
-from tfq.simulate.guard import Version
+from tfq.simulate.guard import Version, is_proved
 from tfq.simulate.run import predict_list
 from tfq.simulate.weights import snap
 from tfq.simulate.wrap import build_simulation
@@ -149,12 +149,7 @@ def tune_biases(
                 if found.mean() < least.mean():
                     best, least = biases.values(), found
             advance(1)
-    return version if best is None or not _is_gain(first - least) else _with_biases(version, best)
-
-
-def _is_gain(gains: np.ndarray) -> bool:
-    """Whether the mean gain over the held-back samples exceeds its standard error; one sample cannot tell."""
-    return len(gains) > 1 and gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains))
+    return version if best is None or not is_proved(least - first) else _with_biases(version, best)
 
 
 def _groups(version: Version) -> dict[str, list[Node]]:

@@ -6,11 +6,16 @@ For each output the error (w - w*)' H (w - w*) of weights w = s * q, codes |q| <
     s among multiples of it, each with codes of its own, by H, which favours another            `multiples`
     q in the order of falling H_kk, each error spread over the taps not yet rounded (GPTQ)      `rounded`
     q by coordinate descent: the code that gains most moves to the integer nearest its optimum  `descend`
+    q by tabu search: the cheapest step by one goes on even where it costs, none is undone soon `search`
     s = q' H w* / q' H q, for given codes                                                       `best_scales`
 
 Shapes: H [g, k, k], w* and q [g, k, c], s [g, c]; outputs with equal numbers in `tied` [g, c] share one scale.
 
-Source: Frantar et al. 2022 (arXiv:2210.17323, GPTQ), equations 2-4; the descent goes on from there.
+The descent ends where no code alone gains. Inputs that resemble each other, as neighbouring pixels do, make that a poor
+end: two codes would have to move at once. The search passes through what lies between.
+
+Sources: Frantar et al. 2022 (arXiv:2210.17323, GPTQ), equations 2-4; Glover 1989, "Tabu Search - Part I", and Beasley
+1998, "Heuristic Algorithms for the Unconstrained Binary Quadratic Programming Problem", for steps by one.
 """
 
 from __future__ import annotations
@@ -26,6 +31,8 @@ _RATIOS = np.linspace(0.4, 1.1, 36)
 _FACTORS = (1.0, 0.7, 0.78, 0.86, 0.93, 1.07, 1.14, 1.22, 1.3)
 _ROUNDS = 8  # moves of one output, at most, for each of its taps
 _BLOCK = 64
+_MOVES, _MOST_WORK = 1000, 1e7  # of a search; numbers looked at in one
+_RESTS = 12  # a tap rests for fewer rounds after its move, drawn anew for each
 
 
 def lattice_scales(gram: np.ndarray, wanted: np.ndarray, present: np.ndarray, tied: np.ndarray, top: int) -> np.ndarray:
@@ -134,12 +141,8 @@ def descend(gram: np.ndarray, wanted: np.ndarray, scales: np.ndarray, codes: np.
 
     All outputs move side by side, until none gains by any move.
     """
-    groups, taps, outputs = codes.shape
-    group = np.repeat(np.arange(groups), outputs)
-    scale = scales.reshape(-1, 1)
-    unit = np.diagonal(gram, axis1=1, axis2=2)[group] * scale
-    slope = (gram @ (codes * scales[:, None] - wanted)).transpose(0, 2, 1).reshape(-1, taps)
-    found = codes.transpose(0, 2, 1).reshape(-1, taps).astype(np.float64)
+    taps = codes.shape[1]
+    group, scale, unit, slope, found = _by_output(gram, wanted, scales, codes)
     present, moving = found.copy(), np.arange(len(found))
     for _ in range(_ROUNDS * taps):
         steps = np.clip(np.rint(present - slope / unit), -top, top) - present
@@ -157,6 +160,62 @@ def descend(gram: np.ndarray, wanted: np.ndarray, scales: np.ndarray, codes: np.
         present[each, tap] += step
         slope += gram[group, tap] * (step * scale[:, 0])[:, None]
     found[moving] = present
+    return _by_tap(found, codes.shape)
+
+
+def search(gram: np.ndarray, wanted: np.ndarray, scales: np.ndarray, codes: np.ndarray, top: int) -> np.ndarray:
+    """Tabu search from `codes`: for each output the best codes that were met, never worse ones than `codes`.
+
+    In each round every output moves the one code by one that costs least or gains most, and this tap rests for some
+    rounds. All outputs move side by side; of a layer of very many weights there are fewer rounds.
+    """
+    taps = codes.shape[1]
+    group, scale, unit, slope, present = _by_output(gram, wanted, scales, codes)
+    slope, reach = 2 * slope, 2 * scale[:, 0]
+    up, down = (np.where(present * way < top, unit, np.inf) for way in (1, -1))  # without what the slope adds
+    above, below = np.empty_like(slope), np.empty_like(slope)
+    best, each = present.copy(), np.arange(len(present))
+    cost, lowest = np.zeros(len(present)), np.zeros(len(present))  # over scale; of `codes` it is 0
+    # a descent finds the best code of one tap
+    moves = min(_MOVES, int(_MOST_WORK / slope.size)) if taps > 1 else 0
+    rests = np.random.default_rng(0).integers(min(_RESTS, taps), size=moves)
+    resting: dict[int, list[np.ndarray]] = {}
+    for move, rest in enumerate(rests.tolist()):
+        for tap in resting.pop(move, ()):
+            for costs, way in ((up, 1), (down, -1)):
+                costs[each, tap] = np.where(present[each, tap] * way < top, unit[each, tap], np.inf)
+        np.add(up, slope, out=above)
+        np.subtract(down, slope, out=below)
+        np.minimum(above, below, out=below)
+        tap = below.argmin(1)
+        cost += below[each, tap]
+        step = np.where(above[each, tap] == below[each, tap], 1.0, -1.0)
+        present[each, tap] += step
+        slope += gram[group, tap] * (step * reach)[:, None]
+        up[each, tap] = down[each, tap] = np.inf
+        resting.setdefault(move + 1 + rest, []).append(tap)
+        lower = cost < lowest
+        if lower.any():
+            best[lower], lowest[lower] = present[lower], cost[lower]
+    return _by_tap(best, codes.shape)
+
+
+def _by_output(
+    gram: np.ndarray, wanted: np.ndarray, scales: np.ndarray, codes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """For every output [g * c] its group, scale, s * H_kk, slope H (w - w*) and codes by tap."""
+    groups, taps, outputs = codes.shape
+    group = np.repeat(np.arange(groups), outputs)
+    scale = scales.reshape(-1, 1)
+    unit = np.diagonal(gram, axis1=1, axis2=2)[group] * scale
+    slope = gram @ (codes * scales[:, None] - wanted)
+    rows = (np.array(v.transpose(0, 2, 1), np.float64, order="C").reshape(-1, taps) for v in (slope, codes))
+    return group, scale, unit, *rows
+
+
+def _by_tap(found: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Codes [g * c, k] as [g, k, c]."""
+    groups, taps, outputs = shape
     return found.reshape(groups, outputs, taps).transpose(0, 2, 1).copy()  # contiguous: products are faster
 
 

@@ -11,7 +11,8 @@ What rounding adds on top is (w - w*)' H (w - w*) for each output; it is minimis
     2. for multiples of it, codes in the order of falling H_kk, each error spread over the taps not yet rounded (GPTQ);
        the multiple of the smallest error is taken, because what is best for diag H is not so for H;
     3. coordinate descent: the code of each output that gains most moves, until none gains;
-    4. s = q' H w* / q' H q, and 2.-3. again for this one.
+    4. s = q' H w* / q' H q, and 2.-3. again for this one;
+    5. if `searching`, for the damping that is chosen: s again, descent and a search over the codes, in turns.
 
 The bias follows: b = mean z - mean x @ (s q).
 
@@ -43,6 +44,7 @@ from tfq.reconstruction.lattice import (
     lattice_scales,
     multiples,
     rounded,
+    search,
     stored_scales,
 )
 from tfq.reconstruction.problem import Problem, Solution, clamp
@@ -53,13 +55,14 @@ _ROUNDS = 8
 _SIDE_BYTES = 2**26  # of the H of dampings, or the weights at several scales, that are worked on side by side
 
 
-def least_squares(problem: Problem, *, dampings: Sequence[float] = (DAMPING,)) -> Solution:
+def least_squares(problem: Problem, *, dampings: Sequence[float] = (DAMPING,), searching: bool = False) -> Solution:
     """Codes, scales and bias of a small error on the rows of `problem`.
 
     Args:
       problem: the layer.
       dampings: how much the weights are held where they are; of several the one of the smallest error on the rows held
         back is taken.
+      searching: step 5. too.
     """
     rows = _Rows(problem)
     normals = [rows.normal(damping) for damping in dampings]
@@ -71,9 +74,10 @@ def least_squares(problem: Problem, *, dampings: Sequence[float] = (DAMPING,)) -
         for solution in _solved(problem, rows, moment, normals[first : first + at_once])
     ]
     chosen = min(range(len(normals)), key=lambda index: problem.error(solutions[index]))
-    if problem.activation is None:
-        return solutions[chosen]
-    return _majorised(problem, rows, normals[chosen], solutions[chosen])
+    normal, found = normals[chosen], solutions[chosen]
+    if searching:
+        found = _searched(problem, rows, moment, normal, found)
+    return found if problem.activation is None else _majorised(problem, rows, normal, found)
 
 
 def _solved(problem: Problem, rows: _Rows, moment: np.ndarray, normals: Sequence[_Normal]) -> list[Solution]:
@@ -116,6 +120,18 @@ def _at_scales(
         part = starts[first : first + at_once]
         codes = rounded(ordered, np.tile(wanted, len(part)), np.concatenate(part, 1), top)
         yield from zip(np.split(codes, len(part), 2), part, strict=True)
+
+
+def _searched(problem: Problem, rows: _Rows, moment: np.ndarray, normal: _Normal, start: Solution) -> Solution:
+    """Step 5.; what it starts from where that is better on the rows."""
+    gram, wanted, top = normal.gram, normal.wanted(moment, problem.matrix), problem.largest_code
+    codes, scales = start.codes.astype(np.float64), start.scales
+    for _ in range(1 if problem.scales_are_given else _ALTERNATIONS):
+        if not problem.scales_are_given:
+            scales = stored_scales(best_scales(gram, wanted, codes, scales, problem.tied), problem.bits)
+        codes = search(gram, wanted, scales, descend(gram, wanted, scales, codes, top), top)
+    found = rows.solution(codes, scales, rows.targets)
+    return min(rows.fitted(start), rows.fitted(found), key=lambda fitted: fitted.loss).solution
 
 
 def _majorised(problem: Problem, rows: _Rows, normal: _Normal, start: Solution) -> Solution:

@@ -6,7 +6,7 @@ bias_correction   mse, and a bias that takes over the mean error              `b
 adaround          every weight down or up, the scales fixed                   `adaround`
 adaquant          weights, scales, bias and input range learned together      `adaquant`
 least_squares     closed form and a descent over the codes, no gradients      `least_squares`
-best              the same, damping by held-back rows, then over active rows   `active_rows`
+best              the same with a search over the codes, then over active rows  `active_rows`
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def best(problem: Problem) -> Solution:
     solutions = []
     for grid in _input_grids(problem):
         posed = dataclasses.replace(problem, input_grid=grid)
-        found = [least_squares(posed, dampings=dampings)]
+        found = [least_squares(posed, dampings=dampings, searching=True)]
         if problem.activation is not None and is_affordable(problem):
             found.append(refined(posed, found[0], dampings[0]))
         moved = grid if problem.input_is_free else None

@@ -122,11 +122,15 @@ def keep_best(
         difference = found - lowest
         error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else 0.0
         means = {candidate.name: float(found.mean()), best.name: float(lowest.mean())}
-        proved = not must_gain or (difference.mean() < 0 and signed_ranks(difference) < _PROVED)
-        if proved and difference.mean() <= tolerance * error:
+        if (not must_gain or is_proved(difference)) and difference.mean() <= tolerance * error:
             best, lowest = candidate, found
         guards.append(Guarded(best.name, means, error, len(difference)))
     return best, tuple(guards)
+
+
+def is_proved(differences: np.ndarray) -> bool:
+    """Whether paired differences [n] are a gain: on average, and on most samples beyond chance."""
+    return bool(differences.mean() < 0 and signed_ranks(differences) < _PROVED)
 
 
 def signed_ranks(differences: np.ndarray) -> float:
