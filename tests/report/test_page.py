@@ -142,7 +142,7 @@ def test_reconstruction_allocation_and_steps_are_shown_where_there_are_any():
         }
         for kind, holds in (("assembled", False), ("reconstructed", True))
     ]
-    guard = {"kept": "best", "divergences": {"tuned": 0.3, "best": 0.2}}
+    guard = {"kept": "best", "divergences": {"tuned": 0.3, "best": 0.2}, "reason": "worse"}
     shown = page(
         report(
             layers=[layer("stem", reconstruction=[rolled_back]), layer("head", weight_bits=8)],
@@ -155,7 +155,7 @@ def test_reconstruction_allocation_and_steps_are_shown_where_there_are_any():
         "best: 0.5 &rarr; 0.75, rolled back",
         "optimal, gap 0, cbc",
         "assembled program 0.01 0.02 0.40 &plusmn; 0.10 no 54,321",
-        "bias tuning tuned 0.2 0.3 rolled back",
+        "bias tuning tuned 0.2 0.3 rolled back: worse",
         "batch-norm tuning nothing to propose",
     ):
         assert expected in text

@@ -58,7 +58,13 @@ def test_a_gain_on_most_samples_is_proved_and_one_on_few_is_not(setting):
     fine, coarse = (Version(f"w{bits}", graph, specify(graph, ranges, weight_bits=bits)) for bits in (8, 2))
     assert keep_best(graph, coarse, [fine], samples, must_gain=True)[0] is fine
     few = {name: array[:4] for name, array in samples.items()}
-    assert keep_best(graph, coarse, [fine], few, must_gain=True)[0] is coarse
+    kept, (chance,) = keep_best(graph, coarse, [fine], few, must_gain=True)
+    assert kept is coarse
+    assert chance.divergences["w8"] < chance.divergences["w2"]
+    assert chance.reason == "chance, z = -1.8"  # of four samples, all
+    kept, (gained, lost) = keep_best(graph, coarse, [fine, coarse], samples, must_gain=True)
+    assert kept is fine
+    assert (gained.reason, lost.reason) == ("", "worse")
     rng = np.random.default_rng(0)
     chance = np.array([signed_ranks(rng.standard_t(2, 25)) for _ in range(2000)])
     assert abs(chance.mean()) < 0.1

@@ -158,14 +158,18 @@ def _steps(report: Report) -> str:
         for guard in step.guards:
             candidate, before = guard.divergences
             values = [f"{guard.divergences[name]:.3g}" for name in (before, candidate)]
-            rows.append([step.name, candidate, *values, "rolled back" if guard.rolled_back else "kept", _layers(step)])
+            verdict = f"rolled back: {guard.reason}" if guard.rolled_back else "kept"
+            rows.append([step.name, candidate, *values, verdict, _layers(step)])
         if not step.guards:
             rows.append([step.name, "nothing", "", "", "", ""])
     if not any(step.guards for step in report.steps):
         return ""
     samples = next(guard.samples for step in report.steps for guard in step.guards)
     header = ["step", "proposed", "before", "after", f"on {samples} held-back samples", "layers kept"]
-    return format_table(header, rows, left=2) + "\nbefore, after: divergence of the outputs from the float model."
+    notes = "before, after: divergence of the outputs from the float model."
+    if any(guard.reason.startswith("chance") for step in report.steps for guard in step.guards):
+        notes += "\nchance: lower on average, not on most samples; signed ranks have to come to z < -2."
+    return f"{format_table(header, rows, left=2)}\n{notes}"
 
 
 def _layers(step: StepOutcome) -> str:

@@ -50,12 +50,14 @@ class Guarded:
       divergences: mean divergence from the float model by name.
       standard_error: of the paired difference.
       samples: number of held-back samples.
+      reason: why the candidate was rolled back; empty where it was kept.
     """
 
     kept: str
     divergences: Mapping[str, float]
     standard_error: float
     samples: int
+    reason: str = ""
 
     @property
     def rolled_back(self) -> bool:
@@ -122,9 +124,14 @@ def keep_best(
         difference = found - lowest
         error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else 0.0
         means = {candidate.name: float(found.mean()), best.name: float(lowest.mean())}
-        if (not must_gain or is_proved(difference)) and difference.mean() <= tolerance * error:
+        reason = ""
+        if difference.mean() > (0.0 if must_gain else tolerance * error):
+            reason = "worse"
+        elif must_gain and not is_proved(difference):
+            reason = f"chance, z = {signed_ranks(difference):.1f}"
+        else:
             best, lowest = candidate, found
-        guards.append(Guarded(best.name, means, error, len(difference)))
+        guards.append(Guarded(best.name, means, error, len(difference), reason))
     return best, tuple(guards)
 
 
