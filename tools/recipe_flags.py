@@ -34,7 +34,7 @@ HELP = {
     "equalization": "Scaling of channels between layers; by default expected where weights have one scale per tensor,"
     " else none.",
     "memory_limit": "MiB of activations that reconstruction keeps in memory; the rest goes to temporary files.",
-    "workers": "Threads that reconstruct layers in parallel mode.",
+    "workers": "Processes that reconstruct layers in parallel mode.",
     "weight_bits": "Grid bits of the weights, 2 to 8.",
     "activation_bits": "Grid bits of what convolutions and dense layers read. TFLite runs 8; 4 to 7 are simulated for"
     " comparison with the literature, and no model.tflite is written.",

@@ -29,7 +29,7 @@ from tfq.errors import UserError
 from tfq.execution.interpreter import predict
 from tfq.execution.ledger import Ledger
 from tfq.execution.progress import Progress, Silent
-from tfq.execution.threads import in_order
+from tfq.execution.workers import in_order
 from tfq.export.variants import Exporter
 from tfq.models.graph import Graph, build_model
 from tfq.simulate.guard import Version, divergence, is_distribution

@@ -28,7 +28,7 @@ from tfq.allocation.candidates import (
 from tfq.calibration.specify import PACKABLE, weight_scales, with_floats, with_ranges, with_scales
 from tfq.calibration.statistics import Range
 from tfq.execution.progress import Progress, Silent
-from tfq.execution.threads import in_order
+from tfq.execution.workers import in_order
 from tfq.models.graph import Graph, Node
 from tfq.models.grids import grid_groups
 from tfq.models.operators import OPERATORS

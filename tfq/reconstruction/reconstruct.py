@@ -25,7 +25,7 @@ from tfq.calibration.calibrate import fixed_grid
 from tfq.calibration.specify import with_ranges, with_scales
 from tfq.calibration.statistics import Range
 from tfq.execution.progress import Progress, Silent
-from tfq.execution.threads import in_order
+from tfq.execution.workers import Spread, processes
 from tfq.models.equality import node_function, tensor_shapes
 from tfq.models.graph import INPUT, Graph, Node
 from tfq.models.grids import grid_groups
@@ -123,7 +123,8 @@ def reconstruct(
         addition is fitted to the float sum, so that it makes good what its block and the shortcut have lost. In
         parallel mode no layer knows of another's loss, and the two are one.
       memory_limit: bytes of activations kept in memory.
-      workers: threads: they gather rows, and in parallel mode they work on the layers.
+      workers: threads that gather rows; in parallel mode also processes that work on the layers (`processes` says what
+        a script has to heed).
       seed: of the sampled positions and of the method.
     """
     names = reconstructed_names(version.graph, version.spec)
@@ -132,13 +133,14 @@ def reconstruct(
     layers = sampled_layers(reference, names, count, seed, by_block=granularity == "block" and not parallel)
     # the matrices are small: two threads cost more than they bring, much more on a machine that is busy
     limit = threadpoolctl.threadpool_limits(1, user_api="blas")
-    with limit, contextlib.closing(TensorStore(memory_limit)) as store:
+    solvers = processes(workers if parallel else 1, method)
+    with limit, solvers as spread, contextlib.closing(TensorStore(memory_limit)) as store:
         collect_float_rows(reference, layers, samples, store, with_inputs=parallel, workers=workers, progress=progress)
         setting = _Setting(reference, version, layers, samples, store, seed)
         solved = _solved_apart if parallel else _solved_in_turn
         with (progress or Silent()).task(f"reconstruct the layers, {name}", len(names)) as advance:
             found = []
-            for outcome in solved(setting, method, name, workers):
+            for outcome in solved(setting, method, name, spread):
                 version = outcome[0]
                 found.append(outcome[1])
                 advance(1)
@@ -167,7 +169,7 @@ class _Setting:
 _Outcome = tuple[Version, LayerReconstruction]
 
 
-def _solved_in_turn(setting: _Setting, method: Method, name: str, _: int) -> Iterator[_Outcome]:
+def _solved_in_turn(setting: _Setting, method: Method, name: str, _: Spread) -> Iterator[_Outcome]:
     """Sequential mode: (version so far, outcome) for every layer."""
     version = setting.version
     walk = _Walk(setting.reference, setting.samples, setting.store)
@@ -180,24 +182,23 @@ def _solved_in_turn(setting: _Setting, method: Method, name: str, _: int) -> Ite
         yield version, outcome
 
 
-def _solved_apart(setting: _Setting, method: Method, name: str, workers: int) -> Iterator[_Outcome]:
-    """Parallel mode: the same by `workers` threads, which begin with the largest layers so as to end together."""
+def _solved_apart(setting: _Setting, method: Method, name: str, spread: Spread) -> Iterator[_Outcome]:
+    """Parallel mode: the same, by workers that begin with the largest layers so as to end together."""
     version, names = setting.version, list(setting.layers)
     by_size = sorted(enumerate(names), key=lambda found: -setting.layers[found[1]].multiplications)
+    posed: dict[int, tuple[LinearForm, Problem]] = {}
 
-    def problems() -> Iterator[tuple[int, SampledLayer, Problem]]:
-        for index, node in by_size:
+    def tasks() -> Iterator[tuple[Problem, int]]:
+        for number, (index, node) in enumerate(by_size):
             layer = setting.layers[node]
             problem = setting.problem(setting.version, layer, setting.store.read(inputs_name(node)), None)
             setting.store.release(inputs_name(node))
-            yield index, layer, problem
+            posed[number] = layer.form, problem
+            yield problem, setting.seed + index
 
-    def work(task: tuple[int, SampledLayer, Problem]) -> tuple[LinearForm, Problem, Solution, LayerReconstruction]:
-        index, layer, problem = task
-        found = solve(setting.version, layer.form, problem, method, setting.seed + index, name)
-        return layer.form, problem, *found
-
-    for form, problem, solution, outcome in in_order(work, problems(), workers):
+    for number, solution in spread(method, tasks()):
+        form, problem = posed.pop(number)
+        outcome = judged(setting.version, form, problem, solution, name)
         version = with_solution(version, form, problem, solution, outcome)
         yield version, outcome
 
@@ -347,12 +348,17 @@ def has_own_input_grid(graph: Graph, name: str) -> bool:
 def solve(
     version: Version, form: LinearForm, problem: Problem, method: Method, seed: int, name: str
 ) -> tuple[Solution, LayerReconstruction]:
-    """What the method finds, and whether it is better on the rows held back. What is judged is what is deployed."""
+    """What the method finds, and whether it is better on the rows held back."""
     solution = method(problem, seed)
+    return solution, judged(version, form, problem, solution, name)
+
+
+def judged(version: Version, form: LinearForm, problem: Problem, solution: Solution, name: str) -> LayerReconstruction:
+    """Whether a solution is better on the rows held back than the version. What is judged is what is deployed."""
     before, after = (_deployed(v, form, problem) for v in (version, _applied(version, form, problem, solution)))
     kept = after <= before
     reason = "" if kept else f"the error on held-back samples rose from {before:.3g} to {after:.3g}"
-    return solution, LayerReconstruction(problem.name, name, before, after, kept, reason)
+    return LayerReconstruction(problem.name, name, before, after, kept, reason)
 
 
 def with_solution(

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from tfq.execution.progress import Progress, Silent
-from tfq.execution.threads import in_order
+from tfq.execution.workers import in_order
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph, build_model
 from tfq.models.rewrite import sole_readers

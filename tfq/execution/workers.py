@@ -1,0 +1,106 @@
+"""Work spread over threads or processes.
+
+Threads are enough where what takes long lets other threads run: matrix products, TensorFlow, the interpreter. What
+calls NumPy on small arrays again and again holds Python's lock most of the time, and needs processes.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import concurrent.futures.process
+import contextlib
+import functools
+import itertools
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+import threadpoolctl
+
+from tfq.errors import UserError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+Spread = Callable[[Callable[..., Any], Iterable[tuple[Any, ...]]], Iterator[tuple[int, Any]]]
+"""Calls a function with every tuple of arguments; gives (number of the call, result) as they are done."""
+
+
+def in_order(work: Callable[[Task], Result], tasks: Iterable[Task], workers: int) -> Iterator[Result]:
+    """`work` of every task by `workers` threads, in the order of the tasks.
+
+    One task more is in memory than are worked on.
+    """
+    waiting: collections.deque[concurrent.futures.Future[Result]] = collections.deque()
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        try:
+            for task in tasks:
+                waiting.append(pool.submit(work, task))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def processes(workers: int, used: object) -> Iterator[Spread]:
+    """Calls spread over `workers` processes, this one among them; BLAS has one thread in each of the others.
+
+    They are started at once, and import what they need while this process goes on. Functions, arguments and results
+    have to be picklable. As always with processes of Python's own, a script that asks for more than one worker guards
+    what it runs by `if __name__ == "__main__"`.
+
+    Args:
+      workers: their number.
+      used: something that comes with every call, such as the function: its modules are imported at the start.
+
+    Raises:
+      UserError: a process was killed.
+    """
+    if workers == 1:
+        yield _in_turn
+        return
+    others = workers - 1
+    context = multiprocessing.get_context("spawn")
+    pool = concurrent.futures.ProcessPoolExecutor(others, context, initializer=_limit_blas)
+    try:
+        for _ in range(others):
+            pool.submit(id, used)
+        yield functools.partial(_as_done, pool, others)
+    except concurrent.futures.process.BrokenProcessPool as error:
+        raise UserError(
+            f"one of the processes of --workers={workers} ended before its work was done, perhaps for lack of memory;"
+            ' set --workers=1 (or, in a script of your own, guard what it runs by if __name__ == "__main__")'
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _in_turn(work: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+    yield from enumerate(itertools.starmap(work, tasks))
+
+
+def _as_done(
+    pool: concurrent.futures.Executor, others: int, work: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]
+) -> Iterator[tuple[int, Any]]:
+    """Two tasks for each other process, one that it works on and one that waits; the rest for this one."""
+    given: dict[concurrent.futures.Future[Any], int] = {}
+    for number, task in enumerate(tasks):
+        if len(given) < 2 * others:
+            given[pool.submit(work, *task)] = number
+        else:
+            yield number, work(*task)
+        for future in [future for future in given if future.done()]:
+            yield given.pop(future), future.result()
+    for future in concurrent.futures.as_completed(given):
+        yield given[future], future.result()
+
+
+def _limit_blas() -> None:
+    """One thread for this process; a library that has not been loaded cannot be limited."""
+    import numpy  # noqa: F401
+
+    threadpoolctl.threadpool_limits(1, user_api="blas")
