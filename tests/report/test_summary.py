@@ -1,0 +1,27 @@
+"""What the terminal shows of a run."""
+
+from types import SimpleNamespace
+
+from tfq.reconstruction.steps import StepOutcome
+from tfq.report.summary import _steps
+from tfq.simulate.guard import Guarded
+
+
+def guarded(kept, after, reason=""):
+    return Guarded(kept, {"tuned": after, "before": 1.0}, 0.1, 64, reason)
+
+
+def test_steps_say_what_was_kept_and_why_the_rest_was_not():
+    worse, kept = guarded("before", 2.0, "worse"), guarded("tuned", 0.5)
+    steps = (StepOutcome("batch-norm tuning", (worse, kept)), StepOutcome("bias tuning", ()))
+    lines = _steps(SimpleNamespace(steps=steps)).splitlines()
+    assert [line.split("  ")[-1].strip() for line in lines[2:4]] == ["rolled back: worse", "kept"]
+    assert lines[4].split() == ["bias", "tuning", "nothing"]
+    assert lines[-1].startswith("before, after:")
+
+
+def test_chance_is_explained_where_it_decided():
+    chance = guarded("before", 0.9, "chance, z = -1.1")
+    text = _steps(SimpleNamespace(steps=(StepOutcome("bias tuning", (chance,)),)))
+    assert "rolled back: chance, z = -1.1" in text
+    assert text.endswith("signed ranks have to come to z < -2.")
