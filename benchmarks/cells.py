@@ -162,12 +162,30 @@ class Results:
         ]
 
     def over_seeds(
-        self, case: str, width: str, method: str, *, selection: str, samples: int | None = None
+        self,
+        case: str,
+        width: str,
+        method: str,
+        *,
+        selection: str,
+        samples: int | None = None,
+        beside: str | None = None,
     ) -> OverSeeds | None:
-        """One entry of the tables; without `samples`, of the largest number that the case was measured with."""
+        """One entry of the tables.
+
+        Args:
+          case, width, method, selection: as in `Key`.
+          samples: None: the largest number that the case was measured with.
+          beside: another method, to be compared with: where both have several seeds, those that both have.
+        """
         if samples is None:
             samples = max((cell.key.samples for cell in self.select(case=case, selection=selection)), default=0)
-        return OverSeeds.of(self.select(case=case, width=width, method=method, selection=selection, samples=samples))
+        same = {"case": case, "width": width, "selection": selection, "samples": samples}
+        cells = self.select(method=method, **same)
+        others = {cell.key.seed for cell in self.select(method=beside, **same)} if beside else set()
+        if min(len(cells), len(others)) > 1:
+            cells = [cell for cell in cells if cell.key.seed in others]
+        return OverSeeds.of(cells)
 
 
 def record(path: Path, *, cells: Sequence[Cell] = (), runs: Mapping[str, dict[str, Any]] | None = None) -> None:

@@ -88,22 +88,26 @@ def judge(results: Results) -> Judgement:
 def _demands(results: Results) -> Iterator[tuple[str, Bar | None]]:
     """(what, its bar, None where it has not been measured)."""
     table = functools.partial(results.over_seeds, selection="first")
+
+    def both(case: str, width: str, one: str, other: str) -> tuple[OverSeeds | None, OverSeeds | None]:
+        return table(case, width, one, beside=other), table(case, width, other, beside=one)
+
     for (width, case), (floor, goal) in MOST_LOST.items():
         what = f"{case} {width}: advanced against float"
         found = table(case, width, "advanced")
         yield what, None if found is None else _lost(what, found, floor, goal)
     for width, case, rival in itertools.product(RIVAL_WIDTHS, cases.SHARED, RIVALS):
-        pair = table(case, width, "best"), table(case, width, rival)
+        pair = both(case, width, "best", rival)
         yield _compared(f"{case} {width}: best less {rival}", *pair)
         # counts every sample whose class has changed, not only those that turned wrong: less of it is chance
         yield _compared(f"{case} {width}: agreement with float, best less {rival}", *pair, of="agreement")
         yield _diverged(f"{case} {width}: divergence from float, best over {rival}", *pair)
     for width, case in itertools.product(FEW_BITS, cases.SHARED):
         what = f"{case} {width}: adaquant less nearest"
-        yield _compared(what, table(case, width, "adaquant"), table(case, width, "nearest"), lowest=None)
+        yield _compared(what, *both(case, width, "adaquant", "nearest"), lowest=None)
     for width, case, (before, stage) in itertools.product(RIVAL_WIDTHS, cases.SHARED, STAGES):
         what = f"{case} {width}: {stage} less {before}"
-        yield _compared(what, table(case, width, stage), table(case, width, before), lowest=-MOST_LOST_BY_STAGE)
+        yield _compared(what, *both(case, width, stage, before), lowest=-MOST_LOST_BY_STAGE)
     curve = functools.partial(results.over_seeds, selection="random", samples=FEW_SAMPLES)
     for case in cases.SHARED:
         what = f"{case} W4A8, {FEW_SAMPLES} samples: best less nearest"

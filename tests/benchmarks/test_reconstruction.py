@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import json
 import subprocess
@@ -25,6 +26,9 @@ def cell(method, difference, *, case=RESNET20, width="W4A8", samples=512, select
     outcome = Outcome(91.0, difference, difference - 0.5, difference + 0.5, 98.0, 10.0, 1202)
     outcome = dataclasses.replace(outcome, **changes)
     return Cell(Key(case, width, method, samples, selection, seed), outcome, "2026-01-01", "a command")
+
+
+RAGGED = {"best": [-1.0, -2.0, -3.0], "adaround": [-1.0, -1.5]}
 
 
 def results_of(*cells, runs=None):
@@ -74,6 +78,20 @@ def test_the_table_takes_the_largest_number_of_samples_and_no_drawn_ones():
     assert found.over_seeds(RESNET20, "W4A8", "best", selection="first").difference == -0.5
     assert found.over_seeds(RESNET20, "W4A8", "best", selection="first", samples=64).difference == -1.0
     assert found.over_seeds(RESNET20, "W4A8", "mse", selection="first") is None
+
+
+def test_methods_are_compared_by_the_seeds_that_both_have_unless_one_has_a_single_one():
+    best, rival = ([cell(name, d, seed=s) for s, d in enumerate(found)] for name, found in RAGGED.items())
+    found = results_of(*best, *rival, cell("nearest", -3.0))
+    table = functools.partial(found.over_seeds, RESNET20, "W4A8", selection="first")
+    assert table("best").difference == -2.0
+    assert table("best", beside="adaround").difference == -1.5
+    assert table("adaround", beside="best").difference == -1.25
+    assert table("best", beside="nearest").difference == -2.0
+    assert table("nearest", beside="best").difference == -3.0
+    assert (
+        judged(*best, *rival)[f"{RESNET20} W4A8: best less adaround: -0.25 points, bar at least +0.00 points"] is False
+    )
 
 
 def test_methods_without_chance_have_one_seed_and_peers_one_width():
