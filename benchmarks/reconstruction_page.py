@@ -22,7 +22,8 @@ def page(results: Results, judgement: Judgement, notes: Sequence[str], where: Ma
         " **simulated**, TFLite has no kernels for 4-bit activations, and keeps the first and the last layer at 8"
         " bits. Several seeds: the mean, its brackets the mean 95 % interval of the paired bootstrap, then the"
         " smallest and the largest of the seeds; bars compare methods by the seeds that both have. The methods down to"
-        " the peers start from the same calibrated model; the rows called pipeline are `tfq-quantize` with nothing but the bits set. Stages are"
+        " the peers start from the same calibrated model; the rows called pipeline are `tfq-quantize` with nothing but"
+        " the bits set. Stages are"
         " those of the pipelines, with their guards. Peers have the same samples; of ai-edge-quantizer's min-max,"
         " OCTAV and MSE the best on the *test* samples is shown. Seconds are a method's own; a pipeline's are all"
         " but its evaluation. The JSON beside this page has the day and the command of every cell.",
