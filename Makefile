@@ -11,11 +11,12 @@ OUT := out/demo
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all lint benchmark system arm64 clean
+.PHONY: help demo demo-versions test test-all lint benchmark system arm64 clean
 
 help:
 	@echo "make demo       quantise the demo model and print where the report is"
 	@echo "make test       lint and the fast tests"
+	@echo "make demo-versions  the demo on every other Python that tfq is declared for and that is installed"
 	@echo "make test-all   lint and every test"
 	@echo "make benchmark  tfq and its peers on the same cases"
 	@echo "make lint       ruff and mypy"
@@ -35,6 +36,21 @@ $(VENV)/tfq-dev.installed: setup.py pyproject.toml
 demo: $(VENV)/tfq.installed
 	$(BIN)/tfq-quantize --model=demo/digits.keras --calibration_data=demo/calibration.npz \
 	  --evaluation_data=demo/test.npz --preprocess=raw --output_dir=$(OUT) --overwrite
+
+# An environment for each of these Pythons, made under build/, and the demo in it. A version that is not installed is named.
+VERSIONS ?= 3.10 3.11 3.12 3.13
+
+demo-versions:
+	@own=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	for version in $(VERSIONS); do \
+	  test $$version != $$own || continue; \
+	  for python in python$$version "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$version.*/bin/python none; do \
+	    ! "$$python" -c "" 2>/dev/null || break; \
+	  done; \
+	  if test "$$python" = none; then echo "Python $$version is not installed: the demo was not run on it"; continue; fi; \
+	  echo "the demo on Python $$version"; \
+	  $(MAKE) --no-print-directory demo PYTHON="$$python" VENV=build/python$$version OUT=build/demo$$version || exit 1; \
+	done
 
 lint: $(VENV)/tfq-dev.installed
 	$(BIN)/ruff check .
