@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # The road: a folder may import itself and what stands before it.
 _BUILDING = ("models", "data", "calibration", "simulate", "reconstruction", "export")
 ROAD = (*_BUILDING, "verify", "evaluation", "allocation", "report")
-FOR_ALL = ("numerics", "execution")
+FOR_ALL = ("numerics", "execution", "targets")
 
 
 def sources(folder: str) -> list[str]:
