@@ -7,12 +7,13 @@ terabytes in a file of kilobytes. Keras writes neither, so both are refused, by 
 Limits, all of what the file declares, so that nothing is unpacked to find out:
   a dataset that is not compressed   holds as many bytes as it declares;
   all datasets together              at most 100 times the file's size and 64 MiB more, and `MOST_BYTES`;
-  an attribute                       at most `LARGEST_TEXT`.
+  an attribute                       at most `LARGEST_ATTRIBUTE`; the model's configuration `LARGEST_TEXT`.
 """
 
 from __future__ import annotations
 
 import math
+import mmap
 import pathlib
 from typing import Any
 
@@ -22,6 +23,7 @@ from tfq.errors import UserError
 from tfq.models.refusals import shortened
 
 LARGEST_TEXT = 64 * 2**20
+LARGEST_ATTRIBUTE = 2**30
 MOST_BYTES = 8 * 2**30  # a .tflite holds at most 2 GiB; training files hold the optimizer's moments too
 MOST_OBJECTS = 200_000
 MOST_RATIO, SLACK = 100, 64 * 2**20
@@ -41,12 +43,13 @@ def check_hdf5(file: h5py.File, path: pathlib.Path) -> int:
       UserError: something lies outside the file or is larger than the file can hold.
     """
     size = path.stat().st_size
+    longest = _longest_text(path)
     declared, numbers = 0, 0
     todo: list[tuple[str, Any]] = [("/", file)]
     seen: set[Any] = set()
     while todo:
         name, item = todo.pop()
-        _check_attributes(item, name, size)
+        _check_attributes(item, name, longest)
         if isinstance(item, h5py.Dataset):
             declared += _check_dataset(item, name)
             numbers += math.prod(item.shape or ())
@@ -107,14 +110,25 @@ def _check_dataset(dataset: h5py.Dataset, name: str) -> int:
     return declared
 
 
-def _check_attributes(item: Any, name: str, size: int) -> None:
+def _check_attributes(item: Any, name: str, longest: int) -> None:
     for key in item.attrs:
         attribute = item.attrs.get_id(key)
         count = math.prod(attribute.shape or ())
-        # many texts of variable length may be one and the same long text
-        most = count * (size if attribute.dtype.kind == "O" and count > 1 else attribute.dtype.itemsize)
-        if most > (8 if attribute.dtype.kind == "O" else 1) * LARGEST_TEXT:
+        # texts of variable length lie in the file's heap, and many may be one and the same
+        most = count * (longest if attribute.dtype.kind == "O" else attribute.dtype.itemsize)
+        if most > LARGEST_ATTRIBUTE:
             raise _refuse(name, f"its attribute {shortened(str(key), 60)!r} may take {most} bytes")
+
+
+def _longest_text(path: pathlib.Path) -> int:
+    """The largest piece of the file's heaps, which holds every text of variable length."""
+    longest = 0
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        at = content.find(b"GCOL\x01\0\0\0")  # a heap: signature, version 1, its size in 8 bytes
+        while at >= 0:
+            longest = max(longest, int.from_bytes(content[at + 8 : at + 16], "little"))
+            at = content.find(b"GCOL\x01\0\0\0", at + 8)
+    return min(longest, path.stat().st_size)
 
 
 def text_attribute(file: h5py.File, key: str) -> str | None:

@@ -99,17 +99,22 @@ def _object(entry: Any, keras3: bool, where: str) -> _Part:
         inner = {"name": "sequential", "layers": inner}
     if not isinstance(inner, dict):
         raise refuse(where, f"the configuration of its {shortened(kind, 60)} is not described", _AGAIN)
-    name = values.name_of(inner.get("name", entry.get("name")), where)
-    where = f"Model {name!r}" if kind in MODELS else f"Layer {name!r}"
+    named = inner.get("name", entry.get("name"))
+    if isinstance(named, str):
+        where = f"{'Model' if kind in MODELS else 'Layer'} {shortened(repr(named))}"
     _check_own(entry, kind, where)
-    inner = {**inner, "name": name}
+    operation = keras3 and kind in KERAS_OPERATIONS and "trainable" not in inner
+    others = HIDDEN_LAYERS if keras3 else TF_OPERATOR_LAYERS
+    if not operation and kind not in MODELS | WRAPPERS | LAYERS and kind not in others:
+        raise _unknown_class(entry, kind, keras3, where)
+    inner = {**inner, "name": values.name_of(named, where)}
     if kind in MODELS:
         return _model(kind, inner, keras3, where)
-    if keras3 and kind in KERAS_OPERATIONS and "trainable" not in inner:
+    if operation:
         marked = f"{OPERATION_PREFIX}{kind}"
         return _Part({"module": "keras.ops", "class_name": marked, "registered_name": marked,
                       "config": _settings(inner, keras3, where)})  # fmt: skip
-    if not keras3 and kind in TF_OPERATOR_LAYERS:
+    if kind in TF_OPERATOR_LAYERS:
         return _Part({"class_name": kind, "config": _tf_operator(inner, where)})
     if kind in WRAPPERS:
         wrapped = _object(inner.get("layer"), keras3, where)
@@ -117,9 +122,7 @@ def _object(entry: Any, keras3: bool, where: str) -> _Part:
         return dataclasses.replace(
             wrapped, config=_layer(entry, kind, {**settings, "layer": wrapped.config}, keras3), first_call=0
         )
-    if kind in LAYERS or (keras3 and kind in HIDDEN_LAYERS):
-        return _Part(_layer(entry, kind, _settings(inner, keras3, where), keras3))
-    raise _unknown_class(entry, kind, keras3, where)
+    return _Part(_layer(entry, kind, _settings(inner, keras3, where), keras3))
 
 
 def _check_own(entry: Mapping[str, Any], kind: str, where: str) -> None:

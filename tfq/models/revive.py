@@ -124,6 +124,9 @@ def _restore(model: Any, prefix: pathlib.Path) -> None:
     status = tf.train.Checkpoint(model).read(str(prefix))
     status.assert_existing_objects_matched()
     status.expect_partial()
+    for part in model.submodules:
+        if isinstance(part, tf_keras.layers.Layer):
+            part.finalize_state()  # a Normalization computes from its weights what it uses
 
 
 @contextlib.contextmanager
