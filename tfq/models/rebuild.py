@@ -176,9 +176,10 @@ def _settings(inner: Mapping[str, Any], keras3: bool, where: str) -> dict[str, A
 
 
 def _plain_layer(entry: Any, keras3: bool, where: str) -> dict[str, Any]:
-    if isinstance(entry, dict) and entry.get("class_name") in MODELS | WRAPPERS | TF_OPERATOR_LAYERS:
-        raise refuse(where, f"its activation is a {entry['class_name']}", "use one of Keras' own activations")
-    return _object(entry, keras3, where).config
+    made = _object(entry, keras3, where).config
+    if made["class_name"] not in LAYERS:
+        raise refuse(where, f"its activation is a {made['class_name']}", "use one of Keras' own activations")
+    return made
 
 
 def _tf_operator(inner: Mapping[str, Any], where: str) -> dict[str, Any]:

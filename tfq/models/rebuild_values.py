@@ -65,6 +65,14 @@ def option(value: Any, key: str, where: str) -> Any:
     raise not_known(value, key, where)
 
 
+def _numbers(value: Any, key: str, where: str) -> Any:
+    if isinstance(value, list):
+        return [_numbers(item, key, where) for item in value]
+    if value is not None and number(value):
+        return value
+    raise not_known(value, key, where)
+
+
 def _items(value: Any) -> list[Any] | None:
     """What lies in a stored tuple, shape or array; None for anything else."""
     if not isinstance(value, dict):
@@ -138,8 +146,9 @@ def keras_argument(value: Any, key: str, where: str, found: References) -> Any:
         return _keras_tensor(inner, where, found)
     if kind == "__slice__" and all(number(inner.get(part)) for part in ("start", "stop", "step")):
         return {"class_name": kind, "config": {part: inner.get(part) for part in ("start", "stop", "step")}}
-    if kind in ("__numpy__", "__tensor__") and inner.get("dtype") in DTYPES - {"string"}:
-        array = {"value": option(inner.get("value"), key, where), "dtype": inner["dtype"]}
+    dtype = inner.get("dtype")
+    if kind in ("__numpy__", "__tensor__") and isinstance(dtype, str) and dtype in DTYPES - {"string"}:
+        array = {"value": _numbers(inner.get("value"), key, where), "dtype": dtype}
         return {"class_name": kind, "config": array}
     raise not_known(value, key, where)
 
