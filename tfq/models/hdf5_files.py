@@ -54,7 +54,7 @@ def check_hdf5(file: h5py.File, path: pathlib.Path) -> int:
             declared += _check_dataset(item, name)
             numbers += math.prod(item.shape or ())
             if declared > min(MOST_BYTES, MOST_RATIO * size + SLACK):
-                raise _refuse(name, f"a file of {size} bytes declares more than {declared} bytes of weights")
+                raise _refuse(name, f"a file of {size} bytes declares {declared} bytes of weights")
         elif isinstance(item, h5py.Group):
             todo += [found for found in _children(item, name) if _new(found[1], seen)]
             if len(seen) > MOST_OBJECTS:

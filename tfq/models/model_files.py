@@ -91,9 +91,15 @@ def open_model_file(path: pathlib.Path, *, trusted: bool = False) -> Iterator[St
     if not stat.S_ISREG(mode):
         raise UserError(f"{path}: neither a file nor a directory, but a device, pipe or socket; {FORMATS}")
     kind = _kind(path)
-    with tempfile.TemporaryDirectory(prefix="tfq-model-") as folder:
-        read = _keras if kind == "keras" else _h5
-        yield read(path, pathlib.Path(folder), trusted)
+    if kind == "h5":
+        yield _h5(path, trusted)
+        return
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="tfq-model-")
+    except OSError as error:
+        raise _no_room(path, tempfile.gettempdir(), error) from None
+    with folder:
+        yield _keras(path, pathlib.Path(folder.name), trusted)
 
 
 def _kind(path: pathlib.Path) -> str:
@@ -211,13 +217,16 @@ def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: pathlib.P
             try:
                 file.write(part)
             except OSError as error:
-                raise UserError(
-                    f"{path}: no room to unpack its weights in {target.parent} ({error.strerror}); set TMPDIR to a"
-                    " folder with more"
-                ) from None
+                raise _no_room(path, str(target.parent), error) from None
 
 
-def _h5(path: pathlib.Path, folder: pathlib.Path, trusted: bool) -> StoredModel:  # noqa: ARG001
+def _no_room(path: pathlib.Path, folder: str, error: OSError) -> UserError:
+    return UserError(
+        f"{path}: its weights cannot be unpacked into {folder} ({error.strerror}); set TMPDIR to a folder with room"
+    )
+
+
+def _h5(path: pathlib.Path, trusted: bool) -> StoredModel:
     damaged = "the .h5 file is truncated or damaged"
     with _told(path, damaged, "copy it again"), h5py.File(path, "r") as file:
         numbers = 0 if trusted else _numbers(file, path, path)
