@@ -98,7 +98,7 @@ def _check_dataset(dataset: h5py.Dataset, name: str) -> int:
     filters = [created.get_filter(i)[0] for i in range(created.get_nfilters())]
     if not set(filters) <= set(_FILTERS):
         raise _refuse(name, f"it is packed by the HDF5 filter {max(filters)}")
-    if dataset.dtype.kind not in "biufVS":
+    if dataset.dtype.kind not in "biufVS" or dataset.dtype.hasobject:
         raise _refuse(name, f"it holds {dataset.dtype}, not numbers")
     declared = math.prod(dataset.shape or ()) * dataset.dtype.itemsize
     stored = dataset.id.get_storage_size()
@@ -115,7 +115,7 @@ def _check_attributes(item: Any, name: str, longest: int) -> None:
         attribute = item.attrs.get_id(key)
         count = math.prod(attribute.shape or ())
         # texts of variable length lie in the file's heap, and many may be one and the same
-        most = count * (longest if attribute.dtype.kind == "O" else attribute.dtype.itemsize)
+        most = count * (longest if attribute.dtype.hasobject else attribute.dtype.itemsize)
         if most > LARGEST_ATTRIBUTE:
             raise _refuse(name, f"its attribute {shortened(str(key), 60)!r} may take {most} bytes")
 

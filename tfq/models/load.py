@@ -95,7 +95,8 @@ def _check_sizes(frontend: Frontend, model: Any) -> None:
         for tensor in flat(call.outputs):
             size = math.prod(n or 1 for n in tuple(tensor.shape)[1:])
             if size > _LARGEST_SAMPLE:
-                raise refuse(f"Layer {call.layer.name!r}", f"one sample of its output is {size} numbers", "use less")
+                reason = f"one sample of its output is {size} numbers"
+                raise refuse(f"Layer {call.layer.name!r}", reason, "build the model with smaller shapes")
         inner = frontend.graph_model(call.layer)
         if inner is not None:
             _check_sizes(frontend, inner)
