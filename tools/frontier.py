@@ -62,11 +62,16 @@ _UNBOUND = {
 
 
 def main(values: flags.FlagValues) -> None:
+    from tfq.models.model_files import check_model_file
+
+    recipe = recipe_from_flags(values, **_UNBOUND)
+    # before the libraries are imported, which takes seconds
+    check_model_file(Path(recipe.model), trusted=recipe.allow_unsafe_deserialization)
+
     from tfq.execution.files import staged_directory
     from tfq.execution.progress import Lines
     from tfq.pipeline import explore
 
-    recipe = recipe_from_flags(values, **_UNBOUND)
     output = Path(values.output_dir)
     with staged_directory(output, overwrite=values.overwrite, ours=OUTPUTS) as directory:
         report = explore(

@@ -25,6 +25,10 @@ SUMMARY = "Time every operation of a model at every precision on this machine; -
 
 
 def main(values: flags.FlagValues) -> None:
+    from tfq.models.model_files import check_model_file
+
+    check_model_file(Path(values.model))  # before the libraries are imported, which takes seconds
+
     from tfq.allocation.profile import profile, random_inputs
     from tfq.execution.files import write_atomic
     from tfq.execution.progress import Lines

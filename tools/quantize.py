@@ -59,7 +59,11 @@ SUMMARY = (
 
 
 def main(values: flags.FlagValues) -> None:
+    from tfq.models.model_files import check_model_file
+
     recipe = recipe_from_flags(values)
+    # before the libraries are imported, which takes seconds
+    check_model_file(Path(recipe.model), trusted=recipe.allow_unsafe_deserialization)
 
     from tfq.execution.files import staged_directory
     from tfq.execution.progress import Lines

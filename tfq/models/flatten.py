@@ -19,6 +19,7 @@ import tf_keras
 
 from tfq.errors import UserError
 from tfq.models.graph import INPUT, Graph, Node, call_layer, layer_class
+from tfq.models.refusals import refuse
 
 INPUT_DTYPES = ("float32", "int8", "int16", "int32", "int64", "uint8")
 _ROUNDED = ("float16", "bfloat16", "float64")
@@ -81,10 +82,6 @@ def float32_for(dtype: str) -> str:
 def readable(name: str) -> str:
     """`name` with every character that a node name must not have replaced; TensorFlow also objects to "_" in front."""
     return re.sub(r"^(?=[_-])", "layer", re.sub(r"[^A-Za-z0-9_.-]+", "_", name))
-
-
-def refuse(what: str, reason: str, way_out: str) -> UserError:
-    return UserError(f"{what} cannot be taken: {reason}; {way_out}")
 
 
 class Flattener:

@@ -15,8 +15,9 @@ import numpy as np
 
 from tfq.errors import UserError
 from tfq.models import operations
-from tfq.models.flatten import LAYERS, TRAINING_ONLY, Call, Flattener, Tensor, add_layer, check_taken, refuse
+from tfq.models.flatten import LAYERS, TRAINING_ONLY, Call, Flattener, Tensor, add_layer, check_taken
 from tfq.models.graph import Graph
+from tfq.models.refusals import UNSAFE, refuse, short_cause
 
 Follow = Callable[[Call, Tensor], Tensor]
 # Keys that say how a layer is made or trained, not what it computes.
@@ -25,9 +26,6 @@ _NOT_COMPUTED |= {"renorm", "renorm_clipping", "renorm_momentum", "flash_attenti
 _NOT_COMPUTED |= {"query_shape", "key_shape", "value_shape", "autocast"}
 _HIDDEN_DEFAULTS = {"rms_scaling": False}  # not in the constructor's signature
 _NOT_COMPUTED_ENDS = ("_initializer", "_regularizer", "_constraint")
-UNSAFE = (
-    "run again with --allow_unsafe_deserialization if you trust the file's author, or replace it by standard layers"
-)
 
 
 class SourceCall(NamedTuple):
@@ -55,13 +53,6 @@ def flat(structure: Any) -> list[Any]:
     if isinstance(structure, (list, tuple)):
         return [leaf for value in structure for leaf in flat(value)]
     return [structure]
-
-
-def short_cause(error: BaseException) -> str:
-    """The first line of a library's message, at most 160 characters."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
-    return text if len(text) <= 160 else text[:157] + "..."
 
 
 def accepted_keys(layer_class: type) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from keras.src.ops import numpy as ops_numpy
 from keras.src.ops.operation import Operation
 
 from tfq.models import operations as op
-from tfq.models.flatten import Call, Tensor, refuse
+from tfq.models.flatten import Call, Tensor
 from tfq.models.frontend import Frontend, SourceCall, flat, mapped
+from tfq.models.refusals import refuse
 
 _KEYS = {("LeakyReLU", "negative_slope"): "alpha", ("DepthwiseConv2D", "kernel"): "depthwise_kernel"}
 _KEYS |= {("DepthwiseConv1D", "kernel"): "depthwise_kernel"}

@@ -14,9 +14,10 @@ from tf_keras.src.engine.keras_tensor import KerasTensor
 from tf_keras.src.layers.core.tf_op_layer import TFOpLambda
 
 from tfq.models import operations as op
-from tfq.models.flatten import Call, Tensor, refuse
+from tfq.models.flatten import Call, Tensor
 from tfq.models.frontend import Frontend, SourceCall, flat, mapped
 from tfq.models.graph import variable_names
+from tfq.models.refusals import refuse
 
 _A = tf_keras.activations
 _UNARY = [

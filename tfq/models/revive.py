@@ -1,0 +1,206 @@
+"""A stored model as a live one: its library builds the rebuilt configuration, then the weights are filled in.
+
+No library reads the file's own configuration, and none runs its graph: of a SavedModel too, structure comes
+from the configuration and weights from the checkpoint, variable by variable. While a model is built, no
+layer may make more weights than the file stores, so that a small file cannot ask for a large memory.
+
+Only `trusted_model`, for files whose author the user trusts, hands a file itself to its library.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import math
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import h5py
+import keras
+import tensorflow as tf
+import tf_keras
+from keras.src.saving import serialization_lib
+
+from tfq.errors import UserError
+from tfq.models import keras3, tf_keras_models
+from tfq.models.model_files import StoredModel
+from tfq.models.rebuild import OPERATION_PREFIX
+from tfq.models.refusals import refuse, short_cause
+
+LIBRARIES: Mapping[str, Any] = {"keras": keras, "tf_keras": tf_keras}
+# Functions that old models use by name and that tf_keras finds only when told.
+_FUNCTIONS = {"relu6": tf.nn.relu6, "leaky_relu": tf.nn.leaky_relu, "log_softmax": tf.nn.log_softmax}
+# Weights that no file holds: the states of random generators. And a layer may be built a second time.
+_OTHER_NUMBERS, _TIMES_BUILT = 1_000_000, 2
+
+
+def revive(stored: StoredModel) -> Any:
+    """The live model, of the library that wrote the file.
+
+    Raises:
+      UserError: the model cannot be built, or the weights are not its own.
+    """
+    library = LIBRARIES[stored.library]
+    numbers = _TIMES_BUILT * stored.numbers + _OTHER_NUMBERS
+    with as_user_error(stored.path, f"the {stored.library} model does not load"):
+        with _bounded_weights(library.layers.Layer, numbers):
+            model = _built(stored)
+        (keras3 if library is keras else tf_keras_models).functional(model)  # before the weights: they need a shape
+        if stored.format == "saved_model":
+            _restore(model, stored.weights)
+        else:
+            _load_weights(model, stored.weights)
+    return model
+
+
+def _built(stored: StoredModel) -> Any:
+    kind, config = stored.config["class_name"], stored.config["config"]
+    library = LIBRARIES[stored.library]
+    model_class = library.Sequential if kind == "Sequential" else library.Model
+    if library is tf_keras:
+        return model_class.from_config(config, custom_objects=_FUNCTIONS)
+    custom = {name: keras3.operation_class(name.removeprefix(OPERATION_PREFIX)) for name in _operations(config)}
+    with (
+        serialization_lib.SafeModeScope(True),
+        serialization_lib.ObjectSharingScope(),
+        keras.saving.custom_object_scope(custom),
+    ):
+        return model_class.from_config(config)
+
+
+def _operations(config: Mapping[str, Any]) -> set[str]:
+    """Class names of the keras.ops operations in a rebuilt configuration."""
+    found: set[str] = set()
+    for layer in config["layers"]:
+        if layer["class_name"].startswith(OPERATION_PREFIX):
+            found.add(layer["class_name"])
+        elif "layers" in layer["config"]:
+            found |= _operations(layer["config"])
+    return found
+
+
+@contextlib.contextmanager
+def _bounded_weights(layer_class: Any, most: int) -> Iterator[None]:
+    """Refuse the weight with which layers made inside have more than `most` numbers, before it is allocated."""
+    original = layer_class.add_weight
+    signature = inspect.signature(original)
+    made = 0
+
+    def add_weight(self: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal made
+        shape = signature.bind(self, *args, **kwargs).arguments.get("shape")
+        sizes = list(shape) if isinstance(shape, (list, tuple, tf.TensorShape)) else [shape or 1]
+        made += math.prod(int(size or 1) for size in sizes)
+        if made > most:
+            raise refuse(
+                f"Layer {self.name!r}",
+                f"with its weight of shape {sizes} the model has more weights than the file stores",
+                "save the model again with model.save()",
+            )
+        return original(self, *args, **kwargs)
+
+    layer_class.add_weight = add_weight
+    try:
+        yield
+    finally:
+        layer_class.add_weight = original
+
+
+def _load_weights(model: Any, weights: pathlib.Path) -> None:
+    with _with_suffix(weights, ".h5", ".hdf5") as named:
+        model.load_weights(named)
+
+
+def _restore(model: Any, prefix: pathlib.Path) -> None:
+    """Fill the weights from the checkpoint of a SavedModel.
+
+    Both are trees of named parts (layer 0, its kernel), and are matched by these names. Every weight must
+    be found, with its shape.
+    """
+    status = tf.train.Checkpoint(model).read(str(prefix))
+    status.assert_existing_objects_matched()
+    status.expect_partial()
+    for part in model.submodules:
+        if isinstance(part, tf_keras.layers.Layer):
+            part.finalize_state()  # a Normalization computes from its weights what it uses
+
+
+@contextlib.contextmanager
+def as_user_error(path: pathlib.Path, what: str) -> Iterator[None]:
+    """Turn a library's exception into one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        cause = error
+        while cause is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]
+        if cause is not None:  # Keras wraps what its layers raise
+            raise UserError(str(cause)) from None
+        raise UserError(
+            f"{path}: {what} ({type(error).__name__}: {short_cause(error)}); save the model again"
+        ) from None
+
+
+@contextlib.contextmanager
+def _with_suffix(path: pathlib.Path, *suffixes: str) -> Iterator[pathlib.Path]:
+    """The file under a name that ends as its loader demands."""
+    if path.suffix in suffixes:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="tfq-model-") as folder:
+        yield pathlib.Path(shutil.copy(path, pathlib.Path(folder) / f"model{suffixes[0]}"))
+
+
+# Files whose author is trusted ----------------------------------------------------------------------
+
+
+def trusted_model(stored: StoredModel) -> Any:
+    """The live model, read by its library, which runs whatever code the file holds."""
+    library = LIBRARIES[stored.library]
+    with as_user_error(stored.path, f"the {stored.library} model does not load"):
+        if stored.format == "saved_model":
+            return tf_keras.models.load_model(stored.path, compile=False, custom_objects=_FUNCTIONS)
+        suffixes = (".keras",) if stored.format == "keras" else (".h5", ".hdf5")
+        with _with_suffix(stored.path, *suffixes) as named:
+            if stored.format == "h5" and library is keras:
+                return _load_marked(named)
+            custom = _FUNCTIONS if library is tf_keras else None
+            return library.models.load_model(named, custom_objects=custom, compile=False, safe_mode=False)
+
+
+def _load_marked(path: pathlib.Path) -> Any:
+    """A Keras 3 `.h5`, its operations marked so that Keras finds them again."""
+    with h5py.File(path, "r") as file:
+        config = json.loads(file.attrs["model_config"])
+    operations = _mark_operations(config)
+    if not operations:
+        return keras.models.load_model(path, compile=False, safe_mode=False)
+    with tempfile.TemporaryDirectory(prefix="tfq-model-") as folder:
+        marked = pathlib.Path(shutil.copy(path, pathlib.Path(folder) / "model.h5"))
+        with h5py.File(marked, "a") as file:
+            file.attrs["model_config"] = json.dumps(config)
+        return keras.models.load_model(marked, custom_objects=operations, compile=False, safe_mode=False)
+
+
+def _mark_operations(config: Any) -> dict[str, type]:
+    """Give every keras.ops operation in a Keras 3 `.h5` configuration a class name that is found again.
+
+    Keras writes such files but cannot read them: it looks "GetItem" up among the layers, and finds the
+    layer "Multiply" where the operation of that name was meant. An operation has no "trainable".
+    """
+    found: dict[str, type] = {}
+    if not isinstance(config, dict) or not isinstance(config.get("config"), dict):
+        return found
+    for layer in config["config"].get("layers", ()):
+        found |= _mark_operations(layer)
+        operation = keras3.operation_class(str(layer.get("class_name")))
+        if operation is not None and "trainable" not in layer["config"]:
+            layer["class_name"] = f"{OPERATION_PREFIX}{layer['class_name']}"
+            found[layer["class_name"]] = operation
+    return found
