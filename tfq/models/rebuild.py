@@ -44,7 +44,7 @@ OPERATION_PREFIX = "ops."
 _FUNCTIONAL = "keras.src.models.functional"
 _REPLACE = "replace it by standard layers"
 _AGAIN = "save the model again with model.save()"
-_NOT_NEEDED = {"seed", "renorm_clipping"}
+_NOT_NEEDED = {"seed", "renorm_clipping", "renorm_momentum"}
 _NOT_NEEDED_ENDS = ("_initializer", "_regularizer", "_constraint")
 
 

@@ -10,6 +10,7 @@ Only `trusted_model`, for files whose author the user trusts, hands a file itsel
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
 import json
 import math
@@ -27,6 +28,7 @@ from keras.src.saving import serialization_lib
 
 from tfq.errors import UserError
 from tfq.models import keras3, tf_keras_models
+from tfq.models.frontend import accepted_keys
 from tfq.models.model_files import StoredModel
 from tfq.models.rebuild import OPERATION_PREFIX
 from tfq.models.refusals import refuse, short_cause
@@ -46,7 +48,9 @@ def revive(stored: StoredModel) -> Any:
     """
     library = LIBRARIES[stored.library]
     numbers = _TIMES_BUILT * stored.numbers + _OTHER_NUMBERS
-    with as_user_error(stored.path, f"the {stored.library} model does not load"):
+    with as_user_error(stored.path, f"the {stored.library} model does not load", _way_out(stored)):
+        if library is keras and _is_newer(stored):  # tf_keras takes options that no signature lists
+            stored = dataclasses.replace(stored, config=_without_unused(stored.config, _way_out(stored)))
         with _bounded_weights(library.layers.Layer, numbers):
             model = _built(stored)
         (keras3 if library is keras else tf_keras_models).functional(model)  # before the weights: they need a shape
@@ -55,6 +59,48 @@ def revive(stored: StoredModel) -> Any:
         else:
             _load_weights(model, stored.weights)
     return model
+
+
+def _is_newer(stored: StoredModel) -> bool:
+    """Whether a newer version of its library wrote the file than the one installed."""
+    return _version(stored.version) > _version(LIBRARIES[stored.library].__version__)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """(major, minor); they are numbers, as `tfq.models.model_files` checked."""
+    return tuple(int(part) for part in text.split(".")[:2] if part.isdecimal())
+
+
+def _way_out(stored: StoredModel) -> str:
+    if not _is_newer(stored):
+        return "save the model again"
+    installed = LIBRARIES[stored.library].__version__
+    return (
+        f"the file was written by {stored.library} {stored.version}, which is newer than the installed {installed}:"
+        f" upgrade {stored.library}, or save the model with the older one"
+    )
+
+
+def _without_unused(config: Any, way_out: str) -> Any:
+    """The configuration without the options that the installed Keras does not have yet and that are not used.
+
+    An option that is not used is None or False. Raises UserError, with `way_out`, for one that is.
+    """
+    if isinstance(config, list):
+        return [_without_unused(item, way_out) for item in config]
+    if not isinstance(config, dict):
+        return config
+    found = {key: _without_unused(value, way_out) for key, value in config.items()}
+    made = getattr(keras.layers, str(found.get("class_name")), None)
+    settings = found.get("config")
+    if made is None or not isinstance(settings, dict):
+        return found
+    known = accepted_keys(made)
+    unknown = {key: value for key, value in settings.items() if key not in known}
+    used = [key for key, value in unknown.items() if value is not None and value is not False]
+    if used:
+        raise refuse(f"Layer {settings.get('name')!r}", f"its option {used[0]} is not known here", way_out)
+    return {**found, "config": {key: value for key, value in settings.items() if key in known}}
 
 
 def _built(stored: StoredModel) -> Any:
@@ -130,7 +176,7 @@ def _restore(model: Any, prefix: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def as_user_error(path: pathlib.Path, what: str) -> Iterator[None]:
+def as_user_error(path: pathlib.Path, what: str, way_out: str) -> Iterator[None]:
     """Turn a library's exception into one line."""
     try:
         yield
@@ -142,9 +188,7 @@ def as_user_error(path: pathlib.Path, what: str) -> Iterator[None]:
             cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]
         if cause is not None:  # Keras wraps what its layers raise
             raise UserError(str(cause)) from None
-        raise UserError(
-            f"{path}: {what} ({type(error).__name__}: {short_cause(error)}); save the model again"
-        ) from None
+        raise UserError(f"{path}: {what} ({type(error).__name__}: {short_cause(error)}); {way_out}") from None
 
 
 @contextlib.contextmanager
@@ -163,7 +207,7 @@ def _with_suffix(path: pathlib.Path, *suffixes: str) -> Iterator[pathlib.Path]:
 def trusted_model(stored: StoredModel) -> Any:
     """The live model, read by its library, which runs whatever code the file holds."""
     library = LIBRARIES[stored.library]
-    with as_user_error(stored.path, f"the {stored.library} model does not load"):
+    with as_user_error(stored.path, f"the {stored.library} model does not load", _way_out(stored)):
         if stored.format == "saved_model":
             return tf_keras.models.load_model(stored.path, compile=False, custom_objects=_FUNCTIONS)
         suffixes = (".keras",) if stored.format == "keras" else (".h5", ".hdf5")
