@@ -17,7 +17,7 @@ import resource
 import traceback
 from collections.abc import Callable, Iterator
 
-_SECONDS = 120.0
+_SECONDS, _SECONDS_TO_START = 300.0, 900.0
 _LOADED = itertools.count(1)
 
 
@@ -55,7 +55,7 @@ def survivors(
 
     Args:
       try_one: a function of a module that a child process can import; it reads the file at `place`.
-      place: where each damaged copy is written.
+      place: the whole file; each damaged copy is written there.
       memory: bytes that the child process may have had at its peak.
 
     Raises:
@@ -70,17 +70,22 @@ def survivors(
 def _outcomes(
     try_one: Callable[[pathlib.Path], None], place: pathlib.Path, cases: Iterator[tuple[str, bytes]], memory: int
 ) -> Iterator[Outcome]:
-    child = _Child(try_one, place, memory)
+    whole, child = place.read_bytes(), None
     try:
         for damage, content in cases:
+            if child is None:  # the whole file first: a process that starts imports the libraries
+                place.write_bytes(whole)
+                child = _Child(try_one, place, memory)
+                assert child.run(_SECONDS_TO_START) == ("taken", ""), "the file is not taken before it is damaged"
             place.write_bytes(content)
-            kind, detail = child.run()
+            kind, detail = child.run(_SECONDS)
             yield Outcome(kind, damage, detail)
             if kind in ("crashed", "hung"):
                 child.stop()
-                child = _Child(try_one, place, memory)
+                child = None
     finally:
-        child.stop()
+        if child is not None:
+            child.stop()
 
 
 class _Child:
@@ -93,10 +98,10 @@ class _Child:
         self._process.start()
         theirs.close()
 
-    def run(self) -> tuple[str, str]:
+    def run(self, seconds: float) -> tuple[str, str]:
         self._pipe.send("run")
         try:
-            return self._pipe.recv() if self._pipe.poll(_SECONDS) else ("hung", f"for {_SECONDS} s")
+            return self._pipe.recv() if self._pipe.poll(seconds) else ("hung", f"for {seconds} s")
         except EOFError:
             self._process.join()
             return "crashed", f"exit code {self._process.exitcode}"
