@@ -17,8 +17,9 @@ from tfq_bench.tensors import read_tensors
 from tfq.data.samples import Samples
 from tfq.errors import UserError
 from tfq.evaluation.evaluate import inputs_of
-from tfq.execution.interpreter import TfliteModel, read_content
+from tfq.execution.interpreter import TfliteModel
 from tfq.execution.progress import Progress, Silent
+from tfq.execution.tflite import read_content
 
 # Runs a job in a folder of this host's and gives what came of it.
 Run = Callable[[Job, Path], Collected]
