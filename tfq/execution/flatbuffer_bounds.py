@@ -1,4 +1,4 @@
-"""Whether everything that the flatbuffer of a .tflite refers to lies within its bytes, and is no more than they can hold.
+"""Whether everything that the flatbuffer of a .tflite refers to lies within its bytes, and no more than they hold.
 
 The generated parser goes where offsets lead and makes an object of everything that a vector counts; so does the
 interpreter, in native code. A table may be referred to twice, so a file of some kB can stand for millions of tables:
