@@ -25,6 +25,7 @@ from tfq_tools.supervise import DEFECT, USER_ERROR, is_own_process, supervised
 
 from tfq.errors import UserError
 from tfq.execution.files import check_directory, check_file, remove_partials
+from tfq.execution.ledger import check_journal
 from tfq.execution.terminal import PrintableStream, printable
 
 _SHORT_OF = {
@@ -90,7 +91,7 @@ def run_command(
       summary: first paragraph of the help.
       groups: heading -> names of its flags, in the order of the help.
       required: names of the flags that must be given.
-      writes: names of the flags that name files to write; together with output_dir they are checked beforehand.
+      writes: names of the flags that name files to write; with output_dir and journal they are checked beforehand.
       argv: arguments without the command's name; by default those of the process.
     """
     own = is_own_process()
@@ -102,11 +103,10 @@ def run_command(
             print(help_text(name, flag_values, summary=summary, groups=groups), flush=True)
             sys.exit(0)
         _parse(name, arguments, flag_values, required)
-        files = [Path(flag_values[flag].value) for flag in writes if flag_values[flag].value]
-        folders = [Path(flag_values[f].value) for f in ("output_dir",) if f in flag_values and flag_values[f].value]
-        for check, paths in ((check_file, files), (check_directory, folders)):
-            for path in paths:
-                check(path)
+        outputs = {flag: _path(flag_values, flag) for flag in (*writes, "output_dir", "journal")}
+        for flag, path in outputs.items():
+            if path is not None:
+                {"output_dir": check_directory, "journal": check_journal}.get(flag, check_file)(path)
 
         def work() -> int:
             if own:
@@ -114,8 +114,9 @@ def run_command(
             return _code(name, lambda: main(flag_values))
 
         def clean_up() -> None:
-            for path in (*files, *folders):
-                remove_partials(path)
+            for path in outputs.values():
+                if path is not None:
+                    remove_partials(path)
 
         code = supervised(name, work, clean_up=clean_up) if own else work()
     except (UserError, flags.Error) as error:
@@ -126,6 +127,10 @@ def run_command(
     except KeyboardInterrupt:  # in a caller's process; the command's own has handlers
         code = 130
     sys.exit(code)
+
+
+def _path(flag_values: flags.FlagValues, flag: str) -> Path | None:
+    return Path(flag_values[flag].value) if flag in flag_values and flag_values[flag].value else None
 
 
 def _code(name: str, main: Callable[[], int | None]) -> int:

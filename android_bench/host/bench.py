@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tfq_bench.collect import Bench, Prepared, device_report, lost_device
 from tfq_bench.inputs import Feed, feed_of, per_sample, write_inputs
-from tfq_bench.job import Job, Settings, Task, bench_tasks, model_path
+from tfq_bench.job import Job, Settings, Task, bench_tasks, check_size, model_path
 from tfq_bench.reference import reference_outputs
 from tfq_bench.report import DeviceReport, Failure
 from tfq_bench.results import Collected, Description
@@ -49,6 +49,7 @@ def prepare(
     Raises UserError where no model can be run.
     """
     progress = progress or Silent()
+    check_size(len(models), settings)
     (folder / "models").mkdir(parents=True)
     (folder / "inputs").mkdir()
     containers: dict[Feed, str] = {}
