@@ -147,6 +147,7 @@ def _finished(command: Sequence[str], log: TextIO) -> int:
             return process.wait()
         except BaseException:
             process.terminate()
+            process.wait()  # interrupted by a key, the block's own end does not
             raise
 
 
@@ -191,7 +192,9 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def run() -> None:
-    run_command("tfq-batch", main, FLAGS, summary=SUMMARY, groups=GROUPS, required=("jobs", "output_dir"))
+    required = ("jobs", "output_dir")
+    # A run that is stopped has its own time to end in.
+    run_command("tfq-batch", main, FLAGS, summary=SUMMARY, groups=GROUPS, required=required, grace=30.0)
 
 
 if __name__ == "__main__":

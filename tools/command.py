@@ -80,6 +80,7 @@ def run_command(
     groups: Mapping[str, Sequence[str]],
     required: Sequence[str] = (),
     writes: Sequence[str] = (),
+    grace: float = 10.0,
     argv: Sequence[str] | None = None,
 ) -> NoReturn:
     """Parse the flags, run `main` on them in a process of its own, and exit.
@@ -92,6 +93,7 @@ def run_command(
       groups: heading -> names of its flags, in the order of the help.
       required: names of the flags that must be given.
       writes: names of the flags that name files to write; with output_dir and journal they are checked beforehand.
+      grace: seconds for the work to end by itself after a signal.
       argv: arguments without the command's name; by default those of the process.
     """
     own = is_own_process()
@@ -118,7 +120,7 @@ def run_command(
                 if path is not None:
                     remove_partials(path)
 
-        code = supervised(name, work, clean_up=clean_up) if own else work()
+        code = supervised(name, work, clean_up=clean_up, grace=grace) if own else work()
     except (UserError, flags.Error) as error:
         _say_error(name, str(error).removeprefix("ERROR:: "))
         code = USER_ERROR
@@ -137,7 +139,7 @@ def _code(name: str, main: Callable[[], int | None]) -> int:
     """Exit code of the work; what it raises is told. A KeyboardInterrupt goes through."""
     try:
         code = main()
-        sys.stdout.flush()
+        _flush()
         return code or 0
     except UserError as error:
         _say_error(name, str(error))
@@ -156,7 +158,17 @@ def _code(name: str, main: Callable[[], int | None]) -> int:
         _say_error(name, f"{error.strerror}{place}; {_SHORT_OF[error.errno]}")
     except Exception:
         return _say_defect()
+    _give_up_unwritten()
     return USER_ERROR
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot write what it prints: {error.strerror}; give it another place, as > FILE") from error
 
 
 def _say_error(name: str, message: str) -> None:
@@ -170,12 +182,17 @@ def _say_defect() -> int:
 
 def _broken_pipe() -> int:
     """The reader, such as `head`, has seen enough."""
+    _give_up_unwritten()
+    return 141
+
+
+def _give_up_unwritten() -> None:
+    """What a stream does not take goes nowhere, or Python would complain of it at its end."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    return 141
 
 
 def help_text(name: str, flag_values: flags.FlagValues, *, summary: str, groups: Mapping[str, Sequence[str]]) -> str:

@@ -24,7 +24,6 @@ STOPPING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal
 """They end a run; one that is ignored from the start (`nohup`) stays ignored."""
 DEFECT, USER_ERROR, KILLED = 1, 2, 128 + signal.SIGKILL
 
-_GRACE = 10.0  # seconds for the work to end by itself after a signal
 _SAME = 1.0  # seconds within which a second signal is taken for the first: terminals send it to both processes
 
 
@@ -34,13 +33,14 @@ def is_own_process() -> bool:
     return own and "tensorflow" not in sys.modules
 
 
-def supervised(name: str, work: Callable[[], int], *, clean_up: Callable[[], None]) -> int:
+def supervised(name: str, work: Callable[[], int], *, clean_up: Callable[[], None], grace: float = 10.0) -> int:
     """Exit code of `work`, done in a process of its own, which leaves this function by SystemExit.
 
     Args:
       name: of the command.
       work: gives its exit code; interrupted by a signal it gets a KeyboardInterrupt, and gives 128 + the signal.
       clean_up: removes what work that was killed may have left.
+      grace: seconds for the work to end by itself after a signal; then it is killed.
 
     Raises UserError where there is no place for temporary files.
     """
@@ -55,7 +55,7 @@ def supervised(name: str, work: Callable[[], int], *, clean_up: Callable[[], Non
         _work(work, tell, watcher, mask)
     try:
         os.close(tell)
-        status, stopped = _watch(child, mask)
+        status, stopped = _watch(child, mask, grace)
         code = _told(told)
         if code is None or code > 128:
             kill_children()
@@ -91,7 +91,7 @@ def _work(work: Callable[[], int], tell: int, watcher: int, mask: set[int | sign
     sys.exit(code)
 
 
-def _watch(child: int, mask: set[int | signal.Signals]) -> tuple[int, int]:
+def _watch(child: int, mask: set[int | signal.Signals], grace: float) -> tuple[int, int]:
     """(wait status of the child, the signal that stopped it or 0): signals are handed on, and enforced."""
     first: list[tuple[int, float]] = []
 
@@ -102,7 +102,7 @@ def _watch(child: int, mask: set[int | signal.Signals]) -> tuple[int, int]:
     def hand_on(number: int, _: FrameType | None) -> None:
         if not first:
             first.append((number, time.monotonic()))
-            signal.setitimer(signal.ITIMER_REAL, _GRACE)
+            signal.setitimer(signal.ITIMER_REAL, grace)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, number)
         elif time.monotonic() - first[0][1] > _SAME:

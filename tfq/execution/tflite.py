@@ -48,6 +48,7 @@ _LIMITS = {
     schema.TensorType.UINT16: (0, 2**16 - 1),
     schema.TensorType.INT4: (-8, 7),
 }
+_OPERATORS = {code for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 _BODIES = (
     "condSubgraphIndex",
     "bodySubgraphIndex",
@@ -125,6 +126,8 @@ def _check(model: schema.ModelT, content: bytes) -> None:
         _require(entry.buffer < len(buffers), f"there is no buffer {entry.buffer}")
     for code in _all(model.operatorCodes):
         (code.customCode or b"").decode()
+        kind = max(code.builtinCode, code.deprecatedBuiltinCode)
+        _require(kind in _OPERATORS, f"there is no operator of the kind {kind}")
     for constants, graph in zip(_constants(model), model.subgraphs, strict=True):
         for tensor in _all(graph.tensors):
             _check_tensor(tensor, buffers)
