@@ -86,7 +86,7 @@ def write_atomic(path: Path, content: bytes) -> None:
             _write_into(path, content)
         return
     path = _resolved(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise UserError(f"cannot write the file {path}: it is a directory; name a file")
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ def check_file(path: Path, *, regular: bool = False) -> None:
             os.close(_open_stream(path))
         return
     path = _resolved(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise UserError(f"cannot write the file {path}: it is a directory; name a file")
     _check_parent(path)
 
@@ -126,7 +126,7 @@ def check_file(path: Path, *, regular: bool = False) -> None:
 def check_directory(path: Path) -> None:
     """Raise UserError where no directory can be made at this path; for a look before long work."""
     path = _resolved(path)
-    if path.exists() and not path.is_dir():
+    if os.path.lexists(path) and not os.path.isdir(path):
         raise UserError(f"cannot write the directory {path}: it is a file; name a directory")
     _check_parent(path)
 
@@ -140,7 +140,10 @@ def remove_partials(path: Path) -> None:
 def _resolved(path: Path) -> Path:
     """The path without links. Raises UserError for one that no system takes."""
     try:
-        return Path(path).resolve()
+        found = Path(path).resolve()
+        if not found.name:
+            raise UserError(f"cannot write {found}: it is the root of all folders; name another place")
+        return found
     except ValueError as error:  # a NUL
         raise UserError(f"cannot write {str(path)!r}: {error}; name another place") from error
     except (OSError, RuntimeError) as error:  # a loop of links, which older Pythons tell by RuntimeError
@@ -151,21 +154,22 @@ def _resolved(path: Path) -> Path:
 def _check_parent(path: Path) -> None:
     """Whether something of this name can be made; the folders above it need not be there yet."""
     with _writing(path):
-        missing = [path]  # and what is not there of the folders above it
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(path)  # tells of what is too long, and of a file among the folders
+        missing = [path]
         for folder in path.parents:
             if os.path.lexists(folder):
                 break
             missing.append(folder)
-        if not folder.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         longest = os.pathconf(folder, "PC_NAME_MAX")
         if any(len(os.fsencode(part.name)) > longest for part in missing):
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
-        if path.name and not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        attempt = folder / _partial_name(path).name
+        attempt.mkdir()
+        attempt.rmdir()
 
 
-_DESCRIPTORS = re.compile(r"/proc/(\d+|self)(/task/\d+)?/fd")
+_DESCRIPTORS = re.compile(r"/proc/(\d+)(/task/\d+)?/fd")
 
 
 def _is_stream(path: Path) -> bool:
@@ -176,24 +180,27 @@ def _is_stream(path: Path) -> bool:
         return False
     if stat.S_ISDIR(mode):
         return False
-    return not stat.S_ISREG(mode) or _names_descriptor(Path(path))
+    return not stat.S_ISREG(mode) or _descriptor(Path(path)) is not None
 
 
-def _names_descriptor(path: Path) -> bool:
-    """/dev/stdout, /dev/fd/3 and the like: what they lead to is open, perhaps with text in it already."""
+def _descriptor(path: Path) -> tuple[int, int] | None:
+    """(process, descriptor) that /dev/stdout, /dev/fd/3 and the like name; it may have text in it already."""
     for _ in range(40):
-        if _DESCRIPTORS.fullmatch(os.path.realpath(path.parent)):
-            return True
+        if (found := _DESCRIPTORS.fullmatch(os.path.realpath(path.parent))) and path.name.isdecimal():
+            return int(found[1]), int(path.name)
         if not path.is_symlink():
-            return False
+            return None
         path = path.parent / os.readlink(path)
-    return False
+    return None
 
 
 def _open_stream(path: Path) -> int:
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)):
         raise OSError(errno.EINVAL, "it is neither a file nor a stream")
+    process, descriptor = _descriptor(path) or (0, 0)
+    if process == os.getpid():  # what it points to may be shared with others, and with it the place to write at
+        return os.dup(sys.stderr.fileno() if descriptor == 2 else descriptor)
     try:
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOCTTY | os.O_NONBLOCK)
     except OSError as error:
