@@ -237,3 +237,24 @@ def test_a_batch_hands_signals_on(tmp_path):
             assert "stopped by SIGTERM" in log.read_text()
             assert os.listdir(tmp_path / "out") == ["a.log"]
             log.unlink()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_parallel_run_leaves_no_process_and_no_file(tmp_path, number):
+    root = pathlib.Path(__file__).resolve().parents[2]
+    run = [sys.executable, "-m", "tfq_tools.quantize", f"--model={root / 'demo/digits.keras'}"]
+    run += [f"--calibration_data={root / 'demo/calibration.npz'}", "--preprocess=raw", "--output_dir=out"]
+    run += ["--pipeline=advanced", "--mode=parallel", "--workers=3", "--weight_bits=4"]
+    with Family(run, tmp_path, OMP_NUM_THREADS="1") as family:
+        until(lambda: len(family.living()) == 5, "two workers and what watches their resources", seconds=300)
+        time.sleep(3)
+        family.first.send_signal(number)
+        code, _, errors = family.end()
+        family.wait_until_none_lives()
+        if number == signal.SIGKILL:  # the next run cleans up
+            assert code == -number
+        else:
+            assert (code, errors.splitlines()[-1]) == (128 + number, f"tfq-quantize: stopped by {number.name}")
+            assert os.listdir(tmp_path) == ["tmp"]
+            assert family.left() == []

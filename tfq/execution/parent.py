@@ -9,6 +9,8 @@ import signal
 from pathlib import Path
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+# Looked up now: between fork and exec of a process with threads the loader's lock may be held by one that is not there.
+_PRCTL = getattr(ctypes.CDLL(None), "prctl", None)
 
 
 def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
@@ -60,5 +62,4 @@ def _session(process: int) -> int | None:
 
 def _prctl(option: int, value: int) -> bool:
     """Whether the system has it."""
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    return prctl is not None and prctl(option, value, 0, 0, 0) == 0
+    return _PRCTL is not None and _PRCTL(option, value, 0, 0, 0) == 0
