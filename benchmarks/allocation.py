@@ -133,7 +133,7 @@ def name_of(about: dict[str, Any]) -> str:
     return ", ".join([first, *(f"{name} {value}" for name, value in about.items() if name not in ("part", "case"))])
 
 
-def main(values: flags.FlagValues) -> None:
+def main(values: flags.FlagValues) -> int:
     _check(values)
     output = common.output_directory(values.output)
     path, progress = output / "allocation.json", Lines(sys.stderr)
@@ -165,7 +165,7 @@ def main(values: flags.FlagValues) -> None:
     judgement = dataclasses.replace(judgement, bars=[*missed, *judgement.bars])
     written = page(results, judgement, notes, where)
     latest = Results.read(path).figures()  # another process may have added its own meanwhile
-    common.finish(output / "allocation.md", written, {**where, **latest}, judgement.bars, notes)
+    return common.finish(output / "allocation.md", written, {**where, **latest}, judgement.bars, notes)
 
 
 def _check(values: flags.FlagValues) -> None:

@@ -223,11 +223,10 @@ def check_shares(flag: str, shares: Sequence[str]) -> None:
             raise UserError(f"--{flag} names {share!r}; it must be a number above 0 and at most 1, as 0.125")
 
 
-def finish(path: Path, page: str, figures: Mapping[str, Any], bars: Sequence[Bar], notes: Sequence[str] = ()) -> None:
-    """Write the page and, beside it, its figures; print the bars and end the process with 1 where one is missed."""
+def finish(path: Path, page: str, figures: Mapping[str, Any], bars: Sequence[Bar], notes: Sequence[str] = ()) -> int:
+    """Write the page and, beside it, its figures, and print the bars; exit code 1 where one is missed."""
     path.write_text(page, encoding="utf-8")
     content = {**figures, "skipped": notes, "bars": [dataclasses.asdict(bar) for bar in bars]}
     path.with_suffix(".json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     print("\n".join([bar_list(bars), *notes, f"page: {path}"]))
-    if not all(bar.passed for bar in bars):
-        sys.exit(1)
+    return 0 if all(bar.passed for bar in bars) else 1

@@ -251,7 +251,7 @@ def _cost(results: Sequence[CaseResult]) -> str:
     return common.markdown_table(header, rows)
 
 
-def main(values: flags.FlagValues) -> None:
+def main(values: flags.FlagValues) -> int:
     common.check_choices("cases", values.cases, cases.CASES)
     common.check_num_samples(values.num_samples)
     output = common.output_directory(values.output)
@@ -259,7 +259,7 @@ def main(values: flags.FlagValues) -> None:
     run = functools.partial(run_case, num_samples=values.num_samples, seed=values.seed, progress=Lines(sys.stderr))
     present, notes = cases.present(values.cases)
     results, demands = common.judged(present, run, bars)
-    common.finish(
+    return common.finish(
         output / "int8.md",
         page(results, notes, demands, where),
         {**where, "cases": [result.figures() for result in results]},

@@ -194,7 +194,7 @@ def page(where: dict[str, Any], results: Sequence[Measured], demands: Sequence[B
     return common.page_text("On the device", where, [text, common.markdown_table(header, rows)], demands, notes)
 
 
-def main(values: flags.FlagValues) -> None:
+def main(values: flags.FlagValues) -> int:
     common.check_choices("cases", values.cases, cases.CASES)
     common.check_num_samples(values.num_samples)
     common.check_positive("rounds", [values.rounds])
@@ -213,7 +213,7 @@ def main(values: flags.FlagValues) -> None:
             return common.in_fresh_process(measure, name, *options)
 
     results, demands = common.judged(names, run, lambda found: list(bars(found)))
-    common.finish(
+    return common.finish(
         directory / "on_device.md",
         page(where, results, demands, notes),
         {**where, "cases": [dataclasses.asdict(found) for found in results]},

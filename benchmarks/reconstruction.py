@@ -158,7 +158,7 @@ def run_once(
     return []
 
 
-def main(values: flags.FlagValues) -> None:
+def main(values: flags.FlagValues) -> int:
     _check(values)
     output = common.output_directory(values.output)
     path, progress = output / "reconstruction.json", Lines(sys.stderr)
@@ -187,7 +187,7 @@ def main(values: flags.FlagValues) -> None:
     judgement = dataclasses.replace(judgement, bars=[*missed, *judgement.bars])
     written = page(results, judgement, notes, where)
     latest = Results.read(path).figures()  # another process may have added cells meanwhile
-    common.finish(output / "reconstruction.md", written, {**where, **latest}, judgement.bars, notes)
+    return common.finish(output / "reconstruction.md", written, {**where, **latest}, judgement.bars, notes)
 
 
 def _check(values: flags.FlagValues) -> None:

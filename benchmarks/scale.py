@@ -180,14 +180,14 @@ def _stages(results: Sequence[ModelResult]) -> str:
     return common.markdown_table(["run", *stages], rows)
 
 
-def main(values: flags.FlagValues) -> None:
+def main(values: flags.FlagValues) -> int:
     common.check_choices("models", values.models, MODELS)
     common.check_num_samples(values.num_samples)
     output = common.output_directory(values.output)
     where = common.environment("benchmarks.scale")
     run = functools.partial(run_model, num_samples=values.num_samples, seed=values.seed, progress=Lines(sys.stderr))
     results, demands = common.judged(values.models, run, bars)
-    common.finish(
+    return common.finish(
         output / "scale.md",
         page(results, demands, where, values.num_samples),
         {**where, "models": [result.figures() for result in results]},

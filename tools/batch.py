@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import glob
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from absl import flags
 from tfq_tools.command import new_flags, run_command
 from tfq_tools.recipe_flags import new_recipe_flags, read_recipe, recipe_from_flags
+from tfq_tools.supervise import KILLED
 
 from tfq.errors import UserError
+from tfq.execution.files import check_file
+from tfq.execution.parent import die_with_parent
 from tfq.recipe import Recipe
 
 FLAGS = new_flags()
@@ -116,13 +122,33 @@ def run_job(path: Path, directory: Path, *, overwrite: bool) -> str:
     """Run tfq-quantize with everything it prints in a log beside `directory`; what became of it, in a line."""
     arguments = [_flag_of(path), f"--output_dir={directory}", f"--overwrite={str(overwrite).lower()}"]
     log = directory.with_name(directory.name + ".log")
-    with log.open("w", encoding="utf-8") as stream:
-        command = [sys.executable, "-m", "tfq_tools.quantize", *arguments]
-        code = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, check=False).returncode
+    command = [sys.executable, "-m", "tfq_tools.quantize", *arguments]
+    with _open_log(log) as stream:
+        code = _finished(command, stream)
     if code == 0:
         return _DONE
     last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-    return _KILLED if code < 0 or not last else last[0].removeprefix("tfq-quantize: error: ")
+    return _KILLED if code < 0 or code == KILLED or not last else last[0].removeprefix("tfq-quantize: error: ")
+
+
+def _open_log(path: Path) -> TextIO:
+    check_file(path)
+    try:
+        return path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write the log {path}: {error.strerror}; name another --output_dir") from error
+
+
+def _finished(command: Sequence[str], log: TextIO) -> int:
+    """Exit code of a command; where this process is stopped or ends, the command is stopped and cleans up first."""
+    begin = functools.partial(die_with_parent, os.getpid(), signal.SIGTERM)
+    with subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, preexec_fn=begin) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            process.terminate()
+            process.wait()  # interrupted by a key, the block's own end does not
+            raise
 
 
 def row_of(name: str, outcome: str, directory: Path) -> dict[str, Any]:
@@ -166,7 +192,9 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def run() -> None:
-    run_command("tfq-batch", main, FLAGS, summary=SUMMARY, groups=GROUPS, required=("jobs", "output_dir"))
+    required = ("jobs", "output_dir")
+    # A run that is stopped has its own time to end in.
+    run_command("tfq-batch", main, FLAGS, summary=SUMMARY, groups=GROUPS, required=required, grace=30.0)
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ SUMMARY = (
 )
 
 
-def main(values: flags.FlagValues) -> None:
+def main(values: flags.FlagValues) -> int:
     from tfq.execution.progress import Lines
 
     progress = Lines(sys.stderr)
@@ -121,9 +121,7 @@ def main(values: flags.FlagValues) -> None:
         if values.device == "adb":
             print("the devices go on by themselves; the same command collects what they find", file=sys.stderr)
         raise
-    if failed:
-        sys.stdout.flush()
-        sys.exit(FAILED)
+    return FAILED if failed else 0
 
 
 def _check_flags(values: flags.FlagValues) -> None:
@@ -307,7 +305,7 @@ def _earlier(folder: Path) -> list[str]:
 
 
 def run() -> None:
-    run_command("tfq-bench", main, FLAGS, summary=SUMMARY, groups=GROUPS)
+    run_command("tfq-bench", main, FLAGS, summary=SUMMARY, groups=GROUPS, writes=("latency_table",))
 
 
 if __name__ == "__main__":

@@ -2,24 +2,42 @@
 
 A command is a module with its own `FLAGS`, a `main(FLAGS)` that imports TensorFlow only when it runs,
 and a `run()` that calls `run_command`. Exit codes: 0 done, 1 a defect of tfq (with its traceback),
-2 what the user can put right (one line), 130 interrupted.
+2 what the user can put right (one line), 128 + the signal when one ended it.
 """
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import logging as python_logging
 import os
+import resource
 import sys
 import textwrap
+import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from absl import flags, logging
+from tfq_tools.supervise import DEFECT, USER_ERROR, is_own_process, supervised
 
 from tfq.errors import UserError
+from tfq.execution.files import check_directory, check_file, remove_partials
+from tfq.execution.ledger import check_journal
+from tfq.execution.terminal import PrintableStream, printable
 
+_SHORT_OF = {
+    errno.ENOSPC: "make room, for temporary files where TMPDIR says",
+    errno.EDQUOT: "make room, for temporary files where TMPDIR says",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.ENFILE: "end other programs",
+    errno.ENOMEM: "end other programs, or use a smaller model or less data",
+    errno.EIO: "look at the disk",
+}
+"""What a run may lack, and what to do about it."""
 _HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 
 
@@ -55,45 +73,126 @@ def define_evaluation_flags(values: flags.FlagValues) -> None:
 
 def run_command(
     name: str,
-    main: Callable[[flags.FlagValues], None],
+    main: Callable[[flags.FlagValues], int | None],
     flag_values: flags.FlagValues,
     *,
     summary: str,
     groups: Mapping[str, Sequence[str]],
     required: Sequence[str] = (),
+    writes: Sequence[str] = (),
+    grace: float = 10.0,
     argv: Sequence[str] | None = None,
 ) -> NoReturn:
-    """Parse the flags, run `main` on them, and exit.
+    """Parse the flags, run `main` on them in a process of its own, and exit.
 
     Args:
       name: of the command, as it is called.
-      main: raises UserError for what the user can put right.
+      main: gives the exit code, None for 0; raises UserError for what the user can put right.
       flag_values: from `new_flags`, with the command's own flags defined.
       summary: first paragraph of the help.
       groups: heading -> names of its flags, in the order of the help.
       required: names of the flags that must be given.
+      writes: names of the flags that name files to write; with output_dir and journal they are checked beforehand.
+      grace: seconds for the work to end by itself after a signal.
       argv: arguments without the command's name; by default those of the process.
     """
+    own = is_own_process()
+    if own:
+        _open_closed_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if any(argument in _HELP for argument in arguments):
             print(help_text(name, flag_values, summary=summary, groups=groups), flush=True)
             sys.exit(0)
         _parse(name, arguments, flag_values, required)
-        if not flag_values["verbose"].value:
-            _silence_libraries()
-        main(flag_values)
-        sys.stdout.flush()
+        outputs = {flag: _path(flag_values, flag) for flag in (*writes, "output_dir", "journal")}
+        for flag, path in outputs.items():
+            if path is not None:
+                {"output_dir": check_directory, "journal": check_journal}.get(flag, check_file)(path)
+
+        def work() -> int:
+            if own:
+                _set_up(name, verbose=flag_values["verbose"].value)
+            return _code(name, lambda: main(flag_values))
+
+        def clean_up() -> None:
+            for path in outputs.values():
+                if path is not None:
+                    remove_partials(path)
+
+        code = supervised(name, work, clean_up=clean_up, grace=grace) if own else work()
     except (UserError, flags.Error) as error:
-        print(f"{name}: error: {' '.join(str(error).removeprefix('ERROR:: ').split())}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print(f"\n{name}: interrupted", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    sys.exit(0)
+        _say_error(name, str(error).removeprefix("ERROR:: "))
+        code = USER_ERROR
+    except BrokenPipeError:
+        code = _broken_pipe()
+    except KeyboardInterrupt:  # in a caller's process; the command's own has handlers
+        code = 130
+    sys.exit(code)
+
+
+def _path(flag_values: flags.FlagValues, flag: str) -> Path | None:
+    return Path(flag_values[flag].value) if flag in flag_values and flag_values[flag].value else None
+
+
+def _code(name: str, main: Callable[[], int | None]) -> int:
+    """Exit code of the work; what it raises is told. A KeyboardInterrupt goes through."""
+    try:
+        code = main()
+        _flush()
+        return code or 0
+    except UserError as error:
+        _say_error(name, str(error))
+    except BrokenPipeError:
+        return _broken_pipe()
+    except MemoryError:
+        _say_error(name, "there is not enough memory; end other programs, or use a smaller model or less data")
+    except SystemExit as error:
+        _say_error(
+            name, f"sys.exit({error.code!r}) was called before the work was done; no function of yours may do that"
+        )
+    except OSError as error:
+        if error.errno not in _SHORT_OF:
+            return _say_defect()
+        place = f" ({error.filename})" if error.filename else ""
+        _say_error(name, f"{error.strerror}{place}; {_SHORT_OF[error.errno]}")
+    except Exception:
+        return _say_defect()
+    _give_up_unwritten()
+    return USER_ERROR
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot write what it prints: {error.strerror}; give it another place, as > FILE") from error
+
+
+def _say_error(name: str, message: str) -> None:
+    print(printable(f"{name}: error: {' '.join(message.split())}"), file=sys.stderr)
+
+
+def _say_defect() -> int:
+    traceback.print_exc()
+    return DEFECT
+
+
+def _broken_pipe() -> int:
+    """The reader, such as `head`, has seen enough."""
+    _give_up_unwritten()
+    return 141
+
+
+def _give_up_unwritten() -> None:
+    """What a stream does not take goes nowhere, or Python would complain of it at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def help_text(name: str, flag_values: flags.FlagValues, *, summary: str, groups: Mapping[str, Sequence[str]]) -> str:
@@ -120,11 +219,57 @@ def _parse(name: str, arguments: Sequence[str], flag_values: flags.FlagValues, r
         raise UserError(f"missing {' and '.join(missing)}; {name} --help lists the flags")
 
 
-def _silence_libraries() -> None:
-    """Keep the libraries' log off the terminal.
+def _open_closed_streams() -> None:
+    """Standard streams that the caller has closed (`>&-`) go nowhere, and no file gets their numbers."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, number)  # inheritable, unlike what open gives
+            if null != number:
+                os.close(null)
+            stream = os.fdopen(number, "w" if number else "r", closefd=False)
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+
+
+def _set_up(name: str, *, verbose: bool) -> None:
+    """Make the command's own process ready: its streams, its limits, and what the libraries find in the environment."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    if soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    encoding, terminal = sys.stdout.encoding, sys.stdout.isatty()
+    sys.stdout = PrintableStream(1, encoding=encoding, line_buffering=terminal)
+    sys.stderr = PrintableStream(2 if verbose else _silence_libraries(), encoding=encoding, line_buffering=True)
+    if verbose:
+        faulthandler.enable(sys.stderr)
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        print(f"{name}: KERAS_BACKEND is {backend}; tfq works with tensorflow, whatever it says", file=sys.stderr)
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    os.environ["KERAS_HOME"] = str(_keras_home(Path(os.environ["TMPDIR"]) / "keras"))
+
+
+def _keras_home(own: Path) -> Path:
+    """A folder for Keras with what the user's holds but its settings: float16 as a default would be another run."""
+    own.mkdir()
+    users = Path(os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras"))
+    try:
+        found = [path for path in users.iterdir() if path.name != "keras.json"]
+    except OSError:
+        return own
+    for path in found:
+        (own / path.name).symlink_to(path.absolute())
+    return own
+
+
+def _silence_libraries() -> int:
+    """Keep the libraries' log off the terminal; a descriptor of it for Python's own stderr.
 
     TensorFlow, XNNPACK and others write from C++ straight to file descriptor 2, some before any setting
-    reaches them. So the descriptor goes to the null device and Python's own stderr to a copy of the old one.
+    reaches them. So the descriptor goes to the null device.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.set_verbosity(logging.ERROR)
@@ -135,5 +280,4 @@ def _silence_libraries() -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     os.close(null)
-    sys.stderr = os.fdopen(terminal, "w", buffering=1, errors="backslashreplace")
-    faulthandler.enable(sys.stderr)
+    return terminal

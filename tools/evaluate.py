@@ -129,7 +129,8 @@ def _with_interval(found: Estimate | None, digits: int, *, sign: str = "") -> st
 
 
 def run() -> None:
-    run_command("tfq-evaluate", main, FLAGS, summary=SUMMARY, groups=GROUPS, required=("models", "evaluation_data"))
+    required = ("models", "evaluation_data")
+    run_command("tfq-evaluate", main, FLAGS, summary=SUMMARY, groups=GROUPS, required=required, writes=("json",))
 
 
 if __name__ == "__main__":

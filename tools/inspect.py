@@ -67,7 +67,7 @@ def show_model(values: flags.FlagValues, wanted: re.Pattern[str]) -> str:
     from tfq.errors import UserError
     from tfq.evaluation.evaluate import input_signatures
     from tfq.evaluation.inspection import compare_operations, operations
-    from tfq.execution.interpreter import read_content
+    from tfq.execution.tflite import read_content
 
     content = read_content(Path(values.model))
     if bool(values.float_model) != bool(values.data):

@@ -70,7 +70,8 @@ def table_summary(table: LatencyTable, path: Path) -> str:
 
 
 def run() -> None:
-    run_command("tfq-profile", main, FLAGS, summary=SUMMARY, groups=GROUPS, required=("model", "output"))
+    required = ("model", "output")
+    run_command("tfq-profile", main, FLAGS, summary=SUMMARY, groups=GROUPS, required=required, writes=("output",))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tfq.errors import UserError
+from tfq.execution.parent import die_with_parent
 
 _T = TypeVar("_T")
 # What the device prints after a command; the record separator keeps it apart from what the command printed.
@@ -461,7 +462,14 @@ def _run(
     port = [] if server_port is None else ["-P", str(server_port)]
     command = [program, *port, *arguments]
     try:
-        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False)
+        return subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+            preexec_fn=functools.partial(die_with_parent, os.getpid()),  # the server that it may start lives on
+        )
     except OSError as e:
         raise UserError(
             f"{program}: {e.strerror}; install adb (Android SDK platform-tools, Debian: apt install adb) "

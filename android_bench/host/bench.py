@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tfq_bench.collect import Bench, Prepared, device_report, lost_device
 from tfq_bench.inputs import Feed, feed_of, per_sample, write_inputs
-from tfq_bench.job import Job, Settings, Task, bench_tasks, model_path
+from tfq_bench.job import Job, Settings, Task, bench_tasks, check_size, model_path
 from tfq_bench.reference import reference_outputs
 from tfq_bench.report import DeviceReport, Failure
 from tfq_bench.results import Collected, Description
@@ -17,8 +17,9 @@ from tfq_bench.tensors import read_tensors
 from tfq.data.samples import Samples
 from tfq.errors import UserError
 from tfq.evaluation.evaluate import inputs_of
-from tfq.execution.interpreter import TfliteModel, read_content
+from tfq.execution.interpreter import TfliteModel
 from tfq.execution.progress import Progress, Silent
+from tfq.execution.tflite import read_content
 
 # Runs a job in a folder of this host's and gives what came of it.
 Run = Callable[[Job, Path], Collected]
@@ -48,6 +49,7 @@ def prepare(
     Raises UserError where no model can be run.
     """
     progress = progress or Silent()
+    check_size(len(models), settings)
     (folder / "models").mkdir(parents=True)
     (folder / "inputs").mkdir()
     containers: dict[Feed, str] = {}

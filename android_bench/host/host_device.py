@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
+import functools
+import os
 import platform
 import signal
 import subprocess
@@ -13,9 +14,7 @@ from tfq_bench.job import JOB, RESULTS, Job
 from tfq_bench.results import Collected, Description, read_results
 
 from tfq.errors import UserError
-
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None)
+from tfq.execution.parent import die_with_parent
 
 
 def describe_host() -> Description:
@@ -44,7 +43,7 @@ def run_on_host(job: Job, runner: Path, library: Path, folder: Path) -> Collecte
             text=True,
             errors="replace",
             # Its timings would disturb those of the next run if it outlived this process.
-            preexec_fn=lambda: _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),
+            preexec_fn=functools.partial(die_with_parent, os.getpid(), signal.SIGTERM),
         )
     except OSError as error:
         raise UserError(f"{runner}: {error.strerror}; expected a runner for this machine") from error

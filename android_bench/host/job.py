@@ -12,6 +12,8 @@ from tfq.errors import UserError
 
 RUNNER, JOB, RESULTS = "tfq_runner", "job.txt", "results.jsonl"
 KERNELS = ("xnnpack", "builtin")
+_MOST_THREADS, _MOST_ROUNDS = 256, 1000
+_MOST_TASKS = 10_000  # the runner's own limit (FORMAT.md)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +47,8 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.threads or len(set(self.threads)) < len(self.threads):
             raise UserError(f"--threads is {self.threads}; expected different numbers such as 1,4")
-        if not all(1 <= n <= 1024 for n in self.threads):
-            raise UserError(f"--threads is {', '.join(map(str, self.threads))}; each must be 1 to 1024")
+        if not all(1 <= n <= _MOST_THREADS for n in self.threads):
+            raise UserError(f"--threads is {', '.join(map(str, self.threads))}; each must be 1 to {_MOST_THREADS}")
         if self.cpu_mask and not (re.fullmatch(r"[0-9a-fA-F]{1,64}", self.cpu_mask) and int(self.cpu_mask, 16)):
             raise UserError(
                 f"--cpu_mask is {self.cpu_mask!r}; expected hexadecimal digits such as f0 for processors 4 to 7"
@@ -57,8 +59,12 @@ class Settings:
             raise UserError(
                 f"--min_runs={self.min_runs} and --max_runs={self.max_runs}: expected 1 <= min <= max <= 1e6"
             )
-        if not (0 <= self.warmup_seconds <= 86400 and 0 <= self.seconds <= 86400 and self.rounds >= 1):
-            raise UserError("--warmup_seconds and --seconds must be 0 to 86400, --rounds at least 1")
+        if not (0 <= self.warmup_seconds <= 86400 and 0 <= self.seconds <= 86400):
+            raise UserError(
+                f"--warmup_seconds={self.warmup_seconds:g} and --seconds={self.seconds:g}: expected 0 to 86400"
+            )
+        if not 1 <= self.rounds <= _MOST_ROUNDS:
+            raise UserError(f"--rounds is {self.rounds}; it must be 1 to {_MOST_ROUNDS}")
         if not 0.001 <= self.deadline_seconds <= 86400:
             raise UserError(f"--deadline is {self.deadline_seconds:g}; it must be 0.001 to 86400 seconds")
 
@@ -163,6 +169,16 @@ def bench_tasks(model: int, inputs: str, settings: Settings) -> list[tuple[tuple
         task = Task(f"{name}/profile/t{threads}", "profile", path, inputs, "", threads, keys)
         placed.append(((2, place, model), task))
     return placed
+
+
+def check_size(models: int, settings: Settings) -> None:
+    """Raises UserError where a job of so many models would be too large."""
+    tasks = models * len(bench_tasks(0, "", settings))
+    if tasks > _MOST_TASKS:
+        raise UserError(
+            f"{models} models, --rounds={settings.rounds} and {len(settings.threads)} numbers of --threads make"
+            f" {tasks:,} processes; a job may have {_MOST_TASKS:,}, give fewer of them"
+        )
 
 
 _SHORT = {"min_runs": "5", "max_runs": "5", "min_seconds": "0"}

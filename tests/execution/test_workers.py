@@ -2,10 +2,13 @@
 
 import operator
 import os
+import signal
+import sys
 import threading
 
 import pytest
 import threadpoolctl
+from processes import Family, until
 
 from tfq.errors import UserError
 from tfq.execution.workers import in_order, processes
@@ -96,3 +99,53 @@ def test_a_process_that_is_killed_is_told():
     told = pytest.raises(UserError, match=r"one of the processes of --workers=2 ended .* set --workers=1")
     with told, processes(2, os._exit) as spread:
         list(spread(os._exit, [(1,)]))
+
+
+PARENT = """
+import os, sys, time
+from tfq.execution.workers import processes
+
+def wait(seconds):
+    time.sleep(seconds)
+    return os.getpid()
+
+def tasks(seen):
+    while len(seen) < 3:  # until both others work
+        yield (0.05,)
+    time.sleep(0.5)
+    yield (0,)  # what they have done is taken from them
+    for _ in range(3):
+        yield (60,)
+    print("ready", flush=True)
+    if sys.argv[1] == "error":
+        raise ZeroDivisionError
+
+if __name__ == "__main__":
+    seen = set()
+    with processes(3, wait) as spread:
+        for _, process in spread(wait, tasks(seen)):
+            seen.add(process)
+"""
+
+
+def start(folder, what):
+    (folder / "parent.py").write_text(PARENT)
+    return Family([sys.executable, "parent.py", what], folder, PYTHONPATH=os.pathsep.join(sys.path))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_the_other_processes_end_with_this_one(tmp_path, number):
+    with start(tmp_path, "wait") as family:
+        assert family.first.stdout.readline() == "ready\n"
+        until(lambda: len(family.living()) == 4, "two workers and what watches their resources")
+        family.first.send_signal(number)
+        family.end()  # nobody holds the pipes
+        family.wait_until_none_lives()
+
+
+def test_an_error_does_not_wait_for_what_the_others_are_at(tmp_path):
+    with start(tmp_path, "error") as family:
+        code, _, errors = family.end(timeout=30)
+        assert code == 1
+        assert errors.splitlines()[-1] == "ZeroDivisionError"
+        family.wait_until_none_lives()

@@ -236,11 +236,12 @@ def test_a_killed_command_ends_its_runner(files: pathlib.Path, runner: pathlib.P
         found = []
         for path in pathlib.Path("/proc").glob("[0-9]*"):
             try:
-                if str(runner).encode() in (path / "cmdline").read_bytes() and str(files) in os.readlink(path / "cwd"):
+                ours = str(files) in os.readlink(path / "cwd")
+                if ours and (path / "cmdline").read_bytes().startswith(str(runner).encode()):
                     found.append(int(path.name))
             except OSError:
                 continue
-        return [number for number in found if number != process.pid]
+        return found
 
     def until(condition: Any) -> None:
         end = time.monotonic() + 60

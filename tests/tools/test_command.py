@@ -96,7 +96,7 @@ def test_interrupt():
     child.send_signal(signal.SIGINT)
     _, errors = child.communicate(timeout=30)
     assert child.returncode == 130
-    assert errors == "progress\n\ntfq-test: interrupted\n"
+    assert errors == "progress\ntfq-test: interrupted\n"
 
 
 def test_reader_that_has_seen_enough():

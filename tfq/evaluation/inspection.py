@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from tfq.evaluation.layers import sqnr
-from tfq.execution.interpreter import TfliteModel, parse_tflite
+from tfq.execution.interpreter import TfliteModel
+from tfq.execution.tflite import parse_tflite
 from tfq.export import flatbuffer
 
 

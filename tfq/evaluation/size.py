@@ -18,7 +18,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfq.execution.deflate import deflated
-from tfq.execution.interpreter import parse_tflite, read_content
+from tfq.execution.tflite import parse_tflite, read_content
 
 _STORED_BITS = {
     schema.TensorType.FLOAT32: 32,

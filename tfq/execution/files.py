@@ -3,6 +3,8 @@
 A result is written beside its final place, under a hidden name, and moved in when it is complete. What
 was there before stays as it is until that moment. A partial result is locked by the process that writes
 it; one that nobody locks was left by a process that died, and the next run removes it.
+
+What is no regular file (a terminal, a pipe, /dev/stdout, /dev/null) is never replaced: it is written into.
 """
 
 from __future__ import annotations
@@ -11,9 +13,13 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import hashlib
 import os
+import re
 import secrets
 import shutil
+import stat
+import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -46,7 +52,7 @@ def staged_directory(path: Path, *, overwrite: bool, ours: Collection[str] = OUT
       UserError: `path` exists without `overwrite`, is not a directory, or holds files of others; it
         cannot be written; the disk is full.
     """
-    path = Path(path).resolve()
+    path = _resolved(path)
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _clean_up(path)
@@ -71,9 +77,16 @@ def staged_directory(path: Path, *, overwrite: bool, ours: Collection[str] = OUT
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, in place of one that may be there. Raises UserError where it cannot."""
-    path = Path(path).resolve()
-    if path.is_dir():
+    """Write a file whole or not at all, in place of one that may be there; into what is no regular file.
+
+    Raises UserError where it cannot.
+    """
+    if _is_stream(path):
+        with _writing(path):
+            _write_into(path, content)
+        return
+    path = _resolved(path)
+    if os.path.isdir(path):
         raise UserError(f"cannot write the file {path}: it is a directory; name a file")
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,12 +104,131 @@ def write_atomic(path: Path, content: bytes) -> None:
             partial.unlink(missing_ok=True)
 
 
+def check_file(path: Path, *, regular: bool = False) -> None:
+    """Raise UserError where `write_atomic` could not write this file; for a look before long work.
+
+    Args:
+      path: of a file that need not be there.
+      regular: a file that is read and written in pieces: no stream will do.
+    """
+    if _is_stream(path):
+        if regular:
+            raise UserError(f"cannot write {path}: it is not a regular file; name another file")
+        with _writing(path):
+            os.close(_open_stream(path))
+        return
+    path = _resolved(path)
+    if os.path.isdir(path):
+        raise UserError(f"cannot write the file {path}: it is a directory; name a file")
+    _check_parent(path)
+
+
+def check_directory(path: Path) -> None:
+    """Raise UserError where no directory can be made at this path; for a look before long work."""
+    path = _resolved(path)
+    if os.path.lexists(path) and not os.path.isdir(path):
+        raise UserError(f"cannot write the directory {path}: it is a file; name a directory")
+    _check_parent(path)
+
+
+def remove_partials(path: Path) -> None:
+    """Remove partial results that processes which were killed have left of this file or directory."""
+    with contextlib.suppress(OSError, UserError):
+        _clean_up(_resolved(path))
+
+
+def _resolved(path: Path) -> Path:
+    """The path without links. Raises UserError for one that no system takes."""
+    try:
+        found = Path(path).resolve()
+        if not found.name:
+            raise UserError(f"cannot write {found}: it is the root of all folders; name another place")
+        return found
+    except ValueError as error:  # a NUL
+        raise UserError(f"cannot write {str(path)!r}: {error}; name another place") from error
+    except (OSError, RuntimeError) as error:  # a loop of links, which older Pythons tell by RuntimeError
+        reason = getattr(error, "strerror", None) or "its links lead round in a circle"
+        raise UserError(f"cannot write {path}: {reason}; name another place") from error
+
+
+def _check_parent(path: Path) -> None:
+    """Whether something of this name can be made; the folders above it need not be there yet."""
+    with _writing(path):
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(path)  # tells of what is too long, and of a file among the folders
+        missing = [path]
+        for folder in path.parents:
+            if os.path.lexists(folder):
+                break
+            missing.append(folder)
+        longest = os.pathconf(folder, "PC_NAME_MAX")
+        if any(len(os.fsencode(part.name)) > longest for part in missing):
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        attempt = folder / _partial_name(path).name
+        attempt.mkdir()
+        attempt.rmdir()
+
+
+_DESCRIPTORS = re.compile(r"/proc/(\d+)(/task/\d+)?/fd")
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether the path is something that is written into: no regular file, or the name of an open descriptor."""
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):  # not there, or for `_resolved` to tell
+        return False
+    if stat.S_ISDIR(mode):
+        return False
+    return not stat.S_ISREG(mode) or _descriptor(Path(path)) is not None
+
+
+def _descriptor(path: Path) -> tuple[int, int] | None:
+    """(process, descriptor) that /dev/stdout, /dev/fd/3 and the like name; it may have text in it already."""
+    for _ in range(40):
+        if (found := _DESCRIPTORS.fullmatch(os.path.realpath(path.parent))) and path.name.isdecimal():
+            return int(found[1]), int(path.name)
+        if not path.is_symlink():
+            return None
+        path = path.parent / os.readlink(path)
+    return None
+
+
+def _open_stream(path: Path) -> int:
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)):
+        raise OSError(errno.EINVAL, "it is neither a file nor a stream")
+    process, descriptor = _descriptor(path) or (0, 0)
+    if process == os.getpid():  # what it points to may be shared with others, and with it the place to write at
+        return os.dup(sys.stderr.fileno() if descriptor == 2 else descriptor)
+    try:
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOCTTY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise OSError(errno.ENXIO, "it is a pipe that nobody reads") from error
+        raise
+
+
+def _write_into(path: Path, content: bytes) -> None:
+    sys.stdout.flush()  # where it is the same stream, what was printed stands before
+    descriptor = _open_stream(path)
+    os.set_blocking(descriptor, True)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(content)
+
+
 def _partial_name(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
+    return path.with_name(f".{_short(path.name)}.partial-{secrets.token_hex(4)}")
 
 
 def _aside_name(path: Path) -> Path:
-    return path.with_name(f".{path.name}.previous")
+    return path.with_name(f".{_short(path.name)}.previous")
+
+
+def _short(name: str) -> str:
+    """The name, or what stands for it where more could not be added to it."""
+    encoded = os.fsencode(name)
+    return name if len(encoded) <= 200 else hashlib.sha256(encoded).hexdigest()
 
 
 def _locked_directory(path: Path) -> tuple[Path, int]:
@@ -127,7 +259,7 @@ def _clean_up(path: Path) -> None:
             shutil.rmtree(aside)
         else:
             aside.rename(path)
-    for partial in path.parent.glob(f".{_literal(path.name)}.partial-????????"):
+    for partial in path.parent.glob(f".{_literal(_short(path.name))}.partial-????????"):
         try:
             lock = os.open(partial, os.O_RDONLY)
         except FileNotFoundError:

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
 from tfq.errors import UserError
 from tfq.execution.progress import Progress, Silent
+from tfq.execution.tflite import parse_tflite, read_content, signature_names
 
 RUNTIMES = ("litert", "tensorflow")
 
@@ -98,36 +98,6 @@ class TensorValue:
     real: np.ndarray
 
 
-def read_content(model: bytes | Path) -> bytes:
-    """The bytes of a .tflite given as bytes or as a path. Raises UserError for a file that cannot be read."""
-    if isinstance(model, bytes):
-        return model
-    try:
-        return Path(model).read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read the model {model}: {error.strerror}") from error
-
-
-def parse_tflite(content: bytes, *, source: str = "the model") -> schema.ModelT:
-    """The flatbuffer as an object tree, every offset of it within the bytes.
-
-    Raises UserError, with `source` as its subject, for anything that is not a whole .tflite.
-    """
-    if content[4:8] != b"TFL3":
-        raise UserError(f"{source} is not a .tflite file: the identifier TFL3 is missing; give a TensorFlow Lite model")
-    try:
-        model = schema.ModelT.InitFromPackedBuf(content, 0)
-        _signature_names(model)
-        for named in (tensor for graph in model.subgraphs for tensor in graph.tensors):
-            (named.name or b"").decode()  # the interpreter's own bindings trip over names that are not text
-    except Exception as error:  # the generated parser raises whatever the broken offset leads to
-        raise UserError(f"{source} is truncated or corrupt ({len(content)} bytes); export or copy it again") from error
-    graph = model.subgraphs[0] if model.subgraphs else None
-    if graph is None or graph.inputs is None or not len(graph.inputs) or not graph.operators:
-        raise UserError(f"{source} holds no graph that takes inputs; export it again")
-    return model
-
-
 class TfliteModel:
     """One interpreter over one .tflite, for use by one thread at a time.
 
@@ -160,7 +130,7 @@ class TfliteModel:
         self._interpreter = _make_interpreter(
             self.content, source, threads=threads, delegate=delegate, preserve_all=preserve_all, runtime=runtime
         )
-        names = _signature_names(parsed)
+        names = signature_names(parsed)
         details = [detail for detail in self._interpreter.get_tensor_details() if detail["index"] < len(graph.tensors)]
         self._by_index = {detail["index"]: _tensor_info(detail, detail["name"]) for detail in details}
         self.inputs = tuple(_tensor_info(d, names.get(d["index"])) for d in self._interpreter.get_input_details())
@@ -357,15 +327,6 @@ def _runtime(name: str) -> tuple[Any, Any]:
 
         return tf.lite.Interpreter, tf.lite.experimental.OpResolverType
     raise ValueError(f"runtime (={name!r}) must be one of {', '.join(RUNTIMES)}")
-
-
-def _signature_names(model: schema.ModelT) -> dict[int, str]:
-    """Tensor index -> name in the first signature of the main subgraph."""
-    for signature in model.signatureDefs or []:
-        if signature.subgraphIndex == 0:
-            entries = [*(signature.inputs or []), *(signature.outputs or [])]
-            return {entry.tensorIndex: entry.name.decode() for entry in entries}
-    return {}
 
 
 def _tensor_info(detail: Mapping[str, Any], name: str | None) -> TensorInfo:

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import IO
 
 from tfq.errors import UserError
+from tfq.execution.files import check_file
 
 
 class Ledger:
@@ -34,6 +35,7 @@ class Ledger:
     def __init__(self, path: Path, *, measures: str, depends_on: str):
         self.values: dict[tuple[str, ...], float] = {}
         self._path = path
+        check_journal(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file: IO[bytes] = path.open("a+b")
@@ -96,6 +98,14 @@ class Ledger:
             os.fsync(self._file.fileno())
         except OSError as error:
             raise UserError(f"cannot write the journal {self._path}: {error.strerror}; make room") from error
+
+
+def check_journal(path: Path) -> None:
+    """Raise UserError where this file cannot be a journal: it is none, or cannot be written."""
+    try:
+        check_file(path, regular=True)
+    except UserError as error:
+        raise UserError(f"cannot write the journal {path}: {error}") from error
 
 
 def _line(values: Mapping[str, object]) -> bytes:

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol, TextIO
 
+from tfq.execution.terminal import one_line
+
 Advance = Callable[[int], None]
 
 
@@ -75,9 +77,8 @@ class Lines:
 
     def _write(self, text: str, *, end: bool) -> None:
         if self._terminal:
-            self._stream.write(f"\r\x1b[K{text}" + ("\n" if end else ""))
-        else:
-            self._stream.write(text + "\n")
+            getattr(self._stream, "write_control", self._stream.write)("\r\x1b[K")
+        self._stream.write(one_line(text) + ("\n" if end or not self._terminal else ""))
         self._stream.flush()
 
 

@@ -13,12 +13,15 @@ import contextlib
 import functools
 import itertools
 import multiprocessing
+import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import threadpoolctl
 
 from tfq.errors import UserError
+from tfq.execution.parent import die_with_parent
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -65,18 +68,27 @@ def processes(workers: int, used: object) -> Iterator[Spread]:
         return
     others = workers - 1
     context = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(others, context, initializer=_limit_blas)
+    pool = concurrent.futures.ProcessPoolExecutor(others, context, initializer=_begin, initargs=(os.getpid(),))
     try:
         for _ in range(others):
             pool.submit(id, used)
         yield functools.partial(_as_done, pool, others)
     except concurrent.futures.process.BrokenProcessPool as error:
+        _kill(pool)
         raise UserError(
             f"one of the processes of --workers={workers} ended before its work was done, perhaps for lack of memory;"
             ' set --workers=1 (or, in a script of your own, guard what it runs by if __name__ == "__main__")'
         ) from error
+    except BaseException:  # what they are at is not waited for
+        _kill(pool)
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _kill(pool: concurrent.futures.ProcessPoolExecutor) -> None:
+    for process in list((pool._processes or {}).values()):
+        process.kill()
 
 
 def _in_turn(work: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
@@ -99,8 +111,13 @@ def _as_done(
         yield given[future], future.result()
 
 
-def _limit_blas() -> None:
-    """One thread for this process; a library that has not been loaded cannot be limited."""
-    import numpy  # noqa: F401
+def _begin(parent: int) -> None:
+    """In a new process: it ends with `parent`, and BLAS has one thread.
+
+    A key at the terminal interrupts all processes; the parent ends the others.
+    """
+    die_with_parent(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    import numpy  # noqa: F401  # a library that has not been loaded cannot be limited
 
     threadpoolctl.threadpool_limits(1, user_api="blas")

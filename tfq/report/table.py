@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tfq.execution.terminal import one_line
+
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
     """Columns under a ruled header: the first `left` columns flush left, the others flush right.
@@ -13,6 +15,7 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: 
     for row in rows:
         if len(row) != len(header):
             raise ValueError(f"the row {list(row)} has {len(row)} cells, the header {len(header)}")
+    header, rows = list(map(one_line, header)), [list(map(one_line, row)) for row in rows]
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:
