@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
+from tfq_tools.arguments import check_idle
 from tfq_tools.command import define_evaluation_flags, new_flags, run_command
 from tfq_tools.evaluate import name_models
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from tfq.execution.progress import Progress
 
 FAILED = 3
+MOST_RUNS = 10**6
+_BEGINNING = b'{\n "kind": "tfq-bench"'  # of a report
 
 FLAGS = new_flags()
 define_evaluation_flags(FLAGS)
@@ -55,15 +58,27 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_string("delegate", "", "Library of a GPU or NPU delegate to run with.", flag_values=FLAGS)
 flags.DEFINE_integer(
-    "rounds", 3, "Processes in which every model is timed, in turns.", lower_bound=1, flag_values=FLAGS
+    "rounds",
+    3,
+    "Processes in which every model is timed, in turns.",
+    lower_bound=1,
+    upper_bound=1000,
+    flag_values=FLAGS,
 )
 flags.DEFINE_float(
     "warmup_seconds", 0.5, "Runs before the timed ones of a process.", lower_bound=0.0, flag_values=FLAGS
 )
 flags.DEFINE_float("seconds", 1.0, "Time so long in a process at the least.", lower_bound=0.0, flag_values=FLAGS)
-flags.DEFINE_integer("min_runs", 50, "Timed runs of a process at the least.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_integer("max_runs", 10_000, "Timed runs of a process at the most.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_float("deadline", 600.0, "Seconds after which a process is killed.", lower_bound=0.001, flag_values=FLAGS)
+flags.DEFINE_integer("min_runs", 50, "Timed runs of a process at the least.", 1, MOST_RUNS, flag_values=FLAGS)
+flags.DEFINE_integer("max_runs", 10_000, "Timed runs of a process at the most.", 1, MOST_RUNS, flag_values=FLAGS)
+flags.DEFINE_float(
+    "deadline",
+    600.0,
+    "Seconds after which a process is killed.",
+    lower_bound=0.001,
+    upper_bound=86400,
+    flag_values=FLAGS,
+)
 flags.DEFINE_boolean("profile_ops", False, "Time single operators too, in processes of their own.", flag_values=FLAGS)
 flags.DEFINE_string(
     "latency_table",
@@ -77,6 +92,7 @@ flags.DEFINE_float(
     2.0,
     "Steps of an output's grid by which a device may differ from this host before its outputs count as different.",
     lower_bound=0.0,
+    upper_bound=65536.0,
     flag_values=FLAGS,
 )
 flags.DEFINE_list(
@@ -134,9 +150,9 @@ def _check_flags(values: flags.FlagValues) -> None:
     if values.models and values.result:
         raise UserError("--models and --result are both given; --result measures the files of that run, leave one out")
     if values.result:
-        from tfq.report.devices import read_report
+        from tfq.report.devices import read_report, rendered
 
-        read_report(Path(values.result))  # what is wrong with it is told before anything is measured
+        rendered(read_report(Path(values.result)), Path(values.result, "report.json"))  # told before all measuring
     named = values.models or values.result
     if not named and not values.latency_table:
         raise UserError(
@@ -145,6 +161,12 @@ def _check_flags(values: flags.FlagValues) -> None:
     if bool(named) != bool(values.evaluation_data):
         raise UserError(f"missing {'--evaluation_data' if named else '--models'}; --help lists the flags")
     find_metric(values.metric)  # a misspelt one is told before the data is read
+    if values.min_runs > values.max_runs:
+        raise UserError(f"--min_runs is {values.min_runs} and --max_runs is {values.max_runs}; give at most that many")
+    compared = ("preprocess", "num_samples", "metric", "allowed_lsb", "output_dir", "overwrite", "profile_ops")
+    check_idle(values, dict.fromkeys(compared, bool(named)), "no --models or --result are compared; leave it out")
+    android = dict.fromkeys(("serials", "keep"), values.device == "adb")
+    check_idle(values, android, "--device is host; add --device=adb, or leave it out")
 
 
 def compare_models(
@@ -301,9 +323,13 @@ def _file_name(serial: str) -> str:
 
 def _earlier(folder: Path) -> list[str]:
     """Reports of earlier runs in a folder, on whatever devices."""
-    return [
-        path.name for path in folder.glob("*.json") if path.read_bytes()[:40].startswith(b'{\n "kind": "tfq-bench"')
-    ]
+    from tfq.execution.inputs import kind_of
+
+    def begins(path: Path) -> bytes:
+        with path.open("rb") as file:
+            return file.read(len(_BEGINNING))
+
+    return [p.name for p in folder.glob("*.json") if kind_of(p) == "a file" and begins(p) == _BEGINNING]
 
 
 def run() -> None:

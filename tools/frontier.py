@@ -36,6 +36,7 @@ flags.DEFINE_integer(
     12,
     "Budgets from the smallest model to the best; as many of latency with a table.",
     lower_bound=2,
+    upper_bound=1000,
     flag_values=FLAGS,
 )
 flags.DEFINE_boolean(
@@ -73,7 +74,7 @@ def main(values: flags.FlagValues) -> None:
             recipe,
             points=values.points,
             reconstruct=values.reconstruct,
-            ledger=ledger_from_flags(values),
+            ledger=ledger_from_flags(values, recipe),
             progress=Lines(sys.stderr),
         )
         (directory / "frontier.json").write_text(report.to_json(), encoding="utf-8")
