@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from tfq_bench.job import Settings
     from tfq_bench.results import Description
 
-    from tfq.data.samples import InputSignature
     from tfq.execution.progress import Progress
 
 FAILED = 3
@@ -177,6 +176,7 @@ def compare_models(
     from tfq_bench.summary import device_summary
 
     from tfq.data.loading import load_samples
+    from tfq.evaluation.evaluate import check_metric, input_signatures
     from tfq.execution.files import staged_directory
     from tfq.report.devices import MODELS, merge_devices
 
@@ -184,11 +184,12 @@ def compare_models(
     models = name_models([Path(path) for path in values.models] if result is None else [result / n for n in MODELS])
     samples = load_samples(
         values.evaluation_data,
-        _first_signatures(list(models.values())),
+        input_signatures(_first_readable(list(models.values()))),
         limit=values.num_samples or None,
         preprocess=values.preprocess,
         progress=progress,
     )
+    check_metric(values.metric, _first_readable(list(models.values())), samples)
     output, names = Path(values.output_dir), {serial: f"{_file_name(serial)}.json" for serial in devices}
     ours = {"summary.txt", "work", *names.values(), *_earlier(output)}
     with staged_directory(output, overwrite=values.overwrite, ours=ours) as folder:
@@ -304,16 +305,18 @@ def find_devices(values: flags.FlagValues, progress: Progress) -> dict[str, tupl
     return {serial: (describe(serial, {}, None), run(serial)) for serial in serials}
 
 
-def _first_signatures(paths: list[Path]) -> tuple[InputSignature, ...]:
-    """Inputs of the first model that can be read; one that cannot is a failure in the report."""
+def _first_readable(paths: list[Path]) -> Path:
+    """The first model that can be read; one that cannot is a failure in the report."""
     from tfq.evaluation.evaluate import input_signatures
 
     errors = []
     for path in paths:
         try:
-            return input_signatures(path)
+            input_signatures(path)
         except UserError as error:
             errors.append(str(error))
+        else:
+            return path
     raise UserError("; ".join(errors))
 
 

@@ -42,7 +42,7 @@ SUMMARY = "Measure .tflite models side by side on the same samples: score, agree
 
 def main(values: flags.FlagValues) -> None:
     from tfq.data.loading import load_samples
-    from tfq.evaluation.evaluate import evaluate, input_signatures
+    from tfq.evaluation.evaluate import check_metric, evaluate, input_signatures
     from tfq.evaluation.metrics import find_metric
     from tfq.execution.files import write_atomic
     from tfq.execution.progress import Lines
@@ -59,6 +59,7 @@ def main(values: flags.FlagValues) -> None:
         preprocess=values.preprocess,
         progress=progress,
     )
+    check_metric(values.metric, next(iter(models.values())), samples)
     found = evaluate(
         models,
         samples,
