@@ -208,6 +208,21 @@ def test_devices_join_the_report_each_in_the_place_of_its_earlier_figures():
     assert "1.500 ms" not in text
 
 
+def test_a_device_that_failed_and_one_that_ran_a_single_round():
+    failed = {**device("a", 1.0), "machine": {}, "models": []}
+    once = device("b", 900.0)
+    latency = once["models"][0]["timings"][0]["latency"]
+    latency["ratio_p50"] |= {"low": None, "high": None}
+    latency["memory"]["after"]["peak_kb"] = None
+    text = text_of(page(with_devices(report(), [failed, once])))
+    assert "On phone a arm64-v8a, runtime unknown, 2026-01-31." in text
+    assert "model.tflite 4 0.900 ms 0.500x 1.800 ms 90.00 %" in text
+
+
+def test_names_are_no_formulas():
+    assert "$x_{1$" in page(report(layers=[layer("$x_{1$"), layer("$")]))
+
+
 @pytest.mark.parametrize("missing", ["score", "agreement", "latency", "size"])
 def test_what_was_not_measured_is_left_out(missing):
     models = [model("float"), model("int8", difference=estimate(-0.25, "points"), sqnr=estimate(31.0, "dB"))]

@@ -12,7 +12,7 @@ import jinja2
 from tfq import __version__
 from tfq.errors import UserError
 from tfq.execution.files import write_atomic
-from tfq.execution.json_files import built, read_json
+from tfq.execution.json_files import built, read_json, shown
 from tfq.report.page import page
 from tfq.report.schema import ReportFile
 
@@ -80,7 +80,7 @@ def _writer(report: Any) -> str:
     """Who wrote a report, where that was another version."""
     version = report.get("version") if isinstance(report, Mapping) else None
     return (
-        f"tfq {version} wrote it, this is {__version__}; "
+        f"tfq {shown(version)} wrote it, this is {__version__}; "
         if isinstance(version, str) and version != __version__
         else ""
     )
