@@ -21,6 +21,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfq.errors import UserError
+from tfq.execution.inputs import read_regular
 from tfq.execution.progress import Progress, Silent
 
 RUNTIMES = ("litert", "tensorflow")
@@ -102,10 +103,7 @@ def read_content(model: bytes | Path) -> bytes:
     """The bytes of a .tflite given as bytes or as a path. Raises UserError for a file that cannot be read."""
     if isinstance(model, bytes):
         return model
-    try:
-        return Path(model).read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read the model {model}: {error.strerror}") from error
+    return read_regular(Path(model), what=f"the model {model}", most=2 << 30)
 
 
 def parse_tflite(content: bytes, *, source: str = "the model") -> schema.ModelT:
