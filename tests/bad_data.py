@@ -152,15 +152,13 @@ ARCHIVES: Mapping[str, bytes] = {
     "labels with a damaged header": archive({"x.npy": GOOD_X, "y.npy": npy("{'descr': ((((")}),
     "encrypted": _lying(flag=(8, 2, 1)),
     "a size of 4 GiB": _lying(size=(24, 4, 2**32 - 2)),
-    "a packed size of 4 GiB": _lying(size=(20, 4, 2**32 - 2)),
     "another place": _lying(place=(42, 4, 2**31)),
     "another method": _lying(method=(10, 2, 77)),
     "another checksum": _lying(checksum=(16, 4, 12345)),
-    "a flipped byte": archive({"x.npy": GOOD_X}).replace(GOOD_X[200:210], b"") or b"x",
+    "a flipped byte": archive({"x.npy": GOOD_X}, zipfile.ZIP_STORED).replace(GOOD_X[200:210], bytes(10)),
     "a bomb": _bomb("(1000000000000, 8, 8, 1)", 64 << 20),
     "a bomb in columns": _bomb("(1000000000000, 8, 8, 1)", 64 << 20, order="True"),
 }
-ACCEPTED_ARCHIVES = ("x with a header of version 3",)
 
 
 def _images() -> dict[str, bytes]:
@@ -272,7 +270,6 @@ def yields_none(): yield None
 def yields_text(): yield "x"
 def yields_dict(): yield {"images": X}
 def yields_three(): yield X, X, X
-def yields_pair_of_nothing(): yield X, None
 def yields_shape(): yield X[:4]
 def yields_batch(): yield np.stack([X] * 4)
 def yields_ragged(): yield [[1, 2], [3]]

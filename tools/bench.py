@@ -247,11 +247,13 @@ def write_latency_table(values: flags.FlagValues, settings: Settings, run: Run, 
 def settings_from_flags(values: flags.FlagValues) -> Settings:
     from tfq_bench.job import Settings
 
+    from tfq.execution.inputs import check_regular
+
     if not all(text.strip().isdecimal() for text in values.threads):
         raise UserError(f"--threads is {','.join(values.threads)}; expected numbers such as 1,4")
     delegate = Path(values.delegate) if values.delegate else None
-    if delegate is not None and not delegate.is_file():
-        raise UserError(f"--delegate={delegate}: no such file; give the library of a delegate")
+    if delegate is not None:
+        check_regular(delegate, f"--delegate={delegate}")
     return Settings(
         threads=tuple(int(text) for text in values.threads),
         cpu_mask=values.cpu_mask.lower().removeprefix("0x"),

@@ -84,22 +84,24 @@ def test_the_table_is_as_large_as_promised():
 
 
 IN_PROCESSES = (
-    "quantize, recipe: brackets",
     "batch, recipe: weight_bits is '4'",
-    "evaluate, npy: an open bracket",
-    "evaluate, metric bad_metrics:exits",
-    "evaluate, data by bad_functions:exits",
     "evaluate, --evaluation_data is a pipe",
     "inspect, report: brackets",
     "inspect, --flagfile is an endless device",
     "bench, report: a list",
-    "frontier, table: version is 2",
     "profile, --seconds=nan",
     "quantize with an argument that is no UTF-8",
 )
+SLOW = (
+    "quantize, recipe: brackets",
+    "evaluate, npy: an open bracket",
+    "evaluate, metric bad_metrics:exits",
+    "evaluate, data by bad_functions:exits",
+    "frontier, table: version is 2",
+)
 
 
-@pytest.mark.parametrize("name", IN_PROCESSES)
+@pytest.mark.parametrize("name", [*IN_PROCESSES, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def test_in_a_process_of_its_own(name, place):
     case = CASES[name]
     command = [sys.executable, "-m", f"tfq_tools.{case.command}", *case.arguments]

@@ -81,7 +81,7 @@ class FunctionSource:
                 sample = next(iterator)
             except StopIteration:
                 return
-            except (Exception, SystemExit) as error:
+            except (Exception, SystemExit, GeneratorExit) as error:
                 raise UserError(f"{self._name} fails at sample {index}: {described(error)}") from error
             yield sample
 
