@@ -31,13 +31,8 @@ def damaged(content: bytes, generator: random.Random) -> bytes:
     found = bytearray(content)
     for _ in range(generator.choice((1, 1, 1, 2, 4, 8))):
         place = generator.randrange(len(found))
-        # most of an archive is values, of which any is fine: the structure is at both ends
-        if generator.random() < 0.5:
-            place = (
-                min(place, generator.randrange(1, 300))
-                if generator.random() < 0.5
-                else -1 - place % min(400, len(found))
-            )
+        if generator.random() < 0.5:  # most of an archive is values, of which any is fine: what matters is at both ends
+            place = generator.choice((place % 300, -1 - place % 400)) % len(found)
         found[place] = generator.choice((found[place] ^ 1 << generator.randrange(8), 0, 255, generator.randrange(256)))
     how = generator.random()
     if how < 0.15:
