@@ -154,7 +154,7 @@ def test_reconstruction_allocation_and_steps_are_shown_where_there_are_any():
     for expected in (
         "best: 0.5 &rarr; 0.75, rolled back",
         "optimal, gap 0, cbc",
-        "assembled program 0.01 0.02 0.40 &plusmn; 0.10 no 54,321",
+        "assembled program 0.01 0.02 -0.40 &plusmn; 0.10 no 54,321",
         "bias tuning tuned 0.2 0.3 rolled back: worse",
         "batch-norm tuning nothing to propose",
     ):
