@@ -160,7 +160,8 @@ def _check_flags(values: flags.FlagValues) -> None:
     if bool(named) != bool(values.evaluation_data):
         raise UserError(f"missing {'--evaluation_data' if named else '--models'}; --help lists the flags")
     find_metric(values.metric)  # a misspelt one is told before the data is read
-    if values.min_runs > values.max_runs:
+    given = all(values[name].present for name in ("min_runs", "max_runs"))
+    if given and values.min_runs > values.max_runs:
         raise UserError(f"--min_runs is {values.min_runs} and --max_runs is {values.max_runs}; give at most that many")
     compared = ("preprocess", "num_samples", "metric", "allowed_lsb", "output_dir", "overwrite", "profile_ops")
     check_idle(values, dict.fromkeys(compared, bool(named)), "no --models or --result are compared; leave it out")
