@@ -386,6 +386,7 @@ def option_cases() -> Iterator[tuple[str, Case]]:
         ("profile", {"model": "good.flags"}),
         ("profile", {"model": "folder"}),
         ("frontier", {"candidates": "w4a4"}),
+        ("frontier", {"granularity": "layer"}),
         ("frontier", {"pin": "(:w8"}),
         ("frontier", {"recipe": "good.flags"}),
     )

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from absl import flags
+from tfq_tools.arguments import check_idle
 from tfq_tools.command import run_command
 from tfq_tools.recipe_flags import ledger_from_flags, new_recipe_flags, recipe_from_flags
 
@@ -67,6 +68,8 @@ def main(values: flags.FlagValues) -> None:
     from tfq.execution.progress import Lines
     from tfq.pipeline import explore
 
+    alone = "points are put together from layers that are fitted one by one; add --reconstruct, or leave it out"
+    check_idle(values, {"granularity": values.reconstruct}, alone)
     recipe = recipe_from_flags(values, **_UNBOUND)
     output = Path(values.output_dir)
     with staged_directory(output, overwrite=values.overwrite, ours=OUTPUTS) as directory:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -70,8 +71,9 @@ class Ledger:
         self._file.close()
 
     def add(self, key: tuple[str, ...], value: float) -> None:
-        """Note a result down."""
-        self._append({"key": list(key), "value": value})
+        """Note a result down; one that is not finite, which JSON has not, is measured anew next time."""
+        if math.isfinite(value):
+            self._append({"key": list(key), "value": value})
         self.values[key] = value
 
     def _lock(self) -> None:
