@@ -204,15 +204,15 @@ def _begun(recipe: Recipe, journal: Journal, progress: Progress) -> _Begun:
     table = read_table(Path(recipe.latency_table)) if recipe.latency_table else None
     with journal.stage("load the model"):
         loaded = load_model(Path(recipe.model), allow_unsafe_deserialization=recipe.allow_unsafe_deserialization)
-        labels, output = read_labels(recipe.labels), tensor_shapes(loaded.graph)[loaded.graph.outputs[0]]
-        label_notes(labels, (), output)  # a wrong number is told before the samples are read
+        labels = read_labels(recipe.labels)
     with journal.stage("load the samples"):
         samples, evaluation_samples = _samples(recipe, loaded.graph, labels, journal, progress)
-    for found in (samples, evaluation_samples):
-        journal.warn(*label_notes(labels, () if labels or found is None else found.class_names, output))
     with journal.stage("prepare the model"):
         few = samples.head(_PREPARATION).arrays
         prepared = prepare(loaded.graph, few, original=loaded, seed=recipe.seed, progress=progress)
+        output = tensor_shapes(prepared.graph)[prepared.graph.outputs[0]]
+        for found in (samples, evaluation_samples):
+            journal.warn(*label_notes(labels, () if labels or found is None else found.class_names, output))
         graph, widths = assign_widths(
             prepared.graph,
             weight_bits=recipe.weight_bits,
