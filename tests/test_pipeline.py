@@ -360,7 +360,7 @@ class TestPipelines:
     def test_one_scale_per_tensor_is_equalised_by_default(self):
         assert dataclasses.replace(IMPROVED, per_channel=False).equalization_method == "expected"
         assert IMPROVED.equalization_method == "none"
-        assert dataclasses.replace(IMPROVED, per_channel=False, precision="float16").equalization_method == "none"
+        assert dataclasses.replace(RECIPE, precision="float16").equalization_method == "none"
 
     @pytest.mark.slow
     def test_a_simulation_is_improved_too(self, improved):

@@ -1,13 +1,16 @@
 import dataclasses
+import json
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tfq.errors import UserError
+from tfq.options import RULES
 from tfq.recipe import CHOICES, GRADIENT_METHODS, Recipe
 
-TEXT = st.text(max_size=20)
+TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20)
 FREE = {
     field: st.sampled_from(choices)
     for field, choices in CHOICES.items()
@@ -35,7 +38,19 @@ BUDGETS = {
 
 
 def recipes(pipeline, **choices):
-    return st.builds(Recipe, pipeline=st.just(pipeline), **FREE, **{n: st.sampled_from(c) for n, c in choices.items()})
+    return fitting(pipeline=st.just(pipeline), **FREE, **{n: st.sampled_from(c) for n, c in choices.items()})
+
+
+@st.composite
+def fitting(draw, **fields):
+    """A recipe of these fields; an option that would do nothing beside the others keeps its default."""
+    values = {name: draw(found) for name, found in fields.items()}
+    for _ in fields:
+        try:
+            return Recipe(**values)
+        except UserError as error:
+            del values[str(error).split()[0].removeprefix("--")]
+    return assume(False)
 
 
 WITHOUT_GRADIENTS = [x for x in CHOICES["reconstruction"] if x not in GRADIENT_METHODS]
@@ -44,7 +59,7 @@ RECIPES = st.one_of(
     recipes("int8", reconstruction=["none"], batch_norm_tuning=["none"]),
     recipes("light", reconstruction=WITHOUT_GRADIENTS, batch_norm_tuning=CHOICES["batch_norm_tuning"]),
     recipes("advanced", **{n: CHOICES[n] for n in ("reconstruction", "batch_norm_tuning")}),
-    st.builds(Recipe, pipeline=st.sampled_from(["light", "advanced"]), **{**FREE, **BUDGETS}),
+    fitting(pipeline=st.sampled_from(["light", "advanced"]), **{**FREE, **BUDGETS}),
 )
 
 
@@ -130,6 +145,23 @@ def test_every_choice_is_a_field_whose_default_is_one_of_them():
         ({"memory_limit": 63}, "--memory_limit is 63; it must be at least 64"),
         ({"workers": 0}, "--workers is 0; it must be at least 1"),
         ({"num_calibration_samples": 0}, "--num_calibration_samples is 0; it must be at least 1"),
+        ({"num_calibration_samples": 10**9}, "--num_calibration_samples is 1000000000; it must be at most 1000000"),
+        ({"workers": 257}, "--workers is 257; it must be at most 256"),
+        ({"memory_limit": 10**8}, "--memory_limit is 100000000; it must be at most 1048576"),
+        ({"seed": -1}, "--seed is -1; it must be at least 0"),
+        ({"seed": 2**32}, "--seed is 4294967296; it must be at most 4294967295"),
+        ({"labels": "m\udcff"}, "--labels is 'm\\udcff', whose bytes are no UTF-8; rename it"),
+        ({"labels": "a\0"}, "--labels is 'a\\x00', which holds a null byte"),
+        ({"weight_bits": "4"}, "--weight_bits is '4'; expected a whole number"),
+        ({"weight_bits": True}, "--weight_bits is true; expected a whole number"),
+        ({"weight_bits": 4.0}, "--weight_bits is 4.0; expected a whole number"),
+        ({"weight_bits": np.int64(4)}, "--weight_bits is "),
+        ({"per_channel": 1}, "--per_channel is 1; expected true or false"),
+        ({"allow_unsafe_deserialization": "false"}, "--allow_unsafe_deserialization is 'false'; expected true or fal"),
+        ({"size_budget": float("inf")}, "--size_budget is inf; expected a number"),
+        ({"precision": None}, "--precision is null; expected a text"),
+        ({"candidates": ["w4"]}, "--candidates is a list; expected a tuple"),
+        ({"pin": (1,)}, "--pin: [0] is 1; expected a text"),
     ],
 )
 def test_an_impossible_request_is_named_with_what_is_possible(wrong, message):
@@ -137,6 +169,108 @@ def test_an_impossible_request_is_named_with_what_is_possible(wrong, message):
         Recipe(model="m.keras", **wrong)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+IDLE = {
+    "weight bits of another precision": {"precision": "float16", "weight_bits": 4},
+    "first and last layer of another precision": {"precision": "int16x8", "first_last_bits": 8},
+    "one scale a tensor of another precision": {"precision": "dynamic_range", "per_channel": False},
+    "calibration of another precision": {"precision": "float32", "calibration_method": "mse"},
+    "percentile of another precision": {"precision": "float32", "percentile": 99.0},
+    "storage of another precision": {"precision": "int16x8", "storage": "packed"},
+    "equalisation of another precision": {"precision": "float16", "equalization": "expected"},
+    "mode of another precision": {"precision": "float16", "mode": "parallel"},
+    "input of another precision": {"precision": "float16", "input_type": "uint8"},
+    "output of another precision": {"precision": "float16", "output_type": "uint8"},
+    "mode without a pipeline": {"mode": "parallel"},
+    "granularity without a pipeline": {"granularity": "layer"},
+    "memory without a pipeline": {"memory_limit": 1024},
+    "workers without a pipeline": {"workers": 2},
+    "workers without a reconstruction": {"pipeline": "light", "workers": 2},
+    "granularity without a reconstruction": {"pipeline": "advanced", "reconstruction": "none", "granularity": "layer"},
+    "granularity in parallel": {
+        "pipeline": "light",
+        "reconstruction": "best",
+        "mode": "parallel",
+        "granularity": "layer",
+    },
+    "percentile of another method": {"calibration_method": "mse", "percentile": 99.0},
+    "first and last layer where all have 8 bits": {"first_last_bits": 8},
+    "packed bytes": {"storage": "packed"},
+    "packed grids of 5 bits": {"storage": "packed", "weight_bits": 5},
+    "storage of named candidates": {
+        "pipeline": "light",
+        "size_budget": 0.2,
+        "storage": "packed",
+        "candidates": ("w4", "w8"),
+    },
+    "objective without a drop": {
+        "pipeline": "light",
+        "size_budget": 0.2,
+        "objective": "latency",
+        "latency_table": "t.json",
+    },
+    "sensitivity without a budget": {"pipeline": "advanced", "sensitivity": "gradient"},
+    "metric of labels without any": {"metric": "auc"},
+}
+
+
+@pytest.mark.parametrize("case", IDLE)
+def test_an_option_that_would_do_nothing_is_refused(case):
+    with pytest.raises(UserError) as caught:
+        Recipe(model="m.keras", **IDLE[case])
+    *_, idle = str(caught.value).partition(" and ")
+    assert str(caught.value).split()[0].removeprefix("--") in IDLE[case]
+    assert "leave" in idle
+
+
+def test_what_acts_or_repeats_what_happens_anyhow_is_allowed():
+    Recipe("m", precision="float16", input_type="float32", output_type="float32", equalization="none")
+    Recipe("m", pipeline="advanced", workers=4, memory_limit=64, mode="parallel", granularity="layer")
+    Recipe("m", pipeline="light", size_budget=0.2, storage="packed", workers=2, granularity="layer")
+    Recipe("m", weight_bits=4, storage="packed", first_last_bits=8)
+    Recipe("m", percentile=99.0)
+    Recipe("m", evaluation_data="t.npz", metric="auc")
+    Recipe("m", metric="mse")  # against the float model
+
+
+def test_every_option_of_the_table_is_a_field():
+    fields = {field.name for field in dataclasses.fields(Recipe)}
+    assert {option for rule in RULES for option in rule.options} <= fields
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"allow_unsafe_deserialization": "false"}, "allow_unsafe_deserialization is 'false'; expected true or false"),
+        ({"weight_bits": "4"}, "weight_bits is '4'; expected a whole number"),
+        ({"weight_bits": True}, "weight_bits is true; expected a whole number"),
+        ({"weight_bits": None}, "weight_bits is null; expected a whole number"),
+        ({"weight_bits": 10**30}, "weight_bits is a whole number of 100 bits; expected a whole number"),
+        ({"size_budget": "0.1"}, "size_budget is '0.1'; expected a number or null"),
+        ({"pin": "a:w8"}, "pin is 'a:w8'; expected an array"),
+        ({"pin": [1]}, "pin[0] is 1; expected a text"),
+        ({"model": ["m"]}, "model is an array of 1; expected a text"),
+        ({"granularity_of_tomorrow": 1}, "the recipe has the unknown field granularity_of_tomorrow; this is tfq "),
+        ({"weight_bits": 9}, "the recipe: --weight_bits is 9; it must be 2 to 8"),
+    ],
+)
+def test_a_recipe_of_wrong_types_is_named(change, message):
+    text = json.dumps(json.loads(Recipe(model="m.keras").to_json()) | change)
+    with pytest.raises(UserError) as caught:
+        Recipe.from_json(text)
+    assert message in str(caught.value)
+
+
+def test_fields_that_are_absent_keep_their_defaults_but_the_model_must_be_there():
+    assert Recipe.from_json('{"model": "m"}') == Recipe(model="m")
+    with pytest.raises(UserError, match="the recipe has no model; expected a text"):
+        Recipe.from_json("{}")
+
+
+def test_a_shipped_recipe_names_no_folder():
+    recipe = Recipe("/a/m", "/b/c", "/d/e", labels="/f/g", pipeline="light", latency_budget="1ms", latency_table="/h/i")
+    assert "/" not in recipe.without_folders().to_json()
 
 
 def test_a_candidate_with_few_bits_of_activations_makes_the_result_a_simulation():

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import re
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tfq.errors import UserError
 from tfq.spec import PRECISIONS, LayerQuantization, QuantizationSpec, TensorQuantization
 
 NAMES = st.text(min_size=1, max_size=8)
@@ -55,6 +57,36 @@ def test_json_round_trip(spec):
     again = QuantizationSpec.from_json(spec.to_json())
     assert again == spec
     assert again.to_json() == spec.to_json()
+
+
+TENSOR = {"scale": [0.5], "zero_point": 0, "bits": 8, "storage": "int8", "symmetric": False}
+LAYER = {"name": "a", "kind": "Add", "precision": "int8", "inputs": ["x"], "output": "a"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layers": {}}, "layers is an object of 0 fields; expected an array"),
+        ({"layers": [1]}, r"layers\[0\] is 1; expected an object"),
+        ({"layers": [LAYER | {"inputs": "x"}]}, r"layers\[0\].inputs is 'x'; expected an array"),
+        ({"layers": [LAYER | {"precision": "int7"}]}, r"layers\[0\]: precision .='int7'. must be one of"),
+        ({"layers": [LAYER | {"precision": "float32"}]}, "is float32 without a reason"),
+        ({"activations": {"x": TENSOR | {"bits": 10**9}}}, "activations.x: bits .=1000000000. must be 1 to 32"),
+        ({"activations": {"x": TENSOR | {"bits": True}}}, "activations.x.bits is true; expected a whole number"),
+        ({"activations": {"x": TENSOR | {"scale": []}}}, "activations.x: scales must be finite and above 0"),
+        ({"activations": {"x": TENSOR | {"scale": [-1]}}}, "scales must be finite and above 0"),
+        ({"activations": {"x": TENSOR | {"scale": 1.0}}}, "activations.x.scale is 1.0; expected an array"),
+        ({"activations": {"x": TENSOR | {"zero_point": 500}}}, "zero_point .=500. lies outside"),
+        ({"activations": {"x": TENSOR | {"storage": "int5"}}}, "storage .='int5'. must be one of"),
+        ({"activations": {"x": TENSOR | {"more": 1}}}, "unknown field activations.x.more"),
+        ({"input_type": 8}, "input_type is 8; expected a text"),
+    ],
+)
+def test_a_specification_of_wrong_types_is_named(change, message):
+    good = {"layers": [LAYER], "activations": {"x": TENSOR}}
+    QuantizationSpec.from_json(json.dumps(good))
+    with pytest.raises(UserError, match=message):
+        QuantizationSpec.from_json(json.dumps(good | change))
 
 
 def test_layers_are_found_by_name():

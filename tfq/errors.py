@@ -26,5 +26,12 @@ class UserError(Exception):
         super().__init__(printable(str(message)))
 
 
+def described(error: BaseException) -> str:
+    """Kind and message of an error in the user's code, on one line. An exit is called by its name."""
+    if isinstance(error, SystemExit):
+        return f"it calls sys.exit({error.code!r}), which would end tfq"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+
+
 class VerificationError(UserError):
     """The exported file is not what the `QuantizationSpec` says; names the tensor and its layer."""

@@ -38,12 +38,12 @@ from tfq.calibration.calibrate import Calibration, calibrate, held_back_position
 from tfq.calibration.specify import specify
 from tfq.calibration.statistics import Range
 from tfq.data.checks import compare_ranges
-from tfq.data.labels import read_labels
+from tfq.data.labels import label_notes, read_labels
 from tfq.data.loading import load_samples
 from tfq.data.samples import Samples
 from tfq.data.signatures import input_signatures
 from tfq.errors import UserError
-from tfq.evaluation.evaluate import Evaluation, Simulated, evaluate
+from tfq.evaluation.evaluate import Evaluation, Simulated, check_metric, evaluate
 from tfq.evaluation.layers import layer_errors
 from tfq.evaluation.metrics import find_metric
 from tfq.execution.journal import Journal
@@ -51,6 +51,7 @@ from tfq.execution.progress import Progress, Silent
 from tfq.export.convert import RepresentativeDataset
 from tfq.export.package import describe, export_plain, export_quantized, gzipped
 from tfq.export.plain import plain_spec
+from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph
 from tfq.models.grids import grid_groups
 from tfq.models.load import LoadedModel, load_model
@@ -205,10 +206,13 @@ def _begun(recipe: Recipe, journal: Journal, progress: Progress) -> _Begun:
         loaded = load_model(Path(recipe.model), allow_unsafe_deserialization=recipe.allow_unsafe_deserialization)
         labels = read_labels(recipe.labels)
     with journal.stage("load the samples"):
-        samples, evaluation_samples = _samples(recipe, loaded.graph, journal, progress)
+        samples, evaluation_samples = _samples(recipe, loaded.graph, labels, journal, progress)
     with journal.stage("prepare the model"):
         few = samples.head(_PREPARATION).arrays
         prepared = prepare(loaded.graph, few, original=loaded, seed=recipe.seed, progress=progress)
+        output = tensor_shapes(prepared.graph)[prepared.graph.outputs[0]]
+        for found in (samples, evaluation_samples):
+            journal.warn(*label_notes(labels, () if labels or found is None else found.class_names, output))
         graph, widths = assign_widths(
             prepared.graph,
             weight_bits=recipe.weight_bits,
@@ -220,6 +224,8 @@ def _begun(recipe: Recipe, journal: Journal, progress: Progress) -> _Begun:
     with journal.stage("export the float baseline"):
         representative = samples.head(_REPRESENTATIVE).representative_dataset()
         baseline = export_plain(prepared.graph, "float32", representative, progress=progress)
+        if evaluation_samples is not None:
+            check_metric(recipe.metric, baseline, evaluation_samples)
     return _Begun(
         recipe,
         loaded,
@@ -236,10 +242,13 @@ def _begun(recipe: Recipe, journal: Journal, progress: Progress) -> _Begun:
     )
 
 
-def _samples(recipe: Recipe, graph: Graph, journal: Journal, progress: Progress) -> tuple[Samples, Samples | None]:
+def _samples(
+    recipe: Recipe, graph: Graph, labels: Sequence[str], journal: Journal, progress: Progress
+) -> tuple[Samples, Samples | None]:
     """(calibration samples, evaluation samples)."""
     signatures = input_signatures(graph)
     options: dict[str, Any] = {"preprocess": recipe.preprocess, "seed": recipe.seed, "progress": progress}
+    options["class_names"] = labels
     samples = load_samples(
         recipe.calibration_data,
         signatures,

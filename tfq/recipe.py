@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from pathlib import PurePath
-from typing import Any
+from pathlib import Path, PurePath
 
+from tfq import __version__
 from tfq.allocation.candidates import candidate_of, is_simulated
 from tfq.errors import UserError
+from tfq.execution.inputs import check_encodable
+from tfq.execution.json_files import built, checked_types, parse_json, read_json, shown
+from tfq.options import check_options
 
 CHOICES = {
     "precision": ("int8", "int16x8", "float16", "dynamic_range", "float32"),
@@ -31,6 +34,15 @@ CHOICES = {
 }
 
 GRADIENT_METHODS = ("adaround", "adaquant")
+
+# What a number may be; memory_limit in MiB.
+BOUNDS = {
+    "memory_limit": (64, 2**20),
+    "workers": (1, 256),
+    "num_calibration_samples": (1, 1_000_000),
+    "seed": (0, 2**32 - 1),
+}
+_FORMER = f"; this is tfq {__version__}, another version wrote the file: remove the field, or use that version"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +98,10 @@ class Recipe:
     allow_unsafe_deserialization: bool = False
 
     def __post_init__(self) -> None:
+        checked_types(self, "--{}".format)
+        for field in (field.name for field in dataclasses.fields(self)):
+            if isinstance(getattr(self, field), str):
+                check_encodable(getattr(self, field), f"--{field}")
         for field, choices in CHOICES.items():
             if getattr(self, field) not in choices:
                 raise UserError(f"--{field} is {getattr(self, field)!r}; it must be one of {', '.join(choices)}")
@@ -129,13 +145,15 @@ class Recipe:
                 f"--reconstruction is {self.reconstruction}, which learns by gradients, and --pipeline is light; use"
                 " --pipeline=advanced, or --reconstruction=least_squares"
             )
-        for field, least in (("memory_limit", 64), ("workers", 1)):
-            if getattr(self, field) < least:
-                raise UserError(f"--{field} is {getattr(self, field)}; it must be at least {least}")
-        if self.num_calibration_samples < 1:
-            raise UserError(f"--num_calibration_samples is {self.num_calibration_samples}; it must be at least 1")
+        for field, (least, most) in BOUNDS.items():
+            value = getattr(self, field)
+            if value < least:
+                raise UserError(f"--{field} is {shown(value)}; it must be at least {least}")
+            if value > most:
+                raise UserError(f"--{field} is {shown(value)}; it must be at most {most}")
 
         self._check_allocation()
+        check_options(self, {field.name: field.default for field in dataclasses.fields(self)})
 
     def _check_allocation(self) -> None:
         if self.max_accuracy_drop is not None and not 0 <= self.max_accuracy_drop <= 100:
@@ -253,11 +271,15 @@ class Recipe:
             calibration_data=PurePath(self.calibration_data).name,
             evaluation_data=PurePath(self.evaluation_data).name,
             labels=PurePath(self.labels).name,
+            latency_table=PurePath(self.latency_table).name,
         )
 
     @classmethod
-    def from_json(cls, text: str) -> Recipe:
-        found: dict[str, Any] = {}
-        for name, value in json.loads(text).items():
-            found[name] = tuple(value) if isinstance(value, list) else value
-        return cls(**found)
+    def from_json(cls, text: str, *, what: str = "the recipe") -> Recipe:
+        """The recipe of a JSON text. Raises UserError, which calls it `what`, where it holds none."""
+        return built(cls, parse_json(text, what), what=what, unknown=_FORMER)
+
+    @classmethod
+    def read(cls, path: Path, *, what: str) -> Recipe:
+        """The recipe in a file. Raises UserError, which calls it `what`, where it holds none."""
+        return built(cls, read_json(path, what=what), what=what, unknown=_FORMER)

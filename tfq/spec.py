@@ -9,11 +9,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
+from tfq.execution.json_files import built, parse_json
+
 STORAGE_RANGE = {"int4": (-8, 7), "int8": (-128, 127), "int16": (-32768, 32767), "int32": (-(2**31), 2**31 - 1)}
+_MOST_BITS = 32  # of a bias
 PRECISIONS = ("int8", "float32", "float16", "dynamic_range", "int16x8")
 
 
@@ -43,6 +45,8 @@ class TensorQuantization:
     def __post_init__(self) -> None:
         if self.storage not in STORAGE_RANGE:
             raise ValueError(f"storage (={self.storage!r}) must be one of {', '.join(STORAGE_RANGE)}")
+        if not 1 <= self.bits <= _MOST_BITS:
+            raise ValueError(f"bits (={self.bits}) must be 1 to {_MOST_BITS}")
         if not self.scale or not all(np.isfinite(s) and s > 0 for s in self.scale):
             raise ValueError(f"scales must be finite and above 0, got {self.scale[:4]}")
         if self.axis is None and len(self.scale) != 1:
@@ -126,15 +130,6 @@ class QuantizationSpec:
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> QuantizationSpec:
-        data = json.loads(text)
-
-        def tensors(found: Mapping[str, Any]) -> dict[str, TensorQuantization]:
-            return {n: TensorQuantization(**{**t, "scale": tuple(t["scale"])}) for n, t in found.items()}
-
-        def layer(found: Mapping[str, Any]) -> LayerQuantization:
-            tuples = {field: tuple(found[field]) for field in ("inputs", "origin")}
-            return LayerQuantization(**{**found, **tuples, "weights": tensors(found["weights"])})
-
-        layers = tuple(layer(x) for x in data["layers"])
-        return cls(**{**data, "layers": layers, "activations": tensors(data["activations"])})
+    def from_json(cls, text: str, *, what: str = "the specification") -> QuantizationSpec:
+        """The specification of a JSON text. Raises UserError, which calls it `what`, where it holds none."""
+        return built(cls, parse_json(text, what), what=what)

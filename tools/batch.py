@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import glob
 import io
-import json
 import os
 import signal
 import subprocess
@@ -17,8 +16,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from absl import flags
+from tfq_tools.arguments import check_numbers, expanded
 from tfq_tools.command import new_flags, run_command
-from tfq_tools.recipe_flags import new_recipe_flags, read_recipe, recipe_from_flags
+from tfq_tools.recipe_flags import new_recipe_flags, recipe_from_flags
 from tfq_tools.supervise import KILLED
 
 from tfq.errors import UserError
@@ -100,21 +100,25 @@ def recipe_of(path: Path) -> Recipe:
     """What a file of flags, or a recipe, asks for. Raises UserError, with its name, for what cannot be."""
     values = new_recipe_flags([field.name for field in dataclasses.fields(Recipe)], output="")
     try:
-        rest = values(["tfq-quantize", _flag_of(path)])[1:]
+        rest = values(expanded(["tfq-quantize", _flag_of(path)]))[1:]
+        check_numbers(values)
         if rest:
             raise UserError(f"{rest[0]!r} is no flag; write --name=value, one a line")
         return recipe_from_flags(values)
-    except (UserError, flags.Error, UnicodeDecodeError) as error:
+    except (UserError, flags.Error) as error:
         raise UserError(f"{path}: {error}") from error
 
 
 def is_done(directory: Path, recipe: Recipe) -> bool:
-    """Whether this run is there, whole. Raises UserError where another one is."""
+    """Whether this run is there, whole. Raises UserError where another one is, or one that is damaged."""
+    from tfq.report.devices import read_report
+
     path = directory / "recipe.json"
     if not path.exists():
         return False
-    if read_recipe(path, what=str(path)) != recipe:
+    if Recipe.read(path, what=str(path)) != recipe:
         raise UserError(f"{directory} holds a run with other settings; give another --output_dir, or --overwrite")
+    read_report(directory)  # what is wrong with it is told before anything is run
     return True
 
 
@@ -153,10 +157,12 @@ def _finished(command: Sequence[str], log: TextIO) -> int:
 
 def row_of(name: str, outcome: str, directory: Path) -> dict[str, Any]:
     """What the report of a run says of its model and of float; empty where there is none."""
+    from tfq.report.devices import read_report
+
     row: dict[str, Any] = {"run": name, "outcome": outcome}
     models: list[Mapping[str, Any]] = [{}, {}]
     if outcome == _DONE:
-        models = json.loads((directory / "report.json").read_text(encoding="utf-8"))["evaluation"]["models"]
+        models = read_report(directory)["evaluation"]["models"]
     baseline, model = models[0], models[-1]
     for title, field in (("score", "score"), ("against float", "difference"), ("agreement", "agreement")):
         row[title] = _rounded(_of(model, field, "value"))

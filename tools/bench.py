@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
+from tfq_tools.arguments import check_idle
 from tfq_tools.command import define_evaluation_flags, new_flags, run_command
 from tfq_tools.evaluate import name_models
 
@@ -27,10 +28,11 @@ if TYPE_CHECKING:
     from tfq_bench.job import Settings
     from tfq_bench.results import Description
 
-    from tfq.data.samples import InputSignature
     from tfq.execution.progress import Progress
 
 FAILED = 3
+MOST_RUNS = 10**6
+_BEGINNING = b'{\n "kind": "tfq-bench"'  # of a report
 
 FLAGS = new_flags()
 define_evaluation_flags(FLAGS)
@@ -55,15 +57,27 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_string("delegate", "", "Library of a GPU or NPU delegate to run with.", flag_values=FLAGS)
 flags.DEFINE_integer(
-    "rounds", 3, "Processes in which every model is timed, in turns.", lower_bound=1, flag_values=FLAGS
+    "rounds",
+    3,
+    "Processes in which every model is timed, in turns.",
+    lower_bound=1,
+    upper_bound=1000,
+    flag_values=FLAGS,
 )
 flags.DEFINE_float(
     "warmup_seconds", 0.5, "Runs before the timed ones of a process.", lower_bound=0.0, flag_values=FLAGS
 )
 flags.DEFINE_float("seconds", 1.0, "Time so long in a process at the least.", lower_bound=0.0, flag_values=FLAGS)
-flags.DEFINE_integer("min_runs", 50, "Timed runs of a process at the least.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_integer("max_runs", 10_000, "Timed runs of a process at the most.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_float("deadline", 600.0, "Seconds after which a process is killed.", lower_bound=0.001, flag_values=FLAGS)
+flags.DEFINE_integer("min_runs", 50, "Timed runs of a process at the least.", 1, MOST_RUNS, flag_values=FLAGS)
+flags.DEFINE_integer("max_runs", 10_000, "Timed runs of a process at the most.", 1, MOST_RUNS, flag_values=FLAGS)
+flags.DEFINE_float(
+    "deadline",
+    600.0,
+    "Seconds after which a process is killed.",
+    lower_bound=0.001,
+    upper_bound=86400,
+    flag_values=FLAGS,
+)
 flags.DEFINE_boolean("profile_ops", False, "Time single operators too, in processes of their own.", flag_values=FLAGS)
 flags.DEFINE_string(
     "latency_table",
@@ -77,6 +91,7 @@ flags.DEFINE_float(
     2.0,
     "Steps of an output's grid by which a device may differ from this host before its outputs count as different.",
     lower_bound=0.0,
+    upper_bound=65536.0,
     flag_values=FLAGS,
 )
 flags.DEFINE_list(
@@ -132,9 +147,9 @@ def _check_flags(values: flags.FlagValues) -> None:
     if values.models and values.result:
         raise UserError("--models and --result are both given; --result measures the files of that run, leave one out")
     if values.result:
-        from tfq.report.devices import read_report
+        from tfq.report.devices import read_report, rendered
 
-        read_report(Path(values.result))  # what is wrong with it is told before anything is measured
+        rendered(read_report(Path(values.result)), Path(values.result, "report.json"))  # told before all measuring
     named = values.models or values.result
     if not named and not values.latency_table:
         raise UserError(
@@ -143,6 +158,13 @@ def _check_flags(values: flags.FlagValues) -> None:
     if bool(named) != bool(values.evaluation_data):
         raise UserError(f"missing {'--evaluation_data' if named else '--models'}; --help lists the flags")
     find_metric(values.metric)  # a misspelt one is told before the data is read
+    given = all(values[name].present for name in ("min_runs", "max_runs"))
+    if given and values.min_runs > values.max_runs:
+        raise UserError(f"--min_runs is {values.min_runs} and --max_runs is {values.max_runs}; give at most that many")
+    compared = ("preprocess", "num_samples", "metric", "allowed_lsb", "output_dir", "overwrite", "profile_ops")
+    check_idle(values, dict.fromkeys(compared, bool(named)), "no --models or --result are compared; leave it out")
+    android = dict.fromkeys(("serials", "keep"), values.device == "adb")
+    check_idle(values, android, "--device is host; add --device=adb, or leave it out")
 
 
 def compare_models(
@@ -153,6 +175,7 @@ def compare_models(
     from tfq_bench.summary import device_summary
 
     from tfq.data.loading import load_samples
+    from tfq.evaluation.evaluate import check_metric, input_signatures
     from tfq.execution.files import staged_directory
     from tfq.report.devices import MODELS, merge_devices
 
@@ -160,11 +183,12 @@ def compare_models(
     models = name_models([Path(path) for path in values.models] if result is None else [result / n for n in MODELS])
     samples = load_samples(
         values.evaluation_data,
-        _first_signatures(list(models.values())),
+        input_signatures(_first_readable(list(models.values()))),
         limit=values.num_samples or None,
         preprocess=values.preprocess,
         progress=progress,
     )
+    check_metric(values.metric, _first_readable(list(models.values())), samples)
     output, names = Path(values.output_dir), {serial: f"{_file_name(serial)}.json" for serial in devices}
     ours = {"summary.txt", "work", *names.values(), *_earlier(output)}
     with staged_directory(output, overwrite=values.overwrite, ours=ours) as folder:
@@ -222,11 +246,13 @@ def write_latency_table(values: flags.FlagValues, settings: Settings, run: Run, 
 def settings_from_flags(values: flags.FlagValues) -> Settings:
     from tfq_bench.job import Settings
 
+    from tfq.execution.inputs import check_regular
+
     if not all(text.strip().isdecimal() for text in values.threads):
         raise UserError(f"--threads is {','.join(values.threads)}; expected numbers such as 1,4")
     delegate = Path(values.delegate) if values.delegate else None
-    if delegate is not None and not delegate.is_file():
-        raise UserError(f"--delegate={delegate}: no such file; give the library of a delegate")
+    if delegate is not None:
+        check_regular(delegate, f"--delegate={delegate}")
     return Settings(
         threads=tuple(int(text) for text in values.threads),
         cpu_mask=values.cpu_mask.lower().removeprefix("0x"),
@@ -280,16 +306,18 @@ def find_devices(values: flags.FlagValues, progress: Progress) -> dict[str, tupl
     return {serial: (describe(serial, {}, None), run(serial)) for serial in serials}
 
 
-def _first_signatures(paths: list[Path]) -> tuple[InputSignature, ...]:
-    """Inputs of the first model that can be read; one that cannot is a failure in the report."""
+def _first_readable(paths: list[Path]) -> Path:
+    """The first model that can be read; one that cannot is a failure in the report."""
     from tfq.evaluation.evaluate import input_signatures
 
     errors = []
     for path in paths:
         try:
-            return input_signatures(path)
+            input_signatures(path)
         except UserError as error:
             errors.append(str(error))
+        else:
+            return path
     raise UserError("; ".join(errors))
 
 
@@ -299,9 +327,13 @@ def _file_name(serial: str) -> str:
 
 def _earlier(folder: Path) -> list[str]:
     """Reports of earlier runs in a folder, on whatever devices."""
-    return [
-        path.name for path in folder.glob("*.json") if path.read_bytes()[:40].startswith(b'{\n "kind": "tfq-bench"')
-    ]
+    from tfq.execution.inputs import kind_of
+
+    def begins(path: Path) -> bytes:
+        with path.open("rb") as file:
+            return file.read(len(_BEGINNING))
+
+    return [p.name for p in folder.glob("*.json") if kind_of(p) == "a file" and begins(p) == _BEGINNING]
 
 
 def run() -> None:

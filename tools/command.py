@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from absl import flags, logging
+from tfq_tools.arguments import check_numbers, expanded
 from tfq_tools.supervise import DEFECT, USER_ERROR, is_own_process, supervised
 
 from tfq.errors import UserError
@@ -68,7 +69,9 @@ def define_evaluation_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "metric", "top1", "top1, top5, auc, f1, mse, sqnr, or your own module:function.", flag_values=values
     )
-    flags.DEFINE_integer("seed", 0, "Seed of the bootstrap intervals.", lower_bound=0, flag_values=values)
+    flags.DEFINE_integer(
+        "seed", 0, "Seed of the bootstrap intervals.", lower_bound=0, upper_bound=2**32 - 1, flag_values=values
+    )
 
 
 def run_command(
@@ -211,7 +214,8 @@ def help_text(name: str, flag_values: flags.FlagValues, *, summary: str, groups:
 
 
 def _parse(name: str, arguments: Sequence[str], flag_values: flags.FlagValues, required: Sequence[str]) -> None:
-    rest = flag_values([name, *arguments])[1:]
+    rest = flag_values([name, *expanded(arguments)])[1:]
+    check_numbers(flag_values)
     if rest:
         raise UserError(f"unexpected argument {rest[0]!r}; every option has the form --name=value, see --help")
     missing = [f"--{flag}" for flag in required if not flag_values[flag].value]

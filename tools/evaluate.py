@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
+from tfq_tools.arguments import check_idle
 from tfq_tools.command import define_evaluation_flags, new_flags, run_command
 
 from tfq.errors import UserError
@@ -15,12 +16,19 @@ if TYPE_CHECKING:
     from tfq.evaluation.bootstrap import Estimate
     from tfq.evaluation.evaluate import Evaluation, ModelEvaluation
 
+MOST_THREADS = 256
+
 FLAGS = new_flags()
 define_evaluation_flags(FLAGS)
 flags.DEFINE_integer(
-    "latency_runs", 48, "Timed invocations of each model at the least; 0 for none.", lower_bound=0, flag_values=FLAGS
+    "latency_runs",
+    48,
+    "Timed invocations of each model at the least; 0 for none.",
+    lower_bound=0,
+    upper_bound=10**6,
+    flag_values=FLAGS,
 )
-flags.DEFINE_integer("threads", 1, "Threads of one timed invocation.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer("threads", 1, "Threads of one timed invocation.", 1, MOST_THREADS, flag_values=FLAGS)
 flags.DEFINE_boolean("xnnpack", True, "Run with the XNNPACK delegate, as on a device.", flag_values=FLAGS)
 flags.DEFINE_string("json", "", "Write every measured number to this file.", flag_values=FLAGS)
 
@@ -34,12 +42,13 @@ SUMMARY = "Measure .tflite models side by side on the same samples: score, agree
 
 def main(values: flags.FlagValues) -> None:
     from tfq.data.loading import load_samples
-    from tfq.evaluation.evaluate import evaluate, input_signatures
+    from tfq.evaluation.evaluate import check_metric, evaluate, input_signatures
     from tfq.evaluation.metrics import find_metric
     from tfq.execution.files import write_atomic
     from tfq.execution.progress import Lines
 
     progress = Lines(sys.stderr)
+    check_idle(values, {"threads": values.latency_runs > 0}, "--latency_runs is 0: nothing is timed; leave it out")
     models = name_models([Path(path) for path in values.models])
     find_metric(values.metric)  # a misspelt one is told before the data is read
     signatures = [input_signatures(path) for path in models.values()]  # all files are opened before the data is read
@@ -50,6 +59,7 @@ def main(values: flags.FlagValues) -> None:
         preprocess=values.preprocess,
         progress=progress,
     )
+    check_metric(values.metric, next(iter(models.values())), samples)
     found = evaluate(
         models,
         samples,

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from absl import flags
+from tfq_tools.arguments import check_idle
 from tfq_tools.command import run_command
 from tfq_tools.recipe_flags import ledger_from_flags, new_recipe_flags, recipe_from_flags
 
@@ -36,6 +37,7 @@ flags.DEFINE_integer(
     12,
     "Budgets from the smallest model to the best; as many of latency with a table.",
     lower_bound=2,
+    upper_bound=1000,
     flag_values=FLAGS,
 )
 flags.DEFINE_boolean(
@@ -64,6 +66,8 @@ _UNBOUND = {
 def main(values: flags.FlagValues) -> None:
     from tfq.models.model_files import check_model_file
 
+    alone = "points are put together from layers that are fitted one by one; add --reconstruct, or leave it out"
+    check_idle(values, {"granularity": values.reconstruct}, alone)
     recipe = recipe_from_flags(values, **_UNBOUND)
     # before the libraries are imported, which takes seconds
     check_model_file(Path(recipe.model), trusted=recipe.allow_unsafe_deserialization)
@@ -78,7 +82,7 @@ def main(values: flags.FlagValues) -> None:
             recipe,
             points=values.points,
             reconstruct=values.reconstruct,
-            ledger=ledger_from_flags(values),
+            ledger=ledger_from_flags(values, recipe),
             progress=Lines(sys.stderr),
         )
         (directory / "frontier.json").write_text(report.to_json(), encoding="utf-8")

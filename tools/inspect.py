@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
+from tfq_tools.arguments import check_idle
 from tfq_tools.command import new_flags, run_command
 
 if TYPE_CHECKING:
@@ -46,6 +47,14 @@ def main(values: flags.FlagValues) -> None:
         raise UserError(f"--layers={values.layers} is no regular expression: {error}") from error
     if bool(values.result) == bool(values.model):
         raise UserError("give either --result=DIRECTORY (of tfq-quantize) or --model=FILE.tflite")
+    with_model = {name: bool(values.model) for name in ("float_model", "data")}
+    check_idle(values, with_model, "--result shows what its report measured; leave one of the two out")
+    if bool(values.float_model) != bool(values.data):
+        raise UserError("--float_model and --data go together")
+    with_data = {name: bool(values.data) for name in ("num_samples", "preprocess")}
+    check_idle(values, with_data, "no --data is; add --float_model and --data, or leave it out")
+    sorts = {"sort": values.sort == "order" or bool(values.result or values.data)}
+    check_idle(values, sorts, "nothing measures errors; add --float_model and --data, or leave it out")
     if values.result:
         print(show_result(Path(values.result), wanted, values.sort))
     else:
@@ -64,14 +73,11 @@ def show_result(directory: Path, wanted: re.Pattern[str], sort: str) -> str:
 def show_model(values: flags.FlagValues, wanted: re.Pattern[str]) -> str:
     """The operations of a .tflite, with their errors where a float model and data are given."""
     from tfq.data.loading import load_samples
-    from tfq.errors import UserError
     from tfq.evaluation.evaluate import input_signatures
     from tfq.evaluation.inspection import compare_operations, operations
     from tfq.execution.tflite import read_content
 
     content = read_content(Path(values.model))
-    if bool(values.float_model) != bool(values.data):
-        raise UserError("--float_model and --data go together")
     if not values.float_model:
         return operation_table(operations(content), wanted, values.sort)
     float_content = read_content(Path(values.float_model))

@@ -70,9 +70,9 @@ def main(values: flags.FlagValues) -> None:
     from tfq.pipeline import quantize
     from tfq.report.summary import summary
 
-    output = Path(values.output_dir)
+    output, ledger = Path(values.output_dir), ledger_from_flags(values, recipe)
     with staged_directory(output, overwrite=values.overwrite) as directory:
-        product = quantize(recipe, ledger=ledger_from_flags(values), progress=Lines(sys.stderr))
+        product = quantize(recipe, ledger=ledger, progress=Lines(sys.stderr))
         for name, content in product.files.items():
             (directory / name).write_bytes(content)
     print(summary(product.report, output))

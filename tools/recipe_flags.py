@@ -108,8 +108,17 @@ def new_recipe_flags(names: Collection[str], *, output: str) -> flags.FlagValues
     return values
 
 
-def ledger_from_flags(values: flags.FlagValues) -> Path | None:
-    return Path(values.journal) if values.journal else None
+def ledger_from_flags(values: flags.FlagValues, recipe: Recipe) -> Path | None:
+    """The journal. Raises UserError where nothing would be written to it."""
+    if not values.journal:
+        return None
+    if not recipe.allocates:
+        raise UserError("--journal is given and no budget, for which layers are measured; add one, or leave it out")
+    if recipe.sensitivity != "measured":
+        raise UserError(
+            f"--journal is given and --sensitivity is {recipe.sensitivity}, which measures nothing; leave one out"
+        )
+    return Path(values.journal)
 
 
 def recipe_from_flags(values: flags.FlagValues, **fixed: Any) -> Recipe:
@@ -125,21 +134,13 @@ def recipe_from_flags(values: flags.FlagValues, **fixed: Any) -> Recipe:
     if not values.recipe:
         recipe = Recipe(**_values(values, names), **fixed)
     else:
-        earlier = read_recipe(Path(values.recipe), what=f"--recipe={values.recipe}")
+        earlier = Recipe.read(Path(values.recipe), what=f"--recipe={values.recipe}")
         given = _values(values, [name for name in names if values[name].present])
         recipe = dataclasses.replace(earlier, **given, **fixed)
     missing = [f"--{name}" for name in ("model", "calibration_data") if not getattr(recipe, name)]
     if missing:
         raise UserError(f"missing {' and '.join(missing)}; --help lists the flags")
     return recipe
-
-
-def read_recipe(path: Path, *, what: str) -> Recipe:
-    """The recipe in a file. Raises UserError, which calls it `what`, where there is none."""
-    try:
-        return Recipe.from_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{what} cannot be read ({error}); give the recipe.json of a run") from error
 
 
 def _values(values: flags.FlagValues, names: Sequence[str]) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def test_a_table_survives_its_file(name, tmp_path):
         ({"device": None, "extra": 1}, "no latency table"),
         ({"overhead_ms": -1}, "no latency table"),
         ({"entries": [{"family": "int8"}]}, "no latency table"),
-        ({"in_place": {"int8": 0}}, "in_place of 'int8' .=0. must be a positive number"),
+        ({"in_place": {"int8": 0}}, "in_place of 'int8' .=0.0. must be a positive number"),
         ({"in_place": {"int4": 1.0}}, "in_place of 'int4' .=1.0. must be a positive number, of a known family"),
     ],
 )
@@ -77,12 +77,12 @@ def test_a_broken_table_is_an_error_of_the_user(change, message):
     data = json.loads(made_up(operator_graphs.ALL["shared"]()).to_json()) | change
     with pytest.raises(UserError, match=message):
         parse_table(json.dumps(data))
-    with pytest.raises(UserError, match="no latency table"):
+    with pytest.raises(UserError, match="it is no JSON"):
         parse_table(json.dumps(data)[:-30])
 
 
 def test_a_table_that_cannot_be_read_is_an_error_of_the_user(tmp_path):
-    with pytest.raises(UserError, match="cannot read the latency table"):
+    with pytest.raises(UserError, match=r"the latency table .*none.json cannot be read: no such file"):
         read_table(tmp_path / "none.json")
 
 

@@ -8,8 +8,8 @@ from ai_edge_litert import schema_py_generated as schema
 from tfq.data.samples import Samples
 from tfq.errors import UserError
 from tfq.evaluation.agreement import gives_classes
-from tfq.evaluation.evaluate import Simulated, evaluate, input_signatures
-from tfq.execution.interpreter import TfliteModel
+from tfq.evaluation.evaluate import Simulated, check_metric, evaluate, input_signatures
+from tfq.execution.interpreter import TfliteModel, predict
 
 
 def samples_of(arrays, labels=None):
@@ -200,3 +200,41 @@ def test_outputs_of_a_simulation_are_checked_too(classifier):
         evaluate({"a": first, "b": Simulated({"x": np.zeros((120, 3))}, "why")}, samples, latency_runs=0)
     with pytest.raises(UserError, match="b gives NaN or infinite values"):
         evaluate({"a": first, "b": Simulated({"x": np.full((120, 4), np.nan)}, "why")}, samples, latency_runs=0)
+
+
+def test_a_metric_is_tried_against_all_labels_on_a_few_outputs(classifier, monkeypatch):
+    _, images, content, _ = classifier
+    labels, ran = np.arange(120) % 4, []
+    monkeypatch.setattr(
+        "tfq.evaluation.evaluate.predict", lambda *a, **k: ran.append(len(a[1]["image"])) or predict(*a, **k)
+    )
+    check_metric("top1", content, samples_of({"image": images}, labels))
+    check_metric("top1", content, samples_of({"image": images}))  # without labels there will be no score
+    check_metric("mse", content, samples_of({"image": images}))
+    assert ran == [8, 8]
+    labels[-1] = 4
+    with pytest.raises(UserError, match="the labels reach 0 to 4, the model has 4 classes"):
+        check_metric("top1", content, samples_of({"image": images}, labels))
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("None", r"returned nothing \(None\); expected one number or \[120\] scores"),
+        ("float('nan')", "returned NaN"),
+        ("'good'", "returned a str that holds no numbers"),
+        ("[1, 2]", r"returned the shape \(2,\)"),
+        ("exit()", r"failed: it calls sys.exit\(None\), which would end tfq"),
+        ("1 / 0", "failed: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_metric_of_the_user_that_fails_is_told_beforehand(body, message, classifier, tmp_path):
+    (tmp_path / "own.py").write_text(f"def score(outputs, labels): return {body}\n")
+    with pytest.raises(UserError, match=message):
+        check_metric(f"{tmp_path / 'own.py'}:score", classifier[2], samples_of({"image": classifier[1]}))
+
+
+def test_models_of_fixed_batch_and_several_outputs_can_be_tried(three_at_a_time, two_inputs):
+    check_metric("mse", three_at_a_time, samples_of({"x": np.ones((7, 2), np.float32)}))
+    arrays = {"left": np.ones((5, 3), np.float32), "ids": np.zeros((5, 2), np.int32)}
+    check_metric("sqnr", two_inputs[1], samples_of(arrays))

@@ -210,7 +210,7 @@ def test_own_functions():
         ("my_metrics:broken", "failed: IndexError"),
         ("my_metrics:none", "cannot be loaded"),
         ("my_metrics:number", "cannot be loaded"),
-        ("no_such_module:f", "cannot be loaded: No module named 'no_such_module'"),
+        ("no_such_module:f", "cannot be loaded: .*no such module and no file no_such_module.py"),
     ],
 )
 def test_own_functions_that_do_not_work(name, message):

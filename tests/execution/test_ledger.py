@@ -1,7 +1,11 @@
 """The journal of measured numbers: what is in it lasts, what is not its own is refused."""
 
 import json
+import math
+import os
+from pathlib import Path
 
+import bad_inputs
 import pytest
 
 from tfq.errors import UserError
@@ -87,3 +91,37 @@ def test_two_runs_cannot_write_one_journal(tmp_path):
 def test_a_folder_is_no_journal(tmp_path):
     with pytest.raises(UserError, match="cannot write the journal"):
         opened(tmp_path)
+
+
+@pytest.mark.parametrize("name", bad_inputs.JOURNALS)
+def test_what_is_no_journal_is_refused_and_stays_as_it_is(name, tmp_path):
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(bad_inputs.JOURNALS[name])
+    with pytest.raises(UserError) as caught:
+        Ledger(path, measures="m", depends_on="e" if name == "of another run" else "d")
+    assert "journal" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    assert path.read_bytes() == bad_inputs.JOURNALS[name]
+
+
+def test_what_is_no_file_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (
+        tmp_path / "pipe",
+        tmp_path / "loop",
+        tmp_path,
+        Path("/dev/zero"),
+        tmp_path / ("x" * 300),
+        Path("a\0b"),
+    ):
+        with pytest.raises(UserError, match="cannot write the journal"):
+            opened(path)
+
+
+def test_what_is_not_finite_is_not_noted_down(tmp_path):
+    with opened(tmp_path / "journal.jsonl") as ledger:
+        ledger.add(("a",), math.inf)
+        assert ledger.values == {("a",): math.inf}
+    with opened(tmp_path / "journal.jsonl") as ledger:
+        assert ledger.values == {}

@@ -154,7 +154,7 @@ def test_reconstruction_allocation_and_steps_are_shown_where_there_are_any():
     for expected in (
         "best: 0.5 &rarr; 0.75, rolled back",
         "optimal, gap 0, cbc",
-        "assembled program 0.01 0.02 0.40 &plusmn; 0.10 no 54,321",
+        "assembled program 0.01 0.02 -0.40 &plusmn; 0.10 no 54,321",
         "bias tuning tuned 0.2 0.3 rolled back: worse",
         "batch-norm tuning nothing to propose",
     ):
@@ -206,6 +206,21 @@ def test_devices_join_the_report_each_in_the_place_of_its_earlier_figures():
     ):
         assert expected in text
     assert "1.500 ms" not in text
+
+
+def test_a_device_that_failed_and_one_that_ran_a_single_round():
+    failed = {**device("a", 1.0), "machine": {}, "models": []}
+    once = device("b", 900.0)
+    latency = once["models"][0]["timings"][0]["latency"]
+    latency["ratio_p50"] |= {"low": None, "high": None}
+    latency["memory"]["after"]["peak_kb"] = None
+    text = text_of(page(with_devices(report(), [failed, once])))
+    assert "On phone a arm64-v8a, runtime unknown, 2026-01-31." in text
+    assert "model.tflite 4 0.900 ms 0.500x 1.800 ms 90.00 %" in text
+
+
+def test_names_are_no_formulas():
+    assert "$x_{1$" in page(report(layers=[layer("$x_{1$"), layer("$")]))
 
 
 @pytest.mark.parametrize("missing", ["score", "agreement", "latency", "size"])

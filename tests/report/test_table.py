@@ -1,6 +1,6 @@
 import pytest
 
-from tfq.report.table import format_table
+from tfq.report.table import against_float, format_table
 
 
 def test_columns_line_up():
@@ -20,3 +20,8 @@ def test_more_columns_flush_left():
 def test_rows_must_fit_the_header():
     with pytest.raises(ValueError, match="has 1 cells, the header 2"):
         format_table(["a", "b"], [["x"]])
+
+
+@pytest.mark.parametrize(("lost", "shown"), [(0.4, "-0.40"), (-0.4, "+0.40"), (0.0, "+0.00"), (0.001, "+0.00")])
+def test_points_lost_are_shown_as_the_difference_to_float(lost, shown):
+    assert against_float(lost) == shown

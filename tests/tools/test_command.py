@@ -60,7 +60,7 @@ def test_verbose_lets_the_libraries_speak():
         (["--model=m", "--bits=9"], "flag --bits=9: 9 is not an integer in the range [2, 8]"),
         (["--model=m", "--bits=x"], "flag --bits=x: invalid literal for int() with base 10: 'x'"),
         (["--model=m", "extra"], "unexpected argument 'extra'; every option has the form --name=value, see --help"),
-        (["--flagfile=/none"], "Unable to open flagfile: [Errno 2] No such file or directory: '/none'"),
+        (["--flagfile=/none"], "--flagfile=/none cannot be read: no such file"),
     ],
 )
 def test_what_the_user_can_put_right_is_one_line_and_exit_code_2(arguments, message):

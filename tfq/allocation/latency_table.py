@@ -33,6 +33,8 @@ from typing import Any
 
 from tfq.allocation.candidates import ALL, Unit
 from tfq.errors import UserError
+from tfq.execution.inputs import read_regular
+from tfq.execution.json_files import MOST_BYTES, built, parse_json, shown
 from tfq.models.borders import Borders, find_borders
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import INPUT, Graph, Node
@@ -41,6 +43,7 @@ from tfq.models.widths import is_weighted
 VERSION = 1
 FAMILIES = ("float32", "int8", "float16", "packed")  # operations of the first take part in models of the last
 QUANTIZE, DEQUANTIZE = "Quantize", "Dequantize"
+_MEASURE = "measure one with tfq-profile"
 _COSTLESS_IN_FLOAT = "Requantize"  # it is removed where it would copy one float tensor to another
 
 
@@ -126,41 +129,40 @@ class LatencyTable:
         return json.dumps(data, indent=1) + "\n"
 
 
-def parse_table(text: str, *, source: str = "the latency table") -> LatencyTable:
+def parse_table(content: str | bytes, *, source: str = "the latency table") -> LatencyTable:
     """The table of a JSON text. Raises UserError for anything else."""
-
-    def entry(found: Mapping[str, Any]) -> Entry:
-        own = dict(found["operation"])
-        shapes = tuple(tuple(map(int, shape)) for shape in own["inputs"])
-        config = json.dumps(own["config"], sort_keys=True)
-        own |= {"inputs": shapes, "output": tuple(map(int, own["output"])), "config": config}
-        return Entry(**{**found, "operation": Operation(**own)})
-
+    data = parse_json(content, source)
+    if not isinstance(data, dict) or "version" not in data:
+        raise UserError(f"{source} is no latency table: expected an object with a version; {_MEASURE}")
+    version = data.pop("version")
+    if type(version) is not int or version != VERSION:
+        raise UserError(f"{source} has version {shown(version)}, expected {VERSION}; {_MEASURE}")
+    entries = data.get("entries")
+    for entry in entries if isinstance(entries, list) else []:
+        operation = entry.get("operation") if isinstance(entry, dict) else None
+        if isinstance(operation, dict) and isinstance(operation.get("config"), dict):
+            operation["config"] = json.dumps(operation["config"], sort_keys=True)
     try:
-        data = json.loads(text)
-        version = data.pop("version")
-        if version != VERSION:
-            raise UserError(f"{source} has version {version!r}, expected {VERSION}; measure it anew with tfq-profile")
-        entries = tuple(map(entry, data.pop("entries")))
-        checks = tuple(Check(**found) for found in data.pop("checks", ()))
-        table = LatencyTable(**data, entries=entries, checks=checks)
-        if not (math.isfinite(table.overhead_ms) and table.overhead_ms >= 0):
-            raise ValueError(f"overhead_ms (={table.overhead_ms}) must be finite and at least 0")
-        for family, factor in table.in_place.items():
-            if family not in FAMILIES or not (math.isfinite(factor) and factor > 0):
-                raise ValueError(f"in_place of {family!r} (={factor!r}) must be a positive number, of a known family")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{source} is no latency table ({error!r}); measure one with tfq-profile") from error
+        table = built(LatencyTable, data, what=source)
+        _check(table)
+    except (UserError, ValueError) as error:
+        raise UserError(f"{error}; it is no latency table of this version: {_MEASURE}") from error
     return table
+
+
+def _check(table: LatencyTable) -> None:
+    """Raises ValueError for times that cannot be; tables in the making may hold them."""
+    if table.overhead_ms < 0:
+        raise ValueError(f"overhead_ms (={table.overhead_ms}) must be at least 0")
+    for family, factor in table.in_place.items():
+        if family not in FAMILIES or factor <= 0:
+            raise ValueError(f"in_place of {family!r} (={factor!r}) must be a positive number, of a known family")
 
 
 def read_table(path: Path) -> LatencyTable:
     """The table in a file. Raises UserError for a file that cannot be read or holds none."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the latency table {path}: {error}") from error
-    return parse_table(text, source=str(path))
+    what = f"the latency table {path}"
+    return parse_table(read_regular(path, what=what, most=MOST_BYTES), source=what)
 
 
 def operations(graph: Graph) -> dict[str, Operation]:

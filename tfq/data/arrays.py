@@ -8,24 +8,38 @@ Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 from __future__ import annotations
 
 import contextlib
-import math
-import tempfile
+import struct
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
-from tfq.data.checks import check_dtype, check_shape
+from tfq.data.checks import check_dtype, check_label_dtype, check_shape
+from tfq.data.npy import Header, read_header, rows
 from tfq.data.samples import InputSignature
 from tfq.data.sources import RawSample
 from tfq.errors import UserError
 
 LABELS = "y"
-_BLOCK_BYTES = 4 << 20
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    OSError,
+    ValueError,
+    OverflowError,
+    LookupError,
+    NotImplementedError,
+    RuntimeError,
+)
+# zlib makes at most 1,032 bytes of one: a member that claims more is damaged, or made to fill a disk.
+_MOST_RATIO, _SLACK = 1032, 1 << 16
+_MOST_UNPACKED = 64 << 30
+_MOST_LABEL_BYTES = 1 << 30
 
 
 class NpzSource:
@@ -53,14 +67,17 @@ class NpzSource:
                 counts: dict[str, int] = {}
                 for signature in signatures:
                     member = self._members[signature.name]
-                    with archive.open(member + ".npy") as stream:
-                        shape, _, dtype = _read_header(stream, f"array {member!r} of {path}")
-                    _check_header(shape, dtype, signature, f"array {member!r} of {path}")
-                    counts[member] = shape[0]
+                    header = _member_header(archive, path, member)
+                    _check_header(header, signature, f"array {member!r} of {path}")
+                    counts[member] = header.shape[0]
                 if self._has_labels:
-                    with archive.open(LABELS + ".npy") as stream:
-                        shape, _, _ = _read_header(stream, f"array {LABELS!r} of {path}")
-                    counts[LABELS] = shape[0] if shape else 0
+                    header = _member_header(archive, path, LABELS)
+                    check_label_dtype(header.dtype, f"array {LABELS!r} of {path}")
+                    counts[LABELS] = header.shape[0] if header.shape else 0
+                    if header.bytes > _MOST_LABEL_BYTES:
+                        raise UserError(
+                            f"the labels {LABELS!r} of {path} take {header.bytes:,} bytes; at most 2^30 are read"
+                        )
         if len(set(counts.values())) > 1:
             listed = ", ".join(f"{name!r} {count}" for name, count in counts.items())
             raise UserError(f"the arrays of {path} differ in their number of samples: {listed}")
@@ -74,7 +91,7 @@ class NpzSource:
         if not self._has_labels:
             return None
         with _damage_as_user_error(self._path), zipfile.ZipFile(self._path) as archive:
-            return np.array(list(_rows(archive, LABELS, None)))
+            return np.array(list(_rows(archive, LABELS, self._count)))
 
     def read(self, wanted: Collection[int] | None) -> Iterator[RawSample]:
         stop = self._count if wanted is None else min(max(wanted, default=-1) + 1, self._count)
@@ -103,8 +120,9 @@ class NpySource:
         self._path = path
         self._name = signatures[0].name
         with _damage_as_user_error(path), path.open("rb") as stream:
-            shape, _, dtype = _read_header(stream, str(path))
-        _check_header(shape, dtype, signatures[0], str(path))
+            header = read_header(stream, str(path))
+        _check_header(header, signatures[0], str(path))
+        _check_whole(header, path.stat().st_size, str(path))
         with _damage_as_user_error(path):
             self._array = np.load(path, mmap_mode="r", allow_pickle=False)
 
@@ -146,8 +164,9 @@ def _members_by_input(path: Path, names: Sequence[str], signatures: Sequence[Inp
     return {s.name: s.name for s in signatures}
 
 
-def _check_header(shape: tuple[int, ...], dtype: np.dtype, signature: InputSignature, where: str) -> None:
-    check_dtype(dtype, signature, where)
+def _check_header(header: Header, signature: InputSignature, where: str) -> None:
+    shape = header.shape
+    check_dtype(header.dtype, signature, where)
     if shape == signature.shape:
         raise UserError(f"{where} has shape {shape}: the axis of samples is missing; for one sample store x[None]")
     if not shape:
@@ -157,45 +176,33 @@ def _check_header(shape: tuple[int, ...], dtype: np.dtype, signature: InputSigna
     check_shape(shape[1:], signature, where)
 
 
-def _read_header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """(shape, Fortran order, dtype); leaves the stream at the first value."""
-    version = np.lib.format.read_magic(stream)
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
-    if read is None:
-        raise UserError(f"{where} is a structured array (.npy version {version}); store a plain numeric array")
-    shape, fortran_order, dtype = read(stream)
-    if dtype.hasobject:
-        raise UserError(f"{where} holds pickled Python objects, which are not read; store a plain numeric array")
-    return shape, fortran_order, dtype
+def _check_whole(header: Header, available: int, where: str) -> None:
+    if header.size + header.bytes > available:
+        raise UserError(
+            f"{where} ends early: its shape {header.shape} takes {header.bytes:,} bytes, and {available:,} are there"
+        )
 
 
-def _rows(archive: zipfile.ZipFile, member: str, stop: int | None) -> Iterator[np.ndarray]:
-    """The first `stop` rows of a member, a block of them in memory at a time."""
+def _member_header(archive: zipfile.ZipFile, path: Path, member: str) -> Header:
+    """The header of an array, once it is sure that as much is there as it says. Raises UserError."""
+    info, where = archive.getinfo(member + ".npy"), f"array {member!r} of {path}"
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise UserError(f"{where} is packed in a way that NumPy does not use; write it with numpy.savez_compressed")
+    stored = min(info.compress_size, path.stat().st_size)
+    if info.file_size > stored * (_MOST_RATIO if info.compress_type == zipfile.ZIP_DEFLATED else 1) + _SLACK:
+        raise UserError(f"{where} claims {info.file_size:,} bytes in {stored:,} of the file; the file is damaged")
+    if info.file_size > _MOST_UNPACKED and info.compress_type == zipfile.ZIP_DEFLATED:
+        raise UserError(f"{where} unpacks to {info.file_size:,} bytes, at most 64 GiB are read; store it as an .npy")
+    with archive.open(info) as stream:
+        header = read_header(stream, where)
+    _check_whole(header, info.file_size, where)
+    return header
+
+
+def _rows(archive: zipfile.ZipFile, member: str, stop: int) -> Iterator[np.ndarray]:
+    """The first `stop` rows of a member."""
     with archive.open(member + ".npy") as stream:
-        shape, fortran_order, dtype = _read_header(stream, f"array {member!r}")
-        if fortran_order and len(shape) > 1:
-            yield from _fortran_rows(stream, shape, dtype)
-            return
-        row_bytes = math.prod(shape[1:]) * dtype.itemsize
-        block = max(1, _BLOCK_BYTES // max(1, row_bytes))
-        total = shape[0] if stop is None else min(stop, shape[0])
-        for start in range(0, total, block):
-            rows = min(block, total - start)
-            data = stream.read(rows * row_bytes)
-            if len(data) != rows * row_bytes:
-                raise EOFError(f"array {member!r} ends early")
-            yield from np.frombuffer(data, dtype).reshape((rows, *shape[1:]))
-
-
-def _fortran_rows(stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> Iterator[np.ndarray]:
-    """Rows of an array stored column by column: through a temporary file, since no row is contiguous."""
-    with tempfile.TemporaryFile() as file:
-        while data := stream.read(_BLOCK_BYTES):
-            file.write(data)
-        file.flush()
-        mapped = np.memmap(file, dtype, "r", shape=shape, order="F")
-        for row in mapped:
-            yield np.array(row)
+        yield from rows(stream, read_header(stream, f"array {member!r}"), stop, f"array {member!r}")
 
 
 @contextlib.contextmanager
@@ -203,4 +210,6 @@ def _damage_as_user_error(path: Path) -> Iterator[Any]:
     try:
         yield
     except _DAMAGE as error:
-        raise UserError(f"cannot read {path}: {error}; the file is damaged or not a NumPy file") from error
+        raise UserError(
+            f"cannot read {path}: {' '.join(str(error).split())[:200]}; the file is damaged or not a NumPy file"
+        ) from error

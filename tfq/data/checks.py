@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from tfq.errors import UserError
 
 FEW_SAMPLES = 100
 _NUMERIC = "fiub"
+_MOST_FLOAT = 2.0**63  # float32 holds the squares of all that is smaller
 
 
 def check_dtype(dtype: np.dtype, signature: InputSignature, where: str) -> None:
@@ -21,6 +23,12 @@ def check_dtype(dtype: np.dtype, signature: InputSignature, where: str) -> None:
         raise UserError(
             f"{where} has dtype {dtype}; input {signature.name!r} expects whole numbers: store it as {signature.dtype}"
         )
+
+
+def check_label_dtype(dtype: np.dtype, where: str) -> None:
+    """UserError unless values of `dtype` can be labels."""
+    if dtype.kind not in _NUMERIC:
+        raise UserError(f"the label of {where} has dtype {dtype}; expected a number (for a class its index)")
 
 
 def check_shape(shape: tuple[int, ...], signature: InputSignature, where: str) -> None:
@@ -37,16 +45,23 @@ def check_shape(shape: tuple[int, ...], signature: InputSignature, where: str) -
         hint = f"; this is a batch of {shape[0]}: give single samples"
     elif len(shape) == 3 and (shape[1], shape[2], shape[0]) == expected:
         hint = "; channels come last: np.moveaxis(x, 1, -1)"
-    elif np.prod(shape) == np.prod(expected):
+    elif math.prod(shape) == math.prod(expected):
         hint = "; reshape or transpose it"
     raise UserError(f"{where} has the shape {shape} a sample; input {signature.name!r} expects {expected}{hint}")
 
 
 def check_finite(array: np.ndarray, signature: InputSignature, where: str) -> None:
-    """UserError where a value is NaN or infinite."""
+    """UserError where a value is NaN, infinite or so large that its square is infinite in float32."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         kind = "NaN" if np.isnan(array).any() else "infinite values"
         raise UserError(f"{where} has {kind} (input {signature.name!r}); repair or remove such samples")
+    if array.dtype.kind == "f" and array.size:
+        low, high = float(array.min()), float(array.max())
+        if max(-low, high) >= _MOST_FLOAT:
+            raise UserError(
+                f"{where} has values in {low:.4g}..{high:.4g} (input {signature.name!r}), whose squares float32 cannot"
+                " hold; scale the data, or repair such samples"
+            )
 
 
 def converted(array: np.ndarray, signature: InputSignature, where: str) -> np.ndarray:
@@ -64,8 +79,7 @@ def converted(array: np.ndarray, signature: InputSignature, where: str) -> np.nd
 
 def checked_label(label: np.ndarray, where: str) -> np.ndarray:
     """The label as a number: int64 for integers, a single one without axes; UserError for anything else."""
-    if label.dtype.kind not in _NUMERIC:
-        raise UserError(f"the label of {where} has dtype {label.dtype}; expected a number (for a class its index)")
+    check_label_dtype(label.dtype, where)
     if label.dtype.kind in "iub":
         label = label.astype(np.int64).reshape(() if label.size == 1 else label.shape)
     elif not np.isfinite(label).all():

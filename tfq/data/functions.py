@@ -3,13 +3,15 @@
 The function is called without arguments, once per pass, and yields samples: an array, a tuple of
 arrays in the order of the model's inputs, a dict by input name, or a pair (inputs, label) with
 inputs any of these. A tuple of two is a pair (inputs, label) unless the model has two inputs; then
-it is one array per input, and a label comes as ((a, b), label).
+it is one array per input, and a label comes as ((a, b), label). A function that is asked for all its samples
+(for evaluation, and for any selection but first) must end: at most MOST_SAMPLES of them, and MOST_BYTES, are taken.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from tfq.data.samples import InputSignature
-from tfq.data.sources import RawSample
-from tfq.errors import UserError
+from tfq.data.sources import MOST_BYTES, MOST_SAMPLES, RawSample
+from tfq.errors import UserError, described
 
 
 class FunctionSource:
@@ -33,18 +35,35 @@ class FunctionSource:
     def __init__(self, name: str, signatures: Sequence[InputSignature]):
         self._name = name
         self._inputs = [s.name for s in signatures]
-        self._function = import_function(name)
+        self._function: Callable[[], Iterable[Any]] = import_function(name)
+        try:
+            inspect.signature(self._function).bind()
+        except ValueError:  # one written in C, which does not tell
+            pass
+        except TypeError as error:
+            raise UserError(f"{name} is called without arguments; it has a {error}") from error
 
     def labels(self) -> np.ndarray | None:
         labels = [sample.label for sample in self.read(None)]
+        shapes = {label.shape for label in labels if label is not None}
+        if len(shapes) > 1:
+            raise UserError(f"the labels of {self._name} differ in shape: {sorted(shapes)[:4]}; make all alike")
         return None if not labels or any(label is None for label in labels) else np.stack(labels)  # type: ignore[arg-type]
 
     def read(self, wanted: Collection[int] | None) -> Iterator[RawSample]:
         picked = None if wanted is None else set(wanted)
         stop = None if picked is None else max(picked, default=-1) + 1
+        passed = 0
         for index, sample in enumerate(itertools.islice(self._samples(), stop)):
+            inputs, label = self._parse(index, sample)
+            passed += sum(array.nbytes for array in inputs.values())
+            if stop is None and (index >= MOST_SAMPLES or passed > MOST_BYTES):
+                raise UserError(
+                    f"{self._name} does not end: it has given {index:,} samples of {passed / 2**30:.1f} GiB; at most"
+                    f" {MOST_SAMPLES:,} samples and {MOST_BYTES >> 30} GiB are taken. Let it end, or use"
+                    " --selection=first with --num_calibration_samples"
+                )
             if picked is None or index in picked:
-                inputs, label = self._parse(index, sample)
                 where = {name: f"sample {index} of {self._name}" for name in inputs}
                 yield RawSample(index, where, inputs, label)
 
@@ -52,16 +71,18 @@ class FunctionSource:
         """The user's samples; what goes wrong in the user's code is said with its name."""
         try:
             produced = self._function()
+            if inspect.iscoroutine(produced):
+                produced.close()  # or Python warns that nobody waited for it
             iterator = iter(produced)
-        except Exception as error:
-            raise UserError(f"{self._name} cannot be iterated: {_described(error)}") from error
+        except (Exception, SystemExit) as error:
+            raise UserError(f"{self._name} cannot be iterated: {described(error)}") from error
         for index in itertools.count():
             try:
                 sample = next(iterator)
             except StopIteration:
                 return
-            except Exception as error:
-                raise UserError(f"{self._name} fails at sample {index}: {_described(error)}") from error
+            except (Exception, SystemExit, GeneratorExit) as error:
+                raise UserError(f"{self._name} fails at sample {index}: {described(error)}") from error
             yield sample
 
     def _parse(self, index: int, sample: Any) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
@@ -88,11 +109,11 @@ class FunctionSource:
         try:
             inputs = {name: np.asarray(values[name]) for name in self._inputs}
             return inputs, None if label is None else np.asarray(label)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"sample {index} of {self._name} is no array: {_described(error)}") from error
+        except Exception as error:  # an object of the user's may raise anything when it is made an array
+            raise UserError(f"sample {index} of {self._name} is no array: {described(error)}") from error
 
 
-def import_function(name: str) -> Callable[[], Iterable[Any]]:
+def import_function(name: str) -> Callable[..., Any]:
     """The function behind "module:function" or "path/file.py:function".
 
     A module is imported as Python finds it, else from the working directory.
@@ -108,9 +129,9 @@ def import_function(name: str) -> Callable[[], Iterable[Any]]:
             module = importlib.import_module(module_name)
         else:
             module = _load_file(Path(*module_name.split(".")).with_suffix(".py"))
-    except Exception as error:
-        raise UserError(f"cannot import {module_name!r} of {name!r}: {_described(error)}") from error
-    function = getattr(module, attribute, None)
+        function = getattr(module, attribute, None)
+    except (Exception, SystemExit) as error:
+        raise UserError(f"cannot import {module_name!r} of {name!r}: {described(error)}") from error
     if not callable(function):
         raise UserError(f"{module_name!r} has no function {attribute!r}")
     return function
@@ -123,8 +144,3 @@ def _load_file(path: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def _described(error: Exception) -> str:
-    """Kind and message of an error in the user's code, on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,4 +1,7 @@
-"""A folder of images: class sub-folders (the sorted folder names are classes 0, 1, ...) or images directly.
+"""A folder of images: class sub-folders or images directly.
+
+The classes of sub-folders are their places in the list of labels, where one is given: names are matched without regard
+to case, blanks, "_" and "-". Without one the sorted folder names are classes 0, 1, ...
 
 Each image is decoded when its turn comes, turned upright (EXIF), converted to the channels of the
 model's input and resized to its height and width by bilinear interpolation at half-pixel centres,
@@ -9,6 +12,8 @@ without antialiasing and without keeping the aspect ratio. That is `tf.image.res
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -18,9 +23,12 @@ from PIL import Image, ImageOps
 
 from tfq.data.samples import InputSignature
 from tfq.data.sources import RawSample
-from tfq.errors import UserError
+from tfq.errors import UserError, described
+from tfq.execution.inputs import check_encodable, check_regular
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+MOST_PIXELS = 100_000_000
+_SHOWN = 10
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -29,20 +37,23 @@ class ImageFolder:
 
     label_hint = "put the images into one sub-folder per class"
 
-    def __init__(self, path: Path, signatures: Sequence[InputSignature], preprocess: str):
+    def __init__(self, path: Path, signatures: Sequence[InputSignature], preprocess: str, labels: Sequence[str] = ()):
         self._path = path
         self._signature = _image_input(path, signatures)
         require_preprocess(str(path), self._signature, preprocess)
-        visible = sorted(p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path)))
+        visible = sorted(_files_below(path))
         self._files = [p.relative_to(path) for p in visible if p.suffix.lower() in SUFFIXES]
         if not self._files:
             raise UserError(f"{path} holds no images ({', '.join(SUFFIXES)})")
         direct = [f for f in self._files if len(f.parts) == 1]
         if direct and len(direct) < len(self._files):
             raise UserError(f"{path} holds images both directly ({direct[0]}) and in sub-folders; use one or the other")
-        self.class_names = () if direct else tuple(sorted({f.parts[0] for f in self._files}))
+        folders = () if direct else tuple(sorted({f.parts[0] for f in self._files}))
+        self._classes, mapping = _numbered(path, folders, labels)
+        self.class_names = tuple(labels) if folders and labels else folders
         others = len(visible) - len(self._files)
-        self.warnings = (f"{others} files in {path} are no images and were ignored",) if others else ()
+        ignored = f"{others} files in {path} are no images and were ignored" if others else ""
+        self.warnings = tuple(note for note in (ignored, mapping) if note)
 
     @property
     def count(self) -> int:
@@ -52,7 +63,7 @@ class ImageFolder:
         return np.array([self._label(f) for f in self._files]) if self.class_names else None
 
     def _label(self, file: Path) -> np.ndarray:
-        return np.array(self.class_names.index(file.parts[0]), np.int64)
+        return np.array(self._classes[file.parts[0]], np.int64)
 
     def read(self, wanted: Collection[int] | None) -> Iterator[RawSample]:
         for index in range(self.count) if wanted is None else wanted:
@@ -79,11 +90,18 @@ def decode_image(file: Path | IO[bytes], where: str, signature: InputSignature) 
     height, width, channels = signature.shape
     try:
         with Image.open(file) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise UserError(
+                    f"{where} has {image.width} x {image.height} pixels; make it smaller, at most"
+                    f" {MOST_PIXELS / 1e6:g} million are read"
+                )
             if image.mode[:1] in ("I", "F"):
                 raise UserError(f"{where} has more than 8 bits a channel; convert it to 8 bits or give an .npz")
             pixels = np.asarray(ImageOps.exif_transpose(image).convert(_MODES[channels]), np.uint8)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{where} is not a readable image ({error}); repair or remove it") from error
+    except UserError:
+        raise
+    except Exception as error:  # the decoders raise anything on damaged files
+        raise UserError(f"{where} is not a readable image ({described(error)}); repair or remove it") from error
     pixels = pixels.reshape((*pixels.shape[:2], channels))
     if pixels.shape == signature.shape:
         return pixels
@@ -96,8 +114,7 @@ def resize_bilinear(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 
     Output row i lies at source row (i + 1/2) h / height - 1/2, clamped to the image; columns alike.
     """
-    rows = _blend(pixels.astype(np.float32), height, axis=0)
-    return _blend(rows, width, axis=1)
+    return _blend(_blend(pixels, height, axis=0), width, axis=1)
 
 
 def _blend(pixels: np.ndarray, length: int, axis: int) -> np.ndarray:
@@ -108,7 +125,7 @@ def _blend(pixels: np.ndarray, length: int, axis: int) -> np.ndarray:
     shape = [1] * pixels.ndim
     shape[axis] = length
     weight = (position - below).astype(np.float32).reshape(shape)
-    low, high = pixels.take(below, axis), pixels.take(above, axis)
+    low, high = (pixels.take(rows, axis).astype(np.float32) for rows in (below, above))
     return low + (high - low) * weight
 
 
@@ -136,5 +153,55 @@ def _image_input(path: Path, signatures: Sequence[InputSignature]) -> InputSigna
     return signatures[0]
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Visible files in a folder and its sub-folders, links followed; what has no name in UTF-8 is an error."""
+    seen: set[tuple[int, int]] = set()
+
+    def fail(error: OSError) -> None:
+        raise UserError(f"{error.filename} cannot be read: {error.strerror}; make it readable, or remove it") from error
+
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=fail):
+        found = os.stat(parent)
+        if (found.st_dev, found.st_ino) in seen:  # a link to a folder above
+            folders.clear()
+            continue
+        seen.add((found.st_dev, found.st_ino))
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith("."):
+                path = Path(parent, name)
+                check_encodable(str(path), "a file of the data")
+                check_regular(path, str(path))
+                yield path
+
+
+def _numbered(path: Path, folders: Sequence[str], labels: Sequence[str]) -> tuple[dict[str, int], str]:
+    """Sub-folder -> class, and a note on how they were matched. Raises UserError for one that is no label."""
+    if not folders or not labels:
+        return {name: number for number, name in enumerate(folders)}, ""
+    places: dict[str, list[int]] = {}
+    for place, label in enumerate(labels):
+        places.setdefault(_plain(label), []).append(place)
+    found = {name: places.get(_plain(name), []) for name in folders}
+    strange = [name for name, at in found.items() if not at]
+    if strange:
+        raise UserError(
+            f"the sub-folders {_some(strange)} of {path} are none of the {len(labels)} --labels ({_some(labels)}); call"
+            " the folders like the labels"
+        )
+    several = [name for name, at in found.items() if len(at) > 1]
+    if several:
+        raise UserError(f"the sub-folders {_some(several)} of {path} fit several --labels each; rename those apart")
+    classes = {name: at[0] for name, at in found.items()}
+    if len(set(classes.values())) < len(classes):
+        raise UserError(f"two sub-folders of {path} fit the same label; rename one ({_some(folders)})")
+    pairs = [f"{name} = {number}" for name, number in classes.items()]
+    return classes, f"the sub-folders of {path} are the classes of --labels of their names: {_some(pairs)}"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]", "", name).casefold()
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

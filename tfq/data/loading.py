@@ -20,6 +20,7 @@ from tfq.data.samples import MEMORY_LIMIT, InputSignature, Samples, SampleWriter
 from tfq.data.sources import RawSample, Source
 from tfq.data.tfrecords import TFRecordSource
 from tfq.errors import UserError
+from tfq.execution.inputs import check_encodable, check_regular, kind_of
 from tfq.execution.progress import Progress, Silent
 
 Embed = Callable[[Mapping[str, np.ndarray]], np.ndarray]
@@ -42,6 +43,7 @@ def load_samples(
     embed: Embed | None = None,
     progress: Progress = _SILENT,
     memory_limit: int = MEMORY_LIMIT,
+    class_names: Sequence[str] = (),
 ) -> Samples:
     """Read, select, preprocess and check the samples of a source.
 
@@ -62,6 +64,7 @@ def load_samples(
         under a random projection.
       progress: told about every pass over the source.
       memory_limit: bytes above which the arrays live in a temporary file.
+      class_names: of the model's classes, by which the sub-folders of a folder of images are numbered; may be empty.
 
     Returns:
       The samples, with warnings about their number and values.
@@ -71,7 +74,10 @@ def load_samples(
     """
     if selection not in SELECTIONS:
         raise UserError(f"selection is {selection!r}; it must be one of {', '.join(SELECTIONS)}")
-    reader = _Reader(open_source(source, signatures, preprocess=preprocess), source, signatures, preprocess, progress)
+    if not source:
+        raise UserError("no data is named; give an .npz or .npy file, a folder of images, TFRecords or module:function")
+    opened = open_source(source, signatures, preprocess=preprocess, class_names=class_names)
+    reader = _Reader(opened, source, signatures, preprocess, progress)
     placed = reader.all() if limit is None else reader.chosen(limit, selection, seed, embed)
     writer = SampleWriter(memory_limit)
     watches = {s.name: checks.InputWatch() for s in signatures}
@@ -89,7 +95,6 @@ def load_samples(
     if not taken:
         raise UserError(f"{source} holds no samples")
     arrays, labels = writer.finish()
-    opened = reader.source
     indices, names = zip(*(taken[slot] for slot in range(len(taken))), strict=True)
     samples = Samples(
         arrays,
@@ -107,27 +112,39 @@ def load_samples(
     return dataclasses.replace(samples, warnings=tuple(warnings))
 
 
-def open_source(source: str, signatures: Sequence[InputSignature], *, preprocess: str = "none") -> Source:
+def open_source(
+    source: str, signatures: Sequence[InputSignature], *, preprocess: str = "none", class_names: Sequence[str] = ()
+) -> Source:
     """The source behind a name given by the user; arguments and errors as in `load_samples`."""
     path = Path(source)
     module, colon, function = source.rpartition(":")
-    if path.exists() and not os.access(path, os.R_OK):
-        raise UserError(f"{source} may not be read by this user; change its permissions")
-    if path.is_dir():
-        return ImageFolder(path, signatures, preprocess)
+    check_encodable(source, "the name of the data")
+    try:
+        kind = kind_of(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{source} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if kind == "a directory":
+        if not os.access(path, os.R_OK | os.X_OK):
+            raise UserError(f"{source} may not be read by this user; change its permissions")
+        return ImageFolder(path, signatures, preprocess, class_names)
+    if kind:
+        check_regular(path, source)
     if ".tfrec" in path.name.lower():
-        paths = [path] if path.is_file() else [Path(p) for p in sorted(glob.glob(source))]
+        paths = [path] if kind else [Path(p) for p in sorted(glob.glob(source))]
         if not paths:
             raise UserError(f"{source} does not exist")
+        for found in paths:
+            check_encodable(str(found), "a file of the data")
+            check_regular(found, str(found))
         return TFRecordSource(paths, signatures, preprocess)
     if path.suffix.lower() in (".npz", ".npy"):
-        if not path.is_file():
+        if not kind:
             raise UserError(f"{source} does not exist")
         return (NpzSource if path.suffix.lower() == ".npz" else NpySource)(path, signatures)
     if colon and module and function.isidentifier():
         return FunctionSource(source, signatures)
     raise UserError(
-        f"{source} {'is no data that can be read' if path.exists() else 'does not exist'}; give an .npz or .npy file,"
+        f"{source} {'is no data that can be read' if kind else 'does not exist'}; give an .npz or .npy file,"
         " a folder of images, a .tfrecord file or module:function"
     )
 

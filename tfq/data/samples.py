@@ -136,9 +136,15 @@ class SampleWriter:
             self._rows = rows
             self._files = {key: io.BytesIO() for key in rows}
         self._slots = max(self._slots, slot + 1)
-        for key, file in self._files.items():
-            file.seek(slot * self._rows[key].nbytes)
-            file.write(np.ascontiguousarray(rows[key]).data)
+        try:
+            for key, file in self._files.items():
+                file.seek(slot * self._rows[key].nbytes)
+                file.write(np.ascontiguousarray(rows[key]).data)
+        except OSError as error:
+            raise UserError(
+                f"{self._slots:,} samples do not fit into {tempfile.gettempdir()}: {error.strerror}; make room, set"
+                " TMPDIR to another folder, or give fewer samples"
+            ) from error
         if not self._spilled and self._slots * sum(row.nbytes for row in self._rows.values()) > self._memory_limit:
             self._spilled = True
             self._files = {key: _to_disk(file) for key, file in self._files.items()}

@@ -8,6 +8,10 @@ from typing import Protocol
 
 import numpy as np
 
+# What is taken of a source that does not say how many samples it has, before it counts as endless.
+MOST_SAMPLES = 1_000_000
+MOST_BYTES = 64 << 30
+
 
 @dataclasses.dataclass(frozen=True)
 class RawSample:

@@ -9,8 +9,12 @@ features are reshaped to the input's shape.
 
 from __future__ import annotations
 
+import gzip
 import io
 import math
+import os
+import struct
+import zlib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,9 @@ from tfq.errors import UserError
 
 INPUT_FEATURES = ("x", "image", "image/encoded", "image_raw")
 LABEL_FEATURES = ("y", "label", "image/class/label")
+MOST_RECORD_BYTES = 256 << 20
+_HEADER = struct.Struct("<QI")  # length and its checksum; the data and theirs follow
+_CHECKSUM_BYTES = 4
 _IMAGE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF")
 
 
@@ -42,6 +49,9 @@ class TFRecordSource:
 
     def labels(self) -> np.ndarray | None:
         labels = [self._label(where, features) for where, features in self._examples()]
+        shapes = {label.shape for label in labels if label is not None}
+        if len(shapes) > 1:
+            raise UserError(f"the labels of {self._paths[0]} differ in shape: {sorted(shapes)[:4]}; make all alike")
         return None if not labels or any(label is None for label in labels) else np.stack(labels)  # type: ignore[arg-type]
 
     def read(self, wanted: Collection[int] | None) -> Iterator[RawSample]:
@@ -59,12 +69,17 @@ class TFRecordSource:
         for path in self._paths:
             with path.open("rb") as file:
                 compression = "GZIP" if file.read(2) == b"\x1f\x8b" else ""
+            lengths = _lengths(path, packed=bool(compression))
             records = iter(tf.data.TFRecordDataset(str(path), compression_type=compression))
             for position in range(1 << 62):
                 where = f"record {position} of {path}"
+                if next(lengths, 0) > MOST_RECORD_BYTES:  # before the runtime makes room for it
+                    raise UserError(
+                        f"{where} claims over {MOST_RECORD_BYTES >> 20} MiB: {path} is damaged or not a TFRecord file"
+                    )
                 try:
                     record = next(records, None)
-                except tf.errors.DataLossError as error:
+                except tf.errors.OpError as error:
                     raise UserError(f"{where} cannot be read: {path} is damaged or not a TFRecord file") from error
                 if record is None:
                     break
@@ -119,6 +134,21 @@ class TFRecordSource:
                 f"{where} holds {len(data)} bytes that are no image, no serialised tensor and no uint8 array of shape"
                 f" {signature.shape}"
             ) from error
+
+
+def _lengths(path: Path, *, packed: bool) -> Iterator[int]:
+    """What each record says is its length in bytes, as long as the file goes on."""
+    with gzip.open(path, "rb") if packed else path.open("rb") as file:
+        while True:
+            try:
+                header = file.read(_HEADER.size)
+                if len(header) < _HEADER.size:
+                    return
+                (length,) = _HEADER.unpack(header)[:1]
+                yield length
+                file.seek(length + _CHECKSUM_BYTES, os.SEEK_CUR)
+            except (OSError, EOFError, zlib.error, OverflowError, ValueError):
+                return  # the runtime tells what is wrong
 
 
 def _numbers(feature: Any, where: str) -> np.ndarray:

@@ -19,6 +19,8 @@ from tfq.evaluation.size import Size, measure_size
 from tfq.execution.interpreter import TensorInfo, TfliteModel, predict
 from tfq.execution.progress import Progress, Silent
 
+_TRIED = 8
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelEvaluation:
@@ -185,6 +187,24 @@ def evaluate(
         samples=len(samples),
         seed=seed,
     )
+
+
+def check_metric(metric: str, baseline: bytes | Path, samples: Samples) -> None:
+    """What the metric would say of the labels, or of the user's own function, told before all models have run.
+
+    It judges a few outputs of the baseline, repeated to the number of samples, against all labels.
+
+    Raises UserError as `evaluate` does.
+    """
+    judge = find_metric(metric)
+    if judge.needs_labels and samples.labels is None:
+        return
+    few, loaded = samples.head(_TRIED), TfliteModel(baseline)
+    inputs = inputs_of(loaded, few.arrays, "the first model")
+    found = predict(baseline, inputs, threads=1, progress=Silent(), description="")
+    names, repeated = [info.name for info in loaded.outputs], np.arange(len(samples)) % len(few)
+    outputs = tuple(values[repeated] for values in outputs_like(names, found, loaded.outputs, "the first model"))
+    point(judge.statistic(Predictions(outputs, samples.labels, samples.arrays, outputs)), len(samples))
 
 
 def judge_outputs(

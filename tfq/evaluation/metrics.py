@@ -17,7 +17,6 @@ The target is the label where labels have the output's shape, and the baseline's
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
 import os
 import sys
@@ -26,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from tfq.errors import UserError
+from tfq.data.functions import import_function
+from tfq.errors import UserError, described
 from tfq.evaluation.bootstrap import Statistic
 
 _SLOW_RESAMPLES = 200
@@ -254,14 +254,13 @@ def sqnr_against(outputs: np.ndarray, target: np.ndarray) -> Statistic:
 
 
 def _user_metric(name: str) -> Metric:
-    module_name, _, function_name = name.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
-        takes_inputs = len(inspect.signature(function).parameters) > 2
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        function = import_function(name)
+    except UserError as error:
         raise UserError(f"--metric is {name!r}, which cannot be loaded: {error}") from error
+    takes_inputs = _takes_inputs(function, name)
 
     def call(predictions: Predictions) -> np.ndarray:
         outputs = predictions.outputs[0] if len(predictions.outputs) == 1 else predictions.outputs
@@ -269,16 +268,15 @@ def _user_metric(name: str) -> Metric:
         if takes_inputs:
             arguments = (*arguments, predictions.inputs)
         try:
-            score = np.asarray(function(*arguments), np.float64)
-        except Exception as error:  # the user's code may raise anything
-            raise UserError(f"metric {name} failed: {type(error).__name__}: {error}") from error
-        n = len(predictions.outputs[0])
-        if score.shape not in ((), (n,)):
-            raise UserError(f"metric {name} returned the shape {score.shape}; expected one number or [{n}] scores")
-        return score
+            returned = function(*arguments)
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
+            raise UserError(f"metric {name} failed: {described(error)}") from error
+        return _scores_of(returned, len(predictions.outputs[0]), name)
 
     def statistic(predictions: Predictions) -> Statistic:
         whole = call(predictions)
+        if np.isnan(whole).any():  # of a resample it may be: one without positives has no AUC
+            raise UserError(f"metric {name} returned NaN; expected one number or {len(whole.reshape(-1))} scores")
         if whole.ndim:
             return mean_of(whole)
 
@@ -288,6 +286,38 @@ def _user_metric(name: str) -> Metric:
         return Statistic(of_weights, resamples=_SLOW_RESAMPLES)
 
     return Metric(name, "", None, needs_labels=False, classifies=False, statistic=statistic)
+
+
+def _takes_inputs(function: Callable[..., Any], name: str) -> bool:
+    """Whether it takes the inputs as a third argument. Raises UserError where it takes neither two nor three."""
+    try:
+        found = inspect.signature(function)
+    except ValueError:  # one written in C, which does not tell
+        return False
+    for count in (3, 2):
+        try:
+            found.bind(*[None] * count)
+        except TypeError:
+            continue
+        return count == 3 and len(found.parameters) > 2
+    raise UserError(f"--metric is {name!r}, whose parameters are {found}; expected (outputs, labels), or inputs too")
+
+
+def _scores_of(returned: Any, n: int, name: str) -> np.ndarray:
+    """What a metric returned as a number or [n] numbers. Raises UserError for anything else."""
+    expected = f"expected one number or [{n}] scores"
+    if inspect.iscoroutine(returned):
+        returned.close()  # or Python warns that nobody waited for it
+    try:
+        score = np.asarray(returned)
+    except (Exception, SystemExit) as error:  # an object of the user's may raise anything when it is made an array
+        raise UserError(f"metric {name} returned no array ({described(error)}); {expected}") from error
+    if score.dtype.kind not in "fiub":
+        what = "nothing (None)" if returned is None else f"a {type(returned).__name__} that holds no numbers"
+        raise UserError(f"metric {name} returned {what}; {expected}")
+    if score.shape not in ((), (n,)):
+        raise UserError(f"metric {name} returned the shape {score.shape}; {expected}")
+    return score.astype(np.float64)
 
 
 def _drawn(predictions: Predictions, weights: np.ndarray, *, inputs: bool) -> Predictions:

@@ -7,8 +7,10 @@ of its last line is dropped.
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +19,15 @@ from typing import IO
 
 from tfq.errors import UserError
 from tfq.execution.files import check_file
+from tfq.execution.json_files import MOST_BYTES, built, parse_json
+
+
+@dataclasses.dataclass(frozen=True)
+class _Result:
+    """A line of the file."""
+
+    key: tuple[str, ...]
+    value: float
 
 
 class Ledger:
@@ -39,8 +50,9 @@ class Ledger:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file: IO[bytes] = path.open("a+b")
-        except OSError as error:
-            raise UserError(f"cannot write the journal {path}: {error.strerror}; name another file") from error
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"cannot write the journal {path}: {reason}; name another file") from error
         try:
             self._lock()
             self._read({"measures": measures, "depends_on": depends_on})
@@ -57,8 +69,9 @@ class Ledger:
         self._file.close()
 
     def add(self, key: tuple[str, ...], value: float) -> None:
-        """Note a result down."""
-        self._append({"key": list(key), "value": value})
+        """Note a result down; one that is not finite, which JSON has not, is measured anew next time."""
+        if math.isfinite(value):
+            self._append({"key": list(key), "value": value})
         self.values[key] = value
 
     def _lock(self) -> None:
@@ -71,17 +84,18 @@ class Ledger:
 
     def _read(self, header: dict[str, str]) -> None:
         self._file.seek(0)
-        content = self._file.read()
+        content = self._file.read(MOST_BYTES + 1)
         whole = content[: content.rfind(b"\n") + 1]
         foreign = f"{self._path} is not a journal of tfq, or it was edited; delete it, or name another file"
-        if not whole and not _line(header).startswith(content):
+        if len(content) > MOST_BYTES or (not whole and not _line(header).startswith(content)):
             raise UserError(foreign)
         try:
-            lines = [json.loads(line) for line in whole.splitlines()]
+            lines = [parse_json(line, f"line {number}") for number, line in enumerate(whole.split(b"\n")[:-1], 1)]
             found = lines[0] if lines else header
-            self.values = {tuple(line["key"]): float(line["value"]) for line in lines[1:]}
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(foreign) from error
+            results = [built(_Result, line, what=f"line {number}") for number, line in enumerate(lines[1:], 2)]
+        except UserError as error:
+            raise UserError(f"{foreign} ({error})") from error
+        self.values = {result.key: result.value for result in results}
         if found != header:
             raise UserError(
                 f"the journal {self._path} was written for another model, other samples or another method;"

@@ -16,6 +16,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tfq.errors import UserError
 from tfq.execution.flatbuffer_bounds import check_bounds
+from tfq.execution.inputs import read_regular
 
 _BITS = {
     schema.TensorType.FLOAT32: 32,
@@ -61,21 +62,14 @@ _BODIES = (
 """Fields of an operator's options that name a subgraph."""
 _ARENA_BYTES, _ARENA_SHARE = 1 << 30, 64
 """What a run may take: so many bytes, and so many times the file."""
+_LARGEST_FILE = 2 << 30  # what offsets of 32 bits with a sign reach
 
 
 def read_content(model: bytes | Path) -> bytes:
     """The bytes of a .tflite given as bytes or as a path. Raises UserError for a file that cannot be read."""
     if isinstance(model, bytes):
         return model
-    path = Path(model)
-    try:
-        if path.exists() and not path.is_file():
-            raise UserError(f"cannot read the model {model}: it is not a regular file; give a .tflite")
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read the model {model}: {error.strerror}") from error
-    except ValueError as error:  # a NUL in the path
-        raise UserError(f"cannot read the model {str(model)!r}: {error}") from error
+    return read_regular(Path(model), what=f"the model {model}", most=_LARGEST_FILE)
 
 
 def parse_tflite(content: bytes, *, source: str = "the model") -> schema.ModelT:

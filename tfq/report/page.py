@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 
 from tfq.report.pictures import layer_bits, layer_errors, svg
+from tfq.report.table import against_float
 
 
 def page(report: Mapping[str, Any]) -> str:
@@ -24,6 +25,7 @@ def page(report: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"estimate": _estimate, "interval": _interval, "short": _short, "thousands": _thousands}
+    environment.filters |= {"times": _times, "against_float": against_float}
     pictures = {"errors": layer_errors(report), "bits": layer_bits(report)}
     drawn = {name: svg(figure) for name, figure in pictures.items() if figure is not None}
     return environment.get_template("page.html").render(**report, pictures=drawn)
@@ -44,6 +46,11 @@ def _interval(found: Mapping[str, Any] | None, *, sign: str = "", digits: int = 
     if found["low"] is None or found["high"] is None:
         return text
     return f"{text} [{found['low']:{sign}.{digits}f}, {found['high']:{sign}.{digits}f}]"
+
+
+def _times(found: Mapping[str, Any] | None) -> str:
+    """ "0.512x [0.498, 0.531]"; one round has no interval."""
+    return "" if found is None else _interval({**found, "unit": "x"}, digits=3)
 
 
 def _unit(unit: str) -> str:

@@ -69,7 +69,9 @@ def _by_layer(layers: Sequence[Mapping[str, Any]]) -> tuple[Figure, Any]:
     width = min(max(_NARROWEST, _INCHES_A_LAYER * len(layers)), _WIDEST)
     figure = Figure(figsize=(width, 4.0), dpi=120, layout="constrained")
     axes = figure.subplots()
-    axes.set_xticks(range(len(layers)), [x["name"] for x in layers], rotation=45, ha="right", fontsize=8)
+    axes.set_xticks(
+        range(len(layers)), [x["name"] for x in layers], rotation=45, ha="right", fontsize=8, parse_math=False
+    )
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)

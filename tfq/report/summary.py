@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tfq.evaluation.bootstrap import Estimate
 from tfq.evaluation.evaluate import ModelEvaluation
 from tfq.evaluation.size import Size
-from tfq.report.table import format_table
+from tfq.report.table import against_float, format_table
 
 if TYPE_CHECKING:  # it would load TensorFlow, which writing text does not need
     from tfq.reconstruction.steps import StepOutcome
@@ -121,7 +121,7 @@ def _allocation(report: Report) -> str:
                 entry.name,
                 f"{entry.predicted:.3g}",
                 f"{entry.measured.loss:.3g}",
-                "" if drop is None else f"{drop.points:.2f} +- {drop.standard_error:.2f}",
+                "" if drop is None else f"{against_float(drop.points)} +- {drop.standard_error:.2f}",
                 "" if drop is None else "yes" if entry.holds else "no",
                 f"{entry.costs['download_bytes']:,.0f}",
                 "" if entry.measured.download_bytes is None else f"{entry.measured.download_bytes:,}",
@@ -132,7 +132,7 @@ def _allocation(report: Report) -> str:
         "by",
         "predicted",
         "measured",
-        "points lost",
+        "points against float",
         "keeps the drop",
         "download, predicted",
         "measured",

@@ -7,6 +7,11 @@ from collections.abc import Sequence
 from tfq.execution.terminal import one_line
 
 
+def against_float(lost: float) -> str:
+    """Points lost, as every table shows them: the difference to float, below 0 for worse."""
+    return f"{round(-lost, 2) + 0.0:+.2f}"
+
+
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
     """Columns under a ruled header: the first `left` columns flush left, the others flush right.
 

@@ -1,0 +1,242 @@
+"""JSON that comes from outside: read within bounds, and checked against the dataclass that it is to become.
+
+A dataclass is the schema of its file. `typing.get_type_hints` says what each field holds:
+
+    bool, int, float, str         exactly that; true is no int, a whole number is a float, floats are finite
+    X | None, X | Y               null, or the first that fits
+    Literal["a", "b"]             one of these
+    tuple[X, ...], tuple[X, Y]    an array of any length, of this length
+    Mapping[str, X]               an object with any names
+    a dataclass                   an object with its fields; those without a default must be there
+    Any                           anything
+
+Everything else ends in a UserError of one line that names the file, the field, what was got and what was expected.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import re
+import types
+import typing
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from tfq.errors import UserError
+from tfq.execution.inputs import decoded, read_regular
+
+MOST_BYTES = 64 << 20
+_DEEPEST = 100
+_LARGEST = 2**63
+_SHOWN = 40
+_NESTING = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
+_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+Kind = TypeVar("Kind")
+
+
+def read_json(path: Path, *, what: str, most: int = MOST_BYTES) -> Any:
+    """The value in a JSON file; arguments and errors as in `tfq.execution.inputs.read_regular`, and `parse_json`."""
+    return parse_json(read_regular(path, what=what, most=most), what)
+
+
+def parse_json(content: bytes | str, what: str) -> Any:
+    """The value of a JSON text. Raises UserError, which calls it `what`, for anything that is not plain JSON.
+
+    NaN and infinities, names that come twice in an object, and more than 100 levels are refused too.
+    """
+    text = decoded(content, what) if isinstance(content, bytes) else content
+    if not text.strip():
+        raise UserError(f"{what} cannot be read: it is empty; expected JSON")
+    if _levels(text) > _DEEPEST:
+        raise UserError(f"{what} cannot be read: it nests more than {_DEEPEST} levels deep; no file of tfq does")
+
+    def constant(name: str) -> None:
+        raise UserError(f"{what} holds {name}, which is no number of JSON")
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise UserError(f"{what} names {shown(twice)} twice in one object")
+        return found
+
+    try:
+        return json.loads(text, parse_constant=constant, object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{what} cannot be read: it is no JSON ({error})") from error
+
+
+def built(kind: type[Kind], data: Any, *, what: str, unknown: str | None = "") -> Kind:
+    """The dataclass `kind` of parsed JSON.
+
+    Args:
+      kind: a frozen dataclass; what its `__post_init__` raises as ValueError becomes a UserError too.
+      data: what `parse_json` gave.
+      what: what messages call the file.
+      unknown: added to the message about a field that `kind` has not; None where such fields are left out.
+
+    Raises UserError for data of another shape or type.
+    """
+    found: Kind = _value(kind, data, what, "", unknown)
+    return found
+
+
+def checked_types(found: Any, name: Any) -> None:
+    """Check the fields of a dataclass that was made in Python.
+
+    Args:
+      found: the dataclass.
+      name: field -> what messages call it.
+
+    Raises UserError for a field whose value is of another type; a list counts as a tuple nowhere.
+    """
+    own: Any = type(found)
+    for field, kind in _hints(own).items():
+        value = getattr(found, field)
+        if isinstance(value, list):
+            raise UserError(f"{name(field)} is a list; expected a tuple")
+        _value(kind, value, name(field), "", "")
+
+
+def shown(value: Any) -> str:
+    """A value as messages show it: short, on one line, as JSON where it can be."""
+    if isinstance(value, Mapping):
+        return f"an object of {len(value)} fields"
+    if isinstance(value, (list, tuple)):
+        return f"an array of {len(value)}"
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= _LARGEST:
+        return f"a whole number of {value.bit_length()} bits"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = ascii(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+def _levels(text: str) -> int:
+    """How deep brackets nest, outside of strings."""
+    deepest = depth = 0
+    inside = False
+    for found in _NESTING.finditer(text):
+        token = found[0]
+        if token == '"':
+            inside = not inside
+        elif not inside and token in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif not inside and token in "]}":
+            depth -= 1
+    return deepest
+
+
+@functools.cache
+def _hints(kind: Hashable) -> Mapping[str, Any]:
+    """Field -> type."""
+    own = typing.cast(type, kind)
+    found = typing.get_type_hints(own)
+    return {field.name: found[field.name] for field in dataclasses.fields(own)}
+
+
+def _value(kind: Any, data: Any, what: str, where: str, unknown: str | None) -> Any:
+    """`data` as `kind`. `where` is the field's path, "" for the whole."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return data
+    if origin in (typing.Union, types.UnionType):
+        return _of_union(kind, data, what, where, unknown)
+    if origin is Literal and data in arguments and isinstance(data, str):
+        return data
+    if origin is tuple and isinstance(data, (list, tuple)):
+        if arguments[-1] is not Ellipsis and len(arguments) != len(data):
+            raise _wrong(kind, data, what, where)
+        kinds = [arguments[0]] * len(data) if arguments[-1] is Ellipsis else arguments
+        items = enumerate(zip(kinds, data, strict=True))
+        return tuple(_value(k, item, what, f"{where}[{i}]", unknown) for i, (k, item) in items)
+    if origin in (Mapping, dict) and isinstance(data, Mapping):
+        return {name: _value(arguments[1], x, what, _joined(where, name), unknown) for name, x in data.items()}
+    if dataclasses.is_dataclass(kind) and isinstance(data, Mapping):
+        return _of_dataclass(typing.cast(type, kind), data, what, where, unknown)
+    if kind is float and isinstance(data, (int, float)) and not isinstance(data, bool):
+        return _number(data, what, where)
+    if kind in (bool, int, str) and type(data) is kind and not (kind is int and abs(data) >= _LARGEST):
+        return data
+    raise _wrong(kind, data, what, where)
+
+
+def _number(data: int | float, what: str, where: str) -> float:
+    if (isinstance(data, int) and abs(data) >= _LARGEST) or not math.isfinite(data):
+        raise _wrong(float, data, what, where)
+    return float(data)
+
+
+def _of_union(kind: Any, data: Any, what: str, where: str, unknown: str | None) -> Any:
+    choices = [choice for choice in typing.get_args(kind) if choice is not type(None)]
+    if data is None and len(choices) < len(typing.get_args(kind)):
+        return None
+    if len(choices) == 1 and data is not None:
+        try:
+            return _value(choices[0], data, what, where, unknown)
+        except UserError as error:
+            plain = typing.get_origin(choices[0]) is None and not dataclasses.is_dataclass(choices[0])
+            raise (_wrong(kind, data, what, where) if plain else error) from error
+    for choice in choices:
+        try:
+            return _value(choice, data, what, where, unknown)
+        except UserError:
+            continue
+    raise _wrong(kind, data, what, where)
+
+
+def _of_dataclass(kind: type, data: Mapping[str, Any], what: str, where: str, unknown: str | None) -> Any:
+    hints = _hints(kind)
+    strange = [name for name in data if name not in hints]
+    if strange and unknown is not None:
+        raise UserError(f"{what} has the unknown field {_place(_joined(where, strange[0]))}{unknown}")
+    needed = [
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
+    missing = [name for name in needed if name not in data]
+    if missing:
+        raise UserError(f"{what} has no {_place(_joined(where, missing[0]))}; expected {_expected(hints[missing[0]])}")
+    values = {n: _value(hints[n], data[n], what, _joined(where, n), unknown) for n in hints if n in data}
+    try:
+        return kind(**values)
+    except (UserError, ValueError, OverflowError) as error:
+        raise UserError(f"{what}: {f'{_place(where)}: ' if where else ''}{error}") from error
+
+
+def _wrong(kind: Any, data: Any, what: str, where: str) -> UserError:
+    subject = f"{what}: {_place(where)}" if where else what
+    return UserError(f"{subject} is {shown(data)}; expected {_expected(kind)}")
+
+
+def _joined(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name
+
+
+def _place(where: str) -> str:
+    text = where if where.isprintable() else ascii(where)
+    return text if len(text) <= 2 * _SHOWN else text[: 2 * _SHOWN - 3] + "..."
+
+
+def _expected(kind: Any) -> str:
+    """What a field holds, in words."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind in _NAMES:
+        return _NAMES[kind]
+    if kind is type(None):
+        return "null"
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(_expected, arguments))
+    if origin is Literal:
+        return f"one of {', '.join(map(str, arguments))}"
+    if origin is tuple:
+        return "an array" if arguments[-1] is Ellipsis else f"an array of {len(arguments)}"
+    return "anything" if kind is Any else "an object"

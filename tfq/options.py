@@ -1,0 +1,140 @@
+"""Which option acts under which others: the one place that says so.
+
+An option that is given and does nothing is refused, because whoever gave it expects something of it. Given is what
+differs from its default. What only repeats what happens anyhow, such as `--equalization=none` of a float model, is no
+contradiction and stays allowed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from tfq.errors import UserError
+
+if TYPE_CHECKING:
+    from tfq.recipe import Recipe
+
+_MOST_PACKED_BITS = 4  # of an INT4 tensor
+_NEEDS_LABELS = ("top5", "auc", "f1")  # top1 is the default
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """Options that act only under a condition.
+
+    Attributes:
+      options: names of fields of a Recipe.
+      acts: whether they do, in this recipe.
+      instead: what is so that they do not, with the recipe's fields in braces, and what to do.
+      repeats: values that say what happens anyhow.
+    """
+
+    options: tuple[str, ...]
+    acts: Callable[[Recipe], bool]
+    instead: str
+    repeats: tuple[Any, ...] = ()
+
+
+def _is_int8(recipe: Recipe) -> bool:
+    return recipe.precision == "int8"
+
+
+def _reconstructs(recipe: Recipe) -> bool:
+    return recipe.pipeline != "int8" and (recipe.reconstruction_method != "none" or recipe.allocates)
+
+
+_PRECISION = "--precision is {precision}, whose export is TFLiteConverter's own; leave one of the two out"
+
+RULES = (
+    Rule(
+        (
+            "weight_bits",
+            "first_last_bits",
+            "per_channel",
+            "calibration_method",
+            "percentile",
+            "storage",
+            "equalization",
+            "mode",
+            "granularity",
+            "memory_limit",
+            "workers",
+        ),
+        _is_int8,
+        _PRECISION,
+        repeats=("none",),
+    ),
+    Rule(("input_type", "output_type"), _is_int8, _PRECISION, repeats=("float32",)),
+    Rule(
+        ("mode", "granularity", "memory_limit", "workers"),
+        _reconstructs,
+        "no layer is reconstructed; add --pipeline=advanced, or leave it out",
+    ),
+    Rule(
+        ("granularity",),
+        lambda recipe: recipe.mode == "sequential" or recipe.pipeline == "advanced" or recipe.allocates,
+        "--mode is parallel, where every layer is fitted to its own output; leave one of the two out",
+    ),
+    Rule(
+        ("percentile",),
+        lambda recipe: recipe.calibration_method in ("percentile", "auto"),
+        (
+            "--calibration_method is {calibration_method}, which does not use it; choose percentile or auto,"
+            " or leave one of the two out"
+        ),
+    ),
+    Rule(
+        ("first_last_bits",),
+        lambda recipe: recipe.weight_bits < 8 or recipe.activation_bits < 8,
+        "all layers have 8 bits; add --weight_bits, or leave it out",
+    ),
+    Rule(
+        ("storage",),
+        lambda recipe: recipe.allocates or recipe.weight_bits <= _MOST_PACKED_BITS,
+        ("--weight_bits is {weight_bits}; only 4 bits and fewer can be packed, add --weight_bits=4 or leave it out"),
+        repeats=("int8",),
+    ),
+    Rule(
+        ("storage",),
+        lambda recipe: not (recipe.allocates and recipe.candidates),
+        (
+            "--candidates are given, which say their storage themselves; name them as w4-packed, or leave one of the"
+            " two out"
+        ),
+    ),
+    Rule(
+        ("objective",),
+        lambda recipe: recipe.max_accuracy_drop is not None,
+        "no --max_accuracy_drop is given; it says what that makes small: add it, or leave it out",
+    ),
+    Rule(
+        ("sensitivity",),
+        lambda recipe: recipe.allocates,
+        (
+            "there is nothing to allocate by; add --max_accuracy_drop, --size_budget, --latency_budget or"
+            " --compute_budget, or leave it out"
+        ),
+    ),
+    Rule(
+        ("metric",),
+        lambda recipe: bool(recipe.evaluation_data) or recipe.metric not in _NEEDS_LABELS,
+        "no --evaluation_data is given, so there are no labels; add it, or leave it out",
+    ),
+)
+
+
+def check_options(recipe: Recipe, defaults: Mapping[str, Any]) -> None:
+    """Raises UserError for the first option that is given and does nothing.
+
+    Args:
+      recipe: what is wanted.
+      defaults: of every field.
+    """
+    for rule in RULES:
+        for option in rule.options:
+            value = getattr(recipe, option)
+            if value != defaults[option] and value not in rule.repeats and not rule.acts(recipe):
+                written = str(value).lower() if isinstance(value, bool) else value
+                raise UserError(f"--{option} is {written} and {rule.instead.format(**vars(recipe))}")
