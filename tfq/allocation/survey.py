@@ -1,6 +1,9 @@
 """What allocation can choose from: every unit in every state, what that loses and what it costs, all measured.
 
-The stops in order: states, sensitivities, costs, program. Float layers are offered where the user names them, and
+The stops in order: states, sensitivities, costs, program. States are fitted as `tfq.reconstruction.reconstruct` says;
+what they lose is measured on the samples to choose by, and models of many are compared on the samples that judge
+(`tfq.data.roles`). An accuracy drop takes more samples than judge; how it is estimated on all, `tfq.allocation.drop`
+says. Float layers are offered where the user names them, and
 where a largest accuracy drop is asked for that the 8-bit model does not keep: then the layers that 8 bits hurt can
 stay in float16.
 """
@@ -40,7 +43,7 @@ from tfq.models.borders import find_borders
 from tfq.models.graph import Graph
 from tfq.models.widths import STORED_BITS
 from tfq.reconstruction.methods import METHODS
-from tfq.reconstruction.reconstruct import held_back_samples, reconstruct
+from tfq.reconstruction.reconstruct import reconstruct
 from tfq.reconstruction.steps import Setting
 from tfq.simulate.guard import Version, divergence
 from tfq.simulate.run import predict_list
@@ -101,26 +104,30 @@ def survey(
     """
     graph, found = setting.graph, units(setting.graph)
     check_within_reach(graph, found, wish)
-    exporter, loss = exporter_of(setting.samples), find_loss(graph, setting.samples)
+    exporter, loss, roles = exporter_of(setting.samples), find_loss(graph, setting.samples), setting.roles
 
     def export(version: Version) -> bytes:
         return exporter.export(version.graph, version.spec)
 
-    fitted = setting.reconstruction != "none"
-    held_back = held_back_samples(len(loss.reference[0])) if fitted else np.zeros(len(loss.reference[0]), bool)
+    judging_loss, judges = loss.at(roles.judging), np.isin(np.arange(len(roles)), roles.judge)
     base_outputs = predict(export(base), setting.samples)
-    base_loss, unfitted = loss(base_outputs), divergence(loss.reference, base_outputs)
+    unfitted = divergence(loss.reference, base_outputs)
+
+    def judged(outputs: Sequence[np.ndarray]) -> float:
+        return judging_loss([values[roles.judging] for values in outputs])
+
+    base_loss = judged(base_outputs)
 
     ratios: list[float] = []
 
     def measure(version: Version) -> Measured:
         content = export(version) if _runs(version) else None
         outputs = _simulated(version, setting.samples) if content is None else predict(content, setting.samples)
-        found, size = loss(outputs) - base_loss, None if content is None else len(deflated(content))
+        found, size = judged(outputs) - base_loss, None if content is None else len(deflated(content))
         if wish.max_drop is None:
             return Measured(found, None, size)
         drop = accuracy_drop(loss.reference[0], outputs[0], labels)
-        ratios.append(optimism(divergence(loss.reference, outputs), unfitted, held_back))
+        ratios.append(optimism(divergence(loss.reference, outputs), unfitted, judges))
         return Measured(found, drop.corrected(max(1.0, statistics.geometric_mean(ratios))), size)
 
     needs_floats = False
@@ -145,6 +152,7 @@ def survey(
             start,
             setting.samples,
             METHODS[setting.reconstruction],
+            roles=roles,
             name=setting.reconstruction,
             granularity=setting.granularity,
             memory_limit=setting.memory_limit,
@@ -182,7 +190,8 @@ def _states(
             setting.samples,
             candidates=plain,
             narrow=narrow,
-            method="mse" if setting.reconstruction == "none" else "least_squares",
+            method="mse" if setting.reconstruction == "none" else setting.reconstruction,
+            roles=setting.roles,
             memory_limit=setting.memory_limit,
             workers=setting.workers,
             seed=setting.seed,
@@ -209,7 +218,9 @@ def _sensitivities(
             "--sensitivity is gradient, which sees errors of weights alone, and a candidate has activations of 4 bits;"
             " use --sensitivity=measured or output_error"
         )
-    few, options = loss.head(_SENSITIVITY_SAMPLES), {"progress": setting.progress}
+    roles, fitted = setting.roles, setting.reconstruction != "none"
+    unseen = roles.choose if fitted and len(roles.choose) else roles.seen
+    few, options = loss.at(unseen[:_SENSITIVITY_SAMPLES]), {"progress": setting.progress}
     estimates = gradient_estimates(setting.graph, states.values(), few, seed=setting.seed, **options)
     if wish.sensitivity == "gradient":
         return estimates

@@ -4,7 +4,8 @@
               z    the float layer's output before its activation f      [n, groups, outputs]
     wanted    q, s, b    with   f(Q(x_q) @ (s * q) + b)  ~  f(z)          q integers of b bits, |q| <= 2^(bits-1) - 1
 
-The error that decides is  sum |f(y) - f(z)|^2 / sum |f(z) - mean f(z)|^2  on rows of samples that no method sees.
+The error that decides is  sum |f(y) - f(z)|^2 / sum |f(z) - mean f(z)|^2  on rows that nothing is fitted to: those of
+the samples to choose by (`tfq.data.roles`).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Problem:
     Attributes:
       name: node name.
       inputs, targets: x before it is put on its grid, and z; float32 [n, groups, taps] and [n, groups, outputs].
-      held_inputs, held_targets: the same of samples held back.
+      held_inputs, held_targets: the same of the rows to choose by.
       matrix, bias: float32 [groups, taps, outputs] and [groups, outputs]: where the search starts.
       activation: f: None, "relu" or "relu6".
       bits: grid bits of the weights.
@@ -76,7 +77,7 @@ class Problem:
         return Solution(codes.astype(np.int8), used, self.bias)
 
     def error(self, solution: Solution) -> float:
-        """Relative error of a solution on the rows held back."""
+        """Relative error of a solution on the rows to choose by."""
         grid = self.input_grid if solution.input_grid is None else solution.input_grid
         noise = 0.0
         for start in range(0, len(self.held_inputs), _CHUNK):

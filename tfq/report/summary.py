@@ -14,6 +14,7 @@ from tfq.report.table import format_table
 if TYPE_CHECKING:  # it would load TensorFlow, which writing text does not need
     from tfq.reconstruction.steps import StepOutcome
     from tfq.report.report import Report
+    from tfq.simulate.guard import Guarded
 
 _WORST_LAYERS = 5
 
@@ -153,23 +154,28 @@ def _allocation(report: Report) -> str:
 
 def _steps(report: Report) -> str:
     """One row for every version that a step proposed: what it does to the divergence from the float model."""
-    rows = []
+    rows = [] if report.guard is None else [_judged("calibration", report.guard, "")]
     for step in report.steps:
-        for guard in step.guards:
-            candidate, before = guard.divergences
-            values = [f"{guard.divergences[name]:.3g}" for name in (before, candidate)]
-            verdict = f"rolled back: {guard.reason}" if guard.rolled_back else "kept"
-            rows.append([step.name, candidate, *values, verdict, _layers(step)])
+        rows += [_judged(step.name, guard, _layers(step)) for guard in step.guards]
         if not step.guards:
-            rows.append([step.name, "nothing", "", "", "", ""])
-    if not any(step.guards for step in report.steps):
+            rows.append([step.name, "nothing", "", "", "", "", ""])
+    if report.guard is None and not any(step.guards for step in report.steps):
         return ""
-    samples = next(guard.samples for step in report.steps for guard in step.guards)
-    header = ["step", "proposed", "before", "after", f"on {samples} held-back samples", "layers kept"]
-    notes = "before, after: divergence of the outputs from the float model."
+    header = ["step", "proposed", "before", "after", "samples", "outcome", "layers kept"]
+    notes = (
+        "before, after: divergence of the outputs from the float model, on so many calibration samples that the step"
+        " had not seen."
+    )
     if any(guard.reason.startswith("chance") for step in report.steps for guard in step.guards):
         notes += "\nchance: lower on average, not on most samples; signed ranks have to come to z < -2."
     return f"{format_table(header, rows, left=2)}\n{notes}"
+
+
+def _judged(step: str, guard: Guarded, layers: str) -> list[str]:
+    candidate, before = guard.divergences
+    values = [f"{guard.divergences[name]:.3g}" for name in (before, candidate)]
+    verdict = f"rolled back: {guard.reason}" if guard.rolled_back else "kept"
+    return [step, candidate, *values, str(guard.samples), verdict, layers]
 
 
 def _layers(step: StepOutcome) -> str:
