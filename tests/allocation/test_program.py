@@ -1,18 +1,24 @@
 """The integer program against exhaustive search, and what it says where there is no answer."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import itertools
 import math
 
+import pulp
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import tfq.allocation.program as program_module
+import tfq.allocation.solver as solver_module
 from benchmarks.allocation_networks import network_problem
 from tfq.allocation.baselines import greedy, random_allocation, uniform
 from tfq.allocation.candidates import ALL
-from tfq.allocation.program import Border, Choice, Infeasible, Problem, minimise_cost, minimise_degradation, pinned
+from tfq.allocation.problem import Border, Choice, Problem, pinned
+from tfq.allocation.program import Infeasible, Unsolved, minimise_cost, minimise_degradation
+from tfq.allocation.solver import bound_of_cbc
 from tfq.errors import UserError
 
 SOLVERS = [
@@ -113,7 +119,9 @@ def test_the_least_degradation_is_that_of_exhaustive_search(solver, instance):
     best = min(loss for loss, _, _ in kept)
     assert found.degradation == pytest.approx(best, rel=1e-9, abs=1e-9)
     assert (found.degradation, found.costs, found.candidates) in kept  # the totals are exact, the budgets are kept
-    assert (found.status, found.gap, found.solver) == ("optimal", 0.0, solver)
+    assert (found.status, found.solver) == ("optimal", solver)
+    assert found.gap == pytest.approx(0, abs=1e-6)
+    assert found.degradation - 1e-6 <= found.bound <= found.degradation
     second = next(iter(instance.budgets), "bytes")
     cheapest = min(costs[second] for loss, costs, _ in kept if loss <= found.degradation)
     assert found.costs[second] == pytest.approx(cheapest, rel=1e-9)
@@ -313,3 +321,73 @@ def test_choices_are_checked():
         Problem.of(pinned(two_units(), [("stem", "w4"), ("head", "w8")]), tied=[("stem", "head")])
     with pytest.raises(UserError, match="no choices"):
         Problem.of([])
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_the_gap_is_what_the_solver_proved_before_it_was_stopped(solver):
+    """With no time to end the search, a large network is left with a gap; with time, the gap closes."""
+    problem = network_problem(400)
+    budgets = {"bytes": 0.4 * everywhere(problem, "w8"), "ms": 1.1 * everywhere(problem, "w8", "ms")}
+    whole = minimise_degradation(problem, budgets=budgets, solver=solver)
+    assert whole.status == "optimal"
+    assert 0 <= whole.gap <= 1e-6
+    stopped = None
+    for time_limit in (0.02, 0.05, 0.1, 0.2, 0.4):
+        with contextlib.suppress(Unsolved):
+            stopped = minimise_degradation(problem, budgets=budgets, solver=solver, time_limit=time_limit)
+            if stopped.status == "stopped":
+                break
+    assert stopped is not None
+    assert stopped.bound <= whole.degradation * (1 + 1e-6)
+    assert stopped.degradation >= whole.degradation * (1 - 1e-6)
+    if stopped.status == "stopped":
+        assert stopped.gap == pytest.approx((stopped.degradation - stopped.bound) / stopped.degradation)
+
+
+def stopping_early(program, solver, **_):
+    """What a solver that is stopped at its first solution gives: any solution, and the relaxation's bound."""
+    relaxation = program.deepcopy()
+    relaxation.solve(pulp.PULP_CBC_CMD(mip=False, msg=False))
+    bound = pulp.value(relaxation.objective)
+    objective = program.objective
+    program.setObjective(pulp.LpAffineExpression([(v, -value) for v, value in objective.items()]))
+    found = solver_module.solved(program, solver)
+    program.setObjective(objective)
+    return dataclasses.replace(found, finished=False, bound=bound)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_what_is_stopped_at_a_poor_answer_has_a_gap_and_says_so(solver, monkeypatch):
+    problem = network_problem(12)
+    budgets = {"bytes": 0.5 * everywhere(problem, "w8")}
+    best = minimise_degradation(problem, budgets=budgets, solver=solver)
+    monkeypatch.setattr(program_module, "solved", stopping_early)
+    found = minimise_degradation(problem, budgets=budgets, solver=solver)
+    assert found.status == "stopped"
+    assert found.degradation > best.degradation
+    assert found.bound <= best.degradation * (1 + 1e-9)
+    assert found.gap >= (found.degradation - best.degradation) / found.degradation > 0
+    assert problem.meets(budgets, found.candidates)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_no_allocation_exists_and_the_cuts_ran_out_are_told_apart(solver, monkeypatch):
+    """Cuts that are needed and not allowed: nothing is proved, and nothing is said to be."""
+    problem = Problem.of(two_units())
+    with pytest.raises(Infeasible, match="no allocation keeps bytes <= 100"):
+        minimise_degradation(problem, budgets={"bytes": 100.0}, solver=solver)
+    monkeypatch.setattr(Problem, "meets", lambda *_: False)
+    monkeypatch.setattr(program_module, "_MOST_CUTS", 1)
+    with pytest.raises(Unsolved, match="ended by its limits; none was found, and it is not proved that there is none"):
+        minimise_degradation(problem, budgets={"bytes": 1000.0}, solver=solver)
+
+
+def test_the_bound_is_read_from_the_log_of_cbc():
+    ended = "Result - Optimal solution found\n\nObjective value:                125423.54565765\nEnumerated nodes: 12\n"
+    assert bound_of_cbc(ended) == 125423.54565765
+    stopped = "Result - Stopped on time limit\n\nObjective value:  130782.5\nLower bound:   127730.880\nGap:  0.02\n"
+    assert bound_of_cbc(stopped) == 127730.88
+    near = "Result - Optimal solution found (within gap tolerance)\n\nObjective value:  12.5\nLower bound:   12.25\n"
+    assert bound_of_cbc(near) == 12.25
+    assert bound_of_cbc("Result - Stopped on time limit\n\nNo feasible solution found\n") == -math.inf
+    assert bound_of_cbc("") == -math.inf

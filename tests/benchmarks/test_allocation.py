@@ -26,7 +26,7 @@ from benchmarks.allocation_bars import (
 from benchmarks.allocation_networks import network_problem
 from benchmarks.allocation_page import draw_accuracy, draw_degradation, draw_speed, page
 from benchmarks.cells import Results
-from tfq.allocation.program import DEGRADATION
+from tfq.allocation.problem import DEGRADATION
 
 RESNET8 = "resnet8_cifar10"
 

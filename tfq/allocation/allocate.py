@@ -31,13 +31,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tfq.allocation.baselines import greedy, uniform
 from tfq.allocation.drop import Drop
-from tfq.allocation.program import (
-    Allocation,
-    Infeasible,
-    Problem,
-    minimise_cost,
-    minimise_degradation,
-)
+from tfq.allocation.problem import Allocation, Problem
+from tfq.allocation.program import Infeasible, minimise_cost, minimise_degradation
 from tfq.execution.progress import Progress, Silent
 from tfq.simulate.guard import Version
 

@@ -33,7 +33,7 @@ import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
 from tfq.allocation.candidates import ALL, Candidate, Unit
-from tfq.allocation.program import Border
+from tfq.allocation.problem import Border
 from tfq.execution.deflate import RAW, deflated
 from tfq.export import flatbuffer
 from tfq.export.layout import pack, tflite_layout, tflite_scales

@@ -23,7 +23,7 @@ from tfq.allocation.costs import all_costs, border_bytes, border_costs, fixed_co
 from tfq.allocation.drop import accuracy_drop, optimism
 from tfq.allocation.fisher import gradient_estimates
 from tfq.allocation.latency_table import LatencyTable, border_price, unit_latencies
-from tfq.allocation.program import Border, Choice, Problem
+from tfq.allocation.problem import Border, Choice, Problem
 from tfq.allocation.sensitivity import (
     FLOOR,
     Loss,
