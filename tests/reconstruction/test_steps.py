@@ -59,6 +59,7 @@ def setting(graph, samples, **changes):
 
     defaults = {
         "reconstruction": "least_squares",
+        "states": "least_squares",
         "mode": "sequential",
         "granularity": "block",
         "memory_limit": 2**28,

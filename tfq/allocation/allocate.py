@@ -61,7 +61,7 @@ class Goal:
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """A model on calibration samples: its loss above that of the 8-bit model, and its accuracy against float.
+    """A model on calibration samples: its loss above that of the 8-bit model on those that judge, and points lost.
 
     And the bytes of its file's download; None where it has no file.
     """
@@ -73,7 +73,7 @@ class Measured:
     @property
     def points(self) -> float:
         """Of accuracy lost, on the safe side; infinite where it cannot be told."""
-        return math.inf if self.drop is None else self.drop.points + self.drop.standard_error
+        return math.inf if self.drop is None else self.drop.on_the_safe_side
 
     @property
     def drop_points(self) -> float:

@@ -182,6 +182,7 @@ def find_states(
             posed = dataclasses.replace(
                 problem,
                 input_grid=version.spec.activations.get(start.graph[unit.name].inputs[0]),
+                seed=seed,
                 **weight_grid(grid, problem.tied),
             )
             solution, outcome = solve(version, form, posed, METHODS[method], seed + index, method)

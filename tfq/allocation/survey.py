@@ -126,13 +126,13 @@ def survey(
         found, size = judged(outputs) - base_loss, None if content is None else len(deflated(content))
         if wish.max_drop is None:
             return Measured(found, None, size)
-        drop = accuracy_drop(loss.reference[0], outputs[0], labels)
+        drop = accuracy_drop(loss.reference[0], outputs[0], labels, seed=setting.seed)
         ratios.append(optimism(divergence(loss.reference, outputs), unfitted, judges))
         return Measured(found, drop.corrected(max(1.0, statistics.geometric_mean(ratios))), size)
 
     needs_floats = False
     if wish.max_drop is not None and not wish.candidates:
-        unhelped = Measured(0.0, accuracy_drop(loss.reference[0], base_outputs[0], labels))
+        unhelped = Measured(0.0, accuracy_drop(loss.reference[0], base_outputs[0], labels, seed=setting.seed))
         needs_floats = unhelped.points > wish.max_drop
     states = _states(setting, base, offered(graph, found, wish, with_floats=needs_floats), narrow)
     sensitivities = _sensitivities(setting, base, states, wish, loss, ledger)
@@ -190,7 +190,7 @@ def _states(
             setting.samples,
             candidates=plain,
             narrow=narrow,
-            method="mse" if setting.reconstruction == "none" else setting.reconstruction,
+            method="mse" if setting.states == "none" else setting.states,
             roles=setting.roles,
             memory_limit=setting.memory_limit,
             workers=setting.workers,

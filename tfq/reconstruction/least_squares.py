@@ -60,8 +60,8 @@ def least_squares(problem: Problem, *, dampings: Sequence[float] = (DAMPING,), s
 
     Args:
       problem: the layer.
-      dampings: how much the weights are held where they are; of several the one of the smallest error on the rows held
-        back is taken.
+      dampings: how much the weights are held where they are; of several the one of the smallest error on the rows to
+        choose by is taken.
       searching: step 5. too.
     """
     rows = _Rows(problem)
@@ -129,7 +129,7 @@ def _searched(problem: Problem, rows: _Rows, moment: np.ndarray, normal: _Normal
     for _ in range(1 if problem.scales_are_given else _ALTERNATIONS):
         if not problem.scales_are_given:
             scales = stored_scales(best_scales(gram, wanted, codes, scales, problem.tied), problem.bits)
-        codes = search(gram, wanted, scales, codes, top)
+        codes = search(gram, wanted, scales, codes, top, seed=problem.seed)
     found = rows.solution(codes, scales, rows.targets)
     return min(rows.fitted(start), rows.fitted(found), key=lambda fitted: fitted.loss).solution
 

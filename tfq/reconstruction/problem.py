@@ -41,6 +41,7 @@ class Problem:
         computes it; shaped as the targets, which hold the float sum. None: nothing is.
       input_is_free: the method may move the input's range, which no other layer depends on.
       scales_are_given: the method may not choose others than the present ones.
+      seed: of the run, the same for all layers; a method is given one more, which is the layer's own.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Problem:
     scales_are_given: bool = False
     offset: np.ndarray | None = None
     held_offset: np.ndarray | None = None
+    seed: int = 0
 
     @property
     def largest_code(self) -> int:

@@ -159,7 +159,7 @@ class _Setting:
         name = targets_name(layer.form.node.name)
         problem = layer_problem(version, layer, inputs, offset, self.store.read(name), self.samples.roles)
         self.store.release(name)
-        return problem
+        return dataclasses.replace(problem, seed=self.seed)
 
 
 _Outcome = tuple[Version, LayerReconstruction]

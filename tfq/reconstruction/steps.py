@@ -49,6 +49,7 @@ class Setting:
       samples: calibration samples [n, ...] by input name.
       roles: of the samples.
       reconstruction: a name in `METHODS`, or "none".
+      states: likewise, by which allocation fits layers of every precision.
       mode, granularity, memory_limit (bytes), workers, seed: as `reconstruct` takes them.
       batch_norm_tuning: one of BATCH_NORM_TUNINGS, "best" of all, or "none".
       recalibrate: gives a graph with rounded weights its ranges, without a look at the samples that judge.
@@ -58,6 +59,7 @@ class Setting:
     samples: Mapping[str, np.ndarray]
     roles: Roles
     reconstruction: str
+    states: str
     mode: str
     granularity: str
     memory_limit: int
@@ -78,12 +80,19 @@ class Setting:
         roles: Roles | None = None,
         progress: Progress | None = None,
     ) -> Setting:
-        """What the recipe asks for; roles: as in `reconstruct`."""
+        """What the recipe asks for; roles: as in `reconstruct`.
+
+        States are fitted by the method that the recipe names; by least squares where it names none and the pipeline
+        reconstructs, because `best`, at every precision of every layer, would take several times as long.
+        """
+        method = recipe.reconstruction_method
+        by_default = recipe.reconstruction == "default" and method != "none"
         return cls(
             graph=graph,
             samples=samples,
             roles=roles or Roles.of(len(next(iter(samples.values())))),
-            reconstruction=recipe.reconstruction_method,
+            reconstruction=method,
+            states="least_squares" if by_default else method,
             mode=recipe.mode,
             granularity=recipe.granularity,
             memory_limit=recipe.memory_limit * 2**20,
