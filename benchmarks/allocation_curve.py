@@ -205,6 +205,7 @@ def _judged(surveyed: _Surveyed, made: Mapping[str, _Made]) -> dict[str, dict[st
             "download_bytes": size.download_bytes,
             "file_bytes": size.file_bytes,
             "status": allocation.status,
+            "bound": allocation.bound if np.isfinite(allocation.bound) else None,
             "gap": allocation.gap if np.isfinite(allocation.gap) else None,
             "solver": allocation.solver,
             "solve_seconds": allocation.seconds,

@@ -20,6 +20,8 @@ import pulp
 from tfq.errors import UserError
 
 SOLVERS = ("auto", "cbc", "highs")
+# HiGHS starts its threads once a process, and fails where a later program asks for another number.
+_ALWAYS: Mapping[str, Any] = {"msg": False, "threads": 1}
 _NUMBER = r":\s*([-+0-9.eE]+)\s*$"
 
 
@@ -54,7 +56,7 @@ def solved(program: pulp.LpProblem, solver: str, *, gap: float = 0.0, time_limit
     with tempfile.TemporaryDirectory(prefix="tfq-") as folder:
         log = Path(folder) / "cbc.log"
         limits: dict[str, Any] = {} if math.isinf(time_limit) else {"timeLimit": time_limit}
-        options: dict[str, Any] = {"msg": False, "gapRel": gap, "gapAbs": 0.0, "threads": 1, **limits}
+        options: dict[str, Any] = {**_ALWAYS, "gapRel": gap, "gapAbs": 0.0, **limits}
         if solver == "highs":
             program.solve(pulp.HiGHS(**options))
         else:
@@ -74,7 +76,8 @@ def solved(program: pulp.LpProblem, solver: str, *, gap: float = 0.0, time_limit
 
 def relaxed(program: pulp.LpProblem, solver: str) -> None:
     """Solve a program with fractions for its integers; its rows get their duals."""
-    program.solve(pulp.HiGHS(mip=False, msg=False) if solver == "highs" else _cbc(mip=False, msg=False))
+    options = {**_ALWAYS, "mip": False}
+    program.solve(pulp.HiGHS(**options) if solver == "highs" else _cbc(**options))
 
 
 def bound_of_cbc(log: str) -> float:
