@@ -163,6 +163,17 @@ def test_reconstruction_allocation_and_steps_are_shown_where_there_are_any():
     assert shown.count("<svg") == 2
 
 
+@pytest.mark.parametrize(
+    ("allocation", "said"),
+    [
+        ({"status": "stopped", "gap": 0.0531, "solver": "cbc"}, "stopped, gap 0.0531, cbc"),
+        ({"status": "feasible", "gap": None, "solver": "greedy"}, "feasible, no gap proved, greedy"),
+    ],
+)
+def test_the_gap_is_that_of_the_program(allocation, said):
+    assert said in text_of(page(report(allocation={"allocation": allocation, "rounds": []})))
+
+
 def device(serial, p50_us):
     latency = {
         "p50_us": {"value": p50_us, "low": p50_us, "high": p50_us},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -141,11 +142,14 @@ def _allocation(report: Report) -> str:
     chosen = found.allocation.candidates
     groups = {c: [unit for unit, own in chosen.items() if own == c] for c in sorted(set(chosen.values()))}
     lines = [f"{name}: {len(members)} layers ({', '.join(members)})" for name, members in groups.items()]
-    proof = f"{found.allocation.status}, gap {found.allocation.gap:g}, {found.allocation.solver}"
+    own = found.allocation
+    gap = f"gap {own.gap:.3g}" if math.isfinite(own.gap) else "no gap proved"
+    proof = f"{own.status}, {gap}, {own.solver}"
     return "\n".join(
         [
             format_table(header, rows, left=2),
-            "predicted, measured: increase of the loss over the 8-bit model, on calibration samples; bytes, deflated.",
+            "predicted, measured: increase of the loss over the 8-bit model, on calibration samples, those it was"
+            " measured on unseen before; bytes, deflated. Points lost: below float, estimated.",
             f"precisions ({proof}):",
             *lines,
         ]
