@@ -110,21 +110,23 @@ def survey(
         return exporter.export(version.graph, version.spec)
 
     judging_loss, judges = loss.at(roles.judging), np.isin(np.arange(len(roles)), roles.judge)
-    base_outputs = predict(export(base), setting.samples)
-    unfitted = divergence(loss.reference, base_outputs)
+    estimating = wish.max_drop is not None  # on all samples; what judges is enough for the rest
+    needed = setting.samples if estimating else judging_loss.samples
+    base_outputs = predict(export(base), needed)
 
     def judged(outputs: Sequence[np.ndarray]) -> float:
-        return judging_loss([values[roles.judging] for values in outputs])
+        return judging_loss([values[roles.judging] for values in outputs] if estimating else outputs)
 
     base_loss = judged(base_outputs)
+    unfitted = divergence(loss.reference, base_outputs) if estimating else np.empty(0)
 
     ratios: list[float] = []
 
     def measure(version: Version) -> Measured:
         content = export(version) if _runs(version) else None
-        outputs = _simulated(version, setting.samples) if content is None else predict(content, setting.samples)
+        outputs = _simulated(version, needed) if content is None else predict(content, needed)
         found, size = judged(outputs) - base_loss, None if content is None else len(deflated(content))
-        if wish.max_drop is None:
+        if not estimating:
             return Measured(found, None, size)
         drop = accuracy_drop(loss.reference[0], outputs[0], labels, seed=setting.seed)
         ratios.append(optimism(divergence(loss.reference, outputs), unfitted, judges))
