@@ -6,7 +6,6 @@ import importlib.util
 import itertools
 import math
 
-import pulp
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -323,52 +322,37 @@ def test_choices_are_checked():
         Problem.of([])
 
 
-def whole_and_stopped(solver, layers=60):
-    """The allocation of a network, and what is there when the solver is stopped after so little time."""
-    problem = network_problem(layers)
-    budgets = {"bytes": 0.4 * everywhere(problem, "w8"), "ms": 1.1 * everywhere(problem, "w8", "ms")}
-    whole = minimise_degradation(problem, budgets=budgets, solver=solver)
-    for time_limit in (0.02, 0.05, 0.1, 0.2, 0.4, 0.8):
-        with contextlib.suppress(Unsolved):
-            return whole, minimise_degradation(problem, budgets=budgets, solver=solver, time_limit=time_limit)
-    return whole, whole
+def tolerant(program, solver, **_):
+    """A solver that may end far from the best: what it found, with the bound that it proved, as if it was stopped."""
+    return dataclasses.replace(solver_module.solved(program, solver, gap=0.9), finished=False)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_the_gap_is_what_the_solver_proved_before_it_was_stopped(solver):
-    whole, stopped = whole_and_stopped(solver)
-    assert whole.status == "optimal"
-    assert 0 <= whole.gap <= 1e-6
-    assert stopped.bound <= whole.degradation * (1 + 1e-6)
-    assert stopped.degradation >= whole.degradation * (1 - 1e-6)
-    if stopped.status == "stopped":  # on a quick machine it may have come to the end
-        assert stopped.gap == pytest.approx((stopped.degradation - stopped.bound) / stopped.degradation)
-
-
-def stopping_early(program, solver, **_):
-    """What a solver that is stopped at its first solution gives: any solution, and the relaxation's bound."""
-    relaxation = program.deepcopy()
-    relaxation.solve(pulp.PULP_CBC_CMD(mip=False, msg=False))
-    bound = pulp.value(relaxation.objective)
-    objective = program.objective
-    program.setObjective(pulp.LpAffineExpression([(v, -value) for v, value in objective.items()]))
-    found = solver_module.solved(program, solver)
-    program.setObjective(objective)
-    return dataclasses.replace(found, finished=False, bound=bound)
-
-
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_what_is_stopped_at_a_poor_answer_has_a_gap_and_says_so(solver, monkeypatch):
-    problem = network_problem(12)
-    budgets = {"bytes": 0.5 * everywhere(problem, "w8")}
+def test_a_search_that_ends_early_tells_the_gap_that_the_solver_proved(solver, monkeypatch):
+    problem = network_problem(24)
+    budgets = {"bytes": 0.4 * everywhere(problem, "w8")}
     best = minimise_degradation(problem, budgets=budgets, solver=solver)
-    monkeypatch.setattr(program_module, "solved", stopping_early)
+    assert best.status == "optimal"
+    assert 0 <= best.gap <= 1e-6
+    monkeypatch.setattr(program_module, "solved", tolerant)
     found = minimise_degradation(problem, budgets=budgets, solver=solver)
     assert found.status == "stopped"
-    assert found.degradation > best.degradation
-    assert found.bound <= best.degradation * (1 + 1e-9)
-    assert found.gap >= (found.degradation - best.degradation) / found.degradation > 0
     assert problem.meets(budgets, found.candidates)
+    assert found.bound <= best.degradation * (1 + 1e-9)
+    assert found.gap == pytest.approx((found.degradation - found.bound) / found.degradation)
+    assert found.gap > 1e-6
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_time_limit_ends_the_search_and_nothing_is_claimed_that_was_not_proved(solver):
+    problem = network_problem(24)
+    budgets = {"bytes": 0.4 * everywhere(problem, "w8")}
+    best = minimise_degradation(problem, budgets=budgets, solver=solver)
+    with contextlib.suppress(Unsolved):  # in so little time that may be all
+        found = minimise_degradation(problem, budgets=budgets, solver=solver, time_limit=0.01)
+        assert found.bound <= best.degradation * (1 + 1e-9)
+        assert found.degradation >= best.degradation * (1 - 1e-9)
+        assert found.status == "stopped" or found.gap <= 1e-6
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
