@@ -22,7 +22,9 @@ from benchmarks.cases import CaseFiles
 from benchmarks.cells import Key, Outcome, Width
 from tfq.calibration.calibrate import Calibration, calibrate
 from tfq.calibration.specify import specify
+from tfq.calibration.statistics import Range
 from tfq.data.loading import load_samples
+from tfq.data.roles import Roles
 from tfq.data.samples import Samples
 from tfq.data.signatures import input_signatures
 from tfq.evaluation.evaluate import Evaluation, Simulated, evaluate
@@ -95,10 +97,20 @@ def load_prepared(model: Path, calibration: Path, count: int) -> tuple[Graph, Sa
     return prepare(loaded.graph, samples.head(_FEW).arrays, original=loaded, seed=0).graph, samples
 
 
-def calibrated(graph: Graph, widths: Widths, samples: Samples) -> Calibration:
-    """With the defaults of `tfq-quantize`."""
-    batches = samples.batches(_BATCH)
-    return calibrate(graph, batches, method="auto", percentile=99.9, total=len(samples), bits=widths.activations)
+def calibrated(graph: Graph, widths: Widths, samples: Samples, *, judges: bool = True) -> Calibration:
+    """With the defaults of `tfq-quantize`; judges: on the samples too that judge steps."""
+    positions = np.arange(len(samples)) if judges else Roles.of(len(samples)).seen
+    batches = samples.batches(_BATCH, positions)
+    return calibrate(graph, batches, method="auto", percentile=99.9, total=len(positions), bits=widths.activations)
+
+
+def setting_of(recipe: Recipe, graph: Graph, widths: Widths, samples: Samples) -> Setting:
+    """What the pipelines' steps work with."""
+
+    def recalibrate(changed: Graph) -> Mapping[str, Range]:
+        return calibrated(changed, widths, samples, judges=False).ranges
+
+    return Setting.of(recipe, graph, samples.arrays, recalibrate)
 
 
 def nearest(graph: Graph, widths: Widths, calibration: Calibration) -> Version:
@@ -173,7 +185,7 @@ def _next_stage(files: CaseFiles, key: Key, width: Width, graph: Graph, widths: 
     before, step = STAGES[key.method]
     earlier = _quantized(files, dataclasses.replace(key, method=before), width)
     recipe = Recipe(model="", pipeline="advanced", seed=key.seed)
-    setting = Setting.of(recipe, graph, samples.arrays, lambda changed: calibrated(changed, widths, samples).ranges)
+    setting = setting_of(recipe, graph, widths, samples)
     began = time.monotonic()
     version, outcome = step(setting, earlier.version)
     note = "" if outcome.kept else f"{outcome.name} rolled back"

@@ -24,8 +24,9 @@ from benchmarks.cases import CaseFiles
 from tfq.allocation.allocate import DOWNLOAD
 from tfq.allocation.baselines import greedy, random_allocation, uniform
 from tfq.allocation.frontier import budgets_between, frontier
+from tfq.allocation.problem import Allocation
 from tfq.allocation.profile import profile
-from tfq.allocation.program import Allocation, Infeasible, minimise_degradation
+from tfq.allocation.program import Infeasible, minimise_degradation
 from tfq.allocation.survey import Survey
 from tfq.allocation.wish import LATENCY, WEIGHTS, Wish, float_bytes
 from tfq.data.loading import load_samples
@@ -204,6 +205,7 @@ def _judged(surveyed: _Surveyed, made: Mapping[str, _Made]) -> dict[str, dict[st
             "download_bytes": size.download_bytes,
             "file_bytes": size.file_bytes,
             "status": allocation.status,
+            "bound": allocation.bound if np.isfinite(allocation.bound) else None,
             "gap": allocation.gap if np.isfinite(allocation.gap) else None,
             "solver": allocation.solver,
             "solve_seconds": allocation.seconds,

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 
 from tfq.allocation.candidates import ALL
-from tfq.allocation.program import Border, Choice, Problem
+from tfq.allocation.problem import Border, Choice, Problem
 
 
 def network_problem(layers: int, *, candidates: Sequence[str] = tuple(ALL), seed: int = 0) -> Problem:

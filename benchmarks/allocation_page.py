@@ -20,6 +20,7 @@ from benchmarks.allocation_bars import (
     RECONSTRUCTED,
     UNIFORM,
     OverSeeds,
+    gap_of,
     over_seeds,
     runs_of,
 )
@@ -67,7 +68,8 @@ def page(results: Results, judgement: Judgement, notes: Sequence[str], where: Ma
     if judgement.unmeasured:
         unmeasured = "; ".join(dict.fromkeys(judgement.unmeasured))
         notes = [*notes, f"not measured, so not judged: {unmeasured}"]
-    return common.page_text("Allocation", where, parts, judgement.bars, notes)
+    origins = {name: common.Origin.of(run) for name, run in results.runs.items()}
+    return common.page_text("Allocation", where, parts, judgement.bars, notes, origins=origins)
 
 
 def _curve_sections(results: Results) -> list[str]:
@@ -123,7 +125,7 @@ def _case_section(results: Results, case: str, runs: Sequence[dict[str, Any]]) -
             f"{100 * (row['predicted_download_bytes'] / row['download_bytes'] - 1):+.2f} %",
             f"{row['objective']:.4g}",
             row["status"],
-            f"{row['gap']:g}",
+            "not kept" if gap_of(row) is None else f"{gap_of(row):g}",
             f"{row['solve_seconds']:.3f}",
         ]
         for budget, row in programs
@@ -152,7 +154,7 @@ def _case_section(results: Results, case: str, runs: Sequence[dict[str, Any]]) -
         ),
         "Degradation, predicted and measured: the loss above the 8-bit model's on calibration samples:",
         table(_degradation, lambda rows: "; ".join(map(_degradation, rows))),
-        "The program's download and solution:",
+        "The program's download and solution; gap: of the objective to the solver's own bound, where that was kept:",
         common.markdown_table(header, solved),
     ]
 

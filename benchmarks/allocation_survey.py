@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.ablation import calibrated, load_prepared, nearest
+from benchmarks.ablation import calibrated, load_prepared, nearest, setting_of
 from tfq.allocation.candidates import Candidate, units
 from tfq.allocation.latency_table import LatencyTable
 from tfq.allocation.survey import At, Survey, survey
@@ -63,5 +63,5 @@ def ready(model: Path, calibration: Path, num_samples: int, *, workers: int = 1,
         return Version("nearest", graph, specify(graph, ranges, weight_bits=bits, activation_bits=widths.activations))
 
     recipe = Recipe(model="", pipeline="advanced", workers=workers, seed=seed)
-    setting = Setting.of(recipe, graph, samples.arrays, lambda changed: calibrated(changed, widths, samples).ranges)
+    setting = setting_of(recipe, graph, widths, samples)
     return Ready(setting, nearest(graph, widths, calibration_of_graph), at, samples)

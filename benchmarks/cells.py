@@ -1,4 +1,4 @@
-"""The results of the reconstruction benchmark, cell by cell: what was measured, when, and by which command.
+"""The results of the reconstruction benchmark, cell by cell: what was measured, when, by which command and code.
 
 A full benchmark takes hours. So every cell is stored as soon as it is measured, a later run with another selection
 adds its own, and the page is written from all that are there.
@@ -103,22 +103,23 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One measurement, with the day and the command that made it."""
+    """One measurement, with the day, the command and the commit that made it; no commit where none was kept."""
 
     key: Key
     outcome: Outcome
     date: str
     command: str
+    commit: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """One flat row."""
-        origin = {"date": self.date, "command": self.command}
+        origin = {"date": self.date, "command": self.command, "commit": self.commit}
         return {**dataclasses.asdict(self.key), **dataclasses.asdict(self.outcome), **origin}
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Cell:
         key, outcome = Key(**_fields(Key, row)), Outcome(**_fields(Outcome, row))
-        return cls(key, outcome, row["date"], row["command"])
+        return cls(key, outcome, row["date"], row["command"], row.get("commit", ""))
 
 
 def _fields(kind: type[Key] | type[Outcome], row: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,7 +132,7 @@ class Results:
 
     Attributes:
       cells: by what they are about.
-      runs: measurements of time, memory and size by name, plain JSON, each with its date and command.
+      runs: measurements of time, memory and size by name, plain JSON, each with its date, command and commit.
     """
 
     cells: dict[Key, Cell] = dataclasses.field(default_factory=dict)

@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from tfq.execution.interpreter import available_cores
 from tfq.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
+_CODE = ("tfq", "tools", "benchmarks", "demo", "setup.py")  # what measurements depend on
 REPEATABLE = ("model.tflite", "float.tflite", "spec.json", "recipe.json")
 _PACKAGES = ("tfq", "tensorflow", "tf_keras", "keras", "tensorflow-model-optimization", "ai-edge-litert", "numpy")
 _Result = TypeVar("_Result")
@@ -139,9 +141,37 @@ def judged(
     return results, demands
 
 
+@dataclasses.dataclass(frozen=True, order=True)
+class Origin:
+    """What made a measurement: the command, the day and the commit, empty where none was kept."""
+
+    command: str
+    date: str
+    commit: str
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> Origin:
+        return cls(found.get("command", ""), found.get("date", ""), found.get("commit", ""))
+
+
+def commit() -> str:
+    """The commit of the code that runs, with "changed" where the code differs from it; "unknown" outside of git."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", *_CODE)
+        return git("rev-parse", "--short=10", "HEAD") + (", changed" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
 def environment(module: str) -> dict[str, Any]:
-    """Where and when a benchmark runs, and by which command."""
+    """Where and when a benchmark runs, by which command and by which code."""
     return {
+        "commit": commit(),
         "command": " ".join(["python -m", module, *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "machine": f"{available_cores()}-core {platform.machine().replace('_', '-')}",
@@ -154,9 +184,41 @@ def environment_text(found: Mapping[str, Any]) -> str:
     """One paragraph above the tables."""
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     return (
-        f"`{found['command']}`, {found['date']}, {found['machine']}, load average {found['load_average']} at the"
-        f" start. {versions}."
+        f"`{found['command']}`, {found['date']}, {_code_text(found.get('commit', ''))}, {found['machine']}, load"
+        f" average {found['load_average']} at the start. {versions}."
     )
+
+
+def _code_text(commit: str) -> str:
+    return f"commit {commit}" if commit else "commit not kept"
+
+
+def origins_section(origins: Mapping[str, Origin], present: str) -> list[str]:
+    """By which command, when and by which code every measurement of a page was made.
+
+    Args:
+      origins: by name of the measurement.
+      present: the commit of the code that writes the page.
+    """
+    groups: dict[Origin, list[str]] = {}
+    for name, origin in origins.items():
+        groups.setdefault(origin, []).append(name)
+    others = sum(origin.commit != present or "changed" in present for origin in origins.values())
+    rows = [
+        [
+            f"`{origin.command}`",
+            origin.date,
+            (origin.commit or "not kept") + (" *" if origin.commit != present or "changed" in present else ""),
+            f"{len(names)}",
+            "; ".join(names),
+        ]
+        for origin, names in sorted(groups.items(), key=lambda group: (group[0].date, group[0]))
+    ]
+    text = (
+        f"Every measurement with what made it. `*`: made by other code than {_code_text(present)}, which wrote this"
+        f" page; {others} of {len(origins)} were."
+    )
+    return ["## Origins", text, markdown_table(["command", "date", "commit", "number", "measurements"], rows)]
 
 
 def bar_list(bars: Sequence[Bar]) -> str:
@@ -166,12 +228,25 @@ def bar_list(bars: Sequence[Bar]) -> str:
 
 
 def page_text(
-    title: str, where: Mapping[str, Any], parts: Sequence[str], bars: Sequence[Bar], notes: Sequence[str] = ()
+    title: str,
+    where: Mapping[str, Any],
+    parts: Sequence[str],
+    bars: Sequence[Bar],
+    notes: Sequence[str] = (),
+    *,
+    origins: Mapping[str, Origin] | None = None,
 ) -> str:
-    """A page of Markdown: where it was measured, what, the bars, and what was left out."""
-    sections = [f"# {title}", environment_text(where), *parts, "## Bars", "```\n" + bar_list(bars) + "\n```"]
+    """A page of Markdown: where it was measured, what, the bars, and what was left out.
+
+    Args:
+      origins: what made every measurement, where they come from several runs; None: all from the one of `where`.
+    """
+    first = environment_text(where) if origins is None else f"This page was written by {environment_text(where)}"
+    sections = [f"# {title}", first, *parts, "## Bars", "```\n" + bar_list(bars) + "\n```"]
     if notes:
         sections.append("\n".join(f"- {note}" for note in notes))
+    if origins is not None:
+        sections += origins_section(origins, where.get("commit", ""))
     return "\n\n".join(sections) + "\n"
 
 

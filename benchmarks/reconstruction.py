@@ -132,7 +132,7 @@ def run_cells(
                 except VerificationError as error:
                     missed.append(Bar(f"{case} {key.width} {key.method}: not verified: {error}", False))
                 else:
-                    record(path, cells=[Cell(key, outcome, where["date"], where["command"])])
+                    record(path, cells=[Cell(key, outcome, where["date"], where["command"], where["commit"])])
     return missed
 
 
@@ -153,7 +153,7 @@ def run_once(
             found = measure()
         except VerificationError as error:
             return [Bar(f"{name}: not verified: {error}", False)]
-    origin = {field: where[field] for field in ("date", "command", "machine", "load_average")}
+    origin = {field: where[field] for field in ("date", "command", "commit", "machine", "load_average")}
     record(path, runs={name: {**found, **origin}})
     return []
 

@@ -39,7 +39,15 @@ def page(results: Results, judgement: Judgement, notes: Sequence[str], where: Ma
         parts += _cost_section(results)
     if judgement.unmeasured:
         notes = [*notes, "not measured, so not judged: " + "; ".join(judgement.unmeasured)]
-    return common.page_text("Reconstruction", where, parts, judgement.bars, notes)
+    named = {_name_of(key): common.Origin(c.command, c.date, c.commit) for key, c in sorted(results.cells.items())}
+    origins = named | {name: common.Origin.of(run) for name, run in results.runs.items()}
+    return common.page_text("Reconstruction", where, parts, judgement.bars, notes, origins=origins)
+
+
+def _name_of(key: Key) -> str:
+    """Of a cell, among the origins."""
+    chosen = "" if key.selection == "first" else f", {key.samples} {key.selection} samples"
+    return f"{key.case} {key.width} {key.method}{chosen}, seed {key.seed}"
 
 
 def _page_order(key: Key) -> tuple[int, ...]:

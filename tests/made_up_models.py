@@ -4,7 +4,7 @@ import itertools
 
 from tfq.allocation.allocate import Bench, Measured
 from tfq.allocation.drop import Drop
-from tfq.allocation.program import Choice, Problem
+from tfq.allocation.problem import Choice, Problem
 
 UNITS = [f"u{i}" for i in range(6)]
 BITS = (2, 3, 4, 8)

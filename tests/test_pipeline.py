@@ -184,6 +184,39 @@ def test_without_evaluation_data_agreement_is_measured_and_said(int8):
     assert abs(score(product.files["model.tflite"]) - score(int8.files["model.tflite"])) < 0.5
 
 
+def test_nothing_of_the_model_depends_on_the_samples_that_agreement_is_measured_on(tmp_path):
+    """Whatever they hold, every byte stays; only what is said of them changes."""
+    with np.load(DEMO / "calibration.npz") as arrays:
+        images = arrays["x"][:64]
+    found = []
+    for name, values in (("as they are", images), ("changed", images.copy())):
+        if name == "changed":
+            values[5::8] = 16 - values[5::8]
+        (tmp_path / name).mkdir()
+        np.savez(tmp_path / name / "images.npz", x=values)
+        data = str(tmp_path / name / "images.npz")
+        recipe = dataclasses.replace(RECIPE, evaluation_data="", calibration_data=data)
+        found.append(quantize(dataclasses.replace(recipe, weight_bits=4, pipeline="light", num_calibration_samples=64)))
+    one, other = found
+    assert one.files["spec.json"] == other.files["spec.json"]
+    assert one.files["model.tflite"] == other.files["model.tflite"]
+    assert one.report.steps == other.report.steps
+    assert one.report.evaluation.models[1].agreement.n == 8
+    assert one.report.evaluation.models[1].sqnr != other.report.evaluation.models[1].sqnr
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_of_few_samples_it_is_said_what_they_are_used_for(count, tmp_path):
+    with np.load(DEMO / "calibration.npz") as arrays:
+        np.savez(tmp_path / "few.npz", x=arrays["x"][:count])
+    recipe = dataclasses.replace(RECIPE, evaluation_data="", calibration_data=str(tmp_path / "few.npz"))
+    report = quantize(recipe).report
+    assert report.evaluation.models[1].agreement.n == 1
+    said = [w for w in report.warnings if w.startswith(f"{count} calibration sample")]
+    assert len(said) == (count < 3)
+    assert report.guard.samples == 1
+
+
 @pytest.mark.slow
 def test_evaluation_data_without_labels(tmp_path):
     np.savez(tmp_path / "unlabelled.npz", x=digits()["x"])

@@ -12,8 +12,8 @@ Improve, as in Hubara et al. 2020 (arXiv:2006.10518), table of the light and the
     advanced          x               x                 x               x        x, after a parallel one
 
 With a budget the first two are allocation's: it fits every layer at every precision, chooses, and reconstructs what it
-chose in sequence. (x): on request. Every step is kept only where held-back samples gain by it
-(`tfq.reconstruction.steps`).
+chose in sequence. (x): on request. Every step is kept only where samples gain by it that had no part in it
+(`tfq.reconstruction.steps`); which samples do what, `tfq.data.roles` says.
 `--precision` other than int8 hands the prepared model to TFLiteConverter's own whole-model exports.
 `--activation_bits` below 8 ends in a simulation: nothing is exported or verified, and the simulation is evaluated.
 """
@@ -23,9 +23,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tfq import __version__
 from tfq.allocation.allocate import Allocated, allocate
@@ -34,12 +36,13 @@ from tfq.allocation.frontier import budgets_between, frontier
 from tfq.allocation.latency_table import LatencyTable, read_table
 from tfq.allocation.survey import At, Survey, survey
 from tfq.allocation.wish import LATENCY, WEIGHTS, Wish, float_bytes, goal_of
-from tfq.calibration.calibrate import Calibration, calibrate, held_back_positions
+from tfq.calibration.calibrate import Calibration, calibrate
 from tfq.calibration.specify import specify
 from tfq.calibration.statistics import Range
 from tfq.data.checks import compare_ranges
 from tfq.data.labels import label_notes, read_labels
 from tfq.data.loading import load_samples
+from tfq.data.roles import Roles
 from tfq.data.samples import Samples
 from tfq.data.signatures import input_signatures
 from tfq.errors import UserError
@@ -60,7 +63,7 @@ from tfq.models.widths import STORED_BITS, Widths, assign_widths, is_weighted, s
 from tfq.recipe import Recipe
 from tfq.reconstruction.channel_statistics import channel_statistics
 from tfq.reconstruction.equalize import equalize, equalize_published, measured_tensors
-from tfq.reconstruction.steps import FITTING, TUNING, Setting, Step, StepOutcome
+from tfq.reconstruction.steps import FITTING, TUNING, Setting, Step, StepOutcome, judging
 from tfq.report.frontier import BASE, FrontierReport
 from tfq.report.page import page
 from tfq.report.report import Report, layer_reports, model_facts, tensor_reports
@@ -74,7 +77,7 @@ from tfq.verify.structure import verify_structure
 
 _BATCH = 32
 # Samples that the stops take where not all are needed.
-_PREPARATION, _GUARD, _REPRESENTATIVE, _LAYERS, _PARITY = 8, 64, 100, 4, 32
+_PREPARATION, _REPRESENTATIVE, _LAYERS, _PARITY = 8, 100, 4, 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +103,7 @@ def quantize(recipe: Recipe, *, ledger: Path | None = None, progress: Progress |
     progress, journal = progress or Silent(), Journal()
     begun = _begun(recipe, journal, progress)
     loaded, prepared, graph, files = begun.loaded, begun.prepared, begun.graph, {"float.tflite": begun.baseline}
-    representative, held_back = begun.representative, begun.held_back
+    representative = begun.representative
 
     if recipe.precision == "int8":
         run = begun.run
@@ -128,7 +131,7 @@ def quantize(recipe: Recipe, *, ledger: Path | None = None, progress: Progress |
                 content = files["model.tflite"] = export_quantized(graph, spec, representative, progress=progress)
             with journal.stage("verify"):
                 measured["verification"] = verify_structure(content, graph, spec)
-                measured |= _compare(content, version, start.reference, steps, held_back, journal, progress)
+                measured |= _compare(content, version, start.reference, steps, begun.unseen, journal, progress)
     else:
         with journal.stage("export"):
             content = files["model.tflite"] = export_plain(graph, recipe.precision, representative, progress=progress)
@@ -143,7 +146,7 @@ def quantize(recipe: Recipe, *, ledger: Path | None = None, progress: Progress |
         for name, content in files.items():
             verify_runtimes(content, begun.few.arrays, name=name)
     with journal.stage("evaluate"):
-        evaluation = _evaluate(recipe, files, graph, spec, begun.evaluation_samples, held_back, journal, progress)
+        evaluation = _evaluate(begun, files, graph, spec)
     if recipe.package == "gzip":
         files["model.tflite.gz"] = gzipped(files["model.tflite"])
 
@@ -151,7 +154,7 @@ def quantize(recipe: Recipe, *, ledger: Path | None = None, progress: Progress |
         version=__version__,
         recipe=recipe,
         model=model_facts(loaded, prepared),
-        calibration_samples=len(begun.samples),
+        calibration_samples=begun.calibration_samples,
         preparation=prepared.checks,
         evaluation=evaluation,
         package_bytes=len(files["model.tflite.gz"]) if recipe.package == "gzip" else None,
@@ -166,14 +169,21 @@ def quantize(recipe: Recipe, *, ledger: Path | None = None, progress: Progress |
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Begun:
-    """What every road begins with: model and samples loaded and checked, the model prepared, the float baseline."""
+    """What every road begins with: model and samples loaded and checked, the model prepared, the float baseline.
+
+    Attributes:
+      samples, roles: the calibration samples but those of the report, and what each is for.
+      unseen: what models are judged by in the end: evaluation data, or those of the report without their labels.
+    """
 
     recipe: Recipe
     loaded: LoadedModel
     labels: Sequence[str]
     table: LatencyTable | None
     samples: Samples
-    evaluation_samples: Samples | None
+    roles: Roles
+    unseen: Samples
+    calibration_samples: int
     prepared: Prepared
     graph: Graph
     widths: Widths
@@ -190,13 +200,8 @@ class _Begun:
         return self.samples.head(_REPRESENTATIVE).representative_dataset()
 
     @property
-    def held_back(self) -> Samples:
-        return self.samples.take(held_back_positions(len(self.samples)))
-
-    @property
     def run(self) -> _Run:
-        held_back = self.held_back.head(_GUARD)
-        return _Run(self.recipe, self.widths, self.samples, held_back, self.journal, self.progress)
+        return _Run(self.recipe, self.widths, self.samples, self.roles, self.journal, self.progress)
 
 
 def _begun(recipe: Recipe, journal: Journal, progress: Progress) -> _Begun:
@@ -206,7 +211,8 @@ def _begun(recipe: Recipe, journal: Journal, progress: Progress) -> _Begun:
         loaded = load_model(Path(recipe.model), allow_unsafe_deserialization=recipe.allow_unsafe_deserialization)
         labels = read_labels(recipe.labels)
     with journal.stage("load the samples"):
-        samples, evaluation_samples = _samples(recipe, loaded.graph, labels, journal, progress)
+        given, evaluation_samples = _samples(recipe, loaded.graph, labels, journal, progress)
+        samples, roles, unseen = _by_role(given, evaluation_samples, journal)
     with journal.stage("prepare the model"):
         few = samples.head(_PREPARATION).arrays
         prepared = prepare(loaded.graph, few, original=loaded, seed=recipe.seed, progress=progress)
@@ -232,7 +238,9 @@ def _begun(recipe: Recipe, journal: Journal, progress: Progress) -> _Begun:
         labels,
         table,
         samples,
-        evaluation_samples,
+        roles,
+        unseen,
+        len(given),
         prepared,
         graph,
         widths,
@@ -264,15 +272,40 @@ def _samples(
     return samples, evaluation_samples
 
 
+def _by_role(samples: Samples, evaluation_samples: Samples | None, journal: Journal) -> tuple[Samples, Roles, Samples]:
+    """(samples that may have a part in the model, their roles, samples that may not, by which it is judged)."""
+    roles = Roles.of(len(samples), report=evaluation_samples is None)
+    shortage = roles.shortage(report=evaluation_samples is None)
+    if shortage:
+        journal.warn(shortage)
+    if evaluation_samples is not None:
+        return samples, roles, evaluation_samples
+    journal.warn(
+        f"no --evaluation_data: agreement with float is measured on {len(roles.reporting)} of the {len(samples)}"
+        " calibration samples, which have no other part; accuracy is not measured"
+        if len(roles.report)
+        else "no --evaluation_data: agreement with float is measured on a calibration sample, accuracy is not"
+    )
+    unseen = dataclasses.replace(samples.take(roles.reporting), labels=None)
+    if len(roles.report):
+        samples = samples.take(np.setdiff1d(np.arange(len(samples)), roles.report))
+    return samples, roles.without_report(), unseen
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Start:
-    """A float graph, its calibration, and the version rounded to the nearest that both give."""
+    """A float graph, its calibration, and the version rounded to the nearest that both give.
+
+    Attributes:
+      trial: the version with ranges fitted without the samples that judge.
+    """
 
     reference: Graph
     calibration: Calibration
     ranges: Mapping[str, Range]
     guard: Guarded | None
     version: Version
+    trial: Version
 
 
 def _kept_ranges(calibration: Calibration, guard: Guarded | None) -> Mapping[str, Range]:
@@ -287,22 +320,42 @@ class _Run:
     recipe: Recipe
     widths: Widths
     samples: Samples
-    held_back: Samples
+    roles: Roles
     journal: Journal
     progress: Progress
 
-    def calibrated(
+    @property
+    def judged(self) -> dict[str, np.ndarray]:
+        return judging(self.samples.arrays, self.roles)
+
+    def calibrated(self, graph: Graph) -> Calibration:
+        """By the recipe's method, on all samples, and for comparisons without those that judge."""
+        return self._calibrated(graph, None, judges=self.roles.judge, bits=None, progress=self.progress)
+
+    def recalibrated(
         self, graph: Graph, *, bits: Mapping[str, int] | None = None, progress: Progress | None = None
     ) -> Calibration:
-        """By the recipe's method, for the recipe's bits or those of other groups of tensors."""
+        """Without the samples that judge: for versions that they compare, and for other bits of groups of tensors."""
+        return self._calibrated(graph, self.roles.seen, judges=(), bits=bits, progress=progress or self.progress)
+
+    def _calibrated(
+        self,
+        graph: Graph,
+        positions: np.ndarray | None,
+        *,
+        judges: Collection[int],
+        bits: Mapping[str, int] | None,
+        progress: Progress,
+    ) -> Calibration:
         return calibrate(
             graph,
-            self.samples.batches(_BATCH),
+            self.samples.batches(_BATCH, positions),
             method=self.recipe.calibration_method,
             percentile=self.recipe.percentile,
-            total=len(self.samples),
+            total=len(self.samples if positions is None else positions),
+            judges=judges,
             bits=self.widths.activations if bits is None else bits,
-            progress=progress or self.progress,
+            progress=progress,
         )
 
     def specified(
@@ -341,13 +394,12 @@ def _quantized(run: _Run, graph: Graph) -> _Start:
         return Version(name, graph, run.specified(graph, ranges))
 
     with run.journal.stage("specify"):
-        if method == "minmax":
-            return _Start(graph, calibration, calibration.ranges, None, version("nearest", calibration.ranges))
-        chosen, minmax = calibration.trial
-        _, guard = keep_better(graph, version(method, chosen), version("minmax", minmax), run.held_back.arrays)
-        run.journal.warn(guard.note(f"calibration by {method}"))
+        guard, trial = None, version("minmax", calibration.minmax_trial_ranges)
+        if method != "minmax":
+            trial, guard = keep_better(graph, version(method, calibration.trial_ranges), trial, run.judged)
+            run.journal.warn(guard.note(f"calibration by {method}"))
         ranges = _kept_ranges(calibration, guard)
-        return _Start(graph, calibration, ranges, guard, version("nearest", ranges))
+        return _Start(graph, calibration, ranges, guard, version("nearest", ranges), trial)
 
 
 def _equalized(run: _Run, start: _Start) -> tuple[_Start, tuple[StepOutcome, ...]]:
@@ -356,16 +408,18 @@ def _equalized(run: _Run, start: _Start) -> tuple[_Start, tuple[StepOutcome, ...
     if recipe.equalization_method == "none":
         return start, ()
     with run.journal.stage("equalise"):
-        batches, tensors = run.samples.batches(_BATCH), measured_tensors(graph)
-        found = channel_statistics(graph, batches, tensors, total=len(run.samples), progress=run.progress)
+        seen, tensors = run.roles.seen, measured_tensors(graph)
+        batches = run.samples.batches(_BATCH, seen)
+        found = channel_statistics(graph, batches, tensors, total=len(seen), progress=run.progress)
         equal = (
             equalize_published(graph, found)
             if recipe.equalization_method == "published"
             else equalize(graph, found, weight_bits=recipe.weight_bits, per_channel=recipe.per_channel)
         )
     candidate = _quantized(run, equal)
-    named = dataclasses.replace(candidate.version, name="equalised")
-    _, guard = keep_better(graph, named, start.version, run.held_back.arrays, tolerance=0.0)
+    versions = (candidate, "equalised"), (start, start.version.name)
+    after, before = (dataclasses.replace(found.trial, name=name) for found, name in versions)
+    _, guard = keep_better(graph, after, before, run.judged, tolerance=0.0)
     return start if guard.rolled_back else candidate, (StepOutcome("equalisation", (guard,)),)
 
 
@@ -373,9 +427,10 @@ def _setting(run: _Run, start: _Start) -> Setting:
     """What the steps and allocation work with."""
 
     def recalibrate(graph: Graph) -> Mapping[str, Range]:
-        return _kept_ranges(run.calibrated(graph, progress=Silent()), start.guard)
+        return _kept_ranges(run.recalibrated(graph, progress=Silent()), start.guard)
 
-    return Setting.of(run.recipe, start.reference, run.samples.arrays, recalibrate, progress=run.progress)
+    options: dict[str, Any] = {"roles": run.roles, "progress": run.progress}
+    return Setting.of(run.recipe, start.reference, run.samples.arrays, recalibrate, **options)
 
 
 def _stepped(
@@ -410,7 +465,7 @@ def _narrow_ranges(run: _Run, graph: Graph) -> Mapping[str, Range] | None:
         return None
     nodes = [node.name for node in graph.nodes if is_weighted(node)]
     bits = _of_inputs(graph, dict.fromkeys(nodes, SIMULATED_ACTIVATION_BITS))
-    ranges = run.calibrated(graph, bits=bits).ranges
+    ranges = run.recalibrated(graph, bits=bits).ranges
     return {group: ranges[group] for group in bits}
 
 
@@ -467,12 +522,12 @@ def _compare(
     version: Version,
     reference: Graph,
     steps: Sequence[StepOutcome],
-    held_back: Samples,
+    unseen: Samples,
     journal: Journal,
     progress: Progress,
 ) -> dict[str, Any]:
     """The file against simulation and float model, layer by layer and end to end."""
-    graph, spec, few = version.graph, version.spec, held_back.head(_LAYERS).arrays
+    graph, spec, few = version.graph, version.spec, unseen.head(_LAYERS).arrays
     observed = observe(content, graph, spec, few, progress=progress)
     forced = teacher_forced(graph, spec, observed, few)
     parity = layer_parity(forced, observed)
@@ -480,7 +535,7 @@ def _compare(
     errors = layer_errors(reference, teacher_forced(reference, spec, observed, few), observed, few)
     return {
         "layers": layer_reports(graph, spec, errors, parity, steps),
-        "parity": output_parity(content, graph, spec, held_back.head(_PARITY).arrays),
+        "parity": output_parity(content, graph, spec, unseen.head(_PARITY).arrays),
     }
 
 
@@ -520,8 +575,8 @@ def explore(
         files = {"float": begun.baseline, BASE: found.bench.export(start.version)}
         names = [f"point {number}" for number in range(1, len(models) + 1)]
         files |= {name: found.bench.export(point.version) for name, point in zip(names, models, strict=True)}
-        samples = _judging(begun.evaluation_samples, begun.held_back, journal)
-        evaluation = evaluate(files, samples, metric=recipe.metric, seed=recipe.seed, latency_runs=0, progress=progress)
+        options: dict[str, Any] = {"metric": recipe.metric, "seed": recipe.seed, "progress": progress}
+        evaluation = evaluate(files, begun.unseen, latency_runs=0, **options)
     return FrontierReport.of(
         recipe,
         model_facts(begun.loaded, begun.prepared),
@@ -535,26 +590,9 @@ def explore(
     )
 
 
-def _judging(evaluation_samples: Samples | None, held_back: Samples, journal: Journal) -> Samples:
-    """The samples that models are judged by: without evaluation data held-back inputs, by agreement alone."""
-    if evaluation_samples is not None:
-        return evaluation_samples
-    journal.warn("no --evaluation_data: agreement with float is measured on calibration samples, accuracy is not")
-    return dataclasses.replace(held_back, labels=None)
-
-
-def _evaluate(
-    recipe: Recipe,
-    files: Mapping[str, bytes],
-    graph: Graph,
-    spec: QuantizationSpec,
-    samples: Samples | None,
-    held_back: Samples,
-    journal: Journal,
-    progress: Progress,
-) -> Evaluation:
+def _evaluate(begun: _Begun, files: Mapping[str, bytes], graph: Graph, spec: QuantizationSpec) -> Evaluation:
     """Float against exported or simulated model."""
-    samples = _judging(samples, held_back, journal)
+    recipe, samples, progress = begun.recipe, begun.unseen, begun.progress
     model: bytes | Simulated
     if recipe.simulated:
         outputs = simulate(graph, spec, samples.batches(_BATCH), total=len(samples), progress=progress)

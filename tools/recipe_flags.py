@@ -27,10 +27,11 @@ HELP = {
     "pipeline": "int8: nearest rounding after calibration. light: batch-norm tuning too, no gradients. advanced: layers"
     " are reconstructed against the float model, then batch norms and biases tuned. Needed for 4 bits and fewer.",
     "reconstruction": "How the weights of each layer are found; by default best in the advanced pipeline and none in"
-    " the light one. bias_correction and least_squares need no gradients; adaround and adaquant are as published.",
+    " the light one. bias_correction and least_squares need no gradients; adaround and adaquant follow their"
+    " papers but for what docs/reconstruction.md lists.",
     "mode": "sequential: each layer makes good what those before it lost. parallel: all at once, faster.",
     "granularity": "block: the last layer before a residual addition is fitted to the sum; layer: to its own output.",
-    "batch_norm_tuning": "Which way of batch-norm tuning; by default the best of all on held-back samples.",
+    "batch_norm_tuning": "Which way of batch-norm tuning; by default the best of all on samples it has not seen.",
     "equalization": "Scaling of channels between layers; by default expected where weights have one scale per tensor,"
     " else none.",
     "memory_limit": "MiB of activations that reconstruction keeps in memory; the rest goes to temporary files.",

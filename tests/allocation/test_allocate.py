@@ -26,7 +26,7 @@ def test_within_a_budget_the_program_is_taken_where_losses_add_up():
     assert next(r.name for r in found.rounds) == "program"
     assert found.rounds[-1].kind == "reconstructed"
     assert found.attained
-    assert found.allocation.gap == 0
+    assert found.allocation.gap <= 1e-6
 
 
 def test_another_proposal_is_taken_where_the_assumption_fails():

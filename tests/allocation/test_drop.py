@@ -76,9 +76,10 @@ def test_the_standard_error_is_that_of_many_draws_and_below_that_of_counting(siz
 
 def test_equal_outputs_lose_nothing_and_logits_are_taken_through_a_softmax():
     p = probabilities(50, 3)
-    assert accuracy_drop(p, p) == Drop(0.0, 0.0, len(p))
+    assert accuracy_drop(p, p) == Drop(0.0, 0.0, len(p), pytest.approx(100 * p.max(-1).mean()))
     few = p[:20]
-    assert accuracy_drop(few, few) == Drop(0.0, pytest.approx(50 / 20), 20)  # no change seen is not: no change
+    unchanged = accuracy_drop(few, few)  # no change seen is not: no change
+    assert (unchanged.points, unchanged.standard_error, unchanged.n) == (0.0, pytest.approx(50 / 20), 20)
     q = probabilities(50, 3)
     logits = [np.log(values) + RNG.normal(size=(50, 1)) for values in (p, q)]
     assert accuracy_drop(*logits).points == pytest.approx(accuracy_drop(p, q).points, rel=0.02)
@@ -108,3 +109,25 @@ def test_a_drop_is_corrected_by_how_much_more_held_back_samples_depart_from_floa
     assert optimism(each, np.where(held, 0.0, 0.2), held) == 1.0
     assert Drop(2.0, 0.5, 16).corrected(1.5) == Drop(3.0, 0.75, 16)
     assert Drop(-2.0, 0.5, 16).corrected(1.5) == Drop(-2.0, 0.75, 16)
+
+
+def test_no_model_loses_more_than_float_has():
+    p = probabilities(64, 4)
+    wrong = np.roll(p, 1, axis=-1)
+    for labels, most in ((None, 100 * p.max(-1).mean()), (p.argmax(-1), 100.0)):
+        found = accuracy_drop(p, wrong, labels)
+        assert found.most == pytest.approx(most)
+        assert found.points <= found.most
+        assert found.corrected(1000.0).points <= found.most
+        assert found.corrected(1000.0).on_the_safe_side <= found.most
+    assert Drop(90.0, 3.0, 16, most=95.0).corrected(1.5).points == 95.0
+    assert Drop(94.0, 3.0, 16, most=95.0).on_the_safe_side == 95.0
+
+
+def test_the_seed_draws_the_samples_of_the_bootstrap_and_no_more():
+    p = probabilities(200, 4)
+    q = probabilities(200, 4)
+    first, other = (accuracy_drop(p, q, seed=seed) for seed in (0, 1))
+    assert first.points == other.points
+    assert first.standard_error != other.standard_error
+    assert accuracy_drop(p, q) == first

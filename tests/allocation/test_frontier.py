@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from made_up_models import SIZES, Made, problem, size
 
 from tfq.allocation.frontier import budgets_between, frontier, undominated
-from tfq.allocation.program import Choice, Problem
+from tfq.allocation.problem import Choice, Problem
 from tfq.errors import UserError
 
 COST = "download_bytes"

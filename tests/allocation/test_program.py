@@ -1,5 +1,6 @@
 """The integer program against exhaustive search, and what it says where there is no answer."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import itertools
@@ -9,10 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import tfq.allocation.program as program_module
+import tfq.allocation.solver as solver_module
 from benchmarks.allocation_networks import network_problem
 from tfq.allocation.baselines import greedy, random_allocation, uniform
 from tfq.allocation.candidates import ALL
-from tfq.allocation.program import Border, Choice, Infeasible, Problem, minimise_cost, minimise_degradation, pinned
+from tfq.allocation.problem import Border, Choice, Problem, pinned
+from tfq.allocation.program import Infeasible, Unsolved, minimise_cost, minimise_degradation
+from tfq.allocation.solver import bound_of_cbc
 from tfq.errors import UserError
 
 SOLVERS = [
@@ -113,7 +118,9 @@ def test_the_least_degradation_is_that_of_exhaustive_search(solver, instance):
     best = min(loss for loss, _, _ in kept)
     assert found.degradation == pytest.approx(best, rel=1e-9, abs=1e-9)
     assert (found.degradation, found.costs, found.candidates) in kept  # the totals are exact, the budgets are kept
-    assert (found.status, found.gap, found.solver) == ("optimal", 0.0, solver)
+    assert (found.status, found.solver) == ("optimal", solver)
+    assert found.gap == pytest.approx(0, abs=1e-6)
+    assert found.degradation - 1e-6 <= found.bound <= found.degradation
     second = next(iter(instance.budgets), "bytes")
     cheapest = min(costs[second] for loss, costs, _ in kept if loss <= found.degradation)
     assert found.costs[second] == pytest.approx(cheapest, rel=1e-9)
@@ -313,3 +320,59 @@ def test_choices_are_checked():
         Problem.of(pinned(two_units(), [("stem", "w4"), ("head", "w8")]), tied=[("stem", "head")])
     with pytest.raises(UserError, match="no choices"):
         Problem.of([])
+
+
+def tolerant(program, solver, **_):
+    """A solver that may end far from the best: what it found, with the bound that it proved, as if it was stopped."""
+    return dataclasses.replace(solver_module.solved(program, solver, gap=0.9), finished=False)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_search_that_ends_early_tells_the_gap_that_the_solver_proved(solver, monkeypatch):
+    problem = network_problem(24)
+    budgets = {"bytes": 0.4 * everywhere(problem, "w8")}
+    best = minimise_degradation(problem, budgets=budgets, solver=solver)
+    assert best.status == "optimal"
+    assert 0 <= best.gap <= 1e-6
+    monkeypatch.setattr(program_module, "solved", tolerant)
+    found = minimise_degradation(problem, budgets=budgets, solver=solver)
+    assert found.status == "stopped"
+    assert problem.meets(budgets, found.candidates)
+    assert found.bound <= best.degradation * (1 + 1e-9)
+    assert found.gap == pytest.approx((found.degradation - found.bound) / found.degradation)
+    assert found.gap > 1e-6
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_time_limit_ends_the_search_and_nothing_is_claimed_that_was_not_proved(solver):
+    problem = network_problem(24)
+    budgets = {"bytes": 0.4 * everywhere(problem, "w8")}
+    best = minimise_degradation(problem, budgets=budgets, solver=solver)
+    with contextlib.suppress(Unsolved):  # in so little time that may be all
+        found = minimise_degradation(problem, budgets=budgets, solver=solver, time_limit=0.01)
+        assert found.bound <= best.degradation * (1 + 1e-9)
+        assert found.degradation >= best.degradation * (1 - 1e-9)
+        assert found.status == "stopped" or found.gap <= 1e-6
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_no_allocation_exists_and_the_cuts_ran_out_are_told_apart(solver, monkeypatch):
+    """Cuts that are needed and not allowed: nothing is proved, and nothing is said to be."""
+    problem = Problem.of(two_units())
+    with pytest.raises(Infeasible, match="no allocation keeps bytes <= 100"):
+        minimise_degradation(problem, budgets={"bytes": 100.0}, solver=solver)
+    monkeypatch.setattr(Problem, "meets", lambda *_: False)
+    monkeypatch.setattr(program_module, "_MOST_CUTS", 1)
+    with pytest.raises(Unsolved, match="ended by its limits; none was found, and it is not proved that there is none"):
+        minimise_degradation(problem, budgets={"bytes": 1000.0}, solver=solver)
+
+
+def test_the_bound_is_read_from_the_log_of_cbc():
+    ended = "Result - Optimal solution found\n\nObjective value:                125423.54565765\nEnumerated nodes: 12\n"
+    assert bound_of_cbc(ended) == 125423.54565765
+    stopped = "Result - Stopped on time limit\n\nObjective value:  130782.5\nLower bound:   127730.880\nGap:  0.02\n"
+    assert bound_of_cbc(stopped) == 127730.88
+    near = "Result - Optimal solution found (within gap tolerance)\n\nObjective value:  12.5\nLower bound:   12.25\n"
+    assert bound_of_cbc(near) == 12.25
+    assert bound_of_cbc("Result - Stopped on time limit\n\nNo feasible solution found\n") == -math.inf
+    assert bound_of_cbc("") == -math.inf

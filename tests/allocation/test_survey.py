@@ -23,6 +23,7 @@ from tfq.models.grids import grid_groups
 from tfq.models.operators import OPERATORS
 from tfq.models.widths import is_weighted, separate_inputs
 from tfq.recipe import Recipe
+from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.steps import Setting
 from tfq.simulate.guard import Version
 from tfq.simulate.run import predict_list
@@ -223,3 +224,33 @@ def test_what_cannot_be_met_or_is_not_there_is_told():
         decided("convolutions", size_budget=0.01, sensitivity="output_error")
     with pytest.raises(UserError, match="nowhere"):
         decided("convolutions", size_budget=0.2, pins=(("nowhere", "w8"),), sensitivity="output_error")
+
+
+@pytest.mark.parametrize("sensitivity", ["measured", "gradient", "output_error"])
+def test_what_single_layers_lose_is_told_without_the_samples_that_judge(sensitivity):
+    graph, samples, base, at = start("convolutions")
+    found = []
+    for factor in (1.0, -50.0):
+        changed = {name: values.copy() for name, values in samples.items()}
+        for values in changed.values():
+            values[7::8] *= factor
+        setting = Setting.of(Recipe(model="", pipeline="advanced"), graph, changed, lambda _: {})
+        wish = Wish(size_budget=0.2, candidates=("w3", "w8"), sensitivity=sensitivity)
+        found.append(survey(setting, base, at, wish))
+    assert found[0].sensitivities == found[1].sensitivities
+    assert found[0].problem == found[1].problem
+
+
+def test_states_are_fitted_by_the_method_that_the_recipe_names(monkeypatch):
+    graph, samples, base, at = start("convolutions")
+    asked = []
+
+    def spy(problem, seed):
+        asked.append(problem.name)
+        return METHODS["nearest"](problem, seed)
+
+    monkeypatch.setitem(METHODS, "adaquant", spy)
+    recipe = Recipe(model="", pipeline="advanced", reconstruction="adaquant")
+    setting = Setting.of(recipe, graph, samples, lambda _: {})
+    survey(setting, base, at, Wish(size_budget=0.2, candidates=("w3", "w8"), sensitivity="output_error"))
+    assert set(asked) == {unit.name for unit in units(graph)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 
@@ -133,3 +134,30 @@ def test_a_case_that_is_absent_says_where_it_was_looked_for(monkeypatch):
     monkeypatch.setattr(cases, "_SHARED_FOLDER", common.ROOT.parent / "no such folder")
     assert cases.absence(cases.DEMO) == ""
     assert cases.absence("kws_dscnn").startswith("../no such folder/cases.py is not there")
+
+
+def test_every_measurement_is_listed_with_its_command_day_and_code_and_that_of_other_code_is_marked():
+    mine, old = common.Origin("run it", "2026-01-02", "abc"), common.Origin("run it", "2026-01-01", "")
+    heading, text, table = common.origins_section({"a": mine, "b": old, "c": mine}, "abc")
+    assert heading == "## Origins"
+    assert text.endswith("1 of 3 were.")
+    rows = [[part.strip() for part in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    assert rows == [
+        ["`run it`", "2026-01-01", "not kept *", "1", "b"],
+        ["`run it`", "2026-01-02", "abc", "2", "a; c"],
+    ]
+    assert common.origins_section({"a": mine}, "abc, changed")[1].endswith("1 of 1 were.")
+
+
+def test_the_environment_names_the_commit(monkeypatch, tmp_path):
+    assert common.environment("benchmarks.int8")["commit"]
+    monkeypatch.setattr(common, "ROOT", tmp_path)
+    assert common.commit() == "unknown"
+    git = ("git", "-c", "user.name=a", "-c", "user.email=a@b")
+    (tmp_path / "tfq").mkdir()
+    (tmp_path / "tfq/file.py").write_text("1")
+    for arguments in (("init", "-q"), ("add", "."), ("commit", "-q", "-m", "x")):
+        subprocess.run([*git, *arguments], cwd=tmp_path, check=True)
+    assert re.fullmatch("[0-9a-f]{10}", common.commit())
+    (tmp_path / "tfq/file.py").write_text("2")
+    assert common.commit().endswith(", changed")

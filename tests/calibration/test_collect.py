@@ -68,7 +68,7 @@ def collected():
 def test_extremes_are_those_of_all_elements_and_each_part_has_its_samples(collected):
     data, found = collected
     for name, x in raw_activations(small_graph(), data).items():
-        for part, mine in ((found.first, x[::2]), (found.second, x[1::2])):
+        for part, mine in ((found.everything.first, x[::2]), (found.everything.second, x[1::2])):
             assert part[name].samples == len(mine)
             low = 0.0 if name == "conv" else mine.min()
             np.testing.assert_allclose((part[name].minimum, part[name].maximum), (low, mine.max()), rtol=1e-5)
@@ -82,18 +82,18 @@ def test_averages_are_the_bias_corrected_ones_of_a_plain_loop(collected):
             if i % 2 == 0:
                 average = 0.99 * average + 0.01 * float(sample.max())
                 weight = 0.99 * weight + 0.01
-        assert found.first[name].average_maximum == pytest.approx(average / weight, rel=1e-5)
+        assert found.everything.first[name].average_maximum == pytest.approx(average / weight, rel=1e-5)
 
 
 def test_histograms_hold_a_subsample_of_every_sample(collected):
     data, found = collected
     raw = raw_activations(small_graph(), data)
     for name, elements in (("pool", 8), ("scores", 4)):  # small enough to be taken whole
-        assert found.first[name].histogram.total == raw[name][::2].size == elements * 35
+        assert found.everything.first[name].histogram.total == raw[name][::2].size == elements * 35
     flat = data["image"][::2].reshape(35, -1)
     expected = histogram(flat[:, :: collect._stride((12, 16, 3))])
-    np.testing.assert_array_equal(found.first["image"].histogram.counts, expected.counts)
-    taken = found.first["conv"].histogram
+    np.testing.assert_array_equal(found.everything.first["image"].histogram.counts, expected.counts)
+    taken = found.everything.first["conv"].histogram
     assert 35 * collect.FEWEST_ELEMENTS / 2 < taken.total <= 35 * 12 * 16 * 8 * collect.SHARE
     assert taken.zeros / taken.total == pytest.approx((raw["conv"][::2] == 0).mean(), abs=0.03)
 
@@ -101,7 +101,10 @@ def test_histograms_hold_a_subsample_of_every_sample(collected):
 def test_result_does_not_depend_on_the_batch_size_of_the_source(collected):
     data, found = collected
     again = collect_statistics(small_graph(), batches(data, 7), tensors=NAMES)
-    for part, other in ((found.first, again.first), (found.second, again.second)):
+    for part, other in (
+        (found.everything.first, again.everything.first),
+        (found.everything.second, again.everything.second),
+    ):
         for name in NAMES:
             a, b = part[name], other[name]
             assert (a.minimum, a.maximum, a.average_minimum) == (b.minimum, b.maximum, b.average_minimum)
@@ -112,8 +115,10 @@ def test_memory_bound_shrinks_the_batch_and_changes_nothing(collected):
     data, found = collected
     tight = collect_statistics(small_graph(), batches(data, 70), tensors=NAMES, memory_bytes=3 * 4 * 12 * 16 * 11)
     for name in NAMES:
-        assert tight.first[name].samples == found.first[name].samples
-        np.testing.assert_allclose(tight.first[name].maximum, found.first[name].maximum, rtol=1e-5)
+        assert tight.everything.first[name].samples == found.everything.first[name].samples
+        np.testing.assert_allclose(
+            tight.everything.first[name].maximum, found.everything.first[name].maximum, rtol=1e-5
+        )
 
 
 def test_extremes_are_exact_wherever_a_grid_depends_on_them():
@@ -126,7 +131,7 @@ def test_extremes_are_exact_wherever_a_grid_depends_on_them():
     x = np.random.default_rng(0).normal(size=(6, 40, 40, 4)).astype(np.float32)
     found = collect_statistics(
         Graph(nodes, ("x",), ("product",)), [{"x": x}], tensors=["x", "pad", "gate", "product"]
-    ).first
+    ).everything.first
     padded = np.pad(x[::2].astype(np.float64), [(0, 0), (1, 1), (1, 1), (0, 0)])
     product = padded / (1 + np.exp(-padded))
     assert (found["x"].minimum, found["x"].maximum) == (x[::2].min(), x[::2].max())
@@ -160,8 +165,8 @@ def test_progress_is_told_of_every_sample():
 
 def test_a_single_sample_serves_as_both_halves():
     found = collect_statistics(small_graph(), batches(samples(1), 2), tensors=["pool"])
-    assert found.second == found.first
-    assert found.first["pool"].samples == 1
+    assert found.everything.second == found.everything.first
+    assert found.everything.first["pool"].samples == 1
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -187,3 +192,32 @@ def test_subsample_meets_every_channel(shape):
     assert len(taken) <= max(collect.FEWEST_ELEMENTS, min(collect.MOST_ELEMENTS, 1 + size * collect.SHARE))
     met = len(set((taken % shape[-1]).tolist()))
     assert met == min(shape[-1], len(taken))
+
+
+def test_those_that_judge_are_in_everything_and_not_in_the_rest():
+    data = samples(24)
+    judges = range(7, 24, 8)
+    left = np.delete(np.arange(24), judges)
+    found = collect_statistics(small_graph(), batches(data, 5), tensors=NAMES, judges=judges)
+    alone = collect_statistics(small_graph(), batches(data, 24), tensors=NAMES)
+    even, odd = ({name: values[[i for i in left if i % 2 == h]] for name, values in data.items()} for h in (0, 1))
+    for half, given in (("first", even), ("second", odd), ("whole", {n: v[left] for n, v in data.items()})):
+        expected = collect_statistics(small_graph(), batches(given, 7), tensors=NAMES).everything.whole
+        for name in NAMES:
+            a, b = getattr(found.unjudged, half)[name], expected[name]
+            assert a.samples == b.samples
+            for value in ("minimum", "maximum", "average_minimum", "average_maximum"):
+                assert getattr(a, value) == pytest.approx(getattr(b, value), rel=1e-6)
+            assert a.histogram.total == b.histogram.total
+            c, d = getattr(found.everything, half)[name], getattr(alone.everything, half)[name]
+            assert (c.minimum, c.average_maximum, c.samples) == (d.minimum, d.average_maximum, d.samples)
+            np.testing.assert_array_equal(c.histogram.counts, d.histogram.counts)
+
+
+def test_the_moving_average_is_that_of_all_samples_in_their_order():
+    data = samples(9)
+    found = collect_statistics(small_graph(), batches(data, 4), tensors=["image"]).everything.whole["image"]
+    average = weight = 0.0
+    for image in data["image"]:
+        average, weight = 0.99 * average + 0.01 * float(image.max()), 0.99 * weight + 0.01
+    assert found.average_maximum == pytest.approx(average / weight, rel=1e-6)

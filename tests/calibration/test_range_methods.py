@@ -188,10 +188,15 @@ def test_kl_cuts_lonely_outliers_and_keeps_an_even_spread():
     assert kl_range(statistics(even), bits=8).high > 0.95
 
 
+def choose(x, other, **options):
+    whole = merge_statistics(statistics(x), statistics(other))
+    return choose_range(statistics(x), statistics(other), whole, **options)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_auto_takes_the_smallest_error_on_the_held_back_values_or_min_max_when_close(kind):
     x, other = data(kind), data(kind, seed=1)
-    choice = choose_range(statistics(x), statistics(other), method="auto", percentile=99.9, bits=8)
+    choice = choose(x, other, method="auto", percentile=99.9, bits=8)
     there = {m: true_error(other, r.low, r.high, 8) for m, r in ranges_of(statistics(x)).items()}
     back = {m: true_error(x, r.low, r.high, 8) for m, r in ranges_of(statistics(other)).items()}
     measured = {m: (there[m] + back[m]) / 2 for m in METHODS}
@@ -208,13 +213,13 @@ def test_auto_takes_the_smallest_error_on_the_held_back_values_or_min_max_when_c
 
 def test_the_range_is_fitted_once_more_to_all_samples():
     x, other = data("normal"), data("normal", seed=1)
-    choice = choose_range(statistics(x), statistics(other), method="minmax", percentile=99.9, bits=8)
+    choice = choose(x, other, method="minmax", percentile=99.9, bits=8)
     assert (choice.range.low, choice.range.high) == (min(x.min(), other.min()), max(x.max(), other.max()))
 
 
 def test_a_method_that_loses_to_min_max_is_rolled_back_and_says_so():
     x = np.concatenate([data("normal", 20_000), np.full(600, 9.0), np.full(500, -7.0)])  # what 95 % cuts off matters
-    choice = choose_range(statistics(x), statistics(x), method="percentile", percentile=95.0, bits=8)
+    choice = choose(x, x, method="percentile", percentile=95.0, bits=8)
     assert choice.rolled_back
     assert choice.method == "minmax"
     assert choice.errors["percentile"] > choice.errors["minmax"]
@@ -223,7 +228,7 @@ def test_a_method_that_loses_to_min_max_is_rolled_back_and_says_so():
 
 def test_a_method_that_wins_is_kept():
     found = statistics(data("outliers"))
-    choice = choose_range(found, found, method="mse", percentile=99.9, bits=8)
+    choice = choose_range(found, found, found, method="mse", percentile=99.9, bits=8)
     assert (choice.method, choice.rolled_back) == ("mse", False)
     assert set(choice.errors) == {"minmax", "mse"}
 
@@ -231,7 +236,7 @@ def test_a_method_that_wins_is_kept():
 def test_an_unknown_method_is_refused():
     found = statistics(data("normal"))
     with pytest.raises(UserError, match="'entropy'; it must be auto or one of minmax"):
-        choose_range(found, found, method="entropy", percentile=99.9, bits=8)
+        choose_range(found, found, found, method="entropy", percentile=99.9, bits=8)
 
 
 def test_merged_statistics_are_those_of_both_tensors():

@@ -346,3 +346,13 @@ def test_searching_lowers_the_error_on_the_fitted_rows(kind):
     problem = layer_problem(**{"taps": 40, "outputs": 6, "bits": 3, **KINDS[kind]})
     plain, found = (fitted_errors(problem, least_squares(problem, searching=on)).sum() for on in (False, True))
     assert found < plain
+
+
+def test_the_search_follows_the_seed_of_the_run():
+    problem = layer_problem(taps=24, outputs=8, bits=3, rows=256, seed=1)
+    found = [
+        least_squares(dataclasses.replace(problem, seed=seed), searching=True).codes.tobytes()
+        for seed in (0, 0, 1, 2, 3)
+    ]
+    assert found[0] == found[1] == least_squares(problem, searching=True).codes.tobytes()
+    assert len(set(found)) > 1

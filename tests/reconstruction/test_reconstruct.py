@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from operator_graphs import draw, specified
 
+from tfq.data.roles import Roles
 from tfq.export.package import export_quantized
 from tfq.models.equality import node_function, tensor_shapes
 from tfq.models.graph import build_model
@@ -18,10 +19,9 @@ from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.problem import Solution
 from tfq.reconstruction.reconstruct import (
     has_own_input_grid,
-    held_back_rows,
-    held_back_samples,
     reconstruct,
     reconstructed_names,
+    rows_to_choose_by,
 )
 from tfq.reconstruction.rows import sampled_layers
 from tfq.simulate.guard import Version
@@ -72,9 +72,15 @@ def float_tensors(graph, names, samples):
 
 
 def split(rows, samples, layer):
-    """(rows that are fitted, rows held back), told apart one by one."""
-    held = [(index // layer.rows_per_sample) % 8 == 7 for index in range(samples * layer.rows_per_sample)]
+    """(rows that are fitted, rows to choose by) of the samples seen, told apart one by one."""
+    seen = [sample for sample in range(samples) if sample % 8 != 7]
+    held = [seen[index // layer.rows_per_sample] % 8 == 3 for index in range(len(seen) * layer.rows_per_sample)]
     return rows[~np.array(held)], rows[np.array(held)]
+
+
+def those_seen(samples):
+    """All but every eighth, which judge."""
+    return {name: np.delete(values, np.s_[7::8], axis=0) for name, values in samples.items()}
 
 
 def assert_same_on_grid(found, expected, step):
@@ -98,9 +104,9 @@ class TestRows:
         names = reconstructed_names(graph, version.spec)
         assert [o.name for o in outcomes] == list(spy.problems) == names
         assert spy.seeds == [3 + index for index in range(len(names))]
-        layers = sampled_layers(graph, names, 24, 3, by_block=granularity == "block")
+        layers = sampled_layers(graph, names, 21, 3, by_block=granularity == "block")
         addends = [x.addend for x in layers.values() if x.addend]
-        found = tensors(changed, [*(graph[n].inputs[0] for n in names), *addends], samples)
+        found = tensors(changed, [*(graph[n].inputs[0] for n in names), *addends], those_seen(samples))
         for node, problem in spy.problems.items():
             layer, source = layers[node], graph[node].inputs[0]
             grid = changed.spec.activations[source]
@@ -124,8 +130,8 @@ class TestRows:
         spy = Spy(METHODS["nearest"])
         reconstruct(graph, version, samples, spy, name="spy", mode=mode, granularity="layer", seed=1)
         names = reconstructed_names(graph, version.spec)
-        layers = sampled_layers(graph, names, 24, 1, by_block=False)
-        found = float_tensors(graph, [*names, *(graph[n].inputs[0] for n in names)], samples)
+        layers = sampled_layers(graph, names, 21, 1, by_block=False)
+        found = float_tensors(graph, [*names, *(graph[n].inputs[0] for n in names)], those_seen(samples))
         assert names
         for node, problem in spy.problems.items():
             layer = layers[node]
@@ -153,14 +159,14 @@ class TestRows:
         graph, samples, version = residual()
         spy = Spy()
         changed, outcomes = reconstruct(graph, version, samples, spy, name="spy")
-        layers = sampled_layers(graph, list(spy.problems), 24, 0, by_block=True)
+        layers = sampled_layers(graph, list(spy.problems), 21, 0, by_block=True)
         assert {n: x.addend for n, x in layers.items()} == {"stem": None, "expand": None, "project": "stem"}
         problem, layer = spy.problems["project"], layers["project"]
         assert problem.activation == "relu"
-        total = float_tensors(graph, ["add"], samples)["add"]
+        total = float_tensors(graph, ["add"], those_seen(samples))["add"]
         expected = split(layer.outputs(total, layer.positions), 24, layer)
         np.testing.assert_allclose(np.maximum(problem.targets, 0), expected[0], rtol=1e-4, atol=1e-4)
-        found = tensors(changed, ["stem"], samples)["stem"]
+        found = tensors(changed, ["stem"], those_seen(samples))["stem"]
         assert_same_on_grid(
             problem.offset,
             split(layer.outputs(found, layer.positions), 24, layer)[0],
@@ -193,11 +199,11 @@ def residual(bits=3):
 
 
 def layer_error(version, layer, source, target, addend):
-    """Relative error on held-back rows, by the Keras layer with the deployed weights."""
+    """Relative error on the rows to choose by, by the Keras layer with the deployed weights."""
     node = snap(version.graph, version.spec)[layer.form.node.name].replace(activation=None)
     values = node_function(node)([tf.constant(source)]).numpy()
     values = values if addend is None else values + addend
-    y, z = (split(layer.outputs(v, layer.positions), len(source), layer)[1] for v in (values, target))
+    y, z = (split(layer.outputs(v, layer.positions), 24, layer)[1] for v in (values, target))
     y, z = clamped(y, layer.activation), clamped(z, layer.activation)
     return np.square(y - z).sum() / np.square(z - z.mean(0)).sum()
 
@@ -208,9 +214,9 @@ class TestOutcomes:
         graph, samples, version = start(name)
         changed, outcomes = reconstruct(graph, version, samples, LEAST_SQUARES, name="x", granularity="layer")
         names = [o.name for o in outcomes]
-        layers = sampled_layers(graph, names, 24, 0, by_block=False)
-        found = tensors(changed, [graph[n].inputs[0] for n in names], samples)
-        targets = float_tensors(graph, names, samples)
+        layers = sampled_layers(graph, names, 21, 0, by_block=False)
+        found = tensors(changed, [graph[n].inputs[0] for n in names], those_seen(samples))
+        targets = float_tensors(graph, names, those_seen(samples))
         assert any(o.kept for o in outcomes)
         for o in outcomes:
             arguments = layers[o.name], found[graph[o.name].inputs[0]], targets[o.name], None
@@ -236,7 +242,7 @@ class TestOutcomes:
         assert not any(o.kept for o in outcomes)
         for o in outcomes:
             assert o.after > o.before
-            assert o.reason == f"the error on held-back samples rose from {o.before:.3g} to {o.after:.3g}"
+            assert o.reason == f"the error on samples it was not fitted to rose from {o.before:.3g} to {o.after:.3g}"
 
     def test_one_bad_layer_leaves_the_others_alone(self):
         graph, samples, version = start("convolutions")
@@ -258,9 +264,9 @@ class TestOutcomes:
     def test_the_outputs_come_nearer_to_the_float_model(self, mode, bits):
         graph, samples, version = start("convolutions", bits)
         changed, outcomes = reconstruct(graph, version, samples, METHODS["best"], name="best", mode=mode)
-        wanted = float_tensors(graph, ["logits"], samples)["logits"]
+        wanted = float_tensors(graph, ["logits"], those_seen(samples))["logits"]
         before, after = (
-            np.square(tensors(v, ["logits"], samples)["logits"] - wanted).sum() for v in (version, changed)
+            np.square(tensors(v, ["logits"], those_seen(samples))["logits"] - wanted).sum() for v in (version, changed)
         )
         assert after < (0.8 if bits == 3 else 1.1) * before
         assert all(o.after <= o.before for o in outcomes if o.kept)
@@ -440,16 +446,14 @@ class TestChoices:
             assert {graph[n].group for n in found} == groups
         assert reconstructed_names(start("shared")[0], start("shared")[2].spec) == ["conv_right", "dense_right"]
 
-    @pytest.mark.parametrize(("count", "held"), [(1, []), (2, [1]), (7, [6]), (8, [7]), (15, [7]), (24, [7, 15, 23])])
-    def test_samples_held_back(self, count, held):
-        assert np.flatnonzero(held_back_samples(count)).tolist() == held
-        if count > 1:
-            np.testing.assert_array_equal(
-                np.flatnonzero(held_back_rows(count, 3)), [3 * h + i for h in held for i in range(3)]
-            )
+    @pytest.mark.parametrize(("count", "chosen"), [(3, [1]), (7, [5]), (8, [3]), (24, [3, 10, 17])])
+    def test_the_rows_of_the_samples_to_choose_by(self, count, chosen):
+        found = np.flatnonzero(rows_to_choose_by(Roles.of(count), 3))
+        assert found.tolist() == [3 * c + i for c in chosen for i in range(3)]
 
-    def test_of_one_sample_every_eighth_position_is_held_back(self):
-        assert np.flatnonzero(held_back_rows(1, 20)).tolist() == [7, 15]
+    def test_without_such_a_sample_every_eighth_position_is_chosen_by(self):
+        for count in (1, 2):
+            assert np.flatnonzero(rows_to_choose_by(Roles.of(count), 20)).tolist() == [7, 15]
 
     def test_only_an_input_grid_that_nothing_else_depends_on_is_free(self):
         graph = start("convolutions")[0]
@@ -463,7 +467,7 @@ class TestChoices:
         graph, samples, version = start("shared")
         progress = Counting()
         reconstruct(graph, version, samples, METHODS["nearest"], name="nearest", progress=progress)
-        assert progress.done == {"run the float model": [24, 24], "reconstruct the layers, nearest": [2, 2]}
+        assert progress.done == {"run the float model": [21, 21], "reconstruct the layers, nearest": [2, 2]}
 
 
 def test_rows_are_not_more_than_the_sampled_positions():

@@ -60,6 +60,7 @@ def report(**changes):
         "evaluation": {"models": [model("float"), quantised], "metric": "top1", "samples": 797},
         "stages": [{"name": "calibrate", "seconds": 1.25, "peak_memory_mb": 700.0}],
         "warnings": [],
+        "guard": None,
         "steps": [],
         "allocation": None,
         "verification": None,
@@ -111,7 +112,7 @@ def test_scores_sizes_layers_and_times_are_there_and_the_tags_close():
         "calibrate 1.2 700",
     ):
         assert expected in text
-    assert "error on held-back samples" not in text
+    assert "error on samples it was not fitted to" not in text
 
 
 def test_names_are_escaped():
@@ -142,7 +143,7 @@ def test_reconstruction_allocation_and_steps_are_shown_where_there_are_any():
         }
         for kind, holds in (("assembled", False), ("reconstructed", True))
     ]
-    guard = {"kept": "best", "divergences": {"tuned": 0.3, "best": 0.2}, "reason": "worse"}
+    guard = {"kept": "best", "divergences": {"tuned": 0.3, "best": 0.2}, "samples": 12, "reason": "worse"}
     shown = page(
         report(
             layers=[layer("stem", reconstruction=[rolled_back]), layer("head", weight_bits=8)],
@@ -155,11 +156,22 @@ def test_reconstruction_allocation_and_steps_are_shown_where_there_are_any():
         "best: 0.5 &rarr; 0.75, rolled back",
         "optimal, gap 0, cbc",
         "assembled program 0.01 0.02 -0.40 &plusmn; 0.10 no 54,321",
-        "bias tuning tuned 0.2 0.3 rolled back: worse",
+        "bias tuning tuned 0.2 0.3 12 rolled back: worse",
         "batch-norm tuning nothing to propose",
     ):
         assert expected in text
     assert shown.count("<svg") == 2
+
+
+@pytest.mark.parametrize(
+    ("allocation", "said"),
+    [
+        ({"status": "stopped", "gap": 0.0531, "solver": "cbc"}, "stopped, gap 0.0531, cbc"),
+        ({"status": "feasible", "gap": None, "solver": "greedy"}, "feasible, no gap proved, greedy"),
+    ],
+)
+def test_the_gap_is_that_of_the_program(allocation, said):
+    assert said in text_of(page(report(allocation={"allocation": allocation, "rounds": []})))
 
 
 def device(serial, p50_us):

@@ -124,11 +124,13 @@ class TestARun:
         code, output, errors = quantize_here(place, "--recipe=out/recipe.json", *options)
         assert code == 0, errors
         report = json.loads((place / "advanced/report.json").read_text())
-        assert re.search(r"^step +proposed +before +after +on 8 held-back samples +layers kept$", output, re.MULTILINE)
+        assert re.search(r"^step +proposed +before +after +samples +outcome +layers kept$", output, re.MULTILINE)
         for step in report["steps"]:
             for guard in step["guards"]:
                 candidate, before = guard["divergences"]
-                figures = rf"{guard['divergences'][before]:.3g} +{guard['divergences'][candidate]:.3g}"
+                figures = (
+                    rf"{guard['divergences'][before]:.3g} +{guard['divergences'][candidate]:.3g} +{guard['samples']}"
+                )
                 outcome = "kept" if guard["kept"] == candidate else "rolled back"
                 assert re.search(rf"^{step['name']} +{candidate} +{figures} +{outcome}", output, re.M)
         kept = sum(layer["kept"] for layer in report["steps"][1]["layers"])

@@ -31,13 +31,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tfq.allocation.baselines import greedy, uniform
 from tfq.allocation.drop import Drop
-from tfq.allocation.program import (
-    Allocation,
-    Infeasible,
-    Problem,
-    minimise_cost,
-    minimise_degradation,
-)
+from tfq.allocation.problem import Allocation, Problem
+from tfq.allocation.program import Infeasible, minimise_cost, minimise_degradation
 from tfq.execution.progress import Progress, Silent
 from tfq.simulate.guard import Version
 
@@ -66,7 +61,7 @@ class Goal:
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """A model on calibration samples: its loss above that of the 8-bit model, and its accuracy against float.
+    """A model on calibration samples: its loss above that of the 8-bit model on those that judge, and points lost.
 
     And the bytes of its file's download; None where it has no file.
     """
@@ -78,7 +73,7 @@ class Measured:
     @property
     def points(self) -> float:
         """Of accuracy lost, on the safe side; infinite where it cannot be told."""
-        return math.inf if self.drop is None else self.drop.points + self.drop.standard_error
+        return math.inf if self.drop is None else self.drop.on_the_safe_side
 
     @property
     def drop_points(self) -> float:

@@ -6,7 +6,8 @@
     random_allocation  drawn uniformly, mended by random changes that save cost until the budgets hold, then by
                        random changes that add cost until none fits any more: of about the size of the budget
 
-Scope: for benchmarks. None of them proves anything (`Allocation.gap` is infinite).
+Scope: benchmarks; allocation measures the first two beside the program's choice. None of them proves anything
+(`Allocation.gap` is infinite).
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from tfq.allocation.candidates import ALL
-from tfq.allocation.program import DEGRADATION, Allocation, Infeasible, Problem, check_limits
+from tfq.allocation.problem import DEGRADATION, Allocation, Problem, check_limits
+from tfq.allocation.program import Infeasible
 
 
 def uniform(problem: Problem, *, budgets: Mapping[str, float]) -> Allocation:
@@ -165,4 +167,6 @@ def _allocation(
     if found is None:
         raise Infeasible(f"{name} finds no allocation that keeps {dict(budgets)}; the integer program may")
     seconds = time.perf_counter() - start
-    return problem.allocation(found, status="feasible", gap=math.inf, solver=name, seconds=seconds)
+    return problem.allocation(
+        found, objective=DEGRADATION, bound=-math.inf, status="feasible", solver=name, seconds=seconds
+    )

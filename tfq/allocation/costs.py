@@ -33,7 +33,7 @@ import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
 from tfq.allocation.candidates import ALL, Candidate, Unit
-from tfq.allocation.program import Border
+from tfq.allocation.problem import Border
 from tfq.execution.deflate import RAW, deflated
 from tfq.export import flatbuffer
 from tfq.export.layout import pack, tflite_layout, tflite_scales
@@ -252,7 +252,7 @@ def _piece_bytes(*, operation: bool, grid: bool) -> dict[str, float]:
     """Bytes in a file of one tensor, with or without an operation that makes it and a grid: one of eight like it."""
 
     def content(count: int) -> bytes:
-        draw = random.Random(0)  # scales, which do not deflate
+        draw = random.Random(0)  # stands for scales, which do not deflate; whatever the seed
         graph = schema.SubGraphT()
         graph.tensors, graph.operators, graph.inputs, graph.outputs = [], [], [0], [0]
         for number in range(count):

@@ -25,13 +25,16 @@ than it should be, it is too high, and the model that is chosen too good. Change
 nothing, as they do on average.
 
 What was fitted to samples departs less from float on them than on others. With D the mean divergence of the outputs
-from the float model's (`tfq.simulate.guard`), and D_8 that of the 8-bit model, to which nothing was fitted, so that it
-tells how much easier the held-back samples happen to be, a drop and its error on all samples are multiplied by
+from the float model's (`tfq.simulate.guard`), and D_8 that of the 8-bit model, to which only ranges were fitted, so
+that it tells how much easier the samples that judge (`tfq.data.roles`) happen to be, a drop and its error on all
+samples are multiplied by
 
-    optimism = max(1, geometric mean over models of  D held back / D fitted to * D_8 fitted to / D_8 held back)
+    optimism = max(1, geometric mean over models of  D judging / D others * D_8 others / D_8 judging)
 
-One model's ratio, of a few dozen samples held back, is mostly chance; the mean is over those looked at so far.
-The drop itself cannot be measured on the held-back samples alone: they are few, and few of them change class.
+and the drop is held below all that the float model has to lose. One model's ratio, of a few dozen samples that judge,
+is mostly chance; the mean is over those looked at so far. The drop itself is not measured on those that judge alone:
+they are few, and few of them change class. So this is an estimate of what is lost on samples that nothing was fitted
+to, by the departure there; it is not a measurement of it.
 
 Source: the share of the neighbours' errors is the conditional mean of Rao and Blackwell, by nearest neighbours; the
 bootstrap is Efron's (1979).
@@ -56,25 +59,37 @@ _RESAMPLES, _MOST_MARGINS = 100, 2**16
 
 @dataclasses.dataclass(frozen=True)
 class Drop:
-    """Points of accuracy lost (negative: gained), with the standard error of the paired difference over n samples."""
+    """Points of accuracy lost (negative: gained), with the standard error of the paired difference over n samples.
+
+    No model can lose more than `most`: the float model's own accuracy, by the labels or by its own probabilities.
+    """
 
     points: float
     standard_error: float
     n: int
+    most: float = 100.0
+
+    @property
+    def on_the_safe_side(self) -> float:
+        """The points with their standard error on top."""
+        return min(self.points + self.standard_error, self.most)
 
     def corrected(self, optimism: float) -> Drop:
         """The drop on samples that nothing was fitted to; a gain is left as it is."""
-        if self.points <= 0:
-            return dataclasses.replace(self, standard_error=optimism * self.standard_error)
-        return Drop(optimism * self.points, optimism * self.standard_error, self.n)
+        error = min(optimism * self.standard_error, 100.0)
+        points = self.points if self.points <= 0 else min(optimism * self.points, self.most)
+        return dataclasses.replace(self, points=points, standard_error=error)
 
 
-def accuracy_drop(float_outputs: np.ndarray, outputs: np.ndarray, labels: np.ndarray | None = None) -> Drop:
+def accuracy_drop(
+    float_outputs: np.ndarray, outputs: np.ndarray, labels: np.ndarray | None = None, *, seed: int = 0
+) -> Drop:
     """What the quantised model loses.
 
     Args:
       float_outputs, outputs: of the float and of the quantised model on the same samples [n, ..., classes].
       labels: class numbers [n, ...]; None: the float model's probabilities take their place.
+      seed: of the samples that the bootstrap draws.
 
     Raises:
       UserError: outputs that are no scores of classes, or labels that do not fit them.
@@ -89,17 +104,18 @@ def accuracy_drop(float_outputs: np.ndarray, outputs: np.ndarray, labels: np.nda
     first, second = (_at(odds, place) for place in (before, _second(odds, before)))
     if labels is None:
         weights, counted = first - second, first - _at(odds, chosen)
+        most = 100.0 * float(first.mean())
     else:
         if labels.shape != before.shape[:-1]:
             raise UserError(f"labels have the shape {labels.shape}; {before.shape[:-1]} are needed, one for each class")
         weights = (before[..., 0] == labels).astype(np.float64) - (_second(odds, before)[..., 0] == labels)
         counted = (before[..., 0] == labels).astype(np.float64) - (chosen[..., 0] == labels)
+        most = 100.0 * float((before[..., 0] == labels).mean())
     seen = second >= _LEAST_SECOND
     if not _NEIGHBOURS[0] <= np.count_nonzero(seen) <= _MOST_MARGINS:
         each = 100.0 * counted.reshape(len(counted), -1).mean(1)
-        return Drop(
-            float(each.mean()), float(np.sqrt(len(each) * each.var() + (100.0 * _UNSEEN) ** 2)) / len(each), len(each)
-        )
+        error = float(np.sqrt(len(each) * each.var() + (100.0 * _UNSEEN) ** 2)) / len(each)
+        return Drop(float(each.mean()), error, len(each), most)
     margins = np.log(first / np.where(seen, second, 1.0))
     kept, other = (np.maximum(_at(after, place), _LEAST) for place in (before, _second(after, before)))
     errors = np.log(kept / other) - margins
@@ -110,9 +126,9 @@ def accuracy_drop(float_outputs: np.ndarray, outputs: np.ndarray, labels: np.nda
         own[near] = _smoothed(*(values[chosen][near] for values in (weights, margins, errors)))
         return 100.0 * float(own.mean())
 
-    everything, rng = np.arange(len(seen)), np.random.default_rng(0)
+    everything, rng = np.arange(len(seen)), np.random.default_rng(seed)
     drawn = [lost(rng.choice(everything, len(everything))) for _ in range(_RESAMPLES)]
-    return Drop(lost(everything), float(np.std(drawn, ddof=1)), len(everything))
+    return Drop(min(lost(everything), most), float(np.std(drawn, ddof=1)), len(everything), most)
 
 
 def _smoothed(weights: np.ndarray, margins: np.ndarray, errors: np.ndarray) -> np.ndarray:
@@ -132,7 +148,7 @@ def optimism(divergences: np.ndarray, unfitted: np.ndarray, held_back: np.ndarra
 
     Args:
       divergences, unfitted: of each sample [n], of the model and of one to which nothing was fitted.
-      held_back: which samples were held back, as flags [n].
+      held_back: which samples judge, as flags [n].
     """
     if not held_back.any() or held_back.all():
         return 1.0

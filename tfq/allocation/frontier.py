@@ -19,7 +19,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tfq.allocation.allocate import Allocated, Bench, Goal, Measured, Round, allocate
-from tfq.allocation.program import Problem, minimise_cost, minimise_degradation
+from tfq.allocation.problem import Problem
+from tfq.allocation.program import minimise_cost, minimise_degradation
 from tfq.errors import UserError
 from tfq.execution.progress import Progress, Silent
 from tfq.simulate.guard import Version

@@ -2,7 +2,7 @@
 
     measured       dL = max(loss(base with the unit in that state) - loss(base), 1e-6)
     gradient       its second-order estimate from the float model                       `tfq.allocation.fisher`
-    output_error   the relative error of the layer's own output on held-back samples    `tfq.reconstruction.problem`
+    output_error   the relative error of the layer's own output on rows to choose by    `tfq.reconstruction.problem`
 
 The base is the 8-bit version, everything else of it stays as it is. The loss is the mean divergence from the float
 model's outputs (`tfq.simulate.guard`), for which no label is needed, or the cross-entropy where labels are given.
@@ -72,11 +72,11 @@ class Loss:
             logarithms = scores - largest - np.log(np.exp(scores - largest).sum(1, keepdims=True))
         return float(-logarithms[np.arange(len(scores)), self.labels].mean())
 
-    def head(self, count: int) -> Loss:
-        """The same on the first `count` samples."""
-        samples = {name: values[:count] for name, values in self.samples.items()}
-        labels = None if self.labels is None else self.labels[:count]
-        return Loss(samples, [values[:count] for values in self.reference], labels)
+    def at(self, positions: np.ndarray) -> Loss:
+        """The same on the samples at these positions."""
+        samples = {name: values[positions] for name, values in self.samples.items()}
+        labels = None if self.labels is None else self.labels[positions]
+        return Loss(samples, [values[positions] for values in self.reference], labels)
 
     @property
     def gives_probabilities(self) -> bool:
@@ -190,7 +190,7 @@ def measured(
 
 
 def output_errors(states: Iterable[State]) -> dict[Key, float]:
-    """dL of every state taken as the relative error of the unit's own output on held-back samples."""
+    """dL of every state taken as the relative error of the unit's own output on rows that it was not fitted to."""
     return {state.key: max(state.after, FLOOR) for state in states}
 
 

@@ -27,6 +27,7 @@ from tfq.allocation.candidates import (
 )
 from tfq.calibration.specify import PACKABLE, weight_scales, with_floats, with_ranges, with_scales
 from tfq.calibration.statistics import Range
+from tfq.data.roles import Roles
 from tfq.execution.progress import Progress, Silent
 from tfq.execution.workers import in_order
 from tfq.models.graph import Graph, Node
@@ -35,7 +36,14 @@ from tfq.models.operators import OPERATORS
 from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.problem import Problem
 from tfq.reconstruction.reconstruct import layer_problem, solve, weight_grid, with_solution
-from tfq.reconstruction.rows import SampledLayer, collect_float_rows, inputs_name, sampled_layers, targets_name
+from tfq.reconstruction.rows import (
+    SampledLayer,
+    SeenSamples,
+    collect_float_rows,
+    inputs_name,
+    sampled_layers,
+    targets_name,
+)
 from tfq.reconstruction.tensor_store import TensorStore
 from tfq.simulate.guard import Version
 from tfq.spec import LayerQuantization, TensorQuantization
@@ -54,8 +62,8 @@ class State:
       nodes: the unit's nodes with their weights on the candidate's grid.
       layers: their specifications.
       method: how it was found, with the seed; empty for float weights.
-      before, after: relative error of the layer's output on held-back rows (`tfq.reconstruction.problem`), rounded
-        to the nearest and in this state; equal where the reconstruction was rolled back; 0 for float weights.
+      before, after: relative error of the layer's output on the rows to choose by (`tfq.reconstruction.problem`),
+        rounded to the nearest and in this state; equal where the reconstruction was rolled back; 0 for float weights.
       activations: grids of what the nodes read, where those are not the base's.
     """
 
@@ -133,6 +141,7 @@ def find_states(
     candidates: Sequence[Candidate] = GRIDS,
     narrow: Mapping[str, Range] | None = None,
     method: str = "least_squares",
+    roles: Roles | None = None,
     memory_limit: int = 2**30,
     workers: int = 1,
     seed: int = 0,
@@ -149,13 +158,14 @@ def find_states(
       narrow: 4-bit ranges by group of tensors (`tfq.models.grids`): every unit gets a state of 4-bit weights and
         inputs too, and reads tensors of its own.
       method: a name in `METHODS`.
+      roles: as in `reconstruct`.
       memory_limit: bytes of rows kept in memory; the rest is on disk.
       workers: threads; each works on all candidates of one layer.
       seed: of the sampled positions and of the method.
     """
     found = units(reference)
-    count = len(next(iter(samples.values())))
-    layers = sampled_layers(reference, [unit.name for unit in found], count, seed, by_block=False)
+    feeds = SeenSamples(samples, roles or Roles.of(len(next(iter(samples.values())))))
+    layers = sampled_layers(reference, [unit.name for unit in found], len(feeds), seed, by_block=False)
     start = Version(base.name, _float_weights(reference, base.graph), base.spec)
 
     def work(task: tuple[int, Unit, Problem]) -> list[State]:
@@ -172,6 +182,7 @@ def find_states(
             posed = dataclasses.replace(
                 problem,
                 input_grid=version.spec.activations.get(start.graph[unit.name].inputs[0]),
+                seed=seed,
                 **weight_grid(grid, problem.tied),
             )
             solution, outcome = solve(version, form, posed, METHODS[method], seed + index, method)
@@ -192,10 +203,10 @@ def find_states(
 
     limit = threadpoolctl.threadpool_limits(1, user_api="blas")  # as in `reconstruct`
     with limit, contextlib.closing(TensorStore(memory_limit)) as store:
-        collect_float_rows(reference, layers, samples, store, with_inputs=True, workers=workers, progress=progress)
+        collect_float_rows(reference, layers, feeds, store, with_inputs=True, workers=workers, progress=progress)
         with (progress or Silent()).task(f"states of the layers, {method}", len(found)) as advance:
             states: dict[Key, State] = {}
-            for solved in in_order(work, _problems(start, found, layers, store, count), workers):
+            for solved in in_order(work, _problems(start, found, layers, store, feeds.roles), workers):
                 states |= {state.key: state for state in solved}
                 advance(1)
     return states
@@ -232,12 +243,12 @@ def _float_weights(reference: Graph, graph: Graph) -> Graph:
 
 
 def _problems(
-    version: Version, found: Iterable[Unit], layers: Mapping[str, SampledLayer], store: TensorStore, samples: int
+    version: Version, found: Iterable[Unit], layers: Mapping[str, SampledLayer], store: TensorStore, roles: Roles
 ) -> Iterator[tuple[int, Unit, Problem]]:
     """The problem of every unit; its rows leave the store."""
     for index, unit in enumerate(found):
         inputs, targets = inputs_name(unit.name), targets_name(unit.name)
-        problem = layer_problem(version, layers[unit.name], store.read(inputs), None, store.read(targets), samples)
+        problem = layer_problem(version, layers[unit.name], store.read(inputs), None, store.read(targets), roles)
         store.release(inputs)
         store.release(targets)
         yield index, unit, dataclasses.replace(problem, input_is_free=False)

@@ -1,6 +1,9 @@
 """What allocation can choose from: every unit in every state, what that loses and what it costs, all measured.
 
-The stops in order: states, sensitivities, costs, program. Float layers are offered where the user names them, and
+The stops in order: states, sensitivities, costs, program. States are fitted as `tfq.reconstruction.reconstruct` says;
+what they lose is measured on the samples to choose by, and models of many are compared on the samples that judge
+(`tfq.data.roles`). An accuracy drop takes more samples than judge; how it is estimated on all, `tfq.allocation.drop`
+says. Float layers are offered where the user names them, and
 where a largest accuracy drop is asked for that the 8-bit model does not keep: then the layers that 8 bits hurt can
 stay in float16.
 """
@@ -20,7 +23,7 @@ from tfq.allocation.costs import all_costs, border_bytes, border_costs, fixed_co
 from tfq.allocation.drop import accuracy_drop, optimism
 from tfq.allocation.fisher import gradient_estimates
 from tfq.allocation.latency_table import LatencyTable, border_price, unit_latencies
-from tfq.allocation.program import Border, Choice, Problem
+from tfq.allocation.problem import Border, Choice, Problem
 from tfq.allocation.sensitivity import (
     FLOOR,
     Loss,
@@ -40,7 +43,7 @@ from tfq.models.borders import find_borders
 from tfq.models.graph import Graph
 from tfq.models.widths import STORED_BITS
 from tfq.reconstruction.methods import METHODS
-from tfq.reconstruction.reconstruct import held_back_samples, reconstruct
+from tfq.reconstruction.reconstruct import reconstruct
 from tfq.reconstruction.steps import Setting
 from tfq.simulate.guard import Version, divergence
 from tfq.simulate.run import predict_list
@@ -101,31 +104,37 @@ def survey(
     """
     graph, found = setting.graph, units(setting.graph)
     check_within_reach(graph, found, wish)
-    exporter, loss = exporter_of(setting.samples), find_loss(graph, setting.samples)
+    exporter, loss, roles = exporter_of(setting.samples), find_loss(graph, setting.samples), setting.roles
 
     def export(version: Version) -> bytes:
         return exporter.export(version.graph, version.spec)
 
-    fitted = setting.reconstruction != "none"
-    held_back = held_back_samples(len(loss.reference[0])) if fitted else np.zeros(len(loss.reference[0]), bool)
-    base_outputs = predict(export(base), setting.samples)
-    base_loss, unfitted = loss(base_outputs), divergence(loss.reference, base_outputs)
+    judging_loss, judges = loss.at(roles.judging), np.isin(np.arange(len(roles)), roles.judge)
+    estimating = wish.max_drop is not None  # on all samples; what judges is enough for the rest
+    needed = setting.samples if estimating else judging_loss.samples
+    base_outputs = predict(export(base), needed)
+
+    def judged(outputs: Sequence[np.ndarray]) -> float:
+        return judging_loss([values[roles.judging] for values in outputs] if estimating else outputs)
+
+    base_loss = judged(base_outputs)
+    unfitted = divergence(loss.reference, base_outputs) if estimating else np.empty(0)
 
     ratios: list[float] = []
 
     def measure(version: Version) -> Measured:
         content = export(version) if _runs(version) else None
-        outputs = _simulated(version, setting.samples) if content is None else predict(content, setting.samples)
-        found, size = loss(outputs) - base_loss, None if content is None else len(deflated(content))
-        if wish.max_drop is None:
+        outputs = _simulated(version, needed) if content is None else predict(content, needed)
+        found, size = judged(outputs) - base_loss, None if content is None else len(deflated(content))
+        if not estimating:
             return Measured(found, None, size)
-        drop = accuracy_drop(loss.reference[0], outputs[0], labels)
-        ratios.append(optimism(divergence(loss.reference, outputs), unfitted, held_back))
+        drop = accuracy_drop(loss.reference[0], outputs[0], labels, seed=setting.seed)
+        ratios.append(optimism(divergence(loss.reference, outputs), unfitted, judges))
         return Measured(found, drop.corrected(max(1.0, statistics.geometric_mean(ratios))), size)
 
     needs_floats = False
     if wish.max_drop is not None and not wish.candidates:
-        unhelped = Measured(0.0, accuracy_drop(loss.reference[0], base_outputs[0], labels))
+        unhelped = Measured(0.0, accuracy_drop(loss.reference[0], base_outputs[0], labels, seed=setting.seed))
         needs_floats = unhelped.points > wish.max_drop
     states = _states(setting, base, offered(graph, found, wish, with_floats=needs_floats), narrow)
     sensitivities = _sensitivities(setting, base, states, wish, loss, ledger)
@@ -145,6 +154,7 @@ def survey(
             start,
             setting.samples,
             METHODS[setting.reconstruction],
+            roles=roles,
             name=setting.reconstruction,
             granularity=setting.granularity,
             memory_limit=setting.memory_limit,
@@ -182,7 +192,8 @@ def _states(
             setting.samples,
             candidates=plain,
             narrow=narrow,
-            method="mse" if setting.reconstruction == "none" else "least_squares",
+            method="mse" if setting.states == "none" else setting.states,
+            roles=setting.roles,
             memory_limit=setting.memory_limit,
             workers=setting.workers,
             seed=setting.seed,
@@ -209,7 +220,9 @@ def _sensitivities(
             "--sensitivity is gradient, which sees errors of weights alone, and a candidate has activations of 4 bits;"
             " use --sensitivity=measured or output_error"
         )
-    few, options = loss.head(_SENSITIVITY_SAMPLES), {"progress": setting.progress}
+    roles, fitted = setting.roles, setting.reconstruction != "none"
+    unseen = roles.choose if fitted and len(roles.choose) else roles.seen
+    few, options = loss.at(unseen[:_SENSITIVITY_SAMPLES]), {"progress": setting.progress}
     estimates = gradient_estimates(setting.graph, states.values(), few, seed=setting.seed, **options)
     if wish.sensitivity == "gradient":
         return estimates

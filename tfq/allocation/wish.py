@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from tfq.allocation.allocate import DOWNLOAD, Goal
 from tfq.allocation.candidates import FLOATS, FOR_DOWNLOADS, GRIDS, INT8, MOST_PACKED_BITS, Unit, candidate_of
 from tfq.allocation.costs import multiply_accumulates
-from tfq.allocation.program import Choice, Problem, minimise_cost, pinned
+from tfq.allocation.problem import Choice, Problem, pinned
+from tfq.allocation.program import minimise_cost
 from tfq.allocation.states import Key
 from tfq.calibration.specify import PACKABLE
 from tfq.models.graph import Graph, Node

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
 from tfq.calibration.choose import Choice, choose_range
-from tfq.calibration.collect import CollectionCost, collect_statistics
+from tfq.calibration.collect import CollectionCost, Halves, collect_statistics
 from tfq.calibration.statistics import Range, TensorStatistics, merge_statistics
 from tfq.execution.progress import Progress, Silent
 from tfq.models.graph import Graph
@@ -25,12 +25,14 @@ class Calibration:
       groups: activation tensor -> the group whose grid it is on (`tfq.models.grids`).
       choices: group -> its range and the errors of all methods tried. Groups whose grid TFLite
         prescribes (softmax, sigmoid, tanh) have none.
+      trials: the same, method and range, without the samples that judge; the choices where none does.
       statistics: tensor -> statistics over all samples; none of tensors whose grid is prescribed.
       cost: time of the pass against the bare forward pass.
     """
 
     groups: Mapping[str, str]
     choices: Mapping[str, Choice]
+    trials: Mapping[str, Choice]
     statistics: Mapping[str, TensorStatistics]
     cost: CollectionCost
 
@@ -45,10 +47,14 @@ class Calibration:
         return {group: choice.minmax for group, choice in self.choices.items()}
 
     @property
-    def trial(self) -> tuple[dict[str, Range], dict[str, Range]]:
-        """(chosen ranges, min-max ranges) fitted to the samples 0, 2, 4, ... alone."""
-        chosen = {group: choice.trial for group, choice in self.choices.items()}
-        return chosen, {group: choice.minmax_trial for group, choice in self.choices.items()}
+    def trial_ranges(self) -> dict[str, Range]:
+        """As `ranges`, for a comparison on the samples that judge: they had no part in these."""
+        return {group: choice.range for group, choice in self.trials.items()}
+
+    @property
+    def minmax_trial_ranges(self) -> dict[str, Range]:
+        """As `minmax_ranges`, likewise."""
+        return {group: choice.minmax for group, choice in self.trials.items()}
 
     def rollback_note(self, method: str) -> str:
         """One line on the ranges where `method` lost to min-max; empty where there are none."""
@@ -69,6 +75,7 @@ def calibrate(
     method: str,
     percentile: float,
     total: int,
+    judges: Collection[int] = (),
     bits: int | Mapping[str, int] = 8,
     progress: Progress | None = None,
 ) -> Calibration:
@@ -78,6 +85,7 @@ def calibrate(
       graph: the prepared graph.
       batches: arrays [k, ...] by input name; `total` samples in all.
       method, percentile: as in `choose_range`.
+      judges: positions of the samples that judge.
       bits: grid bits of all activations, or by group (`tfq.models.widths`).
     """
     groups, edges = grid_groups(graph), edge_tensors(graph)
@@ -87,22 +95,24 @@ def calibrate(
         if group not in prescribed:
             members.setdefault(group, []).append(tensor)
     wanted = [tensor for tensors in members.values() for tensor in tensors]
-    collected = collect_statistics(graph, batches, tensors=wanted, total=total, progress=progress or Silent())
-    choices = {}
-    for group, tensors in members.items():
-        first, second = (merge_statistics(*(part[t] for t in tensors)) for part in (collected.first, collected.second))
-        width = bits_of(bits, group)
-        kept_whole = method == "auto" and width == STORED_BITS and not edges.isdisjoint(tensors)
-        used = "minmax" if kept_whole else method
-        choice = choose_range(first, second, method=used, percentile=percentile, bits=width)
-        choices[group] = _covering_tables(choice, graph, tensors)
-    statistics = {t: merge_statistics(collected.first[t], collected.second[t]) for t in wanted}
-    return Calibration(groups, choices, statistics, collected.cost)
+    collected = collect_statistics(
+        graph, batches, tensors=wanted, judges=judges, total=total, progress=progress or Silent()
+    )
 
+    def chosen(found: Halves) -> dict[str, Choice]:
+        choices = {}
+        for group, tensors in members.items():
+            parts = (merge_statistics(*(part[t] for t in tensors)) for part in (found.first, found.second, found.whole))
+            width = bits_of(bits, group)
+            kept_whole = method == "auto" and width == STORED_BITS and not edges.isdisjoint(tensors)
+            used = "minmax" if kept_whole else method
+            choice = choose_range(*parts, method=used, percentile=percentile, bits=width)
+            choices[group] = _covering_tables(choice, graph, tensors)
+        return choices
 
-def held_back_positions(count: int) -> np.ndarray:
-    """Positions of the `count` calibration samples that `Calibration.trial` is not fitted to: 1, 3, 5, ..."""
-    return np.arange(1, count, 2) if count > 1 else np.arange(count)
+    choices = chosen(collected.everything)
+    trials = choices if collected.unjudged is collected.everything else chosen(collected.unjudged)
+    return Calibration(groups, choices, trials, collected.everything.whole, collected.cost)
 
 
 def edge_tensors(graph: Graph) -> set[str]:
@@ -131,10 +141,4 @@ def _covering_tables(choice: Choice, graph: Graph, tensors: Iterable[str]) -> Ch
     def wide(found: Range) -> Range:
         return Range(min(found.low, low), max(found.high, high))
 
-    return dataclasses.replace(
-        choice,
-        range=wide(choice.range),
-        minmax=wide(choice.minmax),
-        trial=wide(choice.trial),
-        minmax_trial=wide(choice.minmax_trial),
-    )
+    return dataclasses.replace(choice, range=wide(choice.range), minmax=wide(choice.minmax))

@@ -19,7 +19,7 @@ from tfq.calibration.minmax import minmax_range
 from tfq.calibration.moving_average import moving_average_range
 from tfq.calibration.mse import mse_range, squared_errors
 from tfq.calibration.percentile import percentile_range
-from tfq.calibration.statistics import Range, TensorStatistics, merge_statistics
+from tfq.calibration.statistics import Range, TensorStatistics
 from tfq.errors import UserError
 
 METHODS = ("minmax", "moving_average", "percentile", "kl", "mse")
@@ -33,7 +33,6 @@ class Choice:
     Attributes:
       range: real range, fitted to all samples.
       minmax: the min-max range of all samples.
-      trial, minmax_trial: the same two fitted to the first half alone, for comparisons on the second.
       method: the method that made it.
       errors: method -> expected squared error of an element of a held-back sample, in squared real
         units, for all methods that were tried.
@@ -42,21 +41,26 @@ class Choice:
 
     range: Range
     minmax: Range
-    trial: Range
-    minmax_trial: Range
     method: str
     errors: Mapping[str, float]
     rolled_back: bool
 
 
 def choose_range(
-    first: TensorStatistics, second: TensorStatistics, *, method: str, percentile: float, bits: int
+    first: TensorStatistics,
+    second: TensorStatistics,
+    whole: TensorStatistics,
+    *,
+    method: str,
+    percentile: float,
+    bits: int,
 ) -> Choice:
     """Choose among METHODS.
 
     Args:
       first, second: statistics of the tensor (or of all tensors that share its grid) over disjoint
         samples, about as many in both.
+      whole: over all samples of both.
       method: one of METHODS, or "auto".
       percentile: share of the elements, in %, that the percentile method keeps.
       bits: grid bits of the activation.
@@ -86,12 +90,9 @@ def choose_range(
     else:
         used = method if errors[method] <= errors["minmax"] else "minmax"
     rolled_back = method not in ("auto", used)
-    both = merge_statistics(first, second)
     return Choice(
-        range=fitters[used](both),
-        minmax=minmax_range(both),
-        trial=fitters[used](first),
-        minmax_trial=minmax_range(first),
+        range=fitters[used](whole),
+        minmax=minmax_range(whole),
         method=used,
         errors=errors,
         rolled_back=rolled_back,

@@ -8,7 +8,7 @@ reading a third of all activations of EfficientNet. The histogram sees every k-t
 sample: a SHARE of them, but at least FEWEST_ELEMENTS and at most MOST_ELEMENTS. k has no
 common factor with the number of channels, so that all channels and positions are represented alike.
 Every second sample goes into statistics of its own, so that ranges fitted to one half can be compared
-on the other.
+on the other; and so do the samples that judge (`tfq.data.roles`), so that there are statistics without them.
 
 The samples are batched anew: the result does not depend on the batch size they arrive in.
 """
@@ -16,10 +16,12 @@ The samples are batched anew: the result does not depend on the batch size they 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -67,37 +69,41 @@ class CollectionCost:
 
 
 @dataclasses.dataclass(frozen=True)
-class Collected:
-    """Statistics by tensor (node) name: over the samples 0, 2, 4, ... and over the samples 1, 3, 5, ...
+class Halves:
+    """Statistics by tensor (node) name.
 
-    Of a single sample both are the same.
+    Attributes:
+      first, second: over every other sample from the first on, and over those between; of a single sample the same.
+      whole: over all.
     """
 
     first: dict[str, TensorStatistics]
     second: dict[str, TensorStatistics]
+    whole: dict[str, TensorStatistics]
+
+
+@dataclasses.dataclass(frozen=True)
+class Collected:
+    """Statistics over all samples, and over those that do not judge; the same where none does."""
+
+    everything: Halves
+    unjudged: Halves
     cost: CollectionCost
 
 
-class _Accumulator:
-    """Running statistics of one tensor over one part of the samples."""
+class _Elements:
+    """Extremes and histogram of one tensor over one part of the samples."""
 
     def __init__(self) -> None:
         self.minimum, self.maximum = math.inf, -math.inf
-        self.average_minimum = self.average_maximum = 0.0
-        self.samples = 0
         self.histogram = histograms.EMPTY
         self.pending: list[np.ndarray] = []
 
     def add(self, lows: np.ndarray, highs: np.ndarray, elements: np.ndarray) -> None:
         """Some samples: their minima and maxima [samples] and subsamples [samples, elements]."""
-        if not len(lows):
-            return
-        self.minimum, self.maximum = min(self.minimum, float(lows.min())), max(self.maximum, float(highs.max()))
-        for low, high in zip(lows.tolist(), highs.tolist(), strict=True):
-            self.average_minimum = DECAY * self.average_minimum + (1 - DECAY) * low
-            self.average_maximum = DECAY * self.average_maximum + (1 - DECAY) * high
-        self.samples += len(lows)
-        self.pending.append(elements)
+        if len(lows):
+            self.minimum, self.maximum = min(self.minimum, float(lows.min())), max(self.maximum, float(highs.max()))
+            self.pending.append(elements)
 
     def flush(self) -> None:
         """The waiting subsamples into the histogram."""
@@ -105,17 +111,77 @@ class _Accumulator:
             self.histogram = histograms.merge(self.histogram, histograms.histogram(np.concatenate(self.pending)))
             self.pending.clear()
 
-    def statistics(self) -> TensorStatistics:
-        """What was seen up to the last `flush`."""
-        correction = 1 - DECAY**self.samples
+
+class _Averages:
+    """Moving averages of one tensor's extremes, sample by sample."""
+
+    def __init__(self) -> None:
+        self.minimum = self.maximum = 0.0
+        self.samples = 0
+
+    def add(self, lows: np.ndarray, highs: np.ndarray) -> None:
+        for low, high in zip(lows.tolist(), highs.tolist(), strict=True):
+            self.minimum = DECAY * self.minimum + (1 - DECAY) * low
+            self.maximum = DECAY * self.maximum + (1 - DECAY) * high
+        self.samples += len(lows)
+
+
+# The parts that samples fall into, and the unions of parts that are asked for.
+_PARTS = tuple(itertools.product((False, True), (False, True)))  # (in the second half, judges)
+_VIEWS = tuple(itertools.product(("first", "second", "whole"), (False, True)))  # (half, judges included)
+
+
+def _belongs(part: tuple[bool, bool], view: tuple[str, bool]) -> bool:
+    (in_second, judges), (half, with_judges) = part, view
+    return (half == "whole" or in_second == (half == "second")) and (with_judges or not judges)
+
+
+class _Accumulator:
+    """Running statistics of one tensor: elements by part, averages, whose order counts, by view."""
+
+    def __init__(self) -> None:
+        self._parts = {part: _Elements() for part in _PARTS}
+        self._averages = {view: _Averages() for view in _VIEWS}
+
+    def add(self, second: np.ndarray, judges: np.ndarray, *values: np.ndarray) -> None:
+        """Some samples: flags [samples] of the part that each is in, then as in `_Elements.add`."""
+        parts = {part: (second == part[0]) & (judges == part[1]) for part in _PARTS}
+        for part, chosen in parts.items():
+            self._parts[part].add(*(value[chosen] for value in values))
+        for view, averages in self._averages.items():
+            chosen = np.any([flags for part, flags in parts.items() if _belongs(part, view)], axis=0)
+            averages.add(*(value[chosen] for value in values[:2]))
+
+    def flush(self) -> None:
+        for part in self._parts.values():
+            part.flush()
+
+    def statistics(self, view: tuple[str, bool]) -> TensorStatistics | None:
+        """What was seen up to the last `flush`; None where the view holds no sample."""
+        found, parts = self._averages[view], [self._parts[part] for part in _PARTS if _belongs(part, view)]
+        if not found.samples:
+            return None
+        minimum, maximum = min(p.minimum for p in parts), max(p.maximum for p in parts)
+        correction = 1 - DECAY**found.samples
         return TensorStatistics(
-            minimum=self.minimum,
-            maximum=self.maximum,
-            average_minimum=max(self.average_minimum / correction, self.minimum),
-            average_maximum=min(self.average_maximum / correction, self.maximum),
-            histogram=self.histogram,
-            samples=self.samples,
+            minimum=minimum,
+            maximum=maximum,
+            average_minimum=max(found.minimum / correction, minimum),
+            average_maximum=min(found.maximum / correction, maximum),
+            histogram=functools.reduce(histograms.merge, (p.histogram for p in parts)),
+            samples=found.samples,
         )
+
+
+def _halves(accumulators: Mapping[str, _Accumulator], *, judges: bool) -> Halves:
+    found: dict[str, dict[str, TensorStatistics]] = {"first": {}, "second": {}, "whole": {}}
+    for name, accumulator in accumulators.items():
+        whole = accumulator.statistics(("whole", judges))
+        assert whole is not None
+        for half, values in found.items():
+            part = None if whole.samples == 1 else accumulator.statistics((half, judges))
+            values[name] = part or whole
+    return Halves(**found)
 
 
 def collect_statistics(
@@ -123,6 +189,7 @@ def collect_statistics(
     batches: Iterable[Mapping[str, np.ndarray]],
     *,
     tensors: Sequence[str],
+    judges: Collection[int] = (),
     total: int = 0,
     memory_bytes: int = 512 * 2**20,
     progress: Progress | None = None,
@@ -133,6 +200,7 @@ def collect_statistics(
       graph: the prepared graph.
       batches: arrays [any number of samples, ...] by input name (`graph.inputs`).
       tensors: names of the nodes whose outputs are wanted.
+      judges: positions of the samples that judge, not all of them.
       total: number of samples, for the progress display only.
       memory_bytes: bound on the exposed activations of one batch.
       progress: told of every sample.
@@ -154,8 +222,8 @@ def collect_statistics(
     exact = [_is_source(graph[name]) for name in tensors]
     clamped = [graph[name].activation is not None or graph[name].kind == "ReLU" for name in tensors]
 
-    parts = [{name: _Accumulator() for name in tensors} for _ in range(2)]
-    accumulators = [a for part in parts for a in part.values()]
+    accumulators = {name: _Accumulator() for name in tensors}
+    judging = np.asarray(list(judges), np.int64)
     seen = pending = timed = batch_count = 0
     forward = collect = 0.0
     with (progress or Silent()).task("calibrate", total) as advance, ThreadPoolExecutor(_WORKERS) as pool:
@@ -172,27 +240,27 @@ def collect_statistics(
             start = time.perf_counter()
             values = [np.asarray(v)[:count] for v in tf.nest.flatten(run_watched(*inputs))]
             reduced = _in_parallel(pool, _reduce, list(zip(values, strides, clamped, exact, strict=True)))
-            odd = np.arange(seen, seen + count) % 2 == 1
+            positions = np.arange(seen, seen + count)
+            second, judged = positions % 2 == 1, np.isin(positions, judging)
             for name, (lows, highs, elements) in zip(tensors, reduced, strict=True):
                 _check_finite(name, lows, highs, seen)
-                for part, chosen in zip(parts, (~odd, odd), strict=True):
-                    part[name].add(lows[chosen], highs[chosen], elements[chosen])
+                accumulators[name].add(second, judged, lows, highs, elements)
             pending += count
             if pending >= _PENDING_SAMPLES:
-                _in_parallel(pool, _Accumulator.flush, [(a,) for a in accumulators])
+                _in_parallel(pool, _Accumulator.flush, [(a,) for a in accumulators.values()])
                 pending = 0
             collect += time.perf_counter() - start
             seen += count
             batch_count += 1
             advance(count)
         start = time.perf_counter()
-        _in_parallel(pool, _Accumulator.flush, [(a,) for a in accumulators])
+        _in_parallel(pool, _Accumulator.flush, [(a,) for a in accumulators.values()])
         collect += time.perf_counter() - start
     if not seen:
         raise UserError("the calibration data holds no sample; at least one is needed, some hundreds are better")
-    first = {name: a.statistics() for name, a in parts[0].items()}
-    second = {name: a.statistics() for name, a in parts[1].items()} if seen > 1 else first
-    return Collected(first, second, CollectionCost(forward / timed * batch_count, collect, seen))
+    everything = _halves(accumulators, judges=True)
+    unjudged = _halves(accumulators, judges=False) if len(judging) else everything
+    return Collected(everything, unjudged, CollectionCost(forward / timed * batch_count, collect, seen))
 
 
 def _in_parallel(

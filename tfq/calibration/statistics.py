@@ -38,7 +38,7 @@ class TensorStatistics:
 
 
 def merge_statistics(*statistics: TensorStatistics) -> TensorStatistics:
-    """The statistics of tensors that must share one grid, or of one tensor over disjoint sets of samples.
+    """The statistics of tensors that must share one grid, over the same samples.
 
     The moving averages of the result are the outermost ones, so that no tensor is cut shorter than by its own.
     """

@@ -51,10 +51,14 @@ class Samples:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def batches(self, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
-        """Batches by input name, in order; the last one may be smaller. The arrays are copies in memory."""
-        for start in range(0, len(self), batch_size):
-            batch = {name: np.array(a[start : start + batch_size]) for name, a in self.arrays.items()}
+    def batches(self, batch_size: int, positions: np.ndarray | None = None) -> Iterator[dict[str, np.ndarray]]:
+        """Batches by input name, of all samples or of those at these positions; the last one may be smaller.
+
+        The arrays are copies in memory.
+        """
+        taken = np.arange(len(self)) if positions is None else positions
+        for start in range(0, len(taken), batch_size):
+            batch = {name: np.array(a[taken[start : start + batch_size]]) for name, a in self.arrays.items()}
             self._release_pages()
             yield batch
 

@@ -9,10 +9,10 @@ For every output alone, its bias eliminated,
 
     H_c = X' D_c X / n + lambda I,    w*_c = H_c^-1 (X' D_c t_c / n + lambda w_0),    lambda = damping * trace / taps
 
-and codes, scale and bias follow by coordinate descent and a search (`lattice`) from the present ones, for each epsilon
-in turn. With epsilon = 1 the weighted error bounds the loss and each step is safe, but short; below it bounds nothing
-and steps are long, so an output keeps what lowers its own loss sum |f(y) - f(z)|^2 over the rows, and else what it had.
-Which rows are active is taken from the solution it starts from.
+and codes, scale and bias follow by a search (`lattice`) from the present ones, for each epsilon in turn. With
+epsilon = 1 the weighted error bounds the loss and each step is safe, but short; below it bounds nothing and steps are
+long, so an output keeps what lowers its own loss sum |f(y) - f(z)|^2 over the rows, and else what it had. Which rows
+are active is taken from the solution it starts from.
 
 One H for all outputs (`least_squares`) weighs rows that make no difference like those that do. The matrices are dear
 where there are many taps and outputs, and say little there, with as many taps as a few thousand rows can tell apart:
@@ -29,7 +29,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tfq.reconstruction.lattice import best_scales, descend, search, stored_scales
+from tfq.reconstruction.lattice import best_scales, search, stored_scales
 from tfq.reconstruction.problem import Problem, Solution, clamp
 
 _EPSILONS = (0.3, 0.1, 0.03)
@@ -141,8 +141,7 @@ class _Part:
         for _ in range(_ALTERNATIONS):
             if self.own_scales:
                 s = stored_scales(best_scales(matrix, weights, q, s, apart), self.problem.bits)
-            q = descend(matrix, weights, s, q, self.problem.largest_code)
-            q = search(matrix, weights, s, q, self.problem.largest_code)
+            q = search(matrix, weights, s, q, self.problem.largest_code, seed=self.problem.seed)
         if self.problem.has_bias:
             b = ((target[:, 0] - (mean * q[:, :, 0] * s).sum(1)) / ones[:, 0]).astype(np.float64)
         return q, s, b

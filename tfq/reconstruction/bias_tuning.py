@@ -16,15 +16,15 @@ q is taken before the softmax, whose own grid of 1/256 has hardly a gradient, an
 
 u is the step of the layer's output grid, so `rate` counts steps of that grid and does not depend on the network's
 units: one step of Adam moves a bias by at most about `rate` of the 255 steps between the smallest and the largest
-output. The state with the smallest D on held-back samples, every eighth, is kept if it proves itself against that
-before the first step (`tfq.simulate.guard`).
+output. The state with the smallest D on the samples to choose by (`tfq.data.roles`) is kept if it proves itself there
+against that before the first step (`tfq.simulate.guard`).
 
 Scope: int8 layers with a bias, of any network; calls of one layer share its biases. The biases are float32 here;
 the specification rounds them to int32 afterwards.
 
 Source: Hubara et al., "Accurate Post Training Quantization With Small Calibration Sets", 2021
 (arXiv:2006.10518), and its released code. That takes 800 steps of SGD with momentum 0.9 at rates of 1e-4,
-1e-5 and 1e-6 in the units of the network, on the samples as they are, and does not look at held-back ones. Mixtures:
+1e-5 and 1e-6 in the units of the network, on the samples as they are, and holds none back. Mixtures:
 Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018 (arXiv:1710.09412).
 """
 
@@ -38,6 +38,7 @@ import tensorflow as tf
 import tf_keras
 
 from tfq.calibration.specify import with_scales
+from tfq.data.roles import Roles
 from tfq.execution.progress import Progress, Silent
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph, Node, build_model
@@ -48,8 +49,7 @@ from tfq.simulate.weights import snap
 from tfq.simulate.wrap import build_simulation
 
 _MOVES = ("Reshape", "Flatten", "Permute", "Requantize")
-_EVERY = 8  # one sample of these is held back
-_LOOKS = 8  # times that the held-back samples are looked at
+_LOOKS = 8  # times that the samples to choose by are looked at
 _MOST_OF_THE_OTHER = 0.5  # in a mixture of two samples
 _TINY = 1e-7
 _COPIES, _MEMORY = 4, 2**30  # a layer, its activation, its grid and a gradient, of every tensor
@@ -60,6 +60,7 @@ def tune_biases(
     version: Version,
     samples: Mapping[str, np.ndarray],
     *,
+    roles: Roles | None = None,
     steps: int = 200,
     rate: float = 0.1,
     batch_size: int = 32,
@@ -72,7 +73,8 @@ def tune_biases(
       reference: the prepared float graph; its outputs, or what the softmaxes before them read, are called as in
         the version.
       version: the quantised model.
-      samples: arrays [n, ...] by input name; every eighth is held back.
+      samples: arrays [n, ...] by input name.
+      roles: of the samples; None: those that `Roles.of` gives as many. Read are those to fit and those to choose by.
       steps: of Adam.
       rate: how far a step moves a bias at first, in steps of the layer's output grid.
       batch_size: samples a step, fewer where their tensors would not fit into a gigabyte.
@@ -80,21 +82,22 @@ def tune_biases(
       progress: counts steps.
 
     Returns:
-      A version called "bias tuning"; `version` itself where the held-back samples show no improvement, where no
-      layer has a bias to tune or where fewer than two samples are held back.
+      A version called "bias tuning"; `version` itself where the samples to choose by show no improvement or there are
+      none, and where no layer has a bias to tune.
     """
-    total = len(samples[reference.inputs[0]])
-    held = np.arange(0, total, _EVERY)
-    fitted = np.setdiff1d(np.arange(total), held)
+    roles = roles or Roles.of(len(samples[reference.inputs[0]]))
     groups = _groups(version)
-    if not groups or not len(fitted):
+    if not groups or not len(roles.choose):
         return version
     ends = [_end(reference, name) for name in reference.outputs]
     exposed = [name for name, _ in ends]
-    feeds = [samples[name] for name in reference.inputs]
+    feeds, held = ([samples[name][part] for name in reference.inputs] for part in (roles.fit, roles.choose))
     float_model = build_model(reference, outputs=exposed)
-    targets = predict_list(float_model, feeds)
-    sizes = [1.0 if softmax else _size(y[fitted]) for y, (_, softmax) in zip(targets, ends, strict=True)]
+    targets = predict_list(float_model, held)
+    sizes = [1.0] * len(ends)
+    if not all(softmax for _, softmax in ends):
+        outputs = predict_list(float_model, feeds)
+        sizes = [1.0 if softmax else _size(y) for y, (_, softmax) in zip(outputs, ends, strict=True)]
 
     model = build_simulation(version.graph, version.spec, outputs=exposed)
     biases = _Biases(model, version, groups)
@@ -130,17 +133,17 @@ def tune_biases(
         )
         biases.assign()
 
-    batch_size = min(batch_size, _affordable(reference), len(fitted))
+    batch_size = min(batch_size, _affordable(reference), len(roles.fit))
 
     def held_divergences() -> np.ndarray:
-        parts = np.array_split(held, -(-len(held) // batch_size))
-        found = [measure([feed[part] for feed in feeds], [y[part] for y in targets]) for part in parts]
+        parts = np.array_split(np.arange(len(roles.choose)), -(-len(roles.choose) // batch_size))
+        found = [measure([feed[part] for feed in held], [y[part] for y in targets]) for part in parts]
         return np.concatenate(found).astype(np.float64)
 
     best, first = None, held_divergences()
     least = first
     look = max(1, steps // _LOOKS)
-    batches = _mixtures(feeds, fitted, batch_size, np.random.default_rng(seed))
+    batches = _mixtures(feeds, batch_size, np.random.default_rng(seed))
     with (progress or Silent()).task("bias tuning", steps) as advance:
         for step in range(1, steps + 1):
             learn(next(batches))
@@ -188,11 +191,9 @@ def _affordable(graph: Graph) -> int:
     return max(1, _MEMORY // (_COPIES * 4 * elements))
 
 
-def _mixtures(
-    feeds: Sequence[np.ndarray], positions: np.ndarray, size: int, rng: np.random.Generator
-) -> Iterator[list[np.ndarray]]:
+def _mixtures(feeds: Sequence[np.ndarray], size: int, rng: np.random.Generator) -> Iterator[list[np.ndarray]]:
     """Batches of `size` inputs, mixed in pairs where all of them are floating-point numbers."""
-    order = _shuffled(positions, size, rng)
+    order = _shuffled(len(feeds[0]), size, rng)
     mixed = all(np.issubdtype(feed.dtype, np.floating) for feed in feeds)
     for first in order:
         if mixed:
@@ -207,10 +208,10 @@ def _between(values: np.ndarray, others: np.ndarray, share: np.ndarray) -> np.nd
     return values + share.reshape(-1, *[1] * (values.ndim - 1)) * (others - values)
 
 
-def _shuffled(positions: np.ndarray, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+def _shuffled(count: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Batches of `size` positions, without end, each pass in an order of its own."""
     while True:
-        shuffled = rng.permutation(positions)
+        shuffled = rng.permutation(count)
         for start in range(0, len(shuffled) - size + 1, size):
             yield shuffled[start : start + size]
 

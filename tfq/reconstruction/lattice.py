@@ -163,22 +163,24 @@ def descend(gram: np.ndarray, wanted: np.ndarray, scales: np.ndarray, codes: np.
     return _by_tap(found, codes.shape)
 
 
-def search(gram: np.ndarray, wanted: np.ndarray, scales: np.ndarray, codes: np.ndarray, top: int) -> np.ndarray:
-    """Tabu search from `codes`: for each output the best codes that were met, never worse ones than `codes`.
+def search(
+    gram: np.ndarray, wanted: np.ndarray, scales: np.ndarray, codes: np.ndarray, top: int, *, seed: int = 0
+) -> np.ndarray:
+    """A descent from `codes`, then tabu search: for each output the best that were met, never worse than `codes`.
 
     In each round every output moves the one code by one that costs least or gains most, and this tap rests for some
-    rounds. All outputs move side by side; of a layer of very many weights there are fewer rounds.
+    rounds, drawn by the seed. All outputs move side by side; of a layer of very many weights there are fewer rounds.
     """
-    taps = codes.shape[1]
+    taps, codes = codes.shape[1], descend(gram, wanted, scales, codes, top)
     group, scale, unit, slope, present = _by_output(gram, wanted, scales, codes)
     slope, reach = 2 * slope, 2 * scale[:, 0]
     up, down = (np.where(present * way < top, unit, np.inf) for way in (1, -1))  # without what the slope adds
     above, below = np.empty_like(slope), np.empty_like(slope)
     best, each = present.copy(), np.arange(len(present))
-    cost, lowest = np.zeros(len(present)), np.zeros(len(present))  # over scale; of `codes` it is 0
+    cost, lowest = np.zeros(len(present)), np.zeros(len(present))  # over scale; after the descent 0
     # a descent finds the best code of one tap
     moves = min(_MOVES, int(_MOST_WORK / slope.size)) if taps > 1 else 0
-    rests = np.random.default_rng(0).integers(min(_RESTS, taps), size=moves)
+    rests = np.random.default_rng(seed).integers(min(_RESTS, taps), size=moves)
     resting: dict[int, list[np.ndarray]] = {}
     for move, rest in enumerate(rests.tolist()):
         for tap in resting.pop(move, ()):

@@ -12,7 +12,7 @@ What rounding adds on top is (w - w*)' H (w - w*) for each output; it is minimis
        the multiple of the smallest error is taken, because what is best for diag H is not so for H;
     3. coordinate descent: the code of each output that gains most moves, until none gains;
     4. s = q' H w* / q' H q, and 2.-3. again for this one;
-    5. if `searching`, for the damping that is chosen: s again, descent and a search over the codes, in turns.
+    5. if `searching`, for the damping that is chosen: s again and a search over the codes in turns.
 
 The bias follows: b = mean z - mean x @ (s q).
 
@@ -60,8 +60,8 @@ def least_squares(problem: Problem, *, dampings: Sequence[float] = (DAMPING,), s
 
     Args:
       problem: the layer.
-      dampings: how much the weights are held where they are; of several the one of the smallest error on the rows held
-        back is taken.
+      dampings: how much the weights are held where they are; of several the one of the smallest error on the rows to
+        choose by is taken.
       searching: step 5. too.
     """
     rows = _Rows(problem)
@@ -129,7 +129,7 @@ def _searched(problem: Problem, rows: _Rows, moment: np.ndarray, normal: _Normal
     for _ in range(1 if problem.scales_are_given else _ALTERNATIONS):
         if not problem.scales_are_given:
             scales = stored_scales(best_scales(gram, wanted, codes, scales, problem.tied), problem.bits)
-        codes = search(gram, wanted, scales, descend(gram, wanted, scales, codes, top), top)
+        codes = search(gram, wanted, scales, codes, top, seed=problem.seed)
     found = rows.solution(codes, scales, rows.targets)
     return min(rows.fitted(start), rows.fitted(found), key=lambda fitted: fitted.loss).solution
 

@@ -41,11 +41,11 @@ def bias_correction(problem: Problem) -> Solution:
 
 
 def best(problem: Problem) -> Solution:
-    """Least squares, over all rows and then over those that count, as held-back rows favour.
+    """Least squares, over all rows and then over those that count, as the rows to choose by favour.
 
     They choose the damping, for a few-bit input of its own the range, and whether the active rows alone are better.
     The moments of n samples are known to about 1 / sqrt(n), their square to 1 / n: no damping below that is tried,
-    because the held-back rows of so few samples resemble those fitted to, and favour too little.
+    because the rows to choose by of so few samples resemble those fitted to, and favour too little.
     """
     dampings = [damping for damping in _DAMPINGS if damping >= 1 / problem.samples]
     solutions = []

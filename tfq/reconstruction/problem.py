@@ -4,7 +4,8 @@
               z    the float layer's output before its activation f      [n, groups, outputs]
     wanted    q, s, b    with   f(Q(x_q) @ (s * q) + b)  ~  f(z)          q integers of b bits, |q| <= 2^(bits-1) - 1
 
-The error that decides is  sum |f(y) - f(z)|^2 / sum |f(z) - mean f(z)|^2  on rows of samples that no method sees.
+The error that decides is  sum |f(y) - f(z)|^2 / sum |f(z) - mean f(z)|^2  on rows that nothing is fitted to: those of
+the samples to choose by (`tfq.data.roles`).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Problem:
     Attributes:
       name: node name.
       inputs, targets: x before it is put on its grid, and z; float32 [n, groups, taps] and [n, groups, outputs].
-      held_inputs, held_targets: the same of samples held back.
+      held_inputs, held_targets: the same of the rows to choose by.
       matrix, bias: float32 [groups, taps, outputs] and [groups, outputs]: where the search starts.
       activation: f: None, "relu" or "relu6".
       bits: grid bits of the weights.
@@ -40,6 +41,7 @@ class Problem:
         computes it; shaped as the targets, which hold the float sum. None: nothing is.
       input_is_free: the method may move the input's range, which no other layer depends on.
       scales_are_given: the method may not choose others than the present ones.
+      seed: of the run, the same for all layers; a method is given one more, which is the layer's own.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Problem:
     scales_are_given: bool = False
     offset: np.ndarray | None = None
     held_offset: np.ndarray | None = None
+    seed: int = 0
 
     @property
     def largest_code(self) -> int:
@@ -76,7 +79,7 @@ class Problem:
         return Solution(codes.astype(np.int8), used, self.bias)
 
     def error(self, solution: Solution) -> float:
-        """Relative error of a solution on the rows held back."""
+        """Relative error of a solution on the rows to choose by."""
         grid = self.input_grid if solution.input_grid is None else solution.input_grid
         noise = 0.0
         for start in range(0, len(self.held_inputs), _CHUNK):

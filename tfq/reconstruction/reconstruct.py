@@ -1,13 +1,14 @@
-"""The engine: layer after layer against the float output, the best on held-back samples kept, the rest rolled back.
+"""The engine: layer after layer against the float output, kept where samples that it was not fitted to gain by it.
 
 Sequential mode walks the quantised network in topological order. Each layer sees the inputs that its
 already reconstructed predecessors compute; then its own output is computed anew for all samples. Parallel
 mode gives every layer the inputs of the float network, so that layers do not depend on each other.
 
 A tensor is kept only until its last reader has run, in memory up to a limit and on disk beyond it.
-Every eighth sample is held back: no method sees it, and by its error a layer's reconstruction is kept or
-rolled back. Of fewer than eight samples the last one is; of a single sample every eighth position is, and a layer
-of fewer positions is judged by what it was fitted to.
+Methods are fitted to the samples to fit, and by those to choose by (`tfq.data.roles`) they choose among solutions; by
+the same a layer keeps the solution or what it had, which is one choice more. The samples that judge, which the whole
+is compared on afterwards, are not read. Where there is no sample to choose by, every eighth position is one, and a
+layer of fewer positions chooses by what it was fitted to.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import threadpoolctl
 from tfq.calibration.calibrate import fixed_grid
 from tfq.calibration.specify import with_ranges, with_scales
 from tfq.calibration.statistics import Range
+from tfq.data.roles import Roles
 from tfq.execution.progress import Progress, Silent
 from tfq.execution.workers import Spread, processes
 from tfq.models.equality import node_function, tensor_shapes
@@ -34,6 +36,7 @@ from tfq.reconstruction.linear import KINDS, LinearForm
 from tfq.reconstruction.problem import Method, Problem, Solution, on_grid
 from tfq.reconstruction.rows import (
     SampledLayer,
+    SeenSamples,
     batch_size,
     collect_float_rows,
     inputs_name,
@@ -45,7 +48,7 @@ from tfq.simulate.guard import Version
 from tfq.simulate.weights import integers, snap_node
 from tfq.spec import QuantizationSpec, TensorQuantization
 
-_HELD_BACK = 8
+_EVERY = 8  # position is chosen by where no sample is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +58,7 @@ class LayerReconstruction:
     Attributes:
       name: node name.
       method: that was tried.
-      before, after: relative error on held-back rows (`tfq.reconstruction.problem`) without and with it.
+      before, after: relative error on the rows to choose by (`tfq.reconstruction.problem`) without and with it.
       kept: the reconstruction was kept.
       reason: why it was rolled back; empty where it was kept.
     """
@@ -80,20 +83,11 @@ def reconstructed_names(graph: Graph, spec: QuantizationSpec) -> list[str]:
     return list(first.values())
 
 
-def held_back_rows(samples: int, rows_per_sample: int) -> np.ndarray:
-    """Which rows [samples * rows_per_sample] are held back."""
-    if samples == 1:
-        return np.arange(rows_per_sample) % _HELD_BACK == _HELD_BACK - 1
-    return np.repeat(held_back_samples(samples), rows_per_sample)
-
-
-def held_back_samples(samples: int) -> np.ndarray:
-    """Which samples are held back, as flags; none of a single one."""
-    if samples == 1:
-        return np.zeros(1, bool)
-    if samples < _HELD_BACK:
-        return np.arange(samples) == samples - 1
-    return np.arange(samples) % _HELD_BACK == _HELD_BACK - 1
+def rows_to_choose_by(roles: Roles, rows_per_sample: int) -> np.ndarray:
+    """Flags of the rows [samples seen * rows_per_sample] that nothing is fitted to but a choice."""
+    if len(roles.choose):
+        return np.repeat(np.isin(roles.seen, roles.choose), rows_per_sample)
+    return np.arange(len(roles.seen) * rows_per_sample) % _EVERY == _EVERY - 1
 
 
 def reconstruct(
@@ -103,6 +97,7 @@ def reconstruct(
     method: Method,
     *,
     name: str,
+    roles: Roles | None = None,
     mode: str = "sequential",
     granularity: str = "block",
     memory_limit: int = 2**30,
@@ -118,6 +113,7 @@ def reconstruct(
       samples: arrays [n, ...] by input name.
       method: finds a solution for one problem and a seed.
       name: of the method, for the report.
+      roles: of the samples; None: those that `Roles.of` gives as many. Read are those to fit and those to choose by.
       mode: "sequential" or "parallel".
       granularity: "layer": each layer is fitted to its own float output. "block": the last layer before a residual
         addition is fitted to the float sum, so that it makes good what its block and the shortcut have lost. In
@@ -128,15 +124,15 @@ def reconstruct(
       seed: of the sampled positions and of the method.
     """
     names = reconstructed_names(version.graph, version.spec)
-    count = len(next(iter(samples.values())))
+    feeds = SeenSamples(samples, roles or Roles.of(len(next(iter(samples.values())))))
     parallel = mode == "parallel"
-    layers = sampled_layers(reference, names, count, seed, by_block=granularity == "block" and not parallel)
+    layers = sampled_layers(reference, names, len(feeds), seed, by_block=granularity == "block" and not parallel)
     # the matrices are small: two threads cost more than they bring, much more on a machine that is busy
     limit = threadpoolctl.threadpool_limits(1, user_api="blas")
     solvers = processes(workers if parallel else 1, method)
     with limit, solvers as spread, contextlib.closing(TensorStore(memory_limit)) as store:
-        collect_float_rows(reference, layers, samples, store, with_inputs=parallel, workers=workers, progress=progress)
-        setting = _Setting(reference, version, layers, samples, store, seed)
+        collect_float_rows(reference, layers, feeds, store, with_inputs=parallel, workers=workers, progress=progress)
+        setting = _Setting(reference, version, layers, feeds, store, seed)
         solved = _solved_apart if parallel else _solved_in_turn
         with (progress or Silent()).task(f"reconstruct the layers, {name}", len(names)) as advance:
             found = []
@@ -154,16 +150,16 @@ class _Setting:
     reference: Graph
     version: Version
     layers: Mapping[str, SampledLayer]
-    samples: Mapping[str, np.ndarray]
+    samples: SeenSamples
     store: TensorStore
     seed: int
 
     def problem(self, version: Version, layer: SampledLayer, inputs: np.ndarray, offset: np.ndarray | None) -> Problem:
         """A layer's problem; its targets leave the store."""
-        name, count = targets_name(layer.form.node.name), len(next(iter(self.samples.values())))
-        problem = layer_problem(version, layer, inputs, offset, self.store.read(name), count)
+        name = targets_name(layer.form.node.name)
+        problem = layer_problem(version, layer, inputs, offset, self.store.read(name), self.samples.roles)
         self.store.release(name)
-        return problem
+        return dataclasses.replace(problem, seed=self.seed)
 
 
 _Outcome = tuple[Version, LayerReconstruction]
@@ -209,11 +205,11 @@ class _Walk:
     Stored are the values before they are put on their grids: a layer may still move the grid it reads.
     """
 
-    def __init__(self, graph: Graph, samples: Mapping[str, np.ndarray], store: TensorStore):
+    def __init__(self, graph: Graph, samples: SeenSamples, store: TensorStore):
         self._store, self._samples = store, samples
         self._shapes = tensor_shapes(graph)
         self._readers = {name: len(found) for name, found in graph.consumers().items()}
-        self._count = len(next(iter(samples.values())))
+        self._count = len(samples)
         self._next = 0
         self._grids: Mapping[str, TensorQuantization] = {}
 
@@ -257,7 +253,7 @@ class _Walk:
         for start in range(0, self._count, step):
             stop = min(start + step, self._count)
             if node.kind == INPUT:
-                self._store.write(node.name, start, self._samples[node.name][start:stop])
+                self._store.write(node.name, start, self._samples.part(node.name, start, stop))
             else:
                 arguments = [tf.constant(self._on_grid(i, self._store.read(i, start, stop))) for i in node.inputs]
                 self._store.write(node.name, start, compute(arguments).numpy())
@@ -280,39 +276,39 @@ def layer_problem(
     inputs: np.ndarray,
     offset: np.ndarray | None,
     targets: np.ndarray,
-    samples: int,
+    roles: Roles,
 ) -> Problem:
     """The problem of one layer.
 
     Args:
       version: what the search starts from: weights, grids.
       layer: with the positions at which the rows below were gathered.
-      inputs, offset, targets: as in `Problem`, of all samples.
-      samples: how many they are.
+      inputs, offset, targets: as in `Problem`, of all samples to fit and to choose by.
+      roles: of the samples.
     """
     form, spec = layer.form, version.spec
     node = version.graph[form.node.name]
     grid = spec[node.name].weights[form.kernel_name]
-    held = held_back_rows(samples, layer.rows_per_sample)
-    judged = held if held.any() else ~held
+    held = rows_to_choose_by(roles, layer.rows_per_sample)
+    chosen = held if held.any() else ~held
     tied = scale_numbers(form, grid.axis is not None)
     groups, _, outputs = form.matrix_shape
     return Problem(
         name=node.name,
         inputs=inputs[~held],
         targets=targets[~held],
-        held_inputs=inputs[judged],
-        held_targets=targets[judged],
+        held_inputs=inputs[chosen],
+        held_targets=targets[chosen],
         matrix=form.matrix(node.weights[form.kernel_name]),
         bias=node.weights["bias"].reshape(groups, outputs) if "bias" in node.weights else np.zeros((groups, outputs)),
         activation=layer.activation,
-        samples=samples,
+        samples=len(roles.seen),
         tied=tied,
         has_bias="bias" in node.weights,
         input_grid=spec.activations.get(node.inputs[0]),
         input_is_free=has_own_input_grid(version.graph, node.name),
         offset=None if offset is None else offset[~held],
-        held_offset=None if offset is None else offset[judged],
+        held_offset=None if offset is None else offset[chosen],
         **weight_grid(grid, tied),
     )
 
@@ -348,16 +344,16 @@ def has_own_input_grid(graph: Graph, name: str) -> bool:
 def solve(
     version: Version, form: LinearForm, problem: Problem, method: Method, seed: int, name: str
 ) -> tuple[Solution, LayerReconstruction]:
-    """What the method finds, and whether it is better on the rows held back."""
+    """What the method finds, and whether it is better on the rows to choose by."""
     solution = method(problem, seed)
     return solution, judged(version, form, problem, solution, name)
 
 
 def judged(version: Version, form: LinearForm, problem: Problem, solution: Solution, name: str) -> LayerReconstruction:
-    """Whether a solution is better on the rows held back than the version. What is judged is what is deployed."""
+    """Whether a solution is better on the rows to choose by than the version; compared is what is deployed."""
     before, after = (_deployed(v, form, problem) for v in (version, _applied(version, form, problem, solution)))
     kept = after <= before
-    reason = "" if kept else f"the error on held-back samples rose from {before:.3g} to {after:.3g}"
+    reason = "" if kept else f"the error on samples it was not fitted to rose from {before:.3g} to {after:.3g}"
     return LayerReconstruction(problem.name, name, before, after, kept, reason)
 
 

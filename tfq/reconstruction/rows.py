@@ -1,7 +1,7 @@
 """The rows of every layer that the float network gives: targets, and in parallel mode the inputs too.
 
-The float model runs once over all samples, with the inputs of all wanted layers exposed; of each only the
-sampled positions are kept, in memory up to a limit and on disk beyond it.
+The float model runs once over the samples that methods may see, with the inputs of all wanted layers exposed; of each
+only the sampled positions are kept, in memory up to a limit and on disk beyond it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from tfq.data.roles import Roles
 from tfq.execution.progress import Progress, Silent
 from tfq.execution.workers import in_order
 from tfq.models.equality import tensor_shapes
@@ -24,6 +25,24 @@ from tfq.reconstruction.tensor_store import TensorStore
 # Rows a layer: enough to determine 4,000 taps, and no more than the largest number of inputs that they may hold.
 _ROWS, _FEWEST_ROWS, _INPUT_NUMBERS = 16_384, 2_048, 2**25
 _BATCH_BYTES, _LARGEST_BATCH = 2**26, 64
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SeenSamples:
+    """Arrays [n, ...] by input name, of which methods see those to fit and those to choose by; the others are not read.
+
+    They are numbered anew: 0 to `len` - 1.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    roles: Roles
+
+    def __len__(self) -> int:
+        return len(self.roles.seen)
+
+    def part(self, name: str, start: int, stop: int) -> np.ndarray:
+        """The samples `start` to `stop` - 1 of an input, as a copy."""
+        return self.arrays[name][self.roles.seen[start:stop]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +133,7 @@ def inputs_name(name: str) -> str:
 def collect_float_rows(
     graph: Graph,
     layers: Mapping[str, SampledLayer],
-    samples: Mapping[str, np.ndarray],
+    samples: SeenSamples,
     store: TensorStore,
     *,
     with_inputs: bool,
@@ -126,13 +145,13 @@ def collect_float_rows(
     Args:
       graph: the prepared float graph.
       layers: by node name.
-      samples: arrays [n, ...] by input name.
+      samples: those that methods see.
       workers: threads that gather rows while the model runs.
     """
     addends = [layer.addend for layer in layers.values() if layer.addend is not None]
     sources = list(dict.fromkeys([*(graph[name].inputs[0] for name in layers), *addends]))
     model = build_model(graph, outputs=sources)
-    count = len(next(iter(samples.values())))
+    count = len(samples)
     for name, layer in layers.items():
         groups, taps, outputs = layer.form.matrix_shape
         store.create(targets_name(name), (layer.rows, groups, outputs))
@@ -143,7 +162,7 @@ def collect_float_rows(
     def batches() -> Iterator[tuple[slice, Mapping[str, np.ndarray]]]:
         for start in range(0, count, step):
             part = slice(start, min(start + step, count))
-            found = model.predict_on_batch([samples[name][part] for name in graph.inputs])
+            found = model.predict_on_batch([samples.part(name, part.start, part.stop) for name in graph.inputs])
             yield part, dict(zip(sources, found if isinstance(found, list) else [found], strict=True))
 
     def gather(batch: tuple[slice, Mapping[str, np.ndarray]]) -> int:

@@ -1,11 +1,11 @@
-"""The steps by which a pipeline improves a quantised model, each kept only where held-back samples gain by it.
+"""The steps by which a pipeline improves a quantised model, each kept only where samples it has not seen gain by it.
 
 A step takes the model as it is and proposes others. One of them goes on if its divergence from the float model on
-the samples held back (`tfq.simulate.guard`) is smaller, and beyond chance: of several tunings tried on few samples one
+the samples that judge (`tfq.simulate.guard`) is smaller, and beyond chance: of several tunings tried on few samples one
 is soon ahead, and loses on others (docs/reconstruction.md). Weight scales, which others build on, and a reconstruction,
-whose every layer has proved itself on held-back samples already, are rolled back only if they lose by more than one
-standard error: chance must not undo them either. No step is fitted to the samples that judge it. Two choices have seen
-them: what `best` chooses for each layer, and the ranges that are calibrated on all samples.
+whose every layer has proved itself already, are rolled back only if they lose by more than one standard error: chance
+must not undo them either. Nothing that a step fits or chooses has seen the samples that judge it (`tfq.data.roles`).
+They are the same for every step. The ranges that a model starts with are of all samples, before and after a step.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 
 from tfq.calibration.specify import with_scales
 from tfq.calibration.statistics import Range
+from tfq.data.roles import Roles
 from tfq.execution.progress import Progress, Silent
 from tfq.models.graph import Graph
 from tfq.models.operators import OPERATORS
@@ -24,12 +25,12 @@ from tfq.recipe import Recipe
 from tfq.reconstruction.batch_norm import tune_batch_norm
 from tfq.reconstruction.bias_tuning import tune_biases
 from tfq.reconstruction.methods import METHODS
-from tfq.reconstruction.reconstruct import LayerReconstruction, held_back_samples, reconstruct
+from tfq.reconstruction.reconstruct import LayerReconstruction, reconstruct
 from tfq.reconstruction.weight_scales import mse_scales
 from tfq.simulate.guard import Guarded, Version, keep_best
 from tfq.spec import QuantizationSpec
 
-_JUDGED = 128  # samples that judge a step, at most
+_JUDGED = 128  # samples that judge, at most
 
 # Name -> (damped, targets paired with the float network).
 BATCH_NORM_TUNINGS: Mapping[str, tuple[bool, bool]] = {
@@ -46,15 +47,19 @@ class Setting:
     Attributes:
       graph: the prepared float graph.
       samples: calibration samples [n, ...] by input name.
+      roles: of the samples.
       reconstruction: a name in `METHODS`, or "none".
+      states: likewise, by which allocation fits layers of every precision.
       mode, granularity, memory_limit (bytes), workers, seed: as `reconstruct` takes them.
       batch_norm_tuning: one of BATCH_NORM_TUNINGS, "best" of all, or "none".
-      recalibrate: gives a graph with rounded weights its ranges.
+      recalibrate: gives a graph with rounded weights its ranges, without a look at the samples that judge.
     """
 
     graph: Graph
     samples: Mapping[str, np.ndarray]
+    roles: Roles
     reconstruction: str
+    states: str
     mode: str
     granularity: str
     memory_limit: int
@@ -72,13 +77,22 @@ class Setting:
         samples: Mapping[str, np.ndarray],
         recalibrate: Callable[[Graph], Mapping[str, Range]],
         *,
+        roles: Roles | None = None,
         progress: Progress | None = None,
     ) -> Setting:
-        """What the recipe asks for."""
+        """What the recipe asks for; roles: as in `reconstruct`.
+
+        States are fitted by the method that the recipe names; by least squares where it names none and the pipeline
+        reconstructs, because `best`, at every precision of every layer, would take several times as long.
+        """
+        method = recipe.reconstruction_method
+        by_default = recipe.reconstruction == "default" and method != "none"
         return cls(
             graph=graph,
             samples=samples,
-            reconstruction=recipe.reconstruction_method,
+            roles=roles or Roles.of(len(next(iter(samples.values())))),
+            reconstruction=method,
+            states="least_squares" if by_default else method,
             mode=recipe.mode,
             granularity=recipe.granularity,
             memory_limit=recipe.memory_limit * 2**20,
@@ -90,21 +104,19 @@ class Setting:
         )
 
     @property
-    def fitted(self) -> dict[str, np.ndarray]:
+    def seen(self) -> dict[str, np.ndarray]:
         """The samples that steps may see."""
-        return self._taken(~self._held)
+        return {name: np.asarray(values)[self.roles.seen] for name, values in self.samples.items()}
 
     @property
     def judged(self) -> dict[str, np.ndarray]:
-        """The samples by which they are judged; those fitted to where there is one sample only."""
-        return {n: a[:_JUDGED] for n, a in self._taken(self._held if self._held.any() else ~self._held).items()}
+        """The samples by which they are judged."""
+        return judging(self.samples, self.roles)
 
-    @property
-    def _held(self) -> np.ndarray:
-        return held_back_samples(len(next(iter(self.samples.values()))))
 
-    def _taken(self, chosen: np.ndarray) -> dict[str, np.ndarray]:
-        return {name: np.asarray(values)[chosen] for name, values in self.samples.items()}
+def judging(samples: Mapping[str, np.ndarray], roles: Roles) -> dict[str, np.ndarray]:
+    """The samples by which all versions of a model are compared."""
+    return {name: np.asarray(values)[roles.judging[:_JUDGED]] for name, values in samples.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,12 +179,12 @@ def tune_batch_norms(setting: Setting, version: Version) -> tuple[Version, StepO
     names = {"none": (), "best": tuple(BATCH_NORM_TUNINGS)}.get(wanted, (wanted,))
 
     def candidates() -> Iterator[tuple[str, Version]]:
-        fitted = setting.fitted
+        seen = setting.seen
         for name in names:
             damped, paired = BATCH_NORM_TUNINGS[name]
             tuned = tune_batch_norm(
                 version,
-                fitted,
+                seen,
                 reference=setting.graph if paired else None,
                 damped=damped,
                 recalibrate=setting.recalibrate,
@@ -186,7 +198,14 @@ def tune_batch_norms(setting: Setting, version: Version) -> tuple[Version, StepO
 
 def tune_all_biases(setting: Setting, version: Version) -> tuple[Version, StepOutcome]:
     """Bias tuning."""
-    tuned = tune_biases(setting.graph, version, setting.fitted, seed=setting.seed, progress=setting.progress)
+    tuned = tune_biases(
+        setting.graph,
+        version,
+        setting.samples,
+        roles=setting.roles,
+        seed=setting.seed,
+        progress=setting.progress,
+    )
     return _kept(setting, "bias tuning", version, [] if tuned is version else [("tuned", tuned)])
 
 
@@ -211,6 +230,7 @@ def _reconstructed(setting: Setting, version: Version, name: str, mode: str) -> 
         version,
         setting.samples,
         METHODS[setting.reconstruction],
+        roles=setting.roles,
         name=setting.reconstruction,
         mode=mode,
         granularity=setting.granularity,

@@ -14,7 +14,7 @@ from typing import Any
 from tfq import __version__
 from tfq.allocation.allocate import DOWNLOAD
 from tfq.allocation.frontier import Point, undominated
-from tfq.allocation.program import Problem
+from tfq.allocation.problem import Problem
 from tfq.allocation.wish import LATENCY, WEIGHTS
 from tfq.evaluation.evaluate import Evaluation, ModelEvaluation
 from tfq.execution.journal import Stage

@@ -40,7 +40,7 @@ class TensorReport:
       observed: smallest and largest value over all calibration samples; None where the grid is prescribed.
       range, bits: smallest and largest value of its grid, and its grid bits.
       method: calibration method that gave the range; "prescribed" where TFLite does.
-      errors: method -> expected squared error on held-back samples, of the whole group.
+      errors: method -> expected squared error on samples that the range was not fitted to, of the whole group.
       rolled_back: the method asked for lost to min-max here.
       histogram: of a sample of its values, as `tfq.calibration.histogram.summary` gives it; None likewise.
     """
@@ -67,8 +67,8 @@ class LayerReport:
       entropy_bits: of the codes for which a coarse grid was chosen (`TensorQuantization`), else 0.
       sqnr_db: signal to noise of its output against the float model.
       own_sqnr_db: the same for the error it adds by itself.
-      reconstruction: what became of it in every step that reconstructs layers, with its error on held-back
-        calibration samples before and after.
+      reconstruction: what became of it in every step that reconstructs layers, with its error before and after
+        on calibration samples that it was not fitted to.
       parity_max_steps, parity_differing: largest difference between .tflite and simulation on the layer's
         own quantised input, in steps of its grid; share of elements that differ.
     """

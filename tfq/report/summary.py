@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from tfq.report.table import against_float, format_table
 if TYPE_CHECKING:  # it would load TensorFlow, which writing text does not need
     from tfq.reconstruction.steps import StepOutcome
     from tfq.report.report import Report
+    from tfq.simulate.guard import Guarded
 
 _WORST_LAYERS = 5
 
@@ -140,11 +142,14 @@ def _allocation(report: Report) -> str:
     chosen = found.allocation.candidates
     groups = {c: [unit for unit, own in chosen.items() if own == c] for c in sorted(set(chosen.values()))}
     lines = [f"{name}: {len(members)} layers ({', '.join(members)})" for name, members in groups.items()]
-    proof = f"{found.allocation.status}, gap {found.allocation.gap:g}, {found.allocation.solver}"
+    own = found.allocation
+    gap = f"gap {own.gap:.3g}" if math.isfinite(own.gap) else "no gap proved"
+    proof = f"{own.status}, {gap}, {own.solver}"
     return "\n".join(
         [
             format_table(header, rows, left=2),
-            "predicted, measured: increase of the loss over the 8-bit model, on calibration samples; bytes, deflated.",
+            "predicted, measured: increase of the loss over the 8-bit model, on calibration samples, those it was"
+            " measured on unseen before; bytes, deflated. Points lost: below float, estimated.",
             f"precisions ({proof}):",
             *lines,
         ]
@@ -153,23 +158,28 @@ def _allocation(report: Report) -> str:
 
 def _steps(report: Report) -> str:
     """One row for every version that a step proposed: what it does to the divergence from the float model."""
-    rows = []
+    rows = [] if report.guard is None else [_judged("calibration", report.guard, "")]
     for step in report.steps:
-        for guard in step.guards:
-            candidate, before = guard.divergences
-            values = [f"{guard.divergences[name]:.3g}" for name in (before, candidate)]
-            verdict = f"rolled back: {guard.reason}" if guard.rolled_back else "kept"
-            rows.append([step.name, candidate, *values, verdict, _layers(step)])
+        rows += [_judged(step.name, guard, _layers(step)) for guard in step.guards]
         if not step.guards:
-            rows.append([step.name, "nothing", "", "", "", ""])
-    if not any(step.guards for step in report.steps):
+            rows.append([step.name, "nothing", "", "", "", "", ""])
+    if report.guard is None and not any(step.guards for step in report.steps):
         return ""
-    samples = next(guard.samples for step in report.steps for guard in step.guards)
-    header = ["step", "proposed", "before", "after", f"on {samples} held-back samples", "layers kept"]
-    notes = "before, after: divergence of the outputs from the float model."
+    header = ["step", "proposed", "before", "after", "samples", "outcome", "layers kept"]
+    notes = (
+        "before, after: divergence of the outputs from the float model, on so many calibration samples that the step"
+        " had not seen."
+    )
     if any(guard.reason.startswith("chance") for step in report.steps for guard in step.guards):
         notes += "\nchance: lower on average, not on most samples; signed ranks have to come to z < -2."
     return f"{format_table(header, rows, left=2)}\n{notes}"
+
+
+def _judged(step: str, guard: Guarded, layers: str) -> list[str]:
+    candidate, before = guard.divergences
+    values = [f"{guard.divergences[name]:.3g}" for name in (before, candidate)]
+    verdict = f"rolled back: {guard.reason}" if guard.rolled_back else "kept"
+    return [step, candidate, *values, str(guard.samples), verdict, layers]
 
 
 def _layers(step: StepOutcome) -> str:
