@@ -1,0 +1,166 @@
+"""A finished .tflite as the runtime reads it: the source of all that `verify` says about a file.
+
+Nothing here is shared with `tfq.export`: the file's tables come through the runtime's own schema, scales, zero-points,
+axes and the elements of constants through its interpreter (which unpacks INT4).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tfq.errors import UserError, VerificationError
+from tfq.execution.interpreter import TensorInfo, TfliteModel, parse_tflite
+
+_KINDS = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+_TYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """One operation of the file: its kind ("CONV_2D") and the tensors it reads and writes; -1: none."""
+
+    kind: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Contents:
+    """The file's only subgraph.
+
+    Attributes:
+      table: the parsed file.
+      runtime: its interpreter.
+      operations: in the order in which they run.
+      inputs, outputs: tensor by the name that the signature gives it, in the signature's order.
+    """
+
+    table: Any
+    runtime: TfliteModel
+    operations: tuple[Operation, ...]
+    inputs: dict[str, int]
+    outputs: dict[str, int]
+
+    @functools.cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(tensor.name.decode() for tensor in self.table.subgraphs[0].tensors)
+
+    @functools.cached_property
+    def index(self) -> dict[str, int]:
+        """Tensor by name."""
+        return {name: index for index, name in enumerate(self.names)}
+
+    @functools.cached_property
+    def writer(self) -> dict[int, int]:
+        """Tensor -> position of the operation that writes it."""
+        return {t: i for i, operation in enumerate(self.operations) for t in operation.outputs}
+
+    @functools.cached_property
+    def _infos(self) -> dict[int, TensorInfo]:
+        return {info.index: info for info in self.runtime.all_tensors}
+
+    def info(self, index: int) -> TensorInfo:
+        """Shape, element type and grid as the runtime has them."""
+        return self._infos[index]
+
+    def type_of(self, index: int) -> str:
+        """ "int8", "int4" and the like, as the tensor is stored."""
+        return _TYPES.get(self.table.subgraphs[0].tensors[index].type, "unknown")
+
+    def is_constant(self, index: int) -> bool:
+        data = self.table.buffers[self.table.subgraphs[0].tensors[index].buffer].data
+        return data is not None and len(data) > 0
+
+    def elements(self, index: int) -> np.ndarray:
+        """Elements of a constant."""
+        return self.runtime.constant(index)
+
+
+def read(content: bytes) -> Contents:
+    """The file.
+
+    Raises:
+      VerificationError: it is broken, or the runtime refuses it.
+    """
+    try:
+        table = parse_tflite(content, source="the .tflite")
+        runtime = TfliteModel(content, delegate=False)
+    except UserError as error:
+        raise VerificationError(f"{error}; this is a defect of tfq: please report it with the model") from error
+    subgraph = table.subgraphs[0]
+    operations = tuple(
+        Operation(_kind(table, o), tuple(map(int, o.inputs)), tuple(map(int, o.outputs))) for o in subgraph.operators
+    )
+    signature = table.signatureDefs[0]
+    inputs, outputs = (
+        {entry.name.decode(): int(entry.tensorIndex) for entry in entries}
+        for entries in (signature.inputs, signature.outputs)
+    )
+    return Contents(table, runtime, operations, inputs, outputs)
+
+
+def _kind(table: Any, operator: Any) -> str:
+    code = table.operatorCodes[operator.opcodeIndex]
+    return _KINDS.get(max(code.builtinCode, code.deprecatedBuiltinCode), "CUSTOM")
+
+
+def cut(contents: Contents, operations: list[int], sources: list[int], target: int) -> TfliteModel:
+    """A model of these operations alone, each with its own tables and constants, as the runtime runs it.
+
+    Args:
+      operations: positions, in the order in which they run.
+      sources: tensors that become the inputs; called "0", "1", ...
+      target: the tensor that becomes the output.
+
+    Raises:
+      UserError: the runtime refuses it.
+    """
+    whole = contents.table.subgraphs[0]
+    kept = [contents.operations[i] for i in operations]
+    used = sorted({t for o in kept for t in (*o.inputs, *o.outputs) if t >= 0} | {target, *sources})
+    place = {-1: -1} | {old: new for new, old in enumerate(used)}
+    model, part, signature = schema.ModelT(), schema.SubGraphT(), schema.SignatureDefT()
+    model.version, model.subgraphs, model.signatureDefs = contents.table.version, [part], [signature]
+    codes = sorted({whole.operators[i].opcodeIndex for i in operations})
+    model.operatorCodes = [contents.table.operatorCodes[i] for i in codes]
+    model.buffers = [schema.BufferT()]
+    part.tensors, part.operators = [], []
+    for index in used:
+        tensor = _copy(whole.tensors[index])
+        if contents.is_constant(index):
+            model.buffers.append(contents.table.buffers[tensor.buffer])
+        tensor.buffer = len(model.buffers) - 1 if contents.is_constant(index) else 0
+        part.tensors.append(tensor)
+    for index in operations:
+        operator, found = _copy(whole.operators[index]), contents.operations[index]
+        operator.opcodeIndex = codes.index(operator.opcodeIndex)
+        operator.inputs = np.asarray([place[t] for t in found.inputs], np.int32)
+        operator.outputs = np.asarray([place[t] for t in found.outputs], np.int32)
+        part.operators.append(operator)
+    part.inputs = np.asarray([place[t] for t in sources], np.int32)
+    part.outputs = np.asarray([place[target]], np.int32)
+    signature.signatureKey, signature.subgraphIndex = "serving_default", 0
+    signature.inputs = [_entry(str(i), place[t]) for i, t in enumerate(sources)]
+    signature.outputs = [_entry("output", place[target])]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return TfliteModel(bytes(builder.Output()), delegate=False)
+
+
+def _entry(name: str, index: int) -> Any:
+    entry = schema.TensorMapT()
+    entry.name, entry.tensorIndex = name, index
+    return entry
+
+
+def _copy(table: Any) -> Any:
+    """A shallow copy of one table."""
+    made = type(table)()
+    vars(made).update(vars(table))
+    return made
