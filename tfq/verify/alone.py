@@ -11,9 +11,10 @@ in steps of the output's grid; float outputs agree to 1e-4. So order, shape and 
 clamps, permutations and the order of operands show, whatever wrote them. Convolutions and poolings are compared at
 some places of the image, the corners among them, and in some channels; all else everywhere.
 
-Random integers can drive an output against the ends of its grid, where all is equal. So they are drawn again, with more
-and more of them at zero, until _WANTED elements told: the output lay within the grid, and _MOVED steps and more from
-where it lies without input. A layer of which fewer than _LEAST told anything is named in `unseen`.
+Random integers can drive an output against the ends of its grid, where all is equal, and an average to its middle. So
+they are drawn from below and from above zero, too, and then with more and more of them at zero (_DRAWS), until _WANTED
+elements told: the output lay within the grid, and _MOVED steps and more from where it lies without input. A layer of
+which fewer than _LEAST told anything is named in `unseen`.
 """
 
 from __future__ import annotations
@@ -31,11 +32,13 @@ from tfq.verify.constants import Constant
 from tfq.verify.contents import Contents, cut
 from tfq.verify.definitions import WINDOWED, define, output_size, window_of
 
-_TURNS, _WANTED, _LEAST, _MOVED = 100, 256, 16, 2.0
+# (where the integers lie, share of them that is not zero)
+_DRAWS = (("all", 1.0), ("low", 1.0), ("high", 1.0), ("all", 1 / 4), ("all", 1 / 16), ("all", 1 / 64), ("all", 1 / 256))
+_TURNS, _LEAST_TURNS, _WANTED, _LEAST, _MOVED = 100, 3, 256, 16, 2.0
 _PLACES, _CHANNELS = 32, 64
 # Steps that the integer kernels may be off: half a one, and a quarter where they round twice. Means are less exact.
 _STEPS = 0.76
-_STEPS_OF = {"Mean": 1.5, "GlobalAveragePooling2D": 1.5, "Softmax": 1.5, "HardSwish": 1.5, "Resizing": 1.5}
+_STEPS_OF = {"Mean": 2.25, "GlobalAveragePooling2D": 2.25, "Softmax": 1.5, "HardSwish": 1.5, "Resizing": 1.5}
 _EXACT = 1e-4  # of float outputs
 _FAR = 2.0**24  # steps: an integer kernel may wrap around so far outside of its grid
 
@@ -154,15 +157,15 @@ def _compare(contents: Contents, graph: Graph, weights: Weights, part: _Part, pr
     rows = min((n.weights["embeddings"].shape[0] for n in graph.nodes if n.kind == "Embedding"), default=1)
     compared = told = 0
     for turn in range(_TURNS):
-        density = 4.0 ** -(turn % 5)
-        raw = {name: _drawn(rng, info, density, output, rows) for name, info in infos.items()}
+        draw = _DRAWS[turn % len(_DRAWS)]
+        raw = {name: _drawn(rng, info, draw, output, rows) for name, info in infos.items()}
         real = {name: info.to_real(raw[name]).astype(np.float64) for name, info in infos.items()}
         (found,) = model.run_raw({str(i): raw[name] for i, name in enumerate(infos)})
         chosen = _Chosen.of(rng, node, real, weights, graph)
         reference = _reference(graph, part, real, weights, chosen)
         if reference is None:
             return _Found(0, 0)
-        empty = _reference(graph, part, {n: x * 0 for n, x in real.items()}, weights, chosen)
+        empty = _reference(graph, part, {n: np.zeros_like(x) for n, x in real.items()}, weights, chosen)
         found = chosen.of_output(found) if part.node not in real else found
         if found.shape != reference.shape:
             raise _Fault(f"gives the shape {list(found.shape)}, specified {list(reference.shape)}")
@@ -171,7 +174,7 @@ def _compare(contents: Contents, graph: Graph, weights: Weights, part: _Part, pr
         else:
             seen = _check_floats(found, reference, empty)
         compared, told = compared + found.size, told + seen
-        if told >= _WANTED:
+        if told >= _WANTED and turn + 1 >= _LEAST_TURNS:
             break
     return _Found(compared, told)
 
@@ -191,40 +194,52 @@ def _needed(graph: Graph, part: _Part, present: set[str]) -> set[str]:
     return needed
 
 
-def _drawn(rng: np.random.Generator, info: TensorInfo, density: float, output: TensorInfo, rows: int) -> np.ndarray:
-    """Elements for one source; `rows` of the smallest embedding, whose row numbers are drawn where it has no grid."""
+def _drawn(
+    rng: np.random.Generator, info: TensorInfo, draw: tuple[str, float], output: TensorInfo, rows: int
+) -> np.ndarray:
+    """Elements for one source, by one of _DRAWS; `rows` of the smallest embedding: integers without a grid are its row
+    numbers."""
+    where, density = draw
     shape = tuple(abs(n) for n in info.shape)
-    kept = rng.random(shape, np.float32) < density
-    if info.quantized:
-        limits = np.iinfo(info.dtype)
-        codes = rng.integers(limits.min, limits.max, shape, info.dtype, endpoint=True)
-        return np.where(kept, codes, info.dtype.type(info.zero_point[0]))
-    if info.dtype.kind in "iu":
+    if info.dtype.kind in "iu" and not info.quantized:
         return rng.integers(0, rows, shape, info.dtype)
-    reach = np.float32(output.scale[0] * 128 if output.quantized else 1.0)
-    return (reach * kept * rng.standard_normal(shape, np.float32)).astype(info.dtype)
+    if info.quantized:
+        limits, zero = np.iinfo(info.dtype), info.dtype.type(info.zero_point[0])
+        low = zero if where == "high" and zero < limits.max else limits.min
+        high = zero if where == "low" and zero > limits.min else limits.max
+        values = rng.integers(low, high, shape, info.dtype, endpoint=True)
+    else:
+        zero = info.dtype.type(0)
+        values = rng.standard_normal(shape, np.float32) * np.float32(output.scale[0] * 128 if output.quantized else 1)
+        values = values if where == "all" else np.abs(values) * (-1 if where == "low" else 1)
+    if density < 1:
+        values[rng.random(shape, np.float32) >= density] = zero
+    return values.astype(info.dtype, copy=False)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Chosen:
-    """Places of a WINDOWED node's output [n, 2], and channels of a weighted node's; None: all."""
+    """Places [n, 2] among the rows and columns of a WINDOWED node's output, and channels [m] among those of a weighted
+    node's; None: all."""
 
     places: np.ndarray | None
+    size: tuple[int, int]
     channels: np.ndarray | None
+    width: int
 
     @classmethod
     def of(
         cls, rng: np.random.Generator, node: Node, real: Mapping[str, np.ndarray], weights: Weights, graph: Graph
     ) -> _Chosen:
-        places = channels = None
+        places, channels, size, width = None, None, (0, 0), 0
         own = weights.get(node.name, {})
         if node.kind in ("Conv2D", "Conv2DTranspose", "Dense"):
-            size = own["kernel"].channels
-            channels = np.sort(rng.permutation(size)[:_CHANNELS])
+            width = own["kernel"].channels
+            channels = np.sort(rng.permutation(width)[:_CHANNELS])
         if node.kind in WINDOWED:
             source = real.get(node.inputs[0])
             if source is None:  # what it reads is not in the file: everywhere
-                return cls(None, channels)
+                return cls(None, size, channels, width)
             window = window_of(node, {name: constant.values for name, constant in own.items()})
             size = output_size(node, source.shape, window)
             places = np.stack([rng.integers(0, n, _PLACES) for n in size], -1)
@@ -232,9 +247,15 @@ class _Chosen:
             places[:4] = ends
             places[4:8, 0], places[8:12, 0] = 0, size[0] - 1
             places[12:16, 1], places[16:20, 1] = 0, size[1] - 1
-        return cls(places, channels)
+        return cls(places, size, channels, width)
 
     def of_output(self, found: np.ndarray) -> np.ndarray:
+        """Raises _Fault for an output of another shape."""
+        shape = list(found.shape)
+        if self.places is not None and shape[1:3] != list(self.size):
+            raise _Fault(f"gives the shape {shape}, specified {list(self.size)} rows and columns")
+        if self.channels is not None and shape[-1] != self.width:
+            raise _Fault(f"gives the shape {shape}, specified {self.width} channels")
         found = found if self.places is None else found[0, self.places[:, 0], self.places[:, 1]]
         return found if self.channels is None else found[..., self.channels]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from typing import Any
 
 import flatbuffers
@@ -18,6 +19,7 @@ from tfq.errors import UserError, VerificationError
 from tfq.execution.interpreter import TensorInfo, TfliteModel, parse_tflite
 
 _KINDS = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+_NUMBER = re.compile(r"Node number (\d+)")  # in the runtime's messages: a position among the operations
 _TYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
 
 
@@ -49,7 +51,7 @@ class Contents:
 
     @functools.cached_property
     def names(self) -> tuple[str, ...]:
-        return tuple(tensor.name.decode() for tensor in self.table.subgraphs[0].tensors)
+        return tuple(_name(self.table, index) for index in range(len(self.table.subgraphs[0].tensors)))
 
     @functools.cached_property
     def index(self) -> dict[str, int]:
@@ -90,19 +92,25 @@ def read(content: bytes) -> Contents:
     """
     try:
         table = parse_tflite(content, source="the .tflite")
+        operations = tuple(
+            Operation(_kind(table, o), tuple(map(int, o.inputs)), tuple(map(int, o.outputs)))
+            for o in table.subgraphs[0].operators
+        )
         runtime = TfliteModel(content, delegate=False)
     except UserError as error:
-        raise VerificationError(f"{error}; this is a defect of tfq: please report it with the model") from error
-    subgraph = table.subgraphs[0]
-    operations = tuple(
-        Operation(_kind(table, o), tuple(map(int, o.inputs)), tuple(map(int, o.outputs))) for o in subgraph.operators
-    )
+        number = _NUMBER.search(str(error))
+        stopped = f"in layer {_name(table, operations[int(number[1])].outputs[0])!r}: " if number else ""
+        raise VerificationError(f"{stopped}{error}; this is a defect of tfq: please report it with the model") from error
     signature = table.signatureDefs[0]
     inputs, outputs = (
         {entry.name.decode(): int(entry.tensorIndex) for entry in entries}
         for entries in (signature.inputs, signature.outputs)
     )
     return Contents(table, runtime, operations, inputs, outputs)
+
+
+def _name(table: Any, index: int) -> str:
+    return table.subgraphs[0].tensors[index].name.decode()
 
 
 def _kind(table: Any, operator: Any) -> str:

@@ -81,14 +81,17 @@ def _windowed(node: Node, x: _Array, weights: Mapping[str, _Array], at: _Array |
     everywhere = at is None
     if at is None:
         at = np.stack(np.meshgrid(*map(np.arange, size), indexing="ij"), -1).reshape(-1, 2)
-    value = WINDOWED[node.kind](_patches(node, x[0], at, window_of(node, weights), size), weights)
+    outside = np.nan if "Pooling" in node.kind else 0.0  # a pooling leaves out what lies outside
+    value = WINDOWED[node.kind](_patches(node, x[0], at, window_of(node, weights), size, outside), weights)
     if "bias" in weights:
         value = value + weights["bias"]
     return value.reshape(1, *size, -1) if everywhere else value
 
 
-def _patches(node: Node, x: _Array, at: _Array, window: Sequence[int], size: Sequence[int]) -> _Array:
-    """What the taps of the window read for each output: [n, rows, columns, channels], NaN outside of the image."""
+def _patches(
+    node: Node, x: _Array, at: _Array, window: Sequence[int], size: Sequence[int], outside: float
+) -> _Array:
+    """What the taps of the window read for each output: [n, rows, columns, channels], `outside` beyond the image."""
     strides, rates, same = _geometry(node)
     taken = []
     for axis in (0, 1):
@@ -97,14 +100,14 @@ def _patches(node: Node, x: _Array, at: _Array, window: Sequence[int], size: Seq
         if node.kind == "Conv2DTranspose":  # input i adds to output i * s + tap - low
             low = max((n - 1) * s + k - out, 0) // 2 if same else 0
             whole, rest = np.divmod(o + low - tap, s)
-            index = np.where((rest == 0) & (whole >= 0) & (whole < n), whole, n)
+            index = np.where((rest == 0) & (whole < n), whole, -1)
         else:
             low = max((out - 1) * s + (k - 1) * d + 1 - n, 0) // 2 if same else 0
             index = o * s + tap * d - low
-            index = np.where((index >= 0) & (index < n), index, n)
+            index = np.where(index < n, index, -1)
         taken.append(index)
-    framed = np.pad(x, ((0, 1), (0, 1), (0, 0)), constant_values=np.nan)
-    return framed[taken[0][:, :, None], taken[1][:, None, :]]
+    rows, columns = taken[0][:, :, None], taken[1][:, None, :]
+    return np.where(((rows < 0) | (columns < 0))[..., None], outside, x[rows, columns])
 
 
 def _geometry(node: Node) -> tuple[tuple[int, int], tuple[int, int], bool]:
@@ -117,12 +120,12 @@ def _geometry(node: Node) -> tuple[tuple[int, int], tuple[int, int], bool]:
 
 
 def _convolution(patches: _Array, weights: Mapping[str, _Array]) -> _Array:
-    return np.nan_to_num(patches).reshape(len(patches), -1) @ _flat(weights["kernel"])
+    return patches.reshape(len(patches), -1) @ _flat(weights["kernel"])
 
 
 def _transposed(patches: _Array, weights: Mapping[str, _Array]) -> _Array:
     kernel = np.swapaxes(weights["kernel"], 2, 3)  # [h, w, outputs, inputs]
-    return np.nan_to_num(patches).reshape(len(patches), -1) @ _flat(kernel)
+    return patches.reshape(len(patches), -1) @ _flat(kernel)
 
 
 def _flat(kernel: _Array) -> _Array:
@@ -130,7 +133,7 @@ def _flat(kernel: _Array) -> _Array:
 
 
 def _depthwise(patches: _Array, weights: Mapping[str, _Array]) -> _Array:
-    products = np.nan_to_num(patches)[..., None] * weights["depthwise_kernel"]
+    products = patches[..., None] * weights["depthwise_kernel"]
     return products.sum((1, 2)).reshape(len(patches), -1)  # [n, channels, multiplier]: a channel's outputs lie together
 
 
