@@ -219,7 +219,7 @@ def shared() -> Graph:
 
 
 def square() -> Graph:
-    """Nothing that shapes could tell apart: kernels, images, operands, inputs and outputs of equal sizes on all axes."""
+    """Nothing that shapes could tell apart: kernels, images, operands, inputs and outputs of equal sizes."""
     make = _Builder(6)
     make.input("image", (6, 6, 3))
     make.input("other", (6, 6, 3))

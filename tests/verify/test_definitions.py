@@ -27,7 +27,9 @@ def transposed(rows=3, columns=3, inputs=4, outputs=5, **config):
 
 def depthwise(multiplier=1, **config):
     weights = {"depthwise_kernel": normal(3, 2, 4, multiplier), "bias": normal(4 * multiplier)}
-    return Node("x", "DepthwiseConv2D", {"kernel_size": (3, 2), "depth_multiplier": multiplier, **config}, ("a",), weights)
+    return Node(
+        "x", "DepthwiseConv2D", {"kernel_size": (3, 2), "depth_multiplier": multiplier, **config}, ("a",), weights
+    )
 
 
 def plain(kind, *, weights=None, activation=None, inputs=("a",), **config):
@@ -62,7 +64,10 @@ CASES = [
     (plain("AveragePooling2D", pool_size=3), IMAGE),
     (plain("Dense", weights={"kernel": normal(6, 3), "bias": normal(3)}, units=3), (6,)),
     (plain("Dense", weights={"kernel": normal(6, 3)}, units=3, use_bias=False, activation="relu"), (6,)),
-    *((plain(kind, inputs=TWO), IMAGE, IMAGE) for kind in ("Add", "Subtract", "Multiply", "Divide", "Maximum", "Minimum")),
+    *(
+        (plain(kind, inputs=TWO), IMAGE, IMAGE)
+        for kind in ("Add", "Subtract", "Multiply", "Divide", "Maximum", "Minimum")
+    ),
     (plain("Multiply", inputs=TWO), IMAGE, (1, 1, 4)),
     (plain("MatMul", inputs=TWO), (2, 3, 4), (2, 4, 5)),
     (plain("MatMul", inputs=TWO, transpose_a=True), (2, 4, 3), (2, 4, 5)),
@@ -108,7 +113,9 @@ def test_a_layer_is_what_keras_computes(case):
     node, *shapes = case
     arrays = [3 * normal(1, *shape) for shape in shapes]
     wanted = node_function(node)(arrays).numpy()
-    found = define(node, [a.astype(np.float64) for a in arrays], {n: w.astype(np.float64) for n, w in node.weights.items()})
+    found = define(
+        node, [a.astype(np.float64) for a in arrays], {n: w.astype(np.float64) for n, w in node.weights.items()}
+    )
     assert found.shape == wanted.shape
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
     if node.kind in WINDOWED:

@@ -182,8 +182,8 @@ def _checks(report: Report) -> str:
         checked = report.verification
         lines.append(
             f"verified: {checked.activations} activations, {checked.weights} weights, {checked.biases} biases"
-            f" ({checked.integers:,} integers) as specified; {checked.layers_alone} layers compute their definition, each"
-            f" alone on random integers; {checked.float_operators} of {checked.operators} operations in float"
+            f" ({checked.integers:,} integers) as specified; {checked.layers_alone} layers compute their definition,"
+            f" each alone on random integers; {checked.float_operators} of {checked.operators} operations in float"
         )
         if checked.unseen:
             lines.append(f"not verified, because their outputs hardly move: what {', '.join(checked.unseen)} compute")

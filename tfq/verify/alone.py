@@ -96,7 +96,9 @@ def run_alone(contents: Contents, graph: Graph, weights: Weights) -> tuple[Alone
             unseen.append(name)
     for index in set(range(len(contents.operations))) - reached:
         operation = contents.operations[index]
-        faults.append(f"operation {operation.kind} writes {contents.names[operation.outputs[0]]!r}, which nothing needs")
+        faults.append(
+            f"operation {operation.kind} writes {contents.names[operation.outputs[0]]!r}, which nothing needs"
+        )
     return Alone(done, elements, tuple(dict.fromkeys(unseen))), faults
 
 
@@ -161,11 +163,11 @@ def _compare(contents: Contents, graph: Graph, weights: Weights, part: _Part, pr
         raw = {name: _drawn(rng, info, draw, output, rows) for name, info in infos.items()}
         real = {name: info.to_real(raw[name]).astype(np.float64) for name, info in infos.items()}
         (found,) = model.run_raw({str(i): raw[name] for i, name in enumerate(infos)})
-        chosen = _Chosen.of(rng, node, real, weights, graph)
+        chosen = _Chosen.of(rng, node, real, weights)
         reference = _reference(graph, part, real, weights, chosen)
-        if reference is None:
-            return _Found(0, 0)
         empty = _reference(graph, part, {n: np.zeros_like(x) for n, x in real.items()}, weights, chosen)
+        if reference is None or empty is None:
+            return _Found(0, 0)
         found = chosen.of_output(found) if part.node not in real else found
         if found.shape != reference.shape:
             raise _Fault(f"gives the shape {list(found.shape)}, specified {list(reference.shape)}")
@@ -228,9 +230,7 @@ class _Chosen:
     width: int
 
     @classmethod
-    def of(
-        cls, rng: np.random.Generator, node: Node, real: Mapping[str, np.ndarray], weights: Weights, graph: Graph
-    ) -> _Chosen:
+    def of(cls, rng: np.random.Generator, node: Node, real: Mapping[str, np.ndarray], weights: Weights) -> _Chosen:
         places, channels, size, width = None, None, (0, 0), 0
         own = weights.get(node.name, {})
         if node.kind in ("Conv2D", "Conv2DTranspose", "Dense"):
@@ -268,25 +268,20 @@ def _reference(
 
     def value(name: str) -> np.ndarray | None:
         if name not in known:
-            node = graph[name]
-            inputs = [value(source) for source in node.inputs]
-            own = weights.get(name)
-            last = name == part.node
-            read: Mapping[str, np.ndarray] = (
-                node.weights if own is None else {n: c.real(chosen.channels if last else None) for n, c in own.items()}
-            )
-            arguments = [x for x in inputs if x is not None]
-            known[name] = (
-                define(node, arguments, read, chosen.places if last else None) if len(arguments) == len(inputs) else None
-            )
+            node, own, last = graph[name], weights.get(name), name == part.node
+            read = node.weights
+            if own is not None:
+                read = {n: constant.real(chosen.channels if last else None) for n, constant in own.items()}
+            inputs = [x for x in map(value, node.inputs) if x is not None]
+            known[name] = None
+            if len(inputs) == len(node.inputs):
+                known[name] = define(node, inputs, read, chosen.places if last else None)
         return known[name]
 
     return value(part.node)
 
 
-def _check_integers(
-    kind: str, found: np.ndarray, reference: np.ndarray, empty: np.ndarray, output: TensorInfo
-) -> int:
+def _check_integers(kind: str, found: np.ndarray, reference: np.ndarray, empty: np.ndarray, output: TensorInfo) -> int:
     """How many elements told; raises _Fault."""
     limits = np.iinfo(found.dtype)
     steps, without = (x / output.scale[0] + output.zero_point[0] for x in (reference, empty))
@@ -312,11 +307,9 @@ def _check_floats(found: np.ndarray, reference: np.ndarray, empty: np.ndarray) -
     off = np.abs(found[finite] - reference[finite])
     if not (off <= _EXACT * np.maximum(sizes, size)).all():  # NaN is none
         raise _Fault(
-            f"computes something else: alone in the runtime it is {off.max():.3g} off its definition, where most outputs"
-            f" are below {size:.3g}"
+            f"computes something else: alone in the runtime it is {off.max():.3g} off its definition, most outputs"
+            f" being below {size:.3g}"
         )
     with np.errstate(invalid="ignore"):
         moved = ~(np.abs(reference - empty) <= 10 * _EXACT * np.maximum(np.abs(reference), size))
     return int((finite & moved).sum())
-
-

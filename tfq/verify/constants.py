@@ -18,7 +18,7 @@ import numpy as np
 from tfq.models.graph import Graph, Node
 from tfq.models.operators import OPERATORS
 from tfq.simulate.weights import weight_integers
-from tfq.spec import LayerQuantization, QuantizationSpec, TensorQuantization
+from tfq.spec import LayerQuantization, QuantizationSpec
 from tfq.verify.contents import Contents
 
 # The axes of a kernel in the file, in the order in which Keras has them.
@@ -76,39 +76,64 @@ class Constants:
     faults: list[str] = dataclasses.field(default_factory=list)
 
 
+def constant_faults(contents: Contents, graph: Graph, spec: QuantizationSpec) -> Iterator[str]:
+    """Constants that are not there, or not of the type, the shape and the zero-points specified."""
+    for layer, node, name in _constants(graph, spec):
+        index, what = contents.index.get(f"{layer.name}/{name}"), _what(graph, layer, name)
+        if index is None:
+            # the converter leaves out a bias of zeros
+            zeros = name == "bias" and not weight_integers(node, layer).get(name, node.weights[name]).any()
+            if not zeros:
+                yield f"{what} is not in the file"
+            continue
+        info, stored = contents.info(index), contents.type_of(index)
+        wanted = layer.weights[name].storage if name in layer.weights else layer.precision
+        shape = _shape_in_file(node, name)
+        if stored != wanted or info.shape != shape:
+            yield f"{what} is {stored}{list(info.shape)}, specified {wanted}{list(shape)}"
+        elif name in layer.weights and set(info.zero_point) != {layer.weights[name].zero_point}:
+            yield f"{what} has zero-points other than {layer.weights[name].zero_point}"
+        elif len(info.scale) > 1 and (info.axis >= len(shape) or shape[info.axis] != len(info.scale)):
+            yield f"{what} has {len(info.scale)} scales along axis {info.axis} of {list(shape)}"
+
+
 def check_constants(contents: Contents, graph: Graph, spec: QuantizationSpec) -> Constants:
-    """All layers with a kernel."""
+    """Every element of all constants, once `constant_faults` has found none."""
     found = Constants()
+    for layer in spec.layers:
+        if OPERATORS[layer.kind].kernel:
+            found.read[layer.name] = {}
+            extra = contents.index.get(f"{layer.name}/bias")
+            if extra is not None and "bias" not in graph[layer.name].weights and contents.elements(extra).any():
+                found.faults.append(f"{_what(graph, layer, 'bias')} is not 0, and the layer has none")
+    for layer, node, name in _constants(graph, spec):
+        index = contents.index.get(f"{layer.name}/{name}")
+        if index is None:
+            continue
+        what, constant = _what(graph, layer, name), _constant(contents, index, node, name)
+        found.read[layer.name][name] = constant
+        found.weights, found.biases = found.weights + (name != "bias"), found.biases + (name == "bias")
+        if name in layer.weights:
+            found.integers += constant.values.size
+            found.faults += _integer_faults(what, layer, name, node, constant)
+            found.faults += _bias_faults(what, layer, spec) if name == "bias" else []
+        elif not np.array_equal(constant.values, node.weights[name].astype(_FLOATS[layer.precision])):
+            found.faults.append(f"{what} holds values that differ from the specified ones")
+    return found
+
+
+def _constants(graph: Graph, spec: QuantizationSpec) -> Iterator[tuple[LayerQuantization, Node, str]]:
+    """(layer, its node, weight name) of every kernel and every bias that a layer has."""
     for layer in spec.layers:
         node = graph[layer.name]
         kernel = OPERATORS[node.kind].kernel
-        if not kernel:
-            continue
-        found.read[layer.name] = {}
-        wanted = weight_integers(node, layer)
-        for name in (kernel, "bias"):
-            label = f"{layer.name}/{name}"
-            what = f"{name} of {layer.name!r} ({layers_of(graph, layer.name)})"
-            if label not in contents.index:
-                # the converter leaves out a bias of zeros
-                if name in node.weights and not (name == "bias" and not wanted.get(name, node.weights[name]).any()):
-                    found.faults.append(f"{what} is not in the file")
-                continue
-            constant = _constant(contents, contents.index[label], node, name)
-            if constant is None:
-                found.faults.append(f"{what} has the shape {list(contents.info(contents.index[label]).shape)}")
-                continue
-            found.read[layer.name][name] = constant
-            found.weights, found.biases = found.weights + (name != "bias"), found.biases + (name == "bias")
-            if name not in node.weights:
-                found.faults += [f"{what} is not 0, and the layer has none"] if constant.values.any() else []
-            elif name in layer.weights:
-                found.integers += wanted[name].size
-                found.faults += _integer_faults(contents, what, layer, name, node, constant, wanted[name])
-                found.faults += _bias_faults(what, layer, name, kernel, spec)
-            elif layer.precision in _FLOATS:
-                found.faults += _float_faults(contents, what, layer, name, node, constant)
-    return found
+        for name in (kernel, "bias") if kernel else ():
+            if name in node.weights and (name in layer.weights or layer.precision in _FLOATS):
+                yield layer, node, name
+
+
+def _what(graph: Graph, layer: LayerQuantization, name: str) -> str:
+    return f"{name} of {layer.name!r} ({layers_of(graph, layer.name)})"
 
 
 def layers_of(graph: Graph, name: str) -> str:
@@ -117,79 +142,47 @@ def layers_of(graph: Graph, name: str) -> str:
     return "Keras layer " + origin[0] if len(origin) == 1 else "Keras layers " + ", ".join(origin)
 
 
-def _constant(contents: Contents, index: int, node: Node, name: str) -> Constant | None:
-    """None for a shape that is not the node's."""
-    info = contents.info(index)
-    elements = contents.elements(index)
+def _shape_in_file(node: Node, name: str) -> tuple[int, ...]:
+    shape = node.weights[name].shape
+    if node.kind == "DepthwiseConv2D" and name != "bias":
+        return (1, *shape[:2], shape[2] * shape[3])
+    order = _ORDER.get(node.kind, range(len(shape))) if name != "bias" else range(1)
+    return tuple(shape[list(order).index(axis)] for axis in range(len(shape)))
+
+
+def _constant(contents: Contents, index: int, node: Node, name: str) -> Constant:
+    info, elements, shape = contents.info(index), contents.elements(index), node.weights[name].shape
     along = [-1 if axis == info.axis and len(info.scale) > 1 else 1 for axis in range(elements.ndim)]
-    scale = np.asarray(info.scale or (1.0,)).reshape(along)
+    scale = np.broadcast_to(np.asarray(info.scale or (1.0,)).reshape(along), elements.shape)
     zero_point = info.zero_point[0] if info.zero_point else 0
-    scale = np.broadcast_to(scale, elements.shape)
-    shape = node.weights[name].shape if name in node.weights else elements.shape
-    values, scale = (x if name == "bias" else _in_keras_layout(node.kind, x) for x in (elements, scale))
-    if values.size != int(np.prod(shape)) or (values.shape != shape and node.kind != "DepthwiseConv2D"):
-        return None
     if name == "bias":
-        return Constant(values, scale, zero_point, 0)
+        return Constant(elements, scale, zero_point, 0)
+    order = _ORDER.get(node.kind)
+    values, scale = (x if order is None else np.transpose(x, order) for x in (elements, scale))
+    # a depthwise kernel is [1, rows, columns, channels * multiplier] there
     return Constant(values.reshape(shape), scale.reshape(shape), zero_point, _CHANNEL_AXIS.get(node.kind))
 
 
-def _in_keras_layout(kind: str, values: np.ndarray) -> np.ndarray:
-    """A kernel of the file with its axes in Keras' order; a depthwise one [1, rows, columns, channels * multiplier]."""
-    return np.transpose(values, _ORDER[kind]) if kind in _ORDER and values.ndim == len(_ORDER[kind]) else values
-
-
-def _integer_faults(
-    contents: Contents,
-    what: str,
-    layer: LayerQuantization,
-    name: str,
-    node: Node,
-    constant: Constant,
-    wanted: np.ndarray,
-) -> Iterator[str]:
-    grid, index = layer.weights[name], contents.index[f"{layer.name}/{name}"]
-    stored = contents.type_of(index)
-    if stored != grid.storage:
-        yield f"{what} is {stored}{list(contents.info(index).shape)}, specified {grid.storage}"
-        return
-    steps = np.asarray(grid.scale, np.float64).reshape(_along(grid, constant.values.ndim))
-    if not np.array_equal(constant.scale, np.broadcast_to(steps, constant.values.shape)):
+def _integer_faults(what: str, layer: LayerQuantization, name: str, node: Node, constant: Constant) -> Iterator[str]:
+    grid, values = layer.weights[name], constant.values
+    along = [-1 if axis == grid.axis else 1 for axis in range(values.ndim)]
+    steps = np.asarray(grid.scale, np.float64).reshape(along)
+    if not np.array_equal(constant.scale, np.broadcast_to(steps, values.shape)):
         yield f"{what} has scales that differ from the specified ones, or along another axis"
-    if set(contents.info(index).zero_point) != {grid.zero_point}:
-        yield f"{what} has zero-points other than {grid.zero_point}"
-    if not np.array_equal(constant.values, wanted):
+    if not np.array_equal(values, weight_integers(node, layer)[name]):
         yield f"{what} holds integers that differ from the specified ones"
-    codes, weights = constant.values.astype(np.float64) - grid.zero_point, node.weights[name].astype(np.float64)
+    reals, weights = (values.astype(np.float64) - grid.zero_point) * steps, node.weights[name]
     low, high = grid.integer_range
-    over = (constant.values >= high) & (weights > codes * steps)
-    under = (constant.values <= low) & (weights < codes * steps)
-    near = np.abs(weights - codes * steps) <= steps * (0.5 + _TIE)
-    if not (near | over | under).all() or constant.values.min() < low or constant.values.max() > high:
+    clipped = ((values == high) & (weights > reals)) | ((values == low) & (weights < reals))
+    near = np.abs(weights - reals) <= steps * (0.5 + _TIE)
+    if not (near | clipped).all() or values.min() < low or values.max() > high:
         yield f"{what} holds integers that are not the nearest to the layer's weights"
 
 
-def _along(grid: TensorQuantization, rank: int) -> list[int]:
-    return [-1 if axis == grid.axis else 1 for axis in range(rank)]
-
-
-def _bias_faults(what: str, layer: LayerQuantization, name: str, kernel: str, spec: QuantizationSpec) -> Iterator[str]:
+def _bias_faults(what: str, layer: LayerQuantization, spec: QuantizationSpec) -> Iterator[str]:
     """The specified scales of a bias are those of what it is added to."""
-    if name != "bias":
-        return
-    of_kernel = np.asarray(layer.weights[kernel].scale)
-    of_bias = np.asarray(layer.weights[name].scale)
+    of_kernel = np.asarray(layer.weights[OPERATORS[layer.kind].kernel].scale)
+    of_bias = np.asarray(layer.weights["bias"].scale)
     product = spec.activations[layer.inputs[0]].scale[0] * np.repeat(of_kernel, max(1, len(of_bias) // len(of_kernel)))
     if not np.allclose(of_bias, product, rtol=1e-6, atol=0):
-        yield f"{what} has scales that are not those of input and {kernel}"
-
-
-def _float_faults(
-    contents: Contents, what: str, layer: LayerQuantization, name: str, node: Node, constant: Constant
-) -> Iterator[str]:
-    index = contents.index[f"{layer.name}/{name}"]
-    stored = contents.type_of(index)
-    if stored != layer.precision:
-        yield f"{what} is {stored}{list(contents.info(index).shape)}, specified {layer.precision}"
-    elif not np.array_equal(constant.values, node.weights[name].astype(_FLOATS[layer.precision])):
-        yield f"{what} holds values that differ from the specified ones"
+        yield f"{what} has scales that are not those of input and kernel"

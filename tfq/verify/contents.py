@@ -1,7 +1,7 @@
 """A finished .tflite as the runtime reads it: the source of all that `verify` says about a file.
 
-Nothing here is shared with `tfq.export`: the file's tables come through the runtime's own schema, scales, zero-points,
-axes and the elements of constants through its interpreter (which unpacks INT4).
+Nothing here is shared with `tfq.export`: the file's tables come through the runtime's own schema, the elements of
+constants through its interpreter (which unpacks INT4).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tfq.execution.interpreter import TensorInfo, TfliteModel, parse_tflite
 
 _KINDS = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 _NUMBER = re.compile(r"Node number (\d+)")  # in the runtime's messages: a position among the operations
+_DTYPES = {"int4": "int8", "unknown": "void"}
 _TYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
 
 
@@ -37,14 +38,14 @@ class Contents:
     """The file's only subgraph.
 
     Attributes:
-      table: the parsed file.
-      runtime: its interpreter.
+      content: the file.
+      table: it, parsed.
       operations: in the order in which they run.
       inputs, outputs: tensor by the name that the signature gives it, in the signature's order.
     """
 
+    content: bytes
     table: Any
-    runtime: TfliteModel
     operations: tuple[Operation, ...]
     inputs: dict[str, int]
     outputs: dict[str, int]
@@ -63,13 +64,17 @@ class Contents:
         """Tensor -> position of the operation that writes it."""
         return {t: i for i, operation in enumerate(self.operations) for t in operation.outputs}
 
-    @functools.cached_property
-    def _infos(self) -> dict[int, TensorInfo]:
-        return {info.index: info for info in self.runtime.all_tensors}
-
     def info(self, index: int) -> TensorInfo:
-        """Shape, element type and grid as the runtime has them."""
-        return self._infos[index]
+        """Shape, element type (int8 of INT4) and grid."""
+        tensor = self.table.subgraphs[0].tensors[index]
+        shape = () if tensor.shape is None else tuple(map(int, tensor.shape))
+        kind = self.type_of(index)
+        grid = tensor.quantization
+        if grid is None or grid.scale is None:
+            return TensorInfo(self.names[index], index, shape, np.dtype(_DTYPES.get(kind, kind)))
+        scale, zero_point = tuple(map(float, grid.scale)), tuple(map(int, grid.zeroPoint))
+        dtype = np.dtype(_DTYPES.get(kind, kind))
+        return TensorInfo(self.names[index], index, shape, dtype, scale, zero_point, int(grid.quantizedDimension))
 
     def type_of(self, index: int) -> str:
         """ "int8", "int4" and the like, as the tensor is stored."""
@@ -79,8 +84,23 @@ class Contents:
         data = self.table.buffers[self.table.subgraphs[0].tensors[index].buffer].data
         return data is not None and len(data) > 0
 
+    @functools.cached_property
+    def runtime(self) -> TfliteModel:
+        """Its interpreter, with the builtin kernels.
+
+        Raises:
+          VerificationError: it refuses the file.
+        """
+        try:
+            return TfliteModel(self.content, delegate=False)
+        except UserError as error:
+            number = _NUMBER.search(str(error))
+            layer = self.names[self.operations[int(number[1])].outputs[0]].split("/")[0] if number else ""
+            where = f"in layer {layer!r}: " if layer else ""
+            raise _refused(f"{where}{error}") from error
+
     def elements(self, index: int) -> np.ndarray:
-        """Elements of a constant."""
+        """Elements of a constant, as the runtime reads them."""
         return self.runtime.constant(index)
 
 
@@ -88,25 +108,26 @@ def read(content: bytes) -> Contents:
     """The file.
 
     Raises:
-      VerificationError: it is broken, or the runtime refuses it.
+      VerificationError: it is broken.
     """
     try:
         table = parse_tflite(content, source="the .tflite")
-        operations = tuple(
-            Operation(_kind(table, o), tuple(map(int, o.inputs)), tuple(map(int, o.outputs)))
-            for o in table.subgraphs[0].operators
-        )
-        runtime = TfliteModel(content, delegate=False)
     except UserError as error:
-        number = _NUMBER.search(str(error))
-        stopped = f"in layer {_name(table, operations[int(number[1])].outputs[0])!r}: " if number else ""
-        raise VerificationError(f"{stopped}{error}; this is a defect of tfq: please report it with the model") from error
+        raise _refused(str(error)) from error
+    operations = tuple(
+        Operation(_kind(table, o), tuple(map(int, o.inputs)), tuple(map(int, o.outputs)))
+        for o in table.subgraphs[0].operators
+    )
     signature = table.signatureDefs[0]
     inputs, outputs = (
         {entry.name.decode(): int(entry.tensorIndex) for entry in entries}
         for entries in (signature.inputs, signature.outputs)
     )
-    return Contents(table, runtime, operations, inputs, outputs)
+    return Contents(content, table, operations, inputs, outputs)
+
+
+def _refused(why: str) -> VerificationError:
+    return VerificationError(f"{why}; this is a defect of tfq: please report it with the model")
 
 
 def _name(table: Any, index: int) -> str:

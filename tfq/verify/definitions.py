@@ -22,7 +22,9 @@ _Array = np.ndarray
 _Config = Mapping[str, Any]
 _SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 
-_erf = np.frompyfunc(math.erf, 1, 1)
+
+def _erf(x: _Array) -> _Array:
+    return np.asarray(np.frompyfunc(math.erf, 1, 1)(x), np.float64)
 
 
 def define(
@@ -88,9 +90,7 @@ def _windowed(node: Node, x: _Array, weights: Mapping[str, _Array], at: _Array |
     return value.reshape(1, *size, -1) if everywhere else value
 
 
-def _patches(
-    node: Node, x: _Array, at: _Array, window: Sequence[int], size: Sequence[int], outside: float
-) -> _Array:
+def _patches(node: Node, x: _Array, at: _Array, window: Sequence[int], size: Sequence[int], outside: float) -> _Array:
     """What the taps of the window read for each output: [n, rows, columns, channels], `outside` beyond the image."""
     strides, rates, same = _geometry(node)
     taken = []
@@ -190,14 +190,18 @@ def _average(axes: Sequence[int], keepdims: Any, x: _Array) -> _Array:
 
 
 def _softmax(config: _Config, x: Sequence[_Array], _: Any) -> _Array:
-    powers = np.exp(x[0] - x[0].max(config.get("axis", -1), keepdims=True))
+    powers = _powers(x[0], config.get("axis", -1))
     return powers / powers.sum(config.get("axis", -1), keepdims=True)
+
+
+def _powers(x: _Array, axis: int) -> _Array:
+    return np.exp(x - x.max(axis, keepdims=True))
 
 
 def _gelu(config: _Config, x: Sequence[_Array], _: Any) -> _Array:
     if config.get("approximate"):
         return 0.5 * x[0] * (1 + np.tanh(math.sqrt(2 / math.pi) * (x[0] + 0.044715 * x[0] ** 3)))
-    return 0.5 * x[0] * (1 + _erf(x[0] / math.sqrt(2)).astype(np.float64))
+    return 0.5 * x[0] * (1 + _erf(x[0] / math.sqrt(2)))
 
 
 def _upsampling(config: _Config, x: Sequence[_Array], _: Any) -> _Array:
@@ -277,14 +281,14 @@ _UNARY: dict[str, Callable[[_Array], _Array]] = {
     "abs": np.abs,
     "ceil": np.ceil,
     "cos": np.cos,
-    "erf": lambda x: _erf(x).astype(np.float64),
+    "erf": _erf,
     "exp": np.exp,
     "expm1": np.expm1,
     "floor": np.floor,
     "log": np.log,
     "log1p": np.log1p,
     "log_sigmoid": lambda x: -np.logaddexp(0, -x),
-    "log_softmax": lambda x: x - x.max(-1, keepdims=True) - np.log(np.exp(x - x.max(-1, keepdims=True)).sum(-1, keepdims=True)),
+    "log_softmax": lambda x: x - x.max(-1, keepdims=True) - np.log(_powers(x, -1).sum(-1, keepdims=True)),
     "reciprocal": lambda x: 1 / x,
     "rsqrt": lambda x: 1 / np.sqrt(x),
     "selu": lambda x: _SELU_SCALE * np.where(x > 0, x, _SELU_ALPHA * np.expm1(np.minimum(x, 0))),

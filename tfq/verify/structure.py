@@ -25,7 +25,7 @@ from tfq.models.graph import INPUT, Graph
 from tfq.models.operators import OPERATORS
 from tfq.spec import LayerQuantization, QuantizationSpec, TensorQuantization
 from tfq.verify.alone import run_alone
-from tfq.verify.constants import check_constants, layers_of
+from tfq.verify.constants import check_constants, constant_faults, layers_of
 from tfq.verify.contents import Contents, Operation, read
 
 _BORDER = ("QUANTIZE", "DEQUANTIZE")
@@ -86,15 +86,16 @@ def verify_structure(content: bytes, graph: Graph, spec: QuantizationSpec) -> Ve
                 faults.append(f"activation {name!r} ({layers_of(graph, name)}) is not in the file")
         else:
             faults += _grid_faults(f"activation {name!r} ({layers_of(graph, name)})", contents, index, grid)
-    constants = check_constants(contents, graph, spec)
-    faults += constants.faults
+    faults += constant_faults(contents, graph, spec)
     layers = {layer.name: layer for layer in spec.layers}
     float_operators = 0
     for operation in contents.operations:
         found, is_float = _operation_faults(contents, operation, graph, spec, layers)
         faults += found
         float_operators += is_float
-    _raise(faults)  # a layer alone shows these again, and names them less well
+    _raise(faults)  # what follows shows these again, and names them less well
+    constants = check_constants(contents, graph, spec)
+    _raise(constants.faults)
     alone, faults = run_alone(contents, graph, constants.read)
     _raise(faults)
     return Verification(
@@ -144,7 +145,7 @@ def _edges(contents: Contents, graph: Graph, spec: QuantizationSpec) -> Iterator
                 grid = spec.activations[node]
                 if info.scale != grid.scale or info.zero_point != (grid.zero_point + 128,):
                     yield (
-                        f"{what} {name!r} has scale {list(info.scale)}, zero-point {list(info.zero_point)},"
+                        f"{what} {name!r} has the scale {list(info.scale)} and the zero-point {list(info.zero_point)},"
                         f" specified {list(grid.scale)}, {grid.zero_point + 128}"
                     )
 
@@ -155,7 +156,7 @@ def _grid_faults(what: str, contents: Contents, index: int, grid: TensorQuantiza
         yield f"{what} is {stored}, specified {grid.storage}"
     elif info.scale != grid.scale or info.zero_point != (grid.zero_point,):
         yield (
-            f"{what} has scale {list(info.scale)}, zero-point {list(info.zero_point)},"
+            f"{what} has the scale {list(info.scale)} and the zero-point {list(info.zero_point)},"
             f" specified {list(grid.scale)}, {grid.zero_point}"
         )
 
