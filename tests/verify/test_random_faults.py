@@ -100,13 +100,11 @@ def other_values(field, value):
 @pytest.mark.parametrize("name", CASES)
 def test_every_option_of_every_operation_changed(name):
     made = case(name)
-    plain, silent = File(made.content), []
+    plain = File(made.content)
     for number, operator in enumerate(plain.graph.operators):
         for field, value in vars(operator.builtinOptions).items() if operator.builtinOptions else ():
             for other in () if field in LEFT_OUT else other_values(field, value):
                 file = File(made.content)
                 setattr(file.graph.operators[number].builtinOptions, field, other)
                 if field not in WITHIN_ROUNDING and passes(file, made) is None:
-                    silent.append((number, field, other))
-                    assert without_effect(plain.content, file.content), silent[-1]
-    print(name, silent)
+                    assert without_effect(plain.content, file.content), (number, field, other)
