@@ -218,6 +218,50 @@ def shared() -> Graph:
     return make.graph(("distance",))
 
 
+def square() -> Graph:
+    """Nothing that shapes could tell apart: kernels, images, operands, inputs and outputs of equal sizes."""
+    make = _Builder(6)
+    make.input("image", (6, 6, 3))
+    make.input("other", (6, 6, 3))
+    make.conv("conv", "image", 3, 3, 3)
+    large = {"kernel": 4 * make.normal(3, 3, 3, 3, fan_in=27), "bias": 0.3 * make.normal(3)}  # values far above 6
+    config = {"filters": 3, "kernel_size": 3, "padding": "same", "dilation_rate": 2}
+    make.node("dilated", "Conv2D", "other", large, activation="relu", **config)
+    make.conv("strided", "image", 3, 6, 3, strides=2, activation="relu6")
+    make.depthwise("depthwise", "conv", 3, 3, padding="same")
+    make.depthwise("valid", "dilated", 3, 2)
+    make.conv("back", "depthwise", 9, 3)
+    weights = {"kernel": make.normal(3, 3, 3, 3, fan_in=27), "bias": 0.3 * make.normal(3)}
+    make.node("transposed", "Conv2DTranspose", "back", weights, filters=3, kernel_size=3, padding="same")
+    make.node("joined", "Concatenate", ("transposed", "dilated"))
+    make.node("turned", "Permute", "joined", dims=(3, 1, 2))
+    make.node("difference", "Subtract", ("joined", "turned"), activation="relu")
+    make.conv("left", "difference", 6, 6)
+    make.conv("right", "turned", 6, 6, bias=False)
+    make.node("product", "MatMul", ("left", "right"))
+    make.node("crossed", "MatMul", ("right", "left"), transpose_a=True, transpose_b=True)
+    make.node("leaky", "LeakyReLU", "product", alpha=0.2)
+    make.node("slopes", "PReLU", "crossed", {"alpha": np.abs(0.3 * make.normal(1, 1, 6))}, shared_axes=[1, 2])
+    make.node("pool", "MaxPooling2D", "leaky", pool_size=3, strides=2, padding="same")
+    make.node("average", "AveragePooling2D", "slopes", pool_size=3, strides=2, padding="same")
+    make.node("padded", "ZeroPadding2D", "pool", padding=((0, 1), (1, 0)))
+    make.node("enlarged", "UpSampling2D", "average", size=2, interpolation="bilinear")
+    make.node("sized", "Resizing", "enlarged", height=4, width=4, interpolation="nearest")
+    make.node("summed", "Add", ("padded", "sized"))
+    make.node("rows", "Mean", "summed", axes=(1,))
+    make.node("peaks", "GlobalMaxPooling2D", "summed")
+    make.node("soft", "Softmax", "rows")
+    make.node("middle", "Mean", "soft", axes=(1,))
+    make.node("mean_strided", "GlobalAveragePooling2D", "strided")
+    make.node("mean_valid", "GlobalAveragePooling2D", "valid")
+    make.node("means", "Subtract", ("mean_strided", "mean_valid"))
+    make.node("sums", "Add", ("peaks", "means"))
+    make.dense("first", "sums", 6, 6)
+    make.dense("second", "middle", 6, 6, activation="relu")
+    make.dense("third", "second", 6, 6, bias=False)
+    return make.graph(("first", "third"))
+
+
 def residual() -> Graph:
     """A residual block, a depthwise layer and a classifier's head: what float layers are tried on."""
     make = _Builder(5)

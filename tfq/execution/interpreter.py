@@ -171,6 +171,10 @@ class TfliteModel:
         self.invoke()
         return tuple(self._interpreter.get_tensor(info.index) for info in self.outputs)
 
+    def constant(self, index: int) -> np.ndarray:
+        """Elements of a tensor whose values lie in the file, as the runtime reads them: INT4 one a byte."""
+        return self._interpreter.get_tensor(index)
+
     def invoke(self) -> None:
         """Run once more on the inputs that are set; what a latency measurement times."""
         try:

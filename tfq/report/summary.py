@@ -149,7 +149,7 @@ def _allocation(report: Report) -> str:
         [
             format_table(header, rows, left=2),
             "predicted, measured: increase of the loss over the 8-bit model, on calibration samples, those it was"
-            " measured on unseen before; bytes, deflated. Points lost: below float, estimated.",
+            " measured on unseen before; bytes, deflated. Points against float: estimated; below 0 is worse.",
             f"precisions ({proof}):",
             *lines,
         ]
@@ -192,9 +192,11 @@ def _checks(report: Report) -> str:
         checked = report.verification
         lines.append(
             f"verified: {checked.activations} activations, {checked.weights} weights, {checked.biases} biases"
-            f" ({checked.integers:,} integers) as specified; {checked.float_operators} of {checked.operators}"
-            " operations in float"
+            f" ({checked.integers:,} integers) as specified; {checked.layers_alone} layers compute their definition,"
+            f" each alone on random integers; {checked.float_operators} of {checked.operators} operations in float"
         )
+        if checked.unseen:
+            lines.append(f"not verified, because their outputs hardly move: what {', '.join(checked.unseen)} compute")
     floats = [x for x in report.layers if x.precision in ("float32", "float16") and x.kind not in ("Reshape",)]
     if report.recipe.precision == "int8" and floats:
         named = ", ".join(f"{x.name} ({x.kind}, {x.precision})" for x in floats[:5])

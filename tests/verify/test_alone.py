@@ -1,0 +1,36 @@
+"""What a layer alone cannot show is named, and what is drawn is drawn alike each time."""
+
+import numpy as np
+import operator_graphs
+
+from tfq.models.graph import Graph, Node
+from tfq.verify import definitions
+from tfq.verify.structure import verify_structure
+
+
+def test_a_layer_whose_output_does_not_move_is_named():
+    rng = np.random.default_rng(0)
+    kernels = {"alive": rng.normal(size=(3, 3, 4, 4)), "dead": np.zeros((3, 3, 4, 4))}
+    config = {"filters": 4, "kernel_size": 3, "padding": "same"}
+    nodes = [Node("image", "Input", {"shape": (6, 6, 4), "dtype": "float32"})]
+    for name, kernel in kernels.items():
+        weights = {"kernel": kernel.astype(np.float32), "bias": rng.normal(size=4).astype(np.float32)}
+        nodes.append(Node(name, "Conv2D", config, ("image",), weights))
+    nodes.append(Node("sum", "Add", {}, tuple(kernels)))
+    case = operator_graphs.exported(Graph(tuple(nodes), ("image",), ("sum",)))
+    found = verify_structure(case.content, case.graph, case.spec)
+    assert found.unseen == ("dead",)
+    assert found.layers_alone == 3
+
+
+def test_a_layer_without_a_definition_is_named(monkeypatch):
+    monkeypatch.delitem(definitions._UNARY, "softplus")
+    case = operator_graphs.case("islands")
+    assert verify_structure(case.content, case.graph, case.spec).unseen == ("positive",)
+
+
+def test_the_same_file_is_compared_alike_each_time():
+    case = operator_graphs.case("shared")
+    first, second = (verify_structure(case.content, case.graph, case.spec) for _ in range(2))
+    assert first == second
+    assert first.elements_alone > 0
