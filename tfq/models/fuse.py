@@ -26,18 +26,23 @@ _COMMUTE_WITH_RELU = (
 
 
 def merge_duplicates(graph: Graph) -> Graph:
-    """Nodes without weights that compute the same from the same inputs become one; outputs of the model stay apart."""
-    first: dict[str, str] = {}
+    """Nodes that compute the same from the same inputs become one; outputs of the model stay apart.
+
+    TFLiteConverter does so too, and the file would lack a node that is specified.
+    """
+    kept: dict[str, list[Node]] = {}
     merged: dict[str, list[Node]] = {}
 
     def rule(node: Node) -> str | None:
-        if node.weights or node.name in graph.outputs:
+        if node.name in graph.outputs:
             return None
-        name = first.setdefault(repr((node.kind, sorted(node.config.items()), node.inputs)), node.name)
-        if name == node.name:
+        alike = kept.setdefault(repr((node.kind, sorted(node.config.items()), node.inputs, node.activation)), [])
+        first = next((other for other in alike if _same_weights(node, other)), node)
+        if first is node:
+            alike.append(node)
             return None
-        merged.setdefault(name, []).append(node)
-        return name
+        merged.setdefault(first.name, []).append(node)
+        return first.name
 
     slim = rewrite(graph, rule)
 
@@ -45,6 +50,10 @@ def merge_duplicates(graph: Graph) -> Graph:
         return [node.replace(origin=merged_origin(node, *merged[node.name]))] if node.name in merged else None
 
     return rewrite(slim, name_all)
+
+
+def _same_weights(a: Node, b: Node) -> bool:
+    return a.weights.keys() == b.weights.keys() and all(np.array_equal(w, b.weights[n]) for n, w in a.weights.items())
 
 
 def _factor(node: Node) -> float | None:

@@ -13,12 +13,13 @@ import numpy as np
 
 from tfq.errors import UserError
 from tfq.execution.progress import Progress, Silent
-from tfq.models.decompose import decompose, drop_training_layers, float_inputs, require_supported, split_activations
+from tfq.models.decompose import decompose, drop_training_layers, require_supported, split_activations
 from tfq.models.equality import random_inputs, relative_error, run_graph
 from tfq.models.fold import affines_to_depthwise, fold_affines
 from tfq.models.fuse import absorb_padding, fuse_activations, merge_duplicates, recognise_hard_swish, split_groups
 from tfq.models.graph import INPUT, Graph
 from tfq.models.grids import separate_grids
+from tfq.models.inputs import typed_inputs, without_grid
 from tfq.models.load import LoadedModel
 from tfq.models.operators import OPERATORS
 from tfq.models.reshapes import cancel_reshapes
@@ -94,6 +95,20 @@ def _known_shapes(graph: Graph, samples: Mapping[str, np.ndarray]) -> Graph:
     return Graph(tuple(nodes), graph.inputs, graph.outputs, graph.output_names)
 
 
+def _checked_inputs(
+    declared: Graph, graph: Graph, samples: Mapping[str, np.ndarray], seed: int
+) -> dict[str, np.ndarray]:
+    """A few real samples and as many random ones, in the types that the user's model takes: integers stay whole.
+
+    Where an input holds indices beside quantities, the random samples take each number from some real one.
+    """
+    real = {n: np.asarray(samples[n][:_CHECKED_SAMPLES], declared[n].config["dtype"]) for n in graph.inputs}
+    rng = np.random.default_rng(seed)
+    random = random_inputs(real, rng)
+    random |= {n: rng.permuted(real[n], axis=0) for n in graph.inputs if without_grid(graph[n])}
+    return {name: np.concatenate([real[name], random[name]]) for name in real}
+
+
 def _rounding_bound(graph: Graph, inputs: Mapping[str, np.ndarray], expected: list[np.ndarray]) -> float:
     nudged = {n: x * np.float32(1 + _NUDGE) if np.issubdtype(x.dtype, np.floating) else x for n, x in inputs.items()}
     noise = relative_error(expected, run_graph(graph, nudged))
@@ -155,15 +170,9 @@ def prepare(
       RuntimeError: a transformation changed what the model computes.
     """
     require_supported(graph)
-    graph = float_inputs(_known_shapes(graph, samples))
-    real = {
-        n.name: np.asarray(samples[n.name][:_CHECKED_SAMPLES], n.config["dtype"])
-        for n in graph.nodes
-        if n.kind == INPUT
-    }
-    rng = np.random.default_rng(seed)
-    random = random_inputs(real, rng)
-    inputs = {name: np.concatenate([real[name], random[name]]) for name in real}
+    graph = _known_shapes(graph, samples)
+    declared, graph = graph, typed_inputs(graph)
+    inputs = _checked_inputs(declared, graph, samples, seed)
     checks = []
     with (progress or Silent()).task("prepare", len(TRANSFORMATIONS) + 1) as advance:
         expected = run_graph(graph, inputs)
