@@ -172,7 +172,7 @@ def _convert(model: tf_keras.Model, graph: Graph, configure: Callable[[Any], Non
     """
     signature = [tf.TensorSpec((1, *graph[n].config["shape"]), graph[n].config["dtype"], name=n) for n in graph.inputs]
 
-    @tf.function(input_signature=signature)
+    @tf.function(input_signature=signature, autograph=False)
     def serve(*inputs: Any) -> dict[str, Any]:
         outputs = model(list(inputs) if len(inputs) > 1 else inputs[0], training=False)
         outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]

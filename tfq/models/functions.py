@@ -1,11 +1,11 @@
 """Functions that TFLite lacks or converts badly, in operations that it has; float32 throughout.
 
-    softplus      max(x, 0) + log(1 + exp(-|x|))       TensorFlow's log(1 + exp(x)) is infinite from x = 89 on
-    log_sigmoid   -softplus(-x)
-    log_softmax   x - (m + log(sum(exp(x - m)))), m the largest x. TFLite's own operation is always given a grid that
-                  ends at -16
-    erf           e(x) - e(-x), e(x) = 1 - (a1 t + ... + a5 t^5) exp(-z^2), t = 1 / (1 + p z), z = max(x, 0);
-                  its error is at most 1.5e-7 (Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26)
+softplus      max(x, 0) + log(1 + exp(-|x|))       TensorFlow's log(1 + exp(x)) is infinite from x = 89 on
+log_sigmoid   -softplus(-x)
+log_softmax   x - (m + log(sum(exp(x - m)))), m the largest x. TFLite's own operation is always given a grid that
+              ends at -16
+erf           e(x) - e(-x), e(x) = 1 - (a1 t + ... + a5 t^5) exp(-z^2), t = 1 / (1 + p z), z = max(x, 0);
+              its error is at most 1.5e-7 (Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26)
 """
 
 from __future__ import annotations

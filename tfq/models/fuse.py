@@ -12,6 +12,17 @@ from tfq.models.graph import Graph, Node
 from tfq.models.operators import OPERATORS
 from tfq.models.rewrite import made_by, merged_origin, rewrite, sole_readers
 
+_MAY_BE_IDENTITIES = (
+    "Permute",
+    "Slice",
+    "MaxPooling2D",
+    "AveragePooling2D",
+    "Cropping2D",
+    "ZeroPadding2D",
+    "UpSampling2D",
+    "Resizing",
+)
+_REDUCTIONS = ("Mean", "GlobalAveragePooling2D", "GlobalMaxPooling2D")
 _COMMUTE_WITH_RELU = (
     "MaxPooling2D",
     "GlobalMaxPooling2D",
@@ -54,6 +65,41 @@ def merge_duplicates(graph: Graph) -> Graph:
 
 def _same_weights(a: Node, b: Node) -> bool:
     return a.weights.keys() == b.weights.keys() and all(np.array_equal(w, b.weights[n]) for n, w in a.weights.items())
+
+
+def drop_identities(graph: Graph) -> Graph:
+    """Without nodes that give what they read, or that but for axes of size 1, which a reshape takes out.
+
+    TFLiteConverter drops them, and the file would lack them.
+    """
+    if not any(node.kind in (*_MAY_BE_IDENTITIES, *_REDUCTIONS) for node in graph.nodes):
+        return graph
+    shapes = tensor_shapes(graph)
+    sources = {node.name: node.inputs[0] for node in graph.nodes if node.inputs}
+
+    def reduces_nothing(node: Node) -> bool:
+        axes = node.config["axes"] if node.kind == "Mean" else (1, 2)
+        return node.kind in _REDUCTIONS and all(shapes[sources[node.name]][axis - 1] == 1 for axis in axes)
+
+    def is_identity(node: Node) -> bool:
+        if node.kind not in _MAY_BE_IDENTITIES or shapes[node.name] != shapes[sources[node.name]]:
+            return False
+        if node.kind == "Permute":
+            return list(node.config["dims"]) == sorted(node.config["dims"])
+        if node.kind == "Slice":
+            return all(step in (None, 1) for step in node.config["strides"])
+        if node.kind in ("MaxPooling2D", "AveragePooling2D"):
+            return _pair(node.config.get("pool_size", 2)) == (1, 1)
+        return True
+
+    def rule(node: Node) -> list[Node] | str | None:
+        if is_identity(node):
+            return node.inputs[0]
+        if reduces_nothing(node):
+            return [node.replace(kind="Reshape", config={"target_shape": shapes[node.name]})]
+        return None
+
+    return rewrite(graph, rule)
 
 
 def _factor(node: Node) -> float | None:

@@ -115,7 +115,7 @@ def separate_grids(graph: Graph) -> Graph:
             return []
         found = [i for i in node.inputs if i in floats]
         if _rule_of(node) == "same" and len(node.inputs) > 1:
-            given = {groups.constraint(i) for i in node.inputs if i not in floats}
+            given = {None if i in floats else groups.constraint(i) for i in node.inputs}
             if len(given) > 1:
                 found += [i for i in node.inputs if i not in floats and groups.constraint(i) is not None]
         if node.kind == "MatMul" and _off_centre(groups.constraint(node.inputs[1])):

@@ -1,9 +1,10 @@
 """What the model's inputs are read as: quantities, which lie on a grid, or indices, which cannot.
 
-    quantities only   float32 with a grid, whatever numbers the Keras model takes
-    indices only      int32 and int64 stay, other integers become int32; float32 (Keras' default) stays, without a
-                      grid, and a Cast in front of the Embedding makes int32 of it, as Keras does
-    both              float32 without a grid: the indices are cast, and what computes reads a copy with a grid
+quantities only   float32 with a grid, whatever numbers the Keras model takes
+indices only      int32 and int64 stay, other integers become int32; float32 (Keras' default) stays, without a
+                  grid, and a Cast in front of the Embedding makes int32 of it, as Keras does
+both              float32 without a grid: the indices are cast, and what computes reads a copy with a grid
+nothing           the type stays; no grid
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def _typed_input(node: Node, uses: set[str]) -> Node:
         dtype = "int32"
     if dtype != node.config["dtype"]:
         node = node.replace(config={**node.config, "dtype": dtype})
-    if "index" in uses and dtype == "float32":
+    if dtype == "float32" and ("index" in uses or not uses):
         node = node.replace(config={**node.config, "grid": False})
     return node
 

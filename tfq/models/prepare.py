@@ -16,7 +16,14 @@ from tfq.execution.progress import Progress, Silent
 from tfq.models.decompose import decompose, drop_training_layers, require_supported, split_activations
 from tfq.models.equality import random_inputs, relative_error, run_graph
 from tfq.models.fold import affines_to_depthwise, fold_affines
-from tfq.models.fuse import absorb_padding, fuse_activations, merge_duplicates, recognise_hard_swish, split_groups
+from tfq.models.fuse import (
+    absorb_padding,
+    drop_identities,
+    fuse_activations,
+    merge_duplicates,
+    recognise_hard_swish,
+    split_groups,
+)
 from tfq.models.graph import INPUT, Graph
 from tfq.models.grids import separate_grids
 from tfq.models.inputs import typed_inputs, without_grid
@@ -28,6 +35,7 @@ TRANSFORMATIONS: tuple[tuple[str, Callable[[Graph], Graph]], ...] = (
     ("drop training layers", drop_training_layers),
     ("split activations", split_activations),
     ("decompose layers", decompose),
+    ("drop identities", drop_identities),
     ("merge duplicates", merge_duplicates),
     ("cancel reshapes", cancel_reshapes),
     ("recognise hard-swish", recognise_hard_swish),

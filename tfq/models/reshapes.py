@@ -8,6 +8,8 @@ network with one reshape at either end, and activations stand next to the layers
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from tfq.models.equality import tensor_shapes
@@ -75,7 +77,8 @@ def cancel_reshapes(graph: Graph) -> Graph:
             return None
         target = shapes[node.name]
         moved = node.replace(inputs=tuple(seen[name].inputs[0] for name in node.inputs))
-        after = made_by(node, "shape", "Reshape", (node.name,), {"target_shape": target})
+        role = next(r for i in itertools.count() if f"{node.name}.{(r := f'shape{i or str()}')}" not in seen)
+        after = made_by(node, role, "Reshape", (node.name,), {"target_shape": target})
         shapes[moved.name], shapes[after.name] = shapes[moved.inputs[0]], target
         return keep(moved, after)
 
