@@ -85,7 +85,8 @@ def drop_identities(graph: Graph) -> Graph:
         if node.kind not in _MAY_BE_IDENTITIES or shapes[node.name] != shapes[sources[node.name]]:
             return False
         if node.kind == "Permute":
-            return list(node.config["dims"]) == sorted(node.config["dims"])
+            moved = [axis for axis in node.config["dims"] if shapes[node.name][axis - 1] > 1]
+            return moved == sorted(moved)
         if node.kind == "Slice":
             return all(step in (None, 1) for step in node.config["strides"])
         if node.kind in ("MaxPooling2D", "AveragePooling2D"):
@@ -154,6 +155,29 @@ def recognise_hard_swish(graph: Graph) -> Graph:
             return None
         x, parts = match
         return [node.replace(kind="HardSwish", config={}, weights={}, inputs=(x,), origin=merged_origin(*parts, node))]
+
+    return rewrite(graph, rule)
+
+
+def merge_clamps(graph: Graph) -> Graph:
+    """A ReLU or ReLU6 behind another one becomes one with it."""
+
+    def is_clamp(node: Node) -> bool:
+        return node.kind == "ReLU" and (dict(node.config) == {} or _is_relu6(node))
+
+    clamps: dict[str, Node] = {}  # those that stay
+
+    def rule(node: Node) -> list[Node] | str | None:
+        if not is_clamp(node):
+            return None
+        inner = clamps.get(node.inputs[0])
+        if inner is None:
+            clamps[node.name] = node
+            return None
+        if _is_relu6(inner) or not _is_relu6(node):
+            return inner.name
+        clamps[node.name] = node.replace(inputs=inner.inputs, origin=merged_origin(inner, node))
+        return [clamps[node.name]]
 
     return rewrite(graph, rule)
 

@@ -3,9 +3,9 @@
 TFLite demands that the nodes whose rule is "same" (concatenation, pooling, reshapes, ...) read and write
 one grid. The grids of "fixed" outputs and of embeddings are given by the node itself, so a concatenation
 that joins such a tensor with others reads a requantised copy of it, and so does a MatMul whose right-hand
-side would have a zero-point other than 0. Tensors of float nodes and integer tensors have no grid, nor do inputs that are
-read as indices (`tfq.models.inputs`) and what only moves them; an int8 node, a reshape behind a float node among
-them, reads these through a Requantize node.
+side would have a zero-point other than 0. Tensors of float nodes and integer tensors have no grid, nor do inputs
+that are read as indices (`tfq.models.inputs`) and what only moves them; an int8 node, a reshape behind a float node
+among them, reads these through a Requantize node.
 """
 
 from __future__ import annotations

@@ -16,10 +16,11 @@ from tfq.models.graph import INPUT, Graph, Node
 from tfq.models.rewrite import made_by
 
 # Layers that only move values, or do nothing outside training.
-_MOVES = frozenset(
-    "Reshape Flatten Permute Slice Concatenate Cropping1D Cropping2D ZeroPadding1D ZeroPadding2D RepeatVector"
-    " UpSampling1D UpSampling2D Dropout Identity".split()
-)
+_MOVING_LAYERS = """
+    Reshape Flatten Permute Slice Concatenate Cropping1D Cropping2D ZeroPadding1D ZeroPadding2D RepeatVector
+    UpSampling1D UpSampling2D Dropout Identity
+"""
+_MOVES = frozenset(_MOVING_LAYERS.split())
 _INDEX_READERS = ("Embedding", "Cast")
 _INDICES = ("int32", "int64")  # what an Embedding reads as it is
 

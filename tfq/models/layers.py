@@ -25,6 +25,10 @@ class Affine(tf_keras.layers.Layer):
         return inputs * self.scale + self.offset
 
 
+class FloatAffine(Affine):
+    """An Affine that is computed in float32 and folded into no other layer."""
+
+
 class Sigmoid(tf_keras.layers.Layer):
     """1 / (1 + exp(-x))."""
 

@@ -78,5 +78,6 @@ OPERATORS: dict[str, Operator] = {
     "Unary": Operator("float"),
     "Divide": Operator("float"),
     "ELU": Operator("float"),
+    "FloatAffine": Operator("float", why="kept float: an 8-bit grid would lose the small values that it is there for"),
     "Cast": Operator("float", why="it makes whole numbers, such as indices, of an input"),
 }
