@@ -37,7 +37,7 @@ _COMMUTE_WITH_RELU = (
 
 
 def merge_duplicates(graph: Graph) -> Graph:
-    """Nodes that compute the same from the same inputs become one; outputs of the model stay apart.
+    """Nodes that compute the same from the same inputs become one, outputs of the model too.
 
     TFLiteConverter does so too, and the file would lack a node that is specified.
     """
@@ -45,8 +45,6 @@ def merge_duplicates(graph: Graph) -> Graph:
     merged: dict[str, list[Node]] = {}
 
     def rule(node: Node) -> str | None:
-        if node.name in graph.outputs:
-            return None
         alike = kept.setdefault(repr((node.kind, sorted(node.config.items()), node.inputs, node.activation)), [])
         first = next((other for other in alike if _same_weights(node, other)), node)
         if first is node:

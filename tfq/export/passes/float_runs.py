@@ -37,9 +37,9 @@ def free_float_runs(model: Any, graph: Graph, spec: QuantizationSpec) -> None:
         kind = flatbuffer.operator_name(model, operator)
         source, target = int(operator.inputs[0]), int(operator.outputs[0])
         from_float = flatbuffer.type_name(subgraph.tensors[source]) == "float32"
-        if (kind == "QUANTIZE" and from_float and is_float(source)) or (
-            kind == "DEQUANTIZE" and (source in stands_for or source in freed)
-        ):
+        to_grid = kind == "QUANTIZE" and from_float and is_float(source)
+        to_float = kind == "DEQUANTIZE" and (source in stands_for or source in freed)
+        if to_grid or to_float:
             stands_for[target] = stands_for.get(source, source)
         else:
             reads = {int(i) for i in operator.inputs}
