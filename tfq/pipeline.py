@@ -55,6 +55,7 @@ from tfq.models.graph import Graph
 from tfq.models.grids import grid_groups
 from tfq.models.load import LoadedModel, load_model
 from tfq.models.prepare import Prepared, prepare
+from tfq.models.wide import find_wide
 from tfq.models.widths import STORED_BITS, Widths, assign_widths, is_weighted, separate_inputs
 from tfq.recipe import Recipe
 from tfq.reconstruction.channel_statistics import channel_statistics
@@ -73,7 +74,7 @@ from tfq.verify.structure import verify_structure
 
 _BATCH = 32
 # Samples that the stops take where not all are needed.
-_PREPARATION, _GUARD, _REPRESENTATIVE, _LAYERS, _PARITY = 8, 64, 100, 4, 32
+_PREPARATION, _SPREAD, _GUARD, _REPRESENTATIVE, _LAYERS, _PARITY = 8, 64, 64, 100, 4, 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,7 +209,9 @@ def _begun(recipe: Recipe, journal: Journal, progress: Progress) -> _Begun:
         samples, evaluation_samples = _samples(recipe, loaded.graph, journal, progress)
     with journal.stage("prepare the model"):
         few = samples.head(_PREPARATION).arrays
-        prepared = prepare(loaded.graph, few, original=loaded, seed=recipe.seed, progress=progress)
+        wide = find_wide(loaded.graph, samples.head(_SPREAD).arrays) if recipe.precision == "int8" else None
+        prepared = prepare(loaded.graph, few, original=loaded, seed=recipe.seed, progress=progress, wide=wide)
+        journal.warn(*prepared.notes)
         graph, widths = assign_widths(
             prepared.graph,
             weight_bits=recipe.weight_bits,

@@ -32,6 +32,7 @@ from tfq.models.load import LoadedModel
 from tfq.models.operators import OPERATORS
 from tfq.models.reshapes import cancel_reshapes
 from tfq.models.singular import keep_off_zero
+from tfq.models.wide import Wide, keep_wide_float
 
 TRANSFORMATIONS: tuple[tuple[str, Callable[[Graph], Graph]], ...] = (
     ("drop training layers", drop_training_layers),
@@ -80,10 +81,11 @@ class TransformationCheck:
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """The prepared graph and the checks of the transformations that changed it."""
+    """The prepared graph, the checks of the transformations that changed it, and what a person should know."""
 
     graph: Graph
     checks: tuple[TransformationCheck, ...]
+    notes: tuple[str, ...] = ()
 
 
 def _known_shapes(graph: Graph, samples: Mapping[str, np.ndarray]) -> Graph:
@@ -185,6 +187,7 @@ def prepare(
     original: LoadedModel | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    wide: Wide | None = None,
 ) -> Prepared:
     """Rewrite `graph` into the operations of `OPERATORS`, checking every step.
 
@@ -194,6 +197,7 @@ def prepare(
       original: the model that `graph` was flattened from; the flattening is then checked like a transformation.
       seed: of the random inputs.
       progress: shows the transformations.
+      wide: inputs that may have to stay float (`tfq.models.wide`).
 
     Raises:
       UserError: a layer that no int8 operation stands for, by name; samples that do not fit the model or on which
@@ -205,6 +209,7 @@ def prepare(
     declared, graph = graph, typed_inputs(graph)
     inputs = _checked_inputs(declared, graph, samples, seed)
     checks = []
+    notes: tuple[str, ...] = ()
     with (progress or Silent()).task("prepare", len(TRANSFORMATIONS) + 1) as advance:
         expected = run_graph(graph, inputs)
         if not all(np.isfinite(y[: len(y) // 2]).all() for y in expected):
@@ -215,6 +220,8 @@ def prepare(
         advance(1)
         for name, transform in TRANSFORMATIONS:
             before, graph = graph, transform(graph)
+            if transform is decompose and wide is not None:
+                graph, notes = keep_wide_float(graph, wide)
             if graph is not before:
                 error = relative_error(expected, run_graph(graph, inputs))
                 if error > bound == _LEAST_BOUND:
@@ -225,4 +232,4 @@ def prepare(
     unknown = [n for n in graph.nodes if n.kind != INPUT and n.kind not in OPERATORS]
     if unknown:
         raise RuntimeError(f"preparation left {[(n.name, n.kind) for n in unknown]}")
-    return Prepared(graph, tuple(checks))
+    return Prepared(graph, tuple(checks), notes)
