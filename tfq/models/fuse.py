@@ -180,6 +180,21 @@ def merge_clamps(graph: Graph) -> Graph:
     return rewrite(graph, rule)
 
 
+def clamp_before_gelu(graph: Graph) -> Graph:
+    """relu(gelu(x)) = gelu(relu(x)), and relu6 likewise to 1e-8; TFLiteConverter has no float form of the left side."""
+    nodes, readers = graph.by_name, sole_readers(graph)
+
+    def rule(node: Node) -> list[Node] | None:
+        gelu = nodes[node.inputs[0]]
+        if node.kind != "ReLU" or gelu.kind != "Gelu" or readers[gelu.name] is None:
+            return None
+        clamp = made_by(node, "clamp", "ReLU", gelu.inputs, node.config)
+        origin = merged_origin(gelu, node)
+        return [clamp, node.replace(kind="Gelu", config=gelu.config, inputs=(clamp.name,), origin=origin)]
+
+    return rewrite(graph, rule)
+
+
 def fuse_activations(graph: Graph) -> Graph:
     """A ReLU or ReLU6 becomes the `activation` of the node that computes its input, where that node allows clamps.
 

@@ -18,6 +18,7 @@ from tfq.models.equality import random_inputs, relative_error, run_graph
 from tfq.models.fold import affines_to_depthwise, fold_affines
 from tfq.models.fuse import (
     absorb_padding,
+    clamp_before_gelu,
     drop_identities,
     fuse_activations,
     merge_clamps,
@@ -47,6 +48,7 @@ TRANSFORMATIONS: tuple[tuple[str, Callable[[Graph], Graph]], ...] = (
     ("affine maps to depthwise", affines_to_depthwise),
     ("cancel reshapes again", cancel_reshapes),
     ("merge clamps", merge_clamps),
+    ("clamp before gelu", clamp_before_gelu),
     ("fuse activations", fuse_activations),
     ("absorb padding", absorb_padding),
     ("split grouped convolutions", split_groups),
