@@ -59,6 +59,7 @@ from tfq.models.graph import Graph
 from tfq.models.grids import grid_groups
 from tfq.models.load import LoadedModel, load_model
 from tfq.models.prepare import Prepared, prepare
+from tfq.models.wide import find_wide
 from tfq.models.widths import STORED_BITS, Widths, assign_widths, is_weighted, separate_inputs
 from tfq.recipe import Recipe
 from tfq.reconstruction.channel_statistics import channel_statistics
@@ -77,7 +78,7 @@ from tfq.verify.structure import verify_structure
 
 _BATCH = 32
 # Samples that the stops take where not all are needed.
-_PREPARATION, _REPRESENTATIVE, _LAYERS, _PARITY = 8, 100, 4, 32
+_PREPARATION, _SPREAD, _REPRESENTATIVE, _LAYERS, _PARITY = 8, 64, 100, 4, 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,7 +216,9 @@ def _begun(recipe: Recipe, journal: Journal, progress: Progress) -> _Begun:
         samples, roles, unseen = _by_role(given, evaluation_samples, journal)
     with journal.stage("prepare the model"):
         few = samples.head(_PREPARATION).arrays
-        prepared = prepare(loaded.graph, few, original=loaded, seed=recipe.seed, progress=progress)
+        wide = find_wide(loaded.graph, samples.head(_SPREAD).arrays) if recipe.precision == "int8" else None
+        prepared = prepare(loaded.graph, few, original=loaded, seed=recipe.seed, progress=progress, wide=wide)
+        journal.warn(*prepared.notes)
         output = tensor_shapes(prepared.graph)[prepared.graph.outputs[0]]
         for found in (samples, evaluation_samples):
             journal.warn(*label_notes(labels, () if labels or found is None else found.class_names, output))

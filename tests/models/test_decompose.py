@@ -6,15 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfq.errors import UserError
-from tfq.models.decompose import (
-    decompose,
-    drop_training_layers,
-    float_inputs,
-    require_supported,
-    split_activations,
-)
+from tfq.models.decompose import decompose, drop_training_layers, require_supported, split_activations
 from tfq.models.equality import relative_error, run_graph
 from tfq.models.graph import Graph, Node, call_layer, make_layers, variable_names
+from tfq.models.inputs import typed_inputs
 from tfq.models.operators import OPERATORS
 
 IMAGE, SEQUENCE, VECTOR = (6, 5, 4), (7, 4), (4,)
@@ -189,7 +184,7 @@ def test_integer_inputs_of_arithmetic_become_float_and_those_of_embeddings_stay(
     def dtype(kind, config):
         first = Node("moved", "Reshape", {"target_shape": (2, 2)}, ("x",))
         graph = Graph((source("x", (4,), "int32"), first, Node("layer", kind, config, ("moved",))), ("x",), ("layer",))
-        return float_inputs(graph)["x"].config["dtype"]
+        return typed_inputs(graph)["x"].config["dtype"]
 
     assert dtype("Rescaling", {"scale": 0.5}) == "float32"
     assert dtype("Embedding", {"input_dim": 3, "output_dim": 2}) == "int32"

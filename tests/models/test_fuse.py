@@ -147,9 +147,11 @@ def test_repeated_nodes_become_one_that_names_them_all():
     assert made["sum"].inputs == ("relu", "relu")
 
 
-def test_two_equal_outputs_of_the_model_stay_two():
+def test_two_equal_outputs_of_the_model_become_one():
     graph = graph_of(RELU, Node("again", "ReLU", {}, ("x",)), outputs=("relu", "again"))
-    assert merge_duplicates(graph) is graph
+    merged = merge_duplicates(graph)
+    assert merged.outputs == ("relu", "relu")
+    assert merged.output_names == graph.output_names
 
 
 # --- clamps ---

@@ -213,8 +213,9 @@ def _precision(node: Node, chosen: Mapping[str, str], borders: Borders) -> tuple
         return "int8", ""
     if node.name in chosen:
         return chosen[node.name], f"chosen: {_CHOSEN[chosen[node.name]]}"
-    if OPERATORS[node.kind].output == "float":
-        return "float32", f"{node.kind} has no int8 kernel that keeps the accuracy"
+    operator = OPERATORS[node.kind]
+    if operator.output == "float":
+        return "float32", operator.why or f"{node.kind} has no int8 kernel that keeps the accuracy"
     return "float32", f"reads {node.inputs[0]!r}, which is not quantised"
 
 

@@ -2,7 +2,8 @@
 
 The converter fuses, drops and inserts operations, and joins the names of what it fused:
 "model/quant_tfq0003/relu/Relu;model/quant_tfq0003/BiasAdd;...". The first identifier in the name of
-an operation's output is its node. A data-movement node may vanish (a Flatten before a fully connected
+an operation's output is its node; of an operation that computes, the first of a node that computes, since a
+reshape behind it may have become part of it. A data-movement node may vanish (a Flatten before a fully connected
 operation); nothing else may.
 """
 
@@ -27,6 +28,13 @@ WEIGHTED = {
     "GATHER": (0, None),
     "PRELU": (1, None),
 }
+# Operations that "same" nodes (`tfq.models.operators`) become.
+_MOVING_OPERATIONS = """
+    RESHAPE TRANSPOSE CONCATENATION PACK PAD PADV2 SLICE STRIDED_SLICE SPLIT SPLIT_V MAX_POOL_2D AVERAGE_POOL_2D
+    REDUCE_MAX RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR MAXIMUM MINIMUM TILE BROADCAST_TO EXPAND_DIMS SQUEEZE QUANTIZE
+    REVERSE_V2
+"""
+_MOVES = frozenset(_MOVING_OPERATIONS.split())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +91,7 @@ def bind(model: Any, graph: Graph) -> Binding:
         found = [names[i] for i in _IDENTIFIER.findall(label) if i in names]
         if not found and target not in result:
             raise RuntimeError(f"{kind} writes {label!r}, which belongs to no node")
-        name = found[0] if found else result[target]
+        name = _owner(kind, found, graph) if found else result[target]
         operator_node[index] = writer[target] = name
         node_tensor[name] = target
         if kind in WEIGHTED and OPERATORS[graph[name].kind].kernel:
@@ -92,6 +100,15 @@ def bind(model: Any, graph: Graph) -> Binding:
             if at_bias is not None and len(sources) > at_bias and sources[at_bias] >= 0:
                 bias[name] = sources[at_bias]
     return Binding(operator_node, node_tensor, kernel, bias, inputs, outputs)
+
+
+def _owner(kind: str, names: Sequence[str], graph: Graph) -> str:
+    """The node that an operation of this kind stands for, of those named in its output."""
+    if kind in WEIGHTED:
+        names = [n for n in names if graph[n].kind != INPUT and OPERATORS[graph[n].kind].kernel] or names
+    elif kind not in _MOVES:
+        names = [n for n in names if graph[n].kind != INPUT and OPERATORS[graph[n].kind].output != "same"] or names
+    return names[0]
 
 
 def _edge(entries: Any, nodes: Sequence[str], identifier: Mapping[str, str]) -> dict[str, int]:

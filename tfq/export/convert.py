@@ -24,6 +24,7 @@ import tensorflow as tf
 import tf_keras
 
 from tfq.models.graph import Graph, Node, build_model
+from tfq.models.operators import OPERATORS
 from tfq.simulate.wrap import build_simulation
 from tfq.spec import QuantizationSpec, TensorQuantization
 
@@ -76,14 +77,20 @@ def carrier_spec(graph: Graph, spec: QuantizationSpec, names: Mapping[str, str])
 
 
 def with_barriers(graph: Graph, spec: QuantizationSpec) -> tuple[Graph, QuantizationSpec]:
-    """The graph with a Requantize node behind every float layer whose output has a grid.
+    """The graph with a Requantize node behind every float layer whose output has a grid, and in front of some.
 
     The converter computes a layer in int8, weights and all, as soon as what it reads and what it writes have grids.
     The barrier takes the layer's name and grid; the layer itself is called `<name>.float`.
+    A layer without int8 form may become several operations, some of which the converter would compute in int8 as
+    soon as what they read has a grid (comparisons, maxima, log-softmax): there the layer reads a float copy.
     """
     floats = {x.name: f"{x.name}.float" for x in spec.layers if x.precision != "int8" and x.name in spec.activations}
     nodes: list[Node] = []
     for node in graph.nodes:
+        if node.kind in OPERATORS and OPERATORS[node.kind].output == "float":
+            front = {s: f"{node.name}.front{i}" for i, s in enumerate(node.inputs) if s in spec.activations}
+            nodes += [Node(name, "Requantize", inputs=(s,), origin=node.origin) for s, name in front.items()]
+            node = node.replace(inputs=tuple(front.get(s, s) for s in node.inputs))
         if node.name in floats:
             behind = Node(node.name, "Requantize", inputs=(floats[node.name],), origin=node.origin)
             nodes += [node.replace(name=floats[node.name]), behind]
@@ -117,7 +124,7 @@ def convert_quantized(graph: Graph, spec: QuantizationSpec, representative_datas
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if all(layer.precision == "int8" for layer in spec.layers):
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-            converter.representative_dataset = _by_identifier(representative_dataset, names)
+            converter.representative_dataset = _as_taken(representative_dataset, graph, names)
 
     return _convert(model, renamed, configure)
 
@@ -143,14 +150,18 @@ def convert_plain(graph: Graph, precision: str, representative_dataset: Represen
         if precision == "int16x8":
             int16x8 = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
             converter.target_spec.supported_ops = [int16x8, tf.lite.OpsSet.TFLITE_BUILTINS]
-            converter.representative_dataset = _by_identifier(representative_dataset, names)
+            converter.representative_dataset = _as_taken(representative_dataset, graph, names)
 
     return _convert(model, renamed, configure)
 
 
-def _by_identifier(dataset: RepresentativeDataset, names: Mapping[str, str]) -> RepresentativeDataset:
-    """The dataset in the converter's input names: by name, so that no order of inputs can be guessed wrong."""
-    return lambda: ({names[name]: array for name, array in sample.items()} for sample in dataset())
+def _as_taken(dataset: RepresentativeDataset, graph: Graph, names: Mapping[str, str]) -> RepresentativeDataset:
+    """The dataset in the graph's input types and the converter's names: no order of inputs can be guessed wrong."""
+
+    def taken(sample: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {names[n]: np.asarray(array, graph[n].config["dtype"]) for n, array in sample.items()}
+
+    return lambda: map(taken, dataset())
 
 
 def _convert(model: tf_keras.Model, graph: Graph, configure: Callable[[Any], None]) -> bytes:
@@ -161,7 +172,7 @@ def _convert(model: tf_keras.Model, graph: Graph, configure: Callable[[Any], Non
     """
     signature = [tf.TensorSpec((1, *graph[n].config["shape"]), graph[n].config["dtype"], name=n) for n in graph.inputs]
 
-    @tf.function(input_signature=signature)
+    @tf.function(input_signature=signature, autograph=False)
     def serve(*inputs: Any) -> dict[str, Any]:
         outputs = model(list(inputs) if len(inputs) > 1 else inputs[0], training=False)
         outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]

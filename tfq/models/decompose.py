@@ -22,7 +22,6 @@ from tfq.models.rewrite import made_by, rewrite
 _Shape = tuple[int, ...]
 _Rule = Callable[[Node, Sequence[_Shape], _Shape], "list[Node] | str | None"]
 
-_MOVES = ("Reshape", "Flatten", "Permute", "Slice", "Concatenate", "Cropping1D", "Cropping2D")
 _TRAINING_LAYERS = """
     Dropout AlphaDropout GaussianDropout GaussianNoise SpatialDropout1D SpatialDropout2D SpatialDropout3D
     ActivityRegularization Identity RandomFlip RandomRotation RandomTranslation RandomZoom RandomContrast
@@ -43,23 +42,6 @@ def refuse(node: Node, why: str, way_out: str) -> UserError:
 def drop_training_layers(graph: Graph) -> Graph:
     """Remove the layers that are the identity outside training."""
     return rewrite(graph, lambda node: node.inputs[0] if node.kind in TRAINING_ONLY else None)
-
-
-def float_inputs(graph: Graph) -> Graph:
-    """Integer inputs read by arithmetic become float32; only an Embedding needs integers."""
-    graph_nodes, readers = graph.by_name, graph.consumers()
-
-    def arithmetic(name: str) -> bool:
-        found = [graph_nodes[r] for r in readers[name]]
-        return any(arithmetic(n.name) if n.kind in _MOVES else n.kind != "Embedding" for n in found)
-
-    def changed(node: Node) -> Node:
-        integer = node.kind == INPUT and not str(node.config["dtype"]).startswith(("float", "bfloat"))
-        return node.replace(config={**node.config, "dtype": "float32"}) if integer and arithmetic(node.name) else node
-
-    nodes = tuple(changed(node) for node in graph.nodes)
-    same = all(a is b for a, b in zip(nodes, graph.nodes, strict=True))
-    return graph if same else Graph(nodes, graph.inputs, graph.outputs, graph.output_names)
 
 
 # --- fused activations -------------------------------------------------------------------------------------------
@@ -163,6 +145,23 @@ def _relu(node: Node, inputs: Sequence[_Shape], _: _Shape) -> list[Node] | None:
 def _elu(node: Node, _: Sequence[_Shape], __: _Shape) -> None:
     if node.config.get("alpha", 1.0) != 1.0:
         raise refuse(node, f"alpha (={node.config['alpha']}) is not 1, the only one that TFLite has", "use alpha=1")
+
+
+def _prelu(node: Node, inputs: Sequence[_Shape], output: _Shape) -> list[Node] | None:
+    """On an image [h, w, channels], the rank that the kernels take; of one slope a channel where that is enough."""
+    shape, alpha = inputs[0], node.weights["alpha"]
+    if len(shape) == 3:
+        return None
+    if alpha.size == alpha.shape[-1]:
+        slopes = np.broadcast_to(alpha.reshape(1, 1, -1), (1, 1, shape[-1]))
+    else:
+        slopes = np.broadcast_to(alpha, shape).reshape(1, -1, shape[-1])
+    image = (1, int(np.prod(shape[:-1])), shape[-1])
+    before = made_by(node, "image", "Reshape", node.inputs, {"target_shape": image})
+    after = made_by(node, "shape", "Reshape", (node.name,), {"target_shape": output})
+    shared = [axis for axis in (1, 2, 3) if slopes.shape[axis - 1] == 1]
+    weights = {"alpha": np.ascontiguousarray(slopes)}
+    return [before, node.replace(config={"shared_axes": shared}, weights=weights, inputs=(before.name,)), after]
 
 
 def _softmax(node: Node, inputs: Sequence[_Shape], _: _Shape) -> list[Node] | None:
@@ -442,6 +441,7 @@ RULES: dict[str, _Rule] = {
     "Activation": _activation,
     "ReLU": _relu,
     "ELU": _elu,
+    "PReLU": _prelu,
     "Softmax": _softmax,
     "LayerNormalization": _layer_normalization,
     "BatchNormalization": _batch_normalization,

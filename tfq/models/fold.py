@@ -67,6 +67,8 @@ def commutes(node: Node, source: str, moving: AffineMap, shapes: _Shapes) -> boo
 
 def carried(node: Node, source: str, moving: AffineMap, shapes: _Shapes) -> AffineMap | None:
     """The map behind `node` that does what `moving` does on the tensor `source` it reads; None where there is none."""
+    if not shapes[source] or not shapes[node.name]:
+        return None  # a single number has no channels
     times, rest = divmod(shapes[node.name][-1], len(moving.scale))
     if node.kind in ("Reshape", "Flatten") and not rest:
         # every row of the new last axis holds whole runs of channels

@@ -121,6 +121,7 @@ class Frontend(abc.ABC):
                 raise refuse(
                     f"Input {name!r}", "it is sparse, ragged or a single number", "use a dense Input(shape=...)"
                 )
+        self.rounded.update({"float16", "bfloat16"} & {_dtype_name(tensor.dtype) for tensor in model.inputs})
         inputs = [
             self._flattener.input(name, tuple(t.shape), _dtype_name(t.dtype))
             for name, t in zip(names, model.inputs, strict=True)

@@ -12,6 +12,17 @@ from tfq.models.graph import Graph, Node
 from tfq.models.operators import OPERATORS
 from tfq.models.rewrite import made_by, merged_origin, rewrite, sole_readers
 
+_MAY_BE_IDENTITIES = (
+    "Permute",
+    "Slice",
+    "MaxPooling2D",
+    "AveragePooling2D",
+    "Cropping2D",
+    "ZeroPadding2D",
+    "UpSampling2D",
+    "Resizing",
+)
+_REDUCTIONS = ("Mean", "GlobalAveragePooling2D", "GlobalMaxPooling2D")
 _COMMUTE_WITH_RELU = (
     "MaxPooling2D",
     "GlobalMaxPooling2D",
@@ -26,18 +37,21 @@ _COMMUTE_WITH_RELU = (
 
 
 def merge_duplicates(graph: Graph) -> Graph:
-    """Nodes without weights that compute the same from the same inputs become one; outputs of the model stay apart."""
-    first: dict[str, str] = {}
+    """Nodes that compute the same from the same inputs become one, outputs of the model too.
+
+    TFLiteConverter does so too, and the file would lack a node that is specified.
+    """
+    kept: dict[str, list[Node]] = {}
     merged: dict[str, list[Node]] = {}
 
     def rule(node: Node) -> str | None:
-        if node.weights or node.name in graph.outputs:
+        alike = kept.setdefault(repr((node.kind, sorted(node.config.items()), node.inputs, node.activation)), [])
+        first = next((other for other in alike if _same_weights(node, other)), node)
+        if first is node:
+            alike.append(node)
             return None
-        name = first.setdefault(repr((node.kind, sorted(node.config.items()), node.inputs)), node.name)
-        if name == node.name:
-            return None
-        merged.setdefault(name, []).append(node)
-        return name
+        merged.setdefault(first.name, []).append(node)
+        return first.name
 
     slim = rewrite(graph, rule)
 
@@ -45,6 +59,46 @@ def merge_duplicates(graph: Graph) -> Graph:
         return [node.replace(origin=merged_origin(node, *merged[node.name]))] if node.name in merged else None
 
     return rewrite(slim, name_all)
+
+
+def _same_weights(a: Node, b: Node) -> bool:
+    return a.weights.keys() == b.weights.keys() and all(np.array_equal(w, b.weights[n]) for n, w in a.weights.items())
+
+
+def drop_identities(graph: Graph) -> Graph:
+    """Without nodes that give what they read, or that but for axes of size 1, which a reshape takes out.
+
+    TFLiteConverter drops them, and the file would lack them.
+    """
+    if not any(node.kind in (*_MAY_BE_IDENTITIES, *_REDUCTIONS) for node in graph.nodes):
+        return graph
+    shapes = tensor_shapes(graph)
+    sources = {node.name: node.inputs[0] for node in graph.nodes if node.inputs}
+
+    def reduces_nothing(node: Node) -> bool:
+        axes = node.config["axes"] if node.kind == "Mean" else (1, 2)
+        return node.kind in _REDUCTIONS and all(shapes[sources[node.name]][axis - 1] == 1 for axis in axes)
+
+    def is_identity(node: Node) -> bool:
+        if node.kind not in _MAY_BE_IDENTITIES or shapes[node.name] != shapes[sources[node.name]]:
+            return False
+        if node.kind == "Permute":
+            moved = [axis for axis in node.config["dims"] if shapes[node.name][axis - 1] > 1]
+            return moved == sorted(moved)
+        if node.kind == "Slice":
+            return all(step in (None, 1) for step in node.config["strides"])
+        if node.kind in ("MaxPooling2D", "AveragePooling2D"):
+            return _pair(node.config.get("pool_size", 2)) == (1, 1)
+        return True
+
+    def rule(node: Node) -> list[Node] | str | None:
+        if is_identity(node):
+            return node.inputs[0]
+        if reduces_nothing(node):
+            return [node.replace(kind="Reshape", config={"target_shape": shapes[node.name]})]
+        return None
+
+    return rewrite(graph, rule)
 
 
 def _factor(node: Node) -> float | None:
@@ -99,6 +153,44 @@ def recognise_hard_swish(graph: Graph) -> Graph:
             return None
         x, parts = match
         return [node.replace(kind="HardSwish", config={}, weights={}, inputs=(x,), origin=merged_origin(*parts, node))]
+
+    return rewrite(graph, rule)
+
+
+def merge_clamps(graph: Graph) -> Graph:
+    """A ReLU or ReLU6 behind another one becomes one with it."""
+
+    def is_clamp(node: Node) -> bool:
+        return node.kind == "ReLU" and (dict(node.config) == {} or _is_relu6(node))
+
+    clamps: dict[str, Node] = {}  # those that stay
+
+    def rule(node: Node) -> list[Node] | str | None:
+        if not is_clamp(node):
+            return None
+        inner = clamps.get(node.inputs[0])
+        if inner is None:
+            clamps[node.name] = node
+            return None
+        if _is_relu6(inner) or not _is_relu6(node):
+            return inner.name
+        clamps[node.name] = node.replace(inputs=inner.inputs, origin=merged_origin(inner, node))
+        return [clamps[node.name]]
+
+    return rewrite(graph, rule)
+
+
+def clamp_before_gelu(graph: Graph) -> Graph:
+    """relu(gelu(x)) = gelu(relu(x)), and relu6 likewise to 1e-8; TFLiteConverter has no float form of the left side."""
+    nodes, readers = graph.by_name, sole_readers(graph)
+
+    def rule(node: Node) -> list[Node] | None:
+        gelu = nodes[node.inputs[0]]
+        if node.kind != "ReLU" or gelu.kind != "Gelu" or readers[gelu.name] is None:
+            return None
+        clamp = made_by(node, "clamp", "ReLU", gelu.inputs, node.config)
+        origin = merged_origin(gelu, node)
+        return [clamp, node.replace(kind="Gelu", config=gelu.config, inputs=(clamp.name,), origin=origin)]
 
     return rewrite(graph, rule)
 

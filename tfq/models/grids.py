@@ -3,8 +3,9 @@
 TFLite demands that the nodes whose rule is "same" (concatenation, pooling, reshapes, ...) read and write
 one grid. The grids of "fixed" outputs and of embeddings are given by the node itself, so a concatenation
 that joins such a tensor with others reads a requantised copy of it, and so does a MatMul whose right-hand
-side would have a zero-point other than 0. Tensors of float nodes and integer tensors have no grid; an int8
-node, a reshape among them, reads a float node through a Requantize node.
+side would have a zero-point other than 0. Tensors of float nodes and integer tensors have no grid, nor do inputs
+that are read as indices (`tfq.models.inputs`) and what only moves them; an int8 node, a reshape behind a float node
+among them, reads these through a Requantize node.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from tfq.models.graph import INPUT, Graph, Node
+from tfq.models.inputs import without_grid
 from tfq.models.operators import OPERATORS
 from tfq.models.rewrite import made_by, rewrite
 
@@ -48,7 +50,7 @@ class _Groups:
         shares = rule == "same" and node.kind != "Embedding"
         groups = [self.find(i) for i in node.inputs] if shares else []
         integer = node.kind == INPUT and not str(node.config["dtype"]).startswith("float")
-        if rule == "float" or integer or None in groups:
+        if rule == "float" or integer or without_grid(node) or None in groups:
             return
         self._order[node.name] = len(self._order)
         self._parent[node.name] = node.name
@@ -91,18 +93,29 @@ def _off_centre(constraint: _Constraint) -> bool:
     return constraint is not None and constraint[0] == "fixed" and constraint[1] is not None and constraint[1][1] != 0
 
 
+def _moved_without_grid(graph: Graph) -> set[str]:
+    """Inputs without a grid, and what only moves their values."""
+    found: set[str] = set()
+    for node in graph.nodes:
+        moves = node.kind != INPUT and _rule_of(node) == "same" and node.kind != "Embedding"
+        if without_grid(node) or (moves and found.issuperset(node.inputs)):
+            found.add(node.name)
+    return found
+
+
 def separate_grids(graph: Graph) -> Graph:
     """Insert the Requantize nodes described above."""
     groups, graph_nodes = _Groups(), graph.by_name
     copies: dict[str, Node] = {}
-    floats = {node.name for node in graph.nodes if node.kind in OPERATORS and _rule_of(node) == "float"}
+    raw = _moved_without_grid(graph)
+    floats = raw | {node.name for node in graph.nodes if node.kind in OPERATORS and _rule_of(node) == "float"}
 
     def needs_copy(node: Node) -> list[str]:
-        if _rule_of(node) == "float":
+        if _rule_of(node) == "float" or node.name in raw or node.kind == "Embedding":
             return []
         found = [i for i in node.inputs if i in floats]
         if _rule_of(node) == "same" and len(node.inputs) > 1:
-            given = {groups.constraint(i) for i in node.inputs if i not in floats}
+            given = {None if i in floats else groups.constraint(i) for i in node.inputs}
             if len(given) > 1:
                 found += [i for i in node.inputs if i not in floats and groups.constraint(i) is not None]
         if node.kind == "MatMul" and _off_centre(groups.constraint(node.inputs[1])):

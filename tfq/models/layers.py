@@ -9,6 +9,8 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from tfq.models.functions import FUNCTIONS
+
 
 class Affine(tf_keras.layers.Layer):
     """y = x * scale + offset, with weights "scale" and "offset" of shape [channels] on the last axis."""
@@ -21,6 +23,10 @@ class Affine(tf_keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         return inputs * self.scale + self.offset
+
+
+class FloatAffine(Affine):
+    """An Affine that is computed in float32 and folded into no other layer."""
 
 
 class Sigmoid(tf_keras.layers.Layer):
@@ -56,11 +62,12 @@ class Gelu(tf_keras.layers.Layer):
 
 
 class Unary(tf_keras.layers.Layer):
-    """Any other element-wise function, by its name in `tf.math` or `tf.nn` ("exp", "rsqrt", "softplus", ...)."""
+    """Any other element-wise function, or log-softmax, by its name in `tf.math` or `tf.nn` ("exp", "rsqrt", ...)."""
 
     def __init__(self, function: str, **kwargs: Any):
         super().__init__(**kwargs)
-        self.function = getattr(tf.math, function, None) or getattr(tf.nn, function)
+        named = getattr(tf.math, function, None) or getattr(tf.nn, function)
+        self.function = FUNCTIONS.get(function, named)
 
     def call(self, inputs: Any) -> Any:
         return self.function(inputs)
@@ -71,6 +78,13 @@ class Divide(tf_keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         return tf.math.divide(inputs[0], inputs[1])
+
+
+class Cast(tf_keras.layers.Layer):
+    """x as int32, what lies behind the point cut off: what an Embedding does to numbers of another type."""
+
+    def call(self, inputs: Any) -> Any:
+        return tf.cast(inputs, tf.int32)
 
 
 class MatMul(tf_keras.layers.Layer):

@@ -23,6 +23,7 @@ class Operator:
       channel_axis: output-channel axis of that variable in the Keras layout; None: per-tensor only.
       fixed: (scale, zero_point) of a "fixed" output.
       clamps: TFLite can fuse a ReLU or ReLU6 onto the operation.
+      why: of "float": the reason, for the specification; "" is that it has no int8 kernel that keeps the accuracy.
     """
 
     output: str
@@ -30,6 +31,7 @@ class Operator:
     channel_axis: int | None = None
     fixed: tuple[float, int] | None = None
     clamps: bool = False
+    why: str = ""
 
 
 OPERATORS: dict[str, Operator] = {
@@ -76,4 +78,6 @@ OPERATORS: dict[str, Operator] = {
     "Unary": Operator("float"),
     "Divide": Operator("float"),
     "ELU": Operator("float"),
+    "FloatAffine": Operator("float", why="kept float: an 8-bit grid would lose the small values that it is there for"),
+    "Cast": Operator("float", why="it makes whole numbers, such as indices, of an input"),
 }

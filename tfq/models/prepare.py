@@ -13,26 +13,42 @@ import numpy as np
 
 from tfq.errors import UserError
 from tfq.execution.progress import Progress, Silent
-from tfq.models.decompose import decompose, drop_training_layers, float_inputs, require_supported, split_activations
+from tfq.models.decompose import decompose, drop_training_layers, require_supported, split_activations
 from tfq.models.equality import random_inputs, relative_error, run_graph
 from tfq.models.fold import affines_to_depthwise, fold_affines
-from tfq.models.fuse import absorb_padding, fuse_activations, merge_duplicates, recognise_hard_swish, split_groups
+from tfq.models.fuse import (
+    absorb_padding,
+    clamp_before_gelu,
+    drop_identities,
+    fuse_activations,
+    merge_clamps,
+    merge_duplicates,
+    recognise_hard_swish,
+    split_groups,
+)
 from tfq.models.graph import INPUT, Graph
 from tfq.models.grids import separate_grids
+from tfq.models.inputs import typed_inputs, without_grid
 from tfq.models.load import LoadedModel
 from tfq.models.operators import OPERATORS
 from tfq.models.reshapes import cancel_reshapes
+from tfq.models.singular import keep_off_zero
+from tfq.models.wide import Wide, keep_wide_float
 
 TRANSFORMATIONS: tuple[tuple[str, Callable[[Graph], Graph]], ...] = (
     ("drop training layers", drop_training_layers),
     ("split activations", split_activations),
     ("decompose layers", decompose),
+    ("drop identities", drop_identities),
     ("merge duplicates", merge_duplicates),
     ("cancel reshapes", cancel_reshapes),
+    ("keep off zero", keep_off_zero),
     ("recognise hard-swish", recognise_hard_swish),
     ("fold affine maps", fold_affines),
     ("affine maps to depthwise", affines_to_depthwise),
     ("cancel reshapes again", cancel_reshapes),
+    ("merge clamps", merge_clamps),
+    ("clamp before gelu", clamp_before_gelu),
     ("fuse activations", fuse_activations),
     ("absorb padding", absorb_padding),
     ("split grouped convolutions", split_groups),
@@ -67,10 +83,11 @@ class TransformationCheck:
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """The prepared graph and the checks of the transformations that changed it."""
+    """The prepared graph, the checks of the transformations that changed it, and what a person should know."""
 
     graph: Graph
     checks: tuple[TransformationCheck, ...]
+    notes: tuple[str, ...] = ()
 
 
 def _known_shapes(graph: Graph, samples: Mapping[str, np.ndarray]) -> Graph:
@@ -94,6 +111,20 @@ def _known_shapes(graph: Graph, samples: Mapping[str, np.ndarray]) -> Graph:
     return Graph(tuple(nodes), graph.inputs, graph.outputs, graph.output_names)
 
 
+def _checked_inputs(
+    declared: Graph, graph: Graph, samples: Mapping[str, np.ndarray], seed: int
+) -> dict[str, np.ndarray]:
+    """A few real samples and as many random ones, in the types that the user's model takes: integers stay whole.
+
+    Where an input holds indices beside quantities, the random samples take each number from some real one.
+    """
+    real = {n: np.asarray(samples[n][:_CHECKED_SAMPLES], declared[n].config["dtype"]) for n in graph.inputs}
+    rng = np.random.default_rng(seed)
+    random = random_inputs(real, rng)
+    random |= {n: rng.permuted(real[n], axis=0) for n in graph.inputs if without_grid(graph[n])}
+    return {name: np.concatenate([real[name], random[name]]) for name in real}
+
+
 def _rounding_bound(graph: Graph, inputs: Mapping[str, np.ndarray], expected: list[np.ndarray]) -> float:
     nudged = {n: x * np.float32(1 + _NUDGE) if np.issubdtype(x.dtype, np.floating) else x for n, x in inputs.items()}
     noise = relative_error(expected, run_graph(graph, nudged))
@@ -112,14 +143,33 @@ def _passed(check: TransformationCheck) -> TransformationCheck:
 def _check_flattening(
     original: LoadedModel, graph: Graph, inputs: Mapping[str, np.ndarray], outputs: list[np.ndarray]
 ) -> TransformationCheck:
-    """The flat graph's `outputs` against the user's own model."""
-    error = relative_error(list(original.predict(inputs)), outputs)
+    """The flat graph's `outputs` against the user's own model.
+
+    Raises:
+      UserError: they differ; the message names the output and, where the model itself is the reason, says so.
+    """
+    given = list(original.predict(inputs))
+    error = relative_error(given, outputs)
     bound = _LEAST_BOUND
     if original.compute_dtype != "float32":
         bound = _HALF_BOUND
     elif error > bound:
         bound = _rounding_bound(graph, inputs, outputs)
-    return _passed(TransformationCheck("flatten the layers", len(graph.nodes), len(graph.nodes), error, bound))
+    if not error <= bound:
+        again = relative_error(given, list(original.predict(inputs)))
+        if not again <= bound:
+            raise UserError(
+                f"the model gives other outputs for the same samples at each call (by {again:.3g} of their peak);"
+                " take out the layers that are random, or that keep a state, outside training"
+            )
+        errors = [relative_error([a], [b]) for a, b in zip(given, outputs, strict=True)]
+        worst = graph.output_names[int(np.argmax(errors))]
+        raise UserError(
+            f"the model's output {worst!r} differs by {error:.3g} of its peak (allowed: {bound:.3g}) from what the"
+            " layers say by their configuration; replace layers that compute something else, or, if there are none,"
+            " report this defect of tfq with the model"
+        )
+    return TransformationCheck("flatten the layers", len(graph.nodes), len(graph.nodes), error, bound)
 
 
 def _check_outputs(graph: Graph) -> None:
@@ -139,6 +189,7 @@ def prepare(
     original: LoadedModel | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    wide: Wide | None = None,
 ) -> Prepared:
     """Rewrite `graph` into the operations of `OPERATORS`, checking every step.
 
@@ -148,6 +199,7 @@ def prepare(
       original: the model that `graph` was flattened from; the flattening is then checked like a transformation.
       seed: of the random inputs.
       progress: shows the transformations.
+      wide: inputs that may have to stay float (`tfq.models.wide`).
 
     Raises:
       UserError: a layer that no int8 operation stands for, by name; samples that do not fit the model or on which
@@ -155,16 +207,11 @@ def prepare(
       RuntimeError: a transformation changed what the model computes.
     """
     require_supported(graph)
-    graph = float_inputs(_known_shapes(graph, samples))
-    real = {
-        n.name: np.asarray(samples[n.name][:_CHECKED_SAMPLES], n.config["dtype"])
-        for n in graph.nodes
-        if n.kind == INPUT
-    }
-    rng = np.random.default_rng(seed)
-    random = random_inputs(real, rng)
-    inputs = {name: np.concatenate([real[name], random[name]]) for name in real}
+    graph = _known_shapes(graph, samples)
+    declared, graph = graph, typed_inputs(graph)
+    inputs = _checked_inputs(declared, graph, samples, seed)
     checks = []
+    notes: tuple[str, ...] = ()
     with (progress or Silent()).task("prepare", len(TRANSFORMATIONS) + 1) as advance:
         expected = run_graph(graph, inputs)
         if not all(np.isfinite(y[: len(y) // 2]).all() for y in expected):
@@ -175,6 +222,8 @@ def prepare(
         advance(1)
         for name, transform in TRANSFORMATIONS:
             before, graph = graph, transform(graph)
+            if transform is decompose and wide is not None:
+                graph, notes = keep_wide_float(graph, wide)
             if graph is not before:
                 error = relative_error(expected, run_graph(graph, inputs))
                 if error > bound == _LEAST_BOUND:
@@ -185,4 +234,4 @@ def prepare(
     unknown = [n for n in graph.nodes if n.kind != INPUT and n.kind not in OPERATORS]
     if unknown:
         raise RuntimeError(f"preparation left {[(n.name, n.kind) for n in unknown]}")
-    return Prepared(graph, tuple(checks))
+    return Prepared(graph, tuple(checks), notes)

@@ -8,6 +8,8 @@ network with one reshape at either end, and activations stand next to the layers
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from tfq.models.equality import tensor_shapes
@@ -18,7 +20,7 @@ RESHAPES = ("Reshape", "Flatten")
 _UNARY = ("ReLU", "LeakyReLU", "ELU", "Sigmoid", "Tanh", "HardSwish", "Gelu", "Unary")
 _BINARY = ("Add", "Subtract", "Multiply", "Maximum", "Minimum", "Divide")
 _GLOBAL_POOLING = ("GlobalAveragePooling2D", "GlobalMaxPooling2D")
-_OVER_THE_LAST_AXIS = ("Affine", "Softmax", "LayerNormalization", "log_softmax")
+_OVER_THE_LAST_AXIS = ("Affine", "FloatAffine", "Softmax", "LayerNormalization", "log_softmax")
 
 
 def cancel_reshapes(graph: Graph) -> Graph:
@@ -75,7 +77,9 @@ def cancel_reshapes(graph: Graph) -> Graph:
             return None
         target = shapes[node.name]
         moved = node.replace(inputs=tuple(seen[name].inputs[0] for name in node.inputs))
-        after = made_by(node, "shape", "Reshape", (node.name,), {"target_shape": target})
+        roles = itertools.chain(["shape"], (f"shape{i}" for i in itertools.count(2)))
+        role = next(role for role in roles if f"{node.name}.{role}" not in seen)
+        after = made_by(node, role, "Reshape", (node.name,), {"target_shape": target})
         shapes[moved.name], shapes[after.name] = shapes[moved.inputs[0]], target
         return keep(moved, after)
 

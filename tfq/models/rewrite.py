@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -37,10 +38,11 @@ def rewrite(graph: Graph, rule: Rule) -> Graph:
 
     The rule gets a node whose inputs already name the rewritten tensors. It returns None to keep the
     node, the nodes that take its place (the last one writes its output), or the name of a tensor that
-    does. Returns the same graph object if nothing changed.
+    does. New nodes whose names are taken get others. Returns the same graph object if nothing changed.
     """
     now: dict[str, str] = {}
     nodes: list[Node] = []
+    taken = set(graph.by_name)
     changed = False
     for node in graph.nodes:
         inputs = tuple(now[i] for i in node.inputs)
@@ -50,11 +52,25 @@ def rewrite(graph: Graph, rule: Rule) -> Graph:
         if isinstance(made, str):
             now[node.name] = made
             continue
-        nodes.extend([current] if made is None else made)
+        nodes.extend([current] if made is None else _apart(made, node.name, taken))
         now[node.name] = nodes[-1].name
     if not changed:
         return graph
     return without_unused(Graph(tuple(nodes), graph.inputs, tuple(now[o] for o in graph.outputs), graph.output_names))
+
+
+def _apart(made: Sequence[Node], replaced: str, taken: set[str]) -> list[Node]:
+    """The nodes with names of their own, which `taken` then has too; one of them may be called as the replaced node."""
+    renamed: dict[str, str] = {}
+    for node in made:
+        if node.name != replaced:
+            numbered = (f"{node.name}.{i}" for i in itertools.count(2))
+            renamed[node.name] = node.name if node.name not in taken else next(n for n in numbered if n not in taken)
+            taken.add(renamed[node.name])
+    return [
+        node.replace(name=renamed.get(node.name, node.name), inputs=tuple(renamed.get(i, i) for i in node.inputs))
+        for node in made
+    ]
 
 
 def without_unused(graph: Graph) -> Graph:

@@ -1,5 +1,6 @@
 """The passes over a freshly converted file, in the order of `finish`; each in a file of its own.
 
+float_runs     tensors between float operations lose the grids that the converter gave them
 requantize     the Requantize nodes become QUANTIZE operations
 impose         every weight integer, bias integer, scale, zero-point and axis from the specification
 float_weights  the weights of float layers are checked, those of float16 layers stored so
@@ -16,6 +17,7 @@ from tfq.export.binding import bind
 from tfq.export.passes.buffers import share_buffers
 from tfq.export.passes.clamps import free_clamps
 from tfq.export.passes.edges import set_edges
+from tfq.export.passes.float_runs import free_float_runs
 from tfq.export.passes.float_weights import set_float_weights
 from tfq.export.passes.impose import impose
 from tfq.export.passes.names import name_tensors
@@ -31,6 +33,8 @@ def finish(content: bytes, graph: Graph, spec: QuantizationSpec | None) -> bytes
       RuntimeError: the converter's result cannot carry the specification (named).
     """
     model = flatbuffer.parse(content)
+    if spec is not None:
+        free_float_runs(model, graph, spec)
     binding = bind(model, graph)
     if spec is not None:
         binding = requantize(model, graph, binding)

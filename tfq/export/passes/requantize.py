@@ -10,21 +10,24 @@ from tensorflow.lite.python import schema_py_generated as schema
 from tfq.export import flatbuffer
 from tfq.export.binding import Binding, without_operators
 from tfq.models.graph import Graph
+from tfq.models.operators import OPERATORS
 from tfq.models.widths import is_weighted
 
 
 def requantize(model: Any, graph: Graph, binding: Binding) -> Binding:
     """Make the operations that stand for Requantize nodes what they mean: a change of grid; the binding after it.
 
-    Behind a float tensor the QUANTIZE that follows does that already: there the operation is dropped. So is the
-    barrier behind a float layer (`tfq.export.convert.with_barriers`).
+    Behind a float tensor the QUANTIZE that follows does that already: there the operation is dropped. So are the
+    barriers at float layers (`tfq.export.convert.with_barriers`).
     """
     subgraph = model.subgraphs[0]
     dropped = set()
     for index, name in binding.operator_node.items():
         operator = subgraph.operators[index]
-        is_barrier = is_weighted(graph[name]) and flatbuffer.operator_name(model, operator) == "LEAKY_RELU"
-        if graph[name].kind != "Requantize" and not is_barrier:
+        kind = graph[name].kind
+        at_float = is_weighted(graph[name]) or (kind in OPERATORS and OPERATORS[kind].output == "float")
+        is_barrier = at_float and flatbuffer.operator_name(model, operator) == "LEAKY_RELU"
+        if kind != "Requantize" and not is_barrier:
             continue
         source, target = int(operator.inputs[0]), int(operator.outputs[0])
         if flatbuffer.type_name(subgraph.tensors[target]) == "float32":
