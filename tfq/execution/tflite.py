@@ -116,6 +116,12 @@ def arena_bytes(model: schema.ModelT) -> int:
     return max(map(_peak_bytes, _constants(model), model.subgraphs))
 
 
+def check_arena(needed: int, file_bytes: int) -> None:
+    """Raises ValueError, in words, where a run takes more memory than a file of this size may ask for."""
+    most = _ARENA_BYTES + _ARENA_SHARE * file_bytes
+    _require(needed <= most, f"a run would take {needed / 2**20:,.0f} MiB, expected at most {most / 2**20:,.0f}")
+
+
 def _check(model: schema.ModelT, content: bytes) -> None:
     """Raises ValueError, in words, for what is not in order."""
     buffers = _all(model.buffers)
@@ -139,8 +145,7 @@ def _check(model: schema.ModelT, content: bytes) -> None:
         for entry in (*_all(signature.inputs), *_all(signature.outputs)):
             _require(entry.tensorIndex < count, "a signature names a tensor that is not there")
             entry.name.decode()
-    needed, most = arena_bytes(model), _ARENA_BYTES + _ARENA_SHARE * len(content)
-    _require(needed <= most, f"a run would take {needed / 2**20:,.0f} MiB, expected at most {most / 2**20:,.0f}")
+    check_arena(arena_bytes(model), len(content))
 
 
 def _check_tensor(tensor: schema.TensorT, buffers: Sequence[schema.BufferT]) -> None:
