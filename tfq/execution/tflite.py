@@ -169,7 +169,7 @@ def _check_quantization(name: str, tensor: schema.TensorT, shape: Sequence[int])
     scales, zeros = np.asarray(_all(found.scale), np.float32), _integers(found.zeroPoint)
     _require(bool(np.isfinite(scales).all() and (scales >= 0).all()), f"tensor {name} has scales that are no numbers")
     if found.details is None:
-        _require(len(zeros) in (0, len(scales)), f"tensor {name} has {len(scales)} scales and {len(zeros)} zero-points")
+        _require(len(zeros) == len(scales), f"tensor {name} has {len(scales)} scales and {len(zeros)} zero-points")
         if len(scales) > 1:
             axis = found.quantizedDimension
             fits = 0 <= axis < len(shape) and shape[axis] == len(scales)
