@@ -126,6 +126,11 @@ def test_not_a_regular_file():
         read_content(pathlib.Path("a\0b"))
 
 
+def test_a_shape_that_is_left_out_is_a_scalars(classifier):
+    content = changed(classifier[2], lambda _, g: [setattr(t, "shape", None) for t in g.tensors[-1:]])
+    fuzz_tflite.inspected(content, classifier[2])
+
+
 def fuzz(content, folder, last, *more):
     (folder / "model.tflite").write_bytes(content)
     command = [sys.executable, str(PROGRAM), str(folder / "model.tflite"), "0", str(last), *more]

@@ -48,6 +48,10 @@ def operations(content: bytes) -> tuple[Operation, ...]:
     parse_tflite(content)
     model = flatbuffer.parse(content)
     subgraph = model.subgraphs[0]
+    for tensor in subgraph.tensors:
+        tensor.shape = () if tensor.shape is None else tensor.shape  # the file of a scalar may leave it out
+    for operator in subgraph.operators:
+        operator.inputs = () if operator.inputs is None else operator.inputs
     return tuple(_operation(model, subgraph, operator) for operator in subgraph.operators)
 
 

@@ -20,12 +20,14 @@ from typing import Any
 import numpy as np
 
 from tfq.errors import UserError
+from tfq.execution.memory import bounded_memory
 from tfq.execution.progress import Progress, Silent
-from tfq.execution.tflite import parse_tflite, read_content, signature_names
+from tfq.execution.tflite import arena_bytes, check_arena, parse_tflite, read_content, signature_names
 
 RUNTIMES = ("litert", "tensorflow")
 
 _BATCH_BYTES = 4 << 20
+_ARENA_BYTES = 1 << 30  # of the activations of a batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +110,8 @@ class TfliteModel:
       preserve_all: keep every intermediate tensor readable by `tensors`; costs memory.
       runtime: "litert" (ai-edge-litert) or "tensorflow" (`tf.lite`).
 
+    Its `arena_bytes` are those of the activations needed at once, where dimensions that may be resized are 1.
+
     Raises UserError for a broken file, or a model that needs operators the runtime does not have.
     """
 
@@ -123,6 +127,7 @@ class TfliteModel:
         source = "the model" if isinstance(model, bytes) else str(model)
         self.content = read_content(model)
         self._preserve_all = preserve_all
+        self._has_run = False
         parsed = parse_tflite(self.content, source=source)
         graph = parsed.subgraphs[0]
         self._activations = [int(i) for operator in graph.operators for i in operator.outputs if i >= 0]
@@ -132,6 +137,7 @@ class TfliteModel:
         )
         names = signature_names(parsed)
         details = [detail for detail in self._interpreter.get_tensor_details() if detail["index"] < len(graph.tensors)]
+        self.arena_bytes = _arena_bytes(parsed, details, self.content, source)
         self._by_index = {detail["index"]: _tensor_info(detail, detail["name"]) for detail in details}
         self.inputs = tuple(_tensor_info(d, names.get(d["index"])) for d in self._interpreter.get_input_details())
         self.outputs = tuple(_tensor_info(d, names.get(d["index"])) for d in self._interpreter.get_output_details())
@@ -168,7 +174,7 @@ class TfliteModel:
             self._interpreter.reset_all_variables()
         for info in self.inputs:
             self._interpreter.set_tensor(info.index, inputs[info.name])
-        self.invoke()
+        self._invoke_bounded()
         return tuple(self._interpreter.get_tensor(info.index) for info in self.outputs)
 
     def constant(self, index: int) -> np.ndarray:
@@ -179,8 +185,17 @@ class TfliteModel:
         """Run once more on the inputs that are set; what a latency measurement times."""
         try:
             self._interpreter.invoke()
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, MemoryError) as error:
             raise UserError(f"the model cannot be run: {_first_line(error)}") from error
+
+    def _invoke_bounded(self) -> None:
+        """The first run makes what the later ones use."""
+        if self._has_run:
+            return self.invoke()
+        with bounded_memory(len(self.content)):
+            self.invoke()
+        self._has_run = True
+        return None
 
     def tensors(self, wanted: Iterable[str | int] | None = None) -> dict[str | int, TensorValue]:
         """What tensors held after the last run, by the names or indices asked for.
@@ -257,9 +272,9 @@ def predict(
     first = next(batches, None)
     if first is None or not _sample_count(first):
         raise UserError("there are no samples to run the model on; give at least one")
-    batch_size = batch_size or _suited_batch(first)
     models = [TfliteModel(model, delegate=delegate, runtime=runtime)]
-    step = batch_size if _batches_agree(models[0], first) else _fixed_batch(models[0])
+    batch_size = min(batch_size or _suited_batch(first), max(1, _ARENA_BYTES // max(1, models[0].arena_bytes)))
+    step = batch_size if _batches_agree(models[0], first, min(4, batch_size)) else _fixed_batch(models[0])
     workers = min(workers, -(-total // batch_size)) if total else workers
     models += [TfliteModel(models[0].content, delegate=delegate, runtime=runtime) for _ in range(workers - 1)]
     free: queue.SimpleQueue[TfliteModel] = queue.SimpleQueue()
@@ -305,7 +320,7 @@ def _make_interpreter(
     interpreter_class, resolvers = _runtime(runtime)
     resolver = resolvers.AUTO if delegate else resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), bounded_memory(len(content)):
             # tf.lite warns that it is deprecated, preserve_all that it costs memory; both are known here
             warnings.simplefilter("ignore", UserWarning)
             interpreter = interpreter_class(
@@ -314,10 +329,25 @@ def _make_interpreter(
                 experimental_op_resolver_type=resolver,
                 experimental_preserve_all_tensors=preserve_all,
             )
-        interpreter.allocate_tensors()
-    except (RuntimeError, ValueError) as error:
+            interpreter.allocate_tensors()
+    except (RuntimeError, ValueError, MemoryError) as error:
         raise UserError(f"{source} cannot be run by {runtime}: {_first_line(error)}") from error
     return interpreter
+
+
+def _arena_bytes(parsed: Any, details: Iterable[Mapping[str, Any]], content: bytes, source: str) -> int:
+    """Bytes of the activations by the shapes that the interpreter has found; constants, as of paddings, decide on some.
+
+    It has reserved the memory and not yet touched it. Raises UserError where it is too much for the file.
+    """
+    for detail in details:
+        parsed.subgraphs[0].tensors[detail["index"]].shape = detail["shape"]
+    needed = arena_bytes(parsed)
+    try:
+        check_arena(needed, len(content))
+    except ValueError as error:
+        raise UserError(f"{source} is not run: {error}; export it again") from error
+    return needed
 
 
 def _runtime(name: str) -> tuple[Any, Any]:
@@ -346,9 +376,9 @@ def _tensor_info(detail: Mapping[str, Any], name: str | None) -> TensorInfo:
     )
 
 
-def _batches_agree(model: TfliteModel, batch: Mapping[str, np.ndarray]) -> bool:
-    """Whether the batch axis may be resized and a batch gives what its samples give one by one."""
-    few = {name: np.asarray(values[:4]) for name, values in batch.items()}
+def _batches_agree(model: TfliteModel, batch: Mapping[str, np.ndarray], count: int) -> bool:
+    """Whether the batch axis may be resized and a batch of so many gives what its samples give one by one."""
+    few = {name: np.asarray(values[:count]) for name, values in batch.items()}
     if any(not info.shape or info.shape[0] != -1 for info in model.inputs):
         return False
     single = [model.run(part) for part in _slices(few, 1)]

@@ -110,6 +110,12 @@ def arena_bytes(model: schema.ModelT) -> int:
     return max(map(_peak_bytes, _constants(model), model.subgraphs))
 
 
+def check_arena(needed: int, file_bytes: int) -> None:
+    """Raises ValueError, in words, where a run takes more memory than a file of this size may ask for."""
+    most = _ARENA_BYTES + _ARENA_SHARE * file_bytes
+    _require(needed <= most, f"a run would take {needed / 2**20:,.0f} MiB, expected at most {most / 2**20:,.0f}")
+
+
 def _check(model: schema.ModelT, content: bytes) -> None:
     """Raises ValueError, in words, for what is not in order."""
     buffers = _all(model.buffers)
@@ -133,8 +139,7 @@ def _check(model: schema.ModelT, content: bytes) -> None:
         for entry in (*_all(signature.inputs), *_all(signature.outputs)):
             _require(entry.tensorIndex < count, "a signature names a tensor that is not there")
             entry.name.decode()
-    needed, most = arena_bytes(model), _ARENA_BYTES + _ARENA_SHARE * len(content)
-    _require(needed <= most, f"a run would take {needed / 2**20:,.0f} MiB, expected at most {most / 2**20:,.0f}")
+    check_arena(arena_bytes(model), len(content))
 
 
 def _check_tensor(tensor: schema.TensorT, buffers: Sequence[schema.BufferT]) -> None:
@@ -158,7 +163,7 @@ def _check_quantization(name: str, tensor: schema.TensorT, shape: Sequence[int])
     scales, zeros = np.asarray(_all(found.scale), np.float32), _integers(found.zeroPoint)
     _require(bool(np.isfinite(scales).all() and (scales >= 0).all()), f"tensor {name} has scales that are no numbers")
     if found.details is None:
-        _require(len(zeros) in (0, len(scales)), f"tensor {name} has {len(scales)} scales and {len(zeros)} zero-points")
+        _require(len(zeros) == len(scales), f"tensor {name} has {len(scales)} scales and {len(zeros)} zero-points")
         if len(scales) > 1:
             axis = found.quantizedDimension
             fits = 0 <= axis < len(shape) and shape[axis] == len(scales)
