@@ -12,9 +12,12 @@ Limits, all of what the file declares, so that nothing is unpacked to find out:
 
 from __future__ import annotations
 
+import contextlib
 import math
 import mmap
 import pathlib
+import resource
+from collections.abc import Iterator
 from typing import Any
 
 import h5py
@@ -120,6 +123,31 @@ def _check_attributes(item: Any, name: str, longest: int) -> None:
         most = count * (longest if attribute.dtype.hasobject else attribute.dtype.itemsize)
         if most > LARGEST_ATTRIBUTE:
             raise _refuse(name, f"its attribute {shortened(str(key), 60)!r} may take {most} bytes")
+        if attribute.dtype.hasobject:
+            with _at_most(LARGEST_ATTRIBUTE):  # a text says its own length, for which the library makes room
+                item.attrs[key]
+
+
+@contextlib.contextmanager
+def _at_most(more: int) -> Iterator[None]:
+    """Let this process have at most `more` bytes more memory than it has; beyond that, reading fails.
+
+    Where the system does not tell how much it has, nothing is held.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    try:
+        pages = int(pathlib.Path("/proc/self/statm").read_text().split()[5])
+    except (OSError, ValueError, IndexError):
+        yield
+        return
+    limit = pages * resource.getpagesize() + more
+    if soft != resource.RLIM_INFINITY:
+        limit = min(limit, soft)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def _longest_text(path: pathlib.Path) -> int:
