@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import resource
 import socket
 import subprocess
 import sys
@@ -202,6 +203,32 @@ def test_long_texts_that_are_many(saved, monkeypatch):
     check_model_file(path)
     monkeypatch.setattr(hdf5_files, "LARGEST_ATTRIBUTE", 5_000_000)
     refused(path, "attribute 'names' may take 5[0-9]{6} bytes")
+
+
+def heap_of(content: bytes) -> int:
+    return content.index(b"GCOL\x01\0\0\0")
+
+
+def test_a_heap_that_hdf5_would_read_for_ever(saved):
+    path = saved(keras, ".h5")
+    content = bytearray(path.read_bytes())
+    at = heap_of(content) + 16 + 8  # the size of its first object, which counts its own head
+    content[at - 8 : at + 8] = bytes(16)
+    path.write_bytes(content)
+    refused(path, "a heap of texts is damaged")
+
+
+def test_a_text_that_says_it_has_three_gigabytes(saved):
+    path = saved(tf_keras, ".h5")
+    with h5py.File(path, "r") as file:
+        size = len(file.attrs["model_config"].encode())
+    content = path.read_bytes()
+    reference = size.to_bytes(4, "little") + heap_of(content).to_bytes(8, "little")
+    assert content.count(reference) == 1
+    path.write_bytes(content.replace(reference, (3 * 2**30).to_bytes(4, "little") + reference[4:]))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused(path, "damaged")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # in KiB
 
 
 def test_compressed_weights_are_read(saved, tmp_path):

@@ -12,9 +12,12 @@ Limits, all of what the file declares, so that nothing is unpacked to find out:
 
 from __future__ import annotations
 
+import contextlib
 import math
 import mmap
 import pathlib
+import resource
+from collections.abc import Iterator
 from typing import Any
 
 import h5py
@@ -29,6 +32,8 @@ MOST_OBJECTS = 200_000
 MOST_RATIO, SLACK = 100, 64 * 2**20
 # deflate, shuffle, fletcher32: what h5py and Keras offer, and what cannot load a plug-in
 _FILTERS = (1, 2, 3)
+# A global heap: its signature and version 1; its size follows in 8 bytes.
+_HEAP = b"GCOL\x01\0\0\0"
 _WEIGHTS = "save the model again with model.save()"
 
 
@@ -118,17 +123,61 @@ def _check_attributes(item: Any, name: str, longest: int) -> None:
         most = count * (longest if attribute.dtype.hasobject else attribute.dtype.itemsize)
         if most > LARGEST_ATTRIBUTE:
             raise _refuse(name, f"its attribute {shortened(str(key), 60)!r} may take {most} bytes")
+        if attribute.dtype.hasobject:
+            with _at_most(LARGEST_ATTRIBUTE):  # a text says its own length, for which the library makes room
+                item.attrs[key]
+
+
+@contextlib.contextmanager
+def _at_most(more: int) -> Iterator[None]:
+    """Let this process have at most `more` bytes more memory than it has; beyond that, reading fails.
+
+    Where the system does not tell how much it has, nothing is held.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    try:
+        pages = int(pathlib.Path("/proc/self/statm").read_text().split()[5])
+    except (OSError, ValueError, IndexError):
+        yield
+        return
+    limit = pages * resource.getpagesize() + more
+    if soft != resource.RLIM_INFINITY:
+        limit = min(limit, soft)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def _longest_text(path: pathlib.Path) -> int:
-    """The largest piece of the file's heaps, which holds every text of variable length."""
+    """The largest piece of the file's heaps, which holds every text of variable length.
+
+    Raises:
+      ValueError: a heap is damaged so that the HDF5 library would read it for ever.
+    """
     longest = 0
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        at = content.find(b"GCOL\x01\0\0\0")  # a heap: signature, version 1, its size in 8 bytes
+        at = content.find(_HEAP)
         while at >= 0:
-            longest = max(longest, int.from_bytes(content[at + 8 : at + 16], "little"))
-            at = content.find(b"GCOL\x01\0\0\0", at + 8)
+            size = int.from_bytes(content[at + 8 : at + 16], "little")
+            if at + size <= len(content):  # else the library refuses it, or it is no heap but a number
+                _check_heap(content, at + 16, at + size)
+            longest = max(longest, size)
+            at = content.find(_HEAP, at + 8)
     return min(longest, path.stat().st_size)
+
+
+def _check_heap(content: mmap.mmap, at: int, end: int) -> None:
+    """Walk the objects of a heap: number, references, size in 8 bytes, data up to a multiple of 8."""
+    while at + 16 <= end:
+        number = int.from_bytes(content[at : at + 2], "little")
+        size = int.from_bytes(content[at + 8 : at + 16], "little")
+        # object 0 is the free space, whose size counts its own head
+        step = size if number == 0 else 16 + -(-size // 8) * 8
+        if step < 16 or at + step > end:
+            raise ValueError("a heap of texts is damaged")
+        at += step
 
 
 def text_attribute(file: h5py.File, key: str) -> str | None:
