@@ -25,7 +25,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from random_steps import FRAMEWORKS, OTHER_LAYERS, STEPS, rank, sample
+from random_layers import OTHER_LAYERS, rank, sample
+from random_operators import FRAMEWORKS, STEPS
 
 from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify

@@ -184,8 +184,8 @@ def _half_check(
     )
     if not error <= _HALF_BOUND:
         raise UserError(
-            f"the model computes in {original.compute_dtype}, and differs by {error:.3g} of its peak from what its layers"
-            f" give in float32 (allowed: {_HALF_BOUND}); build it again with the dtype float32 and load its weights"
+            f"the model computes in {original.compute_dtype}, and differs by {error:.3g} of its peak (allowed:"
+            f" {_HALF_BOUND}) from its layers in float32; build it again with the dtype float32 and load its weights"
         )
     return TransformationCheck("flatten the layers", len(graph.nodes), len(graph.nodes), error, _HALF_BOUND)
 
