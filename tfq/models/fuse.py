@@ -22,6 +22,7 @@ _MAY_BE_IDENTITIES = (
     "UpSampling2D",
     "Resizing",
 )
+_IDEMPOTENT = ("abs", "ceil", "floor", "sign")
 _REDUCTIONS = ("Mean", "GlobalAveragePooling2D", "GlobalMaxPooling2D")
 _COMMUTE_WITH_RELU = (
     "MaxPooling2D",
@@ -158,14 +159,20 @@ def recognise_hard_swish(graph: Graph) -> Graph:
 
 
 def merge_clamps(graph: Graph) -> Graph:
-    """A ReLU or ReLU6 behind another one becomes one with it."""
+    """A ReLU or ReLU6 behind another one becomes one with it, and so does a function that once is as good as twice."""
 
     def is_clamp(node: Node) -> bool:
         return node.kind == "ReLU" and (dict(node.config) == {} or _is_relu6(node))
 
     clamps: dict[str, Node] = {}  # those that stay
+    functions: dict[str, str] = {}
 
     def rule(node: Node) -> list[Node] | str | None:
+        function = node.config.get("function")
+        if node.kind == "Unary" and function in _IDEMPOTENT:
+            if functions.get(node.inputs[0]) == function:
+                return node.inputs[0]
+            functions[node.name] = function
         if not is_clamp(node):
             return None
         inner = clamps.get(node.inputs[0])

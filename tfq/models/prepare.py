@@ -162,6 +162,8 @@ def _check_flattening(
                 f"the model gives other outputs for the same samples at each call (by {again:.3g} of their peak);"
                 " take out the layers that are random, or that keep a state, outside training"
             )
+        if original.compute_dtype != "float32":
+            return _half_check(original, graph, given, outputs)
         errors = [relative_error([a], [b]) for a, b in zip(given, outputs, strict=True)]
         worst = graph.output_names[int(np.argmax(errors))]
         raise UserError(
@@ -172,6 +174,22 @@ def _check_flattening(
     return TransformationCheck("flatten the layers", len(graph.nodes), len(graph.nodes), error, bound)
 
 
+def _half_check(
+    original: LoadedModel, graph: Graph, given: list[np.ndarray], outputs: list[np.ndarray]
+) -> TransformationCheck:
+    """Of a model that computes in 16 bits, where numbers beyond 65504 are infinite: where it stays finite."""
+    finite = [np.isfinite(a) & np.isfinite(b) for a, b in zip(given, outputs, strict=True)]
+    error = relative_error(
+        [a[f] for a, f in zip(given, finite, strict=True)], [b[f] for b, f in zip(outputs, finite, strict=True)]
+    )
+    if not error <= _HALF_BOUND:
+        raise UserError(
+            f"the model computes in {original.compute_dtype}, and differs by {error:.3g} of its peak (allowed:"
+            f" {_HALF_BOUND}) from its layers in float32; build it again with the dtype float32 and load its weights"
+        )
+    return TransformationCheck("flatten the layers", len(graph.nodes), len(graph.nodes), error, _HALF_BOUND)
+
+
 def _check_outputs(graph: Graph) -> None:
     for position, name in enumerate(graph.outputs):
         what = f"the model's output {graph.output_names[position]!r}"
@@ -180,6 +198,14 @@ def _check_outputs(graph: Graph) -> None:
         if name in graph.outputs[:position]:
             first = graph.output_names[graph.outputs.index(name)]
             raise UserError(f"{what} is the same as its output {first!r}; take one of them out of the model's outputs")
+
+
+def _check_differences(graph: Graph) -> None:
+    for node in graph.nodes:
+        if node.kind == "Subtract" and node.inputs[0] == node.inputs[1]:
+            raise UserError(
+                f"layer {node.origin[0]!r} subtracts a tensor from itself, which is 0 whatever the input; take it out"
+            )
 
 
 def prepare(
@@ -231,6 +257,7 @@ def prepare(
                 checks.append(_passed(TransformationCheck(name, len(before.nodes), len(graph.nodes), error, bound)))
             advance(1)
     _check_outputs(graph)
+    _check_differences(graph)
     unknown = [n for n in graph.nodes if n.kind != INPUT and n.kind not in OPERATORS]
     if unknown:
         raise RuntimeError(f"preparation left {[(n.name, n.kind) for n in unknown]}")

@@ -28,6 +28,7 @@ from tfq.numerics import reference
 _BITS = 8
 _LOST = 10.0  # dB of a channel
 _DEAR = 25.0  # dB of an output
+_ROUNDING = 1e-6  # of float32
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,9 +73,11 @@ def spread_of(values: np.ndarray) -> Spread:
     low, high = float(rows.min()), float(rows.max())
     error = rows - _rounded(rows, low, high)
     noise, deviations = np.sqrt(np.mean(error**2, axis=0)), rows.std(axis=0)
+    means = rows.mean(axis=0)
+    deviations[deviations <= _ROUNDING * np.abs(means)] = 0.0  # constant
     lost = np.flatnonzero((deviations > 0) & (deviations < noise * 10 ** (_LOST / 20)))
     step = reference.asymmetric_parameters(low, high, _BITS)[0]
-    return Spread(min(low, 0.0), max(high, 0.0), float(step), rows.mean(axis=0), deviations, tuple(map(int, lost)))
+    return Spread(min(low, 0.0), max(high, 0.0), float(step), means, deviations, tuple(map(int, lost)))
 
 
 def find_wide(graph: Graph, samples: Mapping[str, np.ndarray]) -> Wide | None:

@@ -1,0 +1,45 @@
+"""tfq deals with whatever the frontends accept: small random models become files that compute the same, or a line.
+
+`tests/random_graphs.py` draws and judges them; it also runs by itself for as long as one likes.
+"""
+
+from __future__ import annotations
+
+import pytest
+from random_graphs import Unsuited, draw, outcome
+from random_layers import LAYERS
+from random_operators import KERAS_OPERATORS, TF_OPERATORS
+
+from tfq.models import flatten, keras3, tf_keras_models
+
+
+def test_every_layer_and_operator_that_the_frontends_accept_has_a_step():
+    assert set(LAYERS) == set(flatten.LAYERS)
+    assert set(KERAS_OPERATORS) == set(keras3.OPERATIONS)
+    assert set(TF_OPERATORS) >= set(tf_keras_models.OPERATORS)
+
+
+def check(library, seeds):
+    faults, drawn = [], 0
+    for seed in seeds:
+        try:
+            model = draw(library, seed)
+        except Unsuited:
+            continue
+        found = outcome(model)
+        drawn += 1
+        if found.kind == "fault":
+            faults.append(f"{library} {seed}: {found.message}\n{model.trace}")
+    assert not faults, "\n".join(faults)
+    assert drawn >= len(seeds) * 3 // 4
+
+
+@pytest.mark.parametrize("library", ["keras", "tf_keras"])
+def test_a_random_model_is_converted_or_refused_in_one_line(library):
+    check(library, range(15))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("library", ["keras", "tf_keras"])
+def test_a_hundred_random_models_are_converted_or_refused_in_one_line(library):
+    check(library, range(100, 200))

@@ -1,0 +1,40 @@
+"""Scales that no runtime takes: XNNPACK refuses the whole file, and the converter or a kernel ends the process.
+
+    convolutions, dense layers     max(s_x s_w) / s_y < 2^8        one step of the input moves the output by its range
+    Add, Subtract                  max(s_a, s_b) / s_y < 2^18
+
+Found by experiment with TensorFlow 2.21 and LiteRT 2.3; XNNPACK's source says the first.
+"""
+
+from __future__ import annotations
+
+from tfq.errors import UserError
+from tfq.models.graph import INPUT, Graph
+from tfq.models.operators import OPERATORS
+from tfq.spec import QuantizationSpec
+
+_LARGEST_PRODUCT, _LARGEST_SUM = 2.0**8, 2.0**18
+_SUMS = ("Add", "Subtract")
+
+
+def require_runnable(graph: Graph, spec: QuantizationSpec) -> None:
+    """Raise UserError that names the first layer whose scales no runtime takes."""
+    for node in graph.nodes:
+        if node.kind == INPUT or node.name not in spec.activations or spec[node.name].precision != "int8":
+            continue
+        read = [spec.activations[name].scale[0] for name in node.inputs if name in spec.activations]
+        given = spec.activations[node.name].scale[0]
+        kernel = spec[node.name].weights.get(OPERATORS[node.kind].kernel)
+        if OPERATORS[node.kind].channel_axis is not None and kernel is not None:
+            ratio, limit = read[0] * max(kernel.scale) / given, _LARGEST_PRODUCT
+        elif node.kind in _SUMS:
+            ratio, limit = max(read) / given, _LARGEST_SUM
+        else:
+            continue
+        if ratio >= limit:
+            raise UserError(
+                f"layer {node.origin[0]!r} ({node.kind}) cannot be computed in int8: one step of what it reads"
+                f" ({max(read):.3g}) moves what it gives by {ratio:.3g} steps ({given:.3g} each; under {limit:.0f} are"
+                " expected); bring the features it reads to one scale, by a Normalization layer or before the model,"
+                " or choose --precision=dynamic_range or float16"
+            )
