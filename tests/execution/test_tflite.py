@@ -120,9 +120,9 @@ def test_the_arena_is_what_is_needed_at_once(classifier):
 
 def test_not_a_regular_file():
     for path in ("/dev/zero", "/dev/null", "/"):
-        with pytest.raises(UserError, match="it is not a regular file; give a"):
+        with pytest.raises(UserError, match=r"it is a (device|directory), not a regular file"):
             read_content(pathlib.Path(path))
-    with pytest.raises(UserError, match="cannot read the model"):
+    with pytest.raises(UserError, match="cannot be read"):
         read_content(pathlib.Path("a\0b"))
 
 
