@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
-
 from random_graphs import Drawn, outcome
 
 K, OPS = keras.layers, keras.ops

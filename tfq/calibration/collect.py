@@ -16,6 +16,7 @@ The samples are batched anew: the result does not depend on the batch size they 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 import time
@@ -162,8 +163,13 @@ def collect_statistics(
         for arrays, count in _rebatch(batches, graph.inputs, batch_size):
             inputs = [tf.constant(a, s.dtype) for a, s in zip(arrays, signature, strict=True)]
             if not batch_count:  # traced and warmed up outside the measurement
-                run_watched(*inputs)
-                run_bare(*inputs)
+                try:
+                    run_watched(*inputs)
+                    run_bare(*inputs)
+                except (tf.errors.UnimplementedError, tf.errors.AbortedError):
+                    # TensorFlow fuses operations that its oneDNN has no kernel for, unless it runs them one by one
+                    run_watched = functools.partial(_one_by_one, watched)
+                    run_bare = functools.partial(_one_by_one, bare)
             if batch_count < _TIMED_FIRST or batch_count % _TIMED_EVERY == 0:
                 start = time.perf_counter()
                 tf.nest.map_structure(np.asarray, run_bare(*inputs))
@@ -193,6 +199,10 @@ def collect_statistics(
     first = {name: a.statistics() for name, a in parts[0].items()}
     second = {name: a.statistics() for name, a in parts[1].items()} if seen > 1 else first
     return Collected(first, second, CollectionCost(forward / timed * batch_count, collect, seen))
+
+
+def _one_by_one(model: tf_keras.Model, *inputs: Any) -> Any:
+    return model(inputs, training=False)
 
 
 def _in_parallel(
