@@ -232,9 +232,7 @@ def outcome(drawn: Drawn) -> Outcome:
         stop = "prepare"
         prepared = prepare(loaded.graph, {n: v[:8] for n, v in drawn.samples.items()}, original=loaded)
     except UserError as error:
-        jumps = (
-            any(node.config.get("function") in _JUMPS for node in loaded.graph.nodes) if stop == "prepare" else False
-        )
+        jumps = stop == "prepare" and any(n.config.get("function") in _JUMPS for n in loaded.graph.nodes)
         if "\n" in str(error) or ("defect of tfq" in str(error) and not jumps):
             return Outcome("fault", f"{stop}: {error}")
         return Outcome("refused", str(error))
