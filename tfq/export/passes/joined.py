@@ -22,8 +22,9 @@ def join_copies(model: Any) -> None:
         source, target = int(operator.inputs[0]), int(operator.outputs[0])
         types = {flatbuffer.type_name(subgraph.tensors[i]) for i in (source, target)}
         writer = writers.get(source)
-        copies = flatbuffer.operator_name(model, operator) == "QUANTIZE" and types == {"int8"} and writer is not None
-        if copies and flatbuffer.operator_name(model, writer) == "MEAN" and reads.count(source) == 1:
+        copies = flatbuffer.operator_name(model, operator) == "QUANTIZE" and types == {"int8"}
+        is_mean = writer is not None and flatbuffer.operator_name(model, writer) == "MEAN"
+        if writer is not None and copies and is_mean and reads.count(source) == 1:
             writer.outputs = np.asarray([target], np.int32)
         else:
             kept.append(operator)
