@@ -11,7 +11,8 @@ from tfq.spec import activation_grid
 
 
 @pytest.mark.parametrize(
-    ("graph", "layer", "factor"), [("convolutions", "stem", 2.0**-20), ("arithmetic", "difference", 2.0**-22)]
+    ("graph", "layer", "factor"),
+    [("convolutions", "stem", 2.0**-20), ("arithmetic", "difference", 2.0**-22), ("arithmetic", "hard", 2.0**-9)],
 )
 def test_a_layer_whose_input_is_far_too_coarse_for_its_output_is_named(graph, layer, factor):
     case = operator_graphs.case(graph)
