@@ -43,8 +43,8 @@ class _Builder:
     def normal(self, *shape: int, fan_in: int = 1) -> np.ndarray:
         return (self._rng.normal(size=shape) / np.sqrt(fan_in)).astype(np.float32)
 
-    def input(self, name: str, shape: tuple[int, ...], dtype: str = "float32") -> str:
-        self._nodes.append(Node(name, "Input", {"shape": shape, "dtype": dtype}))
+    def input(self, name: str, shape: tuple[int, ...], dtype: str = "float32", **config: bool) -> str:
+        self._nodes.append(Node(name, "Input", {"shape": shape, "dtype": dtype, **config}))
         return name
 
     def node(
@@ -262,6 +262,23 @@ def square() -> Graph:
     return make.graph(("first", "third"))
 
 
+def raw() -> Graph:
+    """An input without a grid: some of its numbers are indices, the others are scaled in float."""
+    make = _Builder(6)
+    make.input("features", (5,), grid=False)
+    make.node("first", "Slice", "features", begin=[0], end=[2], strides=[None])
+    make.node("indices", "Cast", "first")
+    make.node("embedding", "Embedding", "indices", {"embeddings": make.normal(50, 4)}, input_dim=50, output_dim=4)
+    make.node("looked_up", "Flatten", "embedding")
+    make.node("rest", "Slice", "features", begin=[2], end=[5], strides=[None])
+    make.node("scaled", "FloatAffine", "rest", {"scale": 1 + make.normal(3) ** 2, "offset": make.normal(3)})
+    make.node("scaled.grid", "Requantize", "scaled")
+    make.dense("dense", "scaled.grid", 3, 8)
+    make.node("sum", "Add", ("looked_up", "dense"))
+    make.dense("scores", "sum", 8, 3)
+    return make.graph(("scores",))
+
+
 def residual() -> Graph:
     """A residual block, a depthwise layer and a classifier's head: what float layers are tried on."""
     make = _Builder(5)
@@ -303,17 +320,18 @@ def outlier() -> Graph:
 
 
 ALL: dict[str, Callable[[], Graph]] = {
-    made.__name__: made for made in (convolutions, arithmetic, transformer, islands, shared)
+    made.__name__: made for made in (convolutions, arithmetic, transformer, islands, shared, raw)
 }
 
 
 def draw(graph: Graph, *, seed: int = 0, count: int = SAMPLES) -> dict[str, np.ndarray]:
-    """`count` random samples of every input: normal, or token numbers below 50."""
+    """`count` random samples of every input: normal, or token numbers below 50, or what can be both."""
     rng = np.random.default_rng(seed)
     found = {}
     for name in graph.inputs:
         shape, dtype = (count, *graph[name].config["shape"]), graph[name].config["dtype"]
         values = rng.normal(size=shape) if dtype == "float32" else rng.integers(0, 50, shape)
+        values = values if graph[name].config.get("grid", True) else 5 * np.abs(values)  # indices among them
         found[name] = values.astype(dtype)
     return found
 

@@ -96,6 +96,20 @@ def test_a_float_tensor_is_not_clipped_to_the_grid_of_what_it_is_joined_with(joi
     works(of(tf_keras, (3, 4), lambda x: joined([tf.nn.elu(3 * x), tf.tanh(x)])), normal(3, 4))
 
 
+@pytest.mark.parametrize("pool", [K.AveragePooling2D(2), K.MaxPooling2D(2)], ids=["average", "max"])
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_relu_may_follow_a_pooling(pool, inside):
+    def function(x):
+        found = K.ReLU()(pool(x))
+        return K.Conv2D(2, 2)(found) if inside else found
+
+    works(of(keras, (6, 6, 3), function), normal(6, 6, 3))
+
+
+def test_a_mean_may_be_reshaped():
+    works(of(keras, (6, 6, 3), lambda x: OPS.transpose(OPS.mean(x, 2)[:, :, None], (0, 3, 2, 1))), normal(6, 6, 3))
+
+
 def test_a_sigmoid_between_float_operations_is_float():
     works(of(keras, (2, 3), lambda x: OPS.exp(OPS.concatenate([OPS.sigmoid(OPS.cos(x)), OPS.sin(x)], 1))), normal(2, 3))
 

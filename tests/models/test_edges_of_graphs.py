@@ -1,5 +1,7 @@
 """Shapes of models at their edges, and layers whose files look like something else."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tf_keras
@@ -53,3 +55,29 @@ def test_the_right_hand_side_of_a_matmul_gets_a_grid_around_zero(kind, copied):
     graph = separate_grids(Graph(nodes, ("a", "b"), ("right", "left")))
     assert graph["right"].inputs == ("a", "s.requantize" if copied else "s")
     assert graph["left"].inputs == ("s", "a")
+
+
+def test_a_tensor_minus_itself_is_told():
+    x = tf_keras.Input((4,), name="x")
+    y = layers.Dense(2, name="d")(x)
+    with pytest.raises(UserError, match="layer 'nothing' subtracts a tensor from itself"):
+        prepared(x, layers.Dense(1)(layers.Subtract(name="nothing")([y, y])))
+
+
+def test_computed_indices_are_told():
+    x = tf_keras.Input((4,), name="x")
+    with pytest.raises(UserError, match="its indices are computed by 'd'; expected an input of the model"):
+        prepared(x, layers.Embedding(5, 2, name="e")(layers.Dense(2, name="d")(x)))
+
+
+def test_a_model_that_gives_something_else_at_each_call_is_told():
+    x = tf_keras.Input((4,), name="x")
+    loaded = load_model(tf_keras.Model(x, layers.Dense(2, name="d")(x)))
+    rng = np.random.default_rng(0)
+    moody = dataclasses.replace(loaded, predict=lambda arrays: (rng.normal(size=(len(arrays["x"]), 2)),))
+    samples = {"x": rng.normal(size=(4, 4)).astype(np.float32)}
+    with pytest.raises(UserError, match="gives other outputs for the same samples at each call"):
+        prepare(loaded.graph, samples, original=moody)
+    wrong = dataclasses.replace(loaded, predict=lambda arrays: tuple(2 * y for y in loaded.predict(arrays)))
+    with pytest.raises(UserError, match=r"the model's output 'd' differs by .* of its peak"):
+        prepare(loaded.graph, samples, original=wrong)

@@ -124,7 +124,7 @@ def test_of_two_normalisations_the_second_counts(tmp_path):
 def test_a_normalisation_moved_through_another_layer_says_nothing_of_the_layer_that_takes_it(pool, tmp_path):
     layers = tf_keras.layers
     inputs = layers.Input((10, 8, 3), name="x")
-    x = getattr(layers, pool)()(layers.Conv2D(4, 3, name="conv")(inputs))
+    x = getattr(layers, pool)(1 if pool == "Cropping2D" else 2)(layers.Conv2D(4, 3, name="conv")(inputs))
     model = trained(tf_keras.Model(inputs, layers.Flatten()(layers.BatchNormalization(name="bn")(x))), IMAGES)
     graph = prepared(model, IMAGES, tmp_path)
     assert graph["conv"].origin == ("conv", "bn")

@@ -230,8 +230,13 @@ def collect_statistics(
         for arrays, count in _rebatch(batches, graph.inputs, batch_size):
             inputs = [tf.constant(a, s.dtype) for a, s in zip(arrays, signature, strict=True)]
             if not batch_count:  # traced and warmed up outside the measurement
-                run_watched(*inputs)
-                run_bare(*inputs)
+                try:
+                    run_watched(*inputs)
+                    run_bare(*inputs)
+                except (tf.errors.UnimplementedError, tf.errors.AbortedError):
+                    # TensorFlow fuses operations that its oneDNN has no kernel for, unless it runs them one by one
+                    run_watched = functools.partial(_one_by_one, watched)
+                    run_bare = functools.partial(_one_by_one, bare)
             if batch_count < _TIMED_FIRST or batch_count % _TIMED_EVERY == 0:
                 start = time.perf_counter()
                 tf.nest.map_structure(np.asarray, run_bare(*inputs))
@@ -261,6 +266,10 @@ def collect_statistics(
     everything = _halves(accumulators, judges=True)
     unjudged = _halves(accumulators, judges=False) if len(judging) else everything
     return Collected(everything, unjudged, CollectionCost(forward / timed * batch_count, collect, seen))
+
+
+def _one_by_one(model: tf_keras.Model, *inputs: Any) -> Any:
+    return model(inputs, training=False)
 
 
 def _in_parallel(

@@ -2,6 +2,7 @@
 
     convolutions, dense layers     max(s_x s_w) / s_y < 2^8        one step of the input moves the output by its range
     Add, Subtract                  max(s_a, s_b) / s_y < 2^18
+    HardSwish                      s_x / s_y < 2^7
 
 Found by experiment with TensorFlow 2.21 and LiteRT 2.3; XNNPACK's source says the first.
 """
@@ -13,8 +14,8 @@ from tfq.models.graph import INPUT, Graph
 from tfq.models.operators import OPERATORS
 from tfq.spec import QuantizationSpec
 
-_LARGEST_PRODUCT, _LARGEST_SUM = 2.0**8, 2.0**18
-_SUMS = ("Add", "Subtract")
+_LARGEST_PRODUCT = 2.0**8
+_LARGEST_RATIO = {"Add": 2.0**18, "Subtract": 2.0**18, "HardSwish": 2.0**7}
 
 
 def require_runnable(graph: Graph, spec: QuantizationSpec) -> None:
@@ -27,8 +28,8 @@ def require_runnable(graph: Graph, spec: QuantizationSpec) -> None:
         kernel = spec[node.name].weights.get(OPERATORS[node.kind].kernel)
         if OPERATORS[node.kind].channel_axis is not None and kernel is not None:
             ratio, limit = read[0] * max(kernel.scale) / given, _LARGEST_PRODUCT
-        elif node.kind in _SUMS:
-            ratio, limit = max(read) / given, _LARGEST_SUM
+        elif node.kind in _LARGEST_RATIO and read:
+            ratio, limit = max(read) / given, _LARGEST_RATIO[node.kind]
         else:
             continue
         if ratio >= limit:

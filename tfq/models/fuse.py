@@ -46,7 +46,8 @@ def merge_duplicates(graph: Graph) -> Graph:
     merged: dict[str, list[Node]] = {}
 
     def rule(node: Node) -> str | None:
-        alike = kept.setdefault(repr((node.kind, sorted(node.config.items()), node.inputs, node.activation)), [])
+        config = sorted((key, value) for key, value in node.config.items() if value is not None and value is not False)
+        alike = kept.setdefault(repr((node.kind, config, node.inputs, node.activation)), [])
         first = next((other for other in alike if _same_weights(node, other)), node)
         if first is node:
             alike.append(node)

@@ -17,6 +17,8 @@ from tfq.models.inputs import without_grid
 from tfq.models.operators import OPERATORS
 from tfq.models.rewrite import made_by, rewrite
 
+# TFLiteConverter fuses a ReLU onto these, whose output then has another grid than their input, and refuses that.
+_FUSED_POOLS = ("AveragePooling2D", "MaxPooling2D")
 _Constraint = tuple[str, Any] | None
 
 
@@ -114,6 +116,8 @@ def separate_grids(graph: Graph) -> Graph:
         if _rule_of(node) == "float" or node.name in raw or node.kind == "Embedding":
             return []
         found = [i for i in node.inputs if i in floats]
+        if node.kind == "ReLU":
+            found += [i for i in node.inputs if i in graph_nodes and graph_nodes[i].kind in _FUSED_POOLS]
         if _rule_of(node) == "same" and len(node.inputs) > 1:
             given = {None if i in floats else groups.constraint(i) for i in node.inputs}
             if len(given) > 1:

@@ -1,6 +1,7 @@
 """The passes over a freshly converted file, in the order of `finish`; each in a file of its own.
 
 float_runs     tensors between float operations lose the grids that the converter gave them
+joined         a mean writes on its own grid, without a copy
 requantize     the Requantize nodes become QUANTIZE operations
 impose         every weight integer, bias integer, scale, zero-point and axis from the specification
 float_weights  the weights of float layers are checked, those of float16 layers stored so
@@ -20,6 +21,7 @@ from tfq.export.passes.edges import set_edges
 from tfq.export.passes.float_runs import free_float_runs
 from tfq.export.passes.float_weights import set_float_weights
 from tfq.export.passes.impose import impose
+from tfq.export.passes.joined import join_copies
 from tfq.export.passes.names import name_tensors
 from tfq.export.passes.requantize import requantize
 from tfq.models.graph import Graph
@@ -35,6 +37,7 @@ def finish(content: bytes, graph: Graph, spec: QuantizationSpec | None) -> bytes
     model = flatbuffer.parse(content)
     if spec is not None:
         free_float_runs(model, graph, spec)
+        join_copies(model)
     binding = bind(model, graph)
     if spec is not None:
         binding = requantize(model, graph, binding)

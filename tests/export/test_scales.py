@@ -1,0 +1,24 @@
+"""Scales that no runtime takes are told in one line before anything is converted."""
+
+import dataclasses
+
+import operator_graphs
+import pytest
+
+from tfq.errors import UserError
+from tfq.export.scales import require_runnable
+from tfq.spec import activation_grid
+
+
+@pytest.mark.parametrize(
+    ("graph", "layer", "factor"),
+    [("convolutions", "stem", 2.0**-20), ("arithmetic", "difference", 2.0**-22), ("arithmetic", "hard", 2.0**-9)],
+)
+def test_a_layer_whose_input_is_far_too_coarse_for_its_output_is_named(graph, layer, factor):
+    case = operator_graphs.case(graph)
+    require_runnable(case.graph, case.spec)
+    small = activation_grid(case.spec.activations[layer].scale[0] * factor, 0)
+    spec = dataclasses.replace(case.spec, activations={**case.spec.activations, layer: small})
+    with pytest.raises(UserError, match=f"layer 'keras_{layer}' .* cannot be computed in int8: one step of") as caught:
+        require_runnable(case.graph, spec)
+    assert "\n" not in str(caught.value)
