@@ -231,7 +231,7 @@ def test_invocations_leave_python_free(classifier):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(UserError, match=r"cannot read the model .*none\.tflite: No such file"):
+    with pytest.raises(UserError, match=r"the model .*none\.tflite cannot be read: no such file"):
         TfliteModel(tmp_path / "none.tflite")
 
 

@@ -79,6 +79,7 @@ def activation_zero_point(file):
 
 def activation_type(file):
     file.tensors["prelu"].type = 3  # uint8
+    file.tensors["prelu"].quantization.zeroPoint += 128
 
 
 def weights_of_another_layer(file):
@@ -114,7 +115,7 @@ DAMAGES = {
     weight_scale: "depthwise_kernel of 'depthwise' (Keras layer keras_depthwise) has scales that differ",
     bias_scale: "bias of 'stem' (Keras layer keras_stem) has scales that differ",
     weight_zero_point: "kernel of 'logits' (Keras layer keras_logits) has zero-points other than 0",
-    weight_axis: "kernel of 'transposed' (Keras layer keras_transposed) has 6 scales along axis 3 of [6, 3, 3, 8]",
+    weight_axis: "tensor 'transposed/kernel' of the shape [6, 3, 3, 8] has 6 scales along axis 3",  # no reader takes it
     activation_scale: "activation 'add' (Keras layer keras_add) has the scale",
     activation_zero_point: "activation 'leaky' (Keras layer keras_leaky) has the scale",
     activation_type: "activation 'prelu' (Keras layer keras_prelu) is uint8, specified int8",

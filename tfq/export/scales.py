@@ -24,11 +24,13 @@ def require_runnable(graph: Graph, spec: QuantizationSpec) -> None:
         if node.kind == INPUT or node.name not in spec.activations or spec[node.name].precision != "int8":
             continue
         read = [spec.activations[name].scale[0] for name in node.inputs if name in spec.activations]
+        if not read:
+            continue
         given = spec.activations[node.name].scale[0]
         kernel = spec[node.name].weights.get(OPERATORS[node.kind].kernel)
         if OPERATORS[node.kind].channel_axis is not None and kernel is not None:
             ratio, limit = read[0] * max(kernel.scale) / given, _LARGEST_PRODUCT
-        elif node.kind in _LARGEST_RATIO and read:
+        elif node.kind in _LARGEST_RATIO:
             ratio, limit = max(read) / given, _LARGEST_RATIO[node.kind]
         else:
             continue
