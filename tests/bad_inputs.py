@@ -189,7 +189,7 @@ FLAG_FILES: Mapping[str, bytes] = {
 
 
 def _written(place: pathlib.Path) -> None:
-    for kind, contents in (("recipe", RECIPES), ("table", TABLES), ("journal", JOURNALS), ("labels", LABELS)):
+    for kind, contents in (("recipe", RECIPES), ("table", TABLES), ("labels", LABELS)):
         for number, content in enumerate(contents.values()):
             (place / f"{kind}{number}.json").write_bytes(content)
     for number, content in enumerate(REPORTS.values()):
