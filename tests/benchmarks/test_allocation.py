@@ -300,7 +300,7 @@ def test_page_and_figures_show_every_measurement(tmp_path):
         " -10.00; -11.00 to -9.00 |  |"
     ) in lines
     assert ("| 0.125 | 4.00 | 0.01, 0.02 * | 0.02, 0.04 | 0.03, 0.06 | 0.5, 1; 0.5, 1; 0.5, 1 | 0.01, 0.004 |") in lines
-    assert "| 0.125 | 500 | 1,100 | 1,000 | +10.00 % | 0.01 | optimal | 0 | 0.010 |" in lines
+    assert "| 0.125 | 500 | 1,100 | 1,000 | +10.00 % | 0.01 | optimal | 1e-09 | 0.010 |" in lines
     assert (f"| {RESNET8} | 4 | -0.40 [-0.90, +0.10]; -0.60 to -0.20 | 97.00 % | 4.00 | 40,000 | 60.0 | 2 |") in lines
     assert (
         f"| {RESNET8}, advanced | -0.30 [-0.80, +0.20] | no | 4.40 | 590 | 0.590 x | 1.000 x [0.990, 1.010] | 10.0 |"

@@ -349,7 +349,7 @@ def test_searching_lowers_the_error_on_the_fitted_rows(kind):
 
 
 def test_the_search_follows_the_seed_of_the_run():
-    problem = layer_problem(taps=24, outputs=8, bits=3, rows=256, seed=1)
+    problem = layer_problem(taps=96, outputs=16, bits=4, rows=512, seed=1)
     found = [
         least_squares(dataclasses.replace(problem, seed=seed), searching=True).codes.tobytes()
         for seed in (0, 0, 1, 2, 3)
