@@ -275,7 +275,10 @@ _PLAIN: dict[str, Callable[[_Config, Sequence[_Array], Mapping[str, _Array]], _A
     "UpSampling2D": _upsampling,
     "Resizing": lambda c, x, _: _resized(x[0], (c["height"], c["width"]), c.get("interpolation", "bilinear")),
     "LayerNormalization": _layer_normalization,
+    "FloatAffine": lambda _, x, w: x[0] * w["scale"] + w["offset"],
+    "Cast": lambda _, x, __: np.trunc(x[0]),
 }
+KINDS = frozenset({*WINDOWED, *_PLAIN, "Unary"})
 
 _UNARY: dict[str, Callable[[_Array], _Array]] = {
     "abs": np.abs,
