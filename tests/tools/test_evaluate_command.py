@@ -57,7 +57,7 @@ def test_one_model_without_labels_or_latency(files):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--models=none.tflite", "--evaluation_data=test.npz"], "cannot read the model none.tflite: No such file"),
+        (["--models=none.tflite", "--evaluation_data=test.npz"], "the model none.tflite cannot be read: no such file"),
         (["--models=cut.tflite", "--evaluation_data=test.npz"], "cut.tflite is truncated or corrupt"),
         (["--models=float.tflite,test.npz", "--evaluation_data=test.npz"], "test.npz is not a .tflite file"),
         (["--models=float.tflite", "--evaluation_data=none.npz"], "none.npz"),
