@@ -202,7 +202,7 @@ def test_inputs_are_mixed_in_pairs_with_one_share_for_all_inputs_of_a_sample():
     first = np.arange(10.0, dtype=np.float32)[:, None] * np.ones((1, 3), np.float32)
     feeds = [first, 100 * first[:, :, None]]
     fitted = np.array([1, 2, 4, 5, 7, 8])
-    batches = _mixtures(feeds, fitted, 3, np.random.default_rng(0))
+    batches = _mixtures([feed[fitted] for feed in feeds], 3, np.random.default_rng(0))
     seen = []
     for _ in range(200):
         x, y = next(batches)
@@ -220,6 +220,6 @@ def test_inputs_are_mixed_in_pairs_with_one_share_for_all_inputs_of_a_sample():
 
 def test_whole_numbers_are_not_mixed():
     tokens, masses = np.arange(8, dtype=np.int32)[:, None], np.arange(8, dtype=np.float32)[:, None]
-    for found, weights in (next(_mixtures([tokens, masses], np.arange(8), 4, np.random.default_rng(0))) for _ in "ab"):
+    for found, weights in (next(_mixtures([tokens, masses], 4, np.random.default_rng(0))) for _ in "ab"):
         assert found.dtype == np.int32
         np.testing.assert_array_equal(found, weights)
