@@ -309,7 +309,7 @@ class TestResults:
                 assert has_own_input_grid(graph, reader[0])
 
     def test_calls_of_one_keras_layer_keep_equal_weights(self):
-        graph, samples, version = start("shared")
+        graph, samples, version = start("shared", bits=3)
         changed, outcomes = reconstruct(graph, version, samples, METHODS["best"], name="x")
         assert [o.name for o in outcomes] == ["conv_right", "dense_right"]
         assert all(o.kept for o in outcomes)
