@@ -99,7 +99,7 @@ def test_every_choice_is_a_field_whose_default_is_one_of_them():
             "--pin is 'a(:w8'; 'a(' is no regular expression",
         ),
         ({"pipeline": "light", "size_budget": 0.2, "pin": ("w8",)}, "--pin is 'w8'; it must be a layer's name or"),
-        ({"pipeline": "light", "pin": ("a:w8",)}, "--pin is given and nothing to allocate by"),
+        ({"pipeline": "light", "pin": ("a:w8",)}, "--pin is given without a budget"),
         ({"size_budget": 0.2}, "a budget needs --pipeline=light or --pipeline=advanced"),
         ({"pipeline": "light", "size_budget": 0.2, "weight_bits": 4}, "--weight_bits is 4 and a budget is given"),
         ({"precision": "int7"}, "--precision is 'int7'; it must be one of int8, int16x8, float16"),

@@ -107,20 +107,20 @@ RULES = (
     Rule(
         ("objective",),
         lambda recipe: recipe.max_accuracy_drop is not None,
-        "no --max_accuracy_drop is given; it says what that makes small: add it, or leave it out",
+        "no --max_accuracy_drop is given, whose goal it names; add --max_accuracy_drop, or leave --objective out",
     ),
     Rule(
         ("sensitivity",),
         lambda recipe: recipe.allocates,
         (
-            "there is nothing to allocate by; add --max_accuracy_drop, --size_budget, --latency_budget or"
-            " --compute_budget, or leave it out"
+            "no budget is given; add --max_accuracy_drop, --size_budget, --latency_budget or"
+            " --compute_budget, or leave --sensitivity out"
         ),
     ),
     Rule(
         ("metric",),
         lambda recipe: bool(recipe.evaluation_data) or recipe.metric not in _NEEDS_LABELS,
-        "no --evaluation_data is given, so there are no labels; add it, or leave it out",
+        "no --evaluation_data is given, so there are no labels; add --evaluation_data, or leave --metric out",
     ),
 )
 

@@ -285,7 +285,7 @@ def _by_role(samples: Samples, evaluation_samples: Samples | None, journal: Jour
         return samples, roles, evaluation_samples
     journal.warn(
         f"no --evaluation_data: agreement with float is measured on {len(roles.reporting)} of the {len(samples)}"
-        " calibration samples, which have no other part; accuracy is not measured"
+        " calibration samples, which are used for nothing else; accuracy is not measured"
         if len(roles.report)
         else "no --evaluation_data: agreement with float is measured on a calibration sample, accuracy is not"
     )

@@ -189,7 +189,7 @@ class Recipe:
             idle = [f for f in ("candidates", "pin", "latency_table") if getattr(self, f)]
             if idle:
                 raise UserError(
-                    f"--{idle[0]} is given and nothing to allocate by; add --max_accuracy_drop, --size_budget,"
+                    f"--{idle[0]} is given without a budget; add --max_accuracy_drop, --size_budget,"
                     " --latency_budget or --compute_budget"
                 )
             return

@@ -30,24 +30,24 @@ FLAGS = new_flags()
 flags.DEFINE_list(
     "jobs",
     [],
-    "Files or patterns such as 'jobs/*.flags', separated by commas. Each is one run: flags of tfq-quantize, one a line,"
-    " or the recipe.json of a run; its name names the run.",
+    "Files or patterns such as 'jobs/*.flags', separated by commas. Each file is one run: flags of tfq-quantize, one a"
+    " line, or the recipe.json of an earlier run. The file's name names the run.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
     "output_dir",
     "",
-    "Where every run gets a folder of its name, its log beside it, and batch.csv, a table of all.",
+    "Folder for the results: a folder and a log for every run, and batch.csv, a table of all runs.",
     flag_values=FLAGS,
 )
 flags.DEFINE_boolean(
-    "overwrite", False, "Run again what has been run, also where its settings were others.", flag_values=FLAGS
+    "overwrite", False, "Repeat finished runs too, also those that had other settings.", flag_values=FLAGS
 )
 
 GROUPS = {"Jobs and output": ("jobs", "output_dir", "overwrite")}
 SUMMARY = (
-    "Run tfq-quantize for every file of settings, each in a process of its own. What fails is told and the others go"
-    " on; what is done already is not run again, so that a batch that was stopped goes on where it was."
+    "Run tfq-quantize once for every file of settings, each run in a process of its own. A failed run is reported; the"
+    " remaining runs continue. A finished run is not repeated, so a batch that was stopped continues where it was."
 )
 _DONE, _KILLED = "done", "killed, as by a system that runs out of memory"
 
@@ -86,7 +86,7 @@ def find_jobs(patterns: Sequence[str]) -> dict[str, Path]:
     for pattern in patterns:
         paths = sorted(map(Path, glob.glob(pattern, recursive=True)))
         if not paths:
-            raise UserError(f"--jobs: nothing is called {pattern}; give files of flags, recipes, or a pattern of such")
+            raise UserError(f"--jobs: no file matches {pattern}; give files of flags, recipes, or a pattern of such")
         for path in paths:
             if path.stem in found:
                 raise UserError(f"--jobs: {path} and {found[path.stem]} would both be the run {path.stem}; rename one")

@@ -44,8 +44,8 @@ flags.DEFINE_string(
     flag_values=FLAGS,
 )
 flags.DEFINE_enum("device", "host", ["host", "adb"], "This machine, or Android devices by adb.", flag_values=FLAGS)
-flags.DEFINE_list("serials", ["all"], "Devices as `adb devices` lists them, or HOST:PORT; all.", flag_values=FLAGS)
-flags.DEFINE_list("threads", ["1"], "Numbers of threads of an invocation, each measured.", flag_values=FLAGS)
+flags.DEFINE_list("serials", ["all"], "Devices as `adb devices` lists them, or HOST:PORT, or all.", flag_values=FLAGS)
+flags.DEFINE_list("threads", ["1"], "Numbers of threads, separated by commas; each is measured.", flag_values=FLAGS)
 flags.DEFINE_string(
     "cpu_mask",
     "",
@@ -65,11 +65,11 @@ flags.DEFINE_integer(
     flag_values=FLAGS,
 )
 flags.DEFINE_float(
-    "warmup_seconds", 0.5, "Runs before the timed ones of a process.", lower_bound=0.0, flag_values=FLAGS
+    "warmup_seconds", 0.5, "Seconds of untimed runs at the start of each process.", lower_bound=0.0, flag_values=FLAGS
 )
-flags.DEFINE_float("seconds", 1.0, "Time so long in a process at the least.", lower_bound=0.0, flag_values=FLAGS)
-flags.DEFINE_integer("min_runs", 50, "Timed runs of a process at the least.", 1, MOST_RUNS, flag_values=FLAGS)
-flags.DEFINE_integer("max_runs", 10_000, "Timed runs of a process at the most.", 1, MOST_RUNS, flag_values=FLAGS)
+flags.DEFINE_float("seconds", 1.0, "Least seconds of timed runs in each process.", lower_bound=0.0, flag_values=FLAGS)
+flags.DEFINE_integer("min_runs", 50, "Least timed runs in each process.", 1, MOST_RUNS, flag_values=FLAGS)
+flags.DEFINE_integer("max_runs", 10_000, "Most timed runs in each process.", 1, MOST_RUNS, flag_values=FLAGS)
 flags.DEFINE_float(
     "deadline",
     600.0,
@@ -78,7 +78,7 @@ flags.DEFINE_float(
     upper_bound=86400,
     flag_values=FLAGS,
 )
-flags.DEFINE_boolean("profile_ops", False, "Time single operators too, in processes of their own.", flag_values=FLAGS)
+flags.DEFINE_boolean("profile_ops", False, "Time each operator too, in processes of their own.", flag_values=FLAGS)
 flags.DEFINE_string(
     "latency_table",
     "",
@@ -111,8 +111,8 @@ GROUPS = {
     "Output": ("output_dir", "overwrite"),
 }
 SUMMARY = (
-    "Latency, memory, outputs and accuracy of .tflite models on this machine or on Android devices, beside the first"
-    " of them (docs/on_device.md). Exits with 3 where anything failed."
+    "Measure latency, memory, outputs and accuracy of .tflite models on this machine or on Android devices, and compare"
+    " each model with the first (docs/on_device.md). The exit code is 3 if anything failed."
 )
 
 
@@ -124,7 +124,7 @@ def main(values: flags.FlagValues) -> int:
     settings = settings_from_flags(values)
     devices = find_devices(values, progress)
     if values.latency_table and len(devices) > 1:
-        raise UserError(f"a latency table is of one device; say which of {', '.join(devices)} with --serials")
+        raise UserError(f"a latency table is for one device; name one of {', '.join(devices)} with --serials")
     failed = False
     try:
         if values.models or values.result:
@@ -134,7 +134,7 @@ def main(values: flags.FlagValues) -> int:
             failed |= write_latency_table(values, settings, run, progress)
     except KeyboardInterrupt:
         if values.device == "adb":
-            print("the devices go on by themselves; the same command collects what they find", file=sys.stderr)
+            print("the devices continue by themselves; run the same command again for their results", file=sys.stderr)
         raise
     return FAILED if failed else 0
 
@@ -153,14 +153,16 @@ def _check_flags(values: flags.FlagValues) -> None:
     named = values.models or values.result
     if not named and not values.latency_table:
         raise UserError(
-            "missing --models and --evaluation_data, or --latency_table and --model; --help lists the flags"
+            "missing --models and --evaluation_data, or --latency_table and --model; tfq-bench --help lists the flags"
         )
     if bool(named) != bool(values.evaluation_data):
-        raise UserError(f"missing {'--evaluation_data' if named else '--models'}; --help lists the flags")
+        raise UserError(f"missing {'--evaluation_data' if named else '--models'}; tfq-bench --help lists the flags")
     find_metric(values.metric)  # a misspelt one is told before the data is read
     given = all(values[name].present for name in ("min_runs", "max_runs"))
     if given and values.min_runs > values.max_runs:
-        raise UserError(f"--min_runs is {values.min_runs} and --max_runs is {values.max_runs}; give at most that many")
+        raise UserError(
+            f"--min_runs is {values.min_runs} and --max_runs is {values.max_runs}; lower --min_runs or raise --max_runs"
+        )
     compared = ("preprocess", "num_samples", "metric", "allowed_lsb", "output_dir", "overwrite", "profile_ops")
     check_idle(values, dict.fromkeys(compared, bool(named)), "no --models or --result are compared; leave it out")
     android = dict.fromkeys(("serials", "keep"), values.device == "adb")
@@ -293,7 +295,7 @@ def find_devices(values: flags.FlagValues, progress: Progress) -> dict[str, tupl
     if serials == ["all"]:
         serials = attached
         if not serials:
-            raise UserError("adb lists no device; plug one in and allow debugging, and look at `adb devices`")
+            raise UserError("adb lists no device; connect one and allow USB debugging, then check `adb devices`")
     for serial in serials:
         if serial not in attached and ":" not in serial:  # HOST:PORT is connected to
             raise UserError(f"--serials names {serial!r}; adb lists {', '.join(attached) or 'no device'}")

@@ -39,6 +39,7 @@ _SHORT_OF = {
     errno.EIO: "look at the disk",
 }
 """What a run may lack, and what to do about it."""
+_OF_RECIPE = ("model", "calibration_data")  # what a file of --recipe gives too
 _HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 
 
@@ -209,6 +210,7 @@ def help_text(name: str, flag_values: flags.FlagValues, *, summary: str, groups:
             lines.append("  " + form + (f"={'|'.join(choices)}" if choices else ""))
             default = f" (default: {flag.default_as_str.strip(chr(39))})" if flag.default not in (None, "", []) else ""
             text = flag.help.removeprefix(f"<{'|'.join(choices or ())}>: ")  # absl puts the choices there too
+            text = text.partition(";\n")[0]  # and that a flag may be repeated
             lines += textwrap.wrap(text + default, 94, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
 
@@ -218,9 +220,11 @@ def _parse(name: str, arguments: Sequence[str], flag_values: flags.FlagValues, r
     check_numbers(flag_values)
     if rest:
         raise UserError(f"unexpected argument {rest[0]!r}; every option has the form --name=value, see --help")
-    missing = [f"--{flag}" for flag in required if not flag_values[flag].value]
+    held = _OF_RECIPE if "recipe" in flag_values and flag_values["recipe"].value else ()
+    missing = [f"--{flag}" for flag in required if not flag_values[flag].value and flag not in held]
     if missing:
-        raise UserError(f"missing {' and '.join(missing)}; {name} --help lists the flags")
+        named = " and ".join(filter(None, (", ".join(missing[:-1]), missing[-1])))
+        raise UserError(f"missing {named}; {name} --help lists the flags")
 
 
 def _open_closed_streams() -> None:

@@ -35,7 +35,7 @@ FLAGS.set_default("pipeline", "advanced")
 flags.DEFINE_integer(
     "points",
     12,
-    "Budgets from the smallest model to the best; as many of latency with a table.",
+    "How many size budgets, from the smallest model to the best; with a latency table as many of latency too.",
     lower_bound=2,
     upper_bound=1000,
     flag_values=FLAGS,
@@ -48,8 +48,8 @@ flags.DEFINE_boolean(
     flag_values=FLAGS,
 )
 SUMMARY = (
-    "Measure what accuracy every size costs, and with a latency table every latency: the choice of a budget for"
-    " tfq-quantize."
+    "Measure what accuracy every size of the model costs, and with a latency table every latency. It helps to choose a"
+    " budget for tfq-quantize."
 )
 # Of a recipe: a budget, without which it allocates nothing, that no model exceeds.
 _UNBOUND = {
@@ -96,7 +96,8 @@ def main(values: flags.FlagValues) -> None:
 
 
 def run() -> None:
-    run_command("tfq-frontier", main, FLAGS, summary=SUMMARY, groups=GROUPS, required=("output_dir",))
+    required = ("model", "calibration_data", "output_dir")
+    run_command("tfq-frontier", main, FLAGS, summary=SUMMARY, groups=GROUPS, required=required)
 
 
 if __name__ == "__main__":

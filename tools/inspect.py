@@ -50,9 +50,9 @@ def main(values: flags.FlagValues) -> None:
     with_model = {name: bool(values.model) for name in ("float_model", "data")}
     check_idle(values, with_model, "--result shows what its report measured; leave one of the two out")
     if bool(values.float_model) != bool(values.data):
-        raise UserError("--float_model and --data go together")
+        raise UserError("--float_model and --data go together; give both, or leave both out")
     with_data = {name: bool(values.data) for name in ("num_samples", "preprocess")}
-    check_idle(values, with_data, "no --data is; add --float_model and --data, or leave it out")
+    check_idle(values, with_data, "no --data is given; add --float_model and --data, or leave it out")
     sorts = {"sort": values.sort == "order" or bool(values.result or values.data)}
     check_idle(values, sorts, "nothing measures errors; add --float_model and --data, or leave it out")
     if values.result:

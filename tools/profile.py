@@ -17,11 +17,11 @@ flags.DEFINE_string("model", "", "The Keras model: .keras, .h5 or a SavedModel f
 flags.DEFINE_string("output", "", "Write the latency table, a JSON file, here.", flag_values=FLAGS)
 flags.DEFINE_integer("threads", 1, "Threads of one invocation.", 1, 256, flag_values=FLAGS)
 flags.DEFINE_integer("runs", 48, "Timed invocations of each operation at the least.", 4, 10**6, flag_values=FLAGS)
-flags.DEFINE_float("seconds", 0.2, "Time for about so long an operation.", 0.0, 86400.0, flag_values=FLAGS)
+flags.DEFINE_float("seconds", 0.2, "Seconds for which each operation is timed, about.", 0.0, 86400.0, flag_values=FLAGS)
 flags.DEFINE_integer("seed", 0, "Seed of the random inputs.", 0, 2**32 - 1, flag_values=FLAGS)
 
 GROUPS = {"Model and table": ("model", "output"), "How it is timed": ("threads", "runs", "seconds", "seed")}
-SUMMARY = "Time every operation of a model at every precision on this machine; --latency_table of tfq-quantize."
+SUMMARY = "Time every operation of a model at every precision on this machine, for --latency_table of tfq-quantize."
 
 
 def main(values: flags.FlagValues) -> None:

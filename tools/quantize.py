@@ -79,7 +79,8 @@ def main(values: flags.FlagValues) -> None:
 
 
 def run() -> None:
-    run_command("tfq-quantize", main, FLAGS, summary=SUMMARY, groups=GROUPS, required=("output_dir",))
+    required = ("model", "calibration_data", "output_dir")
+    run_command("tfq-quantize", main, FLAGS, summary=SUMMARY, groups=GROUPS, required=required)
 
 
 if __name__ == "__main__":

@@ -25,11 +25,12 @@ HELP = {
     "metric": "top1, top5, auc, f1, mse, sqnr, or your own module:function.",
     "precision": "Number format of the whole model; all but int8 are TFLiteConverter's own exports.",
     "pipeline": "int8: nearest rounding after calibration. light: batch-norm tuning too, no gradients. advanced: layers"
-    " are reconstructed against the float model, then batch norms and biases tuned. Needed for 4 bits and fewer.",
+    " are reconstructed against the float model, then batch norms and biases tuned; the one for 4 bits and fewer.",
     "reconstruction": "How the weights of each layer are found; by default best in the advanced pipeline and none in"
     " the light one. bias_correction and least_squares need no gradients; adaround and adaquant follow their"
-    " papers but for what docs/reconstruction.md lists.",
-    "mode": "sequential: each layer makes good what those before it lost. parallel: all at once, faster.",
+    " papers except where docs/reconstruction.md says otherwise.",
+    "mode": "sequential: each layer also corrects the error of the layers before it. parallel: every layer by itself,"
+    " faster.",
     "granularity": "block: the last layer before a residual addition is fitted to the sum; layer: to its own output.",
     "batch_norm_tuning": "Which way of batch-norm tuning; by default the best of all on samples it has not seen.",
     "equalization": "Scaling of channels between layers; by default expected where weights have one scale per tensor,"
@@ -40,27 +41,28 @@ HELP = {
     "activation_bits": "Grid bits of what convolutions and dense layers read. TFLite runs 8; 4 to 7 are simulated for"
     " comparison with the literature, and no model.tflite is written.",
     "first_last_bits": "8: the first and last convolutions or dense layers stay at 8 bits; 0: no exception.",
-    "max_accuracy_drop": "The smallest model (or fastest, --objective) that loses at most so many points of top-1"
-    " accuracy, as measured on calibration samples: every layer gets the bits it can afford.",
+    "max_accuracy_drop": "The smallest model (with --objective=latency the fastest) that loses at most this many"
+    " points of top-1 accuracy, estimated on calibration samples. Every layer gets its own number of bits.",
     "size_budget": "The best model whose weights take at most this share of the float weights' bytes; 0.125 is 4 bits a"
     " weight.",
-    "latency_budget": "The best model that takes at most this time, as 1.2ms, by --latency_table.",
+    "latency_budget": "The best model that takes at most this time, for example 1.2ms, according to --latency_table.",
     "compute_budget": "The best model whose bit operations (multiply-accumulates x bits of weights x bits of"
     " activations) are at most this share of the 8-bit model's.",
     "latency_table": "What every layer takes at every precision: a file of tfq-profile or tfq-bench.",
-    "objective": "What --max_accuracy_drop makes small.",
-    "candidates": "Precisions a layer may get, as w3,w8,e2,float16: grids of so many bits, coarse 8-bit grids whose"
-    " codes have that entropy (for small downloads), float. With w4a4, which TFLite cannot run, it is a simulation.",
-    "pin": "REGEX:PRECISION fixes the precision of these layers; repeatable.",
-    "sensitivity": "How it is found what a layer loses: measured in the file, or estimated.",
+    "objective": "What --max_accuracy_drop minimises.",
+    "candidates": "Precisions that a layer may get, for example w3,w8,e2,float16. w3: a grid of 3 bits. e2: a coarse"
+    " 8-bit grid whose codes have 2 bits of entropy, for small downloads. float16, float32: the layer stays float. With"
+    " w4a4 the result is only simulated, since TFLite cannot run it.",
+    "pin": "REGEX:PRECISION fixes the precision of the layers that match; can be given several times.",
+    "sensitivity": "How the loss of each layer is found: measured in the file, or estimated.",
     "per_channel": "One weight scale per output channel; otherwise one per tensor.",
     "storage": "How weights are stored: int8 runs fastest; packed stores 4 bits and fewer as INT4 tensors.",
     "package": "gzip: write model.tflite.gz too, which an app inflates itself (docs/android.md).",
     "calibration_method": "How activation ranges are chosen; auto takes the best of all for each tensor.",
-    "percentile": "Share of the values in % that the method percentile keeps.",
+    "percentile": "Share of the values, in %, that the method percentile keeps.",
     "input_type": "Element type of the model's inputs.",
     "output_type": "Element type of the model's outputs.",
-    "labels": "A text file with one class name a line, stored in the model for Android's Task library.",
+    "labels": "A text file with one class name per line; the names are stored in the model for Android's Task library.",
     "seed": "Seed of everything random; the same seed and inputs give the same bytes.",
 }
 _FLOATS = ("max_accuracy_drop", "size_budget", "compute_budget", "percentile")
@@ -97,13 +99,13 @@ def new_recipe_flags(names: Collection[str], *, output: str) -> flags.FlagValues
     flags.DEFINE_string(
         "recipe",
         "",
-        "The recipe.json of an earlier run: its settings, where no other flag says otherwise.",
+        "The recipe.json of an earlier run, whose settings are used; flags given beside it go first.",
         flag_values=values,
     )
     flags.DEFINE_string(
         "journal",
         "",
-        "File that keeps what is measured of layers for a budget: a run that was killed goes on from there.",
+        "File that keeps the measurements of layers for a budget; a run that was killed continues from it.",
         flag_values=values,
     )
     return values
@@ -114,7 +116,7 @@ def ledger_from_flags(values: flags.FlagValues, recipe: Recipe) -> Path | None:
     if not values.journal:
         return None
     if not recipe.allocates:
-        raise UserError("--journal is given and no budget, for which layers are measured; add one, or leave it out")
+        raise UserError("--journal is given without a budget, for which layers are measured; add one, or leave it out")
     if recipe.sensitivity != "measured":
         raise UserError(
             f"--journal is given and --sensitivity is {recipe.sensitivity}, which measures nothing; leave one out"
@@ -140,7 +142,7 @@ def recipe_from_flags(values: flags.FlagValues, **fixed: Any) -> Recipe:
         recipe = dataclasses.replace(earlier, **given, **fixed)
     missing = [f"--{name}" for name in ("model", "calibration_data") if not getattr(recipe, name)]
     if missing:
-        raise UserError(f"missing {' and '.join(missing)}; --help lists the flags")
+        raise UserError(f"missing {' and '.join(missing)}; tfq-quantize --help lists the flags")
     return recipe
 
 

@@ -132,7 +132,7 @@ def run_on_android(
             adb.shell(["sh", "-c", script, "sh", folder, _COLLECTED, _STATE, RESULTS, _OUTPUTS])
             return dataclasses.replace(collected, notes=(*collected.notes, f"kept on the device: {folder}"))
     except DeviceLostError as error:
-        raise DeviceLostError(f"{error}; the same command goes on from where it stopped") from error
+        raise DeviceLostError(f"{error}; the same command continues where it stopped") from error
     except UserError:
         if not keep:
             with contextlib.suppress(DeviceError):  # what went wrong first is what is told

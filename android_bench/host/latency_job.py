@@ -62,7 +62,7 @@ def prepare_table(
       seed: of the random inputs.
     """
     if len(settings.threads) > 1:
-        raise UserError("a latency table is of one number of threads; give one to --threads")
+        raise UserError("a latency table is for one number of threads; give one number to --threads")
     progress = progress or Silent()
     for name in ("models", "inputs"):
         (folder / name).mkdir(parents=True)

@@ -208,7 +208,7 @@ def test_a_phone_that_stays_away_is_a_record_and_the_same_job_goes_on_later(
     bench = prepare(two_models, labelled, tmp_path / "work/job", settings=QUICK)
     (report,) = measured(bench, [device], runner, adb_port, tmp_path / "one", patience=3)
     (failure,) = report.failures
-    assert "the same command goes on from where it stopped" in failure.error
+    assert "the same command continues where it stopped" in failure.error
     assert len(left(device)) == 1
     (report,) = measured(bench, [device], runner, adb_port, tmp_path / "two")
     assert_complete(report)

@@ -95,7 +95,7 @@ def test_bad_jobs_are_told_before_anything_runs(tmp_path):
     for jobs, message in (
         ((good, bad), "bad.flags: Unknown command line flag 'wieght_bits'"),
         ((good, tmp_path / "no.json"), "no.json cannot be read"),
-        ((tmp_path / "*.txt",), "nothing is called"),
+        ((tmp_path / "*.txt",), "no file matches"),
         ((good, tmp_path / "sub/good.flags"), "would both be the run good"),
     ):
         found = batch(*jobs, output=tmp_path / "out")

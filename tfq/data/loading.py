@@ -28,6 +28,7 @@ Embed = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 SELECTIONS = ("first", "random", "balanced", "coverage")
 COVERAGE_CANDIDATES = 20_000
 _EMBED_BATCH = 64
+_SOURCES = "give an .npz or .npy file, a folder of images, a .tfrecord file or module:function"
 _SILENT = Silent()
 
 
@@ -132,21 +133,18 @@ def open_source(
     if ".tfrec" in path.name.lower():
         paths = [path] if kind else [Path(p) for p in sorted(glob.glob(source))]
         if not paths:
-            raise UserError(f"{source} does not exist")
+            raise UserError(f"{source} does not exist; {_SOURCES}")
         for found in paths:
             check_encodable(str(found), "a file of the data")
             check_regular(found, str(found))
         return TFRecordSource(paths, signatures, preprocess)
     if path.suffix.lower() in (".npz", ".npy"):
         if not kind:
-            raise UserError(f"{source} does not exist")
+            raise UserError(f"{source} does not exist; {_SOURCES}")
         return (NpzSource if path.suffix.lower() == ".npz" else NpySource)(path, signatures)
     if colon and module and function.isidentifier():
         return FunctionSource(source, signatures)
-    raise UserError(
-        f"{source} {'is no data that can be read' if kind else 'does not exist'}; give an .npz or .npy file,"
-        " a folder of images, a .tfrecord file or module:function"
-    )
+    raise UserError(f"{source} {'is no data that can be read' if kind else 'does not exist'}; {_SOURCES}")
 
 
 class _Reader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import jinja2
 from tfq import __version__
 from tfq.errors import UserError
 from tfq.execution.files import write_atomic
+from tfq.execution.inputs import kind_of
 from tfq.execution.json_files import built, read_json, shown
 from tfq.report.page import page
 from tfq.report.schema import ReportFile
@@ -25,6 +27,9 @@ def read_report(directory: Path) -> dict[str, Any]:
     Raises UserError where there is none, or one that lacks something.
     """
     path = directory / "report.json"
+    with contextlib.suppress(OSError, ValueError):  # what these are of, read_json says
+        if not kind_of(path):
+            raise UserError(f"{path} cannot be read: no such file; give the --output_dir of a tfq-quantize run")
     found = read_json(path, what=str(path))
     try:
         built(ReportFile, found, what=str(path), unknown=None)

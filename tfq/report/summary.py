@@ -148,8 +148,8 @@ def _allocation(report: Report) -> str:
     return "\n".join(
         [
             format_table(header, rows, left=2),
-            "predicted, measured: increase of the loss over the 8-bit model, on calibration samples, those it was"
-            " measured on unseen before; bytes, deflated. Points against float: estimated; below 0 is worse.",
+            "predicted, measured: how much the loss is above that of the 8-bit model, on calibration samples, measured"
+            " on samples not seen before; bytes, deflated. Points against float: estimated; below 0 is worse.",
             f"precisions ({proof}):",
             *lines,
         ]
@@ -167,8 +167,8 @@ def _steps(report: Report) -> str:
         return ""
     header = ["step", "proposed", "before", "after", "samples", "outcome", "layers kept"]
     notes = (
-        "before, after: divergence of the outputs from the float model, on so many calibration samples that the step"
-        " had not seen."
+        "before, after: divergence of the outputs from the float model, on calibration samples that the step had not"
+        " seen; samples: their number."
     )
     if any(guard.reason.startswith("chance") for step in report.steps for guard in step.guards):
         notes += "\nchance: lower on average, not on most samples; signed ranks have to come to z < -2."
