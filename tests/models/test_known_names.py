@@ -48,6 +48,7 @@ def test_layers_that_run_code_or_open_files_are_not_on_the_list(kind):
 def test_layers_of_keras_applications_are_where_they_are_said_to_be():
     for name, module in known_names.HIDDEN_LAYERS.items():
         assert issubclass(getattr(importlib.import_module(module), name), keras.layers.Layer)
+        assert issubclass(getattr(importlib.import_module(f"tf_{module}"), name), tf_keras.layers.Layer)
 
 
 def test_the_operators_are_those_that_have_a_rule():

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
+from tf_keras.src.applications.convnext import LayerScale
 
 from tfq.errors import UserError
 from tfq.models.load import load_model
@@ -83,6 +84,30 @@ def test_the_content_decides_not_the_name(library, tmp_path):
     small(library).save(tmp_path / "other.keras")
     os.rename(tmp_path / "other.keras", tmp_path / "other.weights")
     assert load_model(tmp_path / "other.weights").name == "small"
+
+
+@both
+@pytest.mark.parametrize("name", ["model.weights.h5", "mine.weights.h5"])
+def test_a_whole_model_may_have_a_name_that_says_weights(library, name, tmp_path, check_equal, randomise):
+    """Keras takes such a name for weights alone, which lie otherwise in their file."""
+    randomise(small(library)).save(tmp_path / "model.h5")
+    os.rename(tmp_path / "model.h5", tmp_path / name)
+    check_equal(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5", ""])
+def test_a_layer_of_convnext_in_a_file_of_tf_keras(suffix, tmp_path, check_equal, randomise):
+    """tf_keras itself reads back none but the SavedModel."""
+    model = randomise(small(tf_keras, LayerScale(0.5, 4)))
+    model.save(tmp_path / f"model{suffix}", save_format=None if suffix else "tf")
+    check_equal(tmp_path / f"model{suffix}")
+
+
+def test_an_unknown_operator_in_an_h5_is_no_custom_class(tmp_path):
+    """No flag would help: there is no rule for it."""
+    x = keras.Input((8,))
+    keras.Model(x, keras.ops.where(x > 0, x, 2 * x)).save(tmp_path / "model.h5")
+    assert UNSAFE not in refused(tmp_path / "model.h5", "no rule is known for the operator Greater")
 
 
 def test_an_old_h5_with_groups_in_a_depthwise_layer_is_read_by_tf_keras(tmp_path, check_equal):

@@ -158,6 +158,18 @@ def test_an_activation_given_as_a_function_or_layer_is_taken(activation, check_e
     check_equal(randomise(tf_keras.Model(x, tf_keras.layers.Conv2D(4, 3, activation=activation)(x * 5))))
 
 
+_GIVEN = ("relu", "relu6", "silu", "gelu", "softmax", "tanh", "sigmoid", "leaky_relu", "softplus", "log_softmax")
+
+
+@pytest.mark.parametrize("module", [keras.ops, tf.nn], ids=["keras.ops", "tf.nn"])
+@pytest.mark.parametrize("name", _GIVEN)
+def test_keras_takes_functions_of_other_modules_as_activations(module, name, check_equal, randomise):
+    """That of keras.ops need not be the activation of its name: gelu is the approximate one, 5e-4 apart."""
+    x = keras.Input(VECTOR)
+    y = keras.layers.Dense(6, activation=getattr(module, name))(x * 3)
+    check_equal(randomise(keras.Model(x, y)), bound=1e-6)
+
+
 def test_hard_sigmoid_differs_between_the_frameworks():
     """0.083 apart at x = 2.5; the graph of each must follow its own."""
     values = np.full((1, 6), 2.5, "float32")

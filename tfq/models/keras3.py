@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras.src.activations import activations
 from keras.src.models.functional import Functional
 from keras.src.ops import core as ops_core
@@ -24,7 +25,7 @@ from tfq.models.refusals import refuse
 
 _KEYS = {("LeakyReLU", "negative_slope"): "alpha", ("DepthwiseConv2D", "kernel"): "depthwise_kernel"}
 _KEYS |= {("DepthwiseConv1D", "kernel"): "depthwise_kernel"}
-_A = keras.activations
+_A, _O = keras.activations, keras.ops
 
 Rule = Callable[..., Any]
 _UNARY = {
@@ -96,11 +97,20 @@ class Keras3Frontend(Frontend):
         _A.linear: "linear", _A.relu: "relu", _A.softmax: "softmax", _A.elu: "elu", _A.selu: "selu",
         _A.softplus: "softplus", _A.softsign: "softsign", _A.silu: "swish", _A.gelu: "gelu", _A.tanh: "tanh",
         _A.sigmoid: "sigmoid", _A.exponential: "exponential", _A.mish: "mish",
+        _O.relu: "relu", _O.softmax: "softmax", _O.elu: "elu", _O.selu: "selu", _O.softplus: "softplus",
+        _O.softsign: "softsign", _O.silu: "swish", _O.tanh: "tanh", _O.sigmoid: "sigmoid",
+        tf.nn.relu: "relu", tf.nn.softmax: "softmax", tf.nn.elu: "elu", tf.nn.selu: "selu",
+        tf.nn.softplus: "softplus", tf.nn.softsign: "softsign", tf.nn.silu: "swish", tf.nn.gelu: "gelu",
+        tf.nn.tanh: "tanh", tf.nn.sigmoid: "sigmoid",
     }  # fmt: skip
     other_activations: ClassVar = {
         _A.relu6: op.relu6, _A.leaky_relu: op.leaky_relu, _A.hard_silu: op.named("HardSwish"),
         _A.hard_sigmoid: op.hard_sigmoid_sixth, _A.log_softmax: op.log_softmax,
         _A.log_sigmoid: op.unary("log_sigmoid"),
+        _O.relu6: op.relu6, _O.leaky_relu: op.leaky_relu, _O.hard_silu: op.named("HardSwish"),
+        _O.hard_sigmoid: op.hard_sigmoid_sixth, _O.log_softmax: op.log_softmax,
+        _O.gelu: op.named("Gelu", approximate=True),  # unlike the activation of that name
+        tf.nn.relu6: op.relu6, tf.nn.leaky_relu: op.leaky_relu, tf.nn.log_softmax: op.log_softmax,
     }  # fmt: skip
 
     def graph_model(self, layer: Any) -> Any | None:

@@ -30,7 +30,8 @@ LAYERS = frozenset({
     "ThresholdedReLU", "UnitNormalization", "UpSampling1D", "UpSampling2D", "UpSampling3D", "ZeroPadding1D",
     "ZeroPadding2D",
 })  # fmt: skip
-# Layers of Keras 3 that are not public but stand in models of keras.applications, with their modules.
+# Layers that are not public but stand in models of keras.applications, with their modules; tf_keras has them in
+# modules of the same names.
 HIDDEN_LAYERS = {"LayerScale": "keras.src.applications.convnext"}
 RECURRENT = frozenset({
     "AbstractRNNCell", "Bidirectional", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "GRU", "GRUCell", "LSTM",

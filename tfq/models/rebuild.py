@@ -104,8 +104,8 @@ def _object(entry: Any, keras3: bool, where: str) -> _Part:
         where = f"{'Model' if kind in MODELS else 'Layer'} {shortened(repr(named))}"
     _check_own(entry, kind, where)
     operation = keras3 and kind in KERAS_OPERATIONS and "trainable" not in inner
-    others = HIDDEN_LAYERS if keras3 else TF_OPERATOR_LAYERS
-    if not operation and kind not in MODELS | WRAPPERS | LAYERS and kind not in others:
+    others = set(HIDDEN_LAYERS) if keras3 else TF_OPERATOR_LAYERS | set(HIDDEN_LAYERS)
+    if not operation and kind not in MODELS | WRAPPERS | LAYERS | others:
         raise _unknown_class(entry, kind, keras3, where)
     inner = {**inner, "name": values.name_of(named, where)}
     if kind in MODELS:
@@ -144,7 +144,8 @@ def _unknown_class(entry: Mapping[str, Any], kind: str, keras3: bool, where: str
         )
     if kind in NOT_TAKEN:
         return refuse(where, f"no rule is known for layer class {kind}", _REPLACE)
-    if keras3 and ".ops" in str(entry.get("module")):
+    unmarked = "module" not in entry and not {"trainable", "dtype"} & set(entry["config"])  # as in a .h5 file
+    if keras3 and (unmarked or ".ops" in str(entry.get("module"))):
         return refuse(where, f"no rule is known for the operator {shown}", _REPLACE)
     return refuse(where, f"{shown} is a custom class", UNSAFE)
 

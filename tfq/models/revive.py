@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import inspect
 import json
 import math
@@ -29,6 +30,7 @@ from keras.src.saving import serialization_lib
 from tfq.errors import UserError
 from tfq.models import keras3, tf_keras_models
 from tfq.models.frontend import accepted_keys
+from tfq.models.known_names import HIDDEN_LAYERS
 from tfq.models.model_files import StoredModel
 from tfq.models.rebuild import OPERATION_PREFIX
 from tfq.models.refusals import refuse, short_cause
@@ -57,7 +59,7 @@ def revive(stored: StoredModel) -> Any:
         if stored.format == "saved_model":
             _restore(model, stored.weights)
         else:
-            _load_weights(model, stored.weights)
+            _load_weights(model, stored)
     return model
 
 
@@ -108,7 +110,7 @@ def _built(stored: StoredModel) -> Any:
     library = LIBRARIES[stored.library]
     model_class = library.Sequential if kind == "Sequential" else library.Model
     if library is tf_keras:
-        return model_class.from_config(config, custom_objects=_FUNCTIONS)
+        return model_class.from_config(config, custom_objects={**_FUNCTIONS, **_hidden_layers()})
     custom = {name: keras3.operation_class(name.removeprefix(OPERATION_PREFIX)) for name in _operations(config)}
     with (
         serialization_lib.SafeModeScope(True),
@@ -116,6 +118,13 @@ def _built(stored: StoredModel) -> Any:
         keras.saving.custom_object_scope(custom),
     ):
         return model_class.from_config(config)
+
+
+def _hidden_layers() -> dict[str, type]:
+    """Layers of models in keras.applications, which tf_keras does not find by itself."""
+    return {
+        name: getattr(importlib.import_module(f"tf_{module}"), name) for name, module in HIDDEN_LAYERS.items()
+    }  # tf_keras has them in modules of the same names
 
 
 def _operations(config: Mapping[str, Any]) -> set[str]:
@@ -156,8 +165,11 @@ def _bounded_weights(layer_class: Any, most: int) -> Iterator[None]:
         layer_class.add_weight = original
 
 
-def _load_weights(model: Any, weights: pathlib.Path) -> None:
-    with _with_suffix(weights, ".h5", ".hdf5") as named:
+def _load_weights(model: Any, stored: StoredModel) -> None:
+    if stored.format == "keras":  # by its name the libraries know how it is laid out
+        model.load_weights(stored.weights)
+        return
+    with _with_suffix(stored.weights, ".h5", ".hdf5") as named:
         model.load_weights(named)
 
 
@@ -193,8 +205,8 @@ def as_user_error(path: pathlib.Path, what: str, way_out: str) -> Iterator[None]
 
 @contextlib.contextmanager
 def _with_suffix(path: pathlib.Path, *suffixes: str) -> Iterator[pathlib.Path]:
-    """The file under a name that ends as its loader demands."""
-    if path.suffix in suffixes:
+    """The file under a name that ends as its loader demands, and does not promise weights alone."""
+    if path.suffix in suffixes and not path.name.endswith(".weights.h5"):
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="tfq-model-") as folder:
