@@ -84,10 +84,13 @@ def _work(work: Callable[[], int], tell: int, watcher: int, mask: set[int | sign
         _handle(stop)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         code = work()
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     except KeyboardInterrupt:
         pass
     code = 128 + came[0] if came else 128 + signal.SIGINT if code is None else code
     os.write(tell, bytes([code]))
+    _handle(signal.SIG_DFL)  # what is left, such as a thread of a user's function, has nothing to clean up
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     sys.exit(code)
 
 
@@ -116,7 +119,7 @@ def _watch(child: int, mask: set[int | signal.Signals], grace: float) -> tuple[i
     return status, first[0][0] if first else 0
 
 
-def _handle(handler: Callable[[int, FrameType | None], None]) -> None:
+def _handle(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
     for number in STOPPING:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, handler)

@@ -50,7 +50,7 @@ def test_a_signal_ends_everything_in_one_line(tmp_path, number):
         {WAIT}"""
     with Family(command(do, "--output_dir=deep/out"), tmp_path) as family:
         assert family.first.stdout.readline() == "ready\n"
-        assert len(family.living()) == 3
+        until(lambda: len(family.living()) == 3, "the three processes")  # a new one has no environment at first
         family.first.send_signal(number)
         code, _, errors = family.end()
         family.wait_until_none_lives()
@@ -82,6 +82,18 @@ def test_a_signal_to_the_group_is_one_signal(tmp_path):
         os.killpg(family.first.pid, signal.SIGINT)
         code, output, errors = family.end()
         assert (code, output, errors) == (130, "cleaned up\n", "tfq-test: interrupted\n")
+
+
+def test_a_signal_after_the_work_ends_what_is_left_without_a_word(tmp_path):
+    do = "import threading\nthreading.Thread(target=time.sleep, args=(60,)).start()\nprint('ready', flush=True)"
+    with Family(command(do), tmp_path) as family:
+        assert family.first.stdout.readline() == "ready\n"
+        time.sleep(1)
+        family.first.send_signal(signal.SIGINT)
+        code, _, errors = family.end()
+        family.wait_until_none_lives()
+        assert (code, errors) == (0, "")
+        assert family.left() == []
 
 
 def test_nohup(tmp_path):
