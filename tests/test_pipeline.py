@@ -184,6 +184,7 @@ def test_without_evaluation_data_agreement_is_measured_and_said(int8):
     assert abs(score(product.files["model.tflite"]) - score(int8.files["model.tflite"])) < 0.5
 
 
+@pytest.mark.slow
 def test_nothing_of_the_model_depends_on_the_samples_that_agreement_is_measured_on(tmp_path):
     """Whatever they hold, every byte stays; only what is said of them changes."""
     with np.load(DEMO / "calibration.npz") as arrays:

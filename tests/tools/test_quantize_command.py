@@ -118,6 +118,7 @@ class TestARun:
         assert done.returncode == 0, done.stderr
         assert re.search(r"block2_expand +Conv2D +int8 +8 bit int8 +\[\S+, \S+\] 4 bit", done.stdout)
 
+    @pytest.mark.slow
     def test_the_advanced_pipeline_says_what_each_step_did(self, demo):
         place, _ = demo
         options = ("--pipeline=advanced", "--weight_bits=4", "--output_dir=advanced", "--num_calibration_samples=64")
