@@ -317,7 +317,7 @@ def test_a_command_that_was_stopped_and_is_started_again_finishes_the_job(
     _, message = first.communicate(timeout=60)
     if number == signal.SIGINT:
         assert first.returncode == 130
-        assert "the same command collects what they find" in message
+        assert "run the same command again for their results" in message
     before = next(r for r in records() if r.get("mode") == "latency")["result"]["latencies_us"]
     assert not (data / "out/bench").exists()
     second = command(data, adb_port, device, *arguments)

@@ -189,14 +189,14 @@ def _compare(contents: Contents, graph: Graph, weights: Weights, part: _Part, pr
 
 
 def _needed(graph: Graph, part: _Part, present: set[str]) -> set[str]:
-    """The nodes nearest to `part.node` that are in the file."""
+    """The nodes nearest to `part.node` that are in the file; a reshape may be read past, its elements are the same."""
     if part.node in part.sources or graph[part.node].kind == INPUT:
         return {part.node}
     needed: set[str] = set()
     waiting = list(graph[part.node].inputs)
     while waiting:
         name = waiting.pop()
-        if name in present:
+        if name in present and (name in part.sources or graph[name].kind not in ("Reshape", "Flatten")):
             needed.add(name)
         else:
             waiting += graph[name].inputs
