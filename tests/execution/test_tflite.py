@@ -19,6 +19,11 @@ PROGRAM = pathlib.Path(fuzz_tflite.__file__)
 def changed(content, change):
     """The file after a change to its objects."""
     model = schema.ModelT.InitFromPackedBuf(content, 0)
+    for holder, field in (
+        (model.subgraphs[0].tensors[0], "shapeSignature"),
+        (model.subgraphs[0].operators[0], "inputs"),
+    ):
+        setattr(holder, field, list(getattr(holder, field)))  # parsed arrays are views of the bytes
     change(model, model.subgraphs[0])
     return flatbuffer.serialize(model)
 
@@ -43,11 +48,17 @@ def per_channel(graph):
     return next(tensor for tensor, found in scales if found is not None and len(found) > 1)
 
 
+def enlarged(tensor):
+    tensor.shape, tensor.shapeSignature = [1, 2**15, 2**15, 4], None
+
+
 CHANGES = {
     "names a buffer that is not there": lambda _, g: setattr(g.tensors[0], "buffer", 10**6),
     "is of no known type": lambda _, g: setattr(g.tensors[0], "type", 99),
     "has the shape": lambda _, g: setattr(g.tensors[0], "shape", [-5, 3]),
     "and the signature": lambda _, g: setattr(g.tensors[0], "shapeSignature", [-1]),
+    "and the signature \\[-1, 9": lambda _, g: g.tensors[0].shapeSignature.__setitem__(1, 9),
+    "lacks its inputs \\[1\\]": lambda _, g: g.operators[0].inputs.__setitem__(1, -1),
     "bytes, and its shape takes": lambda m, g: setattr(g.tensors[constant(m, g)], "shape", [2**20, 2**10]),
     "scales that are no numbers": lambda _, g: setattr(quantized(g).quantization, "scale", [float("nan")]),
     "zero-points": lambda _, g: setattr(quantized(g).quantization, "zeroPoint", [0] * 7),
@@ -64,7 +75,7 @@ CHANGES = {
     "there is no buffer": lambda m, _: setattr(m.metadata[0], "buffer", 999),
     "a signature names a graph": lambda m, _: setattr(m.signatureDefs[0], "subgraphIndex", 3),
     "a signature names a tensor": lambda m, _: setattr(m.signatureDefs[0].inputs[0], "tensorIndex", 9999),
-    "a run would take": lambda _, g: setattr(g.tensors[g.operators[0].outputs[0]], "shape", [1, 2**15, 2**15, 4]),
+    "a run would take": lambda _, g: enlarged(g.tensors[g.operators[0].outputs[0]]),
 }
 
 

@@ -30,8 +30,7 @@ from tfq.simulate.weights import snap
 from tfq.simulate.wrap import build_simulation
 from tfq.verify.structure import verify_structure
 
-# "raw" reads indices and quantities from one input; what reconstruction makes of it is not settled yet.
-GRAPHS = [name for name in operator_graphs.ALL if name != "raw"]
+GRAPHS = tuple(operator_graphs.ALL)
 LEAST_SQUARES = METHODS["least_squares"]
 
 

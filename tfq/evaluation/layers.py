@@ -68,4 +68,6 @@ def sqnr(reference: np.ndarray, values: np.ndarray) -> float | None:
 
 
 def _decibel(signal: float, noise: float) -> float | None:
-    return 10 * math.log10(signal / noise) if signal > 0 and noise > 0 else None
+    if not (signal > 0 and noise > 0):
+        return None
+    return 10 * (math.log10(signal) - math.log10(noise))  # the quotient could underflow

@@ -148,6 +148,11 @@ class TfliteModel:
         """Every tensor of the main subgraph, constants included."""
         return tuple(self._by_index.values())
 
+    def shapes(self) -> dict[int, tuple[int, ...]]:
+        """The shape every tensor has now, by index, as the runtime made it out."""
+        details = self._interpreter.get_tensor_details()
+        return {d["index"]: tuple(d["shape"].tolist()) for d in details if d["index"] in self._by_index}
+
     def input_shape(self, name: str) -> tuple[int, ...]:
         """The shape an input has now; resizable dimensions start at 1 and follow the last run."""
         return next(self._shapes[info.index] for info in self.inputs if info.name == name)

@@ -60,6 +60,30 @@ _BODIES = (
     "subgraph",
 )
 """Fields of an operator's options that name a subgraph."""
+_LSTM_OPTIONAL = frozenset({1, 5, 9, 10, 11, 12, 16, 17, 20, 21, 22, 23})
+_OPTIONAL = {
+    schema.BuiltinOperator.FULLY_CONNECTED: {2},
+    schema.BuiltinOperator.CONV_2D: {2},
+    schema.BuiltinOperator.DEPTHWISE_CONV_2D: {2},
+    schema.BuiltinOperator.CONV_3D: {2},
+    schema.BuiltinOperator.TRANSPOSE_CONV: {3},
+    schema.BuiltinOperator.CONV_3D_TRANSPOSE: {3},
+    schema.BuiltinOperator.SVDF: {3},
+    schema.BuiltinOperator.LSTM: _LSTM_OPTIONAL,
+    schema.BuiltinOperator.UNIDIRECTIONAL_SEQUENCE_LSTM: _LSTM_OPTIONAL,
+    schema.BuiltinOperator.BIDIRECTIONAL_SEQUENCE_RNN: {9, 10, 11},
+    schema.BuiltinOperator.BIDIRECTIONAL_SEQUENCE_LSTM: frozenset(
+        {1, 5, 9, 10, 11, 12, 16, 17, 18, 22, 26, 27, 28, 29, 33, 34, *range(39, 48)}
+    ),
+}
+"""Positions of the inputs that an operator can do without; kernels read the others unasked."""
+_FREE_OPERATORS = (
+    schema.BuiltinOperator.CUSTOM,
+    schema.BuiltinOperator.DELEGATE,
+    schema.BuiltinOperator.STABLEHLO_COMPOSITE,
+    schema.BuiltinOperator.STABLEHLO_CUSTOM_CALL,
+)
+"""What they need is known to their own code alone."""
 _ARENA_BYTES, _ARENA_SHARE = 1 << 30, 64
 """What a run may take: so many bytes, and so many times the file."""
 _LARGEST_FILE = 2 << 30  # what offsets of 32 bits with a sign reach
@@ -83,8 +107,8 @@ def parse_tflite(content: bytes, *, source: str = "the model") -> schema.ModelT:
         check_bounds(content)
         model = schema.ModelT.InitFromPackedBuf(content, 0)
         graph = model.subgraphs[0] if model.subgraphs else None
-        if graph is None or graph.inputs is None or not len(graph.inputs) or not graph.operators:
-            raise UserError(f"{source} holds no graph that takes inputs; export it again")
+        if graph is None or not graph.operators or not all(len(_all(ends)) for ends in (graph.inputs, graph.outputs)):
+            raise UserError(f"{source} holds no graph that makes outputs of inputs; export it again")
         _check(model, content)
     except UserError:
         raise
@@ -126,12 +150,12 @@ def _check(model: schema.ModelT, content: bytes) -> None:
         _require(entry.buffer < len(buffers), f"there is no buffer {entry.buffer}")
     for code in _all(model.operatorCodes):
         (code.customCode or b"").decode()
-        kind = max(code.builtinCode, code.deprecatedBuiltinCode)
-        _require(kind in _OPERATORS, f"there is no operator of the kind {kind}")
+        _require(_kind(code) in _OPERATORS, f"there is no operator of the kind {_kind(code)}")
+    kinds = [_kind(code) for code in _all(model.operatorCodes)]
     for constants, graph in zip(_constants(model), model.subgraphs, strict=True):
         for tensor in _all(graph.tensors):
             _check_tensor(tensor, buffers)
-        _check_operators(graph, constants, len(_all(model.operatorCodes)), len(model.subgraphs))
+        _check_operators(graph, constants, kinds, len(model.subgraphs))
     _check_calls(model)
     for signature in _all(model.signatureDefs):
         _require(signature.subgraphIndex < len(model.subgraphs), "a signature names a graph that is not there")
@@ -149,7 +173,9 @@ def _check_tensor(tensor: schema.TensorT, buffers: Sequence[schema.BufferT]) -> 
     _require(tensor.type in _BITS or tensor.type in _WITHOUT_SIZE, f"tensor {name} is of no known type")
     _require(all(size >= 0 for size in shape), f"tensor {name} has the shape {shape}")
     signature = _integers(tensor.shapeSignature)
-    fits = len(signature) in (0, len(shape)) and all(size >= -1 for size in signature)
+    fits = not signature or (
+        len(signature) == len(shape) and all(told in (-1, size) for told, size in zip(signature, shape, strict=True))
+    )
     _require(fits, f"tensor {name} has the shape {shape} and the signature {signature}")
     held, size = _held_bytes(buffers[tensor.buffer]), _size_bytes(tensor)
     wrong = held and size is not None and held != size and tensor.sparsity is None
@@ -172,14 +198,22 @@ def _check_quantization(name: str, tensor: schema.TensorT, shape: Sequence[int])
     _require(all(low <= zero <= high for zero in zeros), f"tensor {name} has a zero-point that its type does not hold")
 
 
-def _check_operators(graph: schema.SubGraphT, constants: Sequence[bool], codes: int, graphs: int) -> None:
+def _kind(code: schema.OperatorCodeT) -> int:
+    return max(code.builtinCode, code.deprecatedBuiltinCode)
+
+
+def _check_operators(graph: schema.SubGraphT, constants: Sequence[bool], kinds: Sequence[int], graphs: int) -> None:
     """Indices within range, every tensor made before it is read, and no constant made."""
     tensors = _all(graph.tensors)
     made = [constant or tensor.isVariable for constant, tensor in zip(constants, tensors, strict=True)]
     for index in _indices(graph.inputs, len(tensors)):
         made[index] = True
     for number, operator in enumerate(_all(graph.operators)):
-        _require(0 <= operator.opcodeIndex < codes, f"operator {number} is of no kind that the file names")
+        _require(0 <= operator.opcodeIndex < len(kinds), f"operator {number} is of no kind that the file names")
+        kind = kinds[operator.opcodeIndex]
+        missing = {place for place, index in enumerate(_integers(operator.inputs)) if index == -1}
+        needed = set() if kind in _FREE_OPERATORS else missing - set(_OPTIONAL.get(kind, ()))
+        _require(not needed, f"operator {number} lacks its inputs {sorted(needed)}")
         outputs = list(_indices(operator.outputs, len(tensors), optional=True))
         _require(bool(outputs), f"operator {number} has no outputs")
         list(_indices(operator.intermediates, len(tensors), optional=True))

@@ -247,16 +247,18 @@ class _Walk:
         return found
 
     def _run(self, version: Version, node: Node) -> None:
-        self._store.create(node.name, (self._count, *self._shapes[node.name]), _stored_type(node))
-        compute = node_function(node if node.kind == INPUT else snap_node(node, version.spec[node.name]))
         step = batch_size(*(self._shapes[n] for n in (*node.inputs, node.name)))
+        compute = None if node.kind == INPUT else node_function(snap_node(node, version.spec[node.name]))
         for start in range(0, self._count, step):
             stop = min(start + step, self._count)
-            if node.kind == INPUT:
-                self._store.write(node.name, start, self._samples.part(node.name, start, stop))
+            if compute is None:
+                values = self._samples.part(node.name, start, stop).astype(node.config["dtype"])
             else:
                 arguments = [tf.constant(self._on_grid(i, self._store.read(i, start, stop))) for i in node.inputs]
-                self._store.write(node.name, start, compute(arguments).numpy())
+                values = compute(arguments).numpy()
+            if not start:  # indices stay integers
+                self._store.create(node.name, (self._count, *self._shapes[node.name]), str(values.dtype))
+            self._store.write(node.name, start, values)
         for source in node.inputs:
             self._readers[source] -= 1
             if not self._readers[source]:
@@ -264,10 +266,6 @@ class _Walk:
 
     def _on_grid(self, name: str, values: np.ndarray) -> np.ndarray:
         return on_grid(values, self._grids.get(name))
-
-
-def _stored_type(node: Node) -> str:
-    return str(node.config["dtype"]) if node.kind == INPUT else "float32"
 
 
 def layer_problem(

@@ -97,7 +97,7 @@ def verify_structure(content: bytes, graph: Graph, spec: QuantizationSpec) -> Ve
     constants = check_constants(contents, graph, spec)
     _raise(constants.faults)
     alone, faults = run_alone(contents, graph, constants.read)
-    _raise(faults)
+    _raise([*faults, *_shape_faults(contents)])
     return Verification(
         activations=len(spec.activations) - len(absent),
         weights=constants.weights,
@@ -148,6 +148,17 @@ def _edges(contents: Contents, graph: Graph, spec: QuantizationSpec) -> Iterator
                         f"{what} {name!r} has the scale {list(info.scale)} and the zero-point {list(info.zero_point)},"
                         f" specified {list(grid.scale)}, {grid.zero_point + 128}"
                     )
+
+
+def _shape_faults(contents: Contents) -> Iterator[str]:
+    """Tensors of which the runtime, once it has run through the file, makes another shape than stands there.
+
+    Layers are run alone on the shapes that stand there.
+    """
+    for index, shape in contents.runtime.shapes().items():
+        told = contents.info(index).shape
+        if shape != told:
+            yield f"tensor {contents.names[index]!r} becomes {list(shape)} at run time, and the file says {list(told)}"
 
 
 def _grid_faults(what: str, contents: Contents, index: int, grid: TensorQuantization) -> Iterator[str]:
