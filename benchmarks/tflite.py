@@ -22,7 +22,7 @@ def convert(model: Path, calibration: Path, output: Path) -> dict[str, float]:
     import tensorflow as tf
     import tf_keras
 
-    from tfq.export.convert import silenced
+    from tfq.execution.terminal import silenced
 
     models = tf_keras.models if model.suffix == ".h5" else keras.models
     loaded = models.load_model(model, compile=False)

@@ -39,6 +39,10 @@ def test_a_random_model_is_converted_or_refused_in_one_line(library):
     check(library, range(15))
 
 
+def test_models_that_once_failed():
+    check("tf_keras", [1556])  # a reshape at the output, which the converter makes one with the product before it
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("library", ["keras", "tf_keras"])
 def test_a_hundred_random_models_are_converted_or_refused_in_one_line(library):

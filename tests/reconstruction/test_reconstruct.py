@@ -13,7 +13,7 @@ from operator_graphs import draw, specified
 from tfq.data.roles import Roles
 from tfq.export.package import export_quantized
 from tfq.models.equality import node_function, tensor_shapes
-from tfq.models.graph import build_model
+from tfq.models.graph import Graph, Node, build_model
 from tfq.reconstruction.linear import KINDS
 from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.problem import Solution
@@ -92,6 +92,15 @@ def assert_same_on_grid(found, expected, step):
 
 def clamped(values, activation):
     return values if activation is None else np.clip(values, 0, 6.0 if activation == "relu6" else None)
+
+
+def test_a_model_without_weights_stays_as_it_is():
+    graph = Graph(
+        (Node("x", "Input", {"shape": (4,), "dtype": "float32"}), Node("y", "ReLU", {}, ("x",))), ("x",), ("y",)
+    )
+    samples = {"x": np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)}
+    version = Version("nearest", graph, specified(graph, samples, weight_bits=4))
+    assert reconstruct(graph, version, samples, LEAST_SQUARES, name="least_squares") == (version, ())
 
 
 class TestRows:

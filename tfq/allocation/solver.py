@@ -18,6 +18,7 @@ from typing import Any
 import pulp
 
 from tfq.errors import UserError
+from tfq.execution.terminal import silenced
 
 SOLVERS = ("auto", "cbc", "highs")
 # HiGHS starts its threads once a process, and fails where a later program asks for another number.
@@ -58,7 +59,7 @@ def solved(program: pulp.LpProblem, solver: str, *, gap: float = 0.0, time_limit
         limits: dict[str, Any] = {} if math.isinf(time_limit) else {"timeLimit": time_limit}
         options: dict[str, Any] = {**_ALWAYS, "gapRel": gap, "gapAbs": 0.0, **limits}
         if solver == "highs":
-            program.solve(pulp.HiGHS(**options))
+            _by_highs(program, options)
         else:
             _by_cbc(program, options, log)
         if program.status == pulp.LpStatusInfeasible:
@@ -77,7 +78,10 @@ def solved(program: pulp.LpProblem, solver: str, *, gap: float = 0.0, time_limit
 def relaxed(program: pulp.LpProblem, solver: str) -> None:
     """Solve a program with fractions for its integers; its rows get their duals."""
     options = {**_ALWAYS, "mip": False}
-    program.solve(pulp.HiGHS(**options) if solver == "highs" else _cbc(**options))
+    if solver == "highs":
+        _by_highs(program, options)
+    else:
+        program.solve(_cbc(**options))
 
 
 def bound_of_cbc(log: str) -> float:
@@ -93,6 +97,11 @@ def bound_of_cbc(log: str) -> float:
 
 def _bound_of_highs(program: pulp.LpProblem) -> float:
     return float(program.solverModel.getInfo().mip_dual_bound)
+
+
+def _by_highs(program: pulp.LpProblem, options: Mapping[str, Any]) -> None:
+    with silenced():  # it prints its version, whatever it is told
+        program.solve(pulp.HiGHS(**options))
 
 
 def _by_cbc(program: pulp.LpProblem, options: Mapping[str, Any], log: Path) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import fcntl
 import hashlib
 import os
 import re
@@ -24,6 +23,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from tfq.errors import UserError
+from tfq.execution.locks import lock, locked_directory, remove_if_stale
 
 OUTPUT_NAMES = (
     "model.tflite",
@@ -57,7 +57,7 @@ def staged_directory(path: Path, *, overwrite: bool, ours: Collection[str] = OUT
         path.parent.mkdir(parents=True, exist_ok=True)
         _clean_up(path)
         _check_replaceable(path, overwrite=overwrite, ours=ours)
-        partial, lock = _locked_directory(path)
+        partial, held = locked_directory(lambda: _new_directory(path))
     try:
         with _full_disk_as_user_error(path):
             yield partial
@@ -73,7 +73,7 @@ def staged_directory(path: Path, *, overwrite: bool, ours: Collection[str] = OUT
         # after the exchange this is the old content; after an error the unfinished new one
         with contextlib.suppress(FileNotFoundError):  # moved into place, or another run cleans up the same
             shutil.rmtree(partial)
-        os.close(lock)
+        os.close(held)
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -94,7 +94,7 @@ def write_atomic(path: Path, content: bytes) -> None:
         partial = _partial_name(path)
         try:
             with partial.open("xb") as file:
-                _lock(file.fileno())
+                lock(file.fileno())
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -231,24 +231,10 @@ def _short(name: str) -> str:
     return name if len(encoded) <= 200 else hashlib.sha256(encoded).hexdigest()
 
 
-def _locked_directory(path: Path) -> tuple[Path, int]:
-    """A new partial directory for `path`, and the descriptor that holds its lock."""
-    while True:
-        partial = _partial_name(path)
-        partial.mkdir()
-        try:
-            lock = os.open(partial, os.O_RDONLY)
-        except FileNotFoundError:  # another run took it for a stale one before it was locked
-            continue
-        _lock(lock)
-        if partial.exists():
-            return partial, lock
-        os.close(lock)
-
-
-def _lock(descriptor: int) -> None:
-    with contextlib.suppress(OSError):  # some network drives have no locks: there no partial is taken for stale
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+def _new_directory(path: Path) -> Path:
+    partial = _partial_name(path)
+    partial.mkdir()
+    return partial
 
 
 def _clean_up(path: Path) -> None:
@@ -260,18 +246,7 @@ def _clean_up(path: Path) -> None:
         else:
             aside.rename(path)
     for partial in path.parent.glob(f".{_literal(_short(path.name))}.partial-????????"):
-        try:
-            lock = os.open(partial, os.O_RDONLY)
-        except FileNotFoundError:
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:  # its process is at work, or the file system has no locks to tell
-            continue
-        else:
-            shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
-        finally:
-            os.close(lock)
+        remove_if_stale(partial)
 
 
 def _literal(name: str) -> str:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import os
 import shutil
 import tempfile
 from pathlib import Path
 
 from tfq.errors import UserError
+from tfq.execution.locks import locked_directory, remove_if_stale
 
 _PREFIX = "tfq-run-"
 _LEAST_BYTES = 16 << 20  # TensorFlow alone writes some 100 kB
@@ -41,7 +41,7 @@ def run_directory() -> RunDirectory:
     base = _base()
     try:
         _remove_stale(base)
-        made = _locked(base)
+        made = RunDirectory(*locked_directory(lambda: Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))))
     except OSError as error:
         raise UserError(
             f"cannot write temporary files to {base}: {error.strerror}; set {_VARIABLE} to another directory"
@@ -72,31 +72,8 @@ def _base() -> Path:
     return base
 
 
-def _locked(base: Path) -> RunDirectory:
-    while True:
-        path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
-        with contextlib.suppress(FileNotFoundError):  # another run took it for a stale one before it was locked
-            lock = os.open(path, os.O_RDONLY)
-            with contextlib.suppress(OSError):  # a file system without locks: nothing there is taken for stale
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            if path.exists():
-                return RunDirectory(path, lock)
-            os.close(lock)
-
-
 def _remove_stale(base: Path) -> None:
     for path in base.glob(f"{_PREFIX}*"):
-        try:
-            if path.is_symlink() or path.stat().st_uid != os.getuid():
-                continue
-            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError:  # it went, or it is none of ours
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:  # its run is at work, or the file system has no locks to tell
-            continue
-        else:
-            shutil.rmtree(path, ignore_errors=True)
-        finally:
-            os.close(lock)
+        with contextlib.suppress(OSError):
+            if path.stat(follow_symlinks=False).st_uid == os.getuid():
+                remove_if_stale(path)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import re
+import sys
+from collections.abc import Iterator
 
 # C0 but tab and newline, DEL, C1; line and paragraph separators; what turns the direction of writing round.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -38,3 +42,20 @@ class PrintableStream(io.TextIOWrapper):
     def write_control(self, text: str) -> None:
         """Write control characters that are tfq's own."""
         super().write(text)
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Send what the process writes to file descriptors 1 and 2, C++ included, nowhere."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with open(os.devnull, "wb") as sink:
+        saved = [(descriptor, os.dup(descriptor)) for descriptor in (1, 2)]
+        try:
+            for descriptor, _ in saved:
+                os.dup2(sink.fileno(), descriptor)
+            yield
+        finally:
+            for descriptor, copy in saved:
+                os.dup2(copy, descriptor)
+                os.close(copy)

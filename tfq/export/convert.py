@@ -10,10 +10,7 @@ the way), so these travel on a per-tensor grid and receive their own integers an
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from tfq.execution.terminal import silenced
 from tfq.export.scales import require_runnable
 from tfq.models.graph import Graph, Node, build_model
 from tfq.models.operators import OPERATORS
@@ -193,20 +191,3 @@ def _convert(model: tf_keras.Model, graph: Graph, configure: Callable[[Any], Non
         except Exception as error:
             reason = next((line for line in str(error).splitlines() if "error:" in line), str(error)[:500])
             raise RuntimeError(f"TFLiteConverter failed: {reason.strip()}") from error
-
-
-@contextlib.contextmanager
-def silenced() -> Iterator[None]:
-    """Send what the process writes to file descriptors 1 and 2, C++ included, nowhere."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with open(os.devnull, "wb") as sink:
-        saved = [(descriptor, os.dup(descriptor)) for descriptor in (1, 2)]
-        try:
-            for descriptor, _ in saved:
-                os.dup2(sink.fileno(), descriptor)
-            yield
-        finally:
-            for descriptor, copy in saved:
-                os.dup2(copy, descriptor)
-                os.close(copy)

@@ -124,6 +124,8 @@ def reconstruct(
       seed: of the sampled positions and of the method.
     """
     names = reconstructed_names(version.graph, version.spec)
+    if not names:  # a model without weights
+        return version, ()
     feeds = SeenSamples(samples, roles or Roles.of(len(next(iter(samples.values())))))
     parallel = mode == "parallel"
     layers = sampled_layers(reference, names, len(feeds), seed, by_block=granularity == "block" and not parallel)

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -151,7 +151,8 @@ class _Found:
 def _compare(contents: Contents, graph: Graph, weights: Weights, part: _Part, present: set[str]) -> _Found:
     """Run one part; raises _Fault where it is off."""
     needed = _needed(graph, part, present)
-    if needed != set(part.sources):
+    shaped = {e: n for n in sorted(needed) for e in same_elements(graph, n) if e != n and e in part.sources}
+    if needed | set(shaped) != set(part.sources):
         raise _Fault(f"reads {sorted(part.sources)}, specified {sorted(needed)}")
     # drawn anew for each layer, and alike in each run
     rng = np.random.default_rng(zlib.crc32(part.node.encode()))
@@ -164,6 +165,7 @@ def _compare(contents: Contents, graph: Graph, weights: Weights, part: _Part, pr
     for turn in range(_TURNS):
         draw = _DRAWS[turn % len(_DRAWS)]
         raw = {name: _drawn(rng, info, draw, output, rows) for name, info in infos.items()}
+        raw |= {name: raw[other].reshape(raw[name].shape) for name, other in shaped.items()}
         real = {name: info.to_real(raw[name]).astype(np.float64) for name, info in infos.items()}
         (found,) = model.run_raw({str(i): raw[name] for i, name in enumerate(infos)})
         chosen = _Chosen.of(rng, node, real, weights)
@@ -201,6 +203,14 @@ def _needed(graph: Graph, part: _Part, present: set[str]) -> set[str]:
         else:
             waiting += graph[name].inputs
     return needed
+
+
+def same_elements(graph: Graph, name: str) -> Iterator[str]:
+    """The node, and those whose elements it only shapes anew: the converter may make one tensor of them."""
+    yield name
+    while graph[name].kind in ("Reshape", "Flatten"):
+        (name,) = graph[name].inputs
+        yield name
 
 
 def _drawn(

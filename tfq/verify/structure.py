@@ -21,10 +21,11 @@ import dataclasses
 from collections.abc import Iterator
 
 from tfq.errors import VerificationError
+from tfq.models.equality import tensor_shapes
 from tfq.models.graph import INPUT, Graph
 from tfq.models.operators import OPERATORS
 from tfq.spec import LayerQuantization, QuantizationSpec, TensorQuantization
-from tfq.verify.alone import run_alone
+from tfq.verify.alone import run_alone, same_elements
 from tfq.verify.constants import check_constants, constant_faults, layers_of
 from tfq.verify.contents import Contents, Operation, read
 
@@ -123,7 +124,7 @@ def _raise(faults: list[str]) -> None:
 
 def _edges(contents: Contents, graph: Graph, spec: QuantizationSpec) -> Iterator[str]:
     """Names, order and types of the file's inputs and outputs."""
-    subgraph = contents.table.subgraphs[0]
+    subgraph, shapes = contents.table.subgraphs[0], tensor_shapes(graph)
     edges = (
         ("input", subgraph.inputs, contents.inputs, graph.inputs, graph.inputs, spec.input_type),
         ("output", subgraph.outputs, contents.outputs, graph.output_names, graph.outputs, spec.output_type),
@@ -137,8 +138,10 @@ def _edges(contents: Contents, graph: Graph, spec: QuantizationSpec) -> Iterator
             index = index_of[name]
             owner = contents.names[index].split("/")[0] if "/" not in node else contents.names[index]
             info, stored = contents.info(index), contents.type_of(index)
-            if owner != node:
+            if owner not in same_elements(graph, node):
                 yield f"{what} {name!r} is the tensor of {owner!r}, specified {node!r} ({layers_of(graph, node)})"
+            elif info.shape[1:] != shapes[node]:
+                yield f"{what} {name!r} has the shape {list(info.shape[1:])}, specified {list(shapes[node])}"
             if node in spec.activations and stored != wanted:
                 yield f"{what} {name!r} is {stored}, specified {wanted}"
             elif wanted == "uint8" and node in spec.activations:
