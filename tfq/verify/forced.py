@@ -43,7 +43,7 @@ def observe(
     *,
     progress: Progress | None = None,
 ) -> dict[str, np.ndarray]:
-    """Real values of every quantised activation tensor that the file has, [n, ...] by node name.
+    """Real values of every quantised activation tensor that the file has, [n, *shape in the graph] by node name.
 
     The integers are those of TFLite's builtin kernels: a delegate keeps its intermediate tensors to itself.
     """
@@ -51,15 +51,16 @@ def observe(
     present = {info.name for info in model.all_tensors}
     label = {n: f"{n}/quantized" if f"{n}/quantized" in present else n for n in spec.activations}
     label = {name: tensor for name, tensor in label.items() if tensor in present}
-    values: dict[str, np.ndarray] = {}  # filled in place: all tensors of a large model, twice, would not be little
-    count = len(next(iter(samples.values())))
+    count, shapes = len(next(iter(samples.values()))), tensor_shapes(graph)
+    # filled in place: all tensors of a large model, twice, would not be little
+    values = {name: np.empty((count, *shapes[name]), np.float32) for name in label}
     with (progress or Silent()).task("compare with the simulation", count) as advance:
         for i in range(count):
             model.run({name: samples[name][i : i + 1] for name in graph.inputs})
             tensors = model.tensors(label.values())
             for name, tensor in label.items():
-                real = tensors[tensor].real
-                values.setdefault(name, np.empty((count, *real.shape[1:]), np.float32))[i] = real[0]
+                # the converter may have left axes of size 1 to it that a reshape beside it adds or drops
+                values[name][i] = tensors[tensor].real.reshape(shapes[name])
             advance(1)
     return values
 
