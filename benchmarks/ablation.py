@@ -39,7 +39,7 @@ from tfq.recipe import Recipe
 from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.reconstruct import reconstruct
 from tfq.reconstruction.steps import Setting, Step, tune_all_biases, tune_batch_norms, with_mse_scales
-from tfq.simulate.guard import Version, divergence
+from tfq.simulate.judge import Version, divergence
 from tfq.simulate.wrap import simulate
 
 _BATCH, _FEW, _REPRESENTATIVE = 32, 8, 100

@@ -117,12 +117,12 @@ def solve(solver: str, budgets: int) -> dict[str, Any]:
 
 def _solved(solver: str, budgets: int, layers: int, candidates: int) -> dict[str, Any]:
     from benchmarks.allocation_networks import network_problem
-    from tfq.allocation.candidates import ALL
     from tfq.allocation.program import minimise_degradation
+    from tfq.precision import CANDIDATES
 
     seconds = []
     for seed in range(_INSTANCES):
-        problem = network_problem(layers, candidates=tuple(ALL)[:candidates], seed=seed)
+        problem = network_problem(layers, candidates=tuple(CANDIDATES)[:candidates], seed=seed)
         in_eight_bits = dict.fromkeys(problem.values, "w8")
         limits = {n: share * problem.total(n, in_eight_bits) for n, share in list(_SHARES.items())[:budgets]}
         seconds.append(minimise_degradation(problem, budgets=limits, solver=solver).seconds)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from tfq.allocation.candidates import ALL
 from tfq.allocation.problem import Border, Choice, Problem
+from tfq.precision import CANDIDATES
 
 
-def network_problem(layers: int, *, candidates: Sequence[str] = tuple(ALL), seed: int = 0) -> Problem:
+def network_problem(layers: int, *, candidates: Sequence[str] = tuple(CANDIDATES), seed: int = 0) -> Problem:
     """Few bits lose more, large layers cost more, float and packed layers are slow; borders between neighbours.
 
     Args:
@@ -25,7 +25,7 @@ def network_problem(layers: int, *, candidates: Sequence[str] = tuple(ALL), seed
         weights, loss = 10 ** draw.uniform(2.5, 5.5), 10 ** draw.uniform(-5, -1)
         positions = draw.choice((1, 16, 64, 256, 1024))
         for name in candidates:
-            candidate = ALL[name]
+            candidate = CANDIDATES[name]
             bits = {"float16": 16, "float32": 32}.get(name, candidate.weight_bits)
             lost = 0.0 if name == "w8" else max(1e-6, loss * 4.0 ** (2 - bits) * draw.uniform(0.5, 1.5))
             speed = 3 if candidate.is_float else 1.8 if candidate.storage == "packed" else 1

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.ablation import calibrated, load_prepared, nearest, setting_of
-from tfq.allocation.candidates import Candidate, units
 from tfq.allocation.latency_table import LatencyTable
 from tfq.allocation.survey import At, Survey, survey
 from tfq.allocation.wish import Wish
@@ -15,10 +14,11 @@ from tfq.calibration.specify import specify
 from tfq.data.samples import Samples
 from tfq.execution.progress import Progress
 from tfq.models.graph import Graph
-from tfq.models.widths import assign_widths
+from tfq.models.widths import assign_widths, units
+from tfq.precision import Precision
 from tfq.recipe import Recipe
 from tfq.reconstruction.steps import Setting
-from tfq.simulate.guard import Version
+from tfq.simulate.judge import Version
 
 _EVERY_WIDTH = Wish()
 
@@ -58,7 +58,7 @@ def ready(model: Path, calibration: Path, num_samples: int, *, workers: int = 1,
     calibration_of_graph = calibrated(graph, widths, samples)
     ranges = calibration_of_graph.ranges
 
-    def at(chosen: Mapping[str, Candidate]) -> Version:
+    def at(chosen: Mapping[str, Precision]) -> Version:
         bits = {node: chosen[unit.name].weight_bits for unit in units(graph) for node in unit.nodes}
         return Version("nearest", graph, specify(graph, ranges, weight_bits=bits, activation_bits=widths.activations))
 

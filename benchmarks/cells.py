@@ -86,7 +86,7 @@ class Outcome:
         but the evaluation.
       n: test samples.
       note: what else is to be known, such as a stage that was rolled back; may be empty.
-      divergence: mean divergence of the outputs from the float model's on the test inputs (`tfq.simulate.guard`);
+      divergence: mean divergence of the outputs from the float model's on the test inputs (`tfq.simulate.judge`);
         None of pipelines and peers.
     """
 

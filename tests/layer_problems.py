@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from tfq.grid import activation_grid
 from tfq.numerics import reference
 from tfq.reconstruction.problem import Problem
-from tfq.spec import activation_grid
 
 
 def layer_problem(

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfq.errors import UserError
-from tfq.spec import PRECISIONS, LayerQuantization, QuantizationSpec, TensorQuantization
+from tfq.grid import Grid
+from tfq.spec import PRECISIONS, LayerQuantization, QuantizationSpec
 
 NAMES = st.text(min_size=1, max_size=8)
 SCALES = st.floats(np.float32(2.0**-100), 2.0**20, width=32)
@@ -16,7 +17,7 @@ SCALES = st.floats(np.float32(2.0**-100), 2.0**20, width=32)
 
 @st.composite
 def activations(draw):
-    return TensorQuantization((draw(SCALES),), draw(st.integers(-128, 127)), 8, "int8", symmetric=False)
+    return Grid((draw(SCALES),), draw(st.integers(-128, 127)), 8, "int8", symmetric=False)
 
 
 @st.composite
@@ -25,7 +26,7 @@ def weights(draw):
     bits = draw(st.integers(2, 8))
     storage = draw(st.sampled_from(("int4", "int8") if bits <= 4 else ("int8",)))
     axis = draw(st.integers(0, 3)) if len(scale) > 1 or draw(st.booleans()) else None
-    return TensorQuantization(scale, 0, bits, storage, symmetric=True, axis=axis)
+    return Grid(scale, 0, bits, storage, symmetric=True, axis=axis)
 
 
 @st.composite
@@ -99,18 +100,18 @@ def test_layers_are_found_by_name():
 
 @pytest.mark.parametrize("bits", range(2, 9))
 def test_integer_ranges(bits):
-    narrow = TensorQuantization((1.0,), 0, bits, "int8", symmetric=True).integer_range
-    full = TensorQuantization((1.0,), 0, bits, "int8", symmetric=False).integer_range
+    narrow = Grid((1.0,), 0, bits, "int8", symmetric=True).integer_range
+    full = Grid((1.0,), 0, bits, "int8", symmetric=False).integer_range
     assert narrow == (-(2 ** (bits - 1)) + 1, 2 ** (bits - 1) - 1)
     assert full == (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
 def test_real_range_follows_the_zero_point():
-    assert TensorQuantization((0.5,), -128, 8, "int8", symmetric=False).real_range == (0.0, 127.5)
-    assert TensorQuantization((0.5,), 0, 8, "int8", symmetric=True).real_range == (-63.5, 63.5)
+    assert Grid((0.5,), -128, 8, "int8", symmetric=False).real_range == (0.0, 127.5)
+    assert Grid((0.5,), 0, 8, "int8", symmetric=True).real_range == (-63.5, 63.5)
 
 
-GRID = TensorQuantization((0.5,), 0, 8, "int8", symmetric=False)
+GRID = Grid((0.5,), 0, 8, "int8", symmetric=False)
 
 
 @pytest.mark.parametrize(

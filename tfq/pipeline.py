@@ -31,7 +31,6 @@ import numpy as np
 
 from tfq import __version__
 from tfq.allocation.allocate import Allocated, allocate
-from tfq.allocation.candidates import SIMULATED_ACTIVATION_BITS, Candidate, units
 from tfq.allocation.frontier import budgets_between, frontier
 from tfq.allocation.latency_table import LatencyTable, read_table
 from tfq.allocation.survey import At, Survey, survey
@@ -53,14 +52,16 @@ from tfq.execution.journal import Journal
 from tfq.execution.progress import Progress, Silent
 from tfq.export.convert import RepresentativeDataset
 from tfq.export.package import describe, export_plain, export_quantized, gzipped
-from tfq.export.plain import plain_spec
+from tfq.export.plain import plain_model
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph
 from tfq.models.grids import grid_groups
 from tfq.models.load import LoadedModel, load_model
 from tfq.models.prepare import Prepared, prepare
 from tfq.models.wide import find_wide
-from tfq.models.widths import STORED_BITS, Widths, assign_widths, is_weighted, separate_inputs
+from tfq.models.widths import activation_bits, assign_precisions, is_weighted, separate_inputs, units
+from tfq.precision import SIMULATED, Precision
+from tfq.quantized_model import QuantizedModel
 from tfq.recipe import Recipe
 from tfq.reconstruction.channel_statistics import channel_statistics
 from tfq.reconstruction.equalize import equalize, equalize_published, measured_tensors
@@ -68,9 +69,9 @@ from tfq.reconstruction.steps import FITTING, TUNING, Setting, Step, StepOutcome
 from tfq.report.frontier import BASE, FrontierReport
 from tfq.report.page import page
 from tfq.report.report import Report, layer_reports, model_facts, tensor_reports
-from tfq.simulate.guard import Guarded, Version, keep_better
+from tfq.simulate.judge import Judge, Verdict
 from tfq.simulate.wrap import simulate
-from tfq.spec import QuantizationSpec
+from tfq.spec import Specification
 from tfq.verify.forced import observe, teacher_forced
 from tfq.verify.parity import layer_parity, output_parity, parity_note
 from tfq.verify.runtimes import verify_runtimes
@@ -115,29 +116,28 @@ def quantize(recipe: Recipe, *, ledger: Path | None = None, progress: Progress |
         if recipe.allocates:
             fitted, allocated = _allocated(run, start, setting, begun.table, ledger)
         else:
-            fitted, fits = _stepped(run, setting, start.version, FITTING[recipe.pipeline])
-        version, tunings = _stepped(run, setting, fitted, TUNING[recipe.pipeline])
+            fitted, fits = _stepped(run, setting, start.model, FITTING[recipe.pipeline])
+        model, tunings = _stepped(run, setting, fitted, TUNING[recipe.pipeline])
         steps = equalisation + fits + tunings
-        graph, spec = version.graph, version.spec
         measured: dict[str, Any] = {
             "calibration_cost": start.calibration.cost,
             "guard": start.guard,
             "steps": steps,
             "allocation": allocated,
-            "tensors": tensor_reports(spec, start.calibration, start.guard),
-            "layers": layer_reports(graph, spec, steps=steps),
+            "tensors": tensor_reports(model, start.calibration, start.guard),
+            "layers": layer_reports(model, steps=steps),
         }
         if not recipe.simulated:
             with journal.stage("export"):
-                content = files["model.tflite"] = export_quantized(graph, spec, representative, progress=progress)
+                content = files["model.tflite"] = export_quantized(model, representative, progress=progress)
             with journal.stage("verify"):
-                measured["verification"] = verify_structure(content, graph, spec)
-                measured |= _compare(content, version, start.reference, steps, begun.unseen, journal, progress)
+                measured["verification"] = verify_structure(content, model)
+                measured |= _compare(content, model, start.reference, steps, begun.unseen, journal, progress)
     else:
         with journal.stage("export"):
             content = files["model.tflite"] = export_plain(graph, recipe.precision, representative, progress=progress)
-            spec = plain_spec(content, graph, recipe.precision)
-            measured = {"layers": layer_reports(graph, spec)}
+            model = plain_model(content, graph, recipe.precision)
+            measured = {"layers": layer_reports(model)}
 
     with journal.stage("package"):
         described = functools.partial(
@@ -147,7 +147,7 @@ def quantize(recipe: Recipe, *, ledger: Path | None = None, progress: Progress |
         for name, content in files.items():
             verify_runtimes(content, begun.few.arrays, name=name)
     with journal.stage("evaluate"):
-        evaluation = _evaluate(begun, files, graph, spec)
+        evaluation = _evaluate(begun, files, model)
     if recipe.package == "gzip":
         files["model.tflite.gz"] = gzipped(files["model.tflite"])
 
@@ -163,7 +163,11 @@ def quantize(recipe: Recipe, *, ledger: Path | None = None, progress: Progress |
         warnings=tuple(journal.warnings),
         **measured,
     )
-    texts = {"spec.json": spec.to_json(), "recipe.json": recipe.to_json(), "report.json": report.to_json()}
+    texts = {
+        "spec.json": Specification.of(model).to_json(),
+        "recipe.json": recipe.to_json(),
+        "report.json": report.to_json(),
+    }
     texts["report.html"] = page(json.loads(texts["report.json"]))
     return Product(files | {name: text.encode() for name, text in texts.items()}, report)
 
@@ -187,7 +191,7 @@ class _Begun:
     calibration_samples: int
     prepared: Prepared
     graph: Graph
-    widths: Widths
+    precisions: Mapping[str, Precision]
     baseline: bytes
     journal: Journal
     progress: Progress
@@ -202,7 +206,7 @@ class _Begun:
 
     @property
     def run(self) -> _Run:
-        return _Run(self.recipe, self.widths, self.samples, self.roles, self.journal, self.progress)
+        return _Run(self.recipe, self.precisions, self.samples, self.roles, self.journal, self.progress)
 
 
 def _begun(recipe: Recipe, journal: Journal, progress: Progress) -> _Begun:
@@ -222,12 +226,8 @@ def _begun(recipe: Recipe, journal: Journal, progress: Progress) -> _Begun:
         output = tensor_shapes(prepared.graph)[prepared.graph.outputs[0]]
         for found in (samples, evaluation_samples):
             journal.warn(*label_notes(labels, () if labels or found is None else found.class_names, output))
-        graph, widths = assign_widths(
-            prepared.graph,
-            weight_bits=recipe.weight_bits,
-            activation_bits=recipe.activation_bits,
-            first_last_bits=recipe.first_last_bits,
-        )
+        wanted = Precision("int8", recipe.weight_bits, recipe.storage, recipe.activation_bits)
+        graph, precisions = assign_precisions(prepared.graph, wanted, first_last_bits=recipe.first_last_bits)
         if recipe.separates_inputs:
             graph = separate_inputs(graph, [node.name for node in graph.nodes if is_weighted(node)], apart=True)
     with journal.stage("export the float baseline"):
@@ -246,7 +246,7 @@ def _begun(recipe: Recipe, journal: Journal, progress: Progress) -> _Begun:
         len(given),
         prepared,
         graph,
-        widths,
+        precisions,
         baseline,
         journal,
         progress,
@@ -297,21 +297,21 @@ def _by_role(samples: Samples, evaluation_samples: Samples | None, journal: Jour
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Start:
-    """A float graph, its calibration, and the version rounded to the nearest that both give.
+    """A float graph, its calibration, and the model rounded to the nearest that both give.
 
     Attributes:
-      trial: the version with ranges fitted without the samples that judge.
+      trial: the model with ranges fitted without the samples that judge.
     """
 
     reference: Graph
     calibration: Calibration
     ranges: Mapping[str, Range]
-    guard: Guarded | None
-    version: Version
-    trial: Version
+    guard: Verdict | None
+    model: QuantizedModel
+    trial: QuantizedModel
 
 
-def _kept_ranges(calibration: Calibration, guard: Guarded | None) -> Mapping[str, Range]:
+def _kept_ranges(calibration: Calibration, guard: Verdict | None) -> Mapping[str, Range]:
     """Those of the method asked for, or min-max where the guard rolled them back."""
     return calibration.minmax_ranges if guard is not None and guard.rolled_back else calibration.ranges
 
@@ -321,15 +321,14 @@ class _Run:
     """What all stops between preparation and export work with."""
 
     recipe: Recipe
-    widths: Widths
+    precisions: Mapping[str, Precision]
     samples: Samples
     roles: Roles
     journal: Journal
     progress: Progress
 
-    @property
-    def judged(self) -> dict[str, np.ndarray]:
-        return judging(self.samples.arrays, self.roles)
+    def judge(self, graph: Graph) -> Judge:
+        return Judge(graph, judging(self.samples.arrays, self.roles))
 
     def calibrated(self, graph: Graph) -> Calibration:
         """By the recipe's method, on all samples, and for comparisons without those that judge."""
@@ -357,30 +356,22 @@ class _Run:
             percentile=self.recipe.percentile,
             total=len(self.samples if positions is None else positions),
             judges=judges,
-            bits=self.widths.activations if bits is None else bits,
+            bits=activation_bits(graph, self.precisions) if bits is None else bits,
             progress=progress,
         )
 
     def specified(
-        self, graph: Graph, ranges: Mapping[str, Range], chosen: Mapping[str, Candidate] | None = None
-    ) -> QuantizationSpec:
-        """By the recipe's widths, or with these candidates of the nodes of each unit."""
-        recipe = self.recipe
-        by_node: dict[str, Candidate] = {}
+        self, graph: Graph, ranges: Mapping[str, Range], chosen: Mapping[str, Precision] | None = None
+    ) -> QuantizedModel:
+        """In the recipe's precisions, or with these of the nodes of each unit."""
+        recipe, precisions = self.recipe, self.precisions
         if chosen is not None:
-            by_node = {node: chosen[unit.name] for unit in units(graph) for node in unit.nodes}
-        bits = {node: candidate.weight_bits for node, candidate in by_node.items()}
-        storage = {node: candidate.storage for node, candidate in by_node.items()}
-        narrow = {node: c.activation_bits for node, c in by_node.items() if c.activation_bits < STORED_BITS}
+            precisions = {node: chosen[unit.name] for unit in units(graph) for node in unit.nodes}
         return specify(
             graph,
             ranges,
-            weight_bits=bits or self.widths.weights,
-            activation_bits=_of_inputs(graph, narrow) or self.widths.activations,
+            precisions,
             per_channel=recipe.per_channel,
-            storage=storage or recipe.storage,
-            entropy_bits={node: candidate.entropy_bits for node, candidate in by_node.items()},
-            precisions={node: candidate.precision for node, candidate in by_node.items()},
             input_type=recipe.input_type,
             output_type=recipe.output_type,
         )
@@ -393,16 +384,14 @@ def _quantized(run: _Run, graph: Graph) -> _Start:
         calibration = run.calibrated(graph)
         run.journal.warn(calibration.rollback_note(method))
 
-    def version(name: str, ranges: Mapping[str, Range]) -> Version:
-        return Version(name, graph, run.specified(graph, ranges))
-
     with run.journal.stage("specify"):
-        guard, trial = None, version("minmax", calibration.minmax_trial_ranges)
+        guard, trial = None, run.specified(graph, calibration.minmax_trial_ranges)
         if method != "minmax":
-            trial, guard = keep_better(graph, version(method, calibration.trial_ranges), trial, run.judged)
+            candidate = run.specified(graph, calibration.trial_ranges)
+            trial, guard = run.judge(graph).keep_better((method, candidate), ("minmax", trial))
             run.journal.warn(guard.note(f"calibration by {method}"))
         ranges = _kept_ranges(calibration, guard)
-        return _Start(graph, calibration, ranges, guard, version("nearest", ranges), trial)
+        return _Start(graph, calibration, ranges, guard, run.specified(graph, ranges), trial)
 
 
 def _equalized(run: _Run, start: _Start) -> tuple[_Start, tuple[StepOutcome, ...]]:
@@ -420,9 +409,8 @@ def _equalized(run: _Run, start: _Start) -> tuple[_Start, tuple[StepOutcome, ...
             else equalize(graph, found, weight_bits=recipe.weight_bits, per_channel=recipe.per_channel)
         )
     candidate = _quantized(run, equal)
-    versions = (candidate, "equalised"), (start, start.version.name)
-    after, before = (dataclasses.replace(found.trial, name=name) for found, name in versions)
-    _, guard = keep_better(graph, after, before, run.judged, tolerance=0.0)
+    proposed = ("equalised", candidate.trial), ("nearest", start.trial)
+    _, guard = run.judge(graph).keep_better(*proposed, tolerance=0.0)
     return start if guard.rolled_back else candidate, (StepOutcome("equalisation", (guard,)),)
 
 
@@ -437,15 +425,15 @@ def _setting(run: _Run, start: _Start) -> Setting:
 
 
 def _stepped(
-    run: _Run, setting: Setting, version: Version, steps: Sequence[Step]
-) -> tuple[Version, tuple[StepOutcome, ...]]:
+    run: _Run, setting: Setting, model: QuantizedModel, steps: Sequence[Step]
+) -> tuple[QuantizedModel, tuple[StepOutcome, ...]]:
     """One step after the other."""
     outcomes = []
     for step in steps:
         with run.journal.stage(step.__name__.replace("_", " ")):
-            version, outcome = step(setting, version)
+            model, outcome = step(setting, model)
         outcomes.append(outcome)
-    return version, tuple(outcomes)
+    return model, tuple(outcomes)
 
 
 def _wish(recipe: Recipe) -> Wish:
@@ -467,26 +455,20 @@ def _narrow_ranges(run: _Run, graph: Graph) -> Mapping[str, Range] | None:
     if not run.recipe.separates_inputs:
         return None
     nodes = [node.name for node in graph.nodes if is_weighted(node)]
-    bits = _of_inputs(graph, dict.fromkeys(nodes, SIMULATED_ACTIVATION_BITS))
+    bits = activation_bits(graph, dict.fromkeys(nodes, SIMULATED))
     ranges = run.recalibrated(graph, bits=bits).ranges
     return {group: ranges[group] for group in bits}
 
 
-def _of_inputs(graph: Graph, bits: Mapping[str, int]) -> dict[str, int]:
-    """The bits of the groups of tensors that these nodes read."""
-    groups = grid_groups(graph)
-    return {groups[graph[node].inputs[0]]: width for node, width in bits.items()}
-
-
 def _at(run: _Run, start: _Start, narrow: Mapping[str, Range] | None) -> At:
-    """What versions of other precisions start from."""
+    """What models of other precisions start from."""
     graph, groups = start.reference, grid_groups(start.reference)
     reading = {unit.name: [groups[graph[node].inputs[0]] for node in unit.nodes] for unit in units(graph)}
 
-    def at(chosen: Mapping[str, Candidate]) -> Version:
-        few = [group for unit, c in chosen.items() if c.activation_bits < STORED_BITS for group in reading[unit]]
+    def at(chosen: Mapping[str, Precision]) -> QuantizedModel:
+        few = [group for unit, precision in chosen.items() if precision.is_simulated for group in reading[unit]]
         ranges = {**start.ranges, **{group: (narrow or {})[group] for group in few}}
-        return Version("nearest", graph, run.specified(graph, ranges, chosen))
+        return run.specified(graph, ranges, chosen)
 
     return at
 
@@ -495,20 +477,20 @@ def _surveyed(run: _Run, start: _Start, setting: Setting, table: LatencyTable | 
     """What can be chosen."""
     narrow = _narrow_ranges(run, start.reference)
     options: dict[str, Any] = {"labels": run.samples.labels, "table": table, "narrow": narrow, "ledger": ledger}
-    return survey(setting, start.version, _at(run, start, narrow), _wish(run.recipe), **options)
+    return survey(setting, start.model, _at(run, start, narrow), _wish(run.recipe), **options)
 
 
 def _allocated(
     run: _Run, start: _Start, setting: Setting, table: LatencyTable | None, ledger: Path | None
-) -> tuple[Version, Allocated]:
+) -> tuple[QuantizedModel, Allocated]:
     """A precision for every layer, checked on the file."""
     with run.journal.stage("allocate"):
         found = _surveyed(run, start, setting, table, ledger)
         goal = goal_of(setting.graph, found.units, _wish(run.recipe))
-        version, allocated = allocate(found.problem, goal, found.bench, progress=run.progress)
+        model, allocated = allocate(found.problem, goal, found.bench, progress=run.progress)
         if not allocated.attained:
             run.journal.warn(_missed(run.recipe, allocated))
-    return version, allocated
+    return model, allocated
 
 
 def _missed(recipe: Recipe, allocated: Allocated) -> str:
@@ -522,7 +504,7 @@ def _missed(recipe: Recipe, allocated: Allocated) -> str:
 
 def _compare(
     content: bytes,
-    version: Version,
+    model: QuantizedModel,
     reference: Graph,
     steps: Sequence[StepOutcome],
     unseen: Samples,
@@ -530,15 +512,14 @@ def _compare(
     progress: Progress,
 ) -> dict[str, Any]:
     """The file against simulation and float model, layer by layer and end to end."""
-    graph, spec, few = version.graph, version.spec, unseen.head(_LAYERS).arrays
-    observed = observe(content, graph, spec, few, progress=progress)
-    forced = teacher_forced(graph, spec, observed, few)
-    parity = layer_parity(forced, observed)
+    few = unseen.head(_LAYERS).arrays
+    observed = observe(content, model, few, progress=progress)
+    parity = layer_parity(teacher_forced(model, observed, few), observed)
     journal.warn(parity_note(parity))
-    errors = layer_errors(reference, teacher_forced(reference, spec, observed, few), observed, few)
+    errors = layer_errors(reference, teacher_forced(reference, observed, few), observed, few)
     return {
-        "layers": layer_reports(graph, spec, errors, parity, steps),
-        "parity": output_parity(content, graph, spec, unseen.head(_PARITY).arrays),
+        "layers": layer_reports(model, errors, parity, steps),
+        "parity": output_parity(content, model, unseen.head(_PARITY).arrays),
     }
 
 
@@ -575,9 +556,9 @@ def explore(
         budgets = [(cost, budget) for cost in costs for budget in budgets_between(found.problem, cost, points)]
         models = frontier(found.problem, found.bench, budgets, reconstruct=reconstruct, progress=progress)
     with journal.stage("evaluate"):
-        files = {"float": begun.baseline, BASE: found.bench.export(start.version)}
+        files = {"float": begun.baseline, BASE: found.bench.export(start.model)}
         names = [f"point {number}" for number in range(1, len(models) + 1)]
-        files |= {name: found.bench.export(point.version) for name, point in zip(names, models, strict=True)}
+        files |= {name: found.bench.export(point.model) for name, point in zip(names, models, strict=True)}
         options: dict[str, Any] = {"metric": recipe.metric, "seed": recipe.seed, "progress": progress}
         evaluation = evaluate(files, begun.unseen, latency_runs=0, **options)
     return FrontierReport.of(
@@ -593,12 +574,12 @@ def explore(
     )
 
 
-def _evaluate(begun: _Begun, files: Mapping[str, bytes], graph: Graph, spec: QuantizationSpec) -> Evaluation:
+def _evaluate(begun: _Begun, files: Mapping[str, bytes], quantized: QuantizedModel) -> Evaluation:
     """Float against exported or simulated model."""
     recipe, samples, progress = begun.recipe, begun.unseen, begun.progress
     model: bytes | Simulated
     if recipe.simulated:
-        outputs = simulate(graph, spec, samples.batches(_BATCH), total=len(samples), progress=progress)
+        outputs = simulate(quantized, samples.batches(_BATCH), total=len(samples), progress=progress)
         model = Simulated(outputs, recipe.simulated)
     else:
         model = files["model.tflite"]

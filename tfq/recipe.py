@@ -8,11 +8,11 @@ import re
 from pathlib import Path, PurePath
 
 from tfq import __version__
-from tfq.allocation.candidates import candidate_of, is_simulated
 from tfq.errors import UserError
 from tfq.execution.inputs import check_encodable
 from tfq.execution.json_files import built, checked_types, parse_json, read_json, shown
 from tfq.options import check_options
+from tfq.precision import precision_of
 
 CHOICES = {
     "precision": ("int8", "int16x8", "float16", "dynamic_range", "float32"),
@@ -175,12 +175,12 @@ class Recipe:
             )
         self.latency_budget_ms  # noqa: B018  raises what is wrong with it
         for name in self.candidates:
-            candidate_of(name)
+            precision_of(name)
         for pin in self.pin:
             pattern, _, name = pin.rpartition(":")
             if not pattern:
                 raise UserError(f"--pin is {pin!r}; it must be a layer's name or regex and a precision, as conv1:w8")
-            candidate_of(name)
+            precision_of(name)
             try:
                 re.compile(pattern)
             except re.error as error:
@@ -214,7 +214,7 @@ class Recipe:
     @property
     def separates_inputs(self) -> bool:
         """A candidate reads activations of fewer bits than others do, and so a tensor of its own."""
-        return any(is_simulated(name) for name in (*self.candidates, *(name for _, name in self.pins)))
+        return any(precision_of(name).is_simulated for name in (*self.candidates, *(name for _, name in self.pins)))
 
     @property
     def pins(self) -> tuple[tuple[str, str], ...]:

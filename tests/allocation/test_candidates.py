@@ -3,21 +3,21 @@
 import operator_graphs
 import pytest
 
-from tfq.allocation.candidates import ALL, FLOATS, INT8, Candidate, units
-from tfq.models.widths import is_weighted
+from tfq.models.widths import is_weighted, units
+from tfq.precision import CANDIDATES, FLOATS, INT8, Precision
 
 
 def test_names_are_unique_and_say_what_the_candidate_is():
-    assert ALL["w8"] == INT8
-    assert ALL["w3"] == Candidate(weight_bits=3)
-    assert ALL["w4-packed"] == Candidate(weight_bits=4, storage="packed")
-    assert ALL["w4a4"] == Candidate(weight_bits=4, activation_bits=4)
-    assert ALL["e3"] == Candidate(entropy_bits=3)
-    assert (ALL["float16"], ALL["float32"]) == FLOATS
-    for name, candidate in ALL.items():
+    assert CANDIDATES["w8"] == INT8
+    assert CANDIDATES["w3"] == Precision(weight_bits=3)
+    assert CANDIDATES["w4-packed"] == Precision(weight_bits=4, storage="packed")
+    assert CANDIDATES["w4a4"] == Precision(weight_bits=4, activation_bits=4)
+    assert CANDIDATES["e3"] == Precision(entropy_bits=3)
+    assert (CANDIDATES["float16"], CANDIDATES["float32"]) == FLOATS
+    for name, candidate in CANDIDATES.items():
         assert candidate.name == name
-    assert "w5-packed" not in ALL
-    assert [c.name for c in ALL.values() if c.is_float] == ["float16", "float32"]
+    assert "w5-packed" not in CANDIDATES
+    assert [c.name for c in CANDIDATES.values() if c.is_float] == ["float16", "float32"]
 
 
 @pytest.mark.parametrize("name", operator_graphs.ALL)

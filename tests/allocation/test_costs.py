@@ -8,7 +8,6 @@ from pathlib import Path
 import operator_graphs
 import pytest
 
-from tfq.allocation.candidates import ALL, units
 from tfq.allocation.costs import (
     all_costs,
     border_bytes,
@@ -20,6 +19,8 @@ from tfq.allocation.costs import (
 )
 from tfq.evaluation.size import measure_size
 from tfq.models.borders import find_borders
+from tfq.models.widths import units
+from tfq.precision import CANDIDATES
 
 DATA = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 
@@ -28,7 +29,10 @@ def predicted(case, specify, chosen):
     """Total costs of the model whose units have the `chosen` candidates, from an 8-bit file of it."""
     found = units(case.graph)
     macs = multiply_accumulates(case.graph)
-    specs = {name: specify(weight_bits=ALL[name].weight_bits, storage=ALL[name].storage) for name in chosen.values()}
+    specs = {
+        name: specify(weight_bits=CANDIDATES[name].weight_bits, storage=CANDIDATES[name].storage)
+        for name in chosen.values()
+    }
 
     specs["w8"] = case.spec
     priced = {
@@ -39,7 +43,7 @@ def predicted(case, specify, chosen):
     costs = all_costs(priced, macs)
     fixed = fixed_costs(case.content, [costs[unit.name, "w8"] for unit in found], case.graph)
     borders, own = border_costs(case.graph, found, border_bytes(case.graph))
-    floats = {name for name, candidate in chosen.items() if ALL[candidate].is_float}
+    floats = {name for name, candidate in chosen.items() if CANDIDATES[candidate].is_float}
     totals = dict(fixed)
     for unit in found:
         for name, value in costs[unit.name, chosen[unit.name]].items():
@@ -69,7 +73,7 @@ def test_totals_are_those_of_the_exported_file(mixture):
 
 def by_node(graph, chosen):
     """Options of `specify`."""
-    candidates = {node: ALL[chosen[unit.name]] for unit in units(graph) for node in unit.nodes}
+    candidates = {node: CANDIDATES[chosen[unit.name]] for unit in units(graph) for node in unit.nodes}
     return {
         "weight_bits": {n: c.weight_bits for n, c in candidates.items() if not c.is_float},
         "storage": {n: c.storage for n, c in candidates.items()},
@@ -146,7 +150,7 @@ def test_costs_follow_bits_and_storage():
     node = case.graph["stem"]
     costs = {}
     for name in ("w2", "w4", "w4-packed", "w4a4", "w8", "float16", "float32"):
-        bits, storage = ALL[name].weight_bits, ALL[name].storage
+        bits, storage = CANDIDATES[name].weight_bits, CANDIDATES[name].storage
         spec = operator_graphs.specified(case.graph, case.samples, weight_bits=bits, storage=storage)
         costs[name] = unit_costs(name, [node], [spec["stem"]], macs)
     weights, filters = 3 * 3 * 3 * 8, 8

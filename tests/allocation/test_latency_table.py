@@ -7,7 +7,6 @@ import numpy as np
 import operator_graphs
 import pytest
 
-from tfq.allocation.candidates import ALL, units
 from tfq.allocation.costs import border_costs
 from tfq.allocation.latency_table import (
     DEQUANTIZE,
@@ -30,6 +29,8 @@ from tfq.errors import UserError
 from tfq.execution.interpreter import TfliteModel
 from tfq.models.borders import find_borders
 from tfq.models.equality import tensor_shapes
+from tfq.models.widths import units
+from tfq.precision import CANDIDATES
 
 OVERHEAD = 0.5
 IN_PLACE = {"int8": 1.25}
@@ -142,7 +143,7 @@ def test_factors_make_whole_models_what_they_were_measured_to_take(name):
 
 
 def test_every_candidate_has_a_family():
-    assert {family_of(name) for name in ALL} == set(FAMILIES)
+    assert {family_of(name) for name in CANDIDATES} == set(FAMILIES)
     assert family_of("w3") == family_of("w4a4") == family_of("w8") == "int8"
 
 
@@ -169,4 +170,4 @@ def test_a_profile_holds_every_operation_at_every_family_it_can_have():
     assert {check.model for check in table.checks} == {*FAMILIES, *MIXED}
     assert all(check.predicted_ms >= table.overhead_ms > 0 and check.measured_ms > 0 for check in table.checks)
     assert parse_table(table.to_json()) == table
-    unit_latencies(table, graph, units(graph), list(ALL))
+    unit_latencies(table, graph, units(graph), list(CANDIDATES))

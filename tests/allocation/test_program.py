@@ -14,11 +14,11 @@ import tfq.allocation.program as program_module
 import tfq.allocation.solver as solver_module
 from benchmarks.allocation_networks import network_problem
 from tfq.allocation.baselines import greedy, random_allocation, uniform
-from tfq.allocation.candidates import ALL
 from tfq.allocation.problem import Border, Choice, Problem, pinned
 from tfq.allocation.program import Infeasible, Unsolved, minimise_cost, minimise_degradation
 from tfq.allocation.solver import bound_of_cbc
 from tfq.errors import UserError
+from tfq.precision import CANDIDATES
 
 SOLVERS = [
     "cbc",
@@ -54,7 +54,9 @@ class Instance:
             picked = dict(zip(units, names, strict=True))
             if any(len({picked[u] for u in together}) > 1 for together in self.tied):
                 continue
-            crossed = [b for b in self.borders if ALL[picked[b.first]].is_float != ALL[picked[b.second]].is_float]
+            crossed = [
+                b for b in self.borders if CANDIDATES[picked[b.first]].is_float != CANDIDATES[picked[b.second]].is_float
+            ]
             chosen = [table[item] for item in picked.items()]
             costs = {
                 name: math.fsum([*(c.costs[name] for c in chosen), *(b.costs.get(name, 0) for b in crossed), fixed])

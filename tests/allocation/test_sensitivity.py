@@ -15,7 +15,6 @@ import pytest
 from operator_graphs import draw, representative, specified
 
 from tfq.allocation import sensitivity
-from tfq.allocation.candidates import INT8, candidate_of
 from tfq.allocation.fisher import gradient_estimates
 from tfq.allocation.sensitivity import FLOOR, Loss, find_loss, measured, output_errors
 from tfq.allocation.states import State, apply, find_states, float_states, packed
@@ -24,10 +23,11 @@ from tfq.execution.interpreter import predict
 from tfq.export.package import export_quantized
 from tfq.export.variants import Exporter
 from tfq.models.graph import Graph, Node
-from tfq.simulate.guard import Version, divergence
+from tfq.precision import INT8, precision_of
+from tfq.simulate.judge import Version, divergence
 from tfq.spec import LayerQuantization
 
-CANDIDATES = [candidate_of(name) for name in ("w2", "w3", "e3", "w4", "w6", "w8")]
+CANDIDATES = [precision_of(name) for name in ("w2", "w3", "e3", "w4", "w6", "w8")]
 
 
 @functools.cache

@@ -8,18 +8,19 @@ import operator_graphs
 import pytest
 from operator_graphs import draw, specified
 
-from tfq.allocation.candidates import candidate_of, units
 from tfq.allocation.states import apply, find_states, float_states, packed, with_candidate
 from tfq.models.operators import OPERATORS
+from tfq.models.widths import units
 from tfq.numerics import reference as numerics
+from tfq.precision import precision_of
 from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.reconstruct import reconstruct
-from tfq.simulate.guard import Version
+from tfq.simulate.judge import Version
 from tfq.simulate.weights import integers
 
 GRAPHS = ("convolutions", "shared", "transformer", "islands")
 NAMES = ("w2", "w4", "w8", "e3")
-CANDIDATES = [candidate_of(name) for name in NAMES]
+CANDIDATES = [precision_of(name) for name in NAMES]
 
 
 @functools.cache
@@ -76,7 +77,7 @@ def test_all_states_of_one_candidate_are_the_parallel_reconstruction_of_the_mode
     graph, samples, base = start(name)
     uniform = base
     for unit in units(graph):
-        uniform = with_candidate(uniform, unit, candidate_of(candidate))
+        uniform = with_candidate(uniform, unit, precision_of(candidate))
     expected, outcomes = reconstruct(
         graph, uniform, samples, METHODS["least_squares"], name="least_squares", mode="parallel", seed=3
     )
@@ -94,9 +95,9 @@ def test_scales_begin_as_those_of_a_specification_do():
     graph, samples, base = start("convolutions")
     for unit in units(graph):
         expected = specified(graph, samples, weight_bits={name: 3 for name in unit.nodes})
-        assert with_candidate(base, unit, candidate_of("w3")).spec == expected
+        assert with_candidate(base, unit, precision_of("w3")).spec == expected
         expected = specified(graph, samples, entropy_bits={name: 3 for name in unit.nodes})
-        assert with_candidate(base, unit, candidate_of("e3")).spec == expected
+        assert with_candidate(base, unit, precision_of("e3")).spec == expected
 
 
 def test_a_swap_leaves_every_other_node_and_grid_untouched():

@@ -8,7 +8,6 @@ import pytest
 from operator_graphs import draw, specified
 
 from tfq.allocation.allocate import allocate
-from tfq.allocation.candidates import units
 from tfq.allocation.costs import multiply_accumulates
 from tfq.allocation.program import Infeasible
 from tfq.allocation.survey import survey
@@ -21,11 +20,11 @@ from tfq.execution.deflate import deflated
 from tfq.export.package import export_quantized
 from tfq.models.grids import grid_groups
 from tfq.models.operators import OPERATORS
-from tfq.models.widths import is_weighted, separate_inputs
+from tfq.models.widths import is_weighted, separate_inputs, units
 from tfq.recipe import Recipe
 from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.steps import Setting
-from tfq.simulate.guard import Version
+from tfq.simulate.judge import Version
 from tfq.simulate.run import predict_list
 from tfq.simulate.wrap import build_simulation
 from tfq.verify.structure import verify_structure

@@ -18,9 +18,10 @@ from tfq_bench.latency_job import latency_table, prepare_table
 from tfq_bench.library import wheel_library
 
 from android_bench.testing import TestDevice
-from tfq.allocation.candidates import ALL, units
 from tfq.allocation.latency_table import FAMILIES, operations, parse_table, unit_latencies
 from tfq.errors import UserError
+from tfq.models.widths import units
+from tfq.precision import CANDIDATES
 
 QUICK = Settings(rounds=2, seconds=0, warmup_seconds=0, min_runs=5, max_runs=5)
 PHONE = {"ro.build.fingerprint": "maker/phone/phone:14/A/1:user/release-keys", "ro.product.model": "Phone"}
@@ -48,7 +49,7 @@ def test_the_table_has_every_operation_at_every_family_it_can_have(
     for node, operation in operations(graph).items():
         weighted = node in {name for unit in units(graph) for name in unit.nodes}
         assert {f for o, f in known if o == operation} == set(FAMILIES if weighted else ("int8", "float32"))
-    assert len(unit_latencies(table, graph, units(graph), list(ALL))) == len(units(graph)) * len(ALL)
+    assert len(unit_latencies(table, graph, units(graph), list(CANDIDATES))) == len(units(graph)) * len(CANDIDATES)
     assert {entry.runs for entry in table.entries} == {10}
     assert set(table.in_place) <= set(FAMILIES)
     assert {check.model for check in table.checks} == {*FAMILIES, "every_second_float32", "last_float32"}

@@ -18,7 +18,7 @@ from tfq.models.borders import find_borders
 from tfq.models.graph import build_model
 from tfq.models.operators import OPERATORS
 from tfq.models.widths import is_weighted
-from tfq.simulate.guard import divergence
+from tfq.simulate.judge import divergence
 from tfq.simulate.run import predict_list
 from tfq.simulate.wrap import build_simulation
 from tfq.verify.forced import observe, teacher_forced

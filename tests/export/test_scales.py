@@ -7,7 +7,7 @@ import pytest
 
 from tfq.errors import UserError
 from tfq.export.scales import require_runnable
-from tfq.spec import activation_grid
+from tfq.grid import activation_grid
 
 
 @pytest.mark.parametrize(

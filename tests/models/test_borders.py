@@ -20,7 +20,7 @@ def graph():
 
 def without_grid(graph, floats, float_outputs):
     """Tensors that only float nodes know; an input is a float node when the file takes float32."""
-    readers = graph.consumers()
+    readers = graph.readers
     return {n for n in floats if set(readers[n]) <= floats and (float_outputs or n not in graph.outputs)}
 
 

@@ -62,7 +62,7 @@ def paths(graph, start, end):
     """Every path between two nodes, as lists of names."""
     if start == end:
         return [[end]]
-    return [[start, *rest] for reader in sorted(set(graph.consumers()[start])) for rest in paths(graph, reader, end)]
+    return [[start, *rest] for reader in sorted(set(graph.readers[start])) for rest in paths(graph, reader, end)]
 
 
 def first_and_last_by_paths(graph):
@@ -89,7 +89,7 @@ def test_every_few_bit_tensor_has_a_grid_and_readers_of_its_own(graph, first_las
     apart = first_and_last(graph) if first_last_bits else set()
     layers = {node.name for node in graph.nodes if is_weighted(node)}
     assert widths.weights == {name: 8 if name in apart else 3 for name in layers}
-    groups, readers = grid_groups(separated), separated.consumers()
+    groups, readers = grid_groups(separated), separated.readers
     few = {separated[name].inputs[0] for name in layers - apart}
     assert widths.activations == dict.fromkeys(few, 4)
     for name in few:

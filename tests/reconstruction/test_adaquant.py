@@ -9,6 +9,7 @@ from layer_problems import fitted_errors, layer_problem
 
 from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
+from tfq.grid import activation_grid
 from tfq.models.graph import Graph, Node
 from tfq.numerics import reference
 from tfq.reconstruction.adaquant import LearnedLayer, adaquant, moved_grid, on_learned_range
@@ -16,8 +17,7 @@ from tfq.reconstruction.descent import output_slope
 from tfq.reconstruction.problem import clamp
 from tfq.reconstruction.reconstruct import has_own_input_grid, reconstruct
 from tfq.reconstruction.weight_scales import output_scales
-from tfq.simulate.guard import Version
-from tfq.spec import activation_grid
+from tfq.simulate.judge import Version
 
 RNG = np.random.default_rng(0)
 

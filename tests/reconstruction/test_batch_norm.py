@@ -15,7 +15,7 @@ from tfq.models.operators import OPERATORS
 from tfq.models.prepare import prepare
 from tfq.numerics import reference as numerics
 from tfq.reconstruction.batch_norm import tunable_layers, tune_batch_norm
-from tfq.simulate.guard import Version, keep_better
+from tfq.simulate.judge import Version, keep_better
 from tfq.simulate.run import predict_list
 from tfq.simulate.weights import integers, snap, weight_integers
 

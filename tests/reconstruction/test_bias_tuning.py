@@ -11,7 +11,7 @@ from tfq.calibration.specify import specify
 from tfq.data.roles import Roles
 from tfq.models.graph import Graph, Node, build_model
 from tfq.reconstruction.bias_tuning import _mixtures, tune_biases
-from tfq.simulate.guard import Version, keep_better
+from tfq.simulate.judge import Version, keep_better
 from tfq.simulate.run import predict_list
 from tfq.simulate.weights import snap, weight_integers
 from tfq.simulate.wrap import build_simulation

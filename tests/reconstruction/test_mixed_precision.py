@@ -16,7 +16,7 @@ from tfq.reconstruction.batch_norm import tune_batch_norm
 from tfq.reconstruction.bias_tuning import tune_biases
 from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.reconstruct import reconstruct, reconstructed_names
-from tfq.simulate.guard import Version, divergence
+from tfq.simulate.judge import Version, divergence
 from tfq.simulate.run import predict_list
 from tfq.simulate.weights import snap
 from tfq.simulate.wrap import build_simulation

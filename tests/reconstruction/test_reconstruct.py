@@ -24,7 +24,7 @@ from tfq.reconstruction.reconstruct import (
     rows_to_choose_by,
 )
 from tfq.reconstruction.rows import sampled_layers
-from tfq.simulate.guard import Version
+from tfq.simulate.judge import Version
 from tfq.simulate.run import predict_list
 from tfq.simulate.weights import snap
 from tfq.simulate.wrap import build_simulation
@@ -312,7 +312,7 @@ class TestResults:
                 assert changed.spec[new.name].weights[weight].bits == spec[new.name].weights[weight].bits
         for tensor, grid in changed.spec.activations.items():
             if grid != spec.activations[tensor]:
-                reader = graph.consumers()[tensor]
+                reader = graph.readers[tensor]
                 assert method == "adaquant"
                 assert len(reader) == 1
                 assert has_own_input_grid(graph, reader[0])

@@ -28,7 +28,7 @@ from tfq.reconstruction.steps import (
     tune_all_biases,
     tune_batch_norms,
 )
-from tfq.simulate.guard import Guarded, Version, divergence
+from tfq.simulate.judge import Guarded, Version, divergence
 from tfq.simulate.run import predict_list
 from tfq.simulate.wrap import build_simulation
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from tfq.reconstruction.steps import StepOutcome
 from tfq.report.summary import _steps
-from tfq.simulate.guard import Guarded
+from tfq.simulate.judge import Guarded
 
 
 def guarded(kept, after, reason=""):

@@ -5,7 +5,7 @@ import pytest
 from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
 from tfq.calibration.statistics import Range
-from tfq.simulate.guard import Version, divergence, is_proved, keep_best, keep_better, signed_ranks
+from tfq.simulate.judge import Version, divergence, is_proved, keep_best, keep_better, signed_ranks
 
 
 @pytest.fixture(scope="module")

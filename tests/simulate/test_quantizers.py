@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_wrapper import QuantizeWrapperV2
 
+from tfq.grid import Grid
 from tfq.numerics import reference
 from tfq.simulate.quantizers import FixedQuantizer, SpecQuantizeConfig, fake_quant
-from tfq.spec import TensorQuantization
 
 VALUES = st.floats(-8, 8, width=32)
 
@@ -25,7 +25,7 @@ def by_reference(values, grid):
 def test_per_tensor_activations(values, data):
     low, high = data.draw(st.floats(-6, 0)), data.draw(st.floats(0.01, 6))
     scale, zero_point = reference.asymmetric_parameters(low, high, 8)
-    grid = TensorQuantization((scale,), zero_point, 8, "int8", symmetric=False)
+    grid = Grid((scale,), zero_point, 8, "int8", symmetric=False)
     np.testing.assert_array_equal(fake_quant(tf.constant(values), grid), by_reference(values, grid))
 
 
@@ -37,7 +37,7 @@ def test_per_tensor_activations(values, data):
 )
 def test_activations_of_fewer_bits(bits, values, low, high):
     scale, zero_point = reference.asymmetric_parameters(low, high, bits)
-    grid = TensorQuantization((scale,), zero_point, bits, "int8", symmetric=False)
+    grid = Grid((scale,), zero_point, bits, "int8", symmetric=False)
     found = fake_quant(tf.constant(values), grid).numpy()
     np.testing.assert_array_equal(found, by_reference(values, grid))
     # and without the reference: the nearest of the 2^b values, of which 0 is one
@@ -67,7 +67,7 @@ def test_weights_on_every_axis(case, seed):
     values = (rng.normal(size=shape) * 10.0 ** rng.uniform(-3, 1)).astype(np.float32)
     # narrower than the values, so that some are clipped
     scales = reference.symmetric_scales(values * np.float32(0.8), 8, axis)
-    grid = TensorQuantization(tuple(map(float, scales)), 0, 8, "int8", symmetric=True, axis=axis)
+    grid = Grid(tuple(map(float, scales)), 0, 8, "int8", symmetric=True, axis=axis)
     np.testing.assert_array_equal(fake_quant(tf.constant(values), grid), by_reference(values, grid))
 
 
@@ -77,13 +77,13 @@ def test_values_on_a_narrower_grid_pass_unchanged(case, bits):
     shape, axis = AXES[case]
     values = np.random.default_rng(bits).normal(size=shape).astype(np.float32)
     scales = reference.symmetric_scales(values, bits, axis)
-    grid = TensorQuantization(tuple(map(float, scales)), 0, bits, "int8", symmetric=True, axis=axis)
+    grid = Grid(tuple(map(float, scales)), 0, bits, "int8", symmetric=True, axis=axis)
     snapped = by_reference(values, grid)
     np.testing.assert_array_equal(fake_quant(tf.constant(snapped), grid), snapped)
 
 
 def test_gradients_pass_straight_through_inside_the_range():
-    grid = TensorQuantization((1 / 128,), 0, 8, "int8", symmetric=False)
+    grid = Grid((1 / 128,), 0, 8, "int8", symmetric=False)
     values = tf.constant([-2.0, -0.5, 0.1, 2.0])
     with tf.GradientTape() as tape:
         tape.watch(values)
@@ -92,11 +92,11 @@ def test_gradients_pass_straight_through_inside_the_range():
 
 
 def _wrapped_model():
-    kernel = TensorQuantization((0.5, 0.25, 0.125), 0, 8, "int8", symmetric=True, axis=3)
-    output = TensorQuantization((0.125,), -3, 8, "int8", symmetric=False)
+    kernel = Grid((0.5, 0.25, 0.125), 0, 8, "int8", symmetric=True, axis=3)
+    output = Grid((0.125,), -3, 8, "int8", symmetric=False)
     layer = tf_keras.layers.Conv2D(3, 3, padding="same", name="conv")
     inputs = tf_keras.Input((5, 5, 2), name="image")
-    grid = TensorQuantization((2.0**-5,), 4, 8, "int8", symmetric=False)
+    grid = Grid((2.0**-5,), 4, 8, "int8", symmetric=False)
     entry = QuantizeWrapperV2(tf_keras.layers.Activation("linear"), SpecQuantizeConfig({}, grid), name="entry")
     wrapper = QuantizeWrapperV2(layer, SpecQuantizeConfig({"kernel": kernel}, output), name="quant_conv")
     return tf_keras.Model(inputs, wrapper(entry(inputs)))
@@ -121,7 +121,7 @@ def test_a_wrapped_model_survives_saving(tmp_path, suffix):
 
 
 def test_configs_round_trip():
-    grid = TensorQuantization((0.5, 0.25), 0, 4, "int4", symmetric=True, axis=1)
+    grid = Grid((0.5, 0.25), 0, 4, "int4", symmetric=True, axis=1)
     assert FixedQuantizer.from_config(FixedQuantizer(grid).get_config()).grid == grid
     config = SpecQuantizeConfig({"kernel": grid}, None)
     again = SpecQuantizeConfig.from_config(config.get_config())

@@ -6,15 +6,16 @@ import numpy as np
 import operator_graphs
 import pytest
 
+from tfq.grid import Grid
 from tfq.models.graph import Graph, Node, build_model
 from tfq.simulate.run import predict_list
 from tfq.simulate.weights import integers, reals, snap, weight_integers
 from tfq.simulate.wrap import build_simulation, simulate
-from tfq.spec import LayerQuantization, QuantizationSpec, TensorQuantization
+from tfq.spec import LayerQuantization, QuantizationSpec
 
 
 def activation(exponent, zero_point, bits=8):
-    return TensorQuantization((2.0**exponent,), zero_point, bits, "int8", symmetric=False)
+    return Grid((2.0**exponent,), zero_point, bits, "int8", symmetric=False)
 
 
 def on_grid(values, grid):
@@ -48,10 +49,10 @@ def tiny():
         "flat": activation(-5, -128),
         "dense": activation(-4, 3),
     }
-    per_channel = TensorQuantization((2.0**-6, 2.0**-5, 2.0**-6, 2.0**-5), 0, 8, "int8", symmetric=True, axis=3)
+    per_channel = Grid((2.0**-6, 2.0**-5, 2.0**-6, 2.0**-5), 0, 8, "int8", symmetric=True, axis=3)
     bias_scales = tuple(2.0**-5 * s for s in per_channel.scale)
-    bias = TensorQuantization(bias_scales, 0, 32, "int32", symmetric=True, axis=0)
-    four_bits = TensorQuantization((0.5, 0.25), 0, 4, "int8", symmetric=True, axis=1)
+    bias = Grid(bias_scales, 0, 32, "int32", symmetric=True, axis=0)
+    four_bits = Grid((0.5, 0.25), 0, 4, "int8", symmetric=True, axis=1)
     layers = (
         LayerQuantization("conv", "Conv2D", "int8", ("x",), "conv", {"kernel": per_channel, "bias": bias}),
         LayerQuantization("flat", "Flatten", "int8", ("conv",), "flat"),
@@ -135,7 +136,7 @@ def test_snapping_twice_changes_nothing_and_the_integers_stay(name):
 
 
 def test_integers_of_weights_round_to_nearest_and_clip():
-    grid = TensorQuantization((0.5, 0.25), 0, 3, "int8", symmetric=True, axis=1)
+    grid = Grid((0.5, 0.25), 0, 3, "int8", symmetric=True, axis=1)
     values = np.array([[0.74, 0.38], [-9.0, 9.0], [0.76, 0.0]], np.float32)
     codes = integers(values, grid)
     assert codes.tolist() == [[1, 2], [-3, 3], [2, 0]]
@@ -143,7 +144,7 @@ def test_integers_of_weights_round_to_nearest_and_clip():
 
 
 def test_integers_of_biases_round_half_away_from_zero():
-    grid = TensorQuantization((0.5,), 0, 32, "int32", symmetric=True)
+    grid = Grid((0.5,), 0, 32, "int32", symmetric=True)
     assert integers(np.array([0.75, -0.75, 0.25, 1e9], np.float32), grid).tolist() == [2, -2, 1, 2000000000]
 
 

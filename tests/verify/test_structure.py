@@ -10,7 +10,7 @@ import pytest
 from tfq.errors import VerificationError
 from tfq.export import flatbuffer
 from tfq.export.package import export_quantized
-from tfq.spec import TensorQuantization
+from tfq.grid import Grid
 from tfq.verify.structure import verify_structure
 
 
@@ -223,7 +223,7 @@ def test_int4_where_int8_was_specified():
         verify_structure(case.content, graph, dataclasses.replace(case.spec, layers=layers))
 
 
-def unpacked(grid: TensorQuantization) -> TensorQuantization:
+def unpacked(grid: Grid) -> Grid:
     return dataclasses.replace(grid, storage="int8" if grid.storage == "int4" else grid.storage)
 
 

@@ -34,7 +34,7 @@ from tfq.allocation.drop import Drop
 from tfq.allocation.problem import Allocation, Problem
 from tfq.allocation.program import Infeasible, minimise_cost, minimise_degradation
 from tfq.execution.progress import Progress, Silent
-from tfq.simulate.guard import Version
+from tfq.quantized_model import QuantizedModel
 
 _BISECTIONS, _REBUILDS = 8, 6
 _WORTH_A_ROUND = 0.01  # of the cost
@@ -119,8 +119,8 @@ class Allocated:
     attained: bool
 
 
-Make = Callable[[Mapping[str, str]], "tuple[Version, Measured]"]
-"""The version whose units have these candidates."""
+Make = Callable[[Mapping[str, str]], "tuple[QuantizedModel, Measured]"]
+"""The model whose units have these candidates."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -130,17 +130,17 @@ class Bench:
     Attributes:
       assemble: the parallel states of these candidates.
       rebuild: the same precisions reconstructed in sequence.
-      export: a version's .tflite, without metadata.
+      export: a model's .tflite, without metadata.
     """
 
     assemble: Make
     rebuild: Make
-    export: Callable[[Version], bytes]
+    export: Callable[[QuantizedModel], bytes]
 
 
 def allocate(
     problem: Problem, goal: Goal, bench: Bench, *, progress: Progress | None = None
-) -> tuple[Version, Allocated]:
+) -> tuple[QuantizedModel, Allocated]:
     """The best model for the goal, reconstructed at the chosen precisions, and how it was found.
 
     Raises:
@@ -156,7 +156,7 @@ class _Made:
 
     threshold: float
     allocation: Allocation
-    version: Version
+    model: QuantizedModel
     round: Round
 
 
@@ -167,7 +167,7 @@ class _Search:
         self._problem, self._goal, self._bench, self._progress = problem, goal, bench, progress
         self._rounds: list[Round] = []
 
-    def within_budgets(self) -> tuple[Version, Allocated]:
+    def within_budgets(self) -> tuple[QuantizedModel, Allocated]:
         """The least loss."""
         proposals = {"program": minimise_degradation(self._problem, budgets=self._goal.budgets)}
         for name, find in (("greedy", greedy), ("uniform", uniform)):
@@ -182,10 +182,10 @@ class _Search:
                 found[name] = same[0] if same else self._assembled(name, proposal)
                 advance(1)
         chosen = min(found, key=lambda name: found[name].measured.loss)
-        version, last = self._rebuilt(chosen, proposals[chosen])
-        return self._allocated(version, proposals[chosen], last.holds)
+        model, last = self._rebuilt(chosen, proposals[chosen])
+        return self._allocated(model, proposals[chosen], last.holds)
 
-    def within_drop(self) -> tuple[Version, Allocated]:
+    def within_drop(self) -> tuple[QuantizedModel, Allocated]:
         """The least cost that keeps the drop."""
         low, high = self._ends()
         threshold = self._bisected(low, high)
@@ -207,7 +207,7 @@ class _Search:
             threshold = following
         kept = [m for m in made if m.round.holds]
         best = min(kept, key=self._cost) if kept else min(made, key=lambda m: m.round.measured.points)
-        return self._allocated(best.version, best.allocation, attained=bool(kept))
+        return self._allocated(best.model, best.allocation, attained=bool(kept))
 
     def _next_threshold(self, made: Sequence[_Made]) -> float:
         """Up after what holds, down after what misses, then between, but for a jump over a miss that may be chance."""
@@ -259,9 +259,9 @@ class _Search:
         _, measured = self._bench.assemble(allocation.candidates)
         return self._noted("assembled", name, allocation, measured)
 
-    def _rebuilt(self, name: str, allocation: Allocation) -> tuple[Version, Round]:
-        version, measured = self._bench.rebuild(allocation.candidates)
-        return version, self._noted("reconstructed", name, allocation, measured)
+    def _rebuilt(self, name: str, allocation: Allocation) -> tuple[QuantizedModel, Round]:
+        model, measured = self._bench.rebuild(allocation.candidates)
+        return model, self._noted("reconstructed", name, allocation, measured)
 
     def _noted(self, kind: str, name: str, allocation: Allocation, measured: Measured) -> Round:
         holds = self._goal.max_drop is None or measured.points <= self._goal.max_drop
@@ -270,5 +270,7 @@ class _Search:
         )
         return self._rounds[-1]
 
-    def _allocated(self, version: Version, allocation: Allocation, attained: bool) -> tuple[Version, Allocated]:
-        return version, Allocated(allocation, tuple(self._rounds), attained)
+    def _allocated(
+        self, model: QuantizedModel, allocation: Allocation, attained: bool
+    ) -> tuple[QuantizedModel, Allocated]:
+        return model, Allocated(allocation, tuple(self._rounds), attained)

@@ -18,9 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from tfq.allocation.candidates import ALL
 from tfq.allocation.problem import DEGRADATION, Allocation, Problem, check_limits
 from tfq.allocation.program import Infeasible
+from tfq.precision import CANDIDATES
 
 
 def uniform(problem: Problem, *, budgets: Mapping[str, float]) -> Allocation:
@@ -89,7 +89,7 @@ class _State:
         self._values = _table(problem, names)
         self._floats = np.zeros(self._values.shape[:2])
         for number, offers in enumerate(self._offers):
-            self._floats[number, : len(offers)] = [ALL[name].is_float for name in offers]
+            self._floats[number, : len(offers)] = [CANDIDATES[name].is_float for name in offers]
         self._neighbours: list[list[tuple[int, np.ndarray]]] = [[] for _ in self._offers]
         number_of = {unit: number for number, group in enumerate(problem.groups) for unit in group}
         for border in problem.borders:

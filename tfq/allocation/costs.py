@@ -32,7 +32,6 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
-from tfq.allocation.candidates import ALL, Candidate, Unit
 from tfq.allocation.problem import Border
 from tfq.execution.deflate import RAW, deflated
 from tfq.export import flatbuffer
@@ -41,9 +40,9 @@ from tfq.models.borders import Borders, find_borders
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import INPUT, Graph, Node
 from tfq.models.operators import OPERATORS
-from tfq.models.widths import is_weighted
+from tfq.models.widths import Unit, is_weighted
+from tfq.precision import CANDIDATES, FLOAT16, FLOAT32, Precision
 from tfq.simulate.weights import weight_integers
-from tfq.spec import LayerQuantization
 
 Key = tuple[str, str]
 """(name of the unit, name of the candidate)."""
@@ -52,20 +51,18 @@ _FLOAT_BITS = 32  # of the computation, wherever the weights are stored
 _FLOATS = {"float16": "<f2", "float32": "<f4"}
 
 
-def all_costs(
-    priced: Mapping[Key, tuple[Sequence[Node], Sequence[LayerQuantization]]], macs: Mapping[str, int]
-) -> dict[Key, dict[str, float]]:
+def all_costs(priced: Mapping[Key, Sequence[Node]], macs: Mapping[str, int]) -> dict[Key, dict[str, float]]:
     """The costs of `COSTS` of every unit with every candidate.
 
     Args:
       priced: by name of the unit and of the candidate the unit's nodes, whose weights lie on the candidate's grid or
-        are float, and their specifications; of float candidates only that there are any matters.
+        are float.
       macs: of every node, as `multiply_accumulates` counts them.
     """
     costs, alone = {}, {}
-    for key, (nodes, layers) in priced.items():
-        costs[key] = unit_costs(key[1], nodes, layers, macs)
-        alone[key] = b"".join(_constants(ALL[key[1]], nodes, layers)[0])
+    for key, nodes in priced.items():
+        costs[key] = unit_costs(key[1], nodes, macs)
+        alone[key] = b"".join(_constants(CANDIDATES[key[1]], nodes)[0])
     for candidate in {key[1] for key in priced}:
         keys = [key for key in priced if key[1] == candidate]
         single = {key: _stream(alone[key]) for key in keys}
@@ -75,21 +72,19 @@ def all_costs(
     return costs
 
 
-def unit_costs(
-    candidate: str, nodes: Sequence[Node], layers: Sequence[LayerQuantization], macs: Mapping[str, int]
-) -> dict[str, float]:
+def unit_costs(candidate: str, nodes: Sequence[Node], macs: Mapping[str, int]) -> dict[str, float]:
     """The costs of one unit with one candidate, its download bytes as if it were deflated alone.
 
     Arguments as of `all_costs`.
     """
-    precision = ALL[candidate]
-    stored, kept = _constants(precision, nodes, layers)
+    precision = CANDIDATES[candidate]
+    stored, kept = _constants(precision, nodes)
     total = sum(macs[node.name] for node in nodes)
     bits = (_FLOAT_BITS, _FLOAT_BITS) if precision.is_float else (precision.weight_bits, precision.activation_bits)
     weights = sum(len(node.weights) for node in nodes)
     # an integer weight has a grid; a float16 one is read through a Dequantize
-    around = _piece_bytes(operation=True, grid=False) if precision.precision == "float16" else _grid_bytes()
-    count = 0 if precision.precision == "float32" else weights
+    around = _piece_bytes(operation=True, grid=False) if precision == FLOAT16 else _grid_bytes()
+    count = 0 if precision == FLOAT32 else weights
     return {
         "file_bytes": float(sum(map(len, stored)) + count * around["file_bytes"]),
         "download_bytes": float(_stream(b"".join(stored)) + count * around["download_bytes"]),
@@ -224,21 +219,19 @@ def _neighbours(graph: Graph, units: Sequence[Unit]) -> list[tuple[str, str]]:
     return sorted(pairs, key=lambda pair: (order[pair[0]], order[pair[1]]))
 
 
-def _constants(
-    precision: Candidate, nodes: Sequence[Node], layers: Sequence[LayerQuantization]
-) -> tuple[list[bytes], int]:
+def _constants(precision: Precision, nodes: Sequence[Node]) -> tuple[list[bytes], int]:
     """The unit's constants in the file, and the bytes of its weights and biases in memory; equal ones count once."""
     stored: dict[bytes, None] = {}
     kept: dict[bytes, int] = {}
-    for node, layer in zip(nodes, layers, strict=True):
+    for node in nodes:
         if precision.is_float:
             for name, values in node.weights.items():
-                data = tflite_values(node, name, values).astype(_FLOATS[precision.precision]).tobytes()
+                data = tflite_values(node, name, values).astype(_FLOATS[precision.arithmetic]).tobytes()
                 stored[data] = None
                 kept[data] = 4 * values.size
             continue
-        for name, codes in weight_integers(node, layer).items():
-            grid = layer.weights[name]
+        for name, codes in weight_integers(node).items():
+            grid = node.weight_grids[name]
             data = pack(tflite_values(node, name, codes), grid.storage)
             kernel = name == OPERATORS[node.kind].kernel
             scales = tflite_scales(node.kind, grid, node.weights[name].shape)[0] if kernel else grid.scale

@@ -25,7 +25,7 @@ than it should be, it is too high, and the model that is chosen too good. Change
 nothing, as they do on average.
 
 What was fitted to samples departs less from float on them than on others. With D the mean divergence of the outputs
-from the float model's (`tfq.simulate.guard`), and D_8 that of the 8-bit model, to which only ranges were fitted, so
+from the float model's (`tfq.simulate.judge`), and D_8 that of the 8-bit model, to which only ranges were fitted, so
 that it tells how much easier the samples that judge (`tfq.data.roles`) happen to be, a drop and its error on all
 samples are multiplied by
 
@@ -49,7 +49,7 @@ import dataclasses
 import numpy as np
 
 from tfq.errors import UserError
-from tfq.simulate.guard import is_distribution
+from tfq.simulate.judge import is_distribution
 
 _UNSEEN = 0.5  # difference of the odds of a change that the samples do not hold
 _LEAST_SECOND, _LEAST = 1 / 64, 1 / 512  # of p(b) for a margin to have an error; of q, half a step of an 8-bit softmax

@@ -30,7 +30,7 @@ from tfq.allocation.sensitivity import FLOOR, Loss
 from tfq.allocation.states import Key, State
 from tfq.execution.progress import Progress, Silent
 from tfq.models.graph import Graph, build_model, variable_names
-from tfq.simulate.guard import is_distribution
+from tfq.simulate.judge import is_distribution
 from tfq.simulate.weights import snap_node
 
 _TINY = 1e-7
@@ -72,8 +72,8 @@ def gradient_estimates(
 def _weight_errors(reference: Graph, state: State) -> dict[tuple[str, str], np.ndarray]:
     """By (node, variable): how far the deployed weights lie from the float ones, flat."""
     found = {}
-    for node, layer in zip(state.nodes, state.layers, strict=True):
-        for name, value in snap_node(node, layer).weights.items():
+    for node in state.nodes:
+        for name, value in snap_node(node).weights.items():
             found[node.name, name] = (value - reference[node.name].weights[name]).astype(np.float32).ravel()
     return found
 

@@ -23,7 +23,7 @@ from tfq.allocation.problem import Problem
 from tfq.allocation.program import minimise_cost, minimise_degradation
 from tfq.errors import UserError
 from tfq.execution.progress import Progress, Silent
-from tfq.simulate.guard import Version
+from tfq.quantized_model import QuantizedModel
 
 _KEPT = 8  # models of the last mixtures; neighbours on the frontier are often the same
 
@@ -34,13 +34,13 @@ class Point:
 
     Attributes:
       cost, budget: the most that the cost's total may be.
-      version: the model.
+      model: what was made.
       allocated: its precisions, and what it was compared with.
     """
 
     cost: str
     budget: float
-    version: Version
+    model: QuantizedModel
     allocated: Allocated
 
     @property
@@ -82,19 +82,19 @@ def frontier(
     """
 
     @functools.lru_cache(maxsize=_KEPT)
-    def made(mixture: tuple[tuple[str, str], ...]) -> tuple[Version, Measured]:
+    def made(mixture: tuple[tuple[str, str], ...]) -> tuple[QuantizedModel, Measured]:
         return bench.assemble(dict(mixture))
 
-    def assemble(candidates: Mapping[str, str]) -> tuple[Version, Measured]:
+    def assemble(candidates: Mapping[str, str]) -> tuple[QuantizedModel, Measured]:
         return made(tuple(sorted(candidates.items())))
 
     once = Bench(assemble, bench.rebuild if reconstruct else assemble, bench.export)
     points: list[Point] = []
     with (progress or Silent()).task("frontier", len(budgets)) as advance:
         for cost, budget in budgets:
-            version, allocated = allocate(problem, Goal({cost: budget}), once)
+            model, allocated = allocate(problem, Goal({cost: budget}), once)
             if all(allocated.allocation.candidates != p.allocated.allocation.candidates for p in points):
-                points.append(Point(cost, budget, version, allocated))
+                points.append(Point(cost, budget, model, allocated))
             advance(1)
     return tuple(points)
 

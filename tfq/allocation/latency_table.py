@@ -31,14 +31,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfq.allocation.candidates import ALL, Unit
 from tfq.errors import UserError
 from tfq.execution.inputs import read_regular
 from tfq.execution.json_files import MOST_BYTES, built, parse_json, shown
 from tfq.models.borders import Borders, find_borders
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import INPUT, Graph, Node
-from tfq.models.widths import is_weighted
+from tfq.models.widths import Unit, is_weighted
+from tfq.precision import CANDIDATES
 
 VERSION = 1
 FAMILIES = ("float32", "int8", "float16", "packed")  # operations of the first take part in models of the last
@@ -178,8 +178,8 @@ def border_operation(kind: str, shape: tuple[int, ...]) -> Operation:
 
 def family_of(candidate: str) -> str:
     """The family of a candidate by its name."""
-    found = ALL[candidate]
-    return found.precision if found.is_float else found.storage
+    found = CANDIDATES[candidate]
+    return found.arithmetic if found.is_float else found.storage
 
 
 def unit_latencies(

@@ -11,9 +11,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 import pulp
 
-from tfq.allocation.candidates import ALL
 from tfq.allocation.problem import Border, Problem, crossed
 from tfq.allocation.solver import relaxed
+from tfq.precision import CANDIDATES
 
 _ROW_SPREAD = 1e4  # what the widest spread of a budget's row becomes
 _OBJECTIVE_SPREAD = 1e6  # CBC tells objectives apart from 1e-5 on
@@ -68,7 +68,7 @@ class Program:
             pair = [number_of[border.first], number_of[border.second]]
             if pair[0] == pair[1]:
                 continue
-            first, second = (pulp.lpSum(v for c, v in of_group[n].items() if ALL[c].is_float) for n in pair)
+            first, second = (pulp.lpSum(v for c, v in of_group[n].items() if CANDIDATES[c].is_float) for n in pair)
             paid = pulp.LpVariable(f"y_{number}", 0, 1)
             program += first - second <= paid, f"from_{number}"
             program += second - first <= paid, f"into_{number}"
@@ -134,7 +134,7 @@ def undominated(problem: Problem, names: Collection[str]) -> list[Place]:
             for c in problem.offered(group)
         }
         for candidate in sorted(sums, key=lambda c: sums[c]):  # stable, and none is beaten by a later one
-            alike = (own for other, own in kept.items() if ALL[other].is_float == ALL[candidate].is_float)
+            alike = (own for other, own in kept.items() if CANDIDATES[other].is_float == CANDIDATES[candidate].is_float)
             if not any(all(x <= y for x, y in zip(own, sums[candidate], strict=True)) for own in alike):
                 kept[candidate] = sums[candidate]
         left += [(number, candidate) for candidate in sums if candidate in kept]

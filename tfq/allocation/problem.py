@@ -8,8 +8,8 @@ import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 
-from tfq.allocation.candidates import ALL
 from tfq.errors import UserError
+from tfq.precision import CANDIDATES
 
 DEGRADATION = "degradation"
 
@@ -31,8 +31,8 @@ class Choice:
     costs: Mapping[str, float]
 
     def __post_init__(self) -> None:
-        if self.candidate not in ALL:
-            raise UserError(f"unit {self.unit!r}: candidate {self.candidate!r} is none of {', '.join(ALL)}")
+        if self.candidate not in CANDIDATES:
+            raise UserError(f"unit {self.unit!r}: candidate {self.candidate!r} is none of {', '.join(CANDIDATES)}")
         if not (math.isfinite(self.degradation) and self.degradation >= 0):
             raise UserError(
                 f"unit {self.unit!r} with {self.candidate}: degradation (={self.degradation}) must be finite and >= 0"
@@ -237,7 +237,7 @@ def _groups(units: Collection[str], tied: Sequence[Sequence[str]]) -> tuple[tupl
 
 
 def crossed(border: Border, candidates: Mapping[str, str]) -> bool:
-    return ALL[candidates[border.first]].is_float != ALL[candidates[border.second]].is_float
+    return CANDIDATES[candidates[border.first]].is_float != CANDIDATES[candidates[border.second]].is_float
 
 
 def _check_costs(where: str, costs: Mapping[str, float]) -> None:

@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
-from tfq.allocation.candidates import units
 from tfq.allocation.latency_table import (
     DEQUANTIZE,
     FAMILIES,
@@ -46,10 +45,12 @@ from tfq.export import flatbuffer
 from tfq.export.package import export_plain, export_quantized
 from tfq.models.graph import INPUT, Graph, Node
 from tfq.models.operators import OPERATORS
-from tfq.models.widths import is_weighted
+from tfq.models.widths import is_weighted, units
+from tfq.precision import FLOAT16, FLOAT32, Precision
 
 _SAMPLES = 4
-_PACKED_BITS = 4
+# Families are named as a latency table names them.
+_FAMILIES = {"float32": FLOAT32, "float16": FLOAT16, "packed": Precision(weight_bits=4, storage="packed")}
 _FLOAT_FAMILIES = ("float32", "float16")
 _TOKENS = 2  # an integer input is 0 or 1: any table of an embedding has two rows
 _CODES = {
@@ -268,15 +269,8 @@ def _quantized(
 ) -> bytes:
     """The file in which the weighted nodes have these families."""
     ranges = calibrate(graph, [inputs], method="minmax", percentile=99.9, total=_SAMPLES).ranges
-    packed = [name for name, family in families.items() if family == "packed"]
-    spec = specify(
-        graph,
-        ranges,
-        weight_bits=dict.fromkeys(packed, _PACKED_BITS),
-        storage=dict.fromkeys(packed, "packed"),
-        precisions={name: family for name, family in families.items() if family in _FLOAT_FAMILIES},
-    )
-    return export_quantized(graph, spec, _representative(inputs), progress=progress)
+    precisions = {name: _FAMILIES[family] for name, family in families.items() if family in _FAMILIES}
+    return export_quantized(specify(graph, ranges, precisions), _representative(inputs), progress=progress)
 
 
 def _representative(inputs: Mapping[str, np.ndarray]) -> Callable[[], Iterator[dict[str, np.ndarray]]]:

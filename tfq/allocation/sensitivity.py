@@ -4,8 +4,8 @@
     gradient       its second-order estimate from the float model                       `tfq.allocation.fisher`
     output_error   the relative error of the layer's own output on rows to choose by    `tfq.reconstruction.problem`
 
-The base is the 8-bit version, everything else of it stays as it is. The loss is the mean divergence from the float
-model's outputs (`tfq.simulate.guard`), for which no label is needed, or the cross-entropy where labels are given.
+The base is the 8-bit model, everything else of it stays as it is. The loss is the mean divergence from the float
+model's outputs (`tfq.simulate.judge`), for which no label is needed, or the cross-entropy where labels are given.
 Measured is the file that would be shipped, in the interpreter: it is converted once, and for every state the integers,
 scales and biases of the unit are written into it (`tfq.export.variants`).
 
@@ -23,7 +23,6 @@ from pathlib import Path
 
 import numpy as np
 
-from tfq.allocation.candidates import is_simulated
 from tfq.allocation.states import Key, State, apply
 from tfq.errors import UserError
 from tfq.execution.interpreter import predict
@@ -32,13 +31,16 @@ from tfq.execution.progress import Progress, Silent
 from tfq.execution.workers import in_order
 from tfq.export.variants import Exporter
 from tfq.models.graph import Graph, build_model
-from tfq.simulate.guard import Version, divergence, is_distribution
+from tfq.precision import precision_of
+from tfq.quantized_model import QuantizedModel
+from tfq.simulate.judge import divergence, is_distribution
 from tfq.simulate.run import predict_list
 from tfq.simulate.wrap import build_simulation
+from tfq.spec import Specification
 
 Sensitivities = Mapping[Key, float]
-Evaluate = Callable[[Version], float]
-"""The loss of a version."""
+Evaluate = Callable[[QuantizedModel], float]
+"""The loss of a model."""
 
 FLOOR = 1e-6
 _REPRESENTATIVE = 16  # samples that TFLiteConverter is shown; every range is known already
@@ -48,7 +50,7 @@ _SMALLEST_PROBABILITY = 2.0**-9
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Loss:
-    """The loss of a version's outputs on given samples.
+    """The loss of a model's outputs on given samples.
 
     Attributes:
       samples: arrays [n, ...] by input name.
@@ -119,33 +121,33 @@ def find_loss(reference: Graph, samples: Mapping[str, np.ndarray], labels: np.nd
 
 
 def exporter_of(samples: Mapping[str, np.ndarray]) -> Exporter:
-    """Makes the files of versions; `samples` show TFLiteConverter what inputs look like."""
+    """Makes the files of models; `samples` show TFLiteConverter what inputs look like."""
     count = min(len(next(iter(samples.values()))), _REPRESENTATIVE)
     return Exporter(lambda: ({name: a[i : i + 1] for name, a in samples.items()} for i in range(count)))
 
 
 def exported(loss: Loss) -> Evaluate:
-    """The loss of a version's .tflite in the interpreter: activations of 8 bits. May be called from several threads."""
+    """The loss of a model's .tflite in the interpreter: activations of 8 bits. May be called from several threads."""
     exporter = exporter_of(loss.samples)
 
-    def evaluate(version: Version) -> float:
-        return loss(predict(exporter.export(version.graph, version.spec), loss.samples, threads=1))
+    def evaluate(model: QuantizedModel) -> float:
+        return loss(predict(exporter.export(model), loss.samples, threads=1))
 
     return evaluate
 
 
 def simulated(loss: Loss) -> Evaluate:
-    """The loss of a version's simulation: for precisions that TFLite cannot run, or that need a conversion each."""
+    """The loss of a model's simulation: for precisions that TFLite cannot run, or that need a conversion each."""
 
-    def evaluate(version: Version) -> float:
-        model = build_simulation(version.graph, version.spec, outputs=version.graph.outputs)
-        return loss(predict_list(model, [loss.samples[name] for name in version.graph.inputs]))
+    def evaluate(model: QuantizedModel) -> float:
+        simulation = build_simulation(model, outputs=model.outputs)
+        return loss(predict_list(simulation, [loss.samples[name] for name in model.inputs]))
 
     return evaluate
 
 
 def measured(
-    base: Version,
+    base: QuantizedModel,
     states: Iterable[State],
     loss: Loss,
     *,
@@ -156,7 +158,7 @@ def measured(
     """dL of every state by measurement, int8 states in the file and all others in the simulation.
 
     Args:
-      base: the 8-bit version.
+      base: the 8-bit model.
       states: of its units.
       loss: on which samples, and whether with labels.
       ledger: file in which every loss is noted down as it is measured. What it holds already is not measured again.
@@ -195,13 +197,13 @@ def output_errors(states: Iterable[State]) -> dict[Key, float]:
 
 
 def _way(state: State) -> str:
-    in_file = all(layer.precision == "int8" for layer in state.layers) and not is_simulated(state.candidate)
+    in_file = all(node.precision.is_int8 for node in state.nodes) and not precision_of(state.candidate).is_simulated
     return "file" if in_file else "simulation"
 
 
 @contextlib.contextmanager
 def _ledger(
-    path: Path | None, base: Version, states: Sequence[State], loss: Loss
+    path: Path | None, base: QuantizedModel, states: Sequence[State], loss: Loss
 ) -> Iterator[tuple[Mapping[tuple[str, ...], float], Callable[[Key, float], None]]]:
     """(losses known, how to note one down); without a path in memory alone."""
     if path is None:
@@ -213,17 +215,17 @@ def _ledger(
         yield noted.values, noted.add
 
 
-def _digest(base: Version, states: Sequence[State], loss: Loss) -> str:
+def _digest(base: QuantizedModel, states: Sequence[State], loss: Loss) -> str:
     """Of everything that a loss depends on but the states' own names."""
     found = hashlib.sha256()
-    arrays = [loss.samples[name] for name in base.graph.inputs] + list(loss.reference)
+    arrays = [loss.samples[name] for name in base.inputs] + list(loss.reference)
     arrays += [] if loss.labels is None else [loss.labels]
-    for node in base.graph.nodes:
+    for node in base.nodes:
         found.update(f"{node.name} {node.kind} {sorted(node.config.items())} {node.inputs} {node.activation}".encode())
         arrays += [node.weights[name] for name in sorted(node.weights)]
     for array in arrays:
         found.update(f"{array.dtype} {array.shape}".encode())
         found.update(np.ascontiguousarray(array).data)
-    found.update(base.spec.to_json().encode())
+    found.update(Specification.of(base).to_json().encode())
     found.update(repr(sorted({state.method for state in states if state.method})).encode())
     return found.hexdigest()

@@ -16,23 +16,18 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 import threadpoolctl
 
-from tfq.allocation.candidates import (
-    FLOATS,
-    GRIDS,
-    MOST_PACKED_BITS,
-    SIMULATED_ACTIVATION_BITS,
-    Candidate,
-    Unit,
-    units,
-)
 from tfq.calibration.specify import PACKABLE, weight_scales, with_floats, with_ranges, with_scales
 from tfq.calibration.statistics import Range
 from tfq.data.roles import Roles
 from tfq.execution.progress import Progress, Silent
 from tfq.execution.workers import in_order
+from tfq.grid import Grid
 from tfq.models.graph import Graph, Node
 from tfq.models.grids import grid_groups
 from tfq.models.operators import OPERATORS
+from tfq.models.widths import Unit, units
+from tfq.precision import FLOATS, GRIDS, MOST_PACKED_BITS, SIMULATED, SIMULATED_ACTIVATION_BITS, Precision
+from tfq.quantized_model import QuantizedModel
 from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.problem import Problem
 from tfq.reconstruction.reconstruct import layer_problem, solve, weight_grid, with_solution
@@ -45,8 +40,6 @@ from tfq.reconstruction.rows import (
     targets_name,
 )
 from tfq.reconstruction.tensor_store import TensorStore
-from tfq.simulate.guard import Version
-from tfq.spec import LayerQuantization, TensorQuantization
 
 Key = tuple[str, str]
 """(name of the unit, name of the candidate)."""
@@ -59,8 +52,7 @@ class State:
     Attributes:
       unit: name of the unit.
       candidate: name of the candidate.
-      nodes: the unit's nodes with their weights on the candidate's grid.
-      layers: their specifications.
+      nodes: the unit's nodes with their weights on the candidate's grid, which they carry.
       method: how it was found, with the seed; empty for float weights.
       before, after: relative error of the layer's output on the rows to choose by (`tfq.reconstruction.problem`),
         rounded to the nearest and in this state; equal where the reconstruction was rolled back; 0 for float weights.
@@ -70,33 +62,32 @@ class State:
     unit: str
     candidate: str
     nodes: tuple[Node, ...]
-    layers: tuple[LayerQuantization, ...]
     method: str
     before: float
     after: float
-    activations: Mapping[str, TensorQuantization] = dataclasses.field(default_factory=dict)
+    activations: Mapping[str, Grid] = dataclasses.field(default_factory=dict)
 
     @property
     def key(self) -> Key:
         return self.unit, self.candidate
 
 
-def apply(version: Version, *states: State) -> Version:
-    """The int8 version with the nodes and layers of the states in place of its own.
+def apply(base: QuantizedModel, *states: State) -> QuantizedModel:
+    """The int8 model with the nodes of the states in place of its own.
 
     Float states take with them the grids between float layers (`tfq.models.borders`); nothing else changes.
     """
-    nodes = {node.name: node for state in states for node in state.nodes}
-    layers = [layer for state in states for layer in state.layers]
-    graph = version.graph.replace_nodes([nodes.get(node.name, node) for node in version.graph.nodes])
-    spec = version.spec.replace_layers(*(layer for layer in layers if layer.precision == "int8"))
-    moved = {name: grid for state in states for name, grid in state.activations.items()}
-    spec = dataclasses.replace(spec, activations={**spec.activations, **moved}) if moved else spec
-    floats = {layer.name: layer.precision for layer in layers if layer.precision != "int8"}
-    return Version(version.name, graph, with_floats(graph, spec, floats) if floats else spec)
+    nodes = [node for state in states for node in state.nodes]
+    floats = {node.name: node.precision for node in nodes if node.precision.is_float}
+    # what a float layer is to have beside its weights depends on its neighbours
+    nodes = [base[node.name].replace(weights=node.weights) if node.name in floats else node for node in nodes]
+    grids = {name: grid for state in states for name, grid in state.activations.items()}
+    model = base.with_nodes(*nodes)
+    model = model.with_nodes(*(model[name].replace(grid=grid) for name, grid in grids.items()))
+    return with_floats(model, floats) if floats else model
 
 
-def float_states(reference: Graph, base: Version, candidates: Sequence[Candidate] = FLOATS) -> dict[Key, State]:
+def float_states(reference: Graph, base: QuantizedModel, candidates: Sequence[Precision] = FLOATS) -> dict[Key, State]:
     """Every unit with its float weights, in the order of `find_states`.
 
     Args:
@@ -106,13 +97,12 @@ def float_states(reference: Graph, base: Version, candidates: Sequence[Candidate
     Raises:
       UserError: a weight that float16 cannot hold.
     """
-    states = {}
+    states, start = {}, _float_weights(reference, base)
     for unit in units(reference):
         for candidate in candidates:
-            spec = with_floats(reference, base.spec, dict.fromkeys(unit.nodes, candidate.precision))
-            nodes = tuple(base.graph[name].replace(weights=reference[name].weights) for name in unit.nodes)
-            layers = tuple(spec[name] for name in unit.nodes)
-            states[unit.name, candidate.name] = State(unit.name, candidate.name, nodes, layers, "", 0.0, 0.0)
+            model = with_floats(start, dict.fromkeys(unit.nodes, candidate))
+            nodes = tuple(model[name] for name in unit.nodes)
+            states[unit.name, candidate.name] = State(unit.name, candidate.name, nodes, "", 0.0, 0.0)
     return states
 
 
@@ -122,23 +112,24 @@ def packed(state: State) -> State:
     Raises:
       ValueError: the weights have more than 4 bits, or TFLite has no INT4 kernel for the layer.
     """
-    layers = []
-    for layer in state.layers:
-        name = OPERATORS[layer.kind].kernel
-        kernel = layer.weights[name]
-        if kernel.bits > MOST_PACKED_BITS or layer.kind not in PACKABLE:
-            raise ValueError(f"{layer.kind} {layer.name!r} of {kernel.bits} bits cannot be stored as INT4")
-        stored = dataclasses.replace(kernel, storage="int4")
-        layers.append(dataclasses.replace(layer, weights={**layer.weights, name: stored}))
-    return dataclasses.replace(state, candidate=f"{state.candidate}-packed", layers=tuple(layers))
+    nodes = []
+    for node in state.nodes:
+        name = OPERATORS[node.kind].kernel
+        kernel = node.weight_grids[name]
+        if kernel.bits > MOST_PACKED_BITS or node.kind not in PACKABLE:
+            raise ValueError(f"{node.kind} {node.name!r} of {kernel.bits} bits cannot be stored as INT4")
+        grids = {**node.weight_grids, name: dataclasses.replace(kernel, storage="int4")}
+        precision = dataclasses.replace(node.precision, storage="packed")
+        nodes.append(node.replace(precision=precision, weight_grids=grids))
+    return dataclasses.replace(state, candidate=f"{state.candidate}-packed", nodes=tuple(nodes))
 
 
 def find_states(
     reference: Graph,
-    base: Version,
+    base: QuantizedModel,
     samples: Mapping[str, np.ndarray],
     *,
-    candidates: Sequence[Candidate] = GRIDS,
+    candidates: Sequence[Precision] = GRIDS,
     narrow: Mapping[str, Range] | None = None,
     method: str = "least_squares",
     roles: Roles | None = None,
@@ -151,8 +142,8 @@ def find_states(
 
     Args:
       reference: the prepared float graph, from whose weights every state starts.
-      base: the 8-bit version, whose activation grids and per-channel or per-tensor scales the states keep; its graph
-        has the nodes of `reference`.
+      base: the 8-bit model, whose activation grids and per-channel or per-tensor scales the states keep; it has the
+        nodes of `reference`.
       samples: arrays [n, ...] by input name.
       candidates: of int8 precision and storage, with 8-bit activations.
       narrow: 4-bit ranges by group of tensors (`tfq.models.grids`): every unit gets a state of 4-bit weights and
@@ -166,37 +157,36 @@ def find_states(
     found = units(reference)
     feeds = SeenSamples(samples, roles or Roles.of(len(next(iter(samples.values())))))
     layers = sampled_layers(reference, [unit.name for unit in found], len(feeds), seed, by_block=False)
-    start = Version(base.name, _float_weights(reference, base.graph), base.spec)
+    start = _float_weights(reference, base)
 
     def work(task: tuple[int, Unit, Problem]) -> list[State]:
         index, unit, problem = task
         form = layers[unit.name].form
         wanted = list(candidates)
         if narrow is not None:
-            wanted.append(Candidate(weight_bits=SIMULATED_ACTIVATION_BITS, activation_bits=SIMULATED_ACTIVATION_BITS))
+            wanted.append(SIMULATED)
         states = []
         for candidate in wanted:
-            reads = {start.graph[name].inputs[0] for name in unit.nodes} if candidate.activation_bits < 8 else set()
-            version = with_candidate(_with_narrow(start, reads, narrow or {}), unit, candidate)
-            grid = version.spec[unit.name].weights[form.kernel_name]
+            reads = {start[name].inputs[0] for name in unit.nodes} if candidate.is_simulated else set()
+            model = with_candidate(_with_narrow(start, reads, narrow or {}), unit, candidate)
+            grid = model[unit.name].weight_grids[form.kernel_name]
             posed = dataclasses.replace(
                 problem,
-                input_grid=version.spec.activations.get(start.graph[unit.name].inputs[0]),
+                input_grid=model[start[unit.name].inputs[0]].grid,
                 seed=seed,
                 **weight_grid(grid, problem.tied),
             )
-            solution, outcome = solve(version, form, posed, METHODS[method], seed + index, method)
-            solved = with_solution(version, form, posed, solution, outcome)
+            solution, outcome = solve(model, form, posed, METHODS[method], seed + index, method)
+            solved = with_solution(model, form, posed, solution, outcome)
             states.append(
                 State(
                     unit.name,
                     candidate.name,
-                    tuple(solved.graph[name] for name in unit.nodes),
-                    tuple(solved.spec[name] for name in unit.nodes),
+                    tuple(solved[name] for name in unit.nodes),
                     f"{method}, seed {seed}",
                     outcome.before,
                     outcome.after if outcome.kept else outcome.before,
-                    {name: solved.spec.activations[name] for name in sorted(reads)},
+                    {name: solved.grids[name] for name in sorted(reads)},
                 )
             )
         return states
@@ -212,43 +202,42 @@ def find_states(
     return states
 
 
-def with_candidate(version: Version, unit: Unit, candidate: Candidate) -> Version:
-    """The version with the kernels of a unit on the grids that this candidate starts with, stored as int8."""
+def with_candidate(model: QuantizedModel, unit: Unit, candidate: Precision) -> QuantizedModel:
+    """The model with the kernels of a unit on the grids that this candidate starts with, stored as int8."""
     bits, entropy = candidate.weight_bits, candidate.entropy_bits
-    spec = version.spec
-    for node in (version.graph[name] for name in unit.nodes):
-        layer, name = spec[node.name], OPERATORS[node.kind].kernel
-        kernel = dataclasses.replace(layer.weights[name], bits=bits, storage="int8", entropy_bits=entropy)
-        spec = spec.replace_layers(dataclasses.replace(layer, weights={**layer.weights, name: kernel}))
-        spec = with_scales(spec, node, weight_scales(node.weights[name], bits, kernel.axis, entropy))
-    return dataclasses.replace(version, spec=spec)
+    precision = dataclasses.replace(candidate, storage="int8")
+
+    def changed(node: Node) -> Node:
+        name = OPERATORS[node.kind].kernel
+        kernel = dataclasses.replace(node.weight_grids[name], bits=bits, storage="int8", entropy_bits=entropy)
+        node = node.replace(precision=precision, weight_grids={**node.weight_grids, name: kernel})
+        scales = weight_scales(node.weights[name], bits, kernel.axis, entropy)
+        return with_scales(node, scales, model.grids[node.inputs[0]])
+
+    return model.with_nodes(*(changed(model[name]) for name in unit.nodes))
 
 
-def _with_narrow(version: Version, tensors: Collection[str], ranges: Mapping[str, Range]) -> Version:
-    """The version with these tensors on grids of few bits."""
+def _with_narrow(model: QuantizedModel, tensors: Collection[str], ranges: Mapping[str, Range]) -> QuantizedModel:
+    """The model with these tensors on grids of few bits."""
     if not tensors:
-        return version
-    groups = grid_groups(version.graph)
-    chosen = {groups[name]: ranges[groups[name]] for name in tensors}
-    spec = with_ranges(version.graph, version.spec, chosen, bits=SIMULATED_ACTIVATION_BITS)
-    return dataclasses.replace(version, spec=spec)
+        return model
+    groups = grid_groups(model)
+    return with_ranges(model, {groups[n]: ranges[groups[n]] for n in tensors}, bits=SIMULATED_ACTIVATION_BITS)
 
 
-def _float_weights(reference: Graph, graph: Graph) -> Graph:
-    """`graph` with the weights of `reference` in its weighted layers."""
-    names = {name for unit in units(reference) for name in unit.nodes}
-    return graph.replace_nodes(
-        [n.replace(weights=reference[n.name].weights) if n.name in names else n for n in graph.nodes]
-    )
+def _float_weights(reference: Graph, model: QuantizedModel) -> QuantizedModel:
+    """`model` with the weights of `reference` in its weighted layers."""
+    names = [name for unit in units(reference) for name in unit.nodes]
+    return model.with_nodes(*(model[name].replace(weights=reference[name].weights) for name in names))
 
 
 def _problems(
-    version: Version, found: Iterable[Unit], layers: Mapping[str, SampledLayer], store: TensorStore, roles: Roles
+    model: QuantizedModel, found: Iterable[Unit], layers: Mapping[str, SampledLayer], store: TensorStore, roles: Roles
 ) -> Iterator[tuple[int, Unit, Problem]]:
     """The problem of every unit; its rows leave the store."""
     for index, unit in enumerate(found):
         inputs, targets = inputs_name(unit.name), targets_name(unit.name)
-        problem = layer_problem(version, layers[unit.name], store.read(inputs), None, store.read(targets), roles)
+        problem = layer_problem(model, layers[unit.name], store.read(inputs), None, store.read(targets), roles)
         store.release(inputs)
         store.release(targets)
         yield index, unit, dataclasses.replace(problem, input_is_free=False)

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 
 from tfq.allocation.allocate import Bench, Measured
-from tfq.allocation.candidates import INT8, Candidate, Unit, candidate_of, is_simulated, units
 from tfq.allocation.costs import all_costs, border_bytes, border_costs, fixed_costs, multiply_accumulates
 from tfq.allocation.drop import accuracy_drop, optimism
 from tfq.allocation.fisher import gradient_estimates
@@ -41,11 +40,13 @@ from tfq.execution.deflate import deflated
 from tfq.execution.interpreter import predict
 from tfq.models.borders import find_borders
 from tfq.models.graph import Graph
-from tfq.models.widths import STORED_BITS
+from tfq.models.widths import Unit, units
+from tfq.precision import INT8, STORED_BITS, Precision, precision_of
+from tfq.quantized_model import QuantizedModel
 from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.reconstruct import reconstruct
 from tfq.reconstruction.steps import Setting
-from tfq.simulate.guard import Version, divergence
+from tfq.simulate.judge import divergence
 from tfq.simulate.run import predict_list
 from tfq.simulate.wrap import build_simulation
 
@@ -54,8 +55,8 @@ _SENSITIVITY_SAMPLES = 256
 # less than a step, while all layers together change much.
 _RESOLUTION = 1e-3
 
-At = Callable[[Mapping[str, Candidate]], Version]
-"""The version whose units have these candidates, its weights the float ones, rounded to the nearest when deployed."""
+At = Callable[[Mapping[str, Precision]], QuantizedModel]
+"""The model whose units have these candidates, its weights the float ones, rounded to the nearest when deployed."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,7 +78,7 @@ class Survey:
 
 def survey(
     setting: Setting,
-    base: Version,
+    base: QuantizedModel,
     at: At,
     wish: Wish,
     *,
@@ -91,8 +92,8 @@ def survey(
     Args:
       setting: the float graph, the samples, and how layers are reconstructed; with no reconstruction the parallel
         states with scales of the smallest squared error are the result.
-      base: the 8-bit version, rounded to the nearest.
-      at: makes the versions that sequential reconstruction starts from.
+      base: the 8-bit model, rounded to the nearest.
+      at: makes the models that sequential reconstruction starts from.
       wish: what is asked for.
       labels: of the samples, for the accuracy drop; None: the float model's own probabilities.
       table: latencies, where a budget or the objective needs them.
@@ -106,8 +107,8 @@ def survey(
     check_within_reach(graph, found, wish)
     exporter, loss, roles = exporter_of(setting.samples), find_loss(graph, setting.samples), setting.roles
 
-    def export(version: Version) -> bytes:
-        return exporter.export(version.graph, version.spec)
+    def export(model: QuantizedModel) -> bytes:
+        return exporter.export(model)
 
     judging_loss, judges = loss.at(roles.judging), np.isin(np.arange(len(roles)), roles.judge)
     estimating = wish.max_drop is not None  # on all samples; what judges is enough for the rest
@@ -122,9 +123,9 @@ def survey(
 
     ratios: list[float] = []
 
-    def measure(version: Version) -> Measured:
-        content = export(version) if _runs(version) else None
-        outputs = _simulated(version, needed) if content is None else predict(content, needed)
+    def measure(model: QuantizedModel) -> Measured:
+        content = export(model) if _runs(model) else None
+        outputs = _simulated(model, needed) if content is None else predict(content, needed)
         found, size = judged(outputs) - base_loss, None if content is None else len(deflated(content))
         if not estimating:
             return Measured(found, None, size)
@@ -140,15 +141,15 @@ def survey(
     sensitivities = _sensitivities(setting, base, states, wish, loss, ledger)
     problem = _problem(graph, base, found, states, sensitivities, table, export(base))
 
-    def assemble(candidates: Mapping[str, str]) -> tuple[Version, Measured]:
-        version = apply(base, *(states[key] for key in candidates.items()))
-        return version, measure(version)
+    def assemble(candidates: Mapping[str, str]) -> tuple[QuantizedModel, Measured]:
+        model = apply(base, *(states[key] for key in candidates.items()))
+        return model, measure(model)
 
-    def rebuild(candidates: Mapping[str, str]) -> tuple[Version, Measured]:
+    def rebuild(candidates: Mapping[str, str]) -> tuple[QuantizedModel, Measured]:
         assembled = assemble(candidates)
         if setting.reconstruction == "none":
             return assembled
-        start = at({unit: candidate_of(name) for unit, name in candidates.items()})
+        start = at({unit: precision_of(name) for unit, name in candidates.items()})
         rebuilt, _ = reconstruct(
             graph,
             start,
@@ -166,23 +167,23 @@ def survey(
     return Survey(problem, Bench(assemble, rebuild, export), sensitivities, found)
 
 
-def _runs(version: Version) -> bool:
+def _runs(model: QuantizedModel) -> bool:
     """Whether TFLite has kernels for all of it."""
-    return all(grid.bits == STORED_BITS for grid in version.spec.activations.values())
+    return all(grid.bits == STORED_BITS for grid in model.grids.values())
 
 
-def _simulated(version: Version, samples: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
+def _simulated(model: QuantizedModel, samples: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
     """Outputs of the simulation."""
-    model = build_simulation(version.graph, version.spec, outputs=version.graph.outputs)
-    return predict_list(model, [samples[name] for name in version.graph.inputs])
+    simulation = build_simulation(model, outputs=model.outputs)
+    return predict_list(simulation, [samples[name] for name in model.inputs])
 
 
 def _states(
-    setting: Setting, base: Version, offered: Sequence[Key], narrow: Mapping[str, Range] | None
+    setting: Setting, base: QuantizedModel, offered: Sequence[Key], narrow: Mapping[str, Range] | None
 ) -> dict[Key, State]:
     """The states of these units with these candidates."""
-    candidates = {candidate_of(name) for _, name in offered}
-    ours = [candidate for candidate in candidates if not (candidate.is_float or is_simulated(candidate.name))]
+    candidates = {precision_of(name) for _, name in offered}
+    ours = [candidate for candidate in candidates if not (candidate.is_float or candidate.is_simulated)]
     plain = sorted({dataclasses.replace(candidate, storage="int8") for candidate in ours})
     states: dict[Key, State] = {}
     if plain or narrow is not None:
@@ -203,19 +204,19 @@ def _states(
     states |= float_states(setting.graph, base, floats) if floats else {}
     found = {}
     for unit, name in offered:
-        candidate = candidate_of(name)
+        candidate = precision_of(name)
         state = states[unit, dataclasses.replace(candidate, storage="int8").name]
         found[unit, name] = packed(state) if candidate.storage == "packed" else state
     return found
 
 
 def _sensitivities(
-    setting: Setting, base: Version, states: Mapping[Key, State], wish: Wish, loss: Loss, ledger: Path | None
+    setting: Setting, base: QuantizedModel, states: Mapping[Key, State], wish: Wish, loss: Loss, ledger: Path | None
 ) -> dict[Key, float]:
     """dL of every state. What is too small to be measured is ordered by its estimate, up to where measuring begins."""
     if wish.sensitivity == "output_error":
         return output_errors(states.values())
-    if wish.sensitivity == "gradient" and any(is_simulated(candidate) for _, candidate in states):
+    if wish.sensitivity == "gradient" and any(precision_of(candidate).is_simulated for _, candidate in states):
         raise UserError(
             "--sensitivity is gradient, which sees errors of weights alone, and a candidate has activations of 4 bits;"
             " use --sensitivity=measured or output_error"
@@ -232,7 +233,7 @@ def _sensitivities(
 
 def _problem(
     graph: Graph,
-    base: Version,
+    base: QuantizedModel,
     found: Sequence[Unit],
     states: Mapping[Key, State],
     sensitivities: Mapping[Key, float],
@@ -241,10 +242,7 @@ def _problem(
 ) -> Problem:
     """The program's choices, borders and fixed costs."""
     macs = multiply_accumulates(graph)
-    in_base = {
-        (unit.name, INT8.name): ([base.graph[n] for n in unit.nodes], [base.spec[n] for n in unit.nodes])
-        for unit in found
-    }
+    in_base = {(unit.name, INT8.name): [base[name] for name in unit.nodes] for unit in found}
     present = list(all_costs(in_base, macs).values())
     fixed = fixed_costs(base_file, present, graph) | {WEIGHTS: 0.0}
     prices = [border_bytes(graph)]
@@ -257,10 +255,10 @@ def _problem(
         fixed[LATENCY] = table.overhead_ms + prices[-1](find_borders(graph, ()))[LATENCY]
     by_pair: dict[tuple[str, str], dict[str, float]] = {}
     own: dict[str, dict[str, float]] = {unit.name: {} for unit in found}
-    if any(candidate_of(name).is_float for _, name in states):
+    if any(precision_of(name).is_float for _, name in states):
         edges = {
-            "float_inputs": base.spec.input_type == "float32",
-            "float_outputs": base.spec.output_type == "float32",
+            "float_inputs": base.input_type == "float32",
+            "float_outputs": base.output_type == "float32",
         }
         for price in prices:
             between, alone = border_costs(graph, found, price, **edges)
@@ -269,12 +267,12 @@ def _problem(
             for name, costs in alone.items():
                 own[name].update(costs)
     choices = []
-    for key, costs in all_costs({key: (state.nodes, state.layers) for key, state in states.items()}, macs).items():
+    for key, costs in all_costs({key: state.nodes for key, state in states.items()}, macs).items():
         name, candidate = key
         costs[WEIGHTS] = weight_count(graph, states[key].nodes) * weight_bits(candidate) / 8
         if table is not None:
             costs[LATENCY] = latencies[key]
-        if candidate_of(candidate).is_float:
+        if precision_of(candidate).is_float:
             costs |= {cost: costs[cost] + extra for cost, extra in own[name].items()}
         choices.append(Choice(name, candidate, max(sensitivities[key], FLOOR), costs))
     borders = [Border(first, second, costs) for (first, second), costs in by_pair.items()]

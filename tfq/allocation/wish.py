@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 
 from tfq.allocation.allocate import DOWNLOAD, Goal
-from tfq.allocation.candidates import FLOATS, FOR_DOWNLOADS, GRIDS, INT8, MOST_PACKED_BITS, Unit, candidate_of
 from tfq.allocation.costs import multiply_accumulates
 from tfq.allocation.problem import Choice, Problem, pinned
 from tfq.allocation.program import minimise_cost
@@ -15,10 +14,11 @@ from tfq.allocation.states import Key
 from tfq.calibration.specify import PACKABLE
 from tfq.models.graph import Graph, Node
 from tfq.models.operators import OPERATORS
+from tfq.models.widths import Unit
+from tfq.precision import FLOATS, FOR_DOWNLOADS, GRIDS, INT8, MOST_PACKED_BITS, precision_of
 
 LATENCY, WEIGHTS, COMPUTE = "latency_ms", "weight_bytes", "bops"
 _FLOAT_BYTES = 4
-_WEIGHT_BITS = {"float16": 16, "float32": 32}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +56,11 @@ def offered(graph: Graph, found: Sequence[Unit], wish: Wish, *, with_floats: boo
     default = [dataclasses.replace(c, storage=wish.storage) if c.weight_bits <= MOST_PACKED_BITS else c for c in GRIDS]
     if wish.max_drop is not None and wish.objective == "size" and wish.storage == "int8":
         default = list(FOR_DOWNLOADS)
-    named = [candidate_of(name) for name in wish.candidates] or default + [FLOATS[0]] * with_floats
+    named = [precision_of(name) for name in wish.candidates] or default + [FLOATS[0]] * with_floats
     keys = []
     for unit in found:
         packable = all(graph[node].kind in PACKABLE for node in unit.nodes)
-        pins = [candidate_of(name) for pattern, name in wish.pins if re.search(pattern, unit.name)]
+        pins = [precision_of(name) for pattern, name in wish.pins if re.search(pattern, unit.name)]
         offered = [c if packable else dataclasses.replace(c, storage="int8") for c in pins[-1:] or named]
         keys += [(unit.name, candidate.name) for candidate in dict.fromkeys(offered)]
     return keys
@@ -104,8 +104,7 @@ def float_bytes(graph: Graph, found: Sequence[Unit]) -> int:
 
 def weight_bits(candidate: str) -> int:
     """Bits of a weight, on a coarse grid in an ideal code."""
-    found = candidate_of(candidate)
-    return _WEIGHT_BITS[found.precision] if found.is_float else found.entropy_bits or found.weight_bits
+    return precision_of(candidate).bits_stored
 
 
 def weight_count(graph: Graph, nodes: Sequence[Node]) -> int:

@@ -14,7 +14,7 @@ from tfq.execution.progress import Progress, Silent
 from tfq.models.graph import Graph
 from tfq.models.grids import grid_groups
 from tfq.models.operators import OPERATORS
-from tfq.models.widths import STORED_BITS, bits_of
+from tfq.precision import STORED_BITS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ def calibrate(
     percentile: float,
     total: int,
     judges: Collection[int] = (),
-    bits: int | Mapping[str, int] = 8,
+    bits: Mapping[str, int] = {},
     progress: Progress | None = None,
 ) -> Calibration:
     """Run the samples once and choose every group's range.
@@ -86,7 +86,7 @@ def calibrate(
       batches: arrays [k, ...] by input name; `total` samples in all.
       method, percentile: as in `choose_range`.
       judges: positions of the samples that judge.
-      bits: grid bits of all activations, or by group (`tfq.models.widths`).
+      bits: grid bits by group (`tfq.models.widths.activation_bits`); 8 for groups that are absent.
     """
     groups, edges = grid_groups(graph), edge_tensors(graph)
     prescribed = {group for tensor, group in groups.items() if fixed_grid(graph, tensor)}
@@ -103,7 +103,7 @@ def calibrate(
         choices = {}
         for group, tensors in members.items():
             parts = (merge_statistics(*(part[t] for t in tensors)) for part in (found.first, found.second, found.whole))
-            width = bits_of(bits, group)
+            width = bits.get(group, STORED_BITS)
             kept_whole = method == "auto" and width == STORED_BITS and not edges.isdisjoint(tensors)
             used = "minmax" if kept_whole else method
             choice = choose_range(*parts, method=used, percentile=percentile, bits=width)

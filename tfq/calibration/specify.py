@@ -1,4 +1,4 @@
-"""From ranges to the `QuantizationSpec`: the one place where scales and zero-points are computed.
+"""From ranges to the `QuantizedModel`: the one place where scales and zero-points are computed.
 
     activations   s = (high - low) / (2^b - 1),   z = -2^(b-1) - low / s   asymmetric, per tensor; b = 8
                   s = max(-low, high) / (2^(b-1) - 1),  z = 0              right-hand side of a MatMul
@@ -24,14 +24,16 @@ import numpy as np
 from tfq.calibration.calibrate import fixed_grid
 from tfq.calibration.statistics import Range
 from tfq.errors import UserError
+from tfq.grid import Grid, activation_grid
 from tfq.models.borders import Borders, find_borders
-from tfq.models.graph import INPUT, Graph, Node
+from tfq.models.graph import INPUT, Graph, Node, share_structure
 from tfq.models.grids import grid_groups
 from tfq.models.operators import OPERATORS
-from tfq.models.widths import bits_of, is_weighted, storage_of
+from tfq.models.widths import activation_bits, is_weighted, precisions_of
 from tfq.numerics import reference
 from tfq.numerics.entropy import scale_of_entropy
-from tfq.spec import LayerQuantization, QuantizationSpec, TensorQuantization, activation_grid
+from tfq.precision import FLOAT16, FLOAT32, INT8, MOST_PACKED_BITS, STORED_BITS, Precision
+from tfq.quantized_model import QuantizedModel
 
 # Kinds whose weights TFLite runs as INT4 tensors.
 PACKABLE = ("Conv2D", "DepthwiseConv2D", "Dense")
@@ -49,128 +51,124 @@ _SMALLEST_MULTIPLIER = 2.0**-30
 def specify(
     graph: Graph,
     ranges: Mapping[str, Range],
+    precisions: Precision | Mapping[str, Precision] = INT8,
     *,
-    weight_bits: int | Mapping[str, int] = 8,
-    activation_bits: int | Mapping[str, int] = 8,
     per_channel: bool = True,
-    storage: str | Mapping[str, str] = "int8",
-    entropy_bits: Mapping[str, int] = {},
-    precisions: Mapping[str, str] = {},
     input_type: str = "int8",
     output_type: str = "int8",
-) -> QuantizationSpec:
-    """The specification of the whole graph.
+) -> QuantizedModel:
+    """The quantised model, its weights still those of `graph`.
 
     Args:
       graph: the prepared graph.
       ranges: real range of every group of tensors (`grid_groups`) whose grid TFLite does not prescribe.
-      weight_bits: grid bits 2..8 of all kernels, or by node name; 8 for nodes that are absent.
-      activation_bits: grid bits of all ranges, or by group likewise; prescribed grids have 8.
+      precisions: of all weighted layers, or by node name; w8 for weighted nodes that are absent, and for other nodes
+        with a kernel. Packed weights of layers that TFLite cannot run so are stored as int8.
       per_channel: one weight scale per output channel, or one per tensor.
-      storage: "int8", or "packed": INT4 tensors for weights of at most 4 bits where TFLite runs them; of all
-        kernels, or by node name; "int8" for nodes that are absent.
-      entropy_bits: of 8-bit kernels on coarse grids, by node name.
-      precisions: "int8", "float16" or "float32" of weighted layers, by node name; "int8" for nodes that are absent.
       input_type, output_type: what the file takes and gives.
 
     Raises:
       UserError: a layer is to be float16 and has weights beyond its range.
-      ValueError: a precision of a node that has none, an unknown one, or two for calls of one Keras layer.
+      ValueError: a precision of a node that has none, one that no layer of a graph can be given by itself, or two for
+        calls of one Keras layer.
     """
-    chosen = {name: precision for name, precision in precisions.items() if precision != "int8"}
-    _check_floats(graph, chosen)
+    by_name = precisions_of(graph, precisions)
+    _check(graph, by_name)
+    chosen = {name: precision for name, precision in by_name.items() if precision.is_float}
     borders = find_borders(graph, chosen, float_inputs=input_type == "float32", float_outputs=output_type == "float32")
-    groups = grid_groups(graph)
+    groups, bits = grid_groups(graph), activation_bits(graph, by_name)
     centred = centred_groups(graph)
-    grids: dict[str, TensorQuantization] = {}
+    grids: dict[str, Grid] = {}
     for tensor, group in groups.items():
         prescribed = fixed_grid(graph, tensor)
         if prescribed is not None:
             grids[group] = activation_grid(*prescribed)
         elif group not in grids and group in ranges:
-            grids[group] = _grid_of_range(ranges[group], bits_of(activation_bits, group), centred=group in centred)
-    activations = {tensor: grids[group] for tensor, group in groups.items() if tensor not in borders.tensors}
+            width = bits.get(group, STORED_BITS)
+            grids[group] = _grid_of_range(ranges[group], width, centred=group in centred)
+    found = {tensor: grids[group] for tensor, group in groups.items() if tensor not in borders.tensors}
 
-    def layer(node: Node) -> LayerQuantization:
-        precision, reason = _precision(node, chosen, borders)
-        weights = {}
-        if precision == "int8" and OPERATORS[node.kind].kernel:
-            bits = bits_of(weight_bits, node.name)
-            stored, entropy = storage_of(storage, node.name), entropy_bits.get(node.name, 0)
-            weights = _weight_grids(node, activations, bits, entropy, per_channel=per_channel, storage=stored)
-        return LayerQuantization(node.name, node.kind, precision, node.inputs, node.name, weights, node.origin, reason)
+    def decided(node: Node) -> Node:
+        grid = found.get(node.name)
+        if node.kind == INPUT:
+            return node.replace(grid=grid, precision=FLOAT32 if grid is None else INT8)
+        precision, reason = _precision(node, by_name.get(node.name, INT8), borders)
+        node = node.replace(grid=grid, precision=precision, reason=reason)
+        if not precision.is_int8 or not OPERATORS[node.kind].kernel:
+            return node
+        return _with_weight_grids(node, found[node.inputs[0]], per_channel=per_channel)
 
-    layers = tuple(layer(node) for node in graph.nodes if node.kind != INPUT)
-    return QuantizationSpec(layers, activations, input_type, output_type)
+    nodes = tuple(map(decided, graph.nodes))
+    model = QuantizedModel(nodes, graph.inputs, graph.outputs, graph.output_names, input_type, output_type)
+    return share_structure(model, graph)
 
 
-def with_scales(spec: QuantizationSpec, node: Node, scales: np.ndarray) -> QuantizationSpec:
-    """The specification with other scales for the kernel of `node`, and those of its bias that follow.
+def with_scales(node: Node, scales: np.ndarray, input_grid: Grid) -> Node:
+    """The node with other scales for its kernel, and those of its bias that follow.
 
     Args:
-      spec: the specification.
       node: an int8 layer with the kernel and bias that are to lie on the new grids.
       scales: float, one for each of the kernel's present scales; rounded (`nearest_weight_scale`).
+      input_grid: of what it reads.
     """
-    layer = spec[node.name]
-    kernel = layer.weights[OPERATORS[node.kind].kernel]
+    kernel = node.weight_grids[OPERATORS[node.kind].kernel]
     wanted = dataclasses.replace(kernel, scale=_floats(scales))
     if len(wanted.scale) != len(kernel.scale):
         raise ValueError(f"layer {node.name!r} has {len(kernel.scale)} scales, got {len(wanted.scale)}")
-    return spec.replace_layers(dataclasses.replace(layer, weights=_following(node, wanted, spec.activations)))
+    return _following(node, wanted, input_grid)
 
 
-def with_ranges(
-    graph: Graph, spec: QuantizationSpec, ranges: Mapping[str, Range], *, bits: int | None = None
-) -> QuantizationSpec:
-    """The specification with other ranges for some groups of tensors (`grid_groups`); float tensors stay float.
+def with_ranges(model: QuantizedModel, ranges: Mapping[str, Range], *, bits: int | None = None) -> QuantizedModel:
+    """The model with other ranges for some groups of tensors (`grid_groups`); float tensors stay float.
 
     Kernels keep their scales, except where those would be too small for TFLite; biases follow. So do bits, unless
     `bits` says what these groups get.
     """
-    groups = grid_groups(graph)
-    centred = centred_groups(graph)
-    widths = {groups[tensor]: bits or grid.bits for tensor, grid in spec.activations.items()}
-    grids = {g: _grid_of_range(r, widths[g], centred=g in centred) for g, r in ranges.items() if g in widths}
-    activations = {tensor: grids.get(groups[tensor], grid) for tensor, grid in spec.activations.items()}
+    groups = grid_groups(model)
+    centred = centred_groups(model)
+    widths = {groups[tensor]: bits or grid.bits for tensor, grid in model.grids.items()}
+    changed = {g: _grid_of_range(r, widths[g], centred=g in centred) for g, r in ranges.items() if g in widths}
+    grids = {tensor: changed.get(groups[tensor], grid) for tensor, grid in model.grids.items()}
 
-    def layer(found: LayerQuantization) -> LayerQuantization:
-        node = graph[found.name]
-        kernel = found.weights.get(OPERATORS[node.kind].kernel)
-        if kernel is None:
-            return found
+    def moved(node: Node) -> Node:
+        node = node.replace(grid=grids.get(node.name))
+        if node.kind == INPUT or not node.weight_grids:
+            return node
+        kernel = OPERATORS[node.kind].kernel
         if node.kind == "Embedding":
-            return dataclasses.replace(found, weights={OPERATORS[node.kind].kernel: activations[node.name]})
-        return dataclasses.replace(found, weights=_following(node, kernel, activations))
+            return node.replace(weight_grids={kernel: grids[node.name]})
+        return _following(node, node.weight_grids[kernel], grids[node.inputs[0]])
 
-    return dataclasses.replace(spec, layers=tuple(map(layer, spec.layers)), activations=activations)
+    return model.with_nodes(*map(moved, model.nodes))
 
 
-def with_floats(graph: Graph, spec: QuantizationSpec, precisions: Mapping[str, str]) -> QuantizationSpec:
-    """The specification with more layers in float: what `specify` gives for these precisions and all else the same.
+def with_floats(model: QuantizedModel, precisions: Mapping[str, Precision]) -> QuantizedModel:
+    """The model with more layers in float: what `specify` gives for these precisions and all else the same.
 
     Args:
-      graph: the prepared graph.
-      spec: its specification; layers that are float already stay so.
-      precisions: "float16" or "float32" of weighted layers, by node name.
+      model: layers that are float already stay so.
+      precisions: float16 or float32 of weighted layers, by node name.
 
     Raises:
       UserError, ValueError: as `specify` does.
     """
-    before = {layer.name: layer.precision for layer in spec.layers if is_weighted(graph[layer.name])}
-    chosen = {name: p for name, p in {**before, **precisions}.items() if p != "int8"}
-    _check_floats(graph, chosen)
+    before = {node.name: node.precision for node in model.layers if is_weighted(node)}
+    chosen = {name: p for name, p in {**before, **precisions}.items() if p.is_float}
+    _check(model, chosen)
     borders = find_borders(
-        graph, chosen, float_inputs=spec.input_type == "float32", float_outputs=spec.output_type == "float32"
+        model, chosen, float_inputs=model.input_type == "float32", float_outputs=model.output_type == "float32"
     )
 
-    def layer(found: LayerQuantization) -> LayerQuantization:
-        precision, reason = _precision(graph[found.name], chosen, borders)
-        weights = found.weights if precision == "int8" else {}
-        return dataclasses.replace(found, precision=precision, reason=reason, weights=weights)
+    def decided(node: Node) -> Node:
+        node = node.replace(grid=None if node.name in borders.tensors else node.grid)
+        if node.kind == INPUT:
+            return node
+        precision, reason = _precision(node, chosen.get(node.name, node.precision), borders)
+        return node.replace(
+            precision=precision, reason=reason, weight_grids=node.weight_grids if precision.is_int8 else {}
+        )
 
-    activations = {tensor: grid for tensor, grid in spec.activations.items() if tensor not in borders.tensors}
-    return dataclasses.replace(spec, layers=tuple(map(layer, spec.layers)), activations=activations)
+    return model.with_nodes(*map(decided, model.nodes))
 
 
 def centred_groups(graph: Graph) -> set[str]:
@@ -180,7 +178,7 @@ def centred_groups(graph: Graph) -> set[str]:
     return {groups[node.inputs[1]] for node in graph.nodes if node.kind == "MatMul"}
 
 
-def _grid_of_range(found: Range, bits: int, *, centred: bool) -> TensorQuantization:
+def _grid_of_range(found: Range, bits: int, *, centred: bool) -> Grid:
     """The grid over `found`; `centred`: with the zero-point 0."""
     if centred:
         largest = reference.integer_range(bits, symmetric=False)[1]
@@ -188,56 +186,54 @@ def _grid_of_range(found: Range, bits: int, *, centred: bool) -> TensorQuantizat
     return activation_grid(*reference.asymmetric_parameters(found.low, found.high, bits), bits)
 
 
-def _check_floats(graph: Graph, chosen: Mapping[str, str]) -> None:
+def _check(graph: Graph, precisions: Mapping[str, Precision]) -> None:
     of_group: dict[str, set[str]] = {}
     for node in graph.nodes:
-        of_group.setdefault(node.group, set()).add(chosen.get(node.name, "int8"))
-    for name, precision in chosen.items():
-        if precision not in _CHOSEN:
-            raise ValueError(f"layer {name!r}: precision (={precision!r}) must be int8, {' or '.join(_CHOSEN)}")
+        of_group.setdefault(node.group, set()).add(precisions.get(node.name, INT8).arithmetic)
+    for name, precision in precisions.items():
+        if precision.arithmetic not in ("int8", *_CHOSEN):
+            raise ValueError(f"layer {name!r}: {precision.name} must be int8, {' or '.join(_CHOSEN)}")
+        if not precision.is_float:
+            continue
         if name not in graph.by_name or not is_weighted(graph[name]):
             raise ValueError(f"{name!r} is no weighted layer and cannot be given a precision")
         if len(of_group[graph[name].group]) > 1:
             raise ValueError(f"the calls of the Keras layer that {name!r} calls are to have different precisions")
         largest = max(float(np.abs(values).max()) for values in graph[name].weights.values())
-        if precision == "float16" and largest > _LARGEST_FLOAT16:
+        if precision == FLOAT16 and largest > _LARGEST_FLOAT16:
             raise UserError(
                 f"layer {name!r} has a weight of magnitude {largest:.3g}, float16 holds up to {_LARGEST_FLOAT16:.0f};"
                 " use float32 for it"
             )
 
 
-def _precision(node: Node, chosen: Mapping[str, str], borders: Borders) -> tuple[str, str]:
+def _precision(node: Node, wanted: Precision, borders: Borders) -> tuple[Precision, str]:
     """(precision, reason why not int8)."""
     if node.name not in borders.nodes:
-        return "int8", ""
-    if node.name in chosen:
-        return chosen[node.name], f"chosen: {_CHOSEN[chosen[node.name]]}"
+        return wanted if wanted.is_int8 else INT8, ""
+    if wanted.is_float and is_weighted(node):
+        return wanted, f"chosen: {_CHOSEN[wanted.arithmetic]}"
     operator = OPERATORS[node.kind]
     if operator.output == "float":
-        return "float32", operator.why or f"{node.kind} has no int8 kernel that keeps the accuracy"
-    return "float32", f"reads {node.inputs[0]!r}, which is not quantised"
+        return FLOAT32, operator.why or f"{node.kind} has no int8 kernel that keeps the accuracy"
+    return FLOAT32, f"reads {node.inputs[0]!r}, which is not quantised"
 
 
-def _weight_grids(
-    node: Node,
-    activations: Mapping[str, TensorQuantization],
-    bits: int,
-    entropy: int,
-    *,
-    per_channel: bool,
-    storage: str,
-) -> dict[str, TensorQuantization]:
-    operator = OPERATORS[node.kind]
+def _with_weight_grids(node: Node, input_grid: Grid, *, per_channel: bool) -> Node:
+    operator, precision = OPERATORS[node.kind], node.precision
     if node.kind == "Embedding":  # a look-up: the table lies on the output's grid
-        return {operator.kernel: activations[node.name]}
+        assert node.grid is not None
+        return node.replace(weight_grids={operator.kernel: node.grid})
     axis = operator.channel_axis if per_channel else None
     if operator.channel_axis is None:  # PReLU slopes: 8 bits, per tensor, as the kernel demands
-        bits, axis = 8, None
+        precision, axis = INT8, None
+    if precision.storage == "packed" and (precision.weight_bits > MOST_PACKED_BITS or node.kind not in PACKABLE):
+        precision = dataclasses.replace(precision, storage="int8")
+    bits, entropy = precision.weight_bits, precision.entropy_bits
     scales = _floats(weight_scales(node.weights[operator.kernel], bits, axis, entropy))
-    stored = "int4" if storage == "packed" and bits <= 4 and node.kind in PACKABLE else "int8"
-    kernel = TensorQuantization(scales, 0, bits, stored, symmetric=True, axis=axis, entropy_bits=entropy)
-    return _following(node, kernel, activations)
+    stored = "int4" if precision.storage == "packed" else "int8"
+    kernel = Grid(scales, 0, bits, stored, symmetric=True, axis=axis, entropy_bits=entropy)
+    return _following(node.replace(precision=precision), kernel, input_grid)
 
 
 def weight_scales(kernel: np.ndarray, bits: int, axis: int | None, entropy_bits: int = 0) -> np.ndarray:
@@ -247,12 +243,11 @@ def weight_scales(kernel: np.ndarray, bits: int, axis: int | None, entropy_bits:
     return np.full_like(scales, scale_of_entropy(kernel, entropy_bits)) if entropy_bits else scales
 
 
-def _following(
-    node: Node, kernel: TensorQuantization, activations: Mapping[str, TensorQuantization]
-) -> dict[str, TensorQuantization]:
-    """The grids of a layer's kernel and bias, where `kernel` is wanted: no scale is too small for TFLite."""
+def _following(node: Node, kernel: Grid, input_grid: Grid) -> Node:
+    """The node with grids for its kernel and bias, where `kernel` is wanted: no scale is too small for TFLite."""
+    assert node.grid is not None
     values, axis = node.weights[OPERATORS[node.kind].kernel], kernel.axis
-    input_scale, output_scale = activations[node.inputs[0]].scale[0], activations[node.name].scale[0]
+    input_scale, output_scale = input_grid.scale[0], node.grid.scale[0]
     smallest = reference.weight_scale(_SMALLEST_MULTIPLIER * output_scale / input_scale, kernel.bits)
     scales = np.maximum(reference.nearest_weight_scale(np.asarray(kernel.scale), kernel.bits), smallest)
     if "bias" in node.weights:
@@ -265,8 +260,8 @@ def _following(
         repeats = node.weights["bias"].size // scales.size
         bias_scales = np.repeat(reference.bias_scale(input_scale, scales), repeats if axis is not None else 1)
         bias_axis = 0 if axis is not None else None
-        grids["bias"] = TensorQuantization(_floats(bias_scales), 0, 32, "int32", symmetric=True, axis=bias_axis)
-    return grids
+        grids["bias"] = Grid(_floats(bias_scales), 0, 32, "int32", symmetric=True, axis=bias_axis)
+    return node.replace(weight_grids=grids)
 
 
 def _floats(values: np.ndarray) -> tuple[float, ...]:

@@ -30,7 +30,7 @@ class LayerError:
 
 
 def layer_errors(
-    graph: Graph, forced: Forced, observed: Mapping[str, np.ndarray], samples: Mapping[str, np.ndarray]
+    graph: Graph, forced: Forced[Graph], observed: Mapping[str, np.ndarray], samples: Mapping[str, np.ndarray]
 ) -> tuple[LayerError, ...]:
     """SQNR of every quantised layer.
 

@@ -14,7 +14,7 @@ import dataclasses
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -22,12 +22,14 @@ import tf_keras
 
 from tfq.execution.terminal import silenced
 from tfq.export.scales import require_runnable
+from tfq.grid import Grid
 from tfq.models.graph import Graph, Node, build_model
 from tfq.models.operators import OPERATORS
+from tfq.quantized_model import QuantizedModel
 from tfq.simulate.wrap import build_simulation
-from tfq.spec import QuantizationSpec, TensorQuantization
 
 RepresentativeDataset = Callable[[], Iterator[Mapping[str, np.ndarray]]]  # arrays with a batch axis of 1, by input name
+_G = TypeVar("_G", bound=Graph)
 _PER_TENSOR_CARRIER = ("Dense", "Conv2DTranspose")
 
 
@@ -36,11 +38,11 @@ def identifiers(graph: Graph) -> dict[str, str]:
     return {node.name: f"tfq{index:04d}" for index, node in enumerate(graph.nodes)}
 
 
-def rename(graph: Graph, names: Mapping[str, str]) -> Graph:
+def rename(graph: _G, names: Mapping[str, str]) -> _G:
     """The same graph with its nodes called by `names`."""
     nodes = [n.replace(name=names[n.name], inputs=tuple(names[i] for i in n.inputs)) for n in graph.nodes]
-    outputs = tuple(names[o] for o in graph.outputs)
-    return Graph(tuple(nodes), tuple(names[i] for i in graph.inputs), outputs, graph.output_names)
+    inputs, outputs = (tuple(names[end] for end in ends) for ends in (graph.inputs, graph.outputs))
+    return dataclasses.replace(graph, nodes=tuple(nodes), inputs=inputs, outputs=outputs)
 
 
 def without_requantize(graph: Graph) -> Graph:
@@ -49,62 +51,52 @@ def without_requantize(graph: Graph) -> Graph:
     return graph.replace_nodes([n for n in graph.nodes if n.name not in removed], removed)
 
 
-def carrier_spec(graph: Graph, spec: QuantizationSpec, names: Mapping[str, str]) -> QuantizationSpec:
-    """The specification in the converter's names, with per-tensor weights where it takes no others."""
+def carried(model: QuantizedModel) -> QuantizedModel:
+    """The model with per-tensor weights where the converter takes no others."""
 
-    def carried(kind: str, grid: TensorQuantization, shape: tuple[int, ...]) -> TensorQuantization:
-        many_per_channel = kind == "DepthwiseConv2D" and shape[-1] > 1
-        if grid.storage == "int32" or not (kind in _PER_TENSOR_CARRIER or many_per_channel):
+    def grid_of(node: Node, name: str, grid: Grid) -> Grid:
+        many_per_channel = node.kind == "DepthwiseConv2D" and node.weights[name].shape[-1] > 1
+        if grid.storage == "int32" or not (node.kind in _PER_TENSOR_CARRIER or many_per_channel):
             return grid
         return dataclasses.replace(grid, scale=(max(grid.scale),), axis=None)
 
-    layers = []
-    for layer in spec.layers:
-        shapes = {n: graph[layer.name].weights[n].shape for n in layer.weights}
-        layers.append(
-            dataclasses.replace(
-                layer,
-                name=names[layer.name],
-                inputs=tuple(names[i] for i in layer.inputs),
-                output=names[layer.output],
-                # a PReLU whose slopes carry a fake-quant stays float; the converter quantises them by itself
-                weights={n: carried(layer.kind, g, shapes[n]) for n, g in layer.weights.items() if n != "alpha"},
-            )
+    def as_carried(node: Node) -> Node:
+        # a PReLU whose slopes carry a fake-quant stays float; the converter quantises them by itself
+        return node.replace(
+            weight_grids={n: grid_of(node, n, grid) for n, grid in node.weight_grids.items() if n != "alpha"}
         )
-    activations = {names[n]: g for n, g in spec.activations.items()}
-    return dataclasses.replace(spec, layers=tuple(layers), activations=activations)
+
+    return model.with_nodes(*map(as_carried, model.layers))
 
 
-def with_barriers(graph: Graph, spec: QuantizationSpec) -> tuple[Graph, QuantizationSpec]:
-    """The graph with a Requantize node behind every float layer whose output has a grid, and in front of some.
+def with_barriers(model: QuantizedModel) -> QuantizedModel:
+    """The model with a Requantize node behind every float layer whose output has a grid, and in front of some.
 
     The converter computes a layer in int8, weights and all, as soon as what it reads and what it writes have grids.
     The barrier takes the layer's name and grid; the layer itself is called `<name>.float`.
     A layer without int8 form may become several operations, some of which the converter would compute in int8 as
     soon as what they read has a grid (comparisons, maxima, log-softmax): there the layer reads a float copy.
     """
-    floats = {x.name: f"{x.name}.float" for x in spec.layers if x.precision != "int8" and x.name in spec.activations}
+    floats = {n.name: f"{n.name}.float" for n in model.layers if not n.precision.is_int8 and n.grid is not None}
     nodes: list[Node] = []
-    for node in graph.nodes:
+    for node in model.nodes:
         if node.kind in OPERATORS and OPERATORS[node.kind].output == "float":
-            front = {s: f"{node.name}.front{i}" for i, s in enumerate(node.inputs) if s in spec.activations}
+            front = {s: f"{node.name}.front{i}" for i, s in enumerate(node.inputs) if s in model.grids}
             nodes += [Node(name, "Requantize", inputs=(s,), origin=node.origin) for s, name in front.items()]
             node = node.replace(inputs=tuple(front.get(s, s) for s in node.inputs))
         if node.name in floats:
-            behind = Node(node.name, "Requantize", inputs=(floats[node.name],), origin=node.origin)
-            nodes += [node.replace(name=floats[node.name]), behind]
+            behind = Node(node.name, "Requantize", inputs=(floats[node.name],), origin=node.origin, grid=node.grid)
+            nodes += [node.replace(name=floats[node.name], grid=None), behind]
         else:
             nodes.append(node)
-    layers = tuple(dataclasses.replace(x, name=floats.get(x.name, x.name)) for x in spec.layers)
-    return graph.replace_nodes(nodes), dataclasses.replace(spec, layers=layers)
+    return model.replace_nodes(nodes)
 
 
-def convert_quantized(graph: Graph, spec: QuantizationSpec, representative_dataset: RepresentativeDataset) -> bytes:
+def convert_quantized(model: QuantizedModel, representative_dataset: RepresentativeDataset) -> bytes:
     """The converter's .tflite of the wrapped model, batch size 1, inputs and outputs float32, before any pass.
 
     Args:
-      graph: the prepared graph.
-      spec: its specification.
+      model: the quantised model.
       representative_dataset: yields one batch-1 array per input name. It is passed on only when every
         layer is int8: with it, the converter would silently quantise the layers that must stay float.
 
@@ -112,22 +104,22 @@ def convert_quantized(graph: Graph, spec: QuantizationSpec, representative_datas
       UserError: scales that no runtime takes.
       ValueError: an activation of fewer than 8 bits, which can be simulated only.
     """
-    few = [f"{name!r} ({grid.bits} bits)" for name, grid in spec.activations.items() if grid.bits < 8]
+    few = [f"{name!r} ({grid.bits} bits)" for name, grid in model.grids.items() if grid.bits < 8]
     if few:
         raise ValueError(f"TFLite has no kernels for activations of fewer than 8 bits: {', '.join(few)}")
-    require_runnable(graph, spec)
-    names = identifiers(graph)
-    renamed = rename(graph, names)
-    model = build_simulation(*with_barriers(renamed, carrier_spec(graph, spec, names)), batch_size=1)
+    require_runnable(model)
+    names = identifiers(model)
+    renamed = rename(carried(model), names)
+    simulation = build_simulation(with_barriers(renamed), batch_size=1)
 
     def configure(converter: Any) -> None:
-        if spec.activations:  # without a single fake-quant the converter would store the weights of floats in int8
+        if model.grids:  # without a single fake-quant the converter would store the weights of floats in int8
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if all(layer.precision == "int8" for layer in spec.layers):
+        if all(node.precision.is_int8 for node in model.layers):
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-            converter.representative_dataset = _as_taken(representative_dataset, graph, names)
+            converter.representative_dataset = _as_taken(representative_dataset, model, names)
 
-    return _convert(model, renamed, configure)
+    return _convert(simulation, renamed, configure)
 
 
 def convert_plain(graph: Graph, precision: str, representative_dataset: RepresentativeDataset) -> bytes:

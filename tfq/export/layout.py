@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tfq.spec import TensorQuantization
+from tfq.grid import Grid
 
 # node kind -> (permutation Keras -> TFLite layout, channel axis there)
 _LAYOUT = {
@@ -23,7 +23,7 @@ def tflite_layout(kind: str, values: np.ndarray) -> np.ndarray:
     return np.transpose(values, _LAYOUT[kind][0])
 
 
-def tflite_scales(kind: str, grid: TensorQuantization, shape: tuple[int, ...]) -> tuple[np.ndarray, int]:
+def tflite_scales(kind: str, grid: Grid, shape: tuple[int, ...]) -> tuple[np.ndarray, int]:
     """(scales float32, channel axis) of a kernel in TFLite's layout; `shape` is the Keras one."""
     scales = np.asarray(grid.scale, np.float32)
     if kind == "DepthwiseConv2D":

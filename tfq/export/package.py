@@ -1,4 +1,4 @@
-"""From the specification to the finished file: convert, apply the passes, add the metadata."""
+"""From the quantised model to the finished file: convert, apply the passes, add the metadata."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from tfq.export.metadata import ModelMetadata, TensorMetadata, add_metadata
 from tfq.export.passes import finish
 from tfq.models.graph import Graph
 from tfq.models.load import LoadedModel
+from tfq.quantized_model import QuantizedModel
 from tfq.recipe import Recipe
-from tfq.spec import QuantizationSpec
 
 # Time of a conversion for each node of the graph, for the progress display only.
 _QUANTIZED_SECONDS, _PLAIN_SECONDS = 0.1, 0.04
 
 
 def export_quantized(
-    graph: Graph, spec: QuantizationSpec, representative: RepresentativeDataset, *, progress: Progress | None = None
+    model: QuantizedModel, representative: RepresentativeDataset, *, progress: Progress | None = None
 ) -> bytes:
-    """The .tflite of the specification, without metadata; arguments and errors as in `convert_quantized`."""
-    expected = _QUANTIZED_SECONDS * len(graph.nodes)
+    """The .tflite of the model, without metadata; arguments and errors as in `convert_quantized`."""
+    expected = _QUANTIZED_SECONDS * len(model.nodes)
     with (progress or Silent()).task("convert to int8", 0, expected_seconds=expected):
-        return finish(convert_quantized(graph, spec, representative), graph, spec)
+        return finish(convert_quantized(model, representative), model)
 
 
 def export_plain(
@@ -37,7 +37,7 @@ def export_plain(
     """A whole-model export by TFLiteConverter's own means, with tensors called by their Keras layers."""
     expected = _PLAIN_SECONDS * len(graph.nodes)
     with (progress or Silent()).task(f"convert to {precision}", 0, expected_seconds=expected):
-        return finish(convert_plain(graph, precision, representative), graph, None)
+        return finish(convert_plain(graph, precision, representative), graph)
 
 
 def describe(

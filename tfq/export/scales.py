@@ -10,24 +10,23 @@ Found by experiment with TensorFlow 2.21 and LiteRT 2.3; XNNPACK's source says t
 from __future__ import annotations
 
 from tfq.errors import UserError
-from tfq.models.graph import INPUT, Graph
 from tfq.models.operators import OPERATORS
-from tfq.spec import QuantizationSpec
+from tfq.quantized_model import QuantizedModel
 
 _LARGEST_PRODUCT = 2.0**8
 _LARGEST_RATIO = {"Add": 2.0**18, "Subtract": 2.0**18, "HardSwish": 2.0**7}
 
 
-def require_runnable(graph: Graph, spec: QuantizationSpec) -> None:
+def require_runnable(model: QuantizedModel) -> None:
     """Raise UserError that names the first layer whose scales no runtime takes."""
-    for node in graph.nodes:
-        if node.kind == INPUT or node.name not in spec.activations or spec[node.name].precision != "int8":
+    for node in model.layers:
+        if node.grid is None or not node.precision.is_int8:
             continue
-        read = [spec.activations[name].scale[0] for name in node.inputs if name in spec.activations]
+        read = [model.grids[name].scale[0] for name in node.inputs if name in model.grids]
         if not read:
             continue
-        given = spec.activations[node.name].scale[0]
-        kernel = spec[node.name].weights.get(OPERATORS[node.kind].kernel)
+        given = node.grid.scale[0]
+        kernel = node.weight_grids.get(OPERATORS[node.kind].kernel)
         if OPERATORS[node.kind].channel_axis is not None and kernel is not None:
             ratio, limit = read[0] * max(kernel.scale) / given, _LARGEST_PRODUCT
         elif node.kind in _LARGEST_RATIO:

@@ -1,9 +1,9 @@
-"""The files of many versions of one model that differ in weights, scales and biases: converted once.
+"""The files of many variants of one model that differ in weights, scales and biases: converted once.
 
-What TFLiteConverter makes of a version depends on its nodes, its activation grids, its precisions and on which
+What TFLiteConverter makes of a variant depends on its nodes, its activation grids, its precisions and on which
 biases are all zeros (it leaves some of those out), not on the integers of its weights, their scales or their bits:
 the passes (`tfq.export.passes`) write all of these anew. So `finish` over one conversion gives, byte for byte, what
-an export of each version from scratch gives, in a few hundredths of a second instead of many seconds.
+an export of each variant from scratch gives, in a few hundredths of a second instead of many seconds.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from collections.abc import Hashable
 
 from tfq.export.convert import RepresentativeDataset, convert_quantized
 from tfq.export.passes import finish
-from tfq.models.graph import Graph
+from tfq.models.graph import Node
+from tfq.quantized_model import QuantizedModel
 from tfq.simulate.weights import weight_integers
-from tfq.spec import QuantizationSpec
 
 _KEPT = 4  # conversions; each is as large as the file
 
 
 class Exporter:
-    """`tfq.export.package.export_quantized` for many versions; may be called from several threads.
+    """`tfq.export.package.export_quantized` for many variants; may be called from several threads.
 
     Args:
       representative: as in `convert_quantized`.
@@ -33,29 +33,28 @@ class Exporter:
         self._converted: collections.OrderedDict[Hashable, bytes] = collections.OrderedDict()
         self._lock = threading.Lock()
 
-    def export(self, graph: Graph, spec: QuantizationSpec) -> bytes:
-        """The .tflite of the specification, without metadata; errors as in `convert_quantized`."""
-        return finish(self._conversion(graph, spec), graph, spec)
+    def export(self, model: QuantizedModel) -> bytes:
+        """The .tflite of the model, without metadata; errors as in `convert_quantized`."""
+        return finish(self._conversion(model), model)
 
-    def _conversion(self, graph: Graph, spec: QuantizationSpec) -> bytes:
-        key = _converters_view(graph, spec)
+    def _conversion(self, model: QuantizedModel) -> bytes:
+        key = _converters_view(model)
         with self._lock:
             if key not in self._converted:
-                self._converted[key] = convert_quantized(graph, spec, self._representative)
+                self._converted[key] = convert_quantized(model, self._representative)
                 if len(self._converted) > _KEPT:
                     self._converted.popitem(last=False)
             self._converted.move_to_end(key)
             return self._converted[key]
 
 
-def _converters_view(graph: Graph, spec: QuantizationSpec) -> Hashable:
-    """Equal for versions of which the converter makes the same but for what the passes write."""
-    nodes = tuple((n.name, n.kind, repr(sorted(n.config.items())), n.inputs, n.activation) for n in graph.nodes)
-    layers = tuple((layer.name, layer.precision, _has_zero_bias(graph, spec, layer.name)) for layer in spec.layers)
-    edges = graph.inputs, graph.outputs, graph.output_names, spec.input_type, spec.output_type
-    return nodes, layers, tuple(spec.activations.items()), edges
+def _converters_view(model: QuantizedModel) -> Hashable:
+    """Equal for models of which the converter makes the same but for what the passes write."""
+    nodes = tuple((n.name, n.kind, repr(sorted(n.config.items())), n.inputs, n.activation) for n in model.nodes)
+    layers = tuple((node.precision.arithmetic, _has_zero_bias(node)) for node in model.layers)
+    edges = model.inputs, model.outputs, model.output_names, model.input_type, model.output_type
+    return nodes, layers, tuple(model.grids.items()), edges
 
 
-def _has_zero_bias(graph: Graph, spec: QuantizationSpec, name: str) -> bool:
-    layer = spec[name]
-    return "bias" in layer.weights and not weight_integers(graph[name], layer)["bias"].any()
+def _has_zero_bias(node: Node) -> bool:
+    return "bias" in node.weight_grids and not weight_integers(node)["bias"].any()

@@ -48,7 +48,7 @@ def find_borders(
       chosen: names of weighted layers.
       float_inputs, float_outputs: the file takes, or gives, float32.
     """
-    groups, readers = grid_groups(graph), graph.consumers()
+    groups, readers = grid_groups(graph), graph.readers
     outputs = () if float_outputs else graph.outputs
     without_form = {n.name for n in graph.nodes if n.name not in groups}
 

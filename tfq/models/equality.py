@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from tfq.models.graph import INPUT, Graph, Node, assign_weights, call_layer, make_layers
+from tfq.models.graph import INPUT, Graph, Node, assign_weights, call_layer, make_layers, once_per_structure
 
 _SHAPE_WITHOUT_WEIGHTS = (
     "Conv2D",
@@ -47,7 +47,7 @@ def node_function(node: Node) -> Callable[[Sequence[tf.Tensor]], tf.Tensor]:
 
 def run_graph(graph: Graph, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """The graph's outputs, in its own order, for a batch of every input by node name (cast to the input's dtype)."""
-    readers = {name: len(found) for name, found in graph.consumers().items()}
+    readers = {name: len(found) for name, found in graph.readers.items()}
     tensors: dict[str, tf.Tensor] = {}
     for node in graph.nodes:
         if node.kind == INPUT:
@@ -69,7 +69,8 @@ def _zeros(node: Node, arguments: list[tf.Tensor]) -> tf.Tensor:
     return call_layer(layer, arguments)
 
 
-def tensor_shapes(graph: Graph) -> dict[str, tuple[int, ...]]:
+@once_per_structure
+def tensor_shapes(graph: Graph) -> Mapping[str, tuple[int, ...]]:
     """Node name -> shape of its output without the batch axis. The inputs' shapes must be fully known."""
     tensors: dict[str, tf.Tensor] = {}
     shapes = {}

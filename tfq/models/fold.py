@@ -17,7 +17,7 @@ remains becomes a 1x1 depthwise convolution: one int8 operation, exact per chann
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +26,7 @@ from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph, Node
 from tfq.models.rewrite import made_by, merged_origin, rewrite, sole_readers
 
-_Shapes = dict[str, tuple[int, ...]]
+_Shapes = Mapping[str, tuple[int, ...]]
 WEIGHTED = ("Conv2D", "DepthwiseConv2D", "Conv2DTranspose", "Dense")
 _MEANS = ("AveragePooling2D", "GlobalAveragePooling2D", "Cropping2D", "UpSampling2D", "Resizing")
 _MAXIMA = ("MaxPooling2D", "GlobalMaxPooling2D")

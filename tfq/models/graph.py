@@ -8,13 +8,20 @@ one output tensor, which carries the node's name. Transformations are pure funct
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tf_keras
 
+from tfq.grid import Grid
+from tfq.precision import FLOAT32, Precision
+
 INPUT = "Input"
+_STRUCTURE = "_structure"  # where a graph keeps what is known of its structure
+_G = TypeVar("_G", bound="Graph")
+_T = TypeVar("_T")
 _ACTIVATION_LIMIT = {"relu": None, "relu6": 6.0}
 
 
@@ -35,6 +42,10 @@ class Node:
       normalized: mean and standard deviation of the output before `activation` over the training set, one of
         each per channel of the last axis, as a batch normalisation folded into the node left them; None where
         none did. They say what the float model does: a change of the weights does not change them.
+      precision, reason: what was decided for it, and why it is not int8 where it is not. A node of a graph that is not
+        quantised is float32, for no reason.
+      grid: of its output; None for a float tensor.
+      weight_grids: of every quantised weight and bias, by variable name; empty in float layers.
     """
 
     name: str
@@ -46,6 +57,10 @@ class Node:
     origin: tuple[str, ...] = ()
     group: str = ""
     normalized: tuple[np.ndarray, np.ndarray] | None = None
+    precision: Precision = FLOAT32
+    reason: str = ""
+    grid: Grid | None = None
+    weight_grids: Mapping[str, Grid] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.origin:
@@ -87,11 +102,12 @@ class Graph:
     def __getitem__(self, name: str) -> Node:
         return self.by_name[name]
 
-    @property
-    def by_name(self) -> dict[str, Node]:
+    @functools.cached_property
+    def by_name(self) -> Mapping[str, Node]:
         return {node.name: node for node in self.nodes}
 
-    def consumers(self) -> dict[str, list[str]]:
+    @functools.cached_property
+    def readers(self) -> Mapping[str, Sequence[str]]:
         """Node name -> names of the nodes that read it (once per read)."""
         readers: dict[str, list[str]] = {node.name: [] for node in self.nodes}
         for node in self.nodes:
@@ -99,7 +115,13 @@ class Graph:
                 readers[source].append(node.name)
         return readers
 
-    def replace_nodes(self, nodes: Sequence[Node], renamed: Mapping[str, str] | None = None) -> Graph:
+    def with_nodes(self: _G, *nodes: Node) -> _G:
+        """The graph with these nodes in place of those of the same names."""
+        new = {node.name: node for node in nodes}
+        made = dataclasses.replace(self, nodes=tuple(new.get(node.name, node) for node in self.nodes))
+        return share_structure(made, self)
+
+    def replace_nodes(self: _G, nodes: Sequence[Node], renamed: Mapping[str, str] | None = None) -> _G:
         """The graph over `nodes`; `renamed` maps removed node names to those that stand in for them."""
         renamed = renamed or {}
 
@@ -109,7 +131,40 @@ class Graph:
             return name
 
         nodes = [n.replace(inputs=tuple(follow(i) for i in n.inputs)) for n in nodes]
-        return Graph(tuple(nodes), self.inputs, tuple(follow(o) for o in self.outputs), self.output_names)
+        return dataclasses.replace(self, nodes=tuple(nodes), outputs=tuple(follow(o) for o in self.outputs))
+
+
+def once_per_structure(function: Callable[[Graph], _T]) -> Callable[[Graph], _T]:
+    """`function` of the structure of a graph, computed once for all graphs that share it.
+
+    The structure is names, kinds, configurations, inputs and groups of the nodes, not their weights, nor what was
+    decided for them. Nobody may change what it gives.
+    """
+
+    @functools.wraps(function)
+    def known(graph: Graph) -> _T:
+        cache = vars(graph).setdefault(_STRUCTURE, {})
+        if function not in cache:
+            cache[function] = function(graph)
+        return cache[function]
+
+    return known
+
+
+def _place(node: Node) -> tuple[Any, ...]:
+    return node.name, node.kind, node.inputs, node.group
+
+
+def share_structure(graph: _G, other: Graph) -> _G:
+    """`graph`, which takes over what is known of the structure of `other` where it is the same."""
+
+    def same(a: Node, b: Node) -> bool:
+        return a is b or (a.config is b.config and _place(a) == _place(b))
+
+    ends = (graph.inputs, graph.outputs) == (other.inputs, other.outputs) and len(graph.nodes) == len(other.nodes)
+    if ends and all(map(same, graph.nodes, other.nodes)):
+        vars(graph)[_STRUCTURE] = vars(other).setdefault(_STRUCTURE, {})
+    return graph
 
 
 def layer_class(kind: str) -> type[tf_keras.layers.Layer]:

@@ -10,9 +10,10 @@ among them, reads these through a Requantize node.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from tfq.models.graph import INPUT, Graph, Node
+from tfq.models.graph import INPUT, Graph, Node, once_per_structure
 from tfq.models.inputs import without_grid
 from tfq.models.operators import OPERATORS
 from tfq.models.rewrite import made_by, rewrite
@@ -76,7 +77,8 @@ class _Groups:
         self._constraint[first] = given or other
 
 
-def grid_groups(graph: Graph) -> dict[str, str]:
+@once_per_structure
+def grid_groups(graph: Graph) -> Mapping[str, str]:
     """Tensor (node) name -> name of the group of tensors that share its grid; tensors without a grid are absent.
 
     A group is called after its first tensor in topological order.

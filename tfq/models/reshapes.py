@@ -27,8 +27,8 @@ def cancel_reshapes(graph: Graph) -> Graph:
     """Drop reshapes that do nothing, join chains of them and move element-wise nodes in front of them."""
     if not any(node.kind in RESHAPES for node in graph.nodes):
         return graph
-    shapes = tensor_shapes(graph)
-    graph_nodes, readers = graph.by_name, graph.consumers()
+    shapes = dict(tensor_shapes(graph))
+    graph_nodes, readers = graph.by_name, graph.readers
     seen = dict(graph_nodes)  # grows by the nodes made on the way
 
     def keep(*nodes: Node) -> list[Node]:

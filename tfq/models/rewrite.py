@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tfq.models.graph import INPUT, Graph, Node
+from tfq.models.graph import INPUT, Graph, Node, once_per_structure
 
 Rule = Callable[[Node], Sequence[Node] | str | None]
 
@@ -83,11 +83,12 @@ def without_unused(graph: Graph) -> Graph:
     return graph if len(nodes) == len(graph.nodes) else Graph(nodes, graph.inputs, graph.outputs, graph.output_names)
 
 
-def sole_readers(graph: Graph) -> dict[str, str | None]:
+@once_per_structure
+def sole_readers(graph: Graph) -> Mapping[str, str | None]:
     """Node name -> the one node that reads it; None where none or several do, or where it is an output of the model."""
     return {
         name: readers[0] if len(readers) == 1 and name not in graph.outputs else None
-        for name, readers in graph.consumers().items()
+        for name, readers in graph.readers.items()
     }
 
 

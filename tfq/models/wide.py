@@ -150,7 +150,7 @@ def _with_float_maps(graph: Graph, name: str, wide: Wide) -> tuple[Graph, str] |
         if (is_map or moves(node)) and node.inputs and reached.issuperset(node.inputs):
             reached.add(node.name)
             maps += [node.name] if is_map else []
-    readers = graph.consumers()
+    readers = graph.readers
     ends = tuple(n for n in sorted(reached) if n in graph.outputs or any(r not in reached for r in readers[n]))
     if not maps or not ends:
         return None

@@ -16,54 +16,69 @@ import collections
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 
-from tfq.models.graph import INPUT, Graph, Node
+from tfq.models.graph import INPUT, Graph, Node, once_per_structure
 from tfq.models.grids import grid_groups
 from tfq.models.operators import OPERATORS
 from tfq.models.rewrite import made_by, rewrite
-
-STORED_BITS = 8
-
-
-@dataclasses.dataclass(frozen=True)
-class Widths:
-    """Grid bits.
-
-    Attributes:
-      weights: of every weighted layer's kernel, by node name.
-      activations: by group of tensors (`tfq.models.grids`); a group that is absent has 8 bits.
-    """
-
-    weights: Mapping[str, int]
-    activations: Mapping[str, int]
+from tfq.precision import STORED_BITS, Precision
 
 
-def bits_of(widths: int | Mapping[str, int], name: str) -> int:
-    """One number for all, or by name with 8 where the name is absent."""
-    return widths if isinstance(widths, int) else widths.get(name, STORED_BITS)
+def precisions_of(graph: Graph, precisions: Precision | Mapping[str, Precision]) -> dict[str, Precision]:
+    """By the names of weighted nodes, where one precision stands for all."""
+    if isinstance(precisions, Mapping):
+        return dict(precisions)
+    return {node.name: precisions for node in graph.nodes if is_weighted(node)}
 
 
-def storage_of(storages: str | Mapping[str, str], name: str) -> str:
-    """One storage for all, or by name with "int8" where the name is absent."""
-    return storages if isinstance(storages, str) else storages.get(name, "int8")
+def activation_bits(graph: Graph, precisions: Mapping[str, Precision]) -> dict[str, int]:
+    """The bits of the groups of tensors (`tfq.models.grids`) that have fewer than 8: what layers of few bits read."""
+    groups = grid_groups(graph)
+    few = {name: p.activation_bits for name, p in precisions.items() if p.activation_bits < STORED_BITS}
+    return {groups[graph[name].inputs[0]]: bits for name, bits in few.items()}
 
 
-def assign_widths(
-    graph: Graph, *, weight_bits: int, activation_bits: int = 8, first_last_bits: int = 0
-) -> tuple[Graph, Widths]:
-    """The graph in which every few-bit tensor has a grid of its own, and the bits of its layers and tensors.
+def assign_precisions(
+    graph: Graph, precision: Precision, *, first_last_bits: int = 0
+) -> tuple[Graph, dict[str, Precision]]:
+    """The graph in which every few-bit tensor has a grid of its own, and the precision of every weighted layer.
 
     Args:
       graph: the prepared graph; returned as it is where activations have 8 bits.
-      weight_bits, activation_bits: of the weighted layers' kernels and of what they read.
-      first_last_bits: both of these for the first and last weighted layers (`first_and_last`); 0: as all others.
+      precision: of all weighted layers.
+      first_last_bits: bits of weights and activations for the first and last weighted layers (`first_and_last`); 0: as
+        all others.
     """
-    layers = [n.name for n in graph.nodes if is_weighted(n)]
     apart = first_and_last(graph) if first_last_bits else set()
-    weights = {name: first_last_bits if name in apart else weight_bits for name in layers}
-    reads = {name: first_last_bits if name in apart else activation_bits for name in layers}
-    narrow = [name for name in layers if reads[name] < STORED_BITS]
-    separated = separate_inputs(graph, narrow)
-    return separated, Widths(weights, {separated[name].inputs[0]: reads[name] for name in narrow})
+    wide = dataclasses.replace(precision, weight_bits=first_last_bits or 8, activation_bits=first_last_bits or 8)
+    found = {node.name: wide if node.name in apart else precision for node in graph.nodes if is_weighted(node)}
+    return separate_inputs(graph, [name for name, p in found.items() if p.activation_bits < STORED_BITS]), found
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """Nodes that share one precision; called like the first of them."""
+
+    nodes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.nodes[0]
+
+
+@once_per_structure
+def units(graph: Graph) -> tuple[Unit, ...]:
+    """The units of all weighted layers, in topological order of their first nodes.
+
+    Calls of one Keras layer share its weights and so its precision. Nothing else has to be tied: the inputs of a sum or
+    a concatenation have grids of their own bits and scales whatever the weights before them lie on; where a float layer
+    meets an integer one, the converter puts a Quantize or Dequantize between them, whose cost is counted
+    (`tfq.allocation.program.Border`); and what a w4a4 layer reads is a copy where others read it too.
+    """
+    found: dict[str, list[str]] = {}
+    for node in graph.nodes:
+        if is_weighted(node):
+            found.setdefault(node.group, []).append(node.name)
+    return tuple(Unit(tuple(names)) for names in found.values())
 
 
 def is_weighted(node: Node) -> bool:
@@ -77,7 +92,7 @@ def first_and_last(graph: Graph) -> set[str]:
     A depthwise convolution of size 1, such as an input's normalisation, does not count as another one. The
     calls of one Keras layer belong together: where one of them is first or last, all are.
     """
-    readers = graph.consumers()
+    readers = graph.readers
     sources = {node.name: node.inputs for node in graph.nodes}
     found = _reached(graph, graph.inputs, readers) | _reached(graph, graph.outputs, sources)
     groups = {graph[name].group for name in found}
@@ -92,7 +107,7 @@ def separate_inputs(graph: Graph, layers: Collection[str], *, apart: bool = Fals
       layers: names of weighted nodes.
       apart: each reads a tensor of its own, even where another of them reads the same source.
     """
-    groups, readers, nodes = grid_groups(graph), graph.consumers(), graph.by_name
+    groups, readers, nodes = grid_groups(graph), graph.readers, graph.by_name
     sharing = collections.Counter(groups.values())
     copies: dict[tuple[str, str], Node] = {}
 

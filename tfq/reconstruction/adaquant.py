@@ -44,11 +44,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from tfq.grid import Grid, activation_grid
 from tfq.numerics import reference
 from tfq.reconstruction.descent import Arrays, Pull, minimise, rounding_noise, slope_by_matrix, slope_by_rows
 from tfq.reconstruction.problem import Problem, Solution, product
 from tfq.reconstruction.weight_scales import output_scales
-from tfq.spec import TensorQuantization, activation_grid
 
 STEPS, BATCH, DAMPENING = 1000, 256, 36.0
 WEIGHT_RATE, SCALE_RATE, BIAS_RATE, RANGE_RATE = 2e-2, 1e-3, 1e-2, 1e-3
@@ -130,7 +130,7 @@ class LearnedLayer:
     deviation: np.ndarray
     top: int
     dampening: float
-    grid: TensorQuantization | None
+    grid: Grid | None
 
     def outputs(self, learned: Arrays, rows: np.ndarray) -> tuple[np.ndarray, Pull]:
         """y of a batch, and the way back."""
@@ -163,7 +163,7 @@ class LearnedLayer:
 
 
 def on_learned_range(
-    values: np.ndarray, grid: TensorQuantization, widening: float, shift: float
+    values: np.ndarray, grid: Grid, widening: float, shift: float
 ) -> tuple[np.ndarray, Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]]:
     """The values on the grid of this range, and what takes the slope by them to those by `widening` and `shift`.
 
@@ -189,13 +189,13 @@ def on_learned_range(
     return codes * np.float32(scale), pull
 
 
-def moved_grid(grid: TensorQuantization, widening: float, shift: float) -> TensorQuantization:
+def moved_grid(grid: Grid, widening: float, shift: float) -> Grid:
     """The grid of the same bits for c and d."""
     _, scale, exact = _parameters(grid, widening, shift)
     return activation_grid(float(reference.activation_scale(scale, grid.bits)), _held(exact, grid), grid.bits)
 
 
-def _parameters(grid: TensorQuantization, widening: float, shift: float) -> tuple[float, float, float]:
+def _parameters(grid: Grid, widening: float, shift: float) -> tuple[float, float, float]:
     """low, s, and z before it is rounded."""
     lowest, highest = grid.integer_range
     low = grid.real_range[0] + _width(grid) * shift
@@ -203,13 +203,13 @@ def _parameters(grid: TensorQuantization, widening: float, shift: float) -> tupl
     return low, scale, lowest - low / scale
 
 
-def _held(exact: float, grid: TensorQuantization) -> int:
+def _held(exact: float, grid: Grid) -> int:
     """The zero-point."""
     lowest, highest = grid.integer_range
     return round(min(max(exact, lowest), highest))
 
 
-def _width(grid: TensorQuantization) -> float:
+def _width(grid: Grid) -> float:
     """r_0."""
     low, high = grid.real_range
     return high - low

@@ -33,7 +33,7 @@ Scope: int8 Conv2D, DepthwiseConv2D, Conv2DTranspose and Dense with a bias and o
 alone are layers with one scale per tensor or for several channels (a depth multiplier above 1), which cannot take a
 factor per channel, coarse grids, whose one scale is what makes them small, and the calls of a layer that is called
 several times, which must keep equal weights. It can make things worse (few samples): compare with
-`tfq.simulate.guard`.
+`tfq.simulate.judge`.
 
 Source: Hubara et al., "Accurate Post Training Quantization With Small Calibration Sets", 2021
 (arXiv:2006.10518), and its released code, which damps. Unlike there, the variance is that over all
@@ -42,9 +42,9 @@ samples, not the mean of the batches' variances, which misses what lies between 
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -53,15 +53,16 @@ import tf_keras
 from tfq.calibration.specify import with_ranges, with_scales
 from tfq.calibration.statistics import Range
 from tfq.execution.progress import Progress, Silent
+from tfq.grid import Grid
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph, Node, build_model
 from tfq.models.operators import OPERATORS
-from tfq.simulate.guard import Version
+from tfq.quantized_model import QuantizedModel
 from tfq.simulate.weights import integers, reals, snap
 from tfq.simulate.wrap import build_simulation
-from tfq.spec import QuantizationSpec
 
 _Statistics = dict[str, tuple[np.ndarray, np.ndarray]]  # layer -> mean and variance of its channels, [channels]
+_G = TypeVar("_G", bound=Graph)
 _LAYERS = ("Conv2D", "DepthwiseConv2D", "Conv2DTranspose", "Dense")
 _DAMPING = 1 - 0.9**5
 _EPSILON = 1e-5
@@ -73,72 +74,72 @@ _COPIES, _MEMORY = 6, 2**29
 
 
 def tune_batch_norm(
-    version: Version,
+    model: QuantizedModel,
     samples: Mapping[str, np.ndarray],
     *,
     reference: Graph | None = None,
     damped: bool = True,
     recalibrate: Callable[[Graph], Mapping[str, Range]] | None = None,
     progress: Progress | None = None,
-) -> Version:
-    """The version with weight scales and biases that restore mean and deviation of every channel.
+) -> QuantizedModel:
+    """The model with weight scales and biases that restore mean and deviation of every channel.
 
     Args:
-      version: the quantised model.
+      model: the quantised model.
       samples: arrays [n, ...] by input name; run once, a batch at a time.
-      reference: the float graph that `version` was quantised from, node for node: m and d are measured on it.
+      reference: the float graph that `model` was quantised from, node for node: m and d are measured on it.
         None: they are the nodes' `normalized`, as published.
       damped: move part of the way, as published.
-      recalibrate: ranges of the graph with its new weights, which it gets; they replace those of the version.
+      recalibrate: ranges of the graph with its new weights, which it gets; they replace those of the model.
       progress: counts samples.
 
     Returns:
-      A version called "batch-norm tuning"; `version` itself where it has no layer to tune. Kernels lie on their
-      grids, on the same integers as those of `version`.
+      Another model, or `model` itself where it has no layer to tune. Kernels lie on their grids, on the same integers
+      as those of `model`.
     """
-    tuned = tunable_layers(version, normalized=reference is None)
+    tuned = tunable_layers(model, normalized=reference is None)
     if not tuned:
-        return version
-    wanted, measured = _measure(version, reference, tuned, samples, progress or Silent())
+        return model
+    wanted, measured = _measure(model, reference, tuned, samples, progress or Silent())
     share = _DAMPING if damped else 1.0
-    graph, spec = snap(version.graph, version.spec), version.spec
-    nodes = graph.by_name
-    for name in tuned:
+    snapped = snap(model)
+
+    def refolded(name: str) -> Node:
         mean, variance = ((1 - share) * w + share * m for w, m in zip(wanted[name], measured[name], strict=True))
-        nodes[name], spec = _refold(nodes[name], spec, *wanted[name], mean, variance)
-    graph = graph.replace_nodes(list(nodes.values()))
-    if recalibrate is not None:
-        spec = with_ranges(graph, spec, recalibrate(snap(graph, spec)))
-    return Version("batch-norm tuning", graph, spec)
+        node = snapped[name]
+        return _refold(node, snapped.grids[node.inputs[0]], wanted[name], (mean, variance))
+
+    found = snapped.with_nodes(*map(refolded, tuned))
+    return found if recalibrate is None else with_ranges(found, recalibrate(snap(found)))
 
 
-def tunable_layers(version: Version, *, normalized: bool = True) -> list[str]:
+def tunable_layers(model: QuantizedModel, *, normalized: bool = True) -> list[str]:
     """Names of the layers that batch-norm tuning changes (see the scope above), all or those with `normalized`."""
-    calls = Counter(node.group for node in version.graph.nodes if node.weights)
+    calls = Counter(node.group for node in model.nodes if node.weights)
 
     def tunable(node: Node) -> bool:
         if node.kind not in _LAYERS or calls[node.group] > 1 or (normalized and node.normalized is None):
             return False
-        grids = version.spec[node.name].weights
+        grids = node.weight_grids
         if "bias" not in grids:  # or a float layer
             return False
         kernel = grids[OPERATORS[node.kind].kernel]
         return len(kernel.scale) == len(node.weights["bias"]) and not kernel.entropy_bits
 
-    return [node.name for node in version.graph.nodes if tunable(node)]
+    return [node.name for node in model.nodes if tunable(node)]
 
 
 def _epsilon(variance: np.ndarray) -> float:
     return float(max(_EPSILON * variance.mean(), np.finfo(np.float32).tiny))
 
 
-def _split(graph: Graph, layers: Sequence[str], behind: Callable[[Node], Node]) -> Graph:
-    """Every named layer as `<name>.raw`, without its activation, and `behind(layer)`, which reads that."""
+def _split(graph: _G, layers: Sequence[str], behind: Callable[[Node], Node]) -> _G:
+    """Every named layer as `<name>.raw`, without activation and grid, and `behind(layer)`, which has them."""
     nodes: list[Node] = []
     for node in graph.nodes:
         if node.name in layers:
-            raw = node.replace(name=f"{node.name}.raw", activation=None)
-            nodes += [raw, behind(node).replace(inputs=(raw.name,))]
+            raw = node.replace(name=f"{node.name}.raw", activation=None, grid=None)
+            nodes += [raw, behind(node).replace(inputs=(raw.name,), weight_grids={})]
         else:
             nodes.append(node)
     return graph.replace_nodes(nodes)
@@ -211,39 +212,30 @@ class _Pooled:
 
 
 def _measure(
-    version: Version,
+    model: QuantizedModel,
     reference: Graph | None,
     layers: Sequence[str],
     samples: Mapping[str, np.ndarray],
     progress: Progress,
 ) -> tuple[_Statistics, _Statistics]:
     """(wanted statistics, those of the quantised layers while the layers before them are normalised by batch)."""
-    graph = _split(version.graph, layers, _batch_normalization)
-    spec = dataclasses.replace(
-        version.spec,
-        layers=tuple(
-            dataclasses.replace(x, name=f"{x.name}.raw", output=f"{x.name}.raw") if x.name in layers else x
-            for x in version.spec.layers
-        ),
-    )
-    model = build_simulation(graph, spec, outputs=graph.outputs)
-    inner = [getattr(layer, "layer", layer) for layer in model.layers]  # without their quantising wrappers
+    split = _split(model, layers, _batch_normalization)
+    simulation = build_simulation(split, outputs=split.outputs)
+    inner = [getattr(layer, "layer", layer) for layer in simulation.layers]  # without their quantising wrappers
     inserted = {x.name: x for x in inner if isinstance(x, tf_keras.layers.BatchNormalization)}
-    statistics = (
-        _trained_statistics(version.graph, layers) if reference is None else _float_statistics(reference, layers)
-    )
+    statistics = _trained_statistics(model, layers) if reference is None else _float_statistics(reference, layers)
     wanted, measured = ({name: _Pooled() for name in layers} for _ in range(2))
-    total = len(samples[graph.inputs[0]])
+    total = len(samples[model.inputs[0]])
     with progress.task("batch-norm tuning", total) as advance:
-        for part in _batches(version.graph, total):
-            feeds = [samples[name][part] for name in graph.inputs]
+        for part in _batches(model, total):
+            feeds = [samples[name][part] for name in model.inputs]
             for name, (mean, variance) in statistics(feeds).items():
                 wanted[name].add(len(part), mean, variance)
                 layer, layer_epsilon = inserted[name], _epsilon(variance)
                 layer.epsilon = layer_epsilon
                 layer.gamma.assign(np.sqrt(variance + layer_epsilon))
                 layer.beta.assign(mean)
-            model(feeds, training=True)
+            simulation(feeds, training=True)
             for name, layer in inserted.items():
                 measured[name].add(
                     len(part), *(np.asarray(v, np.float64) for v in (layer.moving_mean, layer.moving_variance))
@@ -253,26 +245,22 @@ def _measure(
 
 
 def _refold(
-    node: Node,
-    spec: QuantizationSpec,
-    wanted_mean: np.ndarray,
-    wanted_variance: np.ndarray,
-    mean: np.ndarray,
-    variance: np.ndarray,
-) -> tuple[Node, QuantizationSpec]:
-    """The node, its weights on their grids, with BN_r of these statistics folded in, and its specification."""
+    node: Node, input_grid: Grid, wanted: tuple[np.ndarray, np.ndarray], measured: tuple[np.ndarray, np.ndarray]
+) -> Node:
+    """The node, its weights on their grids, with BN_r of these means and variances folded in."""
+    (wanted_mean, wanted_variance), (mean, variance) = wanted, measured
     eps = _epsilon(wanted_variance)
     factor = np.sqrt((wanted_variance + eps) / (variance + eps)).clip(1 / _LARGEST_FACTOR, _LARGEST_FACTOR)
     kernel = OPERATORS[node.kind].kernel
-    before = spec[node.name].weights[kernel]
+    before = node.weight_grids[kernel]
     bias = node.weights["bias"].astype(np.float64) - mean
 
     def with_bias(applied: np.ndarray) -> Node:
         return node.replace(weights={**node.weights, "bias": (bias * applied + wanted_mean).astype(np.float32)})
 
-    spec = with_scales(spec, with_bias(factor), np.asarray(before.scale) * factor)
-    after = spec[node.name].weights[kernel]
+    scaled = with_scales(with_bias(factor), np.asarray(before.scale) * factor, input_grid)
+    after = scaled.weight_grids[kernel]
     # scales are rounded, and none becomes too small for TFLite: the bias follows what they became
-    node = with_bias(np.asarray(after.scale) / np.asarray(before.scale))
+    found = with_bias(np.asarray(after.scale) / np.asarray(before.scale))
     values = reals(integers(node.weights[kernel], before), after)
-    return node.replace(weights={**node.weights, kernel: values}), spec
+    return found.replace(weights={**found.weights, kernel: values}, weight_grids=scaled.weight_grids)

@@ -17,10 +17,10 @@ q is taken before the softmax, whose own grid of 1/256 has hardly a gradient, an
 u is the step of the layer's output grid, so `rate` counts steps of that grid and does not depend on the network's
 units: one step of Adam moves a bias by at most about `rate` of the 255 steps between the smallest and the largest
 output. The state with the smallest D on the samples to choose by (`tfq.data.roles`) is kept if it proves itself there
-against that before the first step (`tfq.simulate.guard`).
+against that before the first step (`tfq.simulate.judge`).
 
 Scope: int8 layers with a bias, of any network; calls of one layer share its biases. The biases are float32 here;
-the specification rounds them to int32 afterwards.
+the model rounds them to int32 afterwards.
 
 Source: Hubara et al., "Accurate Post Training Quantization With Small Calibration Sets", 2021
 (arXiv:2006.10518), and its released code. That takes 800 steps of SGD with momentum 0.9 at rates of 1e-4,
@@ -43,7 +43,8 @@ from tfq.execution.progress import Progress, Silent
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph, Node, build_model
 from tfq.models.operators import OPERATORS
-from tfq.simulate.guard import Version, is_proved
+from tfq.quantized_model import QuantizedModel
+from tfq.simulate.judge import is_proved
 from tfq.simulate.run import predict_list
 from tfq.simulate.weights import snap
 from tfq.simulate.wrap import build_simulation
@@ -57,7 +58,7 @@ _COPIES, _MEMORY = 4, 2**30  # a layer, its activation, its grid and a gradient,
 
 def tune_biases(
     reference: Graph,
-    version: Version,
+    model: QuantizedModel,
     samples: Mapping[str, np.ndarray],
     *,
     roles: Roles | None = None,
@@ -66,13 +67,13 @@ def tune_biases(
     batch_size: int = 32,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Version:
-    """The version with biases that bring its outputs nearer to the float network's.
+) -> QuantizedModel:
+    """The model with biases that bring its outputs nearer to the float network's.
 
     Args:
       reference: the prepared float graph; its outputs, or what the softmaxes before them read, are called as in
-        the version.
-      version: the quantised model.
+        the model.
+      model: the quantised model.
       samples: arrays [n, ...] by input name.
       roles: of the samples; None: those that `Roles.of` gives as many. Read are those to fit and those to choose by.
       steps: of Adam.
@@ -82,13 +83,13 @@ def tune_biases(
       progress: counts steps.
 
     Returns:
-      A version called "bias tuning"; `version` itself where the samples to choose by show no improvement or there are
+      Another model, or `model` itself where the samples to choose by show no improvement or there are
       none, and where no layer has a bias to tune.
     """
     roles = roles or Roles.of(len(samples[reference.inputs[0]]))
-    groups = _groups(version)
+    groups = _groups(model)
     if not groups or not len(roles.choose):
-        return version
+        return model
     ends = [_end(reference, name) for name in reference.outputs]
     exposed = [name for name, _ in ends]
     feeds, held = ([samples[name][part] for name in reference.inputs] for part in (roles.fit, roles.choose))
@@ -99,8 +100,8 @@ def tune_biases(
         outputs = predict_list(float_model, feeds)
         sizes = [1.0 if softmax else _size(y) for y, (_, softmax) in zip(outputs, ends, strict=True)]
 
-    model = build_simulation(version.graph, version.spec, outputs=exposed)
-    biases = _Biases(model, version, groups)
+    simulation = build_simulation(model, outputs=exposed)
+    biases = _Biases(simulation, model, groups)
     optimizer = tf_keras.optimizers.Adam(
         tf_keras.optimizers.schedules.CosineDecay(rate, steps), epsilon=1e-12, jit_compile=False
     )
@@ -110,7 +111,7 @@ def tune_biases(
         return found if isinstance(found, list) else [found]
 
     def loss(x: Sequence[tf.Tensor], y: Sequence[tf.Tensor]) -> tf.Tensor:
-        found = listed(model(list(x)))
+        found = listed(simulation(list(x)))
         return tf.add_n(
             [
                 _divergence(a, q, softmax=softmax, size=s)
@@ -152,14 +153,14 @@ def tune_biases(
                 if found.mean() < least.mean():
                     best, least = biases.values(), found
             advance(1)
-    return version if best is None or not is_proved(least - first) else _with_biases(version, best)
+    return model if best is None or not is_proved(least - first) else _with_biases(model, best)
 
 
-def _groups(version: Version) -> dict[str, list[Node]]:
+def _groups(model: QuantizedModel) -> dict[str, list[Node]]:
     """Group -> the calls of an int8 layer with a bias."""
     groups: dict[str, list[Node]] = {}
-    for node in version.graph.nodes:
-        if node.weights and "bias" in version.spec[node.name].weights:
+    for node in model.nodes:
+        if "bias" in node.weight_grids:
             groups.setdefault(node.group, []).append(node)
     return groups
 
@@ -219,10 +220,10 @@ def _shuffled(count: int, size: int, rng: np.random.Generator) -> Iterator[np.nd
 class _Biases:
     """The bias variables of a simulation, and how far they have moved in steps of their layers' output grids."""
 
-    def __init__(self, model: tf_keras.Model, version: Version, groups: Mapping[str, Sequence[Node]]):
-        layers = {layer.layer.name: layer.layer for layer in model.layers if hasattr(layer, "quantize_config")}
+    def __init__(self, simulation: tf_keras.Model, model: QuantizedModel, groups: Mapping[str, Sequence[Node]]):
+        layers = {layer.layer.name: layer.layer for layer in simulation.layers if hasattr(layer, "quantize_config")}
         self._calls = {group: [layers[node.name].bias for node in nodes] for group, nodes in groups.items()}
-        self._steps = [np.float32(version.spec.activations[nodes[0].name].scale[0]) for nodes in groups.values()]
+        self._steps = [np.float32(model.grids[nodes[0].name].scale[0]) for nodes in groups.values()]
         self._start = [tf.identity(calls[0]) for calls in self._calls.values()]
         self.moves = [tf.Variable(tf.zeros_like(start)) for start in self._start]
         self.variables = [bias for calls in self._calls.values() for bias in calls]
@@ -246,13 +247,15 @@ class _Biases:
         return {group: calls[0].numpy() for group, calls in self._calls.items()}
 
 
-def _with_biases(version: Version, biases: Mapping[str, np.ndarray]) -> Version:
-    graph, spec = snap(version.graph, version.spec), version.spec
-    nodes = []
-    for node in graph.nodes:
-        if node.group in biases and "bias" in node.weights:
-            node = node.replace(weights={**node.weights, "bias": biases[node.group]})
-            # the same scales, but where an int32 could not hold the bias
-            spec = with_scales(spec, node, np.asarray(spec[node.name].weights[OPERATORS[node.kind].kernel].scale))
-        nodes.append(node)
-    return Version("bias tuning", graph.replace_nodes(nodes), spec)
+def _with_biases(model: QuantizedModel, biases: Mapping[str, np.ndarray]) -> QuantizedModel:
+    snapped = snap(model)
+
+    def tuned(node: Node) -> Node:
+        if node.group not in biases or "bias" not in node.weights:
+            return node
+        node = node.replace(weights={**node.weights, "bias": biases[node.group]})
+        scales = np.asarray(node.weight_grids[OPERATORS[node.kind].kernel].scale)
+        # the same scales, but where an int32 could not hold the bias
+        return with_scales(node, scales, snapped.grids[node.inputs[0]])
+
+    return snapped.with_nodes(*map(tuned, snapped.layers))

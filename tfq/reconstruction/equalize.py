@@ -61,7 +61,7 @@ _SILENT = 1e-3  # of the mean signal: an output channel below it counts as if it
 _ACTIVATION_STEPS = 255
 _FEWEST = 8  # elements on whose largest one a tail can be based
 
-_Shapes = dict[str, tuple[int, ...]]
+_Shapes = Mapping[str, tuple[int, ...]]
 _Statistics = dict[str, ChannelStatistics]
 
 
@@ -134,7 +134,7 @@ def _equalized(
     statistics: Mapping[str, ChannelStatistics],
     factors_of: Callable[[_Pair, Node, Node, _Statistics], np.ndarray],
 ) -> Graph:
-    pairs, nodes, found = list(_pairs(graph)), graph.by_name, dict(statistics)
+    pairs, nodes, found = list(_pairs(graph)), dict(graph.by_name), dict(statistics)
     settled: dict[str, tuple[Node, Node]] = {}  # by first layer: a pair of these layers gains nothing
     for _ in range(_SWEEPS):
         moved = 0.0
@@ -154,7 +154,7 @@ def _equalized(
                 found[name] = found[name].scaled(np.tile(1 / factors, len(found[name].low) // pair.channels))
         if moved < _CONVERGED:
             break
-    return graph.replace_nodes([nodes[node.name] for node in graph.nodes])
+    return graph.with_nodes(*nodes.values())
 
 
 def _map(node: Node, scale: np.ndarray) -> AffineMap:

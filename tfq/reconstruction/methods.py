@@ -15,6 +15,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 
+from tfq.grid import Grid, activation_grid
 from tfq.numerics import reference
 from tfq.reconstruction.active_rows import is_affordable, refined
 from tfq.reconstruction.adaquant import adaquant
@@ -23,7 +24,6 @@ from tfq.reconstruction.bias_correction import with_corrected_bias
 from tfq.reconstruction.least_squares import least_squares
 from tfq.reconstruction.problem import Method, Problem, Solution
 from tfq.reconstruction.weight_scales import output_scales
-from tfq.spec import TensorQuantization, activation_grid
 
 _DAMPINGS = (1e-2, 1e-1, 1.0)
 _INPUT_RATIOS = (1.0, 0.7, 0.85, 1.15)
@@ -59,7 +59,7 @@ def best(problem: Problem) -> Solution:
     return min(solutions, key=problem.error)
 
 
-def _input_grids(problem: Problem) -> list[TensorQuantization | None]:
+def _input_grids(problem: Problem) -> list[Grid | None]:
     """The input's grid; where it has few bits and is no other layer's, narrower and wider ones too."""
     grid = problem.input_grid
     if grid is None or not problem.input_is_free or grid.bits >= _AMPLE_BITS:

@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from tfq.grid import Grid
 from tfq.numerics import reference
-from tfq.spec import TensorQuantization
 
 _CHUNK = 4096
 
@@ -57,7 +57,7 @@ class Problem:
     scales: np.ndarray
     tied: np.ndarray
     has_bias: bool
-    input_grid: TensorQuantization | None
+    input_grid: Grid | None
     input_is_free: bool = False
     scales_are_given: bool = False
     offset: np.ndarray | None = None
@@ -105,7 +105,7 @@ class Solution:
     codes: np.ndarray
     scales: np.ndarray
     bias: np.ndarray
-    input_grid: TensorQuantization | None = None
+    input_grid: Grid | None = None
 
     @property
     def matrix(self) -> np.ndarray:
@@ -113,7 +113,7 @@ class Solution:
         return (self.codes * self.scales[:, None, :]).astype(np.float32)
 
 
-def on_grid(values: np.ndarray, grid: TensorQuantization | None) -> np.ndarray:
+def on_grid(values: np.ndarray, grid: Grid | None) -> np.ndarray:
     """`values` on a per-tensor grid, float32."""
     if grid is None:
         return values

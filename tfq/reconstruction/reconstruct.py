@@ -28,10 +28,12 @@ from tfq.calibration.statistics import Range
 from tfq.data.roles import Roles
 from tfq.execution.progress import Progress, Silent
 from tfq.execution.workers import Spread, processes
+from tfq.grid import Grid
 from tfq.models.equality import node_function, tensor_shapes
 from tfq.models.graph import INPUT, Graph, Node
 from tfq.models.grids import grid_groups
 from tfq.models.rewrite import sole_readers
+from tfq.quantized_model import QuantizedModel
 from tfq.reconstruction.linear import KINDS, LinearForm
 from tfq.reconstruction.problem import Method, Problem, Solution, on_grid
 from tfq.reconstruction.rows import (
@@ -44,9 +46,7 @@ from tfq.reconstruction.rows import (
     targets_name,
 )
 from tfq.reconstruction.tensor_store import TensorStore
-from tfq.simulate.guard import Version
 from tfq.simulate.weights import integers, snap_node
-from tfq.spec import QuantizationSpec, TensorQuantization
 
 _EVERY = 8  # position is chosen by where no sample is
 
@@ -71,15 +71,15 @@ class LayerReconstruction:
     reason: str = ""
 
 
-def reconstructed_names(graph: Graph, spec: QuantizationSpec) -> list[str]:
+def reconstructed_names(model: QuantizedModel) -> list[str]:
     """The layers that reconstruction takes on, in topological order: integer layers that are a matrix product.
 
     Of nodes that call one Keras layer the first is taken, and the others follow it.
     """
     first: dict[str, str] = {}
-    for layer in spec.layers:
-        if layer.kind in KINDS and layer.precision == "int8":
-            first.setdefault(graph[layer.name].group, layer.name)
+    for node in model.layers:
+        if node.kind in KINDS and node.precision.is_int8:
+            first.setdefault(node.group, node.name)
     return list(first.values())
 
 
@@ -92,7 +92,7 @@ def rows_to_choose_by(roles: Roles, rows_per_sample: int) -> np.ndarray:
 
 def reconstruct(
     reference: Graph,
-    version: Version,
+    model: QuantizedModel,
     samples: Mapping[str, np.ndarray],
     method: Method,
     *,
@@ -104,12 +104,12 @@ def reconstruct(
     workers: int = 1,
     seed: int = 0,
     progress: Progress | None = None,
-) -> tuple[Version, tuple[LayerReconstruction, ...]]:
-    """The version with its layers reconstructed.
+) -> tuple[QuantizedModel, tuple[LayerReconstruction, ...]]:
+    """The model with its layers reconstructed.
 
     Args:
       reference: the prepared float graph.
-      version: the quantised model to start from; its graph has the nodes of `reference`.
+      model: the quantised model to start from; it has the nodes of `reference`.
       samples: arrays [n, ...] by input name.
       method: finds a solution for one problem and a seed.
       name: of the method, for the report.
@@ -123,9 +123,9 @@ def reconstruct(
         a script has to heed).
       seed: of the sampled positions and of the method.
     """
-    names = reconstructed_names(version.graph, version.spec)
+    names = reconstructed_names(model)
     if not names:  # a model without weights
-        return version, ()
+        return model, ()
     feeds = SeenSamples(samples, roles or Roles.of(len(next(iter(samples.values())))))
     parallel = mode == "parallel"
     layers = sampled_layers(reference, names, len(feeds), seed, by_block=granularity == "block" and not parallel)
@@ -134,15 +134,15 @@ def reconstruct(
     solvers = processes(workers if parallel else 1, method)
     with limit, solvers as spread, contextlib.closing(TensorStore(memory_limit)) as store:
         collect_float_rows(reference, layers, feeds, store, with_inputs=parallel, workers=workers, progress=progress)
-        setting = _Setting(reference, version, layers, feeds, store, seed)
+        setting = _Setting(reference, model, layers, feeds, store, seed)
         solved = _solved_apart if parallel else _solved_in_turn
         with (progress or Silent()).task(f"reconstruct the layers, {name}", len(names)) as advance:
             found = []
             for outcome in solved(setting, method, name, spread):
-                version = outcome[0]
+                model = outcome[0]
                 found.append(outcome[1])
                 advance(1)
-    return version, tuple(sorted(found, key=lambda outcome: names.index(outcome.name)))
+    return model, tuple(sorted(found, key=lambda outcome: names.index(outcome.name)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,55 +150,57 @@ class _Setting:
     """What one run of the engine works with."""
 
     reference: Graph
-    version: Version
+    model: QuantizedModel
     layers: Mapping[str, SampledLayer]
     samples: SeenSamples
     store: TensorStore
     seed: int
 
-    def problem(self, version: Version, layer: SampledLayer, inputs: np.ndarray, offset: np.ndarray | None) -> Problem:
+    def problem(
+        self, model: QuantizedModel, layer: SampledLayer, inputs: np.ndarray, offset: np.ndarray | None
+    ) -> Problem:
         """A layer's problem; its targets leave the store."""
         name = targets_name(layer.form.node.name)
-        problem = layer_problem(version, layer, inputs, offset, self.store.read(name), self.samples.roles)
+        problem = layer_problem(model, layer, inputs, offset, self.store.read(name), self.samples.roles)
         self.store.release(name)
         return dataclasses.replace(problem, seed=self.seed)
 
 
-_Outcome = tuple[Version, LayerReconstruction]
+_Outcome = tuple[QuantizedModel, LayerReconstruction]
 
 
 def _solved_in_turn(setting: _Setting, method: Method, name: str, _: Spread) -> Iterator[_Outcome]:
-    """Sequential mode: (version so far, outcome) for every layer."""
-    version = setting.version
+    """Sequential mode: (model so far, outcome) for every layer."""
+    model = setting.model
     walk = _Walk(setting.reference, setting.samples, setting.store)
     for index, (node, layer) in enumerate(setting.layers.items()):
-        walk.advance_to(version, node)
+        walk.advance_to(model, node)
         offset = None if layer.addend is None else walk.outputs(layer, layer.addend)
-        problem = setting.problem(version, layer, walk.rows(layer), offset)
-        solution, outcome = solve(version, layer.form, problem, method, setting.seed + index, name)
-        version = with_solution(version, layer.form, problem, solution, outcome)
-        yield version, outcome
+        problem = setting.problem(model, layer, walk.rows(layer), offset)
+        solution, outcome = solve(model, layer.form, problem, method, setting.seed + index, name)
+        model = with_solution(model, layer.form, problem, solution, outcome)
+        yield model, outcome
 
 
 def _solved_apart(setting: _Setting, method: Method, name: str, spread: Spread) -> Iterator[_Outcome]:
     """Parallel mode: the same, by workers that begin with the largest layers so as to end together."""
-    version, names = setting.version, list(setting.layers)
+    model, names = setting.model, list(setting.layers)
     by_size = sorted(enumerate(names), key=lambda found: -setting.layers[found[1]].multiplications)
     posed: dict[int, tuple[LinearForm, Problem]] = {}
 
     def tasks() -> Iterator[tuple[Problem, int]]:
         for number, (index, node) in enumerate(by_size):
             layer = setting.layers[node]
-            problem = setting.problem(setting.version, layer, setting.store.read(inputs_name(node)), None)
+            problem = setting.problem(setting.model, layer, setting.store.read(inputs_name(node)), None)
             setting.store.release(inputs_name(node))
             posed[number] = layer.form, problem
             yield problem, setting.seed + index
 
     for number, solution in spread(method, tasks()):
         form, problem = posed.pop(number)
-        outcome = judged(setting.version, form, problem, solution, name)
-        version = with_solution(version, form, problem, solution, outcome)
-        yield version, outcome
+        outcome = judged(setting.model, form, problem, solution, name)
+        model = with_solution(model, form, problem, solution, outcome)
+        yield model, outcome
 
 
 class _Walk:
@@ -210,16 +212,16 @@ class _Walk:
     def __init__(self, graph: Graph, samples: SeenSamples, store: TensorStore):
         self._store, self._samples = store, samples
         self._shapes = tensor_shapes(graph)
-        self._readers = {name: len(found) for name, found in graph.consumers().items()}
+        self._readers = {name: len(found) for name, found in graph.readers.items()}
         self._count = len(samples)
         self._next = 0
-        self._grids: Mapping[str, TensorQuantization] = {}
+        self._grids: Mapping[str, Grid] = {}
 
-    def advance_to(self, version: Version, name: str) -> None:
-        """Compute every node before `name`; what they compute with are the version's weights and grids."""
-        self._grids = version.spec.activations
-        while version.graph.nodes[self._next].name != name:
-            self._run(version, version.graph.nodes[self._next])
+    def advance_to(self, model: QuantizedModel, name: str) -> None:
+        """Compute every node before `name`; what they compute with are the model's weights and grids."""
+        self._grids = model.grids
+        while model.nodes[self._next].name != name:
+            self._run(model.nodes[self._next])
             self._next += 1
 
     def rows(self, layer: SampledLayer) -> np.ndarray:
@@ -248,9 +250,9 @@ class _Walk:
             found[start * per_sample : stop * per_sample] = gather(values, layer.positions[start:stop])
         return found
 
-    def _run(self, version: Version, node: Node) -> None:
+    def _run(self, node: Node) -> None:
         step = batch_size(*(self._shapes[n] for n in (*node.inputs, node.name)))
-        compute = None if node.kind == INPUT else node_function(snap_node(node, version.spec[node.name]))
+        compute = None if node.kind == INPUT else node_function(snap_node(node))
         for start in range(0, self._count, step):
             stop = min(start + step, self._count)
             if compute is None:
@@ -271,7 +273,7 @@ class _Walk:
 
 
 def layer_problem(
-    version: Version,
+    model: QuantizedModel,
     layer: SampledLayer,
     inputs: np.ndarray,
     offset: np.ndarray | None,
@@ -281,14 +283,14 @@ def layer_problem(
     """The problem of one layer.
 
     Args:
-      version: what the search starts from: weights, grids.
+      model: what the search starts from: weights, grids.
       layer: with the positions at which the rows below were gathered.
       inputs, offset, targets: as in `Problem`, of all samples to fit and to choose by.
       roles: of the samples.
     """
-    form, spec = layer.form, version.spec
-    node = version.graph[form.node.name]
-    grid = spec[node.name].weights[form.kernel_name]
+    form = layer.form
+    node = model[form.node.name]
+    grid = node.weight_grids[form.kernel_name]
     held = rows_to_choose_by(roles, layer.rows_per_sample)
     chosen = held if held.any() else ~held
     tied = scale_numbers(form, grid.axis is not None)
@@ -305,15 +307,15 @@ def layer_problem(
         samples=len(roles.seen),
         tied=tied,
         has_bias="bias" in node.weights,
-        input_grid=spec.activations.get(node.inputs[0]),
-        input_is_free=has_own_input_grid(version.graph, node.name),
+        input_grid=model[node.inputs[0]].grid,
+        input_is_free=has_own_input_grid(model, node.name),
         offset=None if offset is None else offset[~held],
         held_offset=None if offset is None else offset[chosen],
         **weight_grid(grid, tied),
     )
 
 
-def weight_grid(grid: TensorQuantization, tied: np.ndarray) -> dict[str, Any]:
+def weight_grid(grid: Grid, tied: np.ndarray) -> dict[str, Any]:
     """What a problem says of the grid of its weights, by field."""
     scales = np.asarray(grid.scale)[tied]
     return {"bits": grid.bits, "scales": scales, "scales_are_given": bool(grid.entropy_bits)}
@@ -342,58 +344,60 @@ def has_own_input_grid(graph: Graph, name: str) -> bool:
 
 
 def solve(
-    version: Version, form: LinearForm, problem: Problem, method: Method, seed: int, name: str
+    model: QuantizedModel, form: LinearForm, problem: Problem, method: Method, seed: int, name: str
 ) -> tuple[Solution, LayerReconstruction]:
     """What the method finds, and whether it is better on the rows to choose by."""
     solution = method(problem, seed)
-    return solution, judged(version, form, problem, solution, name)
+    return solution, judged(model, form, problem, solution, name)
 
 
-def judged(version: Version, form: LinearForm, problem: Problem, solution: Solution, name: str) -> LayerReconstruction:
-    """Whether a solution is better on the rows to choose by than the version; compared is what is deployed."""
-    before, after = (_deployed(v, form, problem) for v in (version, _applied(version, form, problem, solution)))
+def judged(
+    model: QuantizedModel, form: LinearForm, problem: Problem, solution: Solution, name: str
+) -> LayerReconstruction:
+    """Whether a solution is better on the rows to choose by than the model; compared is what is deployed."""
+    before, after = (_deployed(v, form, problem) for v in (model, _applied(model, form, problem, solution)))
     kept = after <= before
     reason = "" if kept else f"the error on samples it was not fitted to rose from {before:.3g} to {after:.3g}"
     return LayerReconstruction(problem.name, name, before, after, kept, reason)
 
 
 def with_solution(
-    version: Version, form: LinearForm, problem: Problem, solution: Solution, outcome: LayerReconstruction
-) -> Version:
-    """The version with the solution where it was kept."""
-    return _applied(version, form, problem, solution) if outcome.kept else version
+    model: QuantizedModel, form: LinearForm, problem: Problem, solution: Solution, outcome: LayerReconstruction
+) -> QuantizedModel:
+    """The model with the solution where it was kept."""
+    return _applied(model, form, problem, solution) if outcome.kept else model
 
 
-def _applied(version: Version, form: LinearForm, problem: Problem, solution: Solution) -> Version:
-    """The version with the layer's weights and scales (and those of nodes that share its Keras layer) replaced.
+def _applied(model: QuantizedModel, form: LinearForm, problem: Problem, solution: Solution) -> QuantizedModel:
+    """The model with the layer's weights and scales (and those of nodes that share its Keras layer) replaced.
 
     The grid it reads moves where the solution brings one.
     """
-    graph, spec = version.graph, version.spec
     if solution.input_grid is not None:
-        source = graph[form.node.name].inputs[0]
-        spec = with_ranges(graph, spec, {grid_groups(graph)[source]: Range(*solution.input_grid.real_range)})
+        source = model[form.node.name].inputs[0]
+        model = with_ranges(model, {grid_groups(model)[source]: Range(*solution.input_grid.real_range)})
     scales = np.empty(problem.tied.max() + 1)
     scales[problem.tied] = solution.scales
-    group = graph[form.node.name].group
-    replaced = {}
-    for node in [n for n in graph.nodes if n.group == group]:
+
+    def replaced(node: Node) -> Node:
         bias = {"bias": solution.bias.reshape(-1).astype(np.float32)} if problem.has_bias else {}
         node = node.replace(weights={**node.weights, **bias})
-        spec = with_scales(spec, node, scales)
-        exact = np.asarray(spec[node.name].weights[form.kernel_name].scale)[problem.tied]
+        node = with_scales(node, scales, model.grids[node.inputs[0]])
+        exact = np.asarray(node.weight_grids[form.kernel_name].scale)[problem.tied]
         kernel = form.kernel((solution.codes * exact[:, None, :]).astype(np.float32))
-        replaced[node.name] = node.replace(weights={**node.weights, form.kernel_name: kernel})
-    return Version(version.name, graph.replace_nodes([replaced.get(n.name, n) for n in graph.nodes]), spec)
+        return node.replace(weights={**node.weights, form.kernel_name: kernel})
+
+    group = model[form.node.name].group
+    return model.with_nodes(*(replaced(node) for node in model.nodes if node.group == group))
 
 
-def _deployed(version: Version, form: LinearForm, problem: Problem) -> float:
+def _deployed(model: QuantizedModel, form: LinearForm, problem: Problem) -> float:
     """The error of the layer's weights as they are on their grids."""
-    node = snap_node(version.graph[form.node.name], version.spec[form.node.name])
-    grid = version.spec[node.name].weights[form.kernel_name]
+    node = snap_node(model[form.node.name])
+    grid = node.weight_grids[form.kernel_name]
     kernel = node.weights[form.kernel_name]
     scales = np.asarray(grid.scale)[problem.tied]
     codes = form.matrix(integers(kernel, grid))
     bias = node.weights["bias"].reshape(problem.bias.shape) if problem.has_bias else problem.bias
-    input_grid = version.spec.activations.get(node.inputs[0])
+    input_grid = model[node.inputs[0]].grid
     return problem.error(Solution(codes, scales, bias, input_grid))

@@ -1,7 +1,7 @@
 """The steps by which a pipeline improves a quantised model, each kept only where samples it has not seen gain by it.
 
 A step takes the model as it is and proposes others. One of them goes on if its divergence from the float model on
-the samples that judge (`tfq.simulate.guard`) is smaller, and beyond chance: of several tunings tried on few samples one
+the samples that judge (`tfq.simulate.judge`) is smaller, and beyond chance: of several tunings tried on few samples one
 is soon ahead, and loses on others (docs/reconstruction.md). Weight scales, which others build on, and a reconstruction,
 whose every layer has proved itself already, are rolled back only if they lose by more than one standard error: chance
 must not undo them either. Nothing that a step fits or chooses has seen the samples that judge it (`tfq.data.roles`).
@@ -11,6 +11,7 @@ They are the same for every step. The ranges that a model starts with are of all
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
@@ -19,16 +20,17 @@ from tfq.calibration.specify import with_scales
 from tfq.calibration.statistics import Range
 from tfq.data.roles import Roles
 from tfq.execution.progress import Progress, Silent
-from tfq.models.graph import Graph
+from tfq.models.graph import Graph, Node
 from tfq.models.operators import OPERATORS
+from tfq.models.widths import is_weighted
+from tfq.quantized_model import QuantizedModel
 from tfq.recipe import Recipe
 from tfq.reconstruction.batch_norm import tune_batch_norm
 from tfq.reconstruction.bias_tuning import tune_biases
 from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.reconstruct import LayerReconstruction, reconstruct
 from tfq.reconstruction.weight_scales import mse_scales
-from tfq.simulate.guard import Guarded, Version, keep_best
-from tfq.spec import QuantizationSpec
+from tfq.simulate.judge import Judge, Named, Verdict
 
 _JUDGED = 128  # samples that judge, at most
 
@@ -108,10 +110,10 @@ class Setting:
         """The samples that steps may see."""
         return {name: np.asarray(values)[self.roles.seen] for name, values in self.samples.items()}
 
-    @property
-    def judged(self) -> dict[str, np.ndarray]:
-        """The samples by which they are judged."""
-        return judging(self.samples, self.roles)
+    @functools.cached_property
+    def judge(self) -> Judge:
+        """By which they are judged."""
+        return Judge(self.graph, judging(self.samples, self.roles))
 
 
 def judging(samples: Mapping[str, np.ndarray], roles: Roles) -> dict[str, np.ndarray]:
@@ -125,12 +127,12 @@ class StepOutcome:
 
     Attributes:
       name: of the step.
-      guards: one comparison for every version that was proposed.
+      guards: one comparison for every model that was proposed.
       layers: what became of each layer, where the step reconstructs layers.
     """
 
     name: str
-    guards: tuple[Guarded, ...]
+    guards: tuple[Verdict, ...]
     layers: tuple[LayerReconstruction, ...] = ()
 
     @property
@@ -139,74 +141,77 @@ class StepOutcome:
         return any(not guard.rolled_back for guard in self.guards)
 
 
-Step = Callable[[Setting, Version], tuple[Version, StepOutcome]]
+Step = Callable[[Setting, QuantizedModel], tuple[QuantizedModel, StepOutcome]]
 
 
-def fit_weight_scales(setting: Setting, version: Version) -> tuple[Version, StepOutcome]:
+def fit_weight_scales(setting: Setting, model: QuantizedModel) -> tuple[QuantizedModel, StepOutcome]:
     """Weight scales of the smallest squared error."""
-    candidate = dataclasses.replace(version, spec=with_mse_scales(version.graph, version.spec))
-    return _kept(setting, "weight scales", version, [("squared error", candidate)], must_gain=False)
+    return _kept(setting, "weight scales", model, [("squared error", with_mse_scales(model))], must_gain=False)
 
 
-def with_mse_scales(graph: Graph, spec: QuantizationSpec) -> QuantizationSpec:
-    """The specification with the scales of `mse_scales` for the kernels of its int8 layers; biases follow."""
-    for layer in spec.layers:
-        operator = OPERATORS[layer.kind]
-        if layer.precision == "int8" and operator.channel_axis is not None:
-            node, name = graph[layer.name], operator.kernel
-            grid = layer.weights[name]
-            if not grid.entropy_bits:  # whose scale is decided
-                spec = with_scales(spec, node, mse_scales(node.weights[name], grid.bits, grid.axis))
-    return spec
+def with_mse_scales(model: QuantizedModel) -> QuantizedModel:
+    """The model with the scales of `mse_scales` for the kernels of its int8 layers; biases follow."""
+
+    def fitted(node: Node) -> Node:
+        if not node.precision.is_int8 or not is_weighted(node):
+            return node
+        name = OPERATORS[node.kind].kernel
+        grid = node.weight_grids[name]
+        if grid.entropy_bits:  # whose scale is decided
+            return node
+        scales = mse_scales(node.weights[name], grid.bits, grid.axis)
+        return with_scales(node, scales, model.grids[node.inputs[0]])
+
+    return model.with_nodes(*map(fitted, model.layers))
 
 
-def reconstruct_layers(setting: Setting, version: Version) -> tuple[Version, StepOutcome]:
+def reconstruct_layers(setting: Setting, model: QuantizedModel) -> tuple[QuantizedModel, StepOutcome]:
     """Reconstruction in the mode asked for."""
-    return _reconstructed(setting, version, "reconstruction", setting.mode)
+    return _reconstructed(setting, model, "reconstruction", setting.mode)
 
 
-def reconstruct_in_sequence(setting: Setting, version: Version) -> tuple[Version, StepOutcome]:
+def reconstruct_in_sequence(setting: Setting, model: QuantizedModel) -> tuple[QuantizedModel, StepOutcome]:
     """The sequential pass on the final precisions; nothing to do where the first was sequential."""
     name = "sequential reconstruction"
     if setting.mode == "sequential":
-        return version, StepOutcome(name, ())
-    return _reconstructed(setting, version, name, "sequential")
+        return model, StepOutcome(name, ())
+    return _reconstructed(setting, model, name, "sequential")
 
 
-def tune_batch_norms(setting: Setting, version: Version) -> tuple[Version, StepOutcome]:
+def tune_batch_norms(setting: Setting, model: QuantizedModel) -> tuple[QuantizedModel, StepOutcome]:
     """Batch-norm tuning in the way asked for, or in all ways."""
     wanted = setting.batch_norm_tuning
     names = {"none": (), "best": tuple(BATCH_NORM_TUNINGS)}.get(wanted, (wanted,))
 
-    def candidates() -> Iterator[tuple[str, Version]]:
+    def candidates() -> Iterator[Named]:
         seen = setting.seen
         for name in names:
             damped, paired = BATCH_NORM_TUNINGS[name]
             tuned = tune_batch_norm(
-                version,
+                model,
                 seen,
                 reference=setting.graph if paired else None,
                 damped=damped,
                 recalibrate=setting.recalibrate,
                 progress=setting.progress,
             )
-            if tuned is not version:
+            if tuned is not model:
                 yield name, tuned
 
-    return _kept(setting, "batch-norm tuning", version, candidates())
+    return _kept(setting, "batch-norm tuning", model, candidates())
 
 
-def tune_all_biases(setting: Setting, version: Version) -> tuple[Version, StepOutcome]:
+def tune_all_biases(setting: Setting, model: QuantizedModel) -> tuple[QuantizedModel, StepOutcome]:
     """Bias tuning."""
     tuned = tune_biases(
         setting.graph,
-        version,
+        model,
         setting.samples,
         roles=setting.roles,
         seed=setting.seed,
         progress=setting.progress,
     )
-    return _kept(setting, "bias tuning", version, [] if tuned is version else [("tuned", tuned)])
+    return _kept(setting, "bias tuning", model, [] if tuned is model else [("tuned", tuned)])
 
 
 # How a pipeline finds the weights of given precisions, and what it tunes afterwards.
@@ -222,12 +227,12 @@ TUNING: Mapping[str, tuple[Step, ...]] = {
 }
 
 
-def _reconstructed(setting: Setting, version: Version, name: str, mode: str) -> tuple[Version, StepOutcome]:
+def _reconstructed(setting: Setting, model: QuantizedModel, name: str, mode: str) -> tuple[QuantizedModel, StepOutcome]:
     if setting.reconstruction == "none":
-        return version, StepOutcome(name, ())
+        return model, StepOutcome(name, ())
     candidate, layers = reconstruct(
         setting.graph,
-        version,
+        model,
         setting.samples,
         METHODS[setting.reconstruction],
         roles=setting.roles,
@@ -240,20 +245,18 @@ def _reconstructed(setting: Setting, version: Version, name: str, mode: str) -> 
         progress=setting.progress,
     )
     named = [(f"{setting.reconstruction}, {mode}", candidate)]
-    kept, outcome = _kept(setting, name, version, named, must_gain=False)
+    kept, outcome = _kept(setting, name, model, named, must_gain=False)
     return kept, dataclasses.replace(outcome, layers=layers)
 
 
 def _kept(
     setting: Setting,
     name: str,
-    version: Version,
-    candidates: Iterable[tuple[str, Version]],
+    model: QuantizedModel,
+    candidates: Iterable[Named],
     *,
     must_gain: bool = True,
-) -> tuple[Version, StepOutcome]:
-    """The best of the version and the candidates."""
-    named = (dataclasses.replace(candidate, name=label) for label, candidate in candidates)
-    before = dataclasses.replace(version, name="before")
-    kept, guards = keep_best(setting.graph, before, named, setting.judged, must_gain=must_gain)
-    return kept, StepOutcome(name, guards)
+) -> tuple[QuantizedModel, StepOutcome]:
+    """The best of the model and the candidates."""
+    kept, verdicts = setting.judge.keep_best(("before", model), candidates, must_gain=must_gain)
+    return kept, StepOutcome(name, verdicts)

@@ -19,14 +19,13 @@ from tfq.calibration.collect import CollectionCost
 from tfq.evaluation.evaluate import Evaluation
 from tfq.evaluation.layers import LayerError
 from tfq.execution.journal import Stage
-from tfq.models.graph import Graph
 from tfq.models.load import LoadedModel
 from tfq.models.prepare import Prepared, TransformationCheck
+from tfq.quantized_model import QuantizedModel
 from tfq.recipe import Recipe
 from tfq.reconstruction.reconstruct import LayerReconstruction
 from tfq.reconstruction.steps import StepOutcome
-from tfq.simulate.guard import Guarded
-from tfq.spec import QuantizationSpec
+from tfq.simulate.judge import Verdict
 from tfq.verify.parity import LayerParity, OutputParity
 from tfq.verify.structure import Verification
 
@@ -64,7 +63,7 @@ class LayerReport:
       name, keras_layers, kind: the node, the user's layers it stands for, its operation.
       precision, reason: as in the specification.
       weight_bits, storage, parameters: grid bits and storage of its weights, number of weights and biases.
-      entropy_bits: of the codes for which a coarse grid was chosen (`TensorQuantization`), else 0.
+      entropy_bits: of the codes for which a coarse grid was chosen (`Grid`), else 0.
       sqnr_db: signal to noise of its output against the float model.
       own_sqnr_db: the same for the error it adds by itself.
       reconstruction: what became of it in every step that reconstructs layers, with its error before and after
@@ -120,7 +119,7 @@ class Report:
     stages: tuple[Stage, ...]
     warnings: tuple[str, ...]
     calibration_cost: CollectionCost | None = None
-    guard: Guarded | None = None
+    guard: Verdict | None = None
     steps: tuple[StepOutcome, ...] = ()
     allocation: Allocated | None = None
     tensors: tuple[TensorReport, ...] = ()
@@ -145,11 +144,11 @@ def model_facts(loaded: LoadedModel, prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def tensor_reports(spec: QuantizationSpec, calibration: Calibration, guard: Guarded | None) -> tuple[TensorReport, ...]:
+def tensor_reports(model: QuantizedModel, calibration: Calibration, guard: Verdict | None) -> tuple[TensorReport, ...]:
     """Ranges and histograms of all activation tensors, as they were kept."""
     rolled_back = guard is not None and guard.rolled_back
     found = []
-    for name, grid in spec.activations.items():
+    for name, grid in model.grids.items():
         group, statistics = calibration.groups[name], calibration.statistics.get(name)
         choice = calibration.choices.get(group)
         found.append(
@@ -169,8 +168,7 @@ def tensor_reports(spec: QuantizationSpec, calibration: Calibration, guard: Guar
 
 
 def layer_reports(
-    graph: Graph,
-    spec: QuantizationSpec,
+    model: QuantizedModel,
     errors: Sequence[LayerError] = (),
     parity: Sequence[LayerParity] = (),
     steps: Sequence[StepOutcome] = (),
@@ -179,19 +177,19 @@ def layer_reports(
     outcomes = [outcome for step in steps for outcome in step.layers]
     error_of, parity_of = {e.name: e for e in errors}, {p.name: p for p in parity}
     found = []
-    for layer in spec.layers:
-        kernels = [grid for name, grid in layer.weights.items() if name != "bias"]
+    for layer in model.layers:
+        kernels = [grid for name, grid in layer.weight_grids.items() if name != "bias"]
         error, measured = error_of.get(layer.name), parity_of.get(layer.name)
         found.append(
             LayerReport(
                 layer.name,
                 layer.origin,
                 layer.kind,
-                layer.precision,
+                layer.precision.arithmetic,
                 layer.reason,
                 kernels[0].bits if kernels else None,
                 kernels[0].storage if kernels else None,
-                sum(int(w.size) for w in graph[layer.name].weights.values()),
+                sum(int(w.size) for w in layer.weights.values()),
                 error.sqnr_db if error else None,
                 error.own_sqnr_db if error else None,
                 measured.max_steps if measured else None,

@@ -15,7 +15,7 @@ from tfq.report.table import against_float, format_table
 if TYPE_CHECKING:  # it would load TensorFlow, which writing text does not need
     from tfq.reconstruction.steps import StepOutcome
     from tfq.report.report import Report
-    from tfq.simulate.guard import Guarded
+    from tfq.simulate.judge import Verdict
 
 _WORST_LAYERS = 5
 
@@ -175,7 +175,7 @@ def _steps(report: Report) -> str:
     return f"{format_table(header, rows, left=2)}\n{notes}"
 
 
-def _judged(step: str, guard: Guarded, layers: str) -> list[str]:
+def _judged(step: str, guard: Verdict, layers: str) -> list[str]:
     candidate, before = guard.divergences
     values = [f"{guard.divergences[name]:.3g}" for name in (before, candidate)]
     verdict = f"rolled back: {guard.reason}" if guard.rolled_back else "kept"

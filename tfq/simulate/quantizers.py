@@ -19,13 +19,13 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 
+from tfq.grid import Grid
 from tfq.numerics import reference
-from tfq.spec import TensorQuantization
 
 _STORED_BITS = 8
 
 
-def fake_quant(values: Any, grid: TensorQuantization) -> Any:
+def fake_quant(values: Any, grid: Grid) -> Any:
     """`values` on `grid`, any float32 shape; gradients pass straight through inside the range."""
     bits = _STORED_BITS if grid.symmetric else grid.bits
     low, high = reference.integer_range(bits, symmetric=grid.symmetric)
@@ -51,7 +51,7 @@ def fake_quant(values: Any, grid: TensorQuantization) -> Any:
 class FixedQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
     """Puts a tensor on the grid it is given; learns nothing and has no variables."""
 
-    def __init__(self, grid: TensorQuantization):
+    def __init__(self, grid: Grid):
         self.grid = grid
 
     def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:  # noqa: ARG002
@@ -66,13 +66,13 @@ class FixedQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> FixedQuantizer:
         grid = config["grid"]
-        return cls(TensorQuantization(**{**grid, "scale": tuple(grid["scale"])}))
+        return cls(Grid(**{**grid, "scale": tuple(grid["scale"])}))
 
 
 class SpecQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
     """Quantises one layer: the weights named in `weights`, and the output if `output` is given."""
 
-    def __init__(self, weights: Mapping[str, TensorQuantization], output: TensorQuantization | None):
+    def __init__(self, weights: Mapping[str, Grid], output: Grid | None):
         self.weights = dict(weights)
         self.output = output
 
@@ -100,8 +100,8 @@ class SpecQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> SpecQuantizeConfig:
-        def grid(found: Mapping[str, Any]) -> TensorQuantization:
-            return TensorQuantization(**{**found, "scale": tuple(found["scale"])})
+        def grid(found: Mapping[str, Any]) -> Grid:
+            return Grid(**{**found, "scale": tuple(found["scale"])})
 
         output = config["output"]
         return cls({n: grid(g) for n, g in config["weights"].items()}, None if output is None else grid(output))

@@ -1,4 +1,4 @@
-"""The prepared graph wrapped with tfmot: a Keras model that computes what the integer model will.
+"""The quantised model wrapped with tfmot: a Keras model that computes what the integer model will.
 
 Weights and biases are put on their grids first (`snap`), then every int8 layer is wrapped in a tfmot
 `QuantizeWrapperV2` with a `SpecQuantizeConfig`. A fused activation runs between the layer and the
@@ -9,6 +9,7 @@ no grid.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -16,67 +17,63 @@ import tf_keras
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_wrapper import QuantizeWrapperV2
 
 from tfq.execution.progress import Progress, Silent
-from tfq.models.graph import Graph, Node, build_model, make_layers
+from tfq.models.graph import Node, build_model, make_layers
+from tfq.precision import INT8
+from tfq.quantized_model import QuantizedModel
 from tfq.simulate.quantizers import SpecQuantizeConfig
 from tfq.simulate.weights import snap
-from tfq.spec import QuantizationSpec, TensorQuantization
 
 
-def with_input_grids(graph: Graph, spec: QuantizationSpec) -> tuple[Graph, dict[str, TensorQuantization]]:
-    """The graph with an `Identity` node behind every quantised input, and the grids of all its tensors.
+def with_input_grids(model: QuantizedModel) -> QuantizedModel:
+    """The model with an `Identity` node behind every quantised input, which has its grid.
 
     A tfmot wrapper needs a layer to wrap, which an input is not.
     """
-    renamed = {name: f"{name}.grid" for name in graph.inputs if name in spec.activations}
+    renamed = {name: f"{name}.grid" for name in model.inputs if model[name].grid is not None}
     nodes: list[Node] = []
-    for node in graph.nodes:
+    for node in model.nodes:
         nodes.append(node.replace(inputs=tuple(renamed.get(i, i) for i in node.inputs)))
         if node.name in renamed:
-            nodes.append(Node(renamed[node.name], "Identity", inputs=(node.name,), origin=node.origin))
-    outputs = tuple(renamed.get(o, o) for o in graph.outputs)
-    grids = {renamed.get(name, name): grid for name, grid in spec.activations.items()}
-    return Graph(tuple(nodes), graph.inputs, outputs, graph.output_names), grids
+            nodes[-1] = nodes[-1].replace(grid=None)
+            behind = Node(renamed[node.name], "Identity", inputs=(node.name,), origin=node.origin, precision=INT8)
+            nodes.append(behind.replace(grid=node.grid))
+    return dataclasses.replace(
+        model, nodes=tuple(nodes), outputs=tuple(renamed.get(output, output) for output in model.outputs)
+    )
 
 
-def wrapped_layers(
-    node: Node, weights: Mapping[str, TensorQuantization], output: TensorQuantization | None
-) -> list[tf_keras.layers.Layer]:
+def wrapped_layers(node: Node) -> list[tf_keras.layers.Layer]:
     """The layers of one node; the first has its weights quantised, the last its output."""
     stack = make_layers(node)
     last = len(stack) - 1
+    # a bias lies on its grid already and TFLiteConverter gives it the scale s_input * s_kernel by itself
+    weights = {name: grid for name, grid in node.weight_grids.items() if grid.storage != "int32"}
     made = []
     for index, layer in enumerate(stack):
-        config = SpecQuantizeConfig(weights if index == 0 else {}, output if index == last else None)
+        config = SpecQuantizeConfig(weights if index == 0 else {}, node.grid if index == last else None)
         quantizes = bool(config.weights) or config.output is not None
         made.append(QuantizeWrapperV2(layer, config, name=f"quant_{layer.name}") if quantizes else layer)
     return made
 
 
 def build_simulation(
-    graph: Graph, spec: QuantizationSpec, *, batch_size: int | None = None, outputs: Sequence[str] | None = None
+    model: QuantizedModel, *, batch_size: int | None = None, outputs: Sequence[str] | None = None
 ) -> tf_keras.Model:
     """The simulation of the integer model, in float32.
 
     Args:
-      graph: the prepared graph; weights need not lie on their grids yet.
-      spec: its specification.
+      model: its weights need not lie on their grids yet.
       batch_size, outputs: as in `tfq.models.graph.build_model`.
     """
-    wrapped, grids = with_input_grids(snap(graph, spec), spec)
-    # a bias lies on its grid already and TFLiteConverter gives it the scale s_input * s_kernel by itself
-    weights = {x.name: {n: g for n, g in x.weights.items() if g.storage != "int32"} for x in spec.layers}
+    wrapped = with_input_grids(snap(model))
     if outputs is not None:
-        outputs = [name if name in grids or name not in spec.activations else f"{name}.grid" for name in outputs]
-
-    def make(node: Node) -> list[tf_keras.layers.Layer]:
-        return wrapped_layers(node, weights.get(node.name, {}), grids.get(node.name))
-
-    return build_model(wrapped, batch_size=batch_size, outputs=outputs, make=make)
+        renamed = {name for name in model.inputs if model[name].grid is not None}
+        outputs = [f"{name}.grid" if name in renamed else name for name in outputs]
+    return build_model(wrapped, batch_size=batch_size, outputs=outputs, make=wrapped_layers)
 
 
 def simulate(
-    graph: Graph,
-    spec: QuantizationSpec,
+    model: QuantizedModel,
     batches: Iterable[Mapping[str, np.ndarray]],
     *,
     total: int,
@@ -85,16 +82,16 @@ def simulate(
     """The simulation's outputs [total, ...] by the model's output names.
 
     Args:
-      graph, spec: as in `build_simulation`.
+      model: as in `build_simulation`.
       batches: arrays [k, ...] by input name; `total` samples in all.
     """
-    model = build_simulation(graph, spec, outputs=graph.outputs)
+    simulation = build_simulation(model, outputs=model.outputs)
     parts: list[list[np.ndarray]] = []
     with (progress or Silent()).task("simulate", total) as advance:
         for batch in batches:
-            found = model.predict_on_batch([batch[name] for name in graph.inputs])
+            found = simulation.predict_on_batch([batch[name] for name in model.inputs])
             parts.append(found if isinstance(found, list) else [found])
             advance(len(parts[-1][0]))
     return {
-        name: np.concatenate(arrays) for name, arrays in zip(graph.output_names, zip(*parts, strict=True), strict=True)
+        name: np.concatenate(arrays) for name, arrays in zip(model.output_names, zip(*parts, strict=True), strict=True)
     }

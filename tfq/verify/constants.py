@@ -1,4 +1,4 @@
-"""Every weight and bias of the file, element by element, against the graph's own and the specification.
+"""Every weight and bias of the file, element by element, against those of the quantised model.
 
 A constant is read by the runtime and turned into the Keras layout here; `tfq.export.layout` goes the other way and is
 not used. That each axis means what it is taken for is shown where the layer runs alone (`tfq.verify.alone`). Checked
@@ -15,10 +15,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tfq.models.graph import Graph, Node
+from tfq.models.graph import Node
 from tfq.models.operators import OPERATORS
+from tfq.quantized_model import QuantizedModel
 from tfq.simulate.weights import weight_integers
-from tfq.spec import LayerQuantization, QuantizationSpec
 from tfq.verify.contents import Contents
 
 # The axes of a kernel in the file, in the order in which Keras has them.
@@ -76,70 +76,68 @@ class Constants:
     faults: list[str] = dataclasses.field(default_factory=list)
 
 
-def constant_faults(contents: Contents, graph: Graph, spec: QuantizationSpec) -> Iterator[str]:
+def constant_faults(contents: Contents, model: QuantizedModel) -> Iterator[str]:
     """Constants that are not there, or not of the type, the shape and the zero-points specified."""
-    for layer, node, name in _constants(graph, spec):
-        index, what = contents.index.get(f"{layer.name}/{name}"), _what(graph, layer, name)
+    for node, name in _constants(model):
+        index, what, grid = contents.index.get(f"{node.name}/{name}"), _what(node, name), node.weight_grids.get(name)
         if index is None:
             # the converter leaves out a bias of zeros
-            zeros = name == "bias" and not weight_integers(node, layer).get(name, node.weights[name]).any()
+            zeros = name == "bias" and not weight_integers(node).get(name, node.weights[name]).any()
             if not zeros:
                 yield f"{what} is not in the file"
             continue
         info, stored = contents.info(index), contents.type_of(index)
-        wanted = layer.weights[name].storage if name in layer.weights else layer.precision
+        wanted = node.precision.arithmetic if grid is None else grid.storage
         shape = _shape_in_file(node, name)
         if stored != wanted or info.shape != shape:
             yield f"{what} is {stored}{list(info.shape)}, specified {wanted}{list(shape)}"
-        elif name in layer.weights and set(info.zero_point) != {layer.weights[name].zero_point}:
-            yield f"{what} has zero-points other than {layer.weights[name].zero_point}"
+        elif grid is not None and set(info.zero_point) != {grid.zero_point}:
+            yield f"{what} has zero-points other than {grid.zero_point}"
         elif len(info.scale) > 1 and (info.axis >= len(shape) or shape[info.axis] != len(info.scale)):
             yield f"{what} has {len(info.scale)} scales along axis {info.axis} of {list(shape)}"
 
 
-def check_constants(contents: Contents, graph: Graph, spec: QuantizationSpec) -> Constants:
+def check_constants(contents: Contents, model: QuantizedModel) -> Constants:
     """Every element of all constants, once `constant_faults` has found none."""
     found = Constants()
-    for layer in spec.layers:
-        if OPERATORS[layer.kind].kernel:
-            found.read[layer.name] = {}
-            extra = contents.index.get(f"{layer.name}/bias")
-            if extra is not None and "bias" not in graph[layer.name].weights and contents.elements(extra).any():
-                found.faults.append(f"{_what(graph, layer, 'bias')} is not 0, and the layer has none")
-    for layer, node, name in _constants(graph, spec):
-        index = contents.index.get(f"{layer.name}/{name}")
+    for node in model.layers:
+        if OPERATORS[node.kind].kernel:
+            found.read[node.name] = {}
+            extra = contents.index.get(f"{node.name}/bias")
+            if extra is not None and "bias" not in node.weights and contents.elements(extra).any():
+                found.faults.append(f"{_what(node, 'bias')} is not 0, and the layer has none")
+    for node, name in _constants(model):
+        index = contents.index.get(f"{node.name}/{name}")
         if index is None:
             continue
-        what, constant = _what(graph, layer, name), _constant(contents, index, node, name)
-        found.read[layer.name][name] = constant
+        what, constant = _what(node, name), _constant(contents, index, node, name)
+        found.read[node.name][name] = constant
         found.weights, found.biases = found.weights + (name != "bias"), found.biases + (name == "bias")
-        if name in layer.weights:
+        if name in node.weight_grids:
             found.integers += constant.values.size
-            found.faults += _integer_faults(what, layer, name, node, constant)
-            found.faults += _bias_faults(what, layer, spec) if name == "bias" else []
-        elif not np.array_equal(constant.values, node.weights[name].astype(_FLOATS[layer.precision])):
+            found.faults += _integer_faults(what, name, node, constant)
+            found.faults += _bias_faults(what, node, model) if name == "bias" else []
+        elif not np.array_equal(constant.values, node.weights[name].astype(_FLOATS[node.precision.arithmetic])):
             found.faults.append(f"{what} holds values that differ from the specified ones")
     return found
 
 
-def _constants(graph: Graph, spec: QuantizationSpec) -> Iterator[tuple[LayerQuantization, Node, str]]:
-    """(layer, its node, weight name) of every kernel and every bias that a layer has."""
-    for layer in spec.layers:
-        node = graph[layer.name]
+def _constants(model: QuantizedModel) -> Iterator[tuple[Node, str]]:
+    """(node, weight name) of every kernel and every bias that a layer has."""
+    for node in model.layers:
         kernel = OPERATORS[node.kind].kernel
         for name in (kernel, "bias") if kernel else ():
-            if name in node.weights and (name in layer.weights or layer.precision in _FLOATS):
-                yield layer, node, name
+            if name in node.weights and (name in node.weight_grids or node.precision.is_float):
+                yield node, name
 
 
-def _what(graph: Graph, layer: LayerQuantization, name: str) -> str:
-    return f"{name} of {layer.name!r} ({layers_of(graph, layer.name)})"
+def _what(node: Node, name: str) -> str:
+    return f"{name} of {node.name!r} ({layers_of(node)})"
 
 
-def layers_of(graph: Graph, name: str) -> str:
+def layers_of(node: Node) -> str:
     """The Keras layers that a node stands for, in words."""
-    origin = graph[name].origin
-    return "Keras layer " + origin[0] if len(origin) == 1 else "Keras layers " + ", ".join(origin)
+    return "Keras layer " + node.origin[0] if len(node.origin) == 1 else "Keras layers " + ", ".join(node.origin)
 
 
 def _shape_in_file(node: Node, name: str) -> tuple[int, ...]:
@@ -163,13 +161,13 @@ def _constant(contents: Contents, index: int, node: Node, name: str) -> Constant
     return Constant(values.reshape(shape), scale.reshape(shape), zero_point, _CHANNEL_AXIS.get(node.kind))
 
 
-def _integer_faults(what: str, layer: LayerQuantization, name: str, node: Node, constant: Constant) -> Iterator[str]:
-    grid, values = layer.weights[name], constant.values
+def _integer_faults(what: str, name: str, node: Node, constant: Constant) -> Iterator[str]:
+    grid, values = node.weight_grids[name], constant.values
     along = [-1 if axis == grid.axis else 1 for axis in range(values.ndim)]
     steps = np.asarray(grid.scale, np.float64).reshape(along)
     if not np.array_equal(constant.scale, np.broadcast_to(steps, values.shape)):
         yield f"{what} has scales that differ from the specified ones, or along another axis"
-    if not np.array_equal(values, weight_integers(node, layer)[name]):
+    if not np.array_equal(values, weight_integers(node)[name]):
         yield f"{what} holds integers that differ from the specified ones"
     reals, weights = (values.astype(np.float64) - grid.zero_point) * steps, node.weights[name]
     low, high = grid.integer_range
@@ -179,10 +177,10 @@ def _integer_faults(what: str, layer: LayerQuantization, name: str, node: Node, 
         yield f"{what} holds integers that are not the nearest to the layer's weights"
 
 
-def _bias_faults(what: str, layer: LayerQuantization, spec: QuantizationSpec) -> Iterator[str]:
+def _bias_faults(what: str, node: Node, model: QuantizedModel) -> Iterator[str]:
     """The specified scales of a bias are those of what it is added to."""
-    of_kernel = np.asarray(layer.weights[OPERATORS[layer.kind].kernel].scale)
-    of_bias = np.asarray(layer.weights["bias"].scale)
-    product = spec.activations[layer.inputs[0]].scale[0] * np.repeat(of_kernel, max(1, len(of_bias) // len(of_kernel)))
+    of_kernel = np.asarray(node.weight_grids[OPERATORS[node.kind].kernel].scale)
+    of_bias = np.asarray(node.weight_grids["bias"].scale)
+    product = model.grids[node.inputs[0]].scale[0] * np.repeat(of_kernel, max(1, len(of_bias) // len(of_kernel)))
     if not np.allclose(of_bias, product, rtol=1e-6, atol=0):
         yield f"{what} has scales that are not those of input and kernel"

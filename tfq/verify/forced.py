@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -14,31 +15,30 @@ from tfq.execution.interpreter import TfliteModel
 from tfq.execution.progress import Progress, Silent
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import INPUT, Graph, Node
-from tfq.spec import QuantizationSpec
+from tfq.quantized_model import QuantizedModel
+
+_G = TypeVar("_G", bound=Graph)
 
 
 @dataclasses.dataclass(frozen=True)
-class Forced:
+class Forced(Generic[_G]):
     """A graph whose every node reads observed tensors.
 
     Attributes:
       graph: its inputs are the observed tensors; tensors that were not observed (vanished or float
-        ones) are computed from observed ones.
-      spec: the specification of `graph`.
+        ones) are computed from observed ones. A `QuantizedModel` if what was forced is one.
       outputs: observed node -> the node of `graph` that computes it anew.
       feeds: values of `graph.inputs`, in that order.
     """
 
-    graph: Graph
-    spec: QuantizationSpec
+    graph: _G
     outputs: Mapping[str, str]
     feeds: tuple[np.ndarray, ...]
 
 
 def observe(
     content: bytes,
-    graph: Graph,
-    spec: QuantizationSpec,
+    quantized: QuantizedModel,
     samples: Mapping[str, np.ndarray],
     *,
     progress: Progress | None = None,
@@ -49,14 +49,14 @@ def observe(
     """
     model = TfliteModel(content, delegate=False, preserve_all=True)
     present = {info.name for info in model.all_tensors}
-    label = {n: f"{n}/quantized" if f"{n}/quantized" in present else n for n in spec.activations}
+    label = {n: f"{n}/quantized" if f"{n}/quantized" in present else n for n in quantized.grids}
     label = {name: tensor for name, tensor in label.items() if tensor in present}
-    count, shapes = len(next(iter(samples.values()))), tensor_shapes(graph)
+    count, shapes = len(next(iter(samples.values()))), tensor_shapes(quantized)
     # filled in place: all tensors of a large model, twice, would not be little
     values = {name: np.empty((count, *shapes[name]), np.float32) for name in label}
     with (progress or Silent()).task("compare with the simulation", count) as advance:
         for i in range(count):
-            model.run({name: samples[name][i : i + 1] for name in graph.inputs})
+            model.run({name: samples[name][i : i + 1] for name in quantized.inputs})
             tensors = model.tensors(label.values())
             for name, tensor in label.items():
                 # the converter may have left axes of size 1 to it that a reshape beside it adds or drops
@@ -65,20 +65,23 @@ def observe(
     return values
 
 
-def teacher_forced(
-    graph: Graph, spec: QuantizationSpec, observed: Mapping[str, np.ndarray], samples: Mapping[str, np.ndarray]
-) -> Forced:
-    """The forced graph over `observed` tensors; `samples` serve the inputs that were not observed (integers)."""
+def teacher_forced(graph: _G, observed: Mapping[str, np.ndarray], samples: Mapping[str, np.ndarray]) -> Forced[_G]:
+    """The forced graph, or quantised model, over `observed` tensors.
+
+    Args:
+      samples: serve the inputs that were not observed (integers).
+    """
     shapes = tensor_shapes(graph)
     sources = [n for n in graph.nodes if n.name in observed or n.kind == INPUT]
     renamed = {n.name: f"{n.name}.again" for n in graph.nodes if n.kind != INPUT and n.name in observed}
     nodes: list[Node] = []
     for node in sources:
         dtype = node.config["dtype"] if node.kind == INPUT else "float32"
-        nodes.append(Node(node.name, INPUT, {"shape": shapes[node.name], "dtype": dtype}))
+        nodes.append(Node(node.name, INPUT, {"shape": shapes[node.name], "dtype": dtype}, grid=node.grid))
     nodes += [n.replace(name=renamed.get(n.name, n.name)) for n in graph.nodes if n.kind != INPUT]
-    layers = tuple(dataclasses.replace(x, name=renamed.get(x.name, x.name)) for x in spec.layers)
-    activations = {**spec.activations, **{again: spec.activations[name] for name, again in renamed.items()}}
-    forced = Graph(tuple(nodes), tuple(n.name for n in sources), tuple(renamed.values()) or graph.outputs)
+    outputs = tuple(renamed.values()) or graph.outputs
+    forced = dataclasses.replace(
+        graph, nodes=tuple(nodes), inputs=tuple(n.name for n in sources), outputs=outputs, output_names=outputs
+    )
     feeds = tuple(observed[n.name] if n.name in observed else samples[n.name] for n in sources)
-    return Forced(forced, dataclasses.replace(spec, layers=layers, activations=activations), renamed, feeds)
+    return Forced(forced, renamed, feeds)

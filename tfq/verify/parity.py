@@ -15,10 +15,9 @@ import numpy as np
 
 from tfq.errors import VerificationError
 from tfq.execution.interpreter import TfliteModel
-from tfq.models.graph import Graph
+from tfq.quantized_model import QuantizedModel
 from tfq.simulate.run import predict_list, predict_parts
 from tfq.simulate.wrap import build_simulation
-from tfq.spec import QuantizationSpec
 from tfq.verify.forced import Forced
 
 MOST_STEPS = 8  # beyond what the rounding of any kernel explains
@@ -53,15 +52,16 @@ class OutputParity:
     samples: int
 
 
-def layer_parity(forced: Forced, observed: Mapping[str, np.ndarray]) -> tuple[LayerParity, ...]:
+def layer_parity(forced: Forced[QuantizedModel], observed: Mapping[str, np.ndarray]) -> tuple[LayerParity, ...]:
     """Compare every quantised layer of the simulation with the `observed` tensors of the .tflite."""
     if not forced.outputs:
         return ()
-    simulation = build_simulation(forced.graph, forced.spec, outputs=list(forced.outputs.values()))
+    grids = {name: forced.graph.grids[again] for name, again in forced.outputs.items()}
+    simulation = build_simulation(forced.graph, outputs=list(forced.outputs.values()))
     largest, differing = dict.fromkeys(forced.outputs, 0), dict.fromkeys(forced.outputs, 0)
     for part, values in predict_parts(simulation, forced.feeds):
         for name, value in zip(forced.outputs, values, strict=True):
-            steps = np.rint(np.abs(value - observed[name][part]) / forced.spec.activations[name].scale[0])
+            steps = np.rint(np.abs(value - observed[name][part]) / grids[name].scale[0])
             largest[name] = max(largest[name], int(steps.max()))
             differing[name] += int((steps > 0).sum())
     sizes = {name: observed[name].size for name in forced.outputs}
@@ -85,24 +85,24 @@ def parity_note(found: Sequence[LayerParity]) -> str:
 
 
 def output_parity(
-    content: bytes, graph: Graph, spec: QuantizationSpec, samples: Mapping[str, np.ndarray]
+    content: bytes, quantized: QuantizedModel, samples: Mapping[str, np.ndarray]
 ) -> tuple[OutputParity, ...]:
     """Compare the outputs of the whole model on `samples`, with XNNPACK and with the builtin kernels."""
-    simulation = build_simulation(graph, spec, outputs=graph.outputs)
-    simulated = predict_list(simulation, [samples[n] for n in graph.inputs])
+    simulation = build_simulation(quantized, outputs=quantized.outputs)
+    simulated = predict_list(simulation, [samples[n] for n in quantized.inputs])
     count = len(next(iter(samples.values())))
     found = []
     for kernels, delegate in (("xnnpack", True), ("builtin", False)):
         model = TfliteModel(content, delegate=delegate)
-        runs = [model.run({n: samples[n][i : i + 1] for n in graph.inputs}) for i in range(count)]
-        for position, node in enumerate(graph.outputs):
-            if node not in spec.activations:
+        runs = [model.run({n: samples[n][i : i + 1] for n in quantized.inputs}) for i in range(count)]
+        for position, node in enumerate(quantized.outputs):
+            if node not in quantized.grids:
                 continue
             values = np.concatenate([run[position] for run in runs])
-            steps = np.abs(values - simulated[position]) / spec.activations[node].scale[0]
+            steps = np.abs(values - simulated[position]) / quantized.grids[node].scale[0]
             found.append(
                 OutputParity(
-                    graph.output_names[position],
+                    quantized.output_names[position],
                     kernels,
                     round(float(steps.max()), 3),
                     float(steps.mean()),

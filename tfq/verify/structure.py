@@ -21,10 +21,11 @@ import dataclasses
 from collections.abc import Iterator
 
 from tfq.errors import VerificationError
+from tfq.grid import Grid
 from tfq.models.equality import tensor_shapes
-from tfq.models.graph import INPUT, Graph
+from tfq.models.graph import INPUT
 from tfq.models.operators import OPERATORS
-from tfq.spec import LayerQuantization, QuantizationSpec, TensorQuantization
+from tfq.quantized_model import QuantizedModel
 from tfq.verify.alone import run_alone, same_elements
 from tfq.verify.constants import check_constants, constant_faults, layers_of
 from tfq.verify.contents import Contents, Operation, read
@@ -67,40 +68,39 @@ class Verification:
     unseen: tuple[str, ...]
 
 
-def verify_structure(content: bytes, graph: Graph, spec: QuantizationSpec) -> Verification:
+def verify_structure(content: bytes, model: QuantizedModel) -> Verification:
     """Check the whole file.
 
     Raises:
       VerificationError: names the first tensors and layers that differ, and their Keras layers.
     """
     contents = read(content)
-    faults = [*_edges(contents, graph, spec)]
+    faults = [*_edges(contents, model)]
     if len(contents.index) < len(contents.names):
         faults.append(f"{len(contents.names) - len(contents.index)} tensors have the names of others")
     absent = []
-    for name, grid in spec.activations.items():
+    for name, grid in model.grids.items():
         index = contents.index.get(f"{name}/quantized", contents.index.get(name))
         if index is None:
-            if graph[name].kind != INPUT and OPERATORS[graph[name].kind].output == "same":
+            if model[name].kind != INPUT and OPERATORS[model[name].kind].output == "same":
                 absent.append(name)
             else:
-                faults.append(f"activation {name!r} ({layers_of(graph, name)}) is not in the file")
+                faults.append(f"activation {name!r} ({layers_of(model[name])}) is not in the file")
         else:
-            faults += _grid_faults(f"activation {name!r} ({layers_of(graph, name)})", contents, index, grid)
-    faults += constant_faults(contents, graph, spec)
-    layers = {layer.name: layer for layer in spec.layers}
+            faults += _grid_faults(f"activation {name!r} ({layers_of(model[name])})", contents, index, grid)
+    faults += constant_faults(contents, model)
     float_operators = 0
     for operation in contents.operations:
-        found, is_float = _operation_faults(contents, operation, graph, spec, layers)
+        found, is_float = _operation_faults(contents, operation, model)
         faults += found
         float_operators += is_float
     _raise(faults)  # what follows shows these again, and names them less well
-    constants = check_constants(contents, graph, spec)
+    constants = check_constants(contents, model)
     _raise(constants.faults)
-    alone, faults = run_alone(contents, graph, constants.read)
+    alone, faults = run_alone(contents, model, constants.read)
     _raise([*faults, *_shape_faults(contents)])
     return Verification(
-        activations=len(spec.activations) - len(absent),
+        activations=len(model.grids) - len(absent),
         weights=constants.weights,
         biases=constants.biases,
         integers=constants.integers,
@@ -122,12 +122,12 @@ def _raise(faults: list[str]) -> None:
         )
 
 
-def _edges(contents: Contents, graph: Graph, spec: QuantizationSpec) -> Iterator[str]:
+def _edges(contents: Contents, model: QuantizedModel) -> Iterator[str]:
     """Names, order and types of the file's inputs and outputs."""
-    subgraph, shapes = contents.table.subgraphs[0], tensor_shapes(graph)
+    subgraph, shapes = contents.table.subgraphs[0], tensor_shapes(model)
     edges = (
-        ("input", subgraph.inputs, contents.inputs, graph.inputs, graph.inputs, spec.input_type),
-        ("output", subgraph.outputs, contents.outputs, graph.output_names, graph.outputs, spec.output_type),
+        ("input", subgraph.inputs, contents.inputs, model.inputs, model.inputs, model.input_type),
+        ("output", subgraph.outputs, contents.outputs, model.output_names, model.outputs, model.output_type),
     )
     for what, indices, index_of, names, nodes, wanted in edges:
         if [index_of.get(n) for n in names] != [int(i) for i in indices] or len(index_of) != len(names):
@@ -138,14 +138,14 @@ def _edges(contents: Contents, graph: Graph, spec: QuantizationSpec) -> Iterator
             index = index_of[name]
             owner = contents.names[index].split("/")[0] if "/" not in node else contents.names[index]
             info, stored = contents.info(index), contents.type_of(index)
-            if owner not in same_elements(graph, node):
-                yield f"{what} {name!r} is the tensor of {owner!r}, specified {node!r} ({layers_of(graph, node)})"
+            if owner not in same_elements(model, node):
+                yield f"{what} {name!r} is the tensor of {owner!r}, specified {node!r} ({layers_of(model[node])})"
             elif info.shape[1:] != shapes[node]:
                 yield f"{what} {name!r} has the shape {list(info.shape[1:])}, specified {list(shapes[node])}"
-            if node in spec.activations and stored != wanted:
+            if node in model.grids and stored != wanted:
                 yield f"{what} {name!r} is {stored}, specified {wanted}"
-            elif wanted == "uint8" and node in spec.activations:
-                grid = spec.activations[node]
+            elif wanted == "uint8" and node in model.grids:
+                grid = model.grids[node]
                 if info.scale != grid.scale or info.zero_point != (grid.zero_point + 128,):
                     yield (
                         f"{what} {name!r} has the scale {list(info.scale)} and the zero-point {list(info.zero_point)},"
@@ -164,7 +164,7 @@ def _shape_faults(contents: Contents) -> Iterator[str]:
             yield f"tensor {contents.names[index]!r} becomes {list(shape)} at run time, and the file says {list(told)}"
 
 
-def _grid_faults(what: str, contents: Contents, index: int, grid: TensorQuantization) -> Iterator[str]:
+def _grid_faults(what: str, contents: Contents, index: int, grid: Grid) -> Iterator[str]:
     info, stored = contents.info(index), contents.type_of(index)
     if stored != grid.storage:
         yield f"{what} is {stored}, specified {grid.storage}"
@@ -178,9 +178,7 @@ def _grid_faults(what: str, contents: Contents, index: int, grid: TensorQuantiza
 def _operation_faults(
     contents: Contents,
     operation: Operation,
-    graph: Graph,
-    spec: QuantizationSpec,
-    layers: dict[str, LayerQuantization],
+    model: QuantizedModel,
 ) -> tuple[list[str], bool]:
     """Faults of one operation, and whether it works in float."""
     if operation.kind in _BORDER:
@@ -189,16 +187,16 @@ def _operation_faults(
     types = {contents.type_of(i) for i in touched}
     in_float, in_integers = bool(types & {"float32", "float16"}), bool(types & {"int8", "int4"})
     name = contents.names[operation.outputs[0]].split("/")[0]
-    layer = layers.get(name)
-    if layer is None:
+    node = model.by_name.get(name)
+    if node is None:
         return [f"operation {operation.kind} writes {name!r}, which the specification does not know"], in_float
-    what = f"{operation.kind} of layer {name!r} ({layers_of(graph, name)})"
-    if in_float and layer.precision == "int8":
+    what = f"{operation.kind} of layer {name!r} ({layers_of(node)})"
+    if in_float and node.precision.is_int8:
         return [f"{what} works in float, specified int8"], True
-    if in_integers and layer.precision != "int8":
-        return [f"{what} works in int8, specified {layer.precision}"], False
+    if in_integers and not node.precision.is_int8:
+        return [f"{what} works in int8, specified {node.precision.arithmetic}"], False
     faults = []
-    kernel = OPERATORS[graph[name].kind].kernel
+    kernel = OPERATORS[node.kind].kernel
     own = (f"{name}/{kernel}", f"{name}/bias") if kernel else ()
     for role, position in zip((kernel, "bias"), _READS.get(operation.kind, ()) if kernel else (), strict=False):
         index = operation.inputs[position] if position < len(operation.inputs) else -1
@@ -208,8 +206,8 @@ def _operation_faults(
                 faults.append(f"{what} reads {label!r} as its {role}")
     if in_float:
         return faults, True
-    known = [spec.activations[t] for t in (*layer.inputs, layer.output) if t in spec.activations]
-    named = {layer.output, f"{layer.output}/quantized", *layer.inputs, *(f"{i}/quantized" for i in layer.inputs), *own}
+    known = [model.grids[t] for t in (*node.inputs, name) if t in model.grids]
+    named = {name, f"{name}/quantized", *node.inputs, *(f"{i}/quantized" for i in node.inputs), *own}
     for index in touched:
         label = contents.names[index]
         if label in named or not contents.info(index).quantized or label.split("/")[0] != name:

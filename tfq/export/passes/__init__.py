@@ -3,10 +3,10 @@
 float_runs     tensors between float operations lose the grids that the converter gave them
 joined         a mean writes on its own grid, without a copy
 requantize     the Requantize nodes become QUANTIZE operations
-impose         every weight integer, bias integer, scale, zero-point and axis from the specification
+impose         every weight integer, bias integer, scale, zero-point and axis from the quantised model
 float_weights  the weights of float layers are checked, those of float16 layers stored so
 free_clamps    a clamp at 6 far above everything its output can hold is written as a clamp at 0 alone
-set_edges      inputs and outputs of the element types the specification names
+set_edges      inputs and outputs of the element types the quantised model names
 name_tensors   Keras layer names on every tensor, and a signature with the user's input/output names
 share_buffers  constants of equal bytes are stored once; what nobody reads is dropped
 """
@@ -25,26 +25,26 @@ from tfq.export.passes.joined import join_copies
 from tfq.export.passes.names import name_tensors
 from tfq.export.passes.requantize import requantize
 from tfq.models.graph import Graph
-from tfq.spec import QuantizationSpec
+from tfq.quantized_model import QuantizedModel
 
 
-def finish(content: bytes, graph: Graph, spec: QuantizationSpec | None) -> bytes:
-    """The converted file with all passes applied; `spec` None (a float file) skips `impose`.
+def finish(content: bytes, graph: Graph) -> bytes:
+    """The converted file with all passes applied; those that quantise only for a `QuantizedModel`.
 
     Raises:
-      RuntimeError: the converter's result cannot carry the specification (named).
+      RuntimeError: the converter's result cannot carry the model (named).
     """
-    model = flatbuffer.parse(content)
-    if spec is not None:
-        free_float_runs(model, graph, spec)
-        join_copies(model)
-    binding = bind(model, graph)
-    if spec is not None:
-        binding = requantize(model, graph, binding)
-        impose(model, graph, spec, binding)
-        binding = set_float_weights(model, graph, spec, binding)
-        free_clamps(model)
-        binding = set_edges(model, spec, binding)
-    name_tensors(model, graph, binding)
-    share_buffers(model)
-    return flatbuffer.serialize(model)
+    file = flatbuffer.parse(content)
+    if isinstance(graph, QuantizedModel):
+        free_float_runs(file, graph)
+        join_copies(file)
+        binding = requantize(file, graph, bind(file, graph))
+        impose(file, graph, binding)
+        binding = set_float_weights(file, graph, binding)
+        free_clamps(file)
+        binding = set_edges(file, graph, binding)
+    else:
+        binding = bind(file, graph)
+    name_tensors(file, graph, binding)
+    share_buffers(file)
+    return flatbuffer.serialize(file)

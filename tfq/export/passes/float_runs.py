@@ -14,17 +14,16 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from tfq.export import flatbuffer
 from tfq.export.convert import identifiers
-from tfq.models.graph import Graph
-from tfq.spec import QuantizationSpec
+from tfq.quantized_model import QuantizedModel
 
 _IDENTIFIER = re.compile(r"tfq\d{4,}")
 
 
-def free_float_runs(model: Any, graph: Graph, spec: QuantizationSpec) -> None:
-    """Take those operations out; the specification has no grid for their tensors. Before `bind`."""
-    names = {identifier: name for name, identifier in identifiers(graph).items()}
-    floats = {layer.name for layer in spec.layers if layer.precision != "int8"} - set(spec.activations)
-    subgraph = model.subgraphs[0]
+def free_float_runs(file: Any, model: QuantizedModel) -> None:
+    """Take those operations out; the model has no grid for their tensors. Before `bind`."""
+    names = {identifier: name for name, identifier in identifiers(model).items()}
+    floats = {node.name for node in model.layers if not node.precision.is_int8 and node.grid is None}
+    subgraph = file.subgraphs[0]
     stands_for: dict[int, int] = {}  # a tensor on a grid, or read from it -> the float tensor that it copies
     freed: set[int] = set()
     kept = []
@@ -34,7 +33,7 @@ def free_float_runs(model: Any, graph: Graph, spec: QuantizationSpec) -> None:
         return bool(found) and names.get(found[0]) in floats
 
     for operator in subgraph.operators:
-        kind = flatbuffer.operator_name(model, operator)
+        kind = flatbuffer.operator_name(file, operator)
         source, target = int(operator.inputs[0]), int(operator.outputs[0])
         from_float = flatbuffer.type_name(subgraph.tensors[source]) == "float32"
         to_grid = kind == "QUANTIZE" and from_float and is_float(source)
@@ -53,5 +52,5 @@ def free_float_runs(model: Any, graph: Graph, spec: QuantizationSpec) -> None:
         return
     subgraph.operators = kept
     subgraph.outputs = np.asarray([stands_for.get(int(i), int(i)) for i in subgraph.outputs], np.int32)
-    for entry in model.signatureDefs[0].outputs:
+    for entry in file.signatureDefs[0].outputs:
         entry.tensorIndex = stands_for.get(int(entry.tensorIndex), int(entry.tensorIndex))

@@ -1,4 +1,4 @@
-"""Every weight integer, bias integer, scale, zero-point and axis from the specification into the file.
+"""Every weight integer, bias integer, scale, zero-point and axis from the quantised model into the file.
 
 Why that is needed: TFLiteConverter takes no per-channel fake-quant on Dense and Conv2DTranspose,
 derives scales that differ from the given ones in the last bit, and rounds biases by itself.
@@ -14,11 +14,12 @@ from tensorflow.lite.python import schema_py_generated as schema
 from tfq.export import flatbuffer
 from tfq.export.binding import Binding, missing
 from tfq.export.layout import pack, tflite_layout, tflite_scales
-from tfq.models.graph import Graph, Node
+from tfq.grid import Grid
+from tfq.models.graph import Node
 from tfq.models.operators import OPERATORS
 from tfq.numerics import reference
+from tfq.quantized_model import QuantizedModel
 from tfq.simulate.weights import weight_integers
-from tfq.spec import QuantizationSpec, TensorQuantization
 
 _TYPES = {"int8": schema.TensorType.INT8, "int32": schema.TensorType.INT32, "int4": schema.TensorType.INT4}
 # operation -> (number, version) that may read INT4 weights; the runtime that brought the last of them
@@ -31,28 +32,26 @@ _INT4_RUNTIME = b"2.11.0"
 _NARROWEST_RANGE = 1e-6  # of the converter; the runtimes know no such limit
 
 
-def impose(model: Any, graph: Graph, spec: QuantizationSpec, binding: Binding) -> None:
-    """Write the specification's integers and grids into the file.
+def impose(file: Any, model: QuantizedModel, binding: Binding) -> None:
+    """Write the model's integers and grids into the file.
 
     An activation grid is not overwritten blindly: the converter's own must be the one that it makes of
-    the specification's, to 1e-5 of the scale and in the zero-point, or the model was not converted as wrapped.
+    the model's, to 1e-5 of the scale and in the zero-point, or the model was not converted as wrapped.
     """
-    lacking = missing(binding, graph)
+    lacking = missing(binding, model)
     if lacking:
         raise RuntimeError(f"the converter's file cannot carry the specification: {'; '.join(lacking)}")
-    tensors = model.subgraphs[0].tensors
+    tensors = file.subgraphs[0].tensors
     for name, index in binding.node_tensor.items():
-        if name in spec.activations:
-            _impose_activation(tensors[index], name, spec.activations[name])
+        if name in model.grids:
+            _impose_activation(tensors[index], name, model.grids[name])
     for index, name in binding.operator_node.items():
-        node = graph[name]
-        operator = OPERATORS[node.kind]
-        if not operator.kernel or spec[name].precision != "int8":
-            continue
-        _impose_weights(model, model.subgraphs[0].operators[index], node, spec, binding)
+        node = model[name]
+        if OPERATORS[node.kind].kernel and node.precision.is_int8:
+            _impose_weights(file, file.subgraphs[0].operators[index], node, model, binding)
 
 
-def _impose_activation(tensor: Any, name: str, grid: TensorQuantization) -> None:
+def _impose_activation(tensor: Any, name: str, grid: Grid) -> None:
     scales, zero_points = flatbuffer.scales(tensor), flatbuffer.zero_points(tensor)
     scale, zero_point = _converted(grid)
     agrees = (
@@ -69,7 +68,7 @@ def _impose_activation(tensor: Any, name: str, grid: TensorQuantization) -> None
     flatbuffer.set_grid(tensor, np.asarray(grid.scale), grid.zero_point, 0)
 
 
-def _converted(grid: TensorQuantization) -> tuple[float, int]:
+def _converted(grid: Grid) -> tuple[float, int]:
     """Scale and zero-point that the converter makes of an activation grid: it widens ranges of less than 1e-6.
 
     Source: ExpandVerySmallRange in TensorFlow's quantization_utils.cc.
@@ -83,38 +82,37 @@ def _converted(grid: TensorQuantization) -> tuple[float, int]:
     return scale, int(reference.round_half_away(qmin - low / scale))
 
 
-def _impose_weights(model: Any, operator: Any, node: Node, spec: QuantizationSpec, binding: Binding) -> None:
-    layer = spec[node.name]
-    codes = weight_integers(node, layer)
+def _impose_weights(file: Any, operator: Any, node: Node, model: QuantizedModel, binding: Binding) -> None:
+    grids, codes = node.weight_grids, weight_integers(node)
     name = OPERATORS[node.kind].kernel
-    scales, axis = tflite_scales(node.kind, layer.weights[name], node.weights[name].shape)
+    scales, axis = tflite_scales(node.kind, grids[name], node.weights[name].shape)
     kernel = tflite_layout(node.kind, codes[name])
-    _replace_constant(model, operator, binding.kernel[node.name], kernel, layer.weights[name], scales, axis)
-    if layer.weights[name].storage == "int4":
-        _require_int4(model, operator)
+    _replace_constant(file, operator, binding.kernel[node.name], kernel, grids[name], scales, axis)
+    if grids[name].storage == "int4":
+        _require_int4(file, operator)
     if node.name not in binding.bias:
         # the converter leaves out a bias of zeros
-        if "bias" in layer.weights and codes["bias"].any():
+        if "bias" in grids and codes["bias"].any():
             raise RuntimeError(f"the converter dropped the bias of {node.kind} {node.name!r}")
         return
-    if "bias" in layer.weights:
-        grid, values = layer.weights["bias"], codes["bias"]
+    if "bias" in grids:
+        grid, values = grids["bias"], codes["bias"]
         bias_scales = np.asarray(grid.scale, np.float32)
     else:  # the converter adds a zero bias where the layer has none
-        size = model.subgraphs[0].tensors[binding.bias[node.name]].shape[0]
+        size = file.subgraphs[0].tensors[binding.bias[node.name]].shape[0]
         values = np.zeros(size, np.int32)
-        bias_scales = np.float32(spec.activations[node.inputs[0]].scale[0]) * scales
-        grid = TensorQuantization(tuple(map(float, bias_scales)), 0, 32, "int32", True, 0)
-    _replace_constant(model, operator, binding.bias[node.name], values, grid, bias_scales, 0)
+        bias_scales = np.float32(model.grids[node.inputs[0]].scale[0]) * scales
+        grid = Grid(tuple(map(float, bias_scales)), 0, 32, "int32", True, 0)
+    _replace_constant(file, operator, binding.bias[node.name], values, grid, bias_scales, 0)
 
 
-def _require_int4(model: Any, operator: Any) -> None:
+def _require_int4(file: Any, operator: Any) -> None:
     """Mark `operator`, and the file, as needing a runtime that reads INT4 weights."""
-    builtin, version = _INT4_OPERATORS[flatbuffer.operator_name(model, operator)]
-    operator.opcodeIndex = flatbuffer.operator_code(model, builtin, version=version)
-    for entry in model.metadata or ():
+    builtin, version = _INT4_OPERATORS[flatbuffer.operator_name(file, operator)]
+    operator.opcodeIndex = flatbuffer.operator_code(file, builtin, version=version)
+    for entry in file.metadata or ():
         if flatbuffer.text(entry.name) == "min_runtime_version":
-            buffer = model.buffers[entry.buffer]
+            buffer = file.buffers[entry.buffer]
             stated = max(np.asarray(buffer.data, np.uint8).tobytes().rstrip(b"\0"), _INT4_RUNTIME, key=_version)
             buffer.data = np.frombuffer(stated.ljust(len(buffer.data), b"\0"), np.uint8)
 
@@ -124,20 +122,20 @@ def _version(text: bytes) -> list[int]:
 
 
 def _replace_constant(
-    model: Any, operator: Any, index: int, codes: np.ndarray, grid: TensorQuantization, scales: np.ndarray, axis: int
+    file: Any, operator: Any, index: int, codes: np.ndarray, grid: Grid, scales: np.ndarray, axis: int
 ) -> None:
     """Give `operator` its own constant: the converter may have let several operations share the old one."""
-    old = model.subgraphs[0].tensors[index]
+    old = file.subgraphs[0].tensors[index]
     new = schema.TensorT()
     new.shape = np.asarray(codes.shape, np.int32)
     new.hasRank, new.name = True, old.name
     new.type = _TYPES[grid.storage]
-    new.buffer = len(model.buffers)
+    new.buffer = len(file.buffers)
     new.quantization = schema.QuantizationParametersT()
     flatbuffer.set_grid(new, scales, grid.zero_point, axis)
     buffer = schema.BufferT()
     buffer.data = np.frombuffer(pack(codes, grid.storage), np.uint8)
-    model.buffers.append(buffer)
-    place = len(model.subgraphs[0].tensors)
+    file.buffers.append(buffer)
+    place = len(file.subgraphs[0].tensors)
     operator.inputs = np.asarray([place if i == index else i for i in operator.inputs], np.int32)
-    model.subgraphs[0].tensors.append(new)
+    file.subgraphs[0].tensors.append(new)

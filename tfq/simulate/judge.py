@@ -1,4 +1,4 @@
-"""The guard of every step that can make things worse: the outputs of the simulation on held-back samples.
+"""The judge of every step that can make things worse: by the outputs of the simulation on samples it has not seen.
 
     divergence of a sample =  KL(float || simulated)            for outputs that are probabilities
                               |y - q|^2 / mean over samples |y|^2   for all others
@@ -19,34 +19,26 @@ Source: Wilcoxon, "Individual Comparisons by Ranking Methods", 1945.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from tfq.models.graph import Graph, build_model
+from tfq.quantized_model import QuantizedModel
 from tfq.simulate.run import predict_list
 from tfq.simulate.wrap import build_simulation
-from tfq.spec import QuantizationSpec
 
 _TINY = 1e-7
 _PROVED = -2.0  # standard deviations of the sum of signed ranks
 
 
 @dataclasses.dataclass(frozen=True)
-class Version:
-    """A quantised model: weights and their specification, under a name for the report."""
-
-    name: str
-    graph: Graph
-    spec: QuantizationSpec
-
-
-@dataclasses.dataclass(frozen=True)
-class Guarded:
+class Verdict:
     """Outcome of a comparison.
 
     Attributes:
-      kept: name of the version that was kept.
+      kept: name of the model that was kept.
       divergences: mean divergence from the float model by name.
       standard_error: of the paired difference.
       samples: number of held-back samples.
@@ -76,63 +68,77 @@ class Guarded:
         )
 
 
-def keep_better(
-    graph: Graph,
-    candidate: Version,
-    fallback: Version,
-    samples: Mapping[str, np.ndarray],
-    *,
-    tolerance: float = 1.0,
-) -> tuple[Version, Guarded]:
-    """The candidate, unless it loses to the fallback.
+Named = tuple[str, QuantizedModel]
+"""A model under the name that a verdict calls it."""
 
-    Args:
-      graph: the prepared float graph: the reference.
-      candidate, fallback: what is compared, under different names.
-      samples: arrays [n, ...] by input name that neither was fitted to.
-      tolerance: standard errors by which the candidate may be worse.
+
+class Judge:
+    """Compares models on samples that nothing in them was fitted to.
+
+    It runs the float model once, and every model that it is shown once as long as that was the last it kept.
     """
-    kept, (guarded,) = keep_best(graph, fallback, [candidate], samples, tolerance=tolerance)
-    return kept, guarded
 
+    def __init__(self, reference: Graph, samples: Mapping[str, np.ndarray]):
+        """
+        Args:
+          reference: the prepared float graph.
+          samples: arrays [n, ...] by input name.
+        """
+        self._reference, self._samples = reference, samples
+        self._kept: tuple[QuantizedModel, np.ndarray] | None = None
 
-def keep_best(
-    graph: Graph,
-    fallback: Version,
-    candidates: Iterable[Version],
-    samples: Mapping[str, np.ndarray],
-    *,
-    tolerance: float = 1.0,
-    must_gain: bool = False,
-) -> tuple[Version, tuple[Guarded, ...]]:
-    """The last candidate that did not lose to the one kept before it, and one comparison for every candidate.
+    @functools.cached_property
+    def _feeds(self) -> list[np.ndarray]:
+        return [self._samples[name] for name in self._reference.inputs]
 
-    Arguments as in `keep_better`; a candidate is asked for when the one before it has been judged. must_gain: it has to
-    prove itself; fewer than five samples cannot.
-    """
-    feeds = [samples[name] for name in graph.inputs]
-    reference = predict_list(build_model(graph, outputs=graph.outputs), feeds)
+    @functools.cached_property
+    def _outputs(self) -> Sequence[np.ndarray]:
+        return predict_list(build_model(self._reference, outputs=self._reference.outputs), self._feeds)
 
-    def measured(version: Version) -> np.ndarray:
-        simulation = build_simulation(version.graph, version.spec, outputs=version.graph.outputs)
-        return divergence(reference, predict_list(simulation, feeds))
+    def divergence(self, model: QuantizedModel) -> np.ndarray:
+        """Of every sample, [n]."""
+        if self._kept is not None and self._kept[0] is model:
+            return self._kept[1]
+        return divergence(self._outputs, predict_list(build_simulation(model, outputs=model.outputs), self._feeds))
 
-    best, lowest, guards = fallback, None, []
-    for candidate in candidates:
-        lowest = measured(best) if lowest is None else lowest
-        found = measured(candidate)
-        difference = found - lowest
-        error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else 0.0
-        means = {candidate.name: float(found.mean()), best.name: float(lowest.mean())}
-        reason = ""
-        if difference.mean() > (0.0 if must_gain else tolerance * error):
-            reason = "worse"
-        elif must_gain and not is_proved(difference):
-            reason = f"chance, z = {signed_ranks(difference):.1f}"
-        else:
-            best, lowest = candidate, found
-        guards.append(Guarded(best.name, means, error, len(difference), reason))
-    return best, tuple(guards)
+    def keep_better(
+        self, candidate: Named, fallback: Named, *, tolerance: float = 1.0
+    ) -> tuple[QuantizedModel, Verdict]:
+        """The candidate, unless it loses to the fallback.
+
+        Args:
+          candidate, fallback: what is compared, under different names.
+          tolerance: standard errors by which the candidate may be worse.
+        """
+        kept, (verdict,) = self.keep_best(fallback, [candidate], tolerance=tolerance)
+        return kept, verdict
+
+    def keep_best(
+        self, fallback: Named, candidates: Iterable[Named], *, tolerance: float = 1.0, must_gain: bool = False
+    ) -> tuple[QuantizedModel, tuple[Verdict, ...]]:
+        """The last candidate that did not lose to the one kept before it, and one comparison for every candidate.
+
+        Arguments as in `keep_better`; a candidate is asked for when the one before it has been judged. must_gain: it
+        has to prove itself; fewer than five samples cannot.
+        """
+        name, best = fallback
+        lowest, verdicts = None, []
+        for label, candidate in candidates:
+            lowest = self.divergence(best) if lowest is None else lowest
+            found = self.divergence(candidate)
+            difference = found - lowest
+            error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else 0.0
+            means = {label: float(found.mean()), name: float(lowest.mean())}
+            reason = ""
+            if difference.mean() > (0.0 if must_gain else tolerance * error):
+                reason = "worse"
+            elif must_gain and not is_proved(difference):
+                reason = f"chance, z = {signed_ranks(difference):.1f}"
+            else:
+                name, best, lowest = label, candidate, found
+            self._kept = best, lowest
+            verdicts.append(Verdict(name, means, error, len(difference), reason))
+        return best, tuple(verdicts)
 
 
 def is_proved(differences: np.ndarray) -> bool:

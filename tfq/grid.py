@@ -1,0 +1,64 @@
+"""The grid of one tensor: the real values that it can hold, and the integers that stand for them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+STORAGE_RANGE = {"int4": (-8, 7), "int8": (-128, 127), "int16": (-32768, 32767), "int32": (-(2**31), 2**31 - 1)}
+_MOST_BITS = 32  # of a bias
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """The grid of one tensor: real = scale * (integer - zero_point).
+
+    Attributes:
+      scale: one value, or one per channel of `axis`; float32 values.
+      zero_point: the integer that stands for 0.0; 0 for weights and biases.
+      bits: grid bits: the integers lie on at most 2**bits levels.
+      storage: integer type that holds them in the file: "int4", "int8", "int16" or "int32".
+      symmetric: True for weights: the narrow range [-(2**(bits-1)-1), 2**(bits-1)-1].
+      axis: channel axis of `scale` in the *Keras* layout, None for per-tensor.
+      entropy_bits: of a coarse 8-bit grid: its scale, one for all channels, was chosen for codes of about this
+        entropy (`tfq.numerics.entropy`), and stays. 0: of any other grid.
+    """
+
+    scale: tuple[float, ...]
+    zero_point: int
+    bits: int
+    storage: str
+    symmetric: bool
+    axis: int | None = None
+    entropy_bits: int = 0
+
+    def __post_init__(self) -> None:
+        if self.storage not in STORAGE_RANGE:
+            raise ValueError(f"storage (={self.storage!r}) must be one of {', '.join(STORAGE_RANGE)}")
+        if not 1 <= self.bits <= _MOST_BITS:
+            raise ValueError(f"bits (={self.bits}) must be 1 to {_MOST_BITS}")
+        if not self.scale or not all(np.isfinite(s) and s > 0 for s in self.scale):
+            raise ValueError(f"scales must be finite and above 0, got {self.scale[:4]}")
+        if self.axis is None and len(self.scale) != 1:
+            raise ValueError(f"{len(self.scale)} scales without a channel axis")
+        low, high = self.integer_range
+        if not low <= self.zero_point <= high:
+            raise ValueError(f"zero_point (={self.zero_point}) lies outside [{low}, {high}]")
+
+    @property
+    def integer_range(self) -> tuple[int, int]:
+        """Smallest and largest integer of the grid, both included."""
+        half = 2 ** (self.bits - 1)
+        return (-(half - 1), half - 1) if self.symmetric else (-half, half - 1)
+
+    @property
+    def real_range(self) -> tuple[float, float]:
+        """Smallest and largest real value of a per-tensor grid."""
+        low, high = self.integer_range
+        return self.scale[0] * (low - self.zero_point), self.scale[0] * (high - self.zero_point)
+
+
+def activation_grid(scale: float, zero_point: int, bits: int = 8) -> Grid:
+    """An asymmetric per-tensor grid."""
+    return Grid((float(np.float32(scale)),), int(zero_point), bits, "int8", symmetric=False)

@@ -1,0 +1,110 @@
+"""What a layer can be: how its weights are stored and on how many levels they lie, how it computes.
+
+    w2 ... w8               weights on a grid of that many bits, stored as int8; activations int8
+    e1 ... e5               weights on an 8-bit grid so coarse that an ideal code takes that many bits for one of them;
+                            one scale for the layer, so that a download holds less than with w2 ... w5
+                            of the same error
+    w2-packed ... w4-packed those of w2 ... w4 stored as INT4 tensors
+    w4a4                    what the layer reads lies on 4 bits too: simulated only
+    w8a16                   weights int8, activations int16
+    d8                      weights int8, activations float32, quantised per sample at run time (dynamic range)
+    float16, float32        the layer computes in float32; its weights are stored in that type
+
+A `Precision` is the only encoding of these: the recipe names it, allocation chooses among them, every node of a
+`tfq.quantized_model.QuantizedModel` carries one, costs and reports read it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from tfq.errors import UserError
+
+ARITHMETICS = ("int8", "float32", "float16", "dynamic_range", "int16x8")
+STORED_BITS = 8  # of an int8 tensor
+MOST_PACKED_BITS = 4  # of an INT4 tensor
+SIMULATED_ACTIVATION_BITS = 4  # of precisions that TFLite cannot run
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Precision:
+    """A precision of a layer.
+
+    Attributes:
+      arithmetic: how it computes: "int8", "int16x8" (activations int16), "dynamic_range", or in float32 with weights
+        stored as "float16" or "float32".
+      weight_bits: grid bits of the weights; of float weights without a meaning.
+      storage: of weights on a grid: "int8", or "packed" as INT4 tensors.
+      activation_bits: of what an int8 layer reads; fewer than 8 are simulated only.
+      entropy_bits: of weights on a coarse grid, 0 for all others.
+    """
+
+    arithmetic: str = "int8"
+    weight_bits: int = STORED_BITS
+    storage: str = "int8"
+    activation_bits: int = STORED_BITS
+    entropy_bits: int = 0
+
+    def __post_init__(self) -> None:
+        if self.arithmetic not in ARITHMETICS:
+            raise ValueError(f"arithmetic (={self.arithmetic!r}) must be one of {', '.join(ARITHMETICS)}")
+
+    @property
+    def name(self) -> str:
+        """As users write it."""
+        if self.is_float:
+            return self.arithmetic
+        if self.arithmetic == "dynamic_range":
+            return f"d{self.weight_bits}"
+        if self.entropy_bits:
+            return f"e{self.entropy_bits}"
+        bits = 16 if self.arithmetic == "int16x8" else self.activation_bits
+        activations = "" if bits == STORED_BITS else f"a{bits}"
+        return f"w{self.weight_bits}{activations}{'-packed' if self.storage == 'packed' else ''}"
+
+    @property
+    def is_int8(self) -> bool:
+        """Activations lie on fixed integer grids of 8 bits or fewer."""
+        return self.arithmetic == "int8"
+
+    @property
+    def is_float(self) -> bool:
+        """Weights have no grid."""
+        return self.arithmetic in ("float16", "float32")
+
+    @property
+    def is_simulated(self) -> bool:
+        """TFLite has no kernels for it."""
+        return self.activation_bits < STORED_BITS
+
+    @property
+    def bits_stored(self) -> int:
+        """Bits of a weight, on a coarse grid in an ideal code."""
+        return {"float16": 16, "float32": 32}.get(self.arithmetic) or self.entropy_bits or self.weight_bits
+
+
+INT8, FLOAT16, FLOAT32 = Precision(), Precision("float16"), Precision("float32")
+FLOATS = (FLOAT16, FLOAT32)
+GRIDS = tuple(Precision(weight_bits=bits) for bits in (2, 3, 4, 5, 6, 8))
+COARSE = tuple(Precision(entropy_bits=bits) for bits in range(1, 6))
+FOR_DOWNLOADS = (*(Precision(weight_bits=bits) for bits in (4, 6, 8)), *COARSE)  # grids where one scale does not do
+SIMULATED = Precision(weight_bits=4, activation_bits=SIMULATED_ACTIVATION_BITS)
+CANDIDATES: Mapping[str, Precision] = {
+    precision.name: precision
+    for precision in (
+        *(Precision(weight_bits=bits) for bits in range(2, STORED_BITS + 1)),
+        *(Precision(weight_bits=bits, storage="packed") for bits in range(2, MOST_PACKED_BITS + 1)),
+        SIMULATED,
+        *FLOATS,
+        *COARSE,
+    )
+}
+"""What allocation can give a layer, by name."""
+
+
+def precision_of(name: str) -> Precision:
+    """The candidate of this name. Raises UserError where there is none."""
+    if name not in CANDIDATES:
+        raise UserError(f"{name!r} is no precision; it must be one of {', '.join(CANDIDATES)}")
+    return CANDIDATES[name]
