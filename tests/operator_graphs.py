@@ -18,18 +18,19 @@ from tfq.export.convert import convert_quantized
 from tfq.export.package import export_quantized
 from tfq.export.passes import finish
 from tfq.models.graph import Graph, Node
-from tfq.spec import QuantizationSpec
+from tfq.precision import INT8, Precision
+from tfq.quantized_model import QuantizedModel
 
 SAMPLES = 24
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A graph, samples by input name [n, ...], its specification and the finished .tflite."""
+    """A float graph, samples by input name [n, ...], the quantised model of it and the finished .tflite."""
 
     graph: Graph
     samples: Mapping[str, np.ndarray]
-    spec: QuantizationSpec
+    model: QuantizedModel
     content: bytes
 
 
@@ -336,10 +337,15 @@ def draw(graph: Graph, *, seed: int = 0, count: int = SAMPLES) -> dict[str, np.n
     return found
 
 
-def specified(graph: Graph, samples: Mapping[str, np.ndarray], **options: Any) -> QuantizationSpec:
-    """The specification from min-max ranges; `options` as in `specify`."""
+def specified(
+    graph: Graph,
+    samples: Mapping[str, np.ndarray],
+    precisions: Precision | Mapping[str, Precision] = INT8,
+    **options: Any,
+) -> QuantizedModel:
+    """The quantised model from min-max ranges; precisions and options as in `specify`."""
     calibration = calibrate(graph, [samples], method="minmax", percentile=99.9, total=SAMPLES)
-    return specify(graph, calibration.ranges, **options)
+    return specify(graph, calibration.ranges, precisions, **options)
 
 
 def representative(samples: Mapping[str, np.ndarray]) -> Callable[[], Iterator[dict[str, np.ndarray]]]:
@@ -347,24 +353,24 @@ def representative(samples: Mapping[str, np.ndarray]) -> Callable[[], Iterator[d
     return lambda: ({name: array[i : i + 1] for name, array in samples.items()} for i in range(4))
 
 
-def exported(graph: Graph, **options: Any) -> Case:
-    """The graph quantised and exported; `options` as in `specify`."""
+def exported(graph: Graph, precisions: Precision | Mapping[str, Precision] = INT8, **options: Any) -> Case:
+    """The graph quantised and exported; precisions and options as in `specify`."""
     samples = draw(graph)
-    spec = specified(graph, samples, **options)
-    return Case(graph, samples, spec, export_quantized(graph, spec, representative(samples)))
+    model = specified(graph, samples, precisions, **options)
+    return Case(graph, samples, model, export_quantized(model, representative(samples)))
 
 
 @functools.cache
-def _converted(name: str) -> tuple[Graph, dict[str, np.ndarray], QuantizationSpec, bytes]:
+def _converted(name: str) -> tuple[Graph, dict[str, np.ndarray], QuantizedModel, bytes]:
     graph = ALL[name]()
     samples = draw(graph)
-    spec = specified(graph, samples)
-    return graph, samples, spec, convert_quantized(graph, spec, representative(samples))
+    model = specified(graph, samples)
+    return graph, samples, model, convert_quantized(model, representative(samples))
 
 
 @functools.cache
 def case(name: str, input_type: str = "int8", output_type: str = "int8") -> Case:
     """A graph of `ALL` on 8 bits; the conversion, which takes seconds, is made once for all types at the edges."""
-    graph, samples, spec, converted = _converted(name)
-    spec = dataclasses.replace(spec, input_type=input_type, output_type=output_type)
-    return Case(graph, samples, spec, finish(converted, graph, spec))
+    graph, samples, model, converted = _converted(name)
+    model = dataclasses.replace(model, input_type=input_type, output_type=output_type)
+    return Case(graph, samples, model, finish(converted, model))
