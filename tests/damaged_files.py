@@ -16,7 +16,7 @@ def case(name):
     if name == "square":
         return graphs.exported(graphs.square())
     if name == "packed":
-        return graphs.exported(graphs.square(), weight_bits=4, storage="packed")
+        return graphs.exported(graphs.square(), Precision(Precision(weight_bits=4), storage="packed"))
     if name == "per_tensor":
         return graphs.exported(graphs.shared(), per_channel=False)
     if name == "mixed":

@@ -21,12 +21,12 @@ def test_matmul_of_one_sided_matrices(transposed):
     )
     graph = Graph(nodes, ("left", "right"), ("product",))
     samples = {name: array + np.float32(2) for name, array in operator_graphs.draw(graph).items()}
-    spec = operator_graphs.specified(graph, samples)
-    assert spec.activations["right"].zero_point == 0
-    assert spec.activations["left"].zero_point < -40
-    content = export_quantized(graph, spec, operator_graphs.representative(samples))
-    expected = predict_list(build_simulation(graph, spec, outputs=["product"]), [samples[n] for n in graph.inputs])[0]
-    step = spec.activations["product"].scale[0]
+    quantized = operator_graphs.specified(graph, samples)
+    assert quantized.grids["right"].zero_point == 0
+    assert quantized.grids["left"].zero_point < -40
+    content = export_quantized(quantized, operator_graphs.representative(samples))
+    expected = predict_list(build_simulation(quantized, outputs=["product"]), [samples[n] for n in graph.inputs])[0]
+    step = quantized.grids["product"].scale[0]
     for runtime in RUNTIMES:
         for delegate in (True, False):
             model = TfliteModel(content, runtime=runtime, delegate=delegate)

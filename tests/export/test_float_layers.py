@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tfq.precision import Precision
 from tfq.errors import UserError
 from tfq.evaluation.size import measure_size
 from tfq.execution.interpreter import RUNTIMES, TfliteModel
@@ -52,21 +53,21 @@ def operations(case):
 def check(case):
     """The file is as specified, every layer within a step of its simulation, and so the outputs in each runtime."""
     samples = {name: array[:FEW] for name, array in case.samples.items()}
-    verified = verify_structure(case.content, case.graph, case.spec)
+    verified = verify_structure(case.content, case.model)
 
     assert verified.weights == sum(bool(OPERATORS[n.kind].kernel) for n in case.graph.nodes if n.kind != "Input")
-    observed = observe(case.content, case.graph, case.spec, samples)
-    assert set(observed) == set(case.spec.activations) - set(verified.absent)
-    parity = layer_parity(teacher_forced(case.graph, case.spec, observed, samples), observed)
+    observed = observe(case.content, case.model, samples)
+    assert set(observed) == set(case.model.grids) - set(verified.absent)
+    parity = layer_parity(teacher_forced(case.model, observed, samples), observed)
     assert {p.name: p.max_steps for p in parity if p.max_steps > 1} == {}
     feeds = [samples[name] for name in case.graph.inputs]
-    simulated = predict_list(build_simulation(case.graph, case.spec, outputs=case.graph.outputs), feeds)
+    simulated = predict_list(build_simulation(case.model, outputs=case.graph.outputs), feeds)
     for runtime in RUNTIMES:
         for delegate in (True, False):
             model = TfliteModel(case.content, runtime=runtime, delegate=delegate)
             runs = [model.run({name: array[i : i + 1] for name, array in samples.items()}) for i in range(FEW)]
             for node, expected, values in zip(case.graph.outputs, simulated, zip(*runs, strict=True), strict=True):
-                grid = case.spec.activations.get(node)
+                grid = case.model.grids.get(node)
                 step = grid.scale[0] if grid else np.abs(expected).max() / 127
                 assert np.ptp(expected) > 10 * step, "the output hardly moves: nothing is compared"
                 assert np.abs(np.concatenate(values) - expected).max() < 1.5 * step, (runtime, delegate)
@@ -107,7 +108,7 @@ def test_any_subset_of_layers(precisions):
     borders, found = find_borders(case.graph, floats), operations(case)
     assert found["QUANTIZE"] == len(borders.quantized)
     assert found["DEQUANTIZE"] == len(borders.dequantized)
-    assert {x.name: x.precision for x in case.spec.layers if x.name in floats} == {n: precisions[n] for n in floats}
+    assert {x.name: x.precision for x in case.model.layers if x.name in floats} == {n: precisions[n] for n in floats}
 
 
 @pytest.mark.parametrize("name", ["convolutions", "transformer", "islands", "shared"])
@@ -117,20 +118,20 @@ def test_every_second_layer_of_graphs_with_every_operation(name):
     cycle = ("float16", "int8", "float32", "int8")
     of_group = {group: cycle[i % 4] for i, group in enumerate(dict.fromkeys(n.group for n in layers))}
     case = mixed(graph, {n.name: of_group[n.group] for n in layers})
-    verify_structure(case.content, case.graph, case.spec)
+    verify_structure(case.content, case.model)
     samples = {name: array[:FEW] for name, array in case.samples.items()}
-    observed = observe(case.content, case.graph, case.spec, samples)
-    parity = layer_parity(teacher_forced(case.graph, case.spec, observed, samples), observed)
+    observed = observe(case.content, case.model, samples)
+    parity = layer_parity(teacher_forced(case.model, observed, samples), observed)
     assert {p.name: p.max_steps for p in parity if p.max_steps > 1} == {}
 
 
 @pytest.mark.parametrize("precision", ["float16", "float32"])
 def test_a_transposed_convolution_whose_kernel_the_converter_stores_in_int8(precision):
     case = mixed(operator_graphs.convolutions(), {"transposed": precision})
-    verify_structure(case.content, case.graph, case.spec)
+    verify_structure(case.content, case.model)
     samples = {name: array[:FEW] for name, array in case.samples.items()}
-    observed = observe(case.content, case.graph, case.spec, samples)
-    parity = layer_parity(teacher_forced(case.graph, case.spec, observed, samples), observed)
+    observed = observe(case.content, case.model, samples)
+    parity = layer_parity(teacher_forced(case.model, observed, samples), observed)
     assert "leaky" in {p.name for p in parity}
     assert {p.name: p.max_steps for p in parity if p.max_steps > 1} == {}
 
@@ -204,16 +205,16 @@ def test_calls_of_one_layer_have_one_precision():
 
 def test_storage_by_node_name():
     case = operator_graphs.exported(
-        operator_graphs.residual(), weight_bits=4, storage={"stem": "packed", "last": "int8"}
+        operator_graphs.residual(), Precision(weight_bits=4), storage={"stem": "packed", "last": "int8"}
     )
-    verify_structure(case.content, case.graph, case.spec)
-    stored = {x.name: x.weights["kernel"].storage for x in case.spec.layers if "kernel" in x.weights}
+    verify_structure(case.content, case.model)
+    stored = {x.name: x.weights["kernel"].storage for x in case.model.layers if "kernel" in x.weights}
     assert stored == {"stem": "int4", "branch": "int8", "last": "int8", "dense": "int8"}
 
 
 def test_a_layer_that_the_converter_quantised_by_itself_is_refused(monkeypatch):
     """Without the barrier behind it, the converter computes a float layer between two grids in int8."""
-    monkeypatch.setattr("tfq.export.convert.with_barriers", lambda graph, spec: (graph, spec))
+    monkeypatch.setattr("tfq.export.convert.with_barriers", lambda graph, quantized: (quantized))
     with pytest.raises(RuntimeError, match="the converter made kernel of float layer 'branch' int8"):
         mixed(operator_graphs.residual(), ["branch"])
 
@@ -221,5 +222,5 @@ def test_a_layer_that_the_converter_quantised_by_itself_is_refused(monkeypatch):
 def test_the_same_inputs_give_the_same_bytes():
     graph = operator_graphs.residual()
     case = mixed(graph, ["stem", "dense"])
-    again = export_quantized(graph, dataclasses.replace(case.spec), operator_graphs.representative(case.samples))
+    again = export_quantized(graph, dataclasses.replace(case.model), operator_graphs.representative(case.samples))
     assert again == case.content

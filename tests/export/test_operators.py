@@ -38,19 +38,19 @@ def test_every_operation_is_in_one_of_the_graphs():
 @pytest.mark.parametrize("name", operator_graphs.ALL)
 def test_the_file_is_what_the_specification_says(name, edges):
     case = operator_graphs.case(name, *edges)
-    found = verify_structure(case.content, case.graph, case.spec)
-    layers = [layer for layer in case.spec.layers if layer.weights]
+    found = verify_structure(case.content, case.model)
+    layers = [layer for layer in case.model.layers if layer.weights]
     assert found.weights == len(layers)
-    assert found.activations + len(found.absent) == len(case.spec.activations)
-    is_float = any(layer.precision == "float32" for layer in case.spec.layers)
+    assert found.activations + len(found.absent) == len(case.model.grids)
+    is_float = any(layer.precision == FLOAT32 for layer in case.model.layers)
     assert (found.float_operators > 0) == is_float
     model = TfliteModel(case.content)
     assert [info.name for info in model.inputs] == list(case.graph.inputs)
     assert [info.name for info in model.outputs] == list(case.graph.output_names)
     for info in model.inputs:
-        assert info.dtype == (edges[0] if info.name in case.spec.activations else case.graph[info.name].config["dtype"])
+        assert info.dtype == (edges[0] if info.name in case.model.grids else case.graph[info.name].config["dtype"])
     for node, info in zip(case.graph.outputs, model.outputs, strict=True):
-        assert info.dtype == (edges[1] if node in case.spec.activations else "float32")
+        assert info.dtype == (edges[1] if node in case.model.grids else "float32")
 
 
 @pytest.mark.parametrize("name", operator_graphs.ALL)
@@ -70,10 +70,10 @@ def test_the_file_computes_what_the_simulation_does(name, delegate, runtime):
     case = operator_graphs.case(name)
     samples = few(case)
     feeds = [samples[n] for n in case.graph.inputs]
-    simulated = predict_list(build_simulation(case.graph, case.spec, outputs=case.graph.outputs), feeds)
+    simulated = predict_list(build_simulation(case.model, outputs=case.graph.outputs), feeds)
     found = run(case.content, samples, delegate=delegate, runtime=runtime)
     for node, expected, values in zip(case.graph.outputs, simulated, found, strict=True):
-        step = case.spec.activations[node].scale[0] if node in case.spec.activations else np.abs(expected).max() / 127
+        step = case.model.grids[node].scale[0] if node in case.model.grids else np.abs(expected).max() / 127
         assert np.ptp(expected) > 10 * step, "the output hardly moves: nothing is compared"
         assert np.abs(values - expected).max() < 3.5 * step
         assert np.abs(values - expected).mean() < step
@@ -83,10 +83,10 @@ def test_the_file_computes_what_the_simulation_does(name, delegate, runtime):
 def test_every_layer_is_within_one_step_of_its_simulation(name):
     case = operator_graphs.case(name)
     samples = few(case)
-    observed = observe(case.content, case.graph, case.spec, samples)
-    absent = verify_structure(case.content, case.graph, case.spec).absent
-    assert set(observed) == set(case.spec.activations) - set(absent)
-    found = layer_parity(teacher_forced(case.graph, case.spec, observed, samples), observed)
+    observed = observe(case.content, case.model, samples)
+    absent = verify_structure(case.content, case.model).absent
+    assert set(observed) == set(case.model.grids) - set(absent)
+    found = layer_parity(teacher_forced(case.model, observed, samples), observed)
     assert {p.name: p.max_steps for p in found if p.max_steps > 1} == {}
     assert {p.name for p in found} == set(observed) - set(case.graph.inputs)
     # poolings and means are rounded by the kernels in another way than everything else
@@ -125,7 +125,7 @@ def test_a_float_operation_stays_float_and_its_border_where_the_graph_has_it(nam
         nodes.append(Node(step, step_kind, step_config, (nodes[-1].name,)))
     nodes.append(Node("conv", "Conv2D", {"filters": 3, "kernel_size": 1}, (nodes[-1].name,), kernel))
     case = operator_graphs.exported(Graph(tuple(nodes), ("x",), ("conv",)))
-    found = verify_structure(case.content, case.graph, case.spec)
+    found = verify_structure(case.content, case.model)
     assert found.float_operators > 0
     model = flatbuffer.parse(case.content)
     kinds = [flatbuffer.operator_name(model, operator) for operator in model.subgraphs[0].operators]

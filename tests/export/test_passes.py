@@ -7,6 +7,7 @@ import operator_graphs
 import pytest
 from tensorflow.lite.python import schema_py_generated as schema
 
+from tfq.precision import Precision
 from tfq.execution.interpreter import RUNTIMES, TfliteModel
 from tfq.export import flatbuffer
 from tfq.export.binding import bind, missing
@@ -33,8 +34,8 @@ def constants(content):
 @pytest.mark.parametrize("per_channel", [True, False], ids=["per channel", "per tensor"])
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7])
 def test_weights_of_any_width_lie_in_their_narrow_range(bits, per_channel):
-    case = operator_graphs.exported(operator_graphs.shared(), weight_bits=bits, per_channel=per_channel)
-    found = verify_structure(case.content, case.graph, case.spec)
+    case = operator_graphs.exported(operator_graphs.shared(), Precision(weight_bits=bits), per_channel=per_channel)
+    found = verify_structure(case.content, case.model)
     assert found.weights == 4
     largest = 2 ** (bits - 1) - 1
     stored = constants(case.content)
@@ -49,8 +50,8 @@ def test_weights_of_any_width_lie_in_their_narrow_range(bits, per_channel):
 
 @pytest.mark.parametrize("per_channel", [True, False], ids=["per channel", "per tensor"])
 def test_every_kind_of_weight_on_few_bits(per_channel):
-    case = operator_graphs.exported(operator_graphs.convolutions(), weight_bits=5, per_channel=per_channel)
-    assert verify_structure(case.content, case.graph, case.spec).weights == 9
+    case = operator_graphs.exported(operator_graphs.convolutions(), Precision(weight_bits=5), per_channel=per_channel)
+    assert verify_structure(case.content, case.model).weights == 9
     for name, (_, integers) in constants(case.content).items():
         assert np.abs(integers).max() == (127 if name == "prelu/alpha" else 15)
 
@@ -59,7 +60,7 @@ def test_every_kind_of_weight_on_few_bits(per_channel):
 def stored():
     """The convolutions on 4 bits: {"int8": case, "packed": case}."""
     graph = operator_graphs.convolutions()
-    return {s: operator_graphs.exported(graph, weight_bits=4, storage=s) for s in ("int8", "packed")}
+    return {s: operator_graphs.exported(graph, Precision(Precision(weight_bits=4), storage=s)) for s in ("int8", "packed")}
 
 
 def outputs(case, **options):
@@ -70,7 +71,7 @@ def outputs(case, **options):
 
 def test_packed_weights_are_int4_tensors_in_operations_that_may_read_them(stored):
     case = stored["packed"]
-    verify_structure(case.content, case.graph, case.spec)
+    verify_structure(case.content, case.model)
     model = flatbuffer.parse(case.content)
     tensors = model.subgraphs[0].tensors
     packed = set()
@@ -166,7 +167,7 @@ def test_tensors_are_called_by_their_layers(name):
     labels = [flatbuffer.text(t.name) for t in flatbuffer.parse(case.content).subgraphs[0].tensors]
     assert len(set(labels)) == len(labels)
     assert {label.split("/")[0] for label in labels} <= {n.name for n in case.graph.nodes}
-    for layer in case.spec.layers:
+    for layer in case.model.layers:
         for weight in layer.weights:
             if weight != "bias" or case.graph[layer.name].weights["bias"].any():
                 assert f"{layer.name}/{weight}" in labels
@@ -190,16 +191,16 @@ def test_layer_names_of_any_kind_survive():
     )
     graph = Graph(nodes, ("tfq0001",), ("block_1.expand.Conv-2",), ("tfq0000",))
     case = operator_graphs.exported(graph)
-    assert verify_structure(case.content, graph, case.spec).weights == 1
+    assert verify_structure(case.content, graph, case.model).weights == 1
     model = TfliteModel(case.content)
     assert [model.inputs[0].name, model.outputs[0].name] == ["tfq0001", "tfq0000"]
 
 
 def test_a_file_of_another_specification_is_refused():
-    graph, _, spec, converted = operator_graphs._converted("shared")
-    grid = spec.activations["distance"]
+    graph, _, quantized, converted = operator_graphs._converted("shared")
+    grid = quantized.grids["distance"]
     other = dataclasses.replace(grid, zero_point=grid.zero_point + 1)
-    changed = dataclasses.replace(spec, activations={**spec.activations, "distance": other})
+    changed = dataclasses.replace(quantized, activations={**quantized.grids, "distance": other})
     with pytest.raises(RuntimeError, match="tensor 'distance' came out of the converter as int8"):
         finish(converted, graph, changed)
 

@@ -16,9 +16,9 @@ from tfq.grid import activation_grid
 )
 def test_a_layer_whose_input_is_far_too_coarse_for_its_output_is_named(graph, layer, factor):
     case = operator_graphs.case(graph)
-    require_runnable(case.graph, case.spec)
-    small = activation_grid(case.spec.activations[layer].scale[0] * factor, 0)
-    spec = dataclasses.replace(case.spec, activations={**case.spec.activations, layer: small})
+    require_runnable(case.model)
+    small = activation_grid(case.model.grids[layer].scale[0] * factor, 0)
+    quantized = dataclasses.replace(case.model, activations={**case.model.grids, layer: small})
     with pytest.raises(UserError, match=f"layer 'keras_{layer}' .* cannot be computed in int8: one step of") as caught:
-        require_runnable(case.graph, spec)
+        require_runnable(case.quantized)
     assert "\n" not in str(caught.value)

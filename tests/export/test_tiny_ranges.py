@@ -21,11 +21,11 @@ def test_activations_of_any_size_keep_their_grids():
         shrunk.append(node.replace(weights=weights))
     case = operator_graphs.exported(graph.replace_nodes(shrunk))
     computed = [n.name for n in case.graph.nodes if n.kind not in (INPUT, "Softmax")]
-    assert all(255 * case.spec.activations[name].scale[0] < 1e-6 for name in computed)
-    verify_structure(case.content, case.graph, case.spec)
+    assert all(255 * case.model.grids[name].scale[0] < 1e-6 for name in computed)
+    verify_structure(case.content, case.model)
     few = {name: array[:8] for name, array in case.samples.items()}
-    observed = observe(case.content, case.graph, case.spec, few)
-    forced = teacher_forced(case.graph, case.spec, observed, few)
+    observed = observe(case.content, case.model, few)
+    forced = teacher_forced(case.model, observed, few)
     found = layer_parity(forced, observed)
     assert {p.name for p in found} >= set(computed) - {"flat"}
     assert max(p.max_steps for p in found) <= 1

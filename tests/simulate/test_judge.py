@@ -2,6 +2,7 @@ import numpy as np
 import operator_graphs
 import pytest
 
+from tfq.precision import Precision
 from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
 from tfq.calibration.statistics import Range
@@ -25,7 +26,7 @@ def test_a_bad_specification_is_rolled_back(setting):
     graph, ranges, samples = setting
     bad, good = specify(graph, narrowed(ranges, 0.1)), specify(graph, ranges)
     kept, guarded = keep_better(graph, Version("kl", graph, bad), Version("minmax", graph, good), samples)
-    assert kept.spec is good
+    assert kept.quantized is good
     assert guarded.kept == "minmax"
     assert guarded.divergences["kl"] > 5 * guarded.divergences["minmax"]
     assert guarded.samples == 24
@@ -38,7 +39,7 @@ def test_a_better_specification_is_kept(setting):
     graph, ranges, samples = setting
     good, bad = specify(graph, ranges), specify(graph, narrowed(ranges, 30.0))
     kept, guarded = keep_better(graph, Version("kl", graph, good), Version("minmax", graph, bad), samples)
-    assert kept.spec is good
+    assert kept.quantized is good
     assert guarded.kept == "kl"
     assert guarded.divergences["kl"] < guarded.divergences["minmax"]
     assert guarded.note("calibration by kl") == ""
@@ -55,7 +56,7 @@ def test_a_tie_keeps_the_candidate_unless_it_has_to_gain(setting, must_gain, win
 
 def test_a_gain_on_most_samples_is_proved_and_one_on_few_is_not(setting):
     graph, ranges, samples = setting
-    fine, coarse = (Version(f"w{bits}", graph, specify(graph, ranges, weight_bits=bits)) for bits in (8, 2))
+    fine, coarse = (Version(f"w{bits}", graph, specify(graph, ranges, Precision(weight_bits=bits))) for bits in (8, 2))
     assert keep_best(graph, coarse, [fine], samples, must_gain=True)[0] is fine
     few = {name: array[:4] for name, array in samples.items()}
     kept, (chance,) = keep_best(graph, coarse, [fine], few, must_gain=True)
@@ -93,13 +94,13 @@ def test_one_sample_suffices(setting):
     graph, ranges, samples = setting
     good, bad = specify(graph, ranges), specify(graph, narrowed(ranges, 0.05))
     few = {name: array[:1] for name, array in samples.items()}
-    assert keep_better(graph, Version("kl", graph, bad), Version("minmax", graph, good), few)[0].spec is good
+    assert keep_better(graph, Version("kl", graph, bad), Version("minmax", graph, good), few)[0].quantized is good
 
 
 def test_more_bits_win(setting):
     graph, ranges, samples = setting
-    fine, coarse = specify(graph, ranges, weight_bits=8), specify(graph, ranges, weight_bits=2)
-    assert keep_better(graph, Version("coarse", graph, coarse), Version("fine", graph, fine), samples)[0].spec is fine
+    fine, coarse = specify(graph, ranges, Precision(weight_bits=8)), specify(graph, ranges, Precision(weight_bits=2))
+    assert keep_better(graph, Version("coarse", graph, coarse), Version("fine", graph, fine), samples)[0].quantized is fine
 
 
 def test_divergence_of_probabilities_is_kullback_leibler():

@@ -6,12 +6,13 @@ import numpy as np
 import operator_graphs
 import pytest
 
+from tfq.precision import Precision
 from tfq.grid import Grid
 from tfq.models.graph import Graph, Node, build_model
 from tfq.simulate.run import predict_list
 from tfq.simulate.weights import integers, reals, snap, weight_integers
 from tfq.simulate.wrap import build_simulation, simulate
-from tfq.spec import LayerQuantization, QuantizationSpec
+from tfq.quantized import LayerQuantization, QuantizationSpec
 
 
 def activation(exponent, zero_point, bits=8):
@@ -63,36 +64,36 @@ def tiny():
 
 
 def test_simulation_is_what_the_grids_say(tiny):
-    graph, spec = tiny
+    graph, quantized = tiny
     x = np.random.default_rng(1).normal(size=(50, 2, 2, 3)).astype(np.float32) * 2
-    grids = spec.activations
-    kernel_scale = np.array(spec["conv"].weights["kernel"].scale)
+    grids = quantized.grids
+    kernel_scale = np.array(quantized["conv"].weights["kernel"].scale)
     kernel = np.clip(np.floor(graph["conv"].weights["kernel"] / kernel_scale + 0.5), -127, 127) * kernel_scale
-    bias_scale = np.array(spec["conv"].weights["bias"].scale)
+    bias_scale = np.array(quantized["conv"].weights["bias"].scale)
     bias = np.rint(graph["conv"].weights["bias"] / bias_scale) * bias_scale
     conv = on_grid(np.clip(on_grid(x, grids["x"]) @ kernel[0, 0] + bias, 0, 6), grids["conv"])
-    matrix_scale = np.array(spec["dense"].weights["kernel"].scale)
+    matrix_scale = np.array(quantized["dense"].weights["kernel"].scale)
     matrix = np.clip(np.floor(graph["dense"].weights["kernel"] / matrix_scale + 0.5), -7, 7) * matrix_scale
     dense = on_grid(conv.reshape(50, 16) @ matrix, grids["dense"])
-    found = predict_list(build_simulation(graph, spec, outputs=graph.outputs), [x])
+    found = predict_list(build_simulation(quantized, outputs=graph.outputs), [x])
     assert len(np.unique(dense)) > 30
     np.testing.assert_array_equal(found[0], dense)
     np.testing.assert_allclose(found[1], np.log1p(np.exp(dense)), rtol=1e-5)
 
 
 def test_any_tensor_can_be_watched_the_input_on_its_grid(tiny):
-    graph, spec = tiny
+    graph, quantized = tiny
     x = np.random.default_rng(2).normal(size=(9, 2, 2, 3)).astype(np.float32)
-    watched = predict_list(build_simulation(graph, spec, outputs=["x", "conv", "dense"]), [x])
-    np.testing.assert_array_equal(watched[0], on_grid(x, spec.activations["x"]))
-    expected = predict_list(build_simulation(graph, spec, outputs=["dense"]), [x])
+    watched = predict_list(build_simulation(quantized, outputs=["x", "conv", "dense"]), [x])
+    np.testing.assert_array_equal(watched[0], on_grid(x, quantized.grids["x"]))
+    expected = predict_list(build_simulation(quantized, outputs=["dense"]), [x])
     np.testing.assert_array_equal(watched[2], expected[0])
 
 
 def test_four_bit_activations_are_what_the_grids_say(tiny):
-    graph, spec = tiny
+    graph, quantized = tiny
     grids = {"x": activation(-1, 1, 4), "conv": activation(-1, -8, 4), "flat": activation(-1, -8, 4)}
-    few = dataclasses.replace(spec, activations={**spec.activations, **grids})
+    few = dataclasses.replace(quantized, activations={**quantized.grids, **grids})
     x = np.random.default_rng(3).normal(size=(20, 2, 2, 3)).astype(np.float32) * 2
     conv_node, dense_node = snap(graph, few)["conv"], snap(graph, few)["dense"]
     conv = on_grid(x, grids["x"]) @ conv_node.weights["kernel"][0, 0].astype(np.float64) + conv_node.weights["bias"]
@@ -105,13 +106,13 @@ def test_four_bit_activations_are_what_the_grids_say(tiny):
 
 
 def test_outputs_by_name_whatever_the_batches(tiny):
-    graph, spec = tiny
+    graph, quantized = tiny
     graph = Graph(graph.nodes, graph.inputs, graph.outputs, ("scores", "positive"))
     x = np.random.default_rng(4).normal(size=(11, 2, 2, 3)).astype(np.float32)
-    expected = predict_list(build_simulation(graph, spec, outputs=graph.outputs), [x])
+    expected = predict_list(build_simulation(quantized, outputs=graph.outputs), [x])
     for size in (4, 11):
         batches = ({"x": x[start : start + size]} for start in range(0, 11, size))
-        found = simulate(graph, spec, batches, total=11)
+        found = simulate(quantized, batches, total=11)
         assert list(found) == ["scores", "positive"]
         for name, values in zip(found, expected, strict=True):
             np.testing.assert_array_equal(found[name], values)
@@ -121,11 +122,11 @@ def test_outputs_by_name_whatever_the_batches(tiny):
 def test_snapping_twice_changes_nothing_and_the_integers_stay(name):
     graph = operator_graphs.ALL[name]()
     for bits in (8, 3):
-        spec = operator_graphs.specified(graph, operator_graphs.draw(graph), weight_bits=bits)
-        once = snap(graph, spec)
-        twice = snap(once, spec)
+        quantized = operator_graphs.specified(graph, operator_graphs.draw(graph), Precision(weight_bits=bits))
+        once = snap(quantized)
+        twice = snap(once, quantized)
         changed = 0
-        for layer in spec.layers:
+        for layer in quantized.layers:
             codes = weight_integers(graph[layer.name], layer)
             for weight, value in once[layer.name].weights.items():
                 np.testing.assert_array_equal(twice[layer.name].weights[weight], value)
@@ -152,10 +153,10 @@ def test_integers_of_biases_round_half_away_from_zero():
 def test_simulation_stays_near_the_float_model(name):
     graph = operator_graphs.ALL[name]()
     samples = operator_graphs.draw(graph)
-    spec = operator_graphs.specified(graph, samples)
+    quantized = operator_graphs.specified(graph, samples)
     feeds = [samples[n] for n in graph.inputs]
     exact = predict_list(build_model(graph, outputs=graph.outputs), feeds)
-    simulated = predict_list(build_simulation(graph, spec, outputs=graph.outputs), feeds)
+    simulated = predict_list(build_simulation(quantized, outputs=graph.outputs), feeds)
     for y, q in zip(exact, simulated, strict=True):
         noise = np.square(y - q).sum() / np.square(y - y.mean()).sum()
         assert 0 < noise < 0.02

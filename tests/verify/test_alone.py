@@ -18,7 +18,7 @@ def test_a_layer_whose_output_does_not_move_is_named():
         nodes.append(Node(name, "Conv2D", config, ("image",), weights))
     nodes.append(Node("sum", "Add", {}, tuple(kernels)))
     case = operator_graphs.exported(Graph(tuple(nodes), ("image",), ("sum",)))
-    found = verify_structure(case.content, case.graph, case.spec)
+    found = verify_structure(case.content, case.model)
     assert found.unseen == ("dead",)
     assert found.layers_alone == 3
 
@@ -26,11 +26,11 @@ def test_a_layer_whose_output_does_not_move_is_named():
 def test_a_layer_without_a_definition_is_named(monkeypatch):
     monkeypatch.delitem(definitions._UNARY, "softplus")
     case = operator_graphs.case("islands")
-    assert verify_structure(case.content, case.graph, case.spec).unseen == ("positive",)
+    assert verify_structure(case.content, case.model).unseen == ("positive",)
 
 
 def test_the_same_file_is_compared_alike_each_time():
     case = operator_graphs.case("shared")
-    first, second = (verify_structure(case.content, case.graph, case.spec) for _ in range(2))
+    first, second = (verify_structure(case.content, case.model) for _ in range(2))
     assert first == second
     assert first.elements_alone > 0

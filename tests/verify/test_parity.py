@@ -16,8 +16,8 @@ from tfq.verify.runtimes import verify_runtimes
 
 def parity(content, case):
     few = {name: array[:6] for name, array in case.samples.items()}
-    observed = observe(content, case.graph, case.spec, few)
-    return {p.name: p for p in layer_parity(teacher_forced(case.graph, case.spec, observed, few), observed)}
+    observed = observe(content, case.model, few)
+    return {p.name: p for p in layer_parity(teacher_forced(case.model, observed, few), observed)}
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +49,8 @@ def test_a_few_steps_are_a_note_and_not_an_error():
 
 def test_end_to_end_it_shows_at_the_output(rewired):
     case, content = rewired
-    good = output_parity(case.content, case.graph, case.spec, case.samples)
-    bad = output_parity(content, case.graph, case.spec, case.samples)
+    good = output_parity(case.content, case.model, case.samples)
+    bad = output_parity(content, case.model, case.samples)
     assert [(p.name, p.kernels, p.samples) for p in good] == [
         ("probabilities", "xnnpack", 24),
         ("probabilities", "builtin", 24),
@@ -68,15 +68,15 @@ def test_no_note_without_a_difference_above_one_step():
 def test_teacher_forcing_feeds_every_layer_what_the_file_computed():
     case = operator_graphs.case("arithmetic")
     few = {name: array[:3] for name, array in case.samples.items()}
-    observed = observe(case.content, case.graph, case.spec, few)
-    forced = teacher_forced(case.graph, case.spec, observed, few)
+    observed = observe(case.content, case.model, few)
+    forced = teacher_forced(case.model, observed, few)
     assert set(forced.outputs) == set(observed) - set(case.graph.inputs)
     for node in forced.graph.nodes:
         if node.kind != "Input":
             assert all(forced.graph[source].kind == "Input" for source in node.inputs), node.name
     for name, value in zip(forced.graph.inputs, forced.feeds, strict=True):
         np.testing.assert_array_equal(value, observed[name])
-        codes = value / case.spec.activations[name].scale[0]
+        codes = value / case.model.grids[name].scale[0]
         np.testing.assert_allclose(codes, np.rint(codes), atol=1e-3)
 
 

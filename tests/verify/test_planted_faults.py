@@ -311,7 +311,7 @@ def test_a_planted_fault_is_found_and_its_layer_named(name):
     file = File(made.content)
     plant(file)
     with pytest.raises(VerificationError) as caught:
-        verify_structure(file.content, made.graph, made.spec)
+        verify_structure(file.content, made.model)
     assert f"'{layer}" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -319,7 +319,7 @@ def test_a_planted_fault_is_found_and_its_layer_named(name):
 @pytest.mark.parametrize("name", CASES)
 def test_a_file_without_a_fault_passes_and_every_layer_tells(name):
     made = case(name)
-    found = verify_structure(File(made.content).content, made.graph, made.spec)
+    found = verify_structure(File(made.content).content, made.model)
     assert found.unseen == ()
     assert found.layers_alone >= len(made.graph.nodes) - len(made.graph.inputs) - len(found.absent) - 3
     assert found.elements_alone > 256 * found.layers_alone

@@ -13,7 +13,7 @@ from tfq.verify.structure import verify_structure
 def passes(file, made):
     """None where the file verifies; else what was said."""
     try:
-        verify_structure(file.content, made.graph, made.spec)
+        verify_structure(file.content, made.model)
     except VerificationError as error:
         return str(error)
     return None

@@ -7,6 +7,7 @@ import numpy as np
 import operator_graphs
 import pytest
 
+from tfq.precision import Precision
 from tfq.errors import VerificationError
 from tfq.export import flatbuffer
 from tfq.export.package import export_quantized
@@ -134,7 +135,7 @@ def test_damage_is_named_with_tensor_and_keras_layer(damage):
     file = Damaged(case.content)
     damage(file)
     with pytest.raises(VerificationError) as caught:
-        verify_structure(flatbuffer.serialize(file.model), case.graph, case.spec)
+        verify_structure(flatbuffer.serialize(file.model), case.model)
     assert DAMAGES[damage] in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -143,7 +144,7 @@ def test_a_file_written_again_unchanged_passes():
     case = operator_graphs.case("convolutions")
     file = Damaged(case.content)
     file.data("stem/kernel")
-    verify_structure(flatbuffer.serialize(file.model), case.graph, case.spec)
+    verify_structure(flatbuffer.serialize(file.model), case.model)
 
 
 def test_outputs_in_another_order():
@@ -151,7 +152,7 @@ def test_outputs_in_another_order():
     file = Damaged(case.content)
     file.subgraph.outputs = file.subgraph.outputs[::-1]
     with pytest.raises(VerificationError, match=r"the outputs are \['a_map', 'peak', 'z_scores'\], specified \['z_sc"):
-        verify_structure(flatbuffer.serialize(file.model), case.graph, case.spec)
+        verify_structure(flatbuffer.serialize(file.model), case.model)
 
 
 def test_outputs_that_swapped_their_names():
@@ -161,7 +162,7 @@ def test_outputs_that_swapped_their_names():
     first.tensorIndex, second.tensorIndex = second.tensorIndex, first.tensorIndex
     file.subgraph.outputs = file.subgraph.outputs[[1, 0, 2]]
     with pytest.raises(VerificationError, match="output 'z_scores' is the tensor of 'peak', specified 'scores'"):
-        verify_structure(flatbuffer.serialize(file.model), case.graph, case.spec)
+        verify_structure(flatbuffer.serialize(file.model), case.model)
 
 
 def test_inputs_that_swapped_their_names():
@@ -171,35 +172,35 @@ def test_inputs_that_swapped_their_names():
     first.tensorIndex, second.tensorIndex = second.tensorIndex, first.tensorIndex
     file.subgraph.inputs = file.subgraph.inputs[::-1]
     with pytest.raises(VerificationError, match="input 'zebra' is the tensor of 'apple'"):
-        verify_structure(flatbuffer.serialize(file.model), case.graph, case.spec)
+        verify_structure(flatbuffer.serialize(file.model), case.model)
 
 
 def test_types_at_the_edges():
     case = operator_graphs.case("shared", "uint8", "uint8")
     for wanted in ({"input_type": "int8"}, {"output_type": "float32"}):
         with pytest.raises(VerificationError, match="is uint8, specified"):
-            verify_structure(case.content, case.graph, dataclasses.replace(case.spec, **wanted))
+            verify_structure(case.content, case.graph, dataclasses.replace(case.model, **wanted))
     file = Damaged(case.content)
     file.subgraph.tensors[file.subgraph.inputs[0]].quantization.zeroPoint += 1
     with pytest.raises(VerificationError, match=r"input 'right' has the scale .* and the zero-point"):
-        verify_structure(flatbuffer.serialize(file.model), case.graph, case.spec)
+        verify_structure(flatbuffer.serialize(file.model), case.model)
 
 
 def test_an_operation_left_in_float():
     graph = operator_graphs.convolutions()
     samples = operator_graphs.draw(graph)
-    spec = operator_graphs.specified(graph, samples)
+    quantized = operator_graphs.specified(graph, samples)
     floats = ("leaky",)
     weaker = dataclasses.replace(
-        spec,
+        quantized,
         layers=tuple(
-            dataclasses.replace(x, precision="float32", reason="a test") if x.name in floats else x for x in spec.layers
+            dataclasses.replace(x, precision="float32", reason="a test") if x.name in floats else x for x in quantized.layers
         ),
-        activations={name: grid for name, grid in spec.activations.items() if name not in floats},
+        activations={name: grid for name, grid in quantized.grids.items() if name not in floats},
     )
     content = export_quantized(graph, weaker, operator_graphs.representative(samples))
     with pytest.raises(VerificationError) as caught:
-        verify_structure(content, graph, spec)
+        verify_structure(content, quantized)
     assert "activation 'leaky' (Keras layer keras_leaky) is float32, specified int8" in str(caught.value)
     assert "of layer 'leaky' (Keras layer keras_leaky) works in float, specified int8" in str(caught.value)
 
@@ -210,17 +211,17 @@ def test_a_file_with_other_weights():
     kernel = node.weights["kernel"] * np.float32(-1)
     nodes = [n.replace(weights={**n.weights, "kernel": kernel}) if n is node else n for n in case.graph.nodes]
     with pytest.raises(VerificationError, match="kernel of 'conv_left'"):
-        verify_structure(case.content, dataclasses.replace(case.graph, nodes=tuple(nodes)), case.spec)
+        verify_structure(case.content, dataclasses.replace(case.graph, nodes=tuple(nodes)), case.model)
 
 
 def test_int4_where_int8_was_specified():
     graph = operator_graphs.shared()
-    case = operator_graphs.exported(graph, weight_bits=4, storage="packed")
+    case = operator_graphs.exported(graph, Precision(Precision(weight_bits=4), storage="packed"))
     layers = tuple(
-        dataclasses.replace(x, weights={n: unpacked(g) for n, g in x.weights.items()}) for x in case.spec.layers
+        dataclasses.replace(x, weights={n: unpacked(g) for n, g in x.weights.items()}) for x in case.model.layers
     )
     with pytest.raises(VerificationError, match=r"kernel of 'conv_right' .* is int4\[4, 3, 3, 3\], specified int8"):
-        verify_structure(case.content, graph, dataclasses.replace(case.spec, layers=layers))
+        verify_structure(case.content, graph, dataclasses.replace(case.model, layers=layers))
 
 
 def unpacked(grid: Grid) -> Grid:
@@ -263,7 +264,7 @@ def test_damage_to_a_float_layer_is_named(damage):
     file = Damaged(mixed().content)
     damage(file)
     with pytest.raises(VerificationError) as caught:
-        verify_structure(flatbuffer.serialize(file.model), mixed().graph, mixed().spec)
+        verify_structure(flatbuffer.serialize(file.model), mixed().graph, mixed().quantized)
     assert FLOAT_DAMAGES[damage] in str(caught.value)
 
 
@@ -277,7 +278,7 @@ def test_damage_to_a_float_layer_is_named(damage):
     ],
 )
 def test_another_precision_than_specified(layer, precision, message):
-    spec = mixed().spec
-    changed = dataclasses.replace(spec[layer], precision=precision, reason="a test", weights={})
+    quantized = mixed().quantized
+    changed = dataclasses.replace(quantized[layer], precision=precision, reason="a test", weights={})
     with pytest.raises(VerificationError, match=message):
-        verify_structure(mixed().content, mixed().graph, spec.replace_layers(changed))
+        verify_structure(mixed().content, mixed().graph, quantized.replace_layers(changed))
