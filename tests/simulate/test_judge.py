@@ -2,11 +2,12 @@ import numpy as np
 import operator_graphs
 import pytest
 
-from tfq.precision import Precision
 from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
 from tfq.calibration.statistics import Range
-from tfq.simulate.judge import Version, divergence, is_proved, keep_best, keep_better, signed_ranks
+from tfq.precision import Precision
+from tfq.simulate.judge import Judge, divergence, is_proved, signed_ranks
+from tfq.simulate.run import predict_list
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +26,8 @@ def narrowed(ranges, factor):
 def test_a_bad_specification_is_rolled_back(setting):
     graph, ranges, samples = setting
     bad, good = specify(graph, narrowed(ranges, 0.1)), specify(graph, ranges)
-    kept, guarded = keep_better(graph, Version("kl", graph, bad), Version("minmax", graph, good), samples)
-    assert kept.quantized is good
+    kept, guarded = Judge(graph, samples).keep_better(("kl", bad), ("minmax", good))
+    assert kept is good
     assert guarded.kept == "minmax"
     assert guarded.divergences["kl"] > 5 * guarded.divergences["minmax"]
     assert guarded.samples == 24
@@ -38,8 +39,8 @@ def test_a_bad_specification_is_rolled_back(setting):
 def test_a_better_specification_is_kept(setting):
     graph, ranges, samples = setting
     good, bad = specify(graph, ranges), specify(graph, narrowed(ranges, 30.0))
-    kept, guarded = keep_better(graph, Version("kl", graph, good), Version("minmax", graph, bad), samples)
-    assert kept.quantized is good
+    kept, guarded = Judge(graph, samples).keep_better(("kl", good), ("minmax", bad))
+    assert kept is good
     assert guarded.kept == "kl"
     assert guarded.divergences["kl"] < guarded.divergences["minmax"]
     assert guarded.note("calibration by kl") == ""
@@ -48,23 +49,27 @@ def test_a_better_specification_is_kept(setting):
 @pytest.mark.parametrize(("must_gain", "winner"), [(False, "kl"), (True, "minmax")])
 def test_a_tie_keeps_the_candidate_unless_it_has_to_gain(setting, must_gain, winner):
     graph, ranges, samples = setting
-    one, other = (Version(name, graph, specify(graph, ranges)) for name in ("kl", "minmax"))
-    kept, (guarded,) = keep_best(graph, other, [one], samples, tolerance=0.0, must_gain=must_gain)
-    assert kept.name == guarded.kept == winner
+    models = {name: specify(graph, ranges) for name in ("kl", "minmax")}
+    judge = Judge(graph, samples)
+    kept, (guarded,) = judge.keep_best(
+        ("minmax", models["minmax"]), [("kl", models["kl"])], tolerance=0.0, must_gain=must_gain
+    )
+    assert kept is models[winner]
+    assert guarded.kept == winner
     assert guarded.standard_error == 0
 
 
 def test_a_gain_on_most_samples_is_proved_and_one_on_few_is_not(setting):
     graph, ranges, samples = setting
-    fine, coarse = (Version(f"w{bits}", graph, specify(graph, ranges, Precision(weight_bits=bits))) for bits in (8, 2))
-    assert keep_best(graph, coarse, [fine], samples, must_gain=True)[0] is fine
+    fine, coarse = ((f"w{bits}", specify(graph, ranges, Precision(weight_bits=bits))) for bits in (8, 2))
+    assert Judge(graph, samples).keep_best(coarse, [fine], must_gain=True)[0] is fine[1]
     few = {name: array[:4] for name, array in samples.items()}
-    kept, (chance,) = keep_best(graph, coarse, [fine], few, must_gain=True)
-    assert kept is coarse
+    kept, (chance,) = Judge(graph, few).keep_best(coarse, [fine], must_gain=True)
+    assert kept is coarse[1]
     assert chance.divergences["w8"] < chance.divergences["w2"]
     assert chance.reason == "chance, z = -1.8"  # of four samples, all
-    kept, (gained, lost) = keep_best(graph, coarse, [fine, coarse], samples, must_gain=True)
-    assert kept is fine
+    kept, (gained, lost) = Judge(graph, samples).keep_best(coarse, [fine, coarse], must_gain=True)
+    assert kept is fine[1]
     assert (gained.reason, lost.reason) == ("", "worse")
     rng = np.random.default_rng(0)
     chance = np.array([signed_ranks(rng.standard_t(2, 25)) for _ in range(2000)])
@@ -94,13 +99,32 @@ def test_one_sample_suffices(setting):
     graph, ranges, samples = setting
     good, bad = specify(graph, ranges), specify(graph, narrowed(ranges, 0.05))
     few = {name: array[:1] for name, array in samples.items()}
-    assert keep_better(graph, Version("kl", graph, bad), Version("minmax", graph, good), few)[0].quantized is good
+    assert Judge(graph, few).keep_better(("kl", bad), ("minmax", good))[0] is good
 
 
 def test_more_bits_win(setting):
     graph, ranges, samples = setting
     fine, coarse = specify(graph, ranges, Precision(weight_bits=8)), specify(graph, ranges, Precision(weight_bits=2))
-    assert keep_better(graph, Version("coarse", graph, coarse), Version("fine", graph, fine), samples)[0].quantized is fine
+    assert Judge(graph, samples).keep_better(("coarse", coarse), ("fine", fine))[0] is fine
+
+
+def test_the_last_model_kept_and_the_float_model_are_run_once(setting, monkeypatch):
+    graph, ranges, samples = setting
+    models = [specify(graph, narrowed(ranges, factor)) for factor in (30.0, 4.0, 1.0)]
+    runs = []
+
+    def counted(model, feeds):
+        runs.append(model)
+        return predict_list(model, feeds)
+
+    monkeypatch.setattr("tfq.simulate.judge.predict_list", counted)
+    judge = Judge(graph, samples)
+    first, _ = judge.keep_better(("b", models[1]), ("a", models[0]))
+    second, _ = judge.keep_better(("c", models[2]), ("b", first))
+    assert first is models[1]
+    assert second is models[2]
+    assert len(runs) == 1 + 3  # the float model, and each of the three
+    np.testing.assert_array_equal(judge.divergence(second), Judge(graph, samples).divergence(second))
 
 
 def test_divergence_of_probabilities_is_kullback_leibler():

@@ -6,13 +6,13 @@ import numpy as np
 import operator_graphs
 import pytest
 
-from tfq.precision import Precision
 from tfq.grid import Grid
-from tfq.models.graph import Graph, Node, build_model
+from tfq.models.graph import Node, build_model
+from tfq.precision import INT8, Precision
+from tfq.quantized_model import QuantizedModel
 from tfq.simulate.run import predict_list
 from tfq.simulate.weights import integers, reals, snap, weight_integers
 from tfq.simulate.wrap import build_simulation, simulate
-from tfq.quantized import LayerQuantization, QuantizationSpec
 
 
 def activation(exponent, zero_point, bits=8):
@@ -30,8 +30,13 @@ def tiny():
     """x -> 1x1 Conv2D with ReLU6 -> Dense behind a Flatten -> float softplus, and its specification by hand."""
     rng = np.random.default_rng(0)
     kernel, matrix = rng.normal(size=(1, 1, 3, 4)), rng.normal(size=(16, 2))
+    per_channel = Grid((2.0**-6, 2.0**-5, 2.0**-6, 2.0**-5), 0, 8, "int8", symmetric=True, axis=3)
+    bias_scales = tuple(2.0**-5 * s for s in per_channel.scale)
+    bias = Grid(bias_scales, 0, 32, "int32", symmetric=True, axis=0)
+    four_bits = Grid((0.5, 0.25), 0, 4, "int8", symmetric=True, axis=1)
+    after_relu = {"grid": activation(-5, -128), "precision": INT8}
     nodes = (
-        Node("x", "Input", {"shape": (2, 2, 3), "dtype": "float32"}),
+        Node("x", "Input", {"shape": (2, 2, 3), "dtype": "float32"}, grid=activation(-5, 7)),
         Node(
             "conv",
             "Conv2D",
@@ -39,50 +44,45 @@ def tiny():
             ("x",),
             {"kernel": kernel.astype(np.float32), "bias": rng.normal(size=4).astype(np.float32)},
             "relu6",
+            weight_grids={"kernel": per_channel, "bias": bias},
+            **after_relu,
         ),
-        Node("flat", "Flatten", {}, ("conv",)),
-        Node("dense", "Dense", {"units": 2, "use_bias": False}, ("flat",), {"kernel": matrix.astype(np.float32)}),
-        Node("soft", "Unary", {"function": "softplus"}, ("dense",)),
+        Node("flat", "Flatten", {}, ("conv",), **after_relu),
+        Node(
+            "dense",
+            "Dense",
+            {"units": 2, "use_bias": False},
+            ("flat",),
+            {"kernel": matrix.astype(np.float32)},
+            weight_grids={"kernel": four_bits},
+            precision=Precision(weight_bits=4),
+            grid=activation(-4, 3),
+        ),
+        Node("soft", "Unary", {"function": "softplus"}, ("dense",), reason="float"),
     )
-    grids = {
-        "x": activation(-5, 7),
-        "conv": activation(-5, -128),
-        "flat": activation(-5, -128),
-        "dense": activation(-4, 3),
-    }
-    per_channel = Grid((2.0**-6, 2.0**-5, 2.0**-6, 2.0**-5), 0, 8, "int8", symmetric=True, axis=3)
-    bias_scales = tuple(2.0**-5 * s for s in per_channel.scale)
-    bias = Grid(bias_scales, 0, 32, "int32", symmetric=True, axis=0)
-    four_bits = Grid((0.5, 0.25), 0, 4, "int8", symmetric=True, axis=1)
-    layers = (
-        LayerQuantization("conv", "Conv2D", "int8", ("x",), "conv", {"kernel": per_channel, "bias": bias}),
-        LayerQuantization("flat", "Flatten", "int8", ("conv",), "flat"),
-        LayerQuantization("dense", "Dense", "int8", ("flat",), "dense", {"kernel": four_bits}),
-        LayerQuantization("soft", "Unary", "float32", ("dense",), "soft", reason="float"),
-    )
-    return Graph(nodes, ("x",), ("dense", "soft")), QuantizationSpec(layers, grids)
+    return QuantizedModel(nodes, ("x",), ("dense", "soft"))
 
 
 def test_simulation_is_what_the_grids_say(tiny):
-    graph, quantized = tiny
+    quantized = tiny
     x = np.random.default_rng(1).normal(size=(50, 2, 2, 3)).astype(np.float32) * 2
     grids = quantized.grids
-    kernel_scale = np.array(quantized["conv"].weights["kernel"].scale)
-    kernel = np.clip(np.floor(graph["conv"].weights["kernel"] / kernel_scale + 0.5), -127, 127) * kernel_scale
-    bias_scale = np.array(quantized["conv"].weights["bias"].scale)
-    bias = np.rint(graph["conv"].weights["bias"] / bias_scale) * bias_scale
+    kernel_scale = np.array(quantized["conv"].weight_grids["kernel"].scale)
+    kernel = np.clip(np.floor(quantized["conv"].weights["kernel"] / kernel_scale + 0.5), -127, 127) * kernel_scale
+    bias_scale = np.array(quantized["conv"].weight_grids["bias"].scale)
+    bias = np.rint(quantized["conv"].weights["bias"] / bias_scale) * bias_scale
     conv = on_grid(np.clip(on_grid(x, grids["x"]) @ kernel[0, 0] + bias, 0, 6), grids["conv"])
-    matrix_scale = np.array(quantized["dense"].weights["kernel"].scale)
-    matrix = np.clip(np.floor(graph["dense"].weights["kernel"] / matrix_scale + 0.5), -7, 7) * matrix_scale
+    matrix_scale = np.array(quantized["dense"].weight_grids["kernel"].scale)
+    matrix = np.clip(np.floor(quantized["dense"].weights["kernel"] / matrix_scale + 0.5), -7, 7) * matrix_scale
     dense = on_grid(conv.reshape(50, 16) @ matrix, grids["dense"])
-    found = predict_list(build_simulation(quantized, outputs=graph.outputs), [x])
+    found = predict_list(build_simulation(quantized, outputs=quantized.outputs), [x])
     assert len(np.unique(dense)) > 30
     np.testing.assert_array_equal(found[0], dense)
     np.testing.assert_allclose(found[1], np.log1p(np.exp(dense)), rtol=1e-5)
 
 
 def test_any_tensor_can_be_watched_the_input_on_its_grid(tiny):
-    graph, quantized = tiny
+    quantized = tiny
     x = np.random.default_rng(2).normal(size=(9, 2, 2, 3)).astype(np.float32)
     watched = predict_list(build_simulation(quantized, outputs=["x", "conv", "dense"]), [x])
     np.testing.assert_array_equal(watched[0], on_grid(x, quantized.grids["x"]))
@@ -91,25 +91,25 @@ def test_any_tensor_can_be_watched_the_input_on_its_grid(tiny):
 
 
 def test_four_bit_activations_are_what_the_grids_say(tiny):
-    graph, quantized = tiny
+    quantized = tiny
     grids = {"x": activation(-1, 1, 4), "conv": activation(-1, -8, 4), "flat": activation(-1, -8, 4)}
-    few = dataclasses.replace(quantized, activations={**quantized.grids, **grids})
+    few = quantized.with_nodes(*(quantized[name].replace(grid=grid) for name, grid in grids.items()))
     x = np.random.default_rng(3).normal(size=(20, 2, 2, 3)).astype(np.float32) * 2
-    conv_node, dense_node = snap(graph, few)["conv"], snap(graph, few)["dense"]
+    conv_node, dense_node = snap(few)["conv"], snap(few)["dense"]
     conv = on_grid(x, grids["x"]) @ conv_node.weights["kernel"][0, 0].astype(np.float64) + conv_node.weights["bias"]
     conv = on_grid(np.clip(conv, 0, 6), grids["conv"])
-    dense = on_grid(conv.reshape(20, 16) @ dense_node.weights["kernel"].astype(np.float64), few.activations["dense"])
-    found = predict_list(build_simulation(graph, few, outputs=["conv", "dense"]), [x])
+    dense = on_grid(conv.reshape(20, 16) @ dense_node.weights["kernel"].astype(np.float64), few.grids["dense"])
+    found = predict_list(build_simulation(few, outputs=["conv", "dense"]), [x])
     assert len(np.unique(conv)) == 13  # 0 to 6 in halves
     np.testing.assert_array_equal(found[0], conv)
     np.testing.assert_array_equal(found[1], dense)
 
 
 def test_outputs_by_name_whatever_the_batches(tiny):
-    graph, quantized = tiny
-    graph = Graph(graph.nodes, graph.inputs, graph.outputs, ("scores", "positive"))
+    quantized = tiny
+    quantized = dataclasses.replace(quantized, output_names=("scores", "positive"))
     x = np.random.default_rng(4).normal(size=(11, 2, 2, 3)).astype(np.float32)
-    expected = predict_list(build_simulation(quantized, outputs=graph.outputs), [x])
+    expected = predict_list(build_simulation(quantized, outputs=quantized.outputs), [x])
     for size in (4, 11):
         batches = ({"x": x[start : start + size]} for start in range(0, 11, size))
         found = simulate(quantized, batches, total=11)
@@ -124,14 +124,14 @@ def test_snapping_twice_changes_nothing_and_the_integers_stay(name):
     for bits in (8, 3):
         quantized = operator_graphs.specified(graph, operator_graphs.draw(graph), Precision(weight_bits=bits))
         once = snap(quantized)
-        twice = snap(once, quantized)
+        twice = snap(once)
         changed = 0
         for layer in quantized.layers:
-            codes = weight_integers(graph[layer.name], layer)
+            codes = weight_integers(layer)
             for weight, value in once[layer.name].weights.items():
                 np.testing.assert_array_equal(twice[layer.name].weights[weight], value)
                 if weight in codes:
-                    np.testing.assert_array_equal(weight_integers(once[layer.name], layer)[weight], codes[weight])
+                    np.testing.assert_array_equal(weight_integers(once[layer.name])[weight], codes[weight])
                     changed += not np.array_equal(value, graph[layer.name].weights[weight])
         assert changed
 
