@@ -7,6 +7,8 @@ import numpy as np
 import operator_graphs
 from ai_edge_litert import schema_py_generated as schema
 
+from tfq.precision import FLOAT16, FLOAT32, Precision
+
 CASES = ("square", "packed", "per_tensor", "mixed", "floats", "uint8", *operator_graphs.ALL)
 
 
@@ -16,16 +18,14 @@ def case(name):
     if name == "square":
         return graphs.exported(graphs.square())
     if name == "packed":
-        return graphs.exported(graphs.square(), Precision(Precision(weight_bits=4), storage="packed"))
+        return graphs.exported(graphs.square(), Precision(weight_bits=4, storage="packed"))
     if name == "per_tensor":
         return graphs.exported(graphs.shared(), per_channel=False)
     if name == "mixed":
-        precisions = {"conv": "float16", "transposed": "float16", "right": "float32", "third": "float32"}
-        return graphs.exported(graphs.square(), precisions=precisions)
+        precisions = {"conv": FLOAT16, "transposed": FLOAT16, "right": FLOAT32, "third": FLOAT32}
+        return graphs.exported(graphs.square(), precisions)
     if name == "floats":
-        return graphs.exported(
-            graphs.square(), precisions={"left": "float32"}, input_type="float32", output_type="float32"
-        )
+        return graphs.exported(graphs.square(), {"left": FLOAT32}, input_type="float32", output_type="float32")
     if name == "uint8":
         return graphs.case("shared", "uint8", "uint8")
     return graphs.case(name)

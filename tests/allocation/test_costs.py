@@ -1,6 +1,5 @@
 """Costs of units and borders against real files and against counting."""
 
-import dataclasses
 import itertools
 import sys
 from pathlib import Path
@@ -20,26 +19,17 @@ from tfq.allocation.costs import (
 from tfq.evaluation.size import measure_size
 from tfq.models.borders import find_borders
 from tfq.models.widths import units
-from tfq.precision import CANDIDATES
+from tfq.precision import CANDIDATES, INT8
 
 DATA = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 
 
-def predicted(case, specify, chosen):
+def predicted(case, specified, chosen):
     """Total costs of the model whose units have the `chosen` candidates, from an 8-bit file of it."""
     found = units(case.graph)
     macs = multiply_accumulates(case.graph)
-    specs = {
-        name: specify(weight_bits=CANDIDATES[name].weight_bits, storage=CANDIDATES[name].storage)
-        for name in chosen.values()
-    }
-
-    specs["w8"] = case.spec
-    priced = {
-        (unit.name, name): ([case.graph[n] for n in unit.nodes], [spec[n] for n in unit.nodes])
-        for name, spec in specs.items()
-        for unit in found
-    }
+    models = {name: specified(CANDIDATES[name]) for name in chosen.values()} | {"w8": case.model}
+    priced = {(unit.name, name): [model[n] for n in unit.nodes] for name, model in models.items() for unit in found}
     costs = all_costs(priced, macs)
     fixed = fixed_costs(case.content, [costs[unit.name, "w8"] for unit in found], case.graph)
     borders, own = border_costs(case.graph, found, border_bytes(case.graph))
@@ -59,12 +49,12 @@ def test_totals_are_those_of_the_exported_file(mixture):
     case = operator_graphs.case("convolutions")
     chosen = dict(zip((unit.name for unit in units(case.graph)), itertools.cycle(mixture)))
     chosen["transposed"] = "w8"
-    real = operator_graphs.exported(case.graph, **by_node(case.graph, chosen))
+    real = operator_graphs.exported(case.graph, by_node(case.graph, chosen))
 
-    def specify(**options):
-        return operator_graphs.specified(case.graph, case.samples, **options)
+    def specified(precision):
+        return operator_graphs.specified(case.graph, case.samples, precision)
 
-    totals, size = predicted(case, specify, chosen), measure_size(real.content)
+    totals, size = predicted(case, specified, chosen), measure_size(real.content)
     # of these few kB the hundredth is 80 bytes: what flatbuffers align, the zero-points that float layers no longer
     # share and what deflate finds across units comes on top
     assert totals["file_bytes"] == pytest.approx(size.file_bytes, rel=0.01, abs=32 * len(chosen))
@@ -72,13 +62,8 @@ def test_totals_are_those_of_the_exported_file(mixture):
 
 
 def by_node(graph, chosen):
-    """Options of `specify`."""
-    candidates = {node: CANDIDATES[chosen[unit.name]] for unit in units(graph) for node in unit.nodes}
-    return {
-        "weight_bits": {n: c.weight_bits for n, c in candidates.items() if not c.is_float},
-        "storage": {n: c.storage for n, c in candidates.items()},
-        "precisions": {n: c.precision for n, c in candidates.items()},
-    }
+    """Precisions for `specify`."""
+    return {node: CANDIDATES[chosen[unit.name]] for unit in units(graph) for node in unit.nodes}
 
 
 @pytest.mark.slow
@@ -99,16 +84,16 @@ def test_totals_of_resnet8_are_near_those_of_the_files():
     graph = prepare(loaded.graph, inputs).graph
     ranges = calibrate(graph, [inputs], method="minmax", percentile=99.9, total=32).ranges
 
-    def export(**options):
-        spec = specify(graph, ranges, **options)
-        return spec, export_quantized(graph, spec, operator_graphs.representative(inputs))
+    def export(precisions):
+        model = specify(graph, ranges, precisions)
+        return model, export_quantized(model, operator_graphs.representative(inputs))
 
-    base = operator_graphs.Case(graph, inputs, *export())
+    base = operator_graphs.Case(graph, inputs, *export(INT8))
     names = [unit.name for unit in units(graph)]
     for mixture in (("w4",), ("w3", "w5", "w2", "w6"), ("w4-packed", "w8", "float16"), ("w8", "float32", "w3")):
         chosen = dict(zip(names, itertools.cycle(mixture)))
-        totals = predicted(base, lambda **options: specify(graph, ranges, **options), chosen)
-        size = measure_size(export(**by_node(graph, chosen))[1])
+        totals = predicted(base, lambda precision: specify(graph, ranges, precision), chosen)
+        size = measure_size(export(by_node(graph, chosen))[1])
         assert totals["file_bytes"] == pytest.approx(size.file_bytes, rel=0.01), mixture
         # deflate's code tables and strategy fit a file of one width best: not additive
         within = 0.015 if len(mixture) == 1 else 0.055
@@ -147,12 +132,10 @@ def test_operations_are_counted_as_they_are_done():
 def test_costs_follow_bits_and_storage():
     case = operator_graphs.case("convolutions")
     macs = multiply_accumulates(case.graph)
-    node = case.graph["stem"]
     costs = {}
     for name in ("w2", "w4", "w4-packed", "w4a4", "w8", "float16", "float32"):
-        bits, storage = CANDIDATES[name].weight_bits, CANDIDATES[name].storage
-        spec = operator_graphs.specified(case.graph, case.samples, weight_bits=bits, storage=storage)
-        costs[name] = unit_costs(name, [node], [spec["stem"]], macs)
+        model = operator_graphs.specified(case.graph, case.samples, CANDIDATES[name])
+        costs[name] = unit_costs(name, [model["stem"]], macs)
     weights, filters = 3 * 3 * 3 * 8, 8
     assert costs["w8"]["memory_bytes"] == weights + 4 * filters
     assert costs["w4-packed"]["memory_bytes"] == weights / 2 + 4 * filters
@@ -168,9 +151,8 @@ def test_calls_of_one_layer_are_stored_once_and_computed_twice():
     case = operator_graphs.case("shared")
     macs = multiply_accumulates(case.graph)
     unit = next(unit for unit in units(case.graph) if len(unit.nodes) == 2)
-    layers = [case.spec[name] for name in unit.nodes]
-    same = [dataclasses.replace(layers[0], name=layer.name) for layer in layers]  # with inputs on one grid
-    nodes = [case.graph[name] for name in unit.nodes]
-    one, two = (unit_costs("w8", nodes[:count], same[:count], macs) for count in (1, 2))
+    nodes = [case.model[name] for name in unit.nodes]
+    same = [node.replace(weight_grids=nodes[0].weight_grids) for node in nodes]  # with inputs on one grid
+    one, two = (unit_costs("w8", same[:count], macs) for count in (1, 2))
     assert two["macs"] == 2 * one["macs"]
     assert two["memory_bytes"] == one["memory_bytes"]

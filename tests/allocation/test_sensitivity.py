@@ -23,19 +23,18 @@ from tfq.execution.interpreter import predict
 from tfq.export.package import export_quantized
 from tfq.export.variants import Exporter
 from tfq.models.graph import Graph, Node
-from tfq.precision import INT8, precision_of
-from tfq.simulate.judge import Version, divergence
-from tfq.spec import LayerQuantization
+from tfq.precision import INT8, Precision, precision_of
+from tfq.simulate.judge import divergence
 
 CANDIDATES = [precision_of(name) for name in ("w2", "w3", "e3", "w4", "w6", "w8")]
 
 
 @functools.cache
 def start(name):
-    """(float graph, samples, 8-bit version, states)."""
+    """(float graph, samples, 8-bit model, states)."""
     graph = operator_graphs.ALL[name]()
     samples = draw(graph)
-    base = Version("8 bit", graph, specified(graph, samples))
+    base = specified(graph, samples)
     return graph, samples, base, find_states(graph, base, samples, candidates=CANDIDATES, seed=1)
 
 
@@ -44,12 +43,12 @@ def exporter(name):
     """Converts the base first, and so nothing else."""
     _, samples, base, _ = start(name)
     made = Exporter(representative(samples))
-    made.export(base.graph, base.spec)
+    made.export(base)
     return made
 
 
-def from_scratch(version, samples):
-    return export_quantized(version.graph, version.spec, representative(samples))
+def from_scratch(model, samples):
+    return export_quantized(model, representative(samples))
 
 
 @pytest.mark.parametrize("name", ["convolutions", "transformer", "islands", "shared"])
@@ -58,10 +57,10 @@ def test_a_model_of_mixed_states_is_byte_for_byte_its_own_export(name):
     made = exporter(name)
     names = dict.fromkeys(unit for unit, _ in states)
     chosen = {unit: states[unit, CANDIDATES[index % len(CANDIDATES)].name] for index, unit in enumerate(names)}
-    version = apply(base, *chosen.values())
-    expected = from_scratch(version, samples)
-    assert made.export(version.graph, version.spec) == expected
-    assert made.export(base.graph, base.spec) != expected
+    model = apply(base, *chosen.values())
+    expected = from_scratch(model, samples)
+    assert made.export(model) == expected
+    assert made.export(base) != expected
 
 
 def test_versions_of_one_model_are_converted_once(monkeypatch):
@@ -69,38 +68,37 @@ def test_versions_of_one_model_are_converted_once(monkeypatch):
     made = exporter("shared")
     monkeypatch.setattr("tfq.export.variants.convert_quantized", None)
     for state in states.values():
-        version = apply(base, state)
-        assert made.export(version.graph, version.spec) != made.export(base.graph, base.spec)
+        model = apply(base, state)
+        assert made.export(model) != made.export(base)
 
 
 @pytest.mark.parametrize("unit", ["stem", "depthwise", "no_bias", "transposed", "hidden"])
 def test_a_single_swap_is_byte_for_byte_its_own_export(unit):
     _, samples, base, states = start("convolutions")
-    version = apply(base, states[unit, "w2"])
-    assert exporter("convolutions").export(version.graph, version.spec) == from_scratch(version, samples)
+    model = apply(base, states[unit, "w2"])
+    assert exporter("convolutions").export(model) == from_scratch(model, samples)
 
 
 def test_packed_states_are_byte_for_byte_their_own_export():
     _, samples, base, states = start("shared")
-    version = apply(base, packed(states["conv_right", "w3"]), packed(states["dense_right", "w4"]))
-    assert exporter("shared").export(version.graph, version.spec) == from_scratch(version, samples)
+    model = apply(base, packed(states["conv_right", "w3"]), packed(states["dense_right", "w4"]))
+    assert exporter("shared").export(model) == from_scratch(model, samples)
 
 
 @pytest.mark.parametrize("from_zero", [True, False])
 def test_a_bias_that_becomes_zeros_or_ceases_to_be_is_exported_as_from_scratch(from_zero):
-    graph, samples, base, _ = start("shared")
+    _, samples, base, _ = start("shared")
 
     def with_bias(value):
         def changed(node):
             return node.replace(weights={**node.weights, "bias": np.full(3, value, np.float32)})
 
-        nodes = [changed(node) if node.kind == "Dense" else node for node in graph.nodes]
-        return dataclasses.replace(base, graph=graph.replace_nodes(nodes))
+        return base.with_nodes(*(changed(node) for node in base.nodes if node.kind == "Dense"))
 
     first, second = (with_bias(0.0), with_bias(0.1)) if from_zero else (with_bias(0.1), with_bias(0.0))
     made = Exporter(representative(samples))
-    made.export(first.graph, first.spec)
-    assert made.export(second.graph, second.spec) == from_scratch(second, samples)
+    made.export(first)
+    assert made.export(second) == from_scratch(second, samples)
 
 
 def test_what_is_measured_is_the_exported_file():
@@ -109,8 +107,8 @@ def test_what_is_measured_is_the_exported_file():
     some = [states["conv_right", "w2"], states["dense_right", "w3"]]
     found = measured(base, some, loss)
 
-    def loss_of(version):
-        return divergence(loss.reference, predict(from_scratch(version, samples), samples)).mean()
+    def loss_of(model):
+        return divergence(loss.reference, predict(from_scratch(model, samples), samples)).mean()
 
     before = loss_of(base)
     assert found == {state.key: max(loss_of(apply(base, state)) - before, FLOOR) for state in some}
@@ -178,10 +176,7 @@ def perturbed(graph, size):
     node = graph["dense"]
     error = (size * np.random.default_rng(6).normal(size=node.weights["kernel"].shape)).astype(np.float32)
     changed = node.replace(weights={**node.weights, "kernel": node.weights["kernel"] + error})
-    layer = LayerQuantization("dense", "Dense", "float32", ("x",), "dense", reason="chosen")
-    return State("dense", "w8", (changed,), (layer,), "none", 0.0, 0.0), changed.weights["kernel"] - node.weights[
-        "kernel"
-    ]
+    return State("dense", "w8", (changed,), "none", 0.0, 0.0), changed.weights["kernel"] - node.weights["kernel"]
 
 
 def inputs_of(count):
@@ -230,8 +225,8 @@ def test_with_labels_the_increase_of_the_cross_entropy_is_measured():
     largest = max(increases, key=increases.__getitem__)  # one that chance has not made smaller than the floor
     state, found = states[largest], increases[largest]
 
-    def loss_of(version):
-        (p,) = predict(exporter("convolutions").export(version.graph, version.spec), samples)
+    def loss_of(model):
+        (p,) = predict(exporter("convolutions").export(model), samples)
         return -np.log(np.maximum(p[np.arange(len(p)), labels].astype(np.float64), 1 / 512)).mean()
 
     assert found == pytest.approx(loss_of(apply(base, state)) - loss_of(base), rel=1e-12)
@@ -254,9 +249,9 @@ def test_labels_that_do_not_fit_are_refused(labels, message):
 
 def test_activations_of_few_bits_are_not_exported():
     graph, samples, _, _ = start("convolutions")
-    narrow = specified(graph, samples, activation_bits=4)
+    narrow = specified(graph, samples, Precision(activation_bits=4))
     with pytest.raises(ValueError, match="no kernels for activations of fewer than 8 bits"):
-        exporter("convolutions").export(graph, narrow)
+        exporter("convolutions").export(narrow)
 
 
 def test_labels_for_a_model_of_two_outputs_are_refused():
@@ -328,12 +323,12 @@ def test_a_journal_of_other_circumstances_is_refused(tmp_path):
     loss, state = find_loss(graph, samples), states["logits", "w2"]
     journal = tmp_path / "journal.jsonl"
     measured(base, [state], loss, ledger=journal)
-    nodes = [n.replace(weights={k: v * 1.01 for k, v in n.weights.items()}) for n in base.graph.nodes]
+    nodes = [n.replace(weights={k: v * 1.01 for k, v in n.weights.items()}) for n in base.nodes]
     others = {
         "samples": (base, state, dataclasses.replace(loss, samples={"image": samples["image"] + np.float32(1e-3)})),
         "labels": (base, state, dataclasses.replace(loss, labels=np.zeros(24, int))),
-        "weights": (dataclasses.replace(base, graph=base.graph.replace_nodes(nodes)), state, loss),
-        "spec": (dataclasses.replace(base, spec=dataclasses.replace(base.spec, output_type="float32")), state, loss),
+        "weights": (base.with_nodes(*nodes), state, loss),
+        "spec": (dataclasses.replace(base, output_type="float32"), state, loss),
         "method of the states": (base, dataclasses.replace(state, method="adaround, seed 1"), loss),
     }
     for other in others.values():

@@ -21,10 +21,10 @@ from tfq.export.package import export_quantized
 from tfq.models.grids import grid_groups
 from tfq.models.operators import OPERATORS
 from tfq.models.widths import is_weighted, separate_inputs, units
+from tfq.precision import FLOAT16
 from tfq.recipe import Recipe
 from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.steps import Setting
-from tfq.simulate.judge import Version
 from tfq.simulate.run import predict_list
 from tfq.simulate.wrap import build_simulation
 from tfq.verify.structure import verify_structure
@@ -39,17 +39,9 @@ def start(name):
 
     def at(chosen):
         by_node = {node: chosen[unit.name] for unit in units(graph) for node in unit.nodes}
-        spec = specify(
-            graph,
-            ranges,
-            weight_bits={n: c.weight_bits for n, c in by_node.items()},
-            storage={n: c.storage for n, c in by_node.items()},
-            entropy_bits={n: c.entropy_bits for n, c in by_node.items()},
-            precisions={n: c.precision for n, c in by_node.items()},
-        )
-        return Version("nearest", graph, spec)
+        return specify(graph, ranges, by_node)
 
-    return graph, samples, Version("int8", graph, specified(graph, samples)), at
+    return graph, samples, specified(graph, samples), at
 
 
 def decide(setting, base, at, wish, *, narrow=None):
@@ -67,10 +59,10 @@ def decided(name, pipeline="light", **wish):
     return graph, samples, decide(setting, base, at, Wish(**wish))
 
 
-def file_of(samples, version):
+def file_of(samples, model):
     inputs = [{name: values[:1] for name, values in samples.items()}]
-    content = export_quantized(version.graph, version.spec, lambda: iter(inputs))
-    verify_structure(content, version.graph, version.spec)
+    content = export_quantized(model, lambda: iter(inputs))
+    verify_structure(content, model)
     return content
 
 
@@ -86,13 +78,13 @@ def weight_bytes(graph, candidates):
 
 @pytest.mark.parametrize("pipeline", ["light", "advanced"])
 def test_a_size_budget_is_kept_by_the_file_that_is_verified(pipeline):
-    graph, samples, (version, found) = decided("convolutions", pipeline, size_budget=0.14)
+    graph, samples, (model, found) = decided("convolutions", pipeline, size_budget=0.14)
     floats = 4 * sum(
         max((w for n, w in graph[u.name].weights.items() if n != "bias"), key=np.size).size for u in units(graph)
     )
     assert weight_bytes(graph, found.allocation.candidates) <= 0.14 * floats
     assert len(set(found.allocation.candidates.values())) > 1
-    assert measure_size(file_of(samples, version)).weight_bits <= 0.14 * 32 * 1.02  # other constants too
+    assert measure_size(file_of(samples, model)).weight_bits <= 0.14 * 32 * 1.02  # other constants too
     assert [r.kind for r in found.rounds][-1] == "reconstructed"
     best = min(r.measured.loss for r in found.rounds if r.kind == "assembled")
     assert found.rounds[-1].measured.loss <= best + 1e-9
@@ -108,24 +100,24 @@ def test_pins_and_named_candidates_are_followed():
 
 
 def test_packed_storage_offers_packed_candidates():
-    _, samples, (version, found) = decided("convolutions", size_budget=0.13, storage="packed", sensitivity="gradient")
+    _, samples, (model, found) = decided("convolutions", size_budget=0.13, storage="packed", sensitivity="gradient")
     chosen = found.allocation.candidates
     assert any(name.endswith("-packed") for name in chosen.values())
-    plain, packed = (len(file_of(samples, version)) for version in (start("convolutions")[2], version))
+    plain, packed = (len(file_of(samples, model)) for model in (start("convolutions")[2], model))
     assert packed < plain
 
 
 @pytest.mark.parametrize("pipeline", ["light", "advanced"])
 def test_coarse_grids_are_reconstructed_and_stored_with_one_scale_a_layer(pipeline):
-    _, samples, (version, found) = decided("convolutions", pipeline, max_drop=5.0, candidates=("e3", "e5"))
+    _, samples, (model, found) = decided("convolutions", pipeline, max_drop=5.0, candidates=("e3", "e5"))
     chosen = found.allocation.candidates
     assert set(chosen.values()) <= {"e3", "e5"}
     for unit, candidate in chosen.items():
-        layer = version.spec[unit]
-        grid = layer.weights[OPERATORS[layer.kind].kernel]
+        layer = model[unit]
+        grid = layer.weight_grids[OPERATORS[layer.kind].kernel]
         assert (grid.bits, grid.entropy_bits) == (8, int(candidate[1]))
         assert len(set(grid.scale)) == 1
-    packages = [deflated(file_of(samples, v)) for v in (start("convolutions")[2], version)]
+    packages = [deflated(file_of(samples, v)) for v in (start("convolutions")[2], model)]
     assert len(packages[1]) < len(packages[0])
 
 
@@ -137,15 +129,15 @@ def test_coarse_grids_are_offered_where_the_download_is_made_small(wish):
 
 
 def test_the_layers_that_few_bits_hurt_stay_in_float16():
-    _, samples, (version, found) = decided("convolutions", max_drop=5.0, candidates=("w2", "float16", "w8"), pins=PINS)
+    _, samples, (model, found) = decided("convolutions", max_drop=5.0, candidates=("w2", "float16", "w8"), pins=PINS)
     assert found.attained
     assert found.rounds[-1].measured.points <= 5.0
     chosen = found.allocation.candidates
     assert chosen["stem"] == "float16"
     assert "w2" in chosen.values()
-    assert version.spec["stem"].precision == "float16"
-    assert version.spec["stem"].reason.startswith("chosen")
-    file_of(samples, version)
+    assert model["stem"].precision == FLOAT16
+    assert model["stem"].reason.startswith("chosen")
+    file_of(samples, model)
 
 
 def test_the_layer_that_8_bits_destroy_is_put_into_float16_without_being_asked():
@@ -154,12 +146,10 @@ def test_the_layer_that_8_bits_destroy_is_put_into_float16_without_being_asked()
     ranges = calibrate(graph, iter([samples]), method="minmax", percentile=99.9, total=len(samples["image"])).ranges
 
     def at(chosen):
-        precisions = {n: c.precision for n, c in chosen.items()}
-        bits = {n: c.weight_bits for n, c in chosen.items()}
-        return Version("nearest", graph, specify(graph, ranges, weight_bits=bits, precisions=precisions))
+        return specify(graph, ranges, chosen)
 
     setting = Setting.of(Recipe(model="", pipeline="light"), graph, samples, lambda _: {})
-    base = Version("int8", graph, specified(graph, samples))
+    base = specified(graph, samples)
     _, found = decide(setting, base, at, Wish(max_drop=5.0))
     assert found.attained
     assert found.allocation.candidates["second"] == "float16"
@@ -181,15 +171,13 @@ def test_4_bit_activations_are_given_where_a_compute_budget_asks_for_them_and_si
 
     def at(chosen):
         few = [group for unit, c in chosen.items() if c.activation_bits == 4 for group in reads[unit]]
-        widths = {node: chosen[unit.name].weight_bits for unit in units(graph) for node in unit.nodes}
         own = {**ranges, **{group: narrow[group] for group in few}}
-        spec = specify(graph, own, weight_bits=widths, activation_bits=dict.fromkeys(few, 4))
-        return Version("nearest", graph, spec)
+        return specify(graph, own, {node: chosen[unit.name] for unit in units(graph) for node in unit.nodes})
 
     setting = Setting.of(Recipe(model="", pipeline=pipeline), graph, samples, lambda _: {})
-    base = Version("int8", graph, specify(graph, ranges))
+    base = specify(graph, ranges)
     wish = Wish(compute_budget=0.4, candidates=("w4", "w8", "w4a4"))
-    version, found = decide(setting, base, at, wish, narrow=narrow)
+    model, found = decide(setting, base, at, wish, narrow=narrow)
 
     chosen = found.allocation.candidates
     macs = multiply_accumulates(graph)
@@ -198,10 +186,10 @@ def test_4_bit_activations_are_given_where_a_compute_budget_asks_for_them_and_si
     assert done <= 0.4 * 64 * sum(macs.values())
     assert "w4a4" in chosen.values()
     assert len(set(chosen.values())) > 1
-    few = {groups[name] for name, grid in version.spec.activations.items() if grid.bits == 4}
+    few = {groups[name] for name, grid in model.grids.items() if grid.bits == 4}
     assert few == {group for unit, name in chosen.items() if name == "w4a4" for group in reads[unit]}
     predicted = predict_list(
-        build_simulation(version.graph, version.spec, outputs=graph.outputs),
+        build_simulation(model, outputs=graph.outputs),
         [samples[name] for name in graph.inputs],
     )
     assert np.isfinite(predicted[0]).all()
@@ -213,7 +201,7 @@ def test_gradients_do_not_see_the_error_of_4_bit_activations():
     ranges = calibrate(graph, iter([samples]), method="minmax", percentile=99.9, total=24).ranges
     setting = Setting.of(Recipe(model="", pipeline="light"), graph, samples, lambda _: {})
     wish = Wish(compute_budget=0.9, candidates=("w8",), pins=(("stem", "w4a4"),), sensitivity="gradient")
-    base = Version("int8", graph, specify(graph, ranges))
+    base = specify(graph, ranges)
     with pytest.raises(UserError, match="use --sensitivity=measured or output_error"):
         decide(setting, base, lambda _: base, wish, narrow=ranges)
 

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tfq.precision import Precision
 from tfq.errors import UserError
 from tfq.evaluation.size import measure_size
 from tfq.execution.interpreter import RUNTIMES, TfliteModel
@@ -19,6 +18,7 @@ from tfq.models.borders import find_borders
 from tfq.models.graph import build_model
 from tfq.models.operators import OPERATORS
 from tfq.models.widths import is_weighted
+from tfq.precision import FLOAT32, Precision
 from tfq.simulate.judge import divergence
 from tfq.simulate.run import predict_list
 from tfq.simulate.wrap import build_simulation
@@ -35,7 +35,7 @@ def mixed(graph, floats, **options):
     """`floats`: names, the first of them float16, the second float32, and so on; or precisions by name."""
     kinds = ("float16", "float32")
     named = floats if isinstance(floats, dict) else {name: kinds[i % 2] for i, name in enumerate(floats)}
-    return operator_graphs.exported(graph, precisions=named, **options)
+    return operator_graphs.exported(graph, {name: Precision(kind) for name, kind in named.items()}, **options)
 
 
 def operations(case):
@@ -108,7 +108,8 @@ def test_any_subset_of_layers(precisions):
     borders, found = find_borders(case.graph, floats), operations(case)
     assert found["QUANTIZE"] == len(borders.quantized)
     assert found["DEQUANTIZE"] == len(borders.dequantized)
-    assert {x.name: x.precision for x in case.model.layers if x.name in floats} == {n: precisions[n] for n in floats}
+    found = {x.name: x.precision.arithmetic for x in case.model.layers if x.name in floats}
+    assert found == {name: precisions[name] for name in floats}
 
 
 @pytest.mark.parametrize("name", ["convolutions", "transformer", "islands", "shared"])
@@ -186,9 +187,9 @@ def test_weights_that_float16_cannot_hold_are_refused():
 @pytest.mark.parametrize(
     ("precisions", "message"),
     [
-        ({"mean": "float32"}, "'mean' is no weighted layer"),
-        ({"absent": "float32"}, "'absent' is no weighted layer"),
-        ({"stem": "bfloat16"}, "must be int8, float16 or float32"),
+        ({"mean": FLOAT32}, "'mean' is no weighted layer"),
+        ({"absent": FLOAT32}, "'absent' is no weighted layer"),
+        ({"stem": Precision("int16x8")}, "w8a16 must be int8, float16 or float32"),
     ],
 )
 def test_impossible_precisions_are_refused(precisions, message):
@@ -200,21 +201,20 @@ def test_impossible_precisions_are_refused(precisions, message):
 def test_calls_of_one_layer_have_one_precision():
     graph = operator_graphs.shared()
     with pytest.raises(ValueError, match="calls of the Keras layer that 'conv_left' calls are to have different"):
-        operator_graphs.specified(graph, operator_graphs.draw(graph), precisions={"conv_left": "float32"})
+        operator_graphs.specified(graph, operator_graphs.draw(graph), precisions={"conv_left": FLOAT32})
 
 
 def test_storage_by_node_name():
-    case = operator_graphs.exported(
-        operator_graphs.residual(), Precision(weight_bits=4), storage={"stem": "packed", "last": "int8"}
-    )
+    wanted = dict.fromkeys(LAYERS, Precision(weight_bits=4)) | {"stem": Precision(weight_bits=4, storage="packed")}
+    case = operator_graphs.exported(operator_graphs.residual(), wanted)
     verify_structure(case.content, case.model)
-    stored = {x.name: x.weights["kernel"].storage for x in case.model.layers if "kernel" in x.weights}
+    stored = {x.name: x.weight_grids["kernel"].storage for x in case.model.layers if "kernel" in x.weights}
     assert stored == {"stem": "int4", "branch": "int8", "last": "int8", "dense": "int8"}
 
 
 def test_a_layer_that_the_converter_quantised_by_itself_is_refused(monkeypatch):
     """Without the barrier behind it, the converter computes a float layer between two grids in int8."""
-    monkeypatch.setattr("tfq.export.convert.with_barriers", lambda graph, quantized: (quantized))
+    monkeypatch.setattr("tfq.export.convert.with_barriers", lambda model: model)
     with pytest.raises(RuntimeError, match="the converter made kernel of float layer 'branch' int8"):
         mixed(operator_graphs.residual(), ["branch"])
 
@@ -222,5 +222,5 @@ def test_a_layer_that_the_converter_quantised_by_itself_is_refused(monkeypatch):
 def test_the_same_inputs_give_the_same_bytes():
     graph = operator_graphs.residual()
     case = mixed(graph, ["stem", "dense"])
-    again = export_quantized(graph, dataclasses.replace(case.model), operator_graphs.representative(case.samples))
+    again = export_quantized(dataclasses.replace(case.model), operator_graphs.representative(case.samples))
     assert again == case.content

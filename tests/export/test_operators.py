@@ -8,6 +8,7 @@ from tfq.execution.interpreter import RUNTIMES, TfliteModel
 from tfq.export import flatbuffer
 from tfq.models.graph import Graph, Node
 from tfq.models.operators import OPERATORS
+from tfq.precision import FLOAT32
 from tfq.simulate.run import predict_list
 from tfq.simulate.wrap import build_simulation
 from tfq.verify.forced import observe, teacher_forced
@@ -39,7 +40,7 @@ def test_every_operation_is_in_one_of_the_graphs():
 def test_the_file_is_what_the_specification_says(name, edges):
     case = operator_graphs.case(name, *edges)
     found = verify_structure(case.content, case.model)
-    layers = [layer for layer in case.model.layers if layer.weights]
+    layers = [layer for layer in case.model.layers if layer.weight_grids]
     assert found.weights == len(layers)
     assert found.activations + len(found.absent) == len(case.model.grids)
     is_float = any(layer.precision == FLOAT32 for layer in case.model.layers)

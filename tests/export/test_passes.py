@@ -7,7 +7,6 @@ import operator_graphs
 import pytest
 from tensorflow.lite.python import schema_py_generated as schema
 
-from tfq.precision import Precision
 from tfq.execution.interpreter import RUNTIMES, TfliteModel
 from tfq.export import flatbuffer
 from tfq.export.binding import bind, missing
@@ -15,6 +14,7 @@ from tfq.export.convert import convert_plain
 from tfq.export.layout import pack, tflite_layout
 from tfq.export.passes import finish
 from tfq.models.graph import Graph, Node
+from tfq.precision import Precision
 from tfq.verify.structure import verify_structure
 
 PACKED_VERSIONS = {"CONV_2D": 7, "DEPTHWISE_CONV_2D": 7, "FULLY_CONNECTED": 10}
@@ -60,7 +60,7 @@ def test_every_kind_of_weight_on_few_bits(per_channel):
 def stored():
     """The convolutions on 4 bits: {"int8": case, "packed": case}."""
     graph = operator_graphs.convolutions()
-    return {s: operator_graphs.exported(graph, Precision(Precision(weight_bits=4), storage=s)) for s in ("int8", "packed")}
+    return {s: operator_graphs.exported(graph, Precision(weight_bits=4, storage=s)) for s in ("int8", "packed")}
 
 
 def outputs(case, **options):
@@ -191,18 +191,18 @@ def test_layer_names_of_any_kind_survive():
     )
     graph = Graph(nodes, ("tfq0001",), ("block_1.expand.Conv-2",), ("tfq0000",))
     case = operator_graphs.exported(graph)
-    assert verify_structure(case.content, graph, case.model).weights == 1
+    assert verify_structure(case.content, case.model).weights == 1
     model = TfliteModel(case.content)
     assert [model.inputs[0].name, model.outputs[0].name] == ["tfq0001", "tfq0000"]
 
 
 def test_a_file_of_another_specification_is_refused():
-    graph, _, quantized, converted = operator_graphs._converted("shared")
-    grid = quantized.grids["distance"]
-    other = dataclasses.replace(grid, zero_point=grid.zero_point + 1)
-    changed = dataclasses.replace(quantized, activations={**quantized.grids, "distance": other})
+    *_, quantized, converted = operator_graphs._converted("shared")
+    node = quantized["distance"]
+    other = dataclasses.replace(node.grid, zero_point=node.grid.zero_point + 1)
+    changed = quantized.with_nodes(node.replace(grid=other))
     with pytest.raises(RuntimeError, match="tensor 'distance' came out of the converter as int8"):
-        finish(converted, graph, changed)
+        finish(converted, changed)
 
 
 def test_missing_weights_are_noticed():

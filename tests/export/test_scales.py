@@ -1,7 +1,5 @@
 """Scales that no runtime takes are told in one line before anything is converted."""
 
-import dataclasses
-
 import operator_graphs
 import pytest
 
@@ -18,7 +16,7 @@ def test_a_layer_whose_input_is_far_too_coarse_for_its_output_is_named(graph, la
     case = operator_graphs.case(graph)
     require_runnable(case.model)
     small = activation_grid(case.model.grids[layer].scale[0] * factor, 0)
-    quantized = dataclasses.replace(case.model, activations={**case.model.grids, layer: small})
+    quantized = case.model.with_nodes(case.model[layer].replace(grid=small))
     with pytest.raises(UserError, match=f"layer 'keras_{layer}' .* cannot be computed in int8: one step of") as caught:
-        require_runnable(case.quantized)
+        require_runnable(quantized)
     assert "\n" not in str(caught.value)

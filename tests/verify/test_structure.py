@@ -7,11 +7,11 @@ import numpy as np
 import operator_graphs
 import pytest
 
-from tfq.precision import Precision
 from tfq.errors import VerificationError
 from tfq.export import flatbuffer
 from tfq.export.package import export_quantized
 from tfq.grid import Grid
+from tfq.precision import FLOAT16, FLOAT32, Precision
 from tfq.verify.structure import verify_structure
 
 
@@ -179,7 +179,7 @@ def test_types_at_the_edges():
     case = operator_graphs.case("shared", "uint8", "uint8")
     for wanted in ({"input_type": "int8"}, {"output_type": "float32"}):
         with pytest.raises(VerificationError, match="is uint8, specified"):
-            verify_structure(case.content, case.graph, dataclasses.replace(case.model, **wanted))
+            verify_structure(case.content, dataclasses.replace(case.model, **wanted))
     file = Damaged(case.content)
     file.subgraph.tensors[file.subgraph.inputs[0]].quantization.zeroPoint += 1
     with pytest.raises(VerificationError, match=r"input 'right' has the scale .* and the zero-point"):
@@ -190,15 +190,8 @@ def test_an_operation_left_in_float():
     graph = operator_graphs.convolutions()
     samples = operator_graphs.draw(graph)
     quantized = operator_graphs.specified(graph, samples)
-    floats = ("leaky",)
-    weaker = dataclasses.replace(
-        quantized,
-        layers=tuple(
-            dataclasses.replace(x, precision="float32", reason="a test") if x.name in floats else x for x in quantized.layers
-        ),
-        activations={name: grid for name, grid in quantized.grids.items() if name not in floats},
-    )
-    content = export_quantized(graph, weaker, operator_graphs.representative(samples))
+    weaker = quantized.with_nodes(quantized["leaky"].replace(precision=FLOAT32, reason="a test", grid=None))
+    content = export_quantized(weaker, operator_graphs.representative(samples))
     with pytest.raises(VerificationError) as caught:
         verify_structure(content, quantized)
     assert "activation 'leaky' (Keras layer keras_leaky) is float32, specified int8" in str(caught.value)
@@ -207,21 +200,18 @@ def test_an_operation_left_in_float():
 
 def test_a_file_with_other_weights():
     case = operator_graphs.case("shared")
-    node = case.graph["conv_left"]
-    kernel = node.weights["kernel"] * np.float32(-1)
-    nodes = [n.replace(weights={**n.weights, "kernel": kernel}) if n is node else n for n in case.graph.nodes]
+    node = case.model["conv_left"]
+    weights = {**node.weights, "kernel": node.weights["kernel"] * np.float32(-1)}
     with pytest.raises(VerificationError, match="kernel of 'conv_left'"):
-        verify_structure(case.content, dataclasses.replace(case.graph, nodes=tuple(nodes)), case.model)
+        verify_structure(case.content, case.model.with_nodes(node.replace(weights=weights)))
 
 
 def test_int4_where_int8_was_specified():
     graph = operator_graphs.shared()
-    case = operator_graphs.exported(graph, Precision(Precision(weight_bits=4), storage="packed"))
-    layers = tuple(
-        dataclasses.replace(x, weights={n: unpacked(g) for n, g in x.weights.items()}) for x in case.model.layers
-    )
+    case = operator_graphs.exported(graph, Precision(weight_bits=4, storage="packed"))
+    layers = [x.replace(weight_grids={n: unpacked(g) for n, g in x.weight_grids.items()}) for x in case.model.layers]
     with pytest.raises(VerificationError, match=r"kernel of 'conv_right' .* is int4\[4, 3, 3, 3\], specified int8"):
-        verify_structure(case.content, graph, dataclasses.replace(case.model, layers=layers))
+        verify_structure(case.content, case.model.with_nodes(*layers))
 
 
 def unpacked(grid: Grid) -> Grid:
@@ -231,7 +221,7 @@ def unpacked(grid: Grid) -> Grid:
 @functools.cache
 def mixed():
     """ "stem" in float16, "last" in float32."""
-    return operator_graphs.exported(operator_graphs.residual(), precisions={"stem": "float16", "last": "float32"})
+    return operator_graphs.exported(operator_graphs.residual(), {"stem": FLOAT16, "last": FLOAT32})
 
 
 def float16_weight(file):
@@ -264,7 +254,7 @@ def test_damage_to_a_float_layer_is_named(damage):
     file = Damaged(mixed().content)
     damage(file)
     with pytest.raises(VerificationError) as caught:
-        verify_structure(flatbuffer.serialize(file.model), mixed().graph, mixed().quantized)
+        verify_structure(flatbuffer.serialize(file.model), mixed().model)
     assert FLOAT_DAMAGES[damage] in str(caught.value)
 
 
@@ -278,7 +268,7 @@ def test_damage_to_a_float_layer_is_named(damage):
     ],
 )
 def test_another_precision_than_specified(layer, precision, message):
-    quantized = mixed().quantized
-    changed = dataclasses.replace(quantized[layer], precision=precision, reason="a test", weights={})
+    quantized = mixed().model
+    changed = quantized[layer].replace(precision=Precision(precision), reason="a test", weight_grids={})
     with pytest.raises(VerificationError, match=message):
-        verify_structure(mixed().content, mixed().graph, quantized.replace_layers(changed))
+        verify_structure(mixed().content, quantized.with_nodes(changed))
