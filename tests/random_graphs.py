@@ -37,7 +37,7 @@ from tfq.models.equality import node_function
 from tfq.models.graph import INPUT, Graph, Node
 from tfq.models.grids import grid_groups
 from tfq.models.load import load_model
-from tfq.models.operators import OPERATORS
+from tfq.operations.table import OPERATORS
 from tfq.models.prepare import prepare
 from tfq.verify.structure import verify_structure
 

@@ -39,7 +39,7 @@ def test_every_point_keeps_its_budget_and_more_room_never_predicts_worse(reconst
     predicted = [point.last.predicted for point in points]
     assert predicted == sorted(predicted, reverse=True)
     kind = "reconstructed" if reconstruct else "assembled"
-    assert all(point.version[0] == kind for point in points)
+    assert all(point.model[0] == kind for point in points)
     assert made.rebuilt == (len(budgets) if reconstruct else 0)
 
 

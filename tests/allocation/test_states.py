@@ -9,7 +9,7 @@ import pytest
 from operator_graphs import draw, specified
 
 from tfq.allocation.states import apply, find_states, float_states, packed, with_candidate
-from tfq.models.operators import OPERATORS
+from tfq.operations.table import OPERATORS
 from tfq.models.widths import units
 from tfq.numerics import reference as numerics
 from tfq.precision import FLOAT16, FLOATS, precision_of

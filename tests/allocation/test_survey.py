@@ -19,7 +19,7 @@ from tfq.evaluation.size import measure_size
 from tfq.execution.deflate import deflated
 from tfq.export.package import export_quantized
 from tfq.models.grids import grid_groups
-from tfq.models.operators import OPERATORS
+from tfq.operations.table import OPERATORS
 from tfq.models.widths import is_weighted, separate_inputs, units
 from tfq.precision import FLOAT16
 from tfq.recipe import Recipe

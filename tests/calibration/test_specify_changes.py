@@ -5,7 +5,7 @@ import pytest
 from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify, with_ranges, with_scales
 from tfq.calibration.statistics import Range
-from tfq.models.operators import OPERATORS
+from tfq.operations.table import OPERATORS
 from tfq.precision import Precision
 from tfq.spec import Specification
 

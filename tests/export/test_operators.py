@@ -7,7 +7,7 @@ import pytest
 from tfq.execution.interpreter import RUNTIMES, TfliteModel
 from tfq.export import flatbuffer
 from tfq.models.graph import Graph, Node
-from tfq.models.operators import OPERATORS
+from tfq.operations.table import OPERATORS
 from tfq.precision import FLOAT32
 from tfq.simulate.run import predict_list
 from tfq.simulate.wrap import build_simulation

@@ -168,7 +168,7 @@ def test_tensors_are_called_by_their_layers(name):
     assert len(set(labels)) == len(labels)
     assert {label.split("/")[0] for label in labels} <= {n.name for n in case.graph.nodes}
     for layer in case.model.layers:
-        for weight in layer.weights:
+        for weight in layer.weight_grids:
             if weight != "bias" or case.graph[layer.name].weights["bias"].any():
                 assert f"{layer.name}/{weight}" in labels
 

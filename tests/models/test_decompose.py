@@ -10,7 +10,7 @@ from tfq.models.decompose import decompose, drop_training_layers, require_suppor
 from tfq.models.equality import relative_error, run_graph
 from tfq.models.graph import Graph, Node, call_layer, make_layers, variable_names
 from tfq.models.inputs import typed_inputs
-from tfq.models.operators import OPERATORS
+from tfq.operations.table import OPERATORS
 
 IMAGE, SEQUENCE, VECTOR = (6, 5, 4), (7, 4), (4,)
 

@@ -15,7 +15,7 @@ from tfq.models.equality import relative_error, run_graph
 from tfq.models.graph import Graph, Node, build_model
 from tfq.models.grids import grid_groups, separate_grids
 from tfq.models.load import load_model
-from tfq.models.operators import OPERATORS
+from tfq.operations.table import OPERATORS
 from tfq.models.prepare import prepare
 
 LIBRARIES = {"keras": keras, "tf_keras": tf_keras}

@@ -11,7 +11,7 @@ from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
 from tfq.models.graph import Graph, Node, build_model
 from tfq.models.load import load_model
-from tfq.models.operators import OPERATORS
+from tfq.operations.table import OPERATORS
 from tfq.models.prepare import prepare
 from tfq.numerics import reference as numerics
 from tfq.reconstruction.batch_norm import tunable_layers, tune_batch_norm

@@ -5,7 +5,7 @@ import pytest
 
 from tfq.models.equality import node_function
 from tfq.models.graph import Node
-from tfq.models.operators import OPERATORS
+from tfq.operations.table import OPERATORS
 from tfq.verify.definitions import KINDS, WINDOWED, define, output_size, window_of
 
 rng = np.random.default_rng(0)

@@ -39,8 +39,8 @@ from tfq.export.layout import pack, tflite_layout, tflite_scales
 from tfq.models.borders import Borders, find_borders
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import INPUT, Graph, Node
-from tfq.models.operators import OPERATORS
-from tfq.models.widths import Unit, is_weighted
+from tfq.models.widths import Unit
+from tfq.operations.table import OPERATORS, matrix_of
 from tfq.precision import CANDIDATES, FLOAT16, FLOAT32, Precision
 from tfq.simulate.weights import weight_integers
 
@@ -137,9 +137,12 @@ def multiply_accumulates(graph: Graph) -> dict[str, int]:
     """Multiply-accumulates of one sample by weighted node."""
     shapes = tensor_shapes(graph)
     found = {}
-    for node in filter(is_weighted, graph.nodes):
+    for node in graph.nodes:
+        matrix = matrix_of(node.kind)
+        if matrix is None:
+            continue
         # every weight is used once at every position: of the input where the layer is transposed
-        position = shapes[node.inputs[0] if node.kind == "Conv2DTranspose" else node.name][:-1]
+        position = shapes[node.inputs[0] if matrix.transposed else node.name][:-1]
         found[node.name] = math.prod(position) * node.weights[OPERATORS[node.kind].kernel].size
     return found
 

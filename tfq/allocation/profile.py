@@ -37,15 +37,15 @@ from tfq.allocation.latency_table import (
     predicted_latency,
 )
 from tfq.calibration.calibrate import calibrate
-from tfq.calibration.specify import PACKABLE, specify
+from tfq.calibration.specify import specify
 from tfq.errors import UserError
 from tfq.evaluation.latency import Latency, measure_latency
 from tfq.execution.progress import Progress, Silent
 from tfq.export import flatbuffer
 from tfq.export.package import export_plain, export_quantized
 from tfq.models.graph import INPUT, Graph, Node
-from tfq.models.operators import OPERATORS
-from tfq.models.widths import is_weighted, units
+from tfq.models.widths import can_pack, is_weighted, units
+from tfq.operations.table import OPERATORS
 from tfq.precision import FLOAT16, FLOAT32, Precision
 
 _SAMPLES = 4
@@ -160,7 +160,7 @@ def _integer_models(graph: Graph) -> dict[str, dict[str, str]]:
         "every_second_float32": families(lambda place: ("int8", "float32")[place % 2]),
         "last_float32": families(lambda place: "float32" if place == len(found) - 1 else "int8"),
     }
-    packable = {node.name for node in graph.nodes if node.kind in PACKABLE}
+    packable = {node.name for node in graph.nodes if can_pack(node)}
     if packable:
         models["packed"] = {name: "packed" if name in packable else "int8" for name in models["int8"]}
     return models
@@ -251,7 +251,7 @@ def _isolated(graph: Graph, node: Node, operation: Operation, seed: int) -> dict
         files["float32"] = export_plain(alone, "float32", _representative(inputs))
     if is_weighted(node):
         files["float16"] = export_plain(alone, "float16", _representative(inputs))
-        if node.kind in PACKABLE:
+        if can_pack(node):
             files["packed"] = _quantized(alone, inputs, {node.name: "packed"})
     return files
 

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 import threadpoolctl
 
-from tfq.calibration.specify import PACKABLE, weight_scales, with_floats, with_ranges, with_scales
+from tfq.calibration.specify import weight_scales, with_floats, with_ranges, with_scales
 from tfq.calibration.statistics import Range
 from tfq.data.roles import Roles
 from tfq.execution.progress import Progress, Silent
@@ -24,8 +24,8 @@ from tfq.execution.workers import in_order
 from tfq.grid import Grid
 from tfq.models.graph import Graph, Node
 from tfq.models.grids import grid_groups
-from tfq.models.operators import OPERATORS
-from tfq.models.widths import Unit, units
+from tfq.models.widths import Unit, can_pack, units
+from tfq.operations.table import OPERATORS
 from tfq.precision import FLOATS, GRIDS, MOST_PACKED_BITS, SIMULATED, SIMULATED_ACTIVATION_BITS, Precision
 from tfq.quantized_model import QuantizedModel
 from tfq.reconstruction.methods import METHODS
@@ -116,7 +116,7 @@ def packed(state: State) -> State:
     for node in state.nodes:
         name = OPERATORS[node.kind].kernel
         kernel = node.weight_grids[name]
-        if kernel.bits > MOST_PACKED_BITS or node.kind not in PACKABLE:
+        if kernel.bits > MOST_PACKED_BITS or not can_pack(node):
             raise ValueError(f"{node.kind} {node.name!r} of {kernel.bits} bits cannot be stored as INT4")
         grids = {**node.weight_grids, name: dataclasses.replace(kernel, storage="int4")}
         precision = dataclasses.replace(node.precision, storage="packed")

@@ -11,10 +11,9 @@ from tfq.allocation.costs import multiply_accumulates
 from tfq.allocation.problem import Choice, Problem, pinned
 from tfq.allocation.program import minimise_cost
 from tfq.allocation.states import Key
-from tfq.calibration.specify import PACKABLE
 from tfq.models.graph import Graph, Node
-from tfq.models.operators import OPERATORS
-from tfq.models.widths import Unit
+from tfq.models.widths import Unit, can_pack
+from tfq.operations.table import OPERATORS
 from tfq.precision import FLOATS, FOR_DOWNLOADS, GRIDS, INT8, MOST_PACKED_BITS, precision_of
 
 LATENCY, WEIGHTS, COMPUTE = "latency_ms", "weight_bytes", "bops"
@@ -59,7 +58,7 @@ def offered(graph: Graph, found: Sequence[Unit], wish: Wish, *, with_floats: boo
     named = [precision_of(name) for name in wish.candidates] or default + [FLOATS[0]] * with_floats
     keys = []
     for unit in found:
-        packable = all(graph[node].kind in PACKABLE for node in unit.nodes)
+        packable = all(can_pack(graph[node]) for node in unit.nodes)
         pins = [precision_of(name) for pattern, name in wish.pins if re.search(pattern, unit.name)]
         offered = [c if packable else dataclasses.replace(c, storage="int8") for c in pins[-1:] or named]
         keys += [(unit.name, candidate.name) for candidate in dict.fromkeys(offered)]

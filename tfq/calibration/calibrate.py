@@ -13,7 +13,7 @@ from tfq.calibration.statistics import Range, TensorStatistics, merge_statistics
 from tfq.execution.progress import Progress, Silent
 from tfq.models.graph import Graph
 from tfq.models.grids import grid_groups
-from tfq.models.operators import OPERATORS
+from tfq.operations.table import OPERATORS
 from tfq.precision import STORED_BITS
 
 

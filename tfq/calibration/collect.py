@@ -34,7 +34,7 @@ from tfq.calibration.statistics import TensorStatistics
 from tfq.errors import UserError
 from tfq.execution.progress import Progress, Silent
 from tfq.models.graph import Graph, Node, build_model
-from tfq.models.operators import OPERATORS
+from tfq.operations.table import OPERATORS
 
 SHARE = 1 / 16
 FEWEST_ELEMENTS, MOST_ELEMENTS = 64, 1024

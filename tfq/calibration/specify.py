@@ -28,15 +28,13 @@ from tfq.grid import Grid, activation_grid
 from tfq.models.borders import Borders, find_borders
 from tfq.models.graph import INPUT, Graph, Node, share_structure
 from tfq.models.grids import grid_groups
-from tfq.models.operators import OPERATORS
-from tfq.models.widths import activation_bits, is_weighted, precisions_of
+from tfq.models.widths import activation_bits, can_pack, is_weighted, precisions_of
 from tfq.numerics import reference
 from tfq.numerics.entropy import scale_of_entropy
+from tfq.operations.table import OPERATORS
 from tfq.precision import FLOAT16, FLOAT32, INT8, MOST_PACKED_BITS, STORED_BITS, Precision
 from tfq.quantized_model import QuantizedModel
 
-# Kinds whose weights TFLite runs as INT4 tensors.
-PACKABLE = ("Conv2D", "DepthwiseConv2D", "Dense")
 # An int32 bias holds |b| / (s_x * s_w) < 2^31; one bit is left to the sum it is added to.
 _LARGEST_BIAS = 2.0**30
 _LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
@@ -228,7 +226,7 @@ def _with_weight_grids(node: Node, input_grid: Grid | None, *, per_channel: bool
     axis = operator.channel_axis if per_channel else None
     if operator.channel_axis is None:  # PReLU slopes: 8 bits, per tensor, as the kernel demands
         precision, axis = INT8, None
-    if precision.storage == "packed" and (precision.weight_bits > MOST_PACKED_BITS or node.kind not in PACKABLE):
+    if precision.storage == "packed" and (precision.weight_bits > MOST_PACKED_BITS or not can_pack(node)):
         precision = dataclasses.replace(precision, storage="int8")
     bits, entropy = precision.weight_bits, precision.entropy_bits
     scales = _floats(weight_scales(node.weights[operator.kernel], bits, axis, entropy))

@@ -17,7 +17,7 @@ from typing import Any
 from tfq.export import flatbuffer
 from tfq.export.convert import identifiers
 from tfq.models.graph import INPUT, Graph, Node
-from tfq.models.operators import OPERATORS
+from tfq.operations.table import OPERATORS
 
 _IDENTIFIER = re.compile(r"tfq\d{4,}")
 WEIGHTED = {
@@ -28,7 +28,7 @@ WEIGHTED = {
     "GATHER": (0, None),
     "PRELU": (1, None),
 }
-# Operations that "same" nodes (`tfq.models.operators`) become.
+# Operations that "same" nodes (`tfq.operations.table`) become.
 _MOVING_OPERATIONS = """
     RESHAPE TRANSPOSE CONCATENATION PACK PAD PADV2 SLICE STRIDED_SLICE SPLIT SPLIT_V MAX_POOL_2D AVERAGE_POOL_2D
     REDUCE_MAX RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR MAXIMUM MINIMUM TILE BROADCAST_TO EXPAND_DIMS SQUEEZE QUANTIZE

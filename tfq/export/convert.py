@@ -4,8 +4,8 @@ The converted graph carries opaque identifiers ("tfq0007") in its layer names, s
 of the file can be traced to its node whatever the converter fused; `tfq.export.binding` reads them.
 
 What the converter cannot do by itself is done afterwards by `tfq.export.passes`: TensorFlow refuses
-per-channel fake-quant on the weights of Dense and Conv2DTranspose (their matrices are transposed on
-the way), so these travel on a per-tensor grid and receive their own integers and scales in the file.
+per-channel fake-quant on the weights of dense layers and transposed convolutions (their matrices are transposed
+on the way), so these travel on a per-tensor grid and receive their own integers and scales in the file.
 """
 
 from __future__ import annotations
@@ -24,13 +24,12 @@ from tfq.execution.terminal import silenced
 from tfq.export.scales import require_runnable
 from tfq.grid import Grid
 from tfq.models.graph import Graph, Node, build_model
-from tfq.models.operators import OPERATORS
+from tfq.operations.table import OPERATORS
 from tfq.quantized_model import QuantizedModel
 from tfq.simulate.wrap import build_simulation
 
 RepresentativeDataset = Callable[[], Iterator[Mapping[str, np.ndarray]]]  # arrays with a batch axis of 1, by input name
 _G = TypeVar("_G", bound=Graph)
-_PER_TENSOR_CARRIER = ("Dense", "Conv2DTranspose")
 
 
 def identifiers(graph: Graph) -> dict[str, str]:
@@ -55,8 +54,11 @@ def carried(model: QuantizedModel) -> QuantizedModel:
     """The model with per-tensor weights where the converter takes no others."""
 
     def grid_of(node: Node, name: str, grid: Grid) -> Grid:
-        many_per_channel = node.kind == "DepthwiseConv2D" and node.weights[name].shape[-1] > 1
-        if grid.storage == "int32" or not (node.kind in _PER_TENSOR_CARRIER or many_per_channel):
+        matrix = OPERATORS[node.kind].matrix
+        if grid.storage == "int32" or matrix is None:
+            return grid
+        several_per_channel = matrix.is_depthwise and node.weights[name].shape[-1] > 1
+        if not (matrix.carried_per_tensor or several_per_channel):
             return grid
         return dataclasses.replace(grid, scale=(max(grid.scale),), axis=None)
 

@@ -5,31 +5,23 @@ from __future__ import annotations
 import numpy as np
 
 from tfq.grid import Grid
-
-# node kind -> (permutation Keras -> TFLite layout, channel axis there)
-_LAYOUT = {
-    "Conv2D": ((3, 0, 1, 2), 0),
-    "Conv2DTranspose": ((2, 0, 1, 3), 0),
-    "Dense": ((1, 0), 0),
-    "Embedding": ((0, 1), None),
-    "PReLU": ((0, 1, 2), None),
-}
+from tfq.operations.table import OPERATORS
 
 
 def tflite_layout(kind: str, values: np.ndarray) -> np.ndarray:
     """A kernel from the Keras layout to TFLite's."""
-    if kind == "DepthwiseConv2D":  # [h, w, channels, multiplier] -> [1, h, w, channels * multiplier]
-        return values.reshape(1, *values.shape[:2], -1)
-    return np.transpose(values, _LAYOUT[kind][0])
+    matrix = OPERATORS[kind].matrix
+    return values if matrix is None else matrix.tflite(values)
 
 
 def tflite_scales(kind: str, grid: Grid, shape: tuple[int, ...]) -> tuple[np.ndarray, int]:
     """(scales float32, channel axis) of a kernel in TFLite's layout; `shape` is the Keras one."""
-    scales = np.asarray(grid.scale, np.float32)
-    if kind == "DepthwiseConv2D":
-        return (scales if grid.axis is None else np.repeat(scales, shape[-1])), 3
-    axis = _LAYOUT[kind][1]
-    return scales, 0 if axis is None else axis
+    matrix, scales = OPERATORS[kind].matrix, np.asarray(grid.scale, np.float32)
+    if matrix is None:
+        return scales, 0
+    if matrix.is_depthwise and grid.axis is not None:
+        scales = np.repeat(scales, shape[-1])
+    return scales, matrix.tflite_axis
 
 
 def pack(codes: np.ndarray, storage: str) -> bytes:

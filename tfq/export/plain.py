@@ -7,7 +7,7 @@ from typing import Any
 from tfq.export import flatbuffer
 from tfq.grid import Grid
 from tfq.models.graph import INPUT, Graph, Node
-from tfq.models.operators import OPERATORS
+from tfq.operations.table import OPERATORS
 from tfq.precision import Precision
 from tfq.quantized_model import QuantizedModel
 

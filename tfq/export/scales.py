@@ -10,11 +10,10 @@ Found by experiment with TensorFlow 2.21 and LiteRT 2.3; XNNPACK's source says t
 from __future__ import annotations
 
 from tfq.errors import UserError
-from tfq.models.operators import OPERATORS
+from tfq.operations.table import OPERATORS
 from tfq.quantized_model import QuantizedModel
 
 _LARGEST_PRODUCT = 2.0**8
-_LARGEST_RATIO = {"Add": 2.0**18, "Subtract": 2.0**18, "HardSwish": 2.0**7}
 
 
 def require_runnable(model: QuantizedModel) -> None:
@@ -29,10 +28,8 @@ def require_runnable(model: QuantizedModel) -> None:
         kernel = node.weight_grids.get(OPERATORS[node.kind].kernel)
         if OPERATORS[node.kind].channel_axis is not None and kernel is not None:
             ratio, limit = read[0] * max(kernel.scale) / given, _LARGEST_PRODUCT
-        elif node.kind in _LARGEST_RATIO:
-            ratio, limit = max(read) / given, _LARGEST_RATIO[node.kind]
         else:
-            continue
+            ratio, limit = max(read) / given, OPERATORS[node.kind].largest_ratio
         if ratio >= limit:
             raise UserError(
                 f"layer {node.origin[0]!r} ({node.kind}) cannot be computed in int8: one step of what it reads"

@@ -1,6 +1,6 @@
 """Which nodes compute in float, and which tensors have a grid, once some layers are chosen to be float.
 
-    a node is float        it is chosen, or has no int8 form (`tfq.models.operators`), or it weighs nothing and lies
+    a node is float        it is chosen, or has no int8 form (`tfq.operations.table`), or it weighs nothing and lies
                            between float tensors on all sides
     a tensor has no grid   its node is float, and everything that reads it is float or a Requantize node; so is what
                            a file with float32 inputs takes, or with float32 outputs gives

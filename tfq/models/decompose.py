@@ -1,4 +1,4 @@
-"""Every layer as the operations of `tfq.models.operators.OPERATORS` and `Affine`.
+"""Every layer as the operations of `tfq.operations.table.OPERATORS` and `Affine`.
 
 Each rule is exact in real arithmetic. 1-D layers become 2-D ones on images of height 1; dense layers on
 inputs of rank above 2 become 1x1 convolutions, so that weights stay per channel and the batch axis is kept.
@@ -16,8 +16,8 @@ from tfq.models.attention import attention, multi_head_attention
 from tfq.models.dense import dense, einsum_dense
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import INPUT, Graph, Node
-from tfq.models.operators import OPERATORS
 from tfq.models.rewrite import made_by, rewrite
+from tfq.operations.table import OPERATORS
 
 _Shape = tuple[int, ...]
 _Rule = Callable[[Node, Sequence[_Shape], _Shape], "list[Node] | str | None"]

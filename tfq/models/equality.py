@@ -12,15 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfq.models.graph import INPUT, Graph, Node, assign_weights, call_layer, make_layers, once_per_structure
+from tfq.operations.table import matrix_of
 
-_SHAPE_WITHOUT_WEIGHTS = (
-    "Conv2D",
-    "DepthwiseConv2D",
-    "Conv2DTranspose",
-    "SeparableConv2D",
-    "Dense",
-    "BatchNormalization",
-)
+_SHAPE_WITHOUT_WEIGHTS = ("SeparableConv2D", "BatchNormalization")
 
 
 def node_function(node: Node) -> Callable[[Sequence[tf.Tensor]], tf.Tensor]:
@@ -64,7 +58,7 @@ def run_graph(graph: Graph, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray
 def _zeros(node: Node, arguments: list[tf.Tensor]) -> tf.Tensor:
     """Some tensor of the shape that the node gives; the usual layers with weights are not built for it."""
     layer = make_layers(node)[0]
-    if node.kind in _SHAPE_WITHOUT_WEIGHTS:
+    if node.kind in _SHAPE_WITHOUT_WEIGHTS or matrix_of(node.kind) is not None:
         return tf.zeros(layer.compute_output_shape(arguments[0].shape))
     return call_layer(layer, arguments)
 

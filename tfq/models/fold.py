@@ -25,9 +25,10 @@ import numpy as np
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph, Node
 from tfq.models.rewrite import made_by, merged_origin, rewrite, sole_readers
+from tfq.operations.matrix import Matrix
+from tfq.operations.table import OPERATORS, matrix_of
 
 _Shapes = Mapping[str, tuple[int, ...]]
-WEIGHTED = ("Conv2D", "DepthwiseConv2D", "Conv2DTranspose", "Dense")
 _MEANS = ("AveragePooling2D", "GlobalAveragePooling2D", "Cropping2D", "UpSampling2D", "Resizing")
 _MAXIMA = ("MaxPooling2D", "GlobalMaxPooling2D")
 _Statistics = tuple[np.ndarray, np.ndarray]
@@ -85,7 +86,7 @@ def _reached_backward(graph: Graph, shapes: _Shapes) -> Iterator[tuple[str, Affi
         moving = _start(affine)
         node = nodes[affine.inputs[0]]
         while readers[node.name] is not None:
-            if node.kind in (*WEIGHTED, "Affine"):
+            if node.kind == "Affine" or matrix_of(node.kind) is not None:
                 if node.activation is None:
                     yield node.name, moving
                 break
@@ -105,7 +106,7 @@ def _reached_forward(graph: Graph, shapes: _Shapes) -> Iterator[tuple[str, Affin
         moving, source = _start(affine), affine.name
         while (name := readers[source]) is not None:
             node = nodes[name]
-            if node.kind in WEIGHTED:
+            if matrix_of(node.kind) is not None:
                 if accepts(node, moving):
                     yield name, moving
                 break
@@ -120,12 +121,11 @@ def accepts(node: Node, moving: AffineMap) -> bool:
     """Whether the map on this layer's input can be folded into it exactly."""
     if node.config.get("groups", 1) != 1:
         return False
-    if not moving.offset.any() or node.kind == "Dense":
+    name, matrix = _kernel_of(node)
+    if not moving.offset.any() or not matrix.window_axes:
         return True
-    if node.kind == "Conv2DTranspose":
-        return False
-    kernel = next(w for name, w in node.weights.items() if name.endswith("kernel"))
-    return node.config.get("padding", "valid") == "valid" or kernel.shape[:2] == (1, 1)
+    window = [node.weights[name].shape[axis] for axis in matrix.window_axes]
+    return not matrix.transposed and (node.config.get("padding", "valid") == "valid" or window == [1, 1])
 
 
 def _with_weights(node: Node, kernel: str, values: np.ndarray, bias: np.ndarray, origin: tuple[str, ...]) -> Node:
@@ -135,9 +135,16 @@ def _with_weights(node: Node, kernel: str, values: np.ndarray, bias: np.ndarray,
     return node.replace(weights=weights, config={**node.config, "use_bias": "bias" in weights}, origin=origin)
 
 
-def _kernel(node: Node) -> tuple[str, np.ndarray, np.ndarray | float]:
-    name = "depthwise_kernel" if node.kind == "DepthwiseConv2D" else "kernel"
-    return name, np.asarray(node.weights[name], np.float64), np.asarray(node.weights.get("bias", 0.0), np.float64)
+def _kernel_of(node: Node) -> tuple[str, Matrix]:
+    operator = OPERATORS[node.kind]
+    assert operator.matrix is not None
+    return operator.kernel, operator.matrix
+
+
+def _kernel(node: Node) -> tuple[str, np.ndarray, np.ndarray | float, Matrix]:
+    name, matrix = _kernel_of(node)
+    kernel, bias = np.asarray(node.weights[name], np.float64), np.asarray(node.weights.get("bias", 0.0), np.float64)
+    return name, kernel, bias, matrix
 
 
 def mapped_statistics(normalized: _Statistics | None, scale: np.ndarray, offset: np.ndarray) -> _Statistics | None:
@@ -154,27 +161,19 @@ def scale_output(node: Node, moving: AffineMap) -> Node:
         first = _start(node)
         weights = {"scale": first.scale * scale, "offset": first.offset * scale + offset}
         return node.replace(weights={n: w.astype(np.float32) for n, w in weights.items()}, origin=origin)
-    name, kernel, bias = _kernel(node)
-    factor = scale
-    if node.kind == "DepthwiseConv2D":
-        factor = scale.reshape(kernel.shape[2:])
-    elif node.kind == "Conv2DTranspose":
-        factor = scale[:, None]
+    name, kernel, bias, matrix = _kernel(node)
+    factor = matrix.along_outputs(np.broadcast_to(scale, matrix.of_outputs(kernel).shape[:1]), kernel.shape)
     return _with_weights(node, name, kernel * factor, bias * scale + offset, origin)
 
 
 def scale_input(node: Node, moving: AffineMap) -> Node:
     """The layer preceded by the map: what it gives, and so what is known of that, stays the same."""
     scale, offset = moving.scale, moving.offset
-    name, kernel, bias = _kernel(node)
-    factor = scale if node.kind == "Conv2DTranspose" else scale[:, None]
-    if node.kind == "DepthwiseConv2D":
-        added = (kernel.sum(axis=(0, 1)) * offset[:, None]).ravel()
-    elif node.kind == "Conv2DTranspose":
-        added = np.zeros(kernel.shape[2])
-    else:
-        added = offset @ kernel.reshape(-1, *kernel.shape[-2:]).sum(axis=0)
-    return _with_weights(node, name, kernel * factor, bias + added, merged_origin(moving.node, node))
+    name, kernel, bias, matrix = _kernel(node)
+    added = matrix.through(kernel, offset) if offset.any() else np.zeros(len(matrix.of_outputs(kernel)))
+    return _with_weights(
+        node, name, kernel * matrix.along_inputs(scale), bias + added, merged_origin(moving.node, node)
+    )
 
 
 def _foldable(graph: Graph, reached: Iterator[tuple[str, AffineMap]]) -> dict[str, AffineMap]:

@@ -9,8 +9,8 @@ import numpy as np
 
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph, Node
-from tfq.models.operators import OPERATORS
 from tfq.models.rewrite import made_by, merged_origin, rewrite, sole_readers
+from tfq.operations.table import OPERATORS
 
 _MAY_BE_IDENTITIES = (
     "Permute",

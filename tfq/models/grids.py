@@ -15,8 +15,8 @@ from typing import Any
 
 from tfq.models.graph import INPUT, Graph, Node, once_per_structure
 from tfq.models.inputs import without_grid
-from tfq.models.operators import OPERATORS
 from tfq.models.rewrite import made_by, rewrite
+from tfq.operations.table import OPERATORS
 
 # TFLiteConverter fuses a ReLU onto these, whose output then has another grid than their input, and refuses that.
 _FUSED_POOLS = ("AveragePooling2D", "MaxPooling2D")

@@ -30,10 +30,10 @@ from tfq.models.graph import INPUT, Graph
 from tfq.models.grids import separate_grids
 from tfq.models.inputs import typed_inputs, without_grid
 from tfq.models.load import LoadedModel
-from tfq.models.operators import OPERATORS
 from tfq.models.reshapes import cancel_reshapes
 from tfq.models.singular import keep_off_zero
 from tfq.models.wide import Wide, keep_wide_float
+from tfq.operations.table import OPERATORS
 
 TRANSFORMATIONS: tuple[tuple[str, Callable[[Graph], Graph]], ...] = (
     ("drop training layers", drop_training_layers),

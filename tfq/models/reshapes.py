@@ -15,10 +15,9 @@ import numpy as np
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph, Node
 from tfq.models.rewrite import made_by, rewrite
+from tfq.operations.table import OPERATORS
 
 RESHAPES = ("Reshape", "Flatten")
-_UNARY = ("ReLU", "LeakyReLU", "ELU", "Sigmoid", "Tanh", "HardSwish", "Gelu", "Unary")
-_BINARY = ("Add", "Subtract", "Multiply", "Maximum", "Minimum", "Divide")
 _GLOBAL_POOLING = ("GlobalAveragePooling2D", "GlobalMaxPooling2D")
 _OVER_THE_LAST_AXIS = ("Affine", "FloatAffine", "Softmax", "LayerNormalization", "log_softmax")
 
@@ -53,11 +52,12 @@ def cancel_reshapes(graph: Graph) -> Graph:
         if any(s.kind not in RESHAPES for s in sources):
             return False
         before, after = shapes[sources[0].inputs[0]], shapes[sources[0].name]
-        if node.kind in _BINARY:
+        elementwise = node.kind in OPERATORS and OPERATORS[node.kind].elementwise
+        if elementwise and len(sources) == 2:
             return shapes[sources[1].inputs[0]] == before and shapes[sources[1].name] == after
         if node.config.get("function", node.kind) in _OVER_THE_LAST_AXIS:
             return before[-1:] == after[-1:] and list(np.atleast_1d(node.config.get("axis", -1))) == [-1]
-        return node.kind in _UNARY
+        return elementwise and len(sources) == 1
 
     def keeps_image(node: Node) -> bool:
         """A global pooling all of whose readers shape it back to [1, 1, channels]."""

@@ -18,8 +18,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 from tfq.models.graph import INPUT, Graph, Node, once_per_structure
 from tfq.models.grids import grid_groups
-from tfq.models.operators import OPERATORS
 from tfq.models.rewrite import made_by, rewrite
+from tfq.operations.table import OPERATORS, matrix_of
 from tfq.precision import STORED_BITS, Precision
 
 
@@ -83,7 +83,13 @@ def units(graph: Graph) -> tuple[Unit, ...]:
 
 def is_weighted(node: Node) -> bool:
     """Whether the node multiplies its input by a kernel: a convolution or a dense layer."""
-    return node.kind != INPUT and OPERATORS[node.kind].channel_axis is not None
+    return matrix_of(node.kind) is not None
+
+
+def can_pack(node: Node) -> bool:
+    """Whether TFLite runs the node with INT4 weights."""
+    matrix = matrix_of(node.kind)
+    return matrix is not None and matrix.packs
 
 
 def first_and_last(graph: Graph) -> set[str]:
@@ -146,4 +152,8 @@ def _reached(graph: Graph, starts: Sequence[str], neighbours: Mapping[str, Seque
 
 
 def _is_affine(node: Node) -> bool:
-    return node.kind == "DepthwiseConv2D" and node.weights["depthwise_kernel"].shape[:2] == (1, 1)
+    matrix = matrix_of(node.kind)
+    if matrix is None or not matrix.is_depthwise:
+        return False
+    shape = node.weights[OPERATORS[node.kind].kernel].shape
+    return all(shape[axis] == 1 for axis in matrix.window_axes)

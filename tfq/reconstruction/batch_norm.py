@@ -29,7 +29,7 @@ m and d come from one of two places:
     paired      the float network on the same samples, batch by batch: what the samples are like drops out, as long
                 as the ranges hold them, and layers without a batch normalisation are tuned too
 
-Scope: int8 Conv2D, DepthwiseConv2D, Conv2DTranspose and Dense with a bias and one scale per output channel. Left
+Scope: int8 convolutions and dense layers with a bias and one scale per output channel. Left
 alone are layers with one scale per tensor or for several channels (a depth multiplier above 1), which cannot take a
 factor per channel, coarse grids, whose one scale is what makes them small, and the calls of a layer that is called
 several times, which must keep equal weights. It can make things worse (few samples): compare with
@@ -56,14 +56,14 @@ from tfq.execution.progress import Progress, Silent
 from tfq.grid import Grid
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph, Node, build_model
-from tfq.models.operators import OPERATORS
+from tfq.models.widths import is_weighted
+from tfq.operations.table import OPERATORS
 from tfq.quantized_model import QuantizedModel
 from tfq.simulate.weights import integers, reals, snap
 from tfq.simulate.wrap import build_simulation
 
 _Statistics = dict[str, tuple[np.ndarray, np.ndarray]]  # layer -> mean and variance of its channels, [channels]
 _G = TypeVar("_G", bound=Graph)
-_LAYERS = ("Conv2D", "DepthwiseConv2D", "Conv2DTranspose", "Dense")
 _DAMPING = 1 - 0.9**5
 _EPSILON = 1e-5
 _LARGEST_FACTOR = 4.0
@@ -118,7 +118,7 @@ def tunable_layers(model: QuantizedModel, *, normalized: bool = True) -> list[st
     calls = Counter(node.group for node in model.nodes if node.weights)
 
     def tunable(node: Node) -> bool:
-        if node.kind not in _LAYERS or calls[node.group] > 1 or (normalized and node.normalized is None):
+        if not is_weighted(node) or calls[node.group] > 1 or (normalized and node.normalized is None):
             return False
         grids = node.weight_grids
         if "bias" not in grids:  # or a float layer

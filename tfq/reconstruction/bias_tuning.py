@@ -41,15 +41,14 @@ from tfq.calibration.specify import with_scales
 from tfq.data.roles import Roles
 from tfq.execution.progress import Progress, Silent
 from tfq.models.equality import tensor_shapes
-from tfq.models.graph import Graph, Node, build_model
-from tfq.models.operators import OPERATORS
+from tfq.models.graph import INPUT, Graph, Node, build_model
+from tfq.operations.table import OPERATORS
 from tfq.quantized_model import QuantizedModel
 from tfq.simulate.judge import is_proved
 from tfq.simulate.run import predict_list
 from tfq.simulate.weights import snap
 from tfq.simulate.wrap import build_simulation
 
-_MOVES = ("Reshape", "Flatten", "Permute", "Requantize")
 _LOOKS = 8  # times that the samples to choose by are looked at
 _MOST_OF_THE_OTHER = 0.5  # in a mixture of two samples
 _TINY = 1e-7
@@ -168,7 +167,7 @@ def _groups(model: QuantizedModel) -> dict[str, list[Node]]:
 def _end(graph: Graph, output: str) -> tuple[str, bool]:
     """(tensor to compare for this output, whether it is what a softmax reads)."""
     node = graph[output]
-    while node.kind in _MOVES:
+    while node.kind != INPUT and OPERATORS[node.kind].moves:
         node = graph[node.inputs[0]]
     return (node.inputs[0], True) if node.kind == "Softmax" else (output, False)
 

@@ -44,11 +44,12 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from tfq.models.equality import tensor_shapes
-from tfq.models.fold import WEIGHTED, AffineMap, accepts, carried, scale_input, scale_output
+from tfq.models.fold import AffineMap, accepts, carried, scale_input, scale_output
 from tfq.models.graph import Graph, Node
-from tfq.models.operators import OPERATORS
 from tfq.models.rewrite import sole_readers
 from tfq.numerics import reference
+from tfq.operations.matrix import Matrix
+from tfq.operations.table import OPERATORS, matrix_of
 from tfq.reconstruction.channel_statistics import ChannelStatistics
 
 _EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -166,7 +167,7 @@ def _pairs(graph: Graph) -> Iterator[_Pair]:
     shapes, readers, nodes = tensor_shapes(graph), sole_readers(graph), graph.by_name
     calls = collections.Counter(node.group for node in graph.nodes)
     for first in graph.nodes:
-        if first.kind not in WEIGHTED or calls[first.group] > 1:
+        if matrix_of(first.kind) is None or calls[first.group] > 1:
             continue
         node, moving, tensors = first, _map(first, np.ones(shapes[first.name][-1])), [first.name]
         limits = {}
@@ -178,7 +179,7 @@ def _pairs(graph: Graph) -> Iterator[_Pair]:
             if name is None:
                 break
             source, node = node.name, nodes[name]
-            if node.kind in WEIGHTED:
+            if matrix_of(node.kind) is not None:
                 if calls[node.group] == 1 and accepts(node, moving):
                     yield _Pair(first.name, node.name, tuple(tensors), limits, shapes[first.name][-1])
                 break
@@ -209,24 +210,23 @@ def _kernel(node: Node) -> np.ndarray:
 
 def _output_peaks(node: Node) -> np.ndarray:
     """Largest magnitude of every output channel of the kernel."""
-    kernel = np.abs(_kernel(node))
-    if node.kind == "DepthwiseConv2D":
-        return kernel.max(axis=(0, 1)).ravel()
-    return kernel.max(axis=(0, 1, 3)) if node.kind == "Conv2DTranspose" else kernel.reshape(-1, kernel.shape[-1]).max(0)
+    return _matrix(node).of_outputs(np.abs(_kernel(node))).max(1)
 
 
 def _input_peaks(node: Node, channels: int) -> np.ndarray:
     """Largest magnitude of every input channel of the kernel, runs of `channels` put together."""
-    kernel = np.abs(_kernel(node))
-    axis = kernel.ndim - 1 if node.kind == "Conv2DTranspose" else kernel.ndim - 2
-    peaks = np.moveaxis(kernel, axis, 0).reshape(kernel.shape[axis], -1).max(1)
-    return peaks.reshape(-1, channels).max(0)
+    return _matrix(node).of_inputs(np.abs(_kernel(node))).max(1).reshape(-1, channels).max(0)
 
 
 def _runs(factors: np.ndarray, last: Node) -> np.ndarray:
     """The factors of all input channels of `last`."""
-    inputs = _kernel(last).shape[-1 if last.kind == "Conv2DTranspose" else -2]
-    return np.tile(factors, inputs // len(factors))
+    return np.tile(factors, _kernel(last).shape[_matrix(last).input_axis] // len(factors))
+
+
+def _matrix(node: Node) -> Matrix:
+    found = OPERATORS[node.kind].matrix
+    assert found is not None
+    return found
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
@@ -275,10 +275,7 @@ def _rounding(node: Node, bits: int, *, per_channel: bool) -> np.ndarray:
 
 def _through(node: Node, squares: np.ndarray, power: np.ndarray) -> np.ndarray:
     """Power of every output channel for squared weights and the power of every input channel, all independent."""
-    taps = squares.reshape(-1, *squares.shape[-2:]).sum(0)
-    if node.kind == "DepthwiseConv2D":
-        return (taps * power[:, None]).ravel()
-    return taps @ power if node.kind == "Conv2DTranspose" else power @ taps
+    return _matrix(node).through(squares, power)
 
 
 def _expected_error(

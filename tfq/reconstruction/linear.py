@@ -2,11 +2,7 @@
 
     y[n, g, c] = sum_k x[n, g, k] * w[g, k, c] + b[g, c]
 
-    layer              groups g     taps k                       outputs c
-    Conv2D             1            kernel height x width x in   out
-    Conv2DTranspose    1            the same                     out
-    Dense              1            in                           out
-    DepthwiseConv2D    channels     kernel height x width        depth multiplier
+What g, k and c are for a layer, `tfq.operations.matrix` says.
 
 A row n is one output position of one sample. Rows are gathered at the sampled positions alone, so that a
 layer costs the same at 112x112 as at 7x7. Positions outside the input, and the zeros between the inputs
@@ -21,9 +17,8 @@ import math
 import numpy as np
 
 from tfq.models.graph import Node
-from tfq.models.operators import OPERATORS
-
-KINDS = ("Conv2D", "Conv2DTranspose", "DepthwiseConv2D", "Dense")
+from tfq.operations.matrix import Matrix
+from tfq.operations.table import OPERATORS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,30 +52,29 @@ class LinearForm:
     @property
     def matrix_shape(self) -> tuple[int, int, int]:
         """(groups, taps, outputs)."""
-        shape = self.node.weights[self.kernel_name].shape
-        if self.node.kind == "DepthwiseConv2D":
-            return shape[2], shape[0] * shape[1], shape[3]
-        if self.node.kind == "Conv2DTranspose":
-            return 1, shape[0] * shape[1] * shape[3], shape[2]
-        return 1, math.prod(shape[:-1]), shape[-1]
+        return self._matrix.shape(self._kernel_shape)
+
+    @property
+    def is_depthwise(self) -> bool:
+        return self._matrix.is_depthwise
 
     def matrix(self, kernel: np.ndarray) -> np.ndarray:
         """A kernel in the Keras layout as [groups, taps, outputs]."""
-        groups, taps, outputs = self.matrix_shape
-        if self.node.kind == "DepthwiseConv2D":
-            return kernel.reshape(taps, groups, outputs).transpose(1, 0, 2)
-        if self.node.kind == "Conv2DTranspose":
-            kernel = kernel.transpose(0, 1, 3, 2)
-        return kernel.reshape(1, taps, outputs)
+        return self._matrix.of(kernel)
 
     def kernel(self, matrix: np.ndarray) -> np.ndarray:
         """The inverse of `matrix`."""
-        shape = self.node.weights[self.kernel_name].shape
-        if self.node.kind == "DepthwiseConv2D":
-            return matrix.transpose(1, 0, 2).reshape(shape)
-        if self.node.kind == "Conv2DTranspose":
-            return matrix.reshape(*shape[:2], shape[3], shape[2]).transpose(0, 1, 3, 2)
-        return matrix.reshape(shape)
+        return self._matrix.kernel(matrix, self._kernel_shape)
+
+    @property
+    def _matrix(self) -> Matrix:
+        found = OPERATORS[self.node.kind].matrix
+        assert found is not None
+        return found
+
+    @property
+    def _kernel_shape(self) -> tuple[int, ...]:
+        return self.node.weights[self.kernel_name].shape
 
     def sample_positions(self, samples: int, per_sample: int, rng: np.random.Generator) -> np.ndarray:
         """Output positions [samples, min(per_sample, positions)], drawn for each sample without replacement."""
@@ -93,7 +87,7 @@ class LinearForm:
         """[n * p, groups, taps] at `positions` [n, p] of the samples `inputs` [n, *input_shape]."""
         samples = np.arange(len(inputs))[:, None]
         groups, taps, _ = self.matrix_shape
-        if self.node.kind == "Dense":
+        if not self._matrix.window_axes:
             flat = inputs.reshape(len(inputs), -1, inputs.shape[-1])
             return flat[samples, positions].reshape(-1, 1, taps)
         vertical, horizontal = (self._taps(axis) for axis in (0, 1))
@@ -101,7 +95,7 @@ class LinearForm:
         padded = np.pad(inputs, ((0, 0), (0, 1), (0, 1), (0, 0)))  # index `size` reads zeros
         y, x = vertical[row][:, :, :, None], horizontal[column][:, :, None, :]
         found = padded[samples[:, :, None, None], y, x]  # [n, p, kernel height, kernel width, channels]
-        if self.node.kind == "DepthwiseConv2D":
+        if self._matrix.is_depthwise:
             return found.reshape(-1, taps, groups).transpose(0, 2, 1)
         return found.reshape(-1, 1, taps)
 
@@ -109,11 +103,11 @@ class LinearForm:
         """[output size, kernel size]: the input index that each tap reads; the input's size where it reads nothing."""
         config = self.node.config
         size, out = self.input_shape[axis], self.output_shape[axis]
-        kernel = self.node.weights[self.kernel_name].shape[axis]
+        kernel = self._kernel_shape[axis]
         stride, dilation = (_pair(config.get(name, 1))[axis] for name in ("strides", "dilation_rate"))
         position, tap = np.arange(out)[:, None], np.arange(kernel)[None]
         same = config.get("padding", "valid") == "same"
-        if self.node.kind == "Conv2DTranspose":
+        if self._matrix.transposed:
             before = max((size - 1) * stride + kernel - out, 0) // 2 if same else 0
             index, remainder = np.divmod(position + before - tap, stride)
             outside = remainder != 0

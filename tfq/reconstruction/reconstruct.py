@@ -33,8 +33,9 @@ from tfq.models.equality import node_function, tensor_shapes
 from tfq.models.graph import INPUT, Graph, Node
 from tfq.models.grids import grid_groups
 from tfq.models.rewrite import sole_readers
+from tfq.models.widths import is_weighted
 from tfq.quantized_model import QuantizedModel
-from tfq.reconstruction.linear import KINDS, LinearForm
+from tfq.reconstruction.linear import LinearForm
 from tfq.reconstruction.problem import Method, Problem, Solution, on_grid
 from tfq.reconstruction.rows import (
     SampledLayer,
@@ -78,7 +79,7 @@ def reconstructed_names(model: QuantizedModel) -> list[str]:
     """
     first: dict[str, str] = {}
     for node in model.layers:
-        if node.kind in KINDS and node.precision.is_int8:
+        if is_weighted(node) and node.precision.is_int8:
             first.setdefault(node.group, node.name)
     return list(first.values())
 
@@ -326,7 +327,7 @@ def scale_numbers(form: LinearForm, per_channel: bool) -> np.ndarray:
     groups, _, outputs = form.matrix_shape
     if not per_channel:
         return np.zeros((groups, outputs), int)
-    if form.node.kind == "DepthwiseConv2D":
+    if form.is_depthwise:
         return np.tile(np.arange(groups)[:, None], (1, outputs))
     return np.arange(outputs)[None]
 

@@ -21,8 +21,8 @@ from tfq.calibration.statistics import Range
 from tfq.data.roles import Roles
 from tfq.execution.progress import Progress, Silent
 from tfq.models.graph import Graph, Node
-from tfq.models.operators import OPERATORS
 from tfq.models.widths import is_weighted
+from tfq.operations.table import OPERATORS
 from tfq.quantized_model import QuantizedModel
 from tfq.recipe import Recipe
 from tfq.reconstruction.batch_norm import tune_batch_norm

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from tfq.models.graph import Node
-from tfq.models.operators import OPERATORS
+from tfq.operations.table import OPERATORS
 from tfq.quantized_model import QuantizedModel
 from tfq.simulate.weights import weight_integers
 from tfq.verify.contents import Contents

@@ -24,7 +24,7 @@ from tfq.errors import VerificationError
 from tfq.grid import Grid
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import INPUT
-from tfq.models.operators import OPERATORS
+from tfq.operations.table import OPERATORS
 from tfq.quantized_model import QuantizedModel
 from tfq.verify.alone import run_alone, same_elements
 from tfq.verify.constants import check_constants, constant_faults, layers_of

@@ -17,13 +17,12 @@ from tfq.export import flatbuffer
 from tfq.export.binding import Binding, weight_positions
 from tfq.export.layout import tflite_layout
 from tfq.models.graph import Node
+from tfq.operations.table import OPERATORS
 from tfq.precision import FLOAT16
 from tfq.quantized_model import QuantizedModel
 from tfq.simulate.weights import snap_node
 
 _TYPES = {"<f2": schema.TensorType.FLOAT16, "<f4": schema.TensorType.FLOAT32}
-# Their float kernels the converter stores in int8, for kernels that compute with a float copy of them.
-_STORED_IN_INT8 = ("Conv2DTranspose",)
 _DEQUANTIZE_FLOAT16 = 3  # version of the operation
 
 
@@ -58,7 +57,9 @@ def set_float_weights(file: Any, model: QuantizedModel, binding: Binding) -> Bin
 
 def _checked(file: Any, tensor: Any, node: Node, weight: str) -> np.ndarray:
     """The node's weight, which the tensor holds; zeros where it has none, as the converter adds a bias of zeros."""
-    found, in_int8 = flatbuffer.type_name(tensor), weight == "kernel" and node.kind in _STORED_IN_INT8
+    found, matrix = flatbuffer.type_name(tensor), OPERATORS[node.kind].matrix
+    # the runtime's kernel computes with a float copy of these
+    in_int8 = matrix is not None and matrix.stored_in_int8 and weight == OPERATORS[node.kind].kernel
     if found not in ("float32", "int8" if in_int8 else "float32") or not flatbuffer.is_constant(file, tensor):
         raise RuntimeError(f"the converter made {weight} of float layer {node.name!r} {found}")
     data = np.asarray(file.buffers[tensor.buffer].data, np.uint8).tobytes()

@@ -1,6 +1,6 @@
 """Every weight integer, bias integer, scale, zero-point and axis from the quantised model into the file.
 
-Why that is needed: TFLiteConverter takes no per-channel fake-quant on Dense and Conv2DTranspose,
+Why that is needed: TFLiteConverter takes no per-channel fake-quant on dense layers and transposed convolutions,
 derives scales that differ from the given ones in the last bit, and rounds biases by itself.
 """
 
@@ -16,8 +16,8 @@ from tfq.export.binding import Binding, missing
 from tfq.export.layout import pack, tflite_layout, tflite_scales
 from tfq.grid import Grid
 from tfq.models.graph import Node
-from tfq.models.operators import OPERATORS
 from tfq.numerics import reference
+from tfq.operations.table import OPERATORS
 from tfq.quantized_model import QuantizedModel
 from tfq.simulate.weights import weight_integers
 

@@ -10,8 +10,8 @@ from tensorflow.lite.python import schema_py_generated as schema
 from tfq.export import flatbuffer
 from tfq.export.binding import Binding, without_operators
 from tfq.models.graph import Graph
-from tfq.models.operators import OPERATORS
 from tfq.models.widths import is_weighted
+from tfq.operations.table import OPERATORS
 
 
 def requantize(model: Any, graph: Graph, binding: Binding) -> Binding:

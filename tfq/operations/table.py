@@ -1,0 +1,106 @@
+"""The operations of a *prepared* graph, and how each of them is quantised.
+
+`prepare` (tfq.models.prepare) leaves no node whose kind is not in this table; every later stop looks
+a node's rule up here. To support a new operation, add its row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from tfq.operations.matrix import Matrix
+
+
+@dataclasses.dataclass(frozen=True)
+class Operator:
+    """How a node kind is quantised.
+
+    Attributes:
+      output: how the output's grid is found:
+        "own"   from the calibrated range of the output;
+        "same"  the grid of its inputs: all inputs and the output share one (TFLite demands it);
+        "fixed" the constant grid `fixed` (TFLite demands it);
+        "float" the operation has no int8 kernel worth using: it stays float32, and the spec says so.
+      kernel: variable name of the weights; "" where there are none.
+      matrix: how they multiply what the layer reads; None where they do not.
+      fixed: (scale, zero_point) of a "fixed" output.
+      clamps: TFLite can fuse a ReLU or ReLU6 onto the operation.
+      elementwise: every element of the output depends on the elements at the same place of the inputs alone.
+      moves: the output holds the input's values and nothing computed from them.
+      largest_ratio: of the largest scale that it reads to that of its output, below which the int8 kernels work.
+      why: of "float": the reason, for the specification; "" is that it has no int8 kernel that keeps the accuracy.
+    """
+
+    output: str
+    kernel: str = ""
+    matrix: Matrix | None = None
+    fixed: tuple[float, int] | None = None
+    clamps: bool = False
+    elementwise: bool = False
+    moves: bool = False
+    largest_ratio: float = math.inf
+    why: str = ""
+
+    @property
+    def channel_axis(self) -> int | None:
+        """Output-channel axis of the weights in the Keras layout; None: they have one scale."""
+        return None if self.matrix is None else self.matrix.channel_axis
+
+
+OPERATORS: dict[str, Operator] = {
+    # weights; the bias is int32 with scale s_input * s_kernel
+    "Conv2D": Operator("own", kernel="kernel", matrix=Matrix("hwio", packs=True), clamps=True),
+    "DepthwiseConv2D": Operator("own", kernel="depthwise_kernel", matrix=Matrix("hwcm", packs=True), clamps=True),
+    "Conv2DTranspose": Operator(
+        "own",
+        kernel="kernel",
+        matrix=Matrix("hwoi", transposed=True, carried_per_tensor=True, stored_in_int8=True),
+    ),
+    "Dense": Operator("own", kernel="kernel", matrix=Matrix("io", packs=True, carried_per_tensor=True), clamps=True),
+    "Embedding": Operator("same", kernel="embeddings"),
+    # arithmetic
+    "Add": Operator("own", clamps=True, elementwise=True, largest_ratio=2.0**18),
+    "Subtract": Operator("own", clamps=True, elementwise=True, largest_ratio=2.0**18),
+    "Multiply": Operator("own", clamps=True, elementwise=True),
+    "MatMul": Operator("own"),
+    "Maximum": Operator("same", elementwise=True),
+    "Minimum": Operator("same", elementwise=True),
+    "GlobalAveragePooling2D": Operator("own"),
+    "Mean": Operator("own"),
+    "Requantize": Operator("own", moves=True),
+    # activations
+    "ReLU": Operator("own", elementwise=True),
+    "LeakyReLU": Operator("own", elementwise=True),
+    "PReLU": Operator("own", kernel="alpha"),
+    "HardSwish": Operator("own", elementwise=True, largest_ratio=2.0**7),
+    "Gelu": Operator("own", elementwise=True),
+    "Sigmoid": Operator("fixed", fixed=(1 / 256, -128), elementwise=True),
+    "Softmax": Operator("fixed", fixed=(1 / 256, -128)),
+    "Tanh": Operator("fixed", fixed=(1 / 128, 0), elementwise=True),
+    # data movement and pooling
+    "MaxPooling2D": Operator("same"),
+    "AveragePooling2D": Operator("same"),
+    "GlobalMaxPooling2D": Operator("same"),
+    "Concatenate": Operator("same"),
+    "Reshape": Operator("same", moves=True),
+    "Flatten": Operator("same", moves=True),
+    "Permute": Operator("same", moves=True),
+    "ZeroPadding2D": Operator("same"),
+    "Cropping2D": Operator("same"),
+    "Slice": Operator("same"),
+    "UpSampling2D": Operator("same"),
+    "Resizing": Operator("same"),
+    # float islands
+    "LayerNormalization": Operator("float"),
+    "Unary": Operator("float", elementwise=True),
+    "Divide": Operator("float", elementwise=True),
+    "ELU": Operator("float", elementwise=True),
+    "FloatAffine": Operator("float", why="kept float: an 8-bit grid would lose the small values that it is there for"),
+    "Cast": Operator("float", why="it makes whole numbers, such as indices, of an input"),
+}
+
+
+def matrix_of(kind: str) -> Matrix | None:
+    """How the weights of a node kind multiply what it reads; None for those without such weights."""
+    return OPERATORS[kind].matrix if kind in OPERATORS else None
