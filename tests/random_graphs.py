@@ -37,8 +37,8 @@ from tfq.models.equality import node_function
 from tfq.models.graph import INPUT, Graph, Node
 from tfq.models.grids import grid_groups
 from tfq.models.load import load_model
-from tfq.operations.table import OPERATORS
 from tfq.models.prepare import prepare
+from tfq.operations.table import OPERATORS
 from tfq.verify.structure import verify_structure
 
 SAMPLES = 24

@@ -7,10 +7,30 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "tfq"
 # A part may import those before it, and none behind it.
-ORDER = """
-    errors execution numerics precision grid targets options recipe models data quantized_model spec calibration
-    simulate export verify evaluation reconstruction allocation report pipeline
-""".split()
+ORDER = [
+    "errors",
+    "execution",
+    "numerics",
+    "precision",
+    "grid",
+    "operations",
+    "targets",
+    "options",
+    "recipe",
+    "models",
+    "data",
+    "quantized_model",
+    "spec",
+    "calibration",
+    "simulate",
+    "export",
+    "verify",
+    "evaluation",
+    "reconstruction",
+    "allocation",
+    "report",
+    "pipeline",
+]
 
 
 def part_of(module):

@@ -9,9 +9,9 @@ import pytest
 from operator_graphs import draw, specified
 
 from tfq.allocation.states import apply, find_states, float_states, packed, with_candidate
-from tfq.operations.table import OPERATORS
 from tfq.models.widths import units
 from tfq.numerics import reference as numerics
+from tfq.operations.table import OPERATORS
 from tfq.precision import FLOAT16, FLOATS, precision_of
 from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.reconstruct import reconstruct

@@ -19,8 +19,8 @@ from tfq.evaluation.size import measure_size
 from tfq.execution.deflate import deflated
 from tfq.export.package import export_quantized
 from tfq.models.grids import grid_groups
-from tfq.operations.table import OPERATORS
 from tfq.models.widths import is_weighted, separate_inputs, units
+from tfq.operations.table import OPERATORS
 from tfq.precision import FLOAT16
 from tfq.recipe import Recipe
 from tfq.reconstruction.methods import METHODS

@@ -9,8 +9,8 @@ from tfq.calibration.specify import specify, with_ranges, with_scales
 from tfq.calibration.statistics import Range
 from tfq.export.package import export_quantized
 from tfq.models.graph import Graph, Node
-from tfq.operations.table import OPERATORS
 from tfq.models.widths import activation_bits, assign_precisions, is_weighted
+from tfq.operations.table import OPERATORS
 from tfq.precision import Precision
 from tfq.spec import Specification
 

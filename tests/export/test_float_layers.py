@@ -16,8 +16,8 @@ from tfq.export import flatbuffer
 from tfq.export.package import export_quantized
 from tfq.models.borders import find_borders
 from tfq.models.graph import build_model
-from tfq.operations.table import OPERATORS
 from tfq.models.widths import is_weighted
+from tfq.operations.table import OPERATORS
 from tfq.precision import FLOAT32, Precision
 from tfq.simulate.judge import divergence
 from tfq.simulate.run import predict_list

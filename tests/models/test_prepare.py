@@ -15,8 +15,8 @@ from tfq.models.equality import relative_error, run_graph
 from tfq.models.graph import Graph, Node, build_model
 from tfq.models.grids import grid_groups, separate_grids
 from tfq.models.load import load_model
-from tfq.operations.table import OPERATORS
 from tfq.models.prepare import prepare
+from tfq.operations.table import OPERATORS
 
 LIBRARIES = {"keras": keras, "tf_keras": tf_keras}
 DATA = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data" / "models"

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from tfq.models.equality import relative_error, run_graph
 from tfq.models.graph import INPUT, Graph, Node
 from tfq.models.grids import grid_groups
-from tfq.operations.table import OPERATORS
 from tfq.models.rewrite import without_unused
 from tfq.models.widths import assign_widths, bits_of, first_and_last, is_weighted
+from tfq.operations.table import OPERATORS
 
 CHANNELS = 4
 

@@ -11,9 +11,9 @@ from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
 from tfq.models.graph import Graph, Node, build_model
 from tfq.models.load import load_model
-from tfq.operations.table import OPERATORS
 from tfq.models.prepare import prepare
 from tfq.numerics import reference as numerics
+from tfq.operations.table import OPERATORS
 from tfq.reconstruction.batch_norm import tunable_layers, tune_batch_norm
 from tfq.simulate.judge import Version, keep_better
 from tfq.simulate.run import predict_list

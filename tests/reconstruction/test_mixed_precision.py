@@ -10,8 +10,8 @@ from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
 from tfq.export.package import export_quantized
 from tfq.models.graph import build_model
-from tfq.operations.table import OPERATORS
 from tfq.models.widths import assign_widths, is_weighted, separate_inputs
+from tfq.operations.table import OPERATORS
 from tfq.reconstruction.batch_norm import tune_batch_norm
 from tfq.reconstruction.bias_tuning import tune_biases
 from tfq.reconstruction.methods import METHODS

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from tfq.operations.table import OPERATORS
 from tfq.numerics import reference
+from tfq.operations.table import OPERATORS
 from tfq.reconstruction.steps import with_mse_scales
 from tfq.reconstruction.weight_scales import mse_scales
 

@@ -31,7 +31,7 @@ from tfq.execution.interpreter import TensorInfo
 from tfq.models.graph import INPUT, Graph, Node
 from tfq.verify.constants import Constant
 from tfq.verify.contents import Contents, cut
-from tfq.verify.definitions import WINDOWED, define, output_size, window_of
+from tfq.verify.definitions import FILE_ORDER, WINDOWED, define, output_size, window_of
 
 # (where the integers lie, share of them that is not zero)
 _DRAWS = (("all", 1.0), ("low", 1.0), ("high", 1.0), ("all", 1 / 4), ("all", 1 / 16), ("all", 1 / 64), ("all", 1 / 256))
@@ -250,7 +250,7 @@ class _Chosen:
     def of(cls, rng: np.random.Generator, node: Node, real: Mapping[str, np.ndarray], weights: Weights) -> _Chosen:
         places, channels, size, width = None, None, (0, 0), 0
         own = weights.get(node.name, {})
-        if node.kind in ("Conv2D", "Conv2DTranspose", "Dense"):
+        if node.kind in FILE_ORDER:
             width = own["kernel"].channels
             channels = np.sort(rng.permutation(width)[:_CHANNELS])
         if node.kind in WINDOWED:

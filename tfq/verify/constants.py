@@ -20,14 +20,8 @@ from tfq.operations.table import OPERATORS
 from tfq.quantized_model import QuantizedModel
 from tfq.simulate.weights import weight_integers
 from tfq.verify.contents import Contents
+from tfq.verify.definitions import CHANNEL_AXIS, FILE_ORDER
 
-# The axes of a kernel in the file, in the order in which Keras has them.
-_ORDER = {
-    "Conv2D": (1, 2, 3, 0),  # outputs, rows, columns, inputs
-    "Conv2DTranspose": (1, 2, 0, 3),  # outputs, rows, columns, inputs
-    "Dense": (1, 0),  # outputs, inputs
-}
-_CHANNEL_AXIS = {"Conv2D": 3, "Conv2DTranspose": 2, "Dense": 1, "DepthwiseConv2D": 2}  # of Keras' kernels
 _FLOATS = {"float32": np.float32, "float16": np.float16}
 _TIE = 1e-3  # steps: the integers are found in float32
 
@@ -144,7 +138,7 @@ def _shape_in_file(node: Node, name: str) -> tuple[int, ...]:
     shape = node.weights[name].shape
     if node.kind == "DepthwiseConv2D" and name != "bias":
         return (1, *shape[:2], shape[2] * shape[3])
-    order = _ORDER.get(node.kind, range(len(shape))) if name != "bias" else range(1)
+    order = FILE_ORDER.get(node.kind, range(len(shape))) if name != "bias" else range(1)
     return tuple(shape[list(order).index(axis)] for axis in range(len(shape)))
 
 
@@ -155,10 +149,10 @@ def _constant(contents: Contents, index: int, node: Node, name: str) -> Constant
     zero_point = info.zero_point[0] if info.zero_point else 0
     if name == "bias":
         return Constant(elements, scale, zero_point, 0)
-    order = _ORDER.get(node.kind)
+    order = FILE_ORDER.get(node.kind)
     values, scale = (x if order is None else np.transpose(x, order) for x in (elements, scale))
     # a depthwise kernel is [1, rows, columns, channels * multiplier] there
-    return Constant(values.reshape(shape), scale.reshape(shape), zero_point, _CHANNEL_AXIS.get(node.kind))
+    return Constant(values.reshape(shape), scale.reshape(shape), zero_point, CHANNEL_AXIS.get(node.kind))
 
 
 def _integer_faults(what: str, name: str, node: Node, constant: Constant) -> Iterator[str]:
