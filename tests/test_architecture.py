@@ -7,29 +7,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "tfq"
 # A part may import those before it, and none behind it.
-ORDER = [
-    "errors",
-    "execution",
-    "numerics",
-    "precision",
-    "grid",
-    "operations",
-    "targets",
-    "options",
-    "recipe",
-    "models",
-    "data",
-    "quantized_model",
-    "spec",
-    "calibration",
-    "simulate",
-    "export",
-    "verify",
-    "evaluation",
-    "reconstruction",
-    "allocation",
-    "report",
-    "pipeline",
+_PARTS = """
+    errors execution numerics precision grid operations targets options recipe models data quantized_model spec
+    calibration simulate export verify evaluation reconstruction allocation report pipeline
+"""
+ORDER = _PARTS.split()
 ]
 
 

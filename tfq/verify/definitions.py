@@ -20,8 +20,8 @@ from tfq.models.graph import Node
 
 _Array = np.ndarray
 _Config = Mapping[str, Any]
-# The axes of a kernel in a .tflite [outputs, rows, columns, inputs], in the order in which Keras has them; a depthwise one
-# is [1, rows, columns, channels * multiplier] there.
+# The axes of a kernel in a .tflite [outputs, rows, columns, inputs], in the order in which Keras has them. A depthwise
+# one is [1, rows, columns, channels * multiplier] there.
 FILE_ORDER = {"Conv2D": (1, 2, 3, 0), "Conv2DTranspose": (1, 2, 0, 3), "Dense": (1, 0)}
 CHANNEL_AXIS = {"Conv2D": 3, "Conv2DTranspose": 2, "Dense": 1, "DepthwiseConv2D": 2}  # of the outputs, in Keras
 _SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
