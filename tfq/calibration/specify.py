@@ -96,7 +96,7 @@ def specify(
         node = node.replace(grid=grid, precision=precision, reason=reason)
         if not precision.is_int8 or not OPERATORS[node.kind].kernel:
             return node
-        return _with_weight_grids(node, found[node.inputs[0]], per_channel=per_channel)
+        return _with_weight_grids(node, found.get(node.inputs[0]), per_channel=per_channel)
 
     nodes = tuple(map(decided, graph.nodes))
     model = QuantizedModel(nodes, graph.inputs, graph.outputs, graph.output_names, input_type, output_type)
@@ -219,11 +219,12 @@ def _precision(node: Node, wanted: Precision, borders: Borders) -> tuple[Precisi
     return FLOAT32, f"reads {node.inputs[0]!r}, which is not quantised"
 
 
-def _with_weight_grids(node: Node, input_grid: Grid, *, per_channel: bool) -> Node:
+def _with_weight_grids(node: Node, input_grid: Grid | None, *, per_channel: bool) -> Node:
     operator, precision = OPERATORS[node.kind], node.precision
     if node.kind == "Embedding":  # a look-up: the table lies on the output's grid
         assert node.grid is not None
         return node.replace(weight_grids={operator.kernel: node.grid})
+    assert input_grid is not None
     axis = operator.channel_axis if per_channel else None
     if operator.channel_axis is None:  # PReLU slopes: 8 bits, per tensor, as the kernel demands
         precision, axis = INT8, None
