@@ -221,8 +221,8 @@ def _precision(node: Node, wanted: Precision, borders: Borders) -> tuple[Precisi
 
 def _with_weight_grids(node: Node, input_grid: Grid | None, *, per_channel: bool) -> Node:
     operator, precision = OPERATORS[node.kind], node.precision
+    assert node.grid is not None
     if node.kind == "Embedding":  # a look-up: the table lies on the output's grid
-        assert node.grid is not None
         return node.replace(weight_grids={operator.kernel: node.grid})
     assert input_grid is not None
     axis = operator.channel_axis if per_channel else None
