@@ -33,18 +33,22 @@ from tfq.export.package import export_plain, export_quantized
 from tfq.models.graph import Graph
 from tfq.models.load import load_model
 from tfq.models.prepare import prepare
-from tfq.models.widths import Widths, assign_widths
+from tfq.models.widths import activation_bits, assign_precisions
 from tfq.pipeline import quantize
+from tfq.precision import Precision
+from tfq.quantized_model import QuantizedModel
 from tfq.recipe import Recipe
 from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.reconstruct import reconstruct
 from tfq.reconstruction.steps import Setting, Step, tune_all_biases, tune_batch_norms, with_mse_scales
-from tfq.simulate.judge import Version, divergence
+from tfq.simulate.judge import divergence
 from tfq.simulate.wrap import simulate
 
 _BATCH, _FEW, _REPRESENTATIVE = 32, 8, 100
 _FLOAT, _QUANTIZED = "float", "quantized"
 
+Precisions = Mapping[str, Precision]
+"""Of every weighted layer, by node name."""
 
 # Row name -> (method of the engine, mode).
 ENGINE = {
@@ -76,8 +80,8 @@ def measure(files: CaseFiles, key: Key, width: Width) -> Outcome:
     if key.method == "aeq":
         return _of_aeq(files, key, width)
     found = _quantized(files, key, width)
-    model = _deployed(files, found.version, width)
-    return _outcome(_judged(files, model), found.seconds, found.note, _divergence(files, model))
+    deployed = _deployed(files, found.model, width)
+    return _outcome(_judged(files, deployed), found.seconds, found.note, _divergence(files, deployed))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -97,27 +101,20 @@ def load_prepared(model: Path, calibration: Path, count: int) -> tuple[Graph, Sa
     return prepare(loaded.graph, samples.head(_FEW).arrays, original=loaded, seed=0).graph, samples
 
 
-def calibrated(graph: Graph, widths: Widths, samples: Samples, *, judges: bool = True) -> Calibration:
+def calibrated(graph: Graph, precisions: Precisions, samples: Samples, *, judges: bool = True) -> Calibration:
     """With the defaults of `tfq-quantize`; judges: on the samples too that judge steps."""
     positions = np.arange(len(samples)) if judges else Roles.of(len(samples)).seen
-    batches = samples.batches(_BATCH, positions)
-    return calibrate(graph, batches, method="auto", percentile=99.9, total=len(positions), bits=widths.activations)
+    batches, bits = samples.batches(_BATCH, positions), activation_bits(graph, precisions)
+    return calibrate(graph, batches, method="auto", percentile=99.9, total=len(positions), bits=bits)
 
 
-def setting_of(recipe: Recipe, graph: Graph, widths: Widths, samples: Samples) -> Setting:
+def setting_of(recipe: Recipe, graph: Graph, precisions: Precisions, samples: Samples) -> Setting:
     """What the pipelines' steps work with."""
 
     def recalibrate(changed: Graph) -> Mapping[str, Range]:
-        return calibrated(changed, widths, samples, judges=False).ranges
+        return calibrated(changed, precisions, samples, judges=False).ranges
 
     return Setting.of(recipe, graph, samples.arrays, recalibrate)
-
-
-def nearest(graph: Graph, widths: Widths, calibration: Calibration) -> Version:
-    """Rounded to the nearest, from which the methods start."""
-    ranges = calibration.ranges
-    spec = specify(graph, ranges, weight_bits=widths.weights, activation_bits=widths.activations)
-    return Version("nearest", graph, spec)
 
 
 @functools.lru_cache(maxsize=1)
@@ -140,65 +137,65 @@ def _samples_of(files: CaseFiles, key: Key) -> Samples:
 
 
 @functools.lru_cache(maxsize=1)
-def _calibration(files: CaseFiles, samples: Samples, activation_bits: int, first_last_bits: int) -> Calibration:
-    # the bits of the weights do not matter here
-    graph, widths = _widths(files, Width(8, activation_bits, first_last_bits))
-    return calibrated(graph, widths, samples)
+def _calibration(files: CaseFiles, samples: Samples, width: Width) -> Calibration:
+    graph, precisions = _precisions(files, width)
+    return calibrated(graph, precisions, samples)
 
 
-def _widths(files: CaseFiles, width: Width) -> tuple[Graph, Widths]:
-    return assign_widths(_case(files).graph, **dataclasses.asdict(width))
+def _precisions(files: CaseFiles, width: Width) -> tuple[Graph, Precisions]:
+    precision = Precision(weight_bits=width.weight_bits, activation_bits=width.activation_bits)
+    return assign_precisions(_case(files).graph, precision, first_last_bits=width.first_last_bits)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Quantized:
     """What a method made, how long it took in all, and what is to be known about it."""
 
-    version: Version
+    model: QuantizedModel
     seconds: float
     note: str = ""
 
 
-@functools.lru_cache(maxsize=2)  # a stage goes on from another row's version
+@functools.lru_cache(maxsize=2)  # a stage goes on from another row's model
 def _quantized(files: CaseFiles, key: Key, width: Width) -> _Quantized:
-    graph, widths = _widths(files, width)
+    graph, precisions = _precisions(files, width)
     samples = _samples_of(files, key)
     if key.method in STAGES:
-        return _next_stage(files, key, width, graph, widths, samples)
-    start = nearest(graph, widths, _calibration(files, samples, width.activation_bits, width.first_last_bits))
+        recipe = Recipe(model="", pipeline="advanced", seed=key.seed)
+        return _next_stage(files, key, width, setting_of(recipe, graph, precisions, samples))
+    # the bits of the weights do not matter to calibration
+    calibration = _calibration(files, samples, dataclasses.replace(width, weight_bits=8))
+    start = specify(graph, calibration.ranges, precisions)  # rounded to the nearest
     began = time.monotonic()
     if key.method == "nearest":
         return _Quantized(start, 0.0)
     if key.method == "mse":
-        version = dataclasses.replace(start, spec=with_mse_scales(graph, start.spec))
-        return _Quantized(version, time.monotonic() - began)
+        return _Quantized(with_mse_scales(start), time.monotonic() - began)
     method, mode = ENGINE[key.method]
     options: dict[str, Any] = {"name": method, "mode": mode, "seed": key.seed}
-    version, layers = reconstruct(graph, start, samples.arrays, METHODS[method], **options)
+    model, layers = reconstruct(graph, start, samples.arrays, METHODS[method], **options)
     rolled_back = sum(not layer.kept for layer in layers)
     note = f"{rolled_back} of {len(layers)} layers rolled back" if rolled_back else ""
-    return _Quantized(version, time.monotonic() - began, note)
+    return _Quantized(model, time.monotonic() - began, note)
 
 
-def _next_stage(files: CaseFiles, key: Key, width: Width, graph: Graph, widths: Widths, samples: Samples) -> _Quantized:
-    """A step of the pipelines, with their guard, on the version of another row."""
+def _next_stage(files: CaseFiles, key: Key, width: Width, setting: Setting) -> _Quantized:
+    """A step of the pipelines, with their judge, on the model of another row."""
     before, step = STAGES[key.method]
     earlier = _quantized(files, dataclasses.replace(key, method=before), width)
-    recipe = Recipe(model="", pipeline="advanced", seed=key.seed)
-    setting = setting_of(recipe, graph, widths, samples)
     began = time.monotonic()
-    version, outcome = step(setting, earlier.version)
+    model, outcome = step(setting, earlier.model)
     note = "" if outcome.kept else f"{outcome.name} rolled back"
-    return _Quantized(version, earlier.seconds + time.monotonic() - began, note)
+    return _Quantized(model, earlier.seconds + time.monotonic() - began, note)
 
 
-def _deployed(files: CaseFiles, version: Version, width: Width) -> bytes | Simulated:
+def _deployed(files: CaseFiles, model: QuantizedModel, width: Width) -> bytes | Simulated:
     """The file, or the simulation where TFLite has no kernels."""
     case = _case(files)
     if width.activation_bits == 8:
-        return export_quantized(version.graph, version.spec, case.representative.representative_dataset())
+        return export_quantized(model, case.representative.representative_dataset())
     batches = case.test.batches(_BATCH)
-    return Simulated(simulate(version.graph, version.spec, batches, total=len(case.test)), "simulated")
+    return Simulated(simulate(model, batches, total=len(case.test)), "simulated")
 
 
 def _judged(files: CaseFiles, model: bytes | Path | Simulated) -> Evaluation:

@@ -42,8 +42,8 @@ def quantize(model: Path, calibration: np.ndarray, *, weight_bits: int, algorith
 
     def config(bits: int) -> qtyping.OpQuantizationConfig:
         return qtyping.OpQuantizationConfig(
-            activation_tensor_config=qtyping.GridConfig(num_bits=8, symmetric=False),
-            weight_tensor_config=qtyping.GridConfig(
+            activation_tensor_config=qtyping.TensorQuantizationConfig(num_bits=8, symmetric=False),
+            weight_tensor_config=qtyping.TensorQuantizationConfig(
                 num_bits=bits, symmetric=True, granularity=qtyping.QuantGranularity.CHANNELWISE
             ),
             compute_precision=qtyping.ComputePrecision.INTEGER,

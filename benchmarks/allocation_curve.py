@@ -63,9 +63,9 @@ def measure_reconstructed(files: CaseFiles, num_samples: int, budget: float) -> 
     surveyed = _surveyed(files, num_samples)
     allocation = surveyed.allocation(budget)
     began = time.monotonic()
-    version, found = surveyed.found.bench.rebuild(allocation.candidates)
+    model, found = surveyed.found.bench.rebuild(allocation.candidates)
     seconds = time.monotonic() - began
-    rebuilt = _Made(allocation, surveyed.found.bench.export(version), found.loss)
+    rebuilt = _Made(allocation, surveyed.found.bench.export(model), found.loss)
     made = {PROGRAM: _assembled(files, num_samples, allocation), RECONSTRUCTED: rebuilt}
     rows = _judged(surveyed, made)
     return _facts(surveyed) | {"budget": budget, "reconstruction_seconds": seconds, "rows": rows}
@@ -79,9 +79,7 @@ def measure_speed(files: CaseFiles, num_samples: int) -> dict[str, Any]:
     problem, bench = surveyed.found.problem, surveyed.found.bench
     budgets = [(LATENCY, budget) for budget in budgets_between(problem, LATENCY, LATENCY_POINTS)]
     made = {
-        f"{point.budget:.4g} ms": _Made(
-            point.allocated.allocation, bench.export(point.version), point.last.measured.loss
-        )
+        f"{point.budget:.4g} ms": _Made(point.allocated.allocation, bench.export(point.model), point.last.measured.loss)
         for point in frontier(problem, bench, budgets)
     }
     contents = {FLOAT: surveyed.float_file} | {name: model.content for name, model in made.items()}
@@ -158,8 +156,8 @@ def _assembled(files: CaseFiles, num_samples: int, allocation: Allocation) -> _M
 @functools.lru_cache(maxsize=_KEPT)
 def _assemble(files: CaseFiles, num_samples: int, mixture: tuple[tuple[str, str], ...]) -> tuple[bytes, float]:
     bench = _surveyed(files, num_samples).found.bench
-    version, found = bench.assemble(dict(mixture))
-    return bench.export(version), found.loss
+    model, found = bench.assemble(dict(mixture))
+    return bench.export(model), found.loss
 
 
 def _facts(surveyed: _Surveyed) -> dict[str, Any]:

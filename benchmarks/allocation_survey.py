@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.ablation import calibrated, load_prepared, nearest, setting_of
+from benchmarks.ablation import calibrated, load_prepared, setting_of
 from tfq.allocation.latency_table import LatencyTable
 from tfq.allocation.survey import At, Survey, survey
 from tfq.allocation.wish import Wish
@@ -14,11 +14,11 @@ from tfq.calibration.specify import specify
 from tfq.data.samples import Samples
 from tfq.execution.progress import Progress
 from tfq.models.graph import Graph
-from tfq.models.widths import assign_widths, units
-from tfq.precision import Precision
+from tfq.models.widths import assign_precisions, units
+from tfq.precision import INT8, Precision
+from tfq.quantized_model import QuantizedModel
 from tfq.recipe import Recipe
 from tfq.reconstruction.steps import Setting
-from tfq.simulate.judge import Version
 
 _EVERY_WIDTH = Wish()
 
@@ -29,13 +29,13 @@ class Ready:
 
     Attributes:
       setting: the float graph, the calibration samples, the advanced pipeline's reconstruction.
-      base: the 8-bit version, rounded to the nearest.
-      at: makes the versions that sequential reconstruction starts from.
+      base: the 8-bit model, rounded to the nearest.
+      at: makes the models that sequential reconstruction starts from.
       samples: for calibration.
     """
 
     setting: Setting
-    base: Version
+    base: QuantizedModel
     at: At
     samples: Samples
 
@@ -54,14 +54,12 @@ class Ready:
 def ready(model: Path, calibration: Path, num_samples: int, *, workers: int = 1, seed: int = 0) -> Ready:
     """With the defaults of `tfq-quantize --pipeline=advanced`, on the first samples."""
     loaded, samples = load_prepared(model, calibration, num_samples)
-    graph, widths = assign_widths(loaded, weight_bits=8)
-    calibration_of_graph = calibrated(graph, widths, samples)
-    ranges = calibration_of_graph.ranges
+    graph, precisions = assign_precisions(loaded, INT8)
+    ranges = calibrated(graph, precisions, samples).ranges
 
-    def at(chosen: Mapping[str, Precision]) -> Version:
-        bits = {node: chosen[unit.name].weight_bits for unit in units(graph) for node in unit.nodes}
-        return Version("nearest", graph, specify(graph, ranges, weight_bits=bits, activation_bits=widths.activations))
+    def at(chosen: Mapping[str, Precision]) -> QuantizedModel:
+        return specify(graph, ranges, {node: chosen[unit.name] for unit in units(graph) for node in unit.nodes})
 
     recipe = Recipe(model="", pipeline="advanced", workers=workers, seed=seed)
-    setting = setting_of(recipe, graph, widths, samples)
-    return Ready(setting, nearest(graph, widths, calibration_of_graph), at, samples)
+    setting = setting_of(recipe, graph, precisions, samples)
+    return Ready(setting, specify(graph, ranges), at, samples)

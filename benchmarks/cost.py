@@ -47,14 +47,16 @@ def timed_reconstruction(
     model: Path, calibration: Path, num_samples: int, method: str, mode: str, workers: int, seed: int
 ) -> dict[str, Any]:
     """Seconds of the reconstruction alone at W4A8, and how many layers it took on."""
-    from benchmarks.ablation import calibrated, load_prepared, nearest
-    from tfq.models.widths import assign_widths
+    from benchmarks.ablation import calibrated, load_prepared
+    from tfq.calibration.specify import specify
+    from tfq.models.widths import assign_precisions
+    from tfq.precision import Precision
     from tfq.reconstruction.methods import METHODS
     from tfq.reconstruction.reconstruct import reconstruct
 
     prepared, samples = load_prepared(model, calibration, num_samples)
-    graph, widths = assign_widths(prepared, weight_bits=4)
-    start = nearest(graph, widths, calibrated(graph, widths, samples))
+    graph, precisions = assign_precisions(prepared, Precision(weight_bits=4))
+    start = specify(graph, calibrated(graph, precisions, samples).ranges, precisions)
     options: dict[str, Any] = {"name": method, "mode": mode, "workers": workers, "seed": seed}
     began = time.monotonic()
     _, layers = reconstruct(graph, start, samples.arrays, METHODS[method], **options)

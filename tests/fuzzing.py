@@ -21,7 +21,7 @@ from tfq.data.samples import InputSignature
 from tfq.errors import UserError
 from tfq.execution.journal import peak_memory_mb
 from tfq.recipe import Recipe
-from tfq.spec import QuantizationSpec
+from tfq.spec import Specification
 
 SIGNATURE = (InputSignature("image", (8, 8, 1), "float32"),)
 
@@ -57,7 +57,7 @@ def read_recipe(path: pathlib.Path) -> None:
 
 def read_spec(path: pathlib.Path) -> None:
     text = path.read_bytes().decode("utf-8", "replace")
-    QuantizationSpec.from_json(QuantizationSpec.from_json(text).to_json())
+    Specification.from_json(Specification.from_json(text).to_json())
 
 
 def read_result(path: pathlib.Path) -> None:

@@ -249,10 +249,10 @@ def outcome(drawn: Drawn) -> Outcome:
         one_by_one = [{n: v[i : i + 1] for n, v in samples.items()} for i in range(SAMPLES)]
         plain = export_plain(graph, "float32", lambda: iter(one_by_one))
         ranges = calibrate(graph, iter([samples]), method="minmax", percentile=99.99, total=SAMPLES).ranges
-        spec = specify(graph, ranges)
-        content = export_quantized(graph, spec, lambda: iter(one_by_one))
+        model = specify(graph, ranges)
+        content = export_quantized(model, lambda: iter(one_by_one))
         stop = "verify"
-        verify_structure(content, graph, spec)
+        verify_structure(content, model)
         stop = "run"
         runs = {
             "float": predict(plain, samples, threads=1),

@@ -12,7 +12,6 @@ _PARTS = """
     calibration simulate export verify evaluation reconstruction allocation report pipeline
 """
 ORDER = _PARTS.split()
-]
 
 
 def part_of(module):

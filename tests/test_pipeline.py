@@ -16,15 +16,17 @@ from tfq.models.equality import run_graph
 from tfq.models.graph import Graph, Node
 from tfq.models.load import load_model
 from tfq.models.prepare import prepare
-from tfq.models.widths import assign_widths
+from tfq.models.widths import activation_bits, assign_precisions
 from tfq.numerics import reference
 from tfq.pipeline import quantize
+from tfq.precision import Precision
+from tfq.quantized_model import QuantizedModel
 from tfq.recipe import Recipe
 from tfq.report.layers import layer_table
 from tfq.report.summary import summary
 from tfq.simulate.weights import snap
 from tfq.simulate.wrap import simulate
-from tfq.spec import QuantizationSpec
+from tfq.spec import Specification
 from tfq.verify.structure import verify_structure
 
 DEMO = pathlib.Path(__file__).resolve().parents[1] / "demo"
@@ -56,6 +58,23 @@ def plain():
     }
 
 
+def quantized(graph, spec):
+    """The model that has the weights of a prepared graph and, for the rest, what a specification says."""
+    layers = {layer.name: layer for layer in spec.layers}
+
+    def decided(node):
+        node = node.replace(grid=spec.activations.get(node.name))
+        if node.kind == "Input":
+            return node
+        layer = layers[node.name]
+        return node.replace(precision=Precision(layer.precision), reason=layer.reason, weight_grids=dict(layer.weights))
+
+    nodes = tuple(map(decided, graph.nodes))
+    model = QuantizedModel(nodes, graph.inputs, graph.outputs, graph.output_names, spec.input_type, spec.output_type)
+    assert Specification.of(model) == spec
+    return model
+
+
 def score(content):
     """Share of the test digits a file gets right, counted here and by nothing of tfq's evaluation."""
     found = digits()
@@ -70,7 +89,7 @@ def test_files_are_the_documented_ones(int8):
 
 def test_recipe_and_specification_are_what_was_used(int8):
     assert Recipe.from_json(int8.files["recipe.json"].decode()) == RECIPE
-    spec = QuantizationSpec.from_json(int8.files["spec.json"].decode())
+    spec = Specification.from_json(int8.files["spec.json"].decode())
     model = flatbuffer.parse(int8.files["model.tflite"])
     tensors = {flatbuffer.text(t.name): t for t in model.subgraphs[0].tensors}
     checked = 0
@@ -110,7 +129,7 @@ def test_reported_accuracy_is_that_of_the_files(int8):
 def test_report_has_figures_for_every_layer_and_tensor(int8):
     report = json.loads(int8.files["report.json"])
     assert json.loads(int8.report.to_json()) == report
-    spec = QuantizationSpec.from_json(int8.files["spec.json"].decode())
+    spec = Specification.from_json(int8.files["spec.json"].decode())
     assert [x["name"] for x in report["layers"]] == [x.name for x in spec.layers]
     absent = report["verification"]["absent"]
     for layer in report["layers"]:
@@ -438,11 +457,13 @@ class TestSimulatedActivations:
         """Node by node in float32, each tensor put on its grid by the NumPy reference."""
         samples = {"image": digits()["x"].astype(np.float32)[:64]}
         graph = prepare(load_model(DEMO / "digits.keras").graph, {"image": samples["image"][:8]}).graph
-        graph, widths = assign_widths(graph, weight_bits=4, activation_bits=4, first_last_bits=8)
-        spec = QuantizationSpec.from_json(simulated.files["spec.json"].decode())
-        assert {n for n, g in spec.activations.items() if g.bits == 4} == set(widths.activations)
+        w4a4 = Precision(weight_bits=4, activation_bits=4)
+        graph, precisions = assign_precisions(graph, w4a4, first_last_bits=8)
+        spec = Specification.from_json(simulated.files["spec.json"].decode())
+        model = quantized(graph, spec)
+        assert {n for n, g in spec.activations.items() if g.bits == 4} == set(activation_bits(graph, precisions))
         values = dict(samples)
-        for node in snap(graph, spec).nodes:
+        for node in snap(model).nodes:
             if node.kind != "Input":
                 alone = Graph(
                     (
@@ -458,7 +479,7 @@ class TestSimulatedActivations:
                 values[node.name], grid.scale[0], grid.zero_point, *grid.integer_range
             )
         batches = [{"image": samples["image"]}]
-        found = simulate(graph, spec, batches, total=64)["digit"]
+        found = simulate(model, batches, total=64)["digit"]
         np.testing.assert_array_equal(found.argmax(-1), values[graph.outputs[0]].argmax(-1))
         np.testing.assert_allclose(found, values[graph.outputs[0]], atol=2 / 256)
 
@@ -518,7 +539,7 @@ class TestPlainExports:
     def test_the_specification_says_what_the_file_holds(self, plain):
         stored_as = {"float32": {"float32"}, "float16": {"float16"}, "dynamic_range": {"int8"}, "int16x8": {"int8"}}
         for precision, product in plain.items():
-            spec = QuantizationSpec.from_json(product.files["spec.json"].decode())
+            spec = Specification.from_json(product.files["spec.json"].decode())
             assert {x.precision for x in spec.layers} <= {precision, "float32"}
             assert all(x.reason for x in spec.layers)
             model = flatbuffer.parse(product.files["model.tflite"])
@@ -568,6 +589,6 @@ def test_the_specification_is_verified_against_the_described_file(int8):
     with np.load(DEMO / "calibration.npz") as arrays:
         samples = {"image": arrays["x"][:8].astype(np.float32)}
     graph = prepare(load_model(DEMO / "digits.keras").graph, samples).graph
-    spec = QuantizationSpec.from_json(int8.files["spec.json"].decode())
-    found = verify_structure(int8.files["model.tflite"], graph, spec)
+    spec = Specification.from_json(int8.files["spec.json"].decode())
+    found = verify_structure(int8.files["model.tflite"], quantized(graph, spec))
     assert found == int8.report.verification

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from tfq.errors import UserError
 from tfq.grid import Grid
-from tfq.spec import PRECISIONS, LayerQuantization, QuantizationSpec
+from tfq.precision import ARITHMETICS
+from tfq.spec import LayerSpec, Specification
 
 NAMES = st.text(min_size=1, max_size=8)
 SCALES = st.floats(np.float32(2.0**-100), 2.0**20, width=32)
@@ -31,8 +32,8 @@ def weights(draw):
 
 @st.composite
 def layers(draw):
-    name, precision = draw(NAMES), draw(st.sampled_from(PRECISIONS))
-    return LayerQuantization(
+    name, precision = draw(NAMES), draw(st.sampled_from(ARITHMETICS))
+    return LayerSpec(
         name,
         draw(st.sampled_from(("Conv2D", "Add", "ELU"))),
         precision,
@@ -45,7 +46,7 @@ def layers(draw):
 
 
 SPECS = st.builds(
-    QuantizationSpec,
+    Specification,
     st.lists(layers(), max_size=4).map(tuple),
     st.dictionaries(NAMES, activations(), max_size=4),
     st.sampled_from(("int8", "uint8", "float32")),
@@ -55,7 +56,7 @@ SPECS = st.builds(
 
 @given(SPECS)
 def test_json_round_trip(spec):
-    again = QuantizationSpec.from_json(spec.to_json())
+    again = Specification.from_json(spec.to_json())
     assert again == spec
     assert again.to_json() == spec.to_json()
 
@@ -85,17 +86,9 @@ LAYER = {"name": "a", "kind": "Add", "precision": "int8", "inputs": ["x"], "outp
 )
 def test_a_specification_of_wrong_types_is_named(change, message):
     good = {"layers": [LAYER], "activations": {"x": TENSOR}}
-    QuantizationSpec.from_json(json.dumps(good))
+    Specification.from_json(json.dumps(good))
     with pytest.raises(UserError, match=message):
-        QuantizationSpec.from_json(json.dumps(good | change))
-
-
-def test_layers_are_found_by_name():
-    layer = LayerQuantization("conv", "Conv2D", "int8", ("x",), "conv")
-    spec = QuantizationSpec((layer,), {})
-    assert spec["conv"] is layer
-    with pytest.raises(KeyError):
-        spec["dense"]
+        Specification.from_json(json.dumps(good | change))
 
 
 @pytest.mark.parametrize("bits", range(2, 9))
@@ -135,6 +128,6 @@ def test_a_grid_that_cannot_be_is_refused(wrong, message):
 
 def test_a_layer_says_why_it_is_not_int8():
     with pytest.raises(ValueError, match="layer 'elu' is float32 without a reason"):
-        LayerQuantization("elu", "ELU", "float32", ("x",), "elu")
+        LayerSpec("elu", "ELU", "float32", ("x",), "elu")
     with pytest.raises(ValueError, match="precision"):
-        LayerQuantization("elu", "ELU", "int4", ("x",), "elu", reason="none")
+        LayerSpec("elu", "ELU", "int4", ("x",), "elu", reason="none")

@@ -34,4 +34,4 @@ def described(error: BaseException) -> str:
 
 
 class VerificationError(UserError):
-    """The exported file is not what the `QuantizationSpec` says; names the tensor and its layer."""
+    """The exported file is not what the `QuantizedModel` says; names the tensor and its layer."""

@@ -23,9 +23,9 @@ def sqnr_and_notes(model, samples, *, look=True):
     wide = find_wide(loaded.graph, arrays) if look else None
     prepared = prepare(loaded.graph, {"x": samples[:8]}, original=loaded, wide=wide)
     ranges = calibrate(prepared.graph, iter([arrays]), method="minmax", percentile=99, total=len(samples)).ranges
-    spec = specify(prepared.graph, ranges)
-    content = export_quantized(prepared.graph, spec, lambda: iter([{"x": samples[:1]}]))
-    verify_structure(content, prepared.graph, spec)
+    quantized = specify(prepared.graph, ranges)
+    content = export_quantized(quantized, lambda: iter([{"x": samples[:1]}]))
+    verify_structure(content, quantized)
     (expected,), (found,) = loaded.predict(arrays), predict(content, arrays, threads=1)
     sqnr = 10 * np.log10(expected.var() / np.mean((expected - found) ** 2))
     return sqnr, prepared.notes, TfliteModel(content).inputs[0].dtype.name

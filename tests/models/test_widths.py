@@ -10,10 +10,12 @@ from tfq.models.equality import relative_error, run_graph
 from tfq.models.graph import INPUT, Graph, Node
 from tfq.models.grids import grid_groups
 from tfq.models.rewrite import without_unused
-from tfq.models.widths import assign_widths, bits_of, first_and_last, is_weighted
+from tfq.models.widths import activation_bits, assign_precisions, first_and_last, is_weighted
 from tfq.operations.table import OPERATORS
+from tfq.precision import INT8, SIMULATED, Precision
 
 CHANNELS = 4
+NARROW = Precision(weight_bits=3, activation_bits=4)
 
 
 def conv(name, source, *, size=3, group="", seed=0):
@@ -85,13 +87,13 @@ def test_first_and_last_are_those_of_the_definition(graph):
 @settings(max_examples=25)
 @given(networks(), st.sampled_from([0, 8]))
 def test_every_few_bit_tensor_has_a_grid_and_readers_of_its_own(graph, first_last_bits):
-    separated, widths = assign_widths(graph, weight_bits=3, activation_bits=4, first_last_bits=first_last_bits)
+    separated, precisions = assign_precisions(graph, NARROW, first_last_bits=first_last_bits)
     apart = first_and_last(graph) if first_last_bits else set()
     layers = {node.name for node in graph.nodes if is_weighted(node)}
-    assert widths.weights == {name: 8 if name in apart else 3 for name in layers}
+    assert precisions == {name: INT8 if name in apart else NARROW for name in layers}
     groups, readers = grid_groups(separated), separated.readers
     few = {separated[name].inputs[0] for name in layers - apart}
-    assert widths.activations == dict.fromkeys(few, 4)
+    assert activation_bits(separated, precisions) == dict.fromkeys(few, 4)
     for name in few:
         assert [tensor for tensor, group in groups.items() if group == groups[name]] == [name] == [groups[name]]
         assert set(readers[name]) <= layers - apart
@@ -130,29 +132,31 @@ def residual_network():
 def test_the_residual_path_keeps_8_bits():
     graph = residual_network()
     assert first_and_last(graph) == {"stem", "dense"}
-    separated, widths = assign_widths(graph, weight_bits=4, activation_bits=4, first_last_bits=8)
+    separated, precisions = assign_precisions(graph, SIMULATED, first_last_bits=8)
     # "stem" is also added; "a" is read by two convolutions and nothing else
     assert [n.name for n in separated.nodes if n.name not in graph.by_name] == ["stem.narrow"]
     assert separated["a1"].inputs == ("stem.narrow",)
     assert separated["a"].inputs == ("stem", "a2")
-    assert widths.activations == dict.fromkeys(["stem.narrow", "a1", "a", "b1"], 4)
-    assert bits_of(widths.activations, "stem") == 8
-    assert {name for name, bits in widths.weights.items() if bits == 8} == {"stem", "dense"}
+    assert activation_bits(separated, precisions) == dict.fromkeys(["stem.narrow", "a1", "a", "b1"], 4)
+    assert {name for name, precision in precisions.items() if precision == INT8} == {"stem", "dense"}
+    assert {precision for name, precision in precisions.items() if name not in ("stem", "dense")} == {SIMULATED}
     assert separated["stem.narrow"].origin == graph["stem"].origin
 
 
 def test_without_an_exception_input_and_last_layer_have_few_bits_too():
-    _, widths = assign_widths(residual_network(), weight_bits=4, activation_bits=5)
-    assert widths.activations == dict.fromkeys(["image", "stem.narrow", "a1", "a", "b1", "pool"], 5)
-    assert set(widths.weights.values()) == {4}
+    w4a5 = Precision(weight_bits=4, activation_bits=5)
+    separated, precisions = assign_precisions(residual_network(), w4a5)
+    bits = activation_bits(separated, precisions)
+    assert bits == dict.fromkeys(["image", "stem.narrow", "a1", "a", "b1", "pool"], 5)
+    assert set(precisions.values()) == {w4a5}
 
 
 def test_8_bits_change_nothing():
     graph = residual_network()
-    same, widths = assign_widths(graph, weight_bits=4, first_last_bits=8)
+    same, precisions = assign_precisions(graph, Precision(weight_bits=4), first_last_bits=8)
     assert same is graph
-    assert widths.activations == {}
-    assert (widths.weights["stem"], widths.weights["a1"]) == (8, 4)
+    assert activation_bits(same, precisions) == {}
+    assert (precisions["stem"], precisions["a1"]) == (INT8, Precision(weight_bits=4))
 
 
 def test_a_normalisation_of_the_input_is_not_the_first_layer_alone():
@@ -165,9 +169,10 @@ def test_a_normalisation_of_the_input_is_not_the_first_layer_alone():
 @pytest.mark.parametrize("name", operator_graphs.ALL)
 def test_every_operation_can_stand_beside_few_bits(name):
     graph = operator_graphs.ALL[name]()
-    separated, widths = assign_widths(graph, weight_bits=4, activation_bits=4)
-    assert widths.activations
+    separated, precisions = assign_precisions(graph, SIMULATED)
+    bits = activation_bits(separated, precisions)
+    assert bits
     groups = grid_groups(separated)
-    assert all(groups[tensor] == tensor for tensor in widths.activations)
+    assert all(groups[tensor] == tensor for tensor in bits)
     samples = operator_graphs.draw(graph)
     assert relative_error(run_graph(graph, samples), run_graph(separated, samples)) < 1e-5

@@ -11,13 +11,14 @@ from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
 from tfq.grid import activation_grid
 from tfq.models.graph import Graph, Node
+from tfq.models.widths import activation_bits, precisions_of
 from tfq.numerics import reference
+from tfq.precision import Precision
 from tfq.reconstruction.adaquant import LearnedLayer, adaquant, moved_grid, on_learned_range
 from tfq.reconstruction.descent import output_slope
 from tfq.reconstruction.problem import clamp
 from tfq.reconstruction.reconstruct import has_own_input_grid, reconstruct
 from tfq.reconstruction.weight_scales import output_scales
-from tfq.simulate.judge import Version
 
 RNG = np.random.default_rng(0)
 
@@ -139,7 +140,7 @@ def conv(name, source, *, activation="relu"):
 
 @pytest.fixture(scope="module")
 def network():
-    """x -> a -> b -> c, b + c -> d -> sigmoid -> e, a max pooling of d -> f; calibrated on 4-bit activations."""
+    """x -> a -> b -> c, b + c -> d -> sigmoid -> e, a max pooling of d -> f; convolutions on 4 bits read 4 bits."""
     nodes = (
         Node("x", "Input", {"shape": (6, 6, 4), "dtype": "float32"}),
         *(conv("a", "x"), conv("b", "a"), conv("c", "b", activation=None)),
@@ -152,8 +153,10 @@ def network():
     )
     graph = Graph(nodes, ("x",), ("g", "f"))
     samples = {"x": RNG.normal(size=(64, 6, 6, 4)).astype(np.float32)}
-    found = calibrate(graph, iter([samples]), method="minmax", percentile=99.9, total=64, bits=4)
-    return graph, samples, specify(graph, found.ranges, weight_bits=4, activation_bits=4)
+    precisions = precisions_of(graph, Precision(weight_bits=4, activation_bits=4))
+    bits = activation_bits(graph, precisions)
+    found = calibrate(graph, iter([samples]), method="minmax", percentile=99.9, total=64, bits=bits)
+    return graph, samples, specify(graph, found.ranges, precisions)
 
 
 def test_which_inputs_are_free(network):
@@ -165,21 +168,22 @@ def test_which_inputs_are_free(network):
 
 @pytest.mark.parametrize("mode", ["sequential", "parallel"])
 def test_in_a_network_free_ranges_alone_are_moved_and_bits_stay(network, mode):
-    graph, samples, spec = network
+    graph, samples, model = network
 
     def method(problem, seed):
         return adaquant(problem, seed, steps=300)
 
-    version, outcomes = reconstruct(graph, Version("start", graph, spec), samples, method, name="adaquant", mode=mode)
+    changed, outcomes = reconstruct(graph, model, samples, method, name="adaquant", mode=mode)
     kept = {outcome.name for outcome in outcomes if outcome.kept}
-    moved = {name for name, grid in version.spec.activations.items() if grid != spec.activations[name]}
+    moved = {name for name, grid in changed.grids.items() if grid != model.grids[name]}
     assert moved == {source for layer, source in (("b", "a"), ("d", "sum")) if layer in kept}
     assert moved
-    for name, grid in version.spec.activations.items():
-        assert grid.bits == spec.activations[name].bits
-    for layer in version.spec.layers:
-        for variable, grid in layer.weights.items():
-            assert grid.bits == spec[layer.name].weights[variable].bits
+    assert {changed.grids[name].bits for name in moved} == {4}
+    for name, grid in changed.grids.items():
+        assert grid.bits == model.grids[name].bits
+    for layer in changed.layers:
+        for variable, grid in layer.weight_grids.items():
+            assert grid.bits == model[layer.name].weight_grids[variable].bits
             if variable == "bias":  # it follows the scales it is made of
-                source, kernel = version.spec.activations[layer.inputs[0]].scale[0], layer.weights["kernel"].scale
+                source, kernel = changed.grids[layer.inputs[0]].scale[0], layer.weight_grids["kernel"].scale
                 np.testing.assert_array_equal(grid.scale, reference.bias_scale(source, np.asarray(kernel)))

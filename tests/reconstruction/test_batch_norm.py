@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 import operator_graphs
 import pytest
+from operator_graphs import specified
 
 from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
@@ -14,10 +15,12 @@ from tfq.models.load import load_model
 from tfq.models.prepare import prepare
 from tfq.numerics import reference as numerics
 from tfq.operations.table import OPERATORS
+from tfq.precision import FLOAT16, Precision
 from tfq.reconstruction.batch_norm import tunable_layers, tune_batch_norm
-from tfq.simulate.judge import Version, keep_better
+from tfq.simulate.judge import Judge
 from tfq.simulate.run import predict_list
 from tfq.simulate.weights import integers, snap, weight_integers
+from tfq.spec import Specification
 
 DATA = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"
 DAMPING = 1 - 0.9**5
@@ -77,8 +80,14 @@ def network(seed=0, head="Softmax"):
     return Graph(tuple(nodes), ("x",), (nodes[-1].name,))
 
 
-def quantized(graph, samples, **options):
-    return Version("nearest", graph, operator_graphs.specified(graph, samples, **options))
+def judged(graph, tuned, model, *, names=("batch-norm tuning", "nearest")):
+    """(the better of two models, the verdict) by samples that neither was made with."""
+    return Judge(graph, draw(64, seed=9)).keep_better(*zip(names, (tuned, model), strict=True))
+
+
+def decided(model):
+    """What was decided for every layer, by name."""
+    return {layer.name: layer for layer in Specification.of(model).layers}
 
 
 def recalibrated(samples):
@@ -88,10 +97,10 @@ def recalibrated(samples):
 
 @pytest.fixture(scope="module")
 def setting():
-    """(float graph that knows its statistics, calibration samples, its version on 3 bits)."""
+    """(float graph that knows its statistics, calibration samples, its model on 3 bits)."""
     samples = draw(24, seed=1)
     graph = trained(network(), samples)
-    return graph, samples, quantized(graph, samples, weight_bits=3)
+    return graph, samples, specified(graph, samples, Precision(weight_bits=3))
 
 
 @pytest.mark.parametrize("paired", [False, True])
@@ -101,28 +110,28 @@ def test_one_layer_against_numpy(damped, paired):
     stem = network(head="")
     stem = Graph(stem.nodes[:2], ("x",), ("conv",))
     graph = trained(stem, draw(200, seed=2, shift=0.2))
-    version = quantized(graph, samples, weight_bits=3)
-    tuned = tune_batch_norm(version, samples, damped=damped, reference=graph if paired else None)
+    model = specified(graph, samples, Precision(weight_bits=3))
+    tuned = tune_batch_norm(model, samples, damped=damped, reference=graph if paired else None)
 
     # the quantised layer's output on quantised inputs, without its ReLU and output grid
-    grid = version.spec.activations["x"]
+    grid = model.grids["x"]
     x = numerics.fake_quantize(samples["x"], grid.scale[0], grid.zero_point, -128, 127)
-    raw_mean, raw_deviation = statistics(snap(graph, version.spec), {"x": x}, "conv")
+    raw_mean, raw_deviation = statistics(snap(model), {"x": x}, "conv")
     mean, deviation = statistics(graph, samples, "conv") if paired else graph["conv"].normalized
     share = DAMPING if damped else 1.0
     eps = 1e-5 * np.mean(deviation**2)
     variance = (1 - share) * deviation**2 + share * raw_deviation**2
     factor = np.sqrt((deviation**2 + eps) / (variance + eps))
-    before, after = version.spec["conv"].weights["kernel"], tuned.spec["conv"].weights["kernel"]
+    before, after = model["conv"].weight_grids["kernel"], tuned["conv"].weight_grids["kernel"]
     np.testing.assert_allclose(after.scale, before.scale * factor, rtol=ROUNDED + 2e-4)
     factor = np.array(after.scale) / np.array(before.scale)
-    rounded = snap(graph, version.spec)["conv"].weights["bias"]
+    rounded = snap(model)["conv"].weights["bias"]
     bias = (rounded - ((1 - share) * mean + share * raw_mean)) * factor + mean
-    np.testing.assert_allclose(tuned.graph["conv"].weights["bias"], bias, atol=1e-3 * np.abs(bias).max())
+    np.testing.assert_allclose(tuned["conv"].weights["bias"], bias, atol=1e-3 * np.abs(bias).max())
     if not damped:
-        found = statistics(snap(tuned.graph, tuned.spec), {"x": x}, "conv")
+        found = statistics(snap(tuned), {"x": x}, "conv")
         np.testing.assert_allclose(found[1], deviation, rtol=ROUNDED + 1e-3)
-        half_a_step = np.array(tuned.spec["conv"].weights["bias"].scale) / 2
+        half_a_step = np.array(tuned["conv"].weight_grids["bias"].scale) / 2
         assert (np.abs(found[0] - mean) < half_a_step + 1e-4).all()
 
 
@@ -131,18 +140,18 @@ def test_one_layer_against_numpy(damped, paired):
 def test_the_integers_of_the_weights_do_not_change_and_the_kernels_lie_on_their_grids(bits, paired):
     samples = draw(24, seed=1)
     graph = trained(network(), samples)
-    version = quantized(graph, samples, weight_bits=bits)
+    model = specified(graph, samples, Precision(weight_bits=bits))
     tuned = tune_batch_norm(
-        version, samples, damped=False, reference=graph if paired else None, recalibrate=recalibrated(samples)
+        model, samples, damped=False, reference=graph if paired else None, recalibrate=recalibrated(samples)
     )
     changed = 0
     for name in ("conv", "depthwise", "pointwise", "dense"):
         kernel = OPERATORS[graph[name].kind].kernel
-        old, new = version.spec[name].weights[kernel], tuned.spec[name].weights[kernel]
-        codes = weight_integers(graph[name], version.spec[name])[kernel]
-        values = tuned.graph[name].weights[kernel]
+        old, new = model[name].weight_grids[kernel], tuned[name].weight_grids[kernel]
+        codes = weight_integers(model[name])[kernel]
+        values = tuned[name].weights[kernel]
         np.testing.assert_array_equal(integers(values, new), codes)
-        np.testing.assert_array_equal(snap(tuned.graph, tuned.spec)[name].weights[kernel], values)
+        np.testing.assert_array_equal(snap(tuned)[name].weights[kernel], values)
         assert (new.bits, new.storage, new.axis) == (old.bits, old.storage, old.axis)
         ratio = np.array(new.scale) / np.array(old.scale)
         assert (ratio > 0.249).all()
@@ -152,37 +161,37 @@ def test_the_integers_of_the_weights_do_not_change_and_the_kernels_lie_on_their_
 
 
 def test_paired_tuning_brings_the_outputs_of_new_samples_nearer_to_float(setting):
-    graph, samples, version = setting
-    tuned = tune_batch_norm(version, samples, damped=False, reference=graph, recalibrate=recalibrated(samples))
-    kept, guarded = keep_better(graph, tuned, version, draw(64, seed=9))
+    graph, samples, model = setting
+    tuned = tune_batch_norm(model, samples, damped=False, reference=graph, recalibrate=recalibrated(samples))
+    kept, verdict = judged(graph, tuned, model)
     assert kept is tuned
-    assert guarded.divergences["batch-norm tuning"] < 0.8 * guarded.divergences["nearest"]
+    assert verdict.divergences["batch-norm tuning"] < 0.8 * verdict.divergences["nearest"]
 
 
 def test_ranges_are_those_of_the_new_weights(setting):
-    _, samples, version = setting
+    _, samples, model = setting
     seen = []
 
     def recalibrate(graph):
         seen.append((graph, recalibrated(samples)(graph)))
         return seen[0][1]
 
-    tuned = tune_batch_norm(version, samples, damped=False, recalibrate=recalibrate)
+    tuned = tune_batch_norm(model, samples, damped=False, recalibrate=recalibrate)
     ((graph, ranges),) = seen
-    assert tuned.spec.activations == specify(tuned.graph, ranges, weight_bits=3).activations
-    assert tuned.spec.activations != version.spec.activations
-    assert tune_batch_norm(version, samples, damped=False).spec.activations == version.spec.activations
-    for node in tuned.graph.nodes:
+    assert tuned.grids == specify(tuned, ranges, Precision(weight_bits=3)).grids
+    assert tuned.grids != model.grids
+    assert tune_batch_norm(model, samples, damped=False).grids == model.grids
+    for node in tuned.nodes:
         for name, values in node.weights.items():
-            step = np.max(version.spec[node.name].weights[name].scale) if name == "bias" else 0
+            step = np.max(model[node.name].weight_grids[name].scale) if name == "bias" else 0
             np.testing.assert_allclose(graph[node.name].weights[name], values, rtol=0, atol=2 * step)
-    for layer in tuned.spec.layers:
-        if "bias" in layer.weights:
+    for layer in tuned.layers:
+        if "bias" in layer.weight_grids:
             expected = numerics.bias_scale(
-                tuned.spec.activations[layer.inputs[0]].scale[0],
-                np.array(layer.weights[OPERATORS[layer.kind].kernel].scale),
+                tuned.grids[layer.inputs[0]].scale[0],
+                np.array(layer.weight_grids[OPERATORS[layer.kind].kernel].scale),
             )
-            np.testing.assert_array_equal(layer.weights["bias"].scale, expected)
+            np.testing.assert_array_equal(layer.weight_grids["bias"].scale, expected)
 
 
 @pytest.mark.parametrize("paired", [False, True])
@@ -190,17 +199,15 @@ def test_batches_are_pooled_into_the_statistics_over_all_samples(paired, monkeyp
     """With one layer no layer before it is normalised by batch: any split into batches must give the same."""
     samples = draw(40, seed=3)
     graph = trained(Graph(network(head="").nodes[:2], ("x",), ("conv",)), samples)
-    version = quantized(graph, draw(24, seed=1), weight_bits=3)
+    model = specified(graph, draw(24, seed=1), Precision(weight_bits=3))
     options = {"damped": False, "reference": graph if paired else None}
-    whole = tune_batch_norm(version, samples, **options)
+    whole = tune_batch_norm(model, samples, **options)
     monkeypatch.setattr("tfq.reconstruction.batch_norm._MEMORY", 6 * 4 * 8 * 8 * 16 * 7)  # 7 samples
-    parts = tune_batch_norm(version, samples, **options)
+    parts = tune_batch_norm(model, samples, **options)
     np.testing.assert_allclose(
-        parts.spec["conv"].weights["kernel"].scale, whole.spec["conv"].weights["kernel"].scale, rtol=2 * ROUNDED
+        parts["conv"].weight_grids["kernel"].scale, whole["conv"].weight_grids["kernel"].scale, rtol=2 * ROUNDED
     )
-    np.testing.assert_allclose(
-        parts.graph["conv"].weights["bias"], whole.graph["conv"].weights["bias"], rtol=1e-2, atol=1e-2
-    )
+    np.testing.assert_allclose(parts["conv"].weights["bias"], whole["conv"].weights["bias"], rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize("paired", [False, True])
@@ -212,38 +219,34 @@ def test_a_channel_without_variance_keeps_its_scale(paired):
     kernel[..., 3] = 0
     dead = conv.replace(weights={**conv.weights, "kernel": kernel})
     graph = trained(graph.replace_nodes([dead if n.name == "conv" else n for n in graph.nodes]), samples)
-    version = quantized(graph, samples, weight_bits=3)
-    tuned = tune_batch_norm(version, samples, damped=False, reference=graph if paired else None)
-    scales = [v.spec["conv"].weights["kernel"].scale for v in (version, tuned)]
+    model = specified(graph, samples, Precision(weight_bits=3))
+    tuned = tune_batch_norm(model, samples, damped=False, reference=graph if paired else None)
+    scales = [v["conv"].weight_grids["kernel"].scale for v in (model, tuned)]
     assert scales[0][3] == scales[1][3]
     assert scales[0] != scales[1]
-    assert tuned.graph["conv"].weights["bias"][3] == pytest.approx(conv.weights["bias"][3], rel=1e-4)
+    assert tuned["conv"].weights["bias"][3] == pytest.approx(conv.weights["bias"][3], rel=1e-4)
 
 
 def test_a_channel_whose_weights_are_all_rounded_to_zero_gets_its_mean_and_is_not_blown_up():
     samples = draw(24, seed=1)
     graph = network()
-    version = quantized(graph, samples, weight_bits=4)
-    grid = version.spec["conv"].weights["kernel"]
+    model = specified(graph, samples, Precision(weight_bits=4))
+    grid = model["conv"].weight_grids["kernel"]
     wide = dataclasses.replace(grid, scale=(*grid.scale[:5], 100.0, *grid.scale[6:]))
-    layer = version.spec["conv"]
-    bias = layer.weights["bias"]
-    bias = dataclasses.replace(
-        bias, scale=(*bias.scale[:5], 100 * version.spec.activations["x"].scale[0], *bias.scale[6:])
-    )
-    layer = dataclasses.replace(layer, weights={"kernel": wide, "bias": bias})
-    version = dataclasses.replace(version, spec=version.spec.replace_layers(layer))
-    assert not weight_integers(graph["conv"], layer)["kernel"][..., 5].any()
-    tuned = tune_batch_norm(version, samples, damped=False, reference=graph)
-    assert tuned.spec["conv"].weights["kernel"].scale[5] == pytest.approx(400, rel=1e-3)
+    bias = model["conv"].weight_grids["bias"]
+    bias = dataclasses.replace(bias, scale=(*bias.scale[:5], 100 * model.grids["x"].scale[0], *bias.scale[6:]))
+    model = model.with_nodes(model["conv"].replace(weight_grids={"kernel": wide, "bias": bias}))
+    assert not weight_integers(model["conv"])["kernel"][..., 5].any()
+    tuned = tune_batch_norm(model, samples, damped=False, reference=graph)
+    assert tuned["conv"].weight_grids["kernel"].scale[5] == pytest.approx(400, rel=1e-3)
     mean, _ = statistics(graph, samples, "conv")
-    assert tuned.graph["conv"].weights["bias"][5] == pytest.approx(mean[5], rel=1e-3)
+    assert tuned["conv"].weights["bias"][5] == pytest.approx(mean[5], rel=1e-3)
 
 
 def test_layers_that_cannot_take_a_factor_per_channel_are_left_alone():
     graph = operator_graphs.convolutions()
     samples = operator_graphs.draw(graph)
-    version = Version("nearest", graph, operator_graphs.specified(graph, samples, weight_bits=3))
+    model = specified(graph, samples, Precision(weight_bits=3))
     expected = [
         "stem",
         "depthwise",
@@ -251,67 +254,61 @@ def test_layers_that_cannot_take_a_factor_per_channel_are_left_alone():
         "transposed",
         "hidden",
     ]  # no bias: no_bias, logits; two a scale: doubled
-    assert tunable_layers(version, normalized=False) == expected
-    assert tunable_layers(version) == []
-    assert tune_batch_norm(version, samples) is version
-    tuned = tune_batch_norm(version, samples, reference=graph)
+    assert tunable_layers(model, normalized=False) == expected
+    assert tunable_layers(model) == []
+    assert tune_batch_norm(model, samples) is model
+    tuned = tune_batch_norm(model, samples, reference=graph)
     for name in ("doubled", "no_bias", "logits"):
-        assert tuned.spec[name] == version.spec[name]
-        assert tuned.graph[name].weights.keys() == graph[name].weights.keys()
-    options = {"precisions": {expected[0]: "float16"}, "entropy_bits": {expected[1]: 3}}
-    mixed = Version("nearest", graph, operator_graphs.specified(graph, samples, **options))
+        assert decided(tuned)[name] == decided(model)[name]
+        assert tuned[name].weights.keys() == graph[name].weights.keys()
+    mixed = specified(graph, samples, {expected[0]: FLOAT16, expected[1]: Precision(entropy_bits=3)})
     assert tunable_layers(mixed, normalized=False) == expected[2:]
-    per_tensor = Version("nearest", graph, operator_graphs.specified(graph, samples, per_channel=False))
+    per_tensor = specified(graph, samples, per_channel=False)
     assert tune_batch_norm(per_tensor, samples, reference=graph) is per_tensor
 
 
 def test_calls_of_one_layer_are_left_alone():
     graph = operator_graphs.shared()
     samples = operator_graphs.draw(graph)
-    version = Version("nearest", graph, operator_graphs.specified(graph, samples, weight_bits=3))
-    assert tune_batch_norm(version, samples, reference=graph) is version
+    model = specified(graph, samples, Precision(weight_bits=3))
+    assert tune_batch_norm(model, samples, reference=graph) is model
 
 
 def test_float_layers_are_left_alone():
     graph = operator_graphs.islands()
     samples = operator_graphs.draw(graph)
-    version = Version("nearest", graph, operator_graphs.specified(graph, samples, weight_bits=3))
-    tuned = tune_batch_norm(version, samples, reference=graph, damped=False)
-    assert {x.name: x.precision for x in tuned.spec.layers} == {x.name: x.precision for x in version.spec.layers}
+    model = specified(graph, samples, Precision(weight_bits=3))
+    tuned = tune_batch_norm(model, samples, reference=graph, damped=False)
+    assert {x.name: x.precision for x in tuned.layers} == {x.name: x.precision for x in model.layers}
 
 
-def test_a_calibration_set_unlike_training_spoils_published_tuning_and_the_guard_rolls_it_back(setting):
+def test_a_calibration_set_unlike_training_spoils_published_tuning_and_the_judge_rolls_it_back(setting):
     graph, samples, _ = setting
-    version = quantized(graph, samples, weight_bits=6)
-    tuned = tune_batch_norm(version, faint(24, seed=4), damped=False)
-    kept, guarded = keep_better(graph, tuned, version, draw(64, seed=9))
-    assert kept is version
-    assert guarded.rolled_back
-    assert guarded.divergences["batch-norm tuning"] > 10 * guarded.divergences["nearest"]
-    assert guarded.note("batch-norm tuning").startswith(
+    model = specified(graph, samples, Precision(weight_bits=6))
+    tuned = tune_batch_norm(model, faint(24, seed=4), damped=False)
+    kept, verdict = judged(graph, tuned, model)
+    assert kept is model
+    assert verdict.rolled_back
+    assert verdict.divergences["batch-norm tuning"] > 10 * verdict.divergences["nearest"]
+    assert verdict.note("batch-norm tuning").startswith(
         "batch-norm tuning made the outputs of 64 held-back samples worse"
     )
 
 
 def test_paired_tuning_does_not_mind_such_a_set(setting):
     graph, samples, _ = setting
-    version = quantized(graph, samples, weight_bits=6)
+    model = specified(graph, samples, Precision(weight_bits=6))
     other = faint(24, seed=4)
-    published = tune_batch_norm(version, other, damped=False)
-    paired = tune_batch_norm(version, other, damped=False, reference=graph)
-    _, guarded = keep_better(
-        graph,
-        dataclasses.replace(published, name="published"),
-        dataclasses.replace(paired, name="paired"),
-        draw(64, seed=9),
-    )
-    assert guarded.divergences["paired"] < 0.2 * guarded.divergences["published"]
+    published = tune_batch_norm(model, other, damped=False)
+    paired = tune_batch_norm(model, other, damped=False, reference=graph)
+    _, verdict = judged(graph, published, paired, names=("published", "paired"))
+    assert verdict.divergences["paired"] < 0.2 * verdict.divergences["published"]
 
 
 def test_one_sample_is_enough_to_run(setting):
-    graph, samples, version = setting
-    tuned = tune_batch_norm(version, {"x": samples["x"][:1]}, reference=graph)
-    assert all(np.isfinite(w).all() for n in tuned.graph.nodes for w in n.weights.values())
+    graph, samples, model = setting
+    tuned = tune_batch_norm(model, {"x": samples["x"][:1]}, reference=graph)
+    assert all(np.isfinite(w).all() for n in tuned.nodes for w in n.weights.values())
 
 
 def test_keyword_spotting_published_tuning_is_rolled_back_and_paired_tuning_is_kept():
@@ -325,11 +322,12 @@ def test_keyword_spotting_published_tuning_is_rolled_back_and_paired_tuning_is_k
     samples, held = {name: values[:100]}, {name: values[100:164]}
     graph = prepare(graph, {name: values[:8]}).graph
     ranges = calibrate(graph, [samples], method="minmax", percentile=99.9, total=100).ranges
-    version = Version("nearest", graph, specify(graph, ranges, weight_bits=4))
-    assert len(tunable_layers(version)) == 9
-    published = tune_batch_norm(version, samples, damped=False)
-    paired = tune_batch_norm(version, samples, damped=False, reference=graph)
-    assert keep_better(graph, published, version, held)[0] is version
-    kept, guarded = keep_better(graph, paired, version, held)
+    model = specify(graph, ranges, Precision(weight_bits=4))
+    assert len(tunable_layers(model)) == 9
+    published = tune_batch_norm(model, samples, damped=False)
+    paired = tune_batch_norm(model, samples, damped=False, reference=graph)
+    judge = Judge(graph, held)
+    assert judge.keep_better(("published", published), ("nearest", model))[0] is model
+    kept, verdict = judge.keep_better(("paired", paired), ("nearest", model))
     assert kept is paired
-    assert guarded.divergences["batch-norm tuning"] < 0.5 * guarded.divergences["nearest"]
+    assert verdict.divergences["paired"] < 0.5 * verdict.divergences["nearest"]

@@ -10,11 +10,13 @@ from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
 from tfq.data.roles import Roles
 from tfq.models.graph import Graph, Node, build_model
+from tfq.precision import INT8, Precision
 from tfq.reconstruction.bias_tuning import _mixtures, tune_biases
-from tfq.simulate.judge import Version, keep_better
+from tfq.simulate.judge import Judge
 from tfq.simulate.run import predict_list
 from tfq.simulate.weights import snap, weight_integers
 from tfq.simulate.wrap import build_simulation
+from tfq.spec import Specification
 
 STEPS = 40
 MANY = 96  # samples: with a handful held back no gain is beyond chance
@@ -36,12 +38,10 @@ def draw(count, seed=0):
     return {"x": np.random.default_rng(seed).normal(size=(count, 5)).astype(np.float32)}
 
 
-def spoiled(version, amount=0.4, seed=5):
-    """The version with random errors in all its biases."""
+def spoiled(model, amount=0.4, seed=5):
+    """The model with random errors in all its biases."""
     rng = np.random.default_rng(seed)
-    errors = {
-        n.group: amount * rng.normal(size=n.weights["bias"].shape) for n in version.graph.nodes if "bias" in n.weights
-    }
+    errors = {n.group: amount * rng.normal(size=n.weights["bias"].shape) for n in model.nodes if "bias" in n.weights}
 
     def changed(node):
         if node.group not in errors or "bias" not in node.weights:
@@ -50,13 +50,18 @@ def spoiled(version, amount=0.4, seed=5):
             weights={**node.weights, "bias": (node.weights["bias"] + errors[node.group]).astype(np.float32)}
         )
 
-    return Version("spoiled", version.graph.replace_nodes([changed(n) for n in version.graph.nodes]), version.spec)
+    return model.with_nodes(*map(changed, model.nodes))
 
 
-def quantized(graph, samples, **options):
+def quantized(graph, samples, precisions=INT8):
     total = len(samples[graph.inputs[0]])
     ranges = calibrate(graph, [samples], method="minmax", percentile=99.9, total=total).ranges
-    return Version("nearest", graph, specify(graph, ranges, **options))
+    return specify(graph, ranges, precisions)
+
+
+def judged(graph, tuned, bad, samples):
+    """(the better of two models, the verdict)."""
+    return Judge(graph, samples).keep_better(("bias tuning", tuned), ("spoiled", bad))
 
 
 def softmax(values):
@@ -68,66 +73,64 @@ def softmax(values):
 def test_the_first_step_goes_against_the_gradient_by_the_rate_in_output_steps(head):
     """One step of Adam moves every bias by the rate, times the output's step, against the sign of its gradient."""
     graph, samples = dense_graph(head), draw(MANY)
-    version = spoiled(quantized(graph, samples))
+    model = spoiled(quantized(graph, samples))
     rate = 0.5
-    tuned = tune_biases(graph, version, samples, steps=1, rate=rate, batch_size=MANY * 6 // 8)
+    tuned = tune_biases(graph, model, samples, steps=1, rate=rate, batch_size=MANY * 6 // 8)
     fitted = Roles.of(MANY).fit
     x = samples["x"][fitted].astype(np.float64)
     y = x @ graph["dense"].weights["kernel"] + graph["dense"].weights["bias"]
-    (q,) = predict_list(_simulation(version), [samples["x"][fitted]])
+    (q,) = predict_list(_simulation(model), [samples["x"][fitted]])
     gradient = (softmax(q) - softmax(y)).mean(0) if head else (q - y).mean(0)
-    start = snap(version.graph, version.spec)["dense"].weights["bias"]
-    moved = tuned.graph["dense"].weights["bias"] - start
-    step = version.spec.activations["dense"].scale[0]
+    start = snap(model)["dense"].weights["bias"]
+    moved = tuned["dense"].weights["bias"] - start
+    step = model.grids["dense"].scale[0]
     np.testing.assert_allclose(moved, -np.sign(gradient) * rate * step, rtol=1e-2)
 
 
-def _simulation(version):
-    return build_simulation(version.graph, version.spec, outputs=["dense"])
+def _simulation(model):
+    return build_simulation(model, outputs=["dense"])
 
 
 @pytest.mark.parametrize("head", ["Softmax", ""])
 def test_spoiled_biases_are_found_again(head):
     graph, samples = dense_graph(head), draw(64)
-    version = quantized(graph, {"x": np.concatenate([samples["x"], draw(64, seed=3)["x"]])})  # nothing is clipped
-    bad = spoiled(version)
+    model = quantized(graph, {"x": np.concatenate([samples["x"], draw(64, seed=3)["x"]])})  # nothing is clipped
+    bad = spoiled(model)
     tuned = tune_biases(graph, bad, samples, steps=100, rate=1.0)
-    assert tuned.name == "bias tuning"
-    kept, guarded = keep_better(graph, tuned, bad, draw(64, seed=3))
+    kept, verdict = judged(graph, tuned, bad, draw(64, seed=3))
     assert kept is tuned
-    assert guarded.divergences["bias tuning"] < 0.2 * guarded.divergences["spoiled"]
+    assert verdict.divergences["bias tuning"] < 0.2 * verdict.divergences["spoiled"]
     if not head:  # the optimum is known: the mean error of each output vanishes
         x = samples["x"]
         y = predict_list(build_model(graph, outputs=["dense"]), [x])[0]
         error = predict_list(_simulation(tuned), [x])[0] - y
-        assert np.abs(error.mean(0)).max() < 2 * version.spec.activations["dense"].scale[0]
+        assert np.abs(error.mean(0)).max() < 2 * model.grids["dense"].scale[0]
 
 
 @pytest.mark.parametrize("name", ["convolutions", "shared", "islands", "transformer"])
 def test_weights_scales_and_ranges_stay(name):
     graph = operator_graphs.ALL[name]()
     samples = operator_graphs.draw(graph, count=MANY)
-    version = spoiled(quantized(graph, samples, weight_bits=4))
-    tuned = tune_biases(graph, version, samples, steps=STEPS, rate=1.0)
-    assert tuned.spec == version.spec
+    model = spoiled(quantized(graph, samples, Precision(weight_bits=4)))
+    tuned = tune_biases(graph, model, samples, steps=STEPS, rate=1.0)
+    assert Specification.of(tuned) == Specification.of(model)
     moved = 0
-    for node in version.graph.nodes:
-        before = weight_integers(node, version.spec[node.name]) if node.kind != "Input" else {}
-        after = weight_integers(tuned.graph[node.name], tuned.spec[node.name]) if before else {}
+    for node in model.nodes:
+        before, after = weight_integers(node), weight_integers(tuned[node.name])
         for weight, codes in before.items():
             if weight == "bias":
                 moved += int((after[weight] != codes).sum())
             else:
                 np.testing.assert_array_equal(after[weight], codes)
-        assert tuned.graph[node.name].weights.keys() == node.weights.keys()
-        if node.kind != "Input" and version.spec[node.name].precision != "int8":
+        assert tuned[node.name].weights.keys() == node.weights.keys()
+        if not node.precision.is_int8:
             for weight, values in node.weights.items():
-                np.testing.assert_array_equal(tuned.graph[node.name].weights[weight], values)
+                np.testing.assert_array_equal(tuned[node.name].weights[weight], values)
     assert moved > 0
     held = {key: values[7::8] for key, values in samples.items()}
-    kept, guarded = keep_better(graph, tuned, version, held)
+    kept, verdict = judged(graph, tuned, model, held)
     assert kept is tuned
-    assert guarded.divergences["bias tuning"] < guarded.divergences["spoiled"]
+    assert verdict.divergences["bias tuning"] < verdict.divergences["spoiled"]
 
 
 def test_calls_of_one_layer_keep_one_bias():
@@ -135,32 +138,33 @@ def test_calls_of_one_layer_keep_one_bias():
     samples = operator_graphs.draw(graph, count=MANY)
     tuned = tune_biases(graph, spoiled(quantized(graph, samples)), samples, steps=STEPS, rate=1.0)
     for layer in ("conv", "dense"):
-        first, second = (tuned.graph[f"{layer}_{side}"].weights["bias"] for side in ("right", "left"))
+        first, second = (tuned[f"{layer}_{side}"].weights["bias"] for side in ("right", "left"))
         np.testing.assert_array_equal(first, second)
         assert not np.array_equal(first, graph[f"{layer}_right"].weights["bias"])
 
 
 def test_what_cannot_be_improved_comes_back_unchanged():
     graph, samples = dense_graph(), draw(64)
-    version = quantized(graph, samples)
+    model = quantized(graph, samples)
     # steps so large that every state but the first is worse
-    assert tune_biases(graph, version, samples, steps=4, rate=500.0) is version
-    assert tune_biases(graph, version, draw(1), steps=4) is version
+    assert tune_biases(graph, model, samples, steps=4, rate=500.0) is model
+    assert tune_biases(graph, model, draw(1), steps=4) is model
     no_bias = graph["dense"].replace(
         config={"units": 4, "use_bias": False}, weights={"kernel": np.ones((5, 4), np.float32)}
     )
     bare = graph.replace_nodes([graph["x"], no_bias])
-    assert tune_biases(bare, quantized(bare, draw(MANY)), samples, steps=4).graph is bare
+    unbiased = quantized(bare, draw(MANY))
+    assert tune_biases(bare, unbiased, samples, steps=4) is unbiased
 
 
 def test_the_same_seed_gives_the_same_biases_and_another_seed_others():
     graph = operator_graphs.convolutions()
     samples = operator_graphs.draw(graph, count=MANY)
-    version = spoiled(quantized(graph, samples, weight_bits=4))
+    model = spoiled(quantized(graph, samples, Precision(weight_bits=4)))
 
     def biases(seed):
-        tuned = tune_biases(graph, version, samples, steps=10, rate=1.0, batch_size=4, seed=seed)
-        return np.concatenate([n.weights["bias"] for n in tuned.graph.nodes if "bias" in n.weights])
+        tuned = tune_biases(graph, model, samples, steps=10, rate=1.0, batch_size=4, seed=seed)
+        return np.concatenate([n.weights["bias"] for n in tuned.nodes if "bias" in n.weights])
 
     first = biases(0)
     np.testing.assert_array_equal(biases(0), first)
@@ -177,8 +181,8 @@ def test_the_units_of_the_network_do_not_matter(factor):
     large = {"x": samples["x"] * np.float32(factor)}
     here = tune_biases(graph, spoiled(quantized(graph, samples)), samples, steps=STEPS, rate=1.0)
     there = tune_biases(other, spoiled(quantized(other, large)), large, steps=STEPS, rate=1.0)
-    step = quantized(graph, samples).spec.activations["dense"].scale[0]
-    np.testing.assert_allclose(there.graph["dense"].weights["bias"], here.graph["dense"].weights["bias"], atol=2 * step)
+    step = quantized(graph, samples).grids["dense"].scale[0]
+    np.testing.assert_allclose(there["dense"].weights["bias"], here["dense"].weights["bias"], atol=2 * step)
 
 
 def test_a_bias_too_large_for_int32_widens_its_scale():
@@ -186,16 +190,16 @@ def test_a_bias_too_large_for_int32_widens_its_scale():
     node = graph["dense"]
     far = node.replace(weights={**node.weights, "bias": node.weights["bias"] + np.float32(6)})
     graph = graph.replace_nodes([graph["x"], far])
-    version = quantized(graph, samples)
-    layer = version.spec["dense"]
-    tiny = {n: dataclasses.replace(g, scale=tuple(s * 2.0**-20 for s in g.scale)) for n, g in layer.weights.items()}
-    narrow = dataclasses.replace(version, spec=version.spec.replace_layers(dataclasses.replace(layer, weights=tiny)))
+    model = quantized(graph, samples)
+    grids = model["dense"].weight_grids
+    tiny = {n: dataclasses.replace(g, scale=tuple(s * 2.0**-20 for s in g.scale)) for n, g in grids.items()}
+    narrow = model.with_nodes(model["dense"].replace(weight_grids=tiny))
     tuned = tune_biases(graph, narrow, samples, steps=STEPS, rate=4.0)
     assert tuned is not narrow
-    bias = tuned.graph["dense"].weights["bias"]
-    scale = np.array(tuned.spec["dense"].weights["bias"].scale)
+    bias = tuned["dense"].weights["bias"]
+    scale = np.array(tuned["dense"].weight_grids["bias"].scale)
     assert (np.abs(bias / scale) < 2**30 * 1.001).all()
-    np.testing.assert_allclose(snap(tuned.graph, tuned.spec)["dense"].weights["bias"], bias, rtol=1e-6)
+    np.testing.assert_allclose(snap(tuned)["dense"].weights["bias"], bias, rtol=1e-6)
 
 
 def test_inputs_are_mixed_in_pairs_with_one_share_for_all_inputs_of_a_sample():

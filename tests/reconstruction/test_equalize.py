@@ -11,6 +11,7 @@ from tfq.models.equality import relative_error, run_graph
 from tfq.models.graph import Graph, Node, build_model
 from tfq.models.load import load_model
 from tfq.models.prepare import prepare
+from tfq.precision import Precision
 from tfq.reconstruction.channel_statistics import channel_statistics
 from tfq.reconstruction.equalize import equalize, equalize_published, measured_tensors
 from tfq.simulate.wrap import build_simulation
@@ -231,9 +232,9 @@ def test_the_quantised_network_comes_closer_to_the_float_one(bits, per_channel):
         equal = equalize(graph, statistics(graph), weight_bits=bits, per_channel=per_channel)
         (y,) = run_graph(graph, {"x": fresh})
         signal, errors = np.square(y).mean(axis=(0, 1, 2)), []
-        for version in (graph, equal):
-            spec = operator_graphs.specified(version, {"x": X}, weight_bits=bits, per_channel=per_channel)
-            found = build_simulation(version, spec).predict(fresh, verbose=0)
+        for floats in (graph, equal):
+            model = operator_graphs.specified(floats, {"x": X}, Precision(weight_bits=bits), per_channel=per_channel)
+            found = build_simulation(model).predict(fresh, verbose=0)
             errors.append((np.square(found - y).mean(axis=(0, 1, 2)) / signal).mean())
         gains.append(np.log(errors[1] / errors[0]))
     assert np.mean(gains) < -0.05

@@ -14,6 +14,7 @@ from tfq.data.roles import Roles
 from tfq.export.package import export_quantized
 from tfq.models.equality import node_function, tensor_shapes
 from tfq.models.graph import Graph, Node, build_model
+from tfq.precision import Precision
 from tfq.reconstruction.linear import KINDS
 from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.problem import Solution
@@ -24,10 +25,10 @@ from tfq.reconstruction.reconstruct import (
     rows_to_choose_by,
 )
 from tfq.reconstruction.rows import sampled_layers
-from tfq.simulate.judge import Version
 from tfq.simulate.run import predict_list
 from tfq.simulate.weights import snap
 from tfq.simulate.wrap import build_simulation
+from tfq.spec import Specification
 from tfq.verify.structure import verify_structure
 
 GRAPHS = tuple(operator_graphs.ALL)
@@ -36,10 +37,10 @@ LEAST_SQUARES = METHODS["least_squares"]
 
 @functools.cache
 def start(name, bits=4):
-    """(float graph, samples, version rounded to the nearest)."""
+    """(float graph, samples, model rounded to the nearest)."""
     graph = operator_graphs.ALL[name]()
     samples = draw(graph)
-    return graph, samples, Version("nearest", graph, specified(graph, samples, weight_bits=bits))
+    return graph, samples, specified(graph, samples, Precision(weight_bits=bits))
 
 
 def few(samples, count):
@@ -58,11 +59,11 @@ class Spy:
         return self._method(problem, seed)
 
 
-def tensors(version, names, samples):
+def tensors(model, names, samples):
     """The simulation's tensors by name."""
     names = list(dict.fromkeys(names))
-    model = build_simulation(version.graph, version.spec, outputs=names)
-    return dict(zip(names, predict_list(model, [samples[i] for i in version.graph.inputs]), strict=True))
+    found = predict_list(build_simulation(model, outputs=names), [samples[i] for i in model.inputs])
+    return dict(zip(names, found, strict=True))
 
 
 def float_tensors(graph, names, samples):
@@ -99,18 +100,18 @@ def test_a_model_without_weights_stays_as_it_is():
         (Node("x", "Input", {"shape": (4,), "dtype": "float32"}), Node("y", "ReLU", {}, ("x",))), ("x",), ("y",)
     )
     samples = {"x": np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)}
-    version = Version("nearest", graph, specified(graph, samples, weight_bits=4))
-    assert reconstruct(graph, version, samples, LEAST_SQUARES, name="least_squares") == (version, ())
+    model = specified(graph, samples, Precision(weight_bits=4))
+    assert reconstruct(graph, model, samples, LEAST_SQUARES, name="least_squares") == (model, ())
 
 
 class TestRows:
     @pytest.mark.parametrize("granularity", ["layer", "block"])
     @pytest.mark.parametrize("name", GRAPHS)
     def test_in_sequence_they_are_what_the_simulation_of_the_result_computes(self, name, granularity):
-        graph, samples, version = start(name)
+        graph, samples, model = start(name)
         spy = Spy()
-        changed, outcomes = reconstruct(graph, version, samples, spy, name="spy", granularity=granularity, seed=3)
-        names = reconstructed_names(graph, version.spec)
+        changed, outcomes = reconstruct(graph, model, samples, spy, name="spy", granularity=granularity, seed=3)
+        names = reconstructed_names(model)
         assert [o.name for o in outcomes] == list(spy.problems) == names
         assert spy.seeds == [3 + index for index in range(len(names))]
         layers = sampled_layers(graph, names, 21, 3, by_block=granularity == "block")
@@ -118,7 +119,7 @@ class TestRows:
         found = tensors(changed, [*(graph[n].inputs[0] for n in names), *addends], those_seen(samples))
         for node, problem in spy.problems.items():
             layer, source = layers[node], graph[node].inputs[0]
-            grid = changed.spec.activations[source]
+            grid = changed.grids[source]
             assert problem.input_grid == grid
             expected = layer.form.rows(found[source], layer.positions)
             for rows, part in zip((problem.inputs, problem.held_inputs), split(expected, 24, layer), strict=True):
@@ -128,17 +129,17 @@ class TestRows:
                 assert problem.offset is problem.held_offset is None
             else:
                 expected = layer.outputs(found[layer.addend], layer.positions)
-                step = changed.spec.activations[layer.addend].scale[0]
+                step = changed.grids[layer.addend].scale[0]
                 for rows, part in zip((problem.offset, problem.held_offset), split(expected, 24, layer), strict=True):
                     assert_same_on_grid(rows, part, step)
 
     @pytest.mark.parametrize("mode", ["sequential", "parallel"])
     @pytest.mark.parametrize("name", GRAPHS)
     def test_targets_are_the_float_layers_before_their_activation(self, name, mode):
-        graph, samples, version = start(name)
+        graph, samples, model = start(name)
         spy = Spy(METHODS["nearest"])
-        reconstruct(graph, version, samples, spy, name="spy", mode=mode, granularity="layer", seed=1)
-        names = reconstructed_names(graph, version.spec)
+        reconstruct(graph, model, samples, spy, name="spy", mode=mode, granularity="layer", seed=1)
+        names = reconstructed_names(model)
         layers = sampled_layers(graph, names, 21, 1, by_block=False)
         found = float_tensors(graph, [*names, *(graph[n].inputs[0] for n in names)], those_seen(samples))
         assert names
@@ -155,19 +156,19 @@ class TestRows:
                     np.testing.assert_allclose(rows, part, rtol=1e-5, atol=1e-5)
 
     def test_the_last_layer_of_a_block_is_fitted_to_the_sum(self):
-        graph, samples, version = start("convolutions")
+        graph, samples, model = start("convolutions")
         spy = Spy()
-        reconstruct(graph, version, samples, spy, name="spy")
+        reconstruct(graph, model, samples, spy, name="spy")
         layers = sampled_layers(graph, list(spy.problems), 24, 0, by_block=True)
         # zero_bias has a ReLU of its own before the addition, and no_bias is read by zero_bias too
         assert {n for n, x in layers.items() if x.addend} == set()
-        graph, samples, version = start("transformer")
+        graph, samples, model = start("transformer")
         assert not any(x.addend for x in sampled_layers(graph, ["shrink"], 24, 0, by_block=True).values())
 
     def test_a_residual_block(self):
-        graph, samples, version = residual()
+        graph, samples, model = residual()
         spy = Spy()
-        changed, outcomes = reconstruct(graph, version, samples, spy, name="spy")
+        changed, outcomes = reconstruct(graph, model, samples, spy, name="spy")
         layers = sampled_layers(graph, list(spy.problems), 21, 0, by_block=True)
         assert {n: x.addend for n, x in layers.items()} == {"stem": None, "expand": None, "project": "stem"}
         problem, layer = spy.problems["project"], layers["project"]
@@ -179,15 +180,15 @@ class TestRows:
         assert_same_on_grid(
             problem.offset,
             split(layer.outputs(found, layer.positions), 24, layer)[0],
-            changed.spec.activations["stem"].scale[0],
+            changed.grids["stem"].scale[0],
         )
         assert all(o.kept for o in outcomes)
 
     def test_a_block_makes_good_what_its_shortcut_lost(self):
-        graph, samples, version = residual(bits=2)
+        graph, samples, model = residual(bits=2)
         errors = {}
         for granularity in ("layer", "block"):
-            changed, _ = reconstruct(graph, version, samples, METHODS["best"], name="x", granularity=granularity)
+            changed, _ = reconstruct(graph, model, samples, METHODS["best"], name="x", granularity=granularity)
             found, wanted = tensors(changed, ["add"], samples)["add"], float_tensors(graph, ["add"], samples)["add"]
             errors[granularity] = np.square(found - wanted).sum()
         assert errors["block"] < errors["layer"]
@@ -204,12 +205,12 @@ def residual(bits=3):
     make.node("add", "Add", ("stem", "project"), activation="relu")
     graph = make.graph(("add",))
     samples = draw(graph)
-    return graph, samples, Version("nearest", graph, specified(graph, samples, weight_bits=bits))
+    return graph, samples, specified(graph, samples, Precision(weight_bits=bits))
 
 
-def layer_error(version, layer, source, target, addend):
+def layer_error(model, layer, source, target, addend):
     """Relative error on the rows to choose by, by the Keras layer with the deployed weights."""
-    node = snap(version.graph, version.spec)[layer.form.node.name].replace(activation=None)
+    node = snap(model)[layer.form.node.name].replace(activation=None)
     values = node_function(node)([tf.constant(source)]).numpy()
     values = values if addend is None else values + addend
     y, z = (split(layer.outputs(v, layer.positions), 24, layer)[1] for v in (values, target))
@@ -220,8 +221,8 @@ def layer_error(version, layer, source, target, addend):
 class TestOutcomes:
     @pytest.mark.parametrize("name", GRAPHS)
     def test_before_and_after_are_what_the_deployed_layers_give(self, name):
-        graph, samples, version = start(name)
-        changed, outcomes = reconstruct(graph, version, samples, LEAST_SQUARES, name="x", granularity="layer")
+        graph, samples, model = start(name)
+        changed, outcomes = reconstruct(graph, model, samples, LEAST_SQUARES, name="x", granularity="layer")
         names = [o.name for o in outcomes]
         layers = sampled_layers(graph, names, 21, 0, by_block=False)
         found = tensors(changed, [graph[n].inputs[0] for n in names], those_seen(samples))
@@ -230,7 +231,7 @@ class TestOutcomes:
         for o in outcomes:
             arguments = layers[o.name], found[graph[o.name].inputs[0]], targets[o.name], None
             assert o.method == "x"
-            assert o.before == pytest.approx(layer_error(version, *arguments), rel=0.05)
+            assert o.before == pytest.approx(layer_error(model, *arguments), rel=0.05)
             assert min(o.before, o.after) == pytest.approx(layer_error(changed, *arguments), rel=0.05)
             assert o.kept == (o.after <= o.before)
             assert bool(o.reason) != o.kept
@@ -238,15 +239,15 @@ class TestOutcomes:
     @pytest.mark.parametrize("name", ["convolutions", "shared"])
     @pytest.mark.parametrize("mode", ["sequential", "parallel"])
     def test_what_makes_things_worse_is_rolled_back(self, mode, name):
-        graph, samples, version = start(name)
+        graph, samples, model = start(name)
 
         def bad(problem, seed):
             nearest = METHODS["nearest"](problem, seed)
             return Solution(np.zeros_like(nearest.codes), nearest.scales * 3, nearest.bias + problem.has_bias)
 
-        changed, outcomes = reconstruct(graph, version, samples, bad, name="bad", mode=mode)
-        assert changed.spec == version.spec
-        for before, after in zip(version.graph.nodes, changed.graph.nodes, strict=True):
+        changed, outcomes = reconstruct(graph, model, samples, bad, name="bad", mode=mode)
+        assert Specification.of(changed) == Specification.of(model)
+        for before, after in zip(model.nodes, changed.nodes, strict=True):
             assert_untouched(before, after)
         assert not any(o.kept for o in outcomes)
         for o in outcomes:
@@ -254,28 +255,26 @@ class TestOutcomes:
             assert o.reason == f"the error on samples it was not fitted to rose from {o.before:.3g} to {o.after:.3g}"
 
     def test_one_bad_layer_leaves_the_others_alone(self):
-        graph, samples, version = start("convolutions")
+        graph, samples, model = start("convolutions")
 
         def one_bad(problem, seed):
             found = LEAST_SQUARES(problem, seed)
             return found if problem.name != "doubled" else dataclasses.replace(found, bias=found.bias + 100)
 
-        changed, outcomes = reconstruct(graph, version, samples, one_bad, name="x")
+        changed, outcomes = reconstruct(graph, model, samples, one_bad, name="x")
         assert [o.name for o in outcomes if not o.kept] == ["doubled"]
-        assert_untouched(version.graph["doubled"], changed.graph["doubled"])
-        assert (
-            changed.spec["doubled"].weights["depthwise_kernel"] == version.spec["doubled"].weights["depthwise_kernel"]
-        )
-        assert (changed.graph["stem"].weights["kernel"] != version.graph["stem"].weights["kernel"]).any()
+        assert_untouched(model["doubled"], changed["doubled"])
+        assert changed["doubled"].weight_grids["depthwise_kernel"] == model["doubled"].weight_grids["depthwise_kernel"]
+        assert (changed["stem"].weights["kernel"] != model["stem"].weights["kernel"]).any()
 
     @pytest.mark.parametrize("bits", [3, 8])
     @pytest.mark.parametrize("mode", ["sequential", "parallel"])
     def test_the_outputs_come_nearer_to_the_float_model(self, mode, bits):
-        graph, samples, version = start("convolutions", bits)
-        changed, outcomes = reconstruct(graph, version, samples, METHODS["best"], name="best", mode=mode)
+        graph, samples, model = start("convolutions", bits)
+        changed, outcomes = reconstruct(graph, model, samples, METHODS["best"], name="best", mode=mode)
         wanted = float_tensors(graph, ["logits"], those_seen(samples))["logits"]
         before, after = (
-            np.square(tensors(v, ["logits"], those_seen(samples))["logits"] - wanted).sum() for v in (version, changed)
+            np.square(tensors(v, ["logits"], those_seen(samples))["logits"] - wanted).sum() for v in (model, changed)
         )
         assert after < (0.8 if bits == 3 else 1.1) * before
         assert all(o.after <= o.before for o in outcomes if o.kept)
@@ -293,12 +292,12 @@ class TestResults:
     def test_weights_lie_on_their_grids_and_nothing_else_has_changed(self, name, method, per_channel):
         graph = operator_graphs.ALL[name]()
         samples = draw(graph)
-        spec = specified(graph, samples, weight_bits=4, per_channel=per_channel)
-        changed, outcomes = reconstruct(graph, Version("v", graph, spec), samples, METHODS[method], name=method)
+        model = specified(graph, samples, Precision(weight_bits=4), per_channel=per_channel)
+        changed, outcomes = reconstruct(graph, model, samples, METHODS[method], name=method)
         kept = {o.name for o in outcomes if o.kept}
         groups = {graph[n].group for n in kept}
-        snapped = snap(changed.graph, changed.spec)
-        for old, new, exact in zip(graph.nodes, changed.graph.nodes, snapped.nodes, strict=True):
+        snapped = snap(changed)
+        for old, new, exact in zip(graph.nodes, changed.nodes, snapped.nodes, strict=True):
             assert (old.name, old.kind, old.inputs, old.activation) == (new.name, new.kind, new.inputs, new.activation)
             if new.group not in groups:
                 assert_untouched(old, new)
@@ -309,31 +308,31 @@ class TestResults:
             for weight in new.weights:
                 assert new.weights[weight].dtype == np.float32
                 assert new.weights[weight].shape == old.weights[weight].shape
-                assert changed.spec[new.name].weights[weight].bits == spec[new.name].weights[weight].bits
-        for tensor, grid in changed.spec.activations.items():
-            if grid != spec.activations[tensor]:
+                assert changed[new.name].weight_grids[weight].bits == model[new.name].weight_grids[weight].bits
+        for tensor, grid in changed.grids.items():
+            if grid != model.grids[tensor]:
                 reader = graph.readers[tensor]
                 assert method == "adaquant"
                 assert len(reader) == 1
                 assert has_own_input_grid(graph, reader[0])
 
     def test_calls_of_one_keras_layer_keep_equal_weights(self):
-        graph, samples, version = start("shared", bits=3)
-        changed, outcomes = reconstruct(graph, version, samples, METHODS["best"], name="x")
+        graph, samples, model = start("shared", bits=3)
+        changed, outcomes = reconstruct(graph, model, samples, METHODS["best"], name="x")
         assert [o.name for o in outcomes] == ["conv_right", "dense_right"]
         assert all(o.kept for o in outcomes)
         for kind in ("conv", "dense"):
-            right, left = (changed.graph[f"{kind}_{side}"] for side in ("right", "left"))
+            right, left = (changed[f"{kind}_{side}"] for side in ("right", "left"))
             for weight in right.weights:
                 np.testing.assert_array_equal(right.weights[weight], left.weights[weight])
                 assert (right.weights[weight] != graph[right.name].weights[weight]).any()
-            assert changed.spec[right.name].weights["kernel"].scale == changed.spec[left.name].weights["kernel"].scale
+            assert changed[right.name].weight_grids["kernel"].scale == changed[left.name].weight_grids["kernel"].scale
 
     @pytest.mark.parametrize("mode", ["sequential", "parallel"])
     @pytest.mark.parametrize("method", ["least_squares", "adaquant"])
     def test_the_same_seed_gives_the_same_bytes(self, method, mode):
-        graph, samples, version = start("shared")
-        runs = [reconstruct(graph, version, samples, METHODS[method], name="x", mode=mode, seed=5) for _ in range(2)]
+        graph, samples, model = start("shared")
+        runs = [reconstruct(graph, model, samples, METHODS[method], name="x", mode=mode, seed=5) for _ in range(2)]
         assert_equal(*runs)
 
     def test_another_seed_looks_at_other_positions(self):
@@ -343,10 +342,10 @@ class TestResults:
         make.conv("conv", "image", 1, 2, 3)
         graph = make.graph(("conv",))
         samples = draw(graph)
-        version = Version("v", graph, specified(graph, samples, weight_bits=3))
+        model = specified(graph, samples, Precision(weight_bits=3))
         spies = [Spy(METHODS["nearest"]) for _ in range(2)]
         for seed, spy in enumerate(spies):
-            reconstruct(graph, version, samples, spy, name="x", seed=seed)
+            reconstruct(graph, model, samples, spy, name="x", seed=seed)
         first, second = (spy.problems["conv"].inputs for spy in spies)
         assert first.shape == second.shape
         assert len(first) < 24 * 40 * 40
@@ -355,9 +354,9 @@ class TestResults:
     @pytest.mark.parametrize("count", [1, 2, 7, 8, 20])
     @pytest.mark.parametrize("mode", ["sequential", "parallel"])
     def test_few_samples(self, mode, count):
-        graph, samples, version = start("convolutions")
+        graph, samples, model = start("convolutions")
         spy = Spy()
-        _, outcomes = reconstruct(graph, version, few(samples, count), spy, name="x", mode=mode)
+        _, outcomes = reconstruct(graph, model, few(samples, count), spy, name="x", mode=mode)
         assert len(outcomes) == 8
         for o in outcomes:
             problem = spy.problems[o.name]
@@ -369,18 +368,18 @@ class TestResults:
     @pytest.mark.filterwarnings("error")
     @pytest.mark.parametrize("name", GRAPHS)
     def test_one_sample_of_every_graph(self, name):
-        graph, samples, version = start(name)
-        _, outcomes = reconstruct(graph, version, few(samples, 1), LEAST_SQUARES, name="x")
+        graph, samples, model = start(name)
+        _, outcomes = reconstruct(graph, model, few(samples, 1), LEAST_SQUARES, name="x")
         assert all(np.isfinite([o.before, o.after]).all() for o in outcomes)
 
     @pytest.mark.parametrize("mode", ["sequential", "parallel"])
     @pytest.mark.parametrize("name", GRAPHS)
     def test_what_does_not_fit_into_memory_changes_nothing(self, name, mode):
-        graph, samples, version = start(name)
+        graph, samples, model = start(name)
         options = {"name": "x", "mode": mode}
         assert_equal(
             *(
-                reconstruct(graph, version, samples, LEAST_SQUARES, memory_limit=limit, **options)
+                reconstruct(graph, model, samples, LEAST_SQUARES, memory_limit=limit, **options)
                 for limit in (0, 20_000, 2**30)
             )
         )
@@ -388,25 +387,21 @@ class TestResults:
     @pytest.mark.slow
     @pytest.mark.parametrize("method", ["best", "adaround"])
     def test_two_workers_give_what_one_gives(self, method):
-        graph, samples, version = start("convolutions")
+        graph, samples, model = start("convolutions")
         options = {"name": "x", "mode": "parallel", "seed": 2}
         alone, shared = (
-            reconstruct(graph, version, samples, METHODS[method], workers=count, **options) for count in (1, 2)
+            reconstruct(graph, model, samples, METHODS[method], workers=count, **options) for count in (1, 2)
         )
         assert [o.name for o in alone[1]] == [o.name for o in shared[1]]
-        assert alone[0].spec == shared[0].spec
-        for one, other in zip(alone[0].graph.nodes, shared[0].graph.nodes, strict=True):
-            for weight in one.weights:
-                np.testing.assert_array_equal(one.weights[weight], other.weights[weight])
-        assert alone[1] == shared[1]
+        assert_equal(alone, shared)
 
     @pytest.mark.slow
     @pytest.mark.parametrize("name", ["convolutions", "transformer"])
     def test_the_exported_file_holds_the_codes(self, name):
-        graph, samples, version = start(name)
-        changed, _ = reconstruct(graph, version, samples, METHODS["best"], name="x")
-        content = export_quantized(changed.graph, changed.spec, operator_graphs.representative(samples))
-        assert verify_structure(content, changed.graph, changed.spec).weights
+        graph, samples, model = start(name)
+        changed, _ = reconstruct(graph, model, samples, METHODS["best"], name="x")
+        content = export_quantized(changed, operator_graphs.representative(samples))
+        assert verify_structure(content, changed).weights
 
 
 def assert_untouched(before, after):
@@ -416,11 +411,11 @@ def assert_untouched(before, after):
 
 
 def assert_equal(first, *others):
-    """Versions with the same bits, and the same outcomes."""
+    """Models with the same bits, and the same outcomes."""
     for other in others:
         assert first[1] == other[1]
-        assert first[0].spec == other[0].spec
-        for one, another in zip(first[0].graph.nodes, other[0].graph.nodes, strict=True):
+        assert Specification.of(first[0]) == Specification.of(other[0])
+        for one, another in zip(first[0].nodes, other[0].nodes, strict=True):
             assert set(one.weights) == set(another.weights)
             for weight in one.weights:
                 np.testing.assert_array_equal(one.weights[weight], another.weights[weight])
@@ -445,15 +440,15 @@ class Counting:
 class TestChoices:
     def test_layers_are_the_products_in_order_without_float_layers_and_second_calls(self):
         for name in GRAPHS:
-            graph, _, version = start(name)
-            found = reconstructed_names(graph, version.spec)
+            graph, _, model = start(name)
+            found = reconstructed_names(model)
             order = [n.name for n in graph.nodes]
             assert sorted(found, key=order.index) == found
-            assert all(graph[n].kind in KINDS and version.spec[n].precision == "int8" for n in found)
-            groups = {n.group for n in graph.nodes if n.kind in KINDS and version.spec[n.name].precision == "int8"}
+            assert all(graph[n].kind in KINDS and model[n].precision.is_int8 for n in found)
+            groups = {n.group for n in graph.nodes if n.kind in KINDS and model[n.name].precision.is_int8}
             assert [graph[n].group for n in found] == list(dict.fromkeys(graph[n].group for n in found))
             assert {graph[n].group for n in found} == groups
-        assert reconstructed_names(start("shared")[0], start("shared")[2].spec) == ["conv_right", "dense_right"]
+        assert reconstructed_names(start("shared")[2]) == ["conv_right", "dense_right"]
 
     @pytest.mark.parametrize(("count", "chosen"), [(3, [1]), (7, [5]), (8, [3]), (24, [3, 10, 17])])
     def test_the_rows_of_the_samples_to_choose_by(self, count, chosen):
@@ -473,16 +468,16 @@ class TestChoices:
         assert not has_own_input_grid(start("transformer")[0], "query")  # shared with key and value
 
     def test_progress_counts_layers_and_samples(self):
-        graph, samples, version = start("shared")
+        graph, samples, model = start("shared")
         progress = Counting()
-        reconstruct(graph, version, samples, METHODS["nearest"], name="nearest", progress=progress)
+        reconstruct(graph, model, samples, METHODS["nearest"], name="nearest", progress=progress)
         assert progress.done == {"run the float model": [21, 21], "reconstruct the layers, nearest": [2, 2]}
 
 
 def test_rows_are_not_more_than_the_sampled_positions():
-    graph, samples, version = start("convolutions")
+    graph, samples, model = start("convolutions")
     spy = Spy(METHODS["nearest"])
-    reconstruct(graph, version, samples, spy, name="x")
+    reconstruct(graph, model, samples, spy, name="x")
     shapes = tensor_shapes(graph)
     for name, problem in spy.problems.items():
         positions = np.prod(shapes[name][:-1], dtype=int)

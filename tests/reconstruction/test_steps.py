@@ -12,6 +12,7 @@ import tfq.reconstruction.bias_tuning
 from tfq.calibration.calibrate import calibrate
 from tfq.data.roles import Roles
 from tfq.models.graph import build_model
+from tfq.precision import Precision
 from tfq.recipe import CHOICES
 from tfq.reconstruction import steps
 from tfq.reconstruction.methods import METHODS
@@ -28,9 +29,10 @@ from tfq.reconstruction.steps import (
     tune_all_biases,
     tune_batch_norms,
 )
-from tfq.simulate.judge import Guarded, Version, divergence
+from tfq.simulate.judge import Judge, Verdict, divergence
 from tfq.simulate.run import predict_list
 from tfq.simulate.wrap import build_simulation
+from tfq.spec import Specification
 
 PIPELINES = {name: FITTING[name] + TUNING[name] for name in FITTING}
 
@@ -71,18 +73,23 @@ def setting(graph, samples, **changes):
     return Setting(graph=graph, samples=samples, roles=roles, **(defaults | changes))
 
 
+def judging(shared):
+    """The samples by which the steps of a setting are judged."""
+    return shared.judge._samples
+
+
 @functools.cache
 def start(bits=3):
     graph = normalized()
     samples = draw(graph)
-    return graph, samples, Version("nearest", graph, specified(graph, samples, weight_bits=bits))
+    return graph, samples, specified(graph, samples, Precision(weight_bits=bits))
 
 
-def judged_divergence(graph, version, samples):
+def judged_divergence(graph, model, samples):
     """Mean divergence on the samples 7, 15 and 23, computed from the float model's outputs."""
     feeds = [samples[name][7::8] for name in graph.inputs]
     reference = predict_list(build_model(graph, outputs=graph.outputs), feeds)
-    found = predict_list(build_simulation(version.graph, version.spec, outputs=graph.outputs), feeds)
+    found = predict_list(build_simulation(model, outputs=graph.outputs), feeds)
     return divergence(reference, found).mean()
 
 
@@ -107,18 +114,18 @@ class TestSamples:
         graph = start()[0]
         samples = {"image": np.arange(count)}
         found = setting(graph, samples)
-        fitted, judged = found.seen["image"], found.judged["image"]
+        fitted, judged = found.seen["image"], judging(found)["image"]
         assert not {*fitted.tolist()} & {*judged.tolist()}
         assert len(judged) == min(128, max(1, count // 8))
         assert len(fitted) == count - max(1, count // 8)
 
     def test_one_sample_is_both(self):
         found = setting(start()[0], {"image": np.arange(1)})
-        assert found.seen["image"].tolist() == found.judged["image"].tolist() == [0]
+        assert found.seen["image"].tolist() == judging(found)["image"].tolist() == [0]
 
     def test_no_method_and_no_tuning_sees_what_judges(self, monkeypatch):
         """Samples held back are marked by a value that nothing else holds."""
-        graph, samples, version = start()
+        graph, samples, model = start()
         marked = {"image": samples["image"].copy()}
         marked["image"][7::8] = 1000.0
         given = {}
@@ -141,116 +148,118 @@ class TestSamples:
         monkeypatch.setattr(steps, "tune_biases", recorded("biases", steps.tune_biases))
         shared = setting(graph, marked, reconstruction="spy", mode="parallel")
         for step in PIPELINES["advanced"]:
-            version, _ = step(shared, version)
+            model, _ = step(shared, model)
         assert {"stem", "batch norm", "biases"} <= set(given)
         for name in ("stem", "batch norm", "biases"):
             assert given[name].max() < 100, name
-        assert (shared.judged["image"] == 1000).all()
+        assert (judging(shared)["image"] == 1000).all()
 
     def test_whatever_the_samples_that_judge_hold_the_same_is_proposed(self, monkeypatch):
         """Everything proposed is accepted; what comes out may not depend on the samples that judge."""
-        graph, samples, version = start()
+        graph, samples, model = start()
 
-        def accepting(_graph, fallback, candidates, _samples, **_):
-            return [fallback, *candidates][-1], ()
+        def accepting(_judge, fallback, candidates, **_):
+            return [fallback, *candidates][-1][1], ()
 
-        monkeypatch.setattr(steps, "keep_best", accepting)
+        monkeypatch.setattr(Judge, "keep_best", accepting)
         monkeypatch.setattr(tfq.reconstruction.bias_tuning, "is_proved", lambda _: True)
         found = []
         for factor in (1.0, -50.0):
             changed = {"image": samples["image"].copy()}
             changed["image"][7::8] *= factor
-            shared, made = setting(graph, changed, reconstruction="best", mode="parallel"), version
+            shared, made = setting(graph, changed, reconstruction="best", mode="parallel"), model
             for step in PIPELINES["advanced"]:
                 made, _ = step(shared, made)
             found.append(made)
         one, other = found
-        assert one.spec == other.spec
-        assert one.spec != version.spec
-        for node in one.graph.nodes:
+        assert Specification.of(one) == Specification.of(other)
+        assert Specification.of(one) != Specification.of(model)
+        for node in one.nodes:
             for name, values in node.weights.items():
-                np.testing.assert_array_equal(values, other.graph[node.name].weights[name])
+                np.testing.assert_array_equal(values, other[node.name].weights[name])
 
 
-class TestGuards:
+class TestVerdicts:
     @pytest.mark.parametrize("mode", ["sequential", "parallel"])
     def test_a_method_that_harms_every_layer_is_rolled_back_layer_by_layer(self, mode, monkeypatch):
-        graph, samples, version = start()
+        graph, samples, model = start()
         monkeypatch.setattr(steps, "METHODS", {"bad": spoiled})
-        kept, outcome = reconstruct_layers(setting(graph, samples, reconstruction="bad", mode=mode), version)
+        kept, outcome = reconstruct_layers(setting(graph, samples, reconstruction="bad", mode=mode), model)
         assert not any(layer.kept for layer in outcome.layers)
-        assert kept.spec == version.spec
+        assert Specification.of(kept) == Specification.of(model)
         # nothing has changed, so nothing was lost either
         (guard,) = outcome.guards
         assert guard.divergences["before"] == guard.divergences[f"bad, {mode}"]
 
     def test_a_method_that_helps_layers_and_harms_the_model_is_rolled_back_for_the_model(self, monkeypatch):
         """The layers' own guard is deceived: the method makes the rows that judge it agree. The outputs still tell."""
-        graph, samples, version = start(8)
+        graph, samples, model = start(8)
 
         def cheats(problem, _):
             problem.held_inputs[:], problem.held_targets[:] = 0, 0
             return Solution(np.zeros_like(problem.nearest().codes), problem.scales, np.zeros_like(problem.bias))
 
         monkeypatch.setattr(steps, "METHODS", {"bad": cheats})
-        kept, outcome = reconstruct_layers(setting(graph, samples, reconstruction="bad"), version)
+        kept, outcome = reconstruct_layers(setting(graph, samples, reconstruction="bad"), model)
         assert any(layer.kept for layer in outcome.layers)
-        assert kept.name == "before"
-        assert kept.spec is version.spec
-        assert kept.graph is version.graph
+        assert kept is model
         assert not outcome.kept
         (guard,) = outcome.guards
+        assert guard.kept == "before"
         assert guard.rolled_back
         assert guard.samples == 3
 
     def test_what_helps_is_kept_and_its_figures_are_those_of_the_outputs(self):
-        graph, samples, version = start()
-        kept, outcome = reconstruct_layers(setting(graph, samples), version)
+        graph, samples, model = start()
+        kept, outcome = reconstruct_layers(setting(graph, samples), model)
         assert outcome.kept
-        assert kept.name == "least_squares, sequential"
+        assert kept is not model
         (guard,) = outcome.guards
+        assert guard.kept == "least_squares, sequential"
         assert list(guard.divergences) == ["least_squares, sequential", "before"]
-        for found, of in ((kept, kept.name), (version, "before")):
+        for found, of in ((kept, guard.kept), (model, "before")):
             assert guard.divergences[of] == pytest.approx(judged_divergence(graph, found, samples), rel=1e-3)
-        assert guard.divergences[kept.name] < guard.divergences["before"]
+        assert guard.divergences[guard.kept] < guard.divergences["before"]
         assert [layer.name for layer in outcome.layers][:2] == ["stem", "depthwise"]
 
     @pytest.mark.parametrize("pipeline", ["light", pytest.param("advanced", marks=pytest.mark.slow)])
     def test_no_pipeline_makes_the_judged_outputs_worse(self, pipeline):
-        graph, samples, version = start()
+        graph, samples, model = start()
         shared, found = setting(graph, samples, mode="parallel"), [judged_divergence(graph, start()[2], samples)]
         for step in PIPELINES[pipeline]:
-            version, outcome = step(shared, version)
-            found.append(judged_divergence(graph, version, samples))
+            before, (model, outcome) = model, step(shared, model)
+            found.append(judged_divergence(graph, model, samples))
             assert found[-1] <= found[-2] * (1 + 1e-6), outcome.name
-            assert outcome.kept == (version.name != "before") or not outcome.guards
+            assert outcome.kept == (model is not before)
         assert found[-1] < 0.8 * found[0]
 
 
 class TestSteps:
     def test_scales_of_the_smallest_squared_error_change_scales_only(self):
-        graph, samples, version = start()
-        kept, outcome = fit_weight_scales(setting(graph, samples), version)
+        graph, samples, model = start()
+        kept, outcome = fit_weight_scales(setting(graph, samples), model)
         assert outcome.name == "weight scales"
         assert list(outcome.guards[0].divergences) == ["squared error", "before"]
-        assert kept.graph is version.graph
+        for before, after in zip(model.nodes, kept.nodes, strict=True):
+            attributes = [field.name for field in dataclasses.fields(before)]
+            assert {x for x in attributes if getattr(before, x) is not getattr(after, x)} <= {"weight_grids"}
         if outcome.kept:
-            assert kept.spec["stem"].weights["kernel"].scale != version.spec["stem"].weights["kernel"].scale
+            assert kept["stem"].weight_grids["kernel"].scale != model["stem"].weight_grids["kernel"].scale
 
     def test_without_reconstruction_there_is_nothing_to_judge(self):
-        graph, samples, version = start()
+        graph, samples, model = start()
         for step in (reconstruct_layers, reconstruct_in_sequence):
-            same, outcome = step(setting(graph, samples, reconstruction="none"), version)
-            assert same is version
+            same, outcome = step(setting(graph, samples, reconstruction="none"), model)
+            assert same is model
             assert outcome.guards == outcome.layers == ()
             assert not outcome.kept
 
     def test_the_sequential_pass_follows_a_parallel_one_only(self):
-        graph, samples, version = start()
-        same, outcome = reconstruct_in_sequence(setting(graph, samples), version)
-        assert same is version
+        graph, samples, model = start()
+        same, outcome = reconstruct_in_sequence(setting(graph, samples), model)
+        assert same is model
         assert outcome == StepOutcome("sequential reconstruction", ())
-        _, outcome = reconstruct_in_sequence(setting(graph, samples, mode="parallel"), version)
+        _, outcome = reconstruct_in_sequence(setting(graph, samples, mode="parallel"), model)
         assert list(outcome.guards[0].divergences) == ["least_squares, sequential", "before"]
         assert len(outcome.layers) == 8
 
@@ -259,37 +268,37 @@ class TestSteps:
         [("none", []), ("damped", ["damped"]), ("paired", ["paired"]), ("best", ["damped", "undamped", "paired"])],
     )
     def test_batch_norms_are_tuned_in_the_ways_asked_for(self, wanted, tried):
-        graph, samples, version = start()
-        kept, outcome = tune_batch_norms(setting(graph, samples, batch_norm_tuning=wanted), version)
+        graph, samples, model = start()
+        kept, outcome = tune_batch_norms(setting(graph, samples, batch_norm_tuning=wanted), model)
         assert [next(iter(g.divergences)) for g in outcome.guards] == tried
         lowest = min((d for g in outcome.guards for d in g.divergences.values()), default=None)
         if lowest is not None:  # the best of all goes on
             assert judged_divergence(graph, kept, samples) == pytest.approx(lowest, rel=1e-3)
 
     def test_biases_are_tuned_and_judged(self):
-        graph, samples, version = start()
-        kept, outcome = tune_all_biases(setting(graph, samples), version)
+        graph, samples, model = start()
+        kept, outcome = tune_all_biases(setting(graph, samples), model)
         assert outcome.name == "bias tuning"
         for guard in outcome.guards:
             assert list(guard.divergences) == ["tuned", "before"]
         if not outcome.kept:
-            assert kept.graph is version.graph
+            assert kept is model
 
     @pytest.mark.slow
     @pytest.mark.parametrize("name", ["transformer", "islands", "shared", "arithmetic"])
     def test_models_of_other_kinds_run_through(self, name):
         graph = operator_graphs.ALL[name]()
         samples = draw(graph)
-        version = Version("nearest", graph, specified(graph, samples, weight_bits=4))
-        before = judged_divergence(graph, version, samples)
+        model = specified(graph, samples, Precision(weight_bits=4))
+        before = judged_divergence(graph, model, samples)
         for step in PIPELINES["advanced"]:
-            version, outcome = step(setting(graph, samples, mode="parallel"), version)
+            model, outcome = step(setting(graph, samples, mode="parallel"), model)
             assert dataclasses.is_dataclass(outcome)
-        assert judged_divergence(graph, version, samples) <= before
+        assert judged_divergence(graph, model, samples) <= before
 
 
-def test_a_step_is_kept_if_any_of_its_versions_was():
-    lost, won = Guarded("before", {"a": 2.0, "before": 1.0}, 0.1, 3), Guarded("b", {"b": 0.5, "before": 1.0}, 0.1, 3)
+def test_a_step_is_kept_if_any_of_its_candidates_was():
+    lost, won = Verdict("before", {"a": 2.0, "before": 1.0}, 0.1, 3), Verdict("b", {"b": 0.5, "before": 1.0}, 0.1, 3)
     assert not StepOutcome("step", (lost,)).kept
     assert StepOutcome("step", (lost, won)).kept
     layers = (LayerReconstruction("x", "best", 0.2, 0.1, kept=True),)

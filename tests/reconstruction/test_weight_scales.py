@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as arrays
 
 from tfq.numerics import reference
 from tfq.operations.table import OPERATORS
+from tfq.precision import Precision
 from tfq.reconstruction.steps import with_mse_scales
 from tfq.reconstruction.weight_scales import mse_scales
 
@@ -129,22 +130,24 @@ def test_a_wrong_importance_is_refused():
             mse_scales(np.ones((3, 2)), 4, 1, importance=importance)
 
 
-def test_every_kernel_of_a_specification_gets_them():
+def test_every_kernel_of_a_model_gets_them():
     graph = operator_graphs.convolutions()
-    spec = operator_graphs.specified(graph, operator_graphs.draw(graph), weight_bits=3)
-    changed = with_mse_scales(graph, spec)
+    model = operator_graphs.specified(graph, operator_graphs.draw(graph), Precision(weight_bits=3))
+    changed = with_mse_scales(model)
     seen = set()
-    for before, after in zip(spec.layers, changed.layers, strict=True):
+    for before, after in zip(model.layers, changed.layers, strict=True):
         name = OPERATORS[before.kind].kernel
         if before.kind not in ("Conv2D", "DepthwiseConv2D", "Conv2DTranspose", "Dense"):
-            assert before == after
+            assert before is after
             continue
         seen.add(before.kind)
-        kernel, grid = graph[before.name].weights[name], after.weights[name]
+        kernel, grid = graph[before.name].weights[name], after.weight_grids[name]
         np.testing.assert_allclose(grid.scale, mse_scales(kernel, 3, grid.axis), rtol=2.0**-7)
-        assert grid.scale != before.weights[name].scale
+        assert grid.scale != before.weight_grids[name].scale
         if "bias" in after.weights:
-            step = changed.activations[before.inputs[0]].scale[0]
-            repeats = len(after.weights["bias"].scale) // len(grid.scale)
-            np.testing.assert_allclose(after.weights["bias"].scale, step * np.repeat(grid.scale, repeats), rtol=1e-6)
+            step = changed.grids[before.inputs[0]].scale[0]
+            repeats = len(after.weight_grids["bias"].scale) // len(grid.scale)
+            np.testing.assert_allclose(
+                after.weight_grids["bias"].scale, step * np.repeat(grid.scale, repeats), rtol=1e-6
+            )
     assert len(seen) == 4

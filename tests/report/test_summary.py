@@ -4,15 +4,15 @@ from types import SimpleNamespace
 
 from tfq.reconstruction.steps import StepOutcome
 from tfq.report.summary import _steps
-from tfq.simulate.judge import Guarded
+from tfq.simulate.judge import Verdict
 
 
-def guarded(kept, after, reason=""):
-    return Guarded(kept, {"tuned": after, "before": 1.0}, 0.1, 64, reason)
+def verdict(kept, after, reason=""):
+    return Verdict(kept, {"tuned": after, "before": 1.0}, 0.1, 64, reason)
 
 
 def test_steps_say_what_was_kept_and_why_the_rest_was_not():
-    worse, kept = guarded("before", 2.0, "worse"), guarded("tuned", 0.5)
+    worse, kept = verdict("before", 2.0, "worse"), verdict("tuned", 0.5)
     steps = (StepOutcome("batch-norm tuning", (worse, kept)), StepOutcome("bias tuning", ()))
     lines = _steps(SimpleNamespace(steps=steps, guard=None)).splitlines()
     assert [line.split("  ")[-1].strip() for line in lines[2:4]] == ["rolled back: worse", "kept"]
@@ -21,16 +21,16 @@ def test_steps_say_what_was_kept_and_why_the_rest_was_not():
 
 
 def test_chance_is_explained_where_it_decided():
-    chance = guarded("before", 0.9, "chance, z = -1.1")
+    chance = verdict("before", 0.9, "chance, z = -1.1")
     text = _steps(SimpleNamespace(steps=(StepOutcome("bias tuning", (chance,)),), guard=None))
     assert "rolled back: chance, z = -1.1" in text
     assert text.endswith("signed ranks have to come to z < -2.")
 
 
 def test_every_comparison_says_on_how_many_samples_it_was_made():
-    calibration = Guarded("auto", {"auto": 0.5, "minmax": 0.6}, 0.1, 12)
-    few = Guarded("tuned", {"tuned": 0.5, "before": 1.0}, 0.1, 3)
-    steps = (StepOutcome("weight scales", (guarded("tuned", 0.5),)), StepOutcome("bias tuning", (few,)))
+    calibration = Verdict("auto", {"auto": 0.5, "minmax": 0.6}, 0.1, 12)
+    few = Verdict("tuned", {"tuned": 0.5, "before": 1.0}, 0.1, 3)
+    steps = (StepOutcome("weight scales", (verdict("tuned", 0.5),)), StepOutcome("bias tuning", (few,)))
     lines = _steps(SimpleNamespace(steps=steps, guard=calibration)).splitlines()
     assert [line.split() for line in lines[2:5]] == [
         ["calibration", "auto", "0.6", "0.5", "12", "kept"],

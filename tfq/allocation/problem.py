@@ -20,7 +20,7 @@ class Choice:
 
     Attributes:
       unit: its name.
-      candidate: a name in `tfq.allocation.candidates.ALL`.
+      candidate: a name in `tfq.precision.CANDIDATES`.
       degradation: of the whole model if this unit alone has this candidate; at least 0.
       costs: by name ("download_bytes", "latency_ms", ...); the same names in every choice.
     """

@@ -1,4 +1,4 @@
-"""tfmot quantizers and configs whose grids come from the `QuantizationSpec`, and from nowhere else.
+"""tfmot quantizers and configs whose grids come from the `QuantizedModel`, and from nowhere else.
 
 Grids are expressed as TensorFlow fake-quant ops, the form that TFLiteConverter understands:
 
