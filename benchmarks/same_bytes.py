@@ -1,8 +1,8 @@
 """Whether a change of tfq left its results as they were: `python -m benchmarks.same_bytes --output=before.json`.
 
 Run it before the change, and after it with `--against=before.json`: every recipe whose `model.tflite` or `spec.json` is
-no longer the same in every byte is listed, and the exit code is 1. "In its description alone" says that the two files hold
-the same tensors and differ in their metadata, which has the recipe and the version.
+no longer the same in every byte is listed, and the exit code is 1. "In its description alone" says that the two files
+hold the same tensors and differ in their metadata, which has the recipe and the version.
 """
 
 from __future__ import annotations
