@@ -60,10 +60,10 @@ class TestARun:
     def test_the_terminal_shows_progress_on_stderr_and_the_table_on_stdout(self, demo):
         _, done = demo
         assert all(PROGRESS.fullmatch(line) for line in done.stderr.splitlines()), done.stderr
-        for text in ("n = 797", "top1", "agreement with float", "file bytes", "download bytes (deflated)"):
+        for text in ("n = 797", "top1", "agreement with float", "file bytes", "download bytes (compressed)"):
             assert text in done.stdout
         assert re.search(r"latency p50, ms +[\d.]+ +[\d.]+ +[\d.]+ x \[", done.stdout)
-        assert re.search(r"layers that hurt most +Keras layers", done.stdout)
+        assert re.search(r"layers with most error +Keras layers", done.stdout)
         assert "verified: 20 activations, 15 weights" in done.stdout
         assert "0 of 19 operations in float" in done.stdout
         assert done.stdout.rstrip().splitlines()[-2:] == [
