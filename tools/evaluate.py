@@ -88,13 +88,12 @@ def name_models(paths: list[Path]) -> dict[str, Path]:
 
 def evaluation_table(found: Evaluation) -> str:
     """The evaluation as text: one row a model, and below it what the columns mean."""
-    from tfq.report.table import format_table
+    from tfq.report.table import format_table, without_empty
 
     header = ["model", found.metric, "difference [95 %]", "agreement", "SQNR", "file", "download", "bits", "p50 ms"]
     header += ["p90 ms", "time ratio [95 %]"]
     rows = [_row(model, baseline=not index) for index, model in enumerate(found.models)]
-    used = [c for c in range(len(header)) if any(row[c] for row in rows)]
-    table = format_table([header[c] for c in used], [[row[c] for c in used] for row in rows])
+    table = format_table(*without_empty(header, rows))
     notes = [
         f"{found.samples} samples; the others are compared with the first model."
         " Brackets: 95 % intervals (paired bootstrap)."

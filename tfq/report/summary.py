@@ -10,7 +10,7 @@ from tfq.evaluation.bootstrap import Estimate
 from tfq.evaluation.evaluate import ModelEvaluation
 from tfq.evaluation.size import Size
 from tfq.report import words
-from tfq.report.table import against_float, format_table
+from tfq.report.table import against_float, format_table, without_empty
 
 if TYPE_CHECKING:  # it would load TensorFlow, which writing text does not need
     from tfq.reconstruction.steps import StepOutcome
@@ -146,7 +146,7 @@ def _allocation(report: Report) -> str:
     own = found.allocation
     return "\n".join(
         [
-            format_table(header, rows, left=2),
+            format_table(*without_empty(header, rows), left=2),
             words.ROUNDS,
             f"precision of every layer. {words.proof(own.status, own.gap, own.solver)}",
             *lines,
@@ -166,7 +166,7 @@ def _steps(report: Report) -> str:
     header = ["step", "tried", "before", "after", "samples", "result", "layers improved"]
     chance = any(guard.reason.startswith("chance") for step in report.steps for guard in step.guards)
     notes = f"{words.STEPS}\n{words.CHANCE}" if chance else words.STEPS
-    return f"{format_table(header, rows, left=2)}\n{notes}"
+    return f"{format_table(*without_empty(header, rows), left=2)}\n{notes}"
 
 
 def _judged(step: str, guard: Guarded, layers: str) -> list[str]:
