@@ -36,7 +36,7 @@ GROUPS = {
         "calibration_method",
         "percentile",
     ),
-    "Bits by budget": (
+    "A precision for every layer, within a budget": (
         "max_accuracy_drop",
         "size_budget",
         "latency_budget",

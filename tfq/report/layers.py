@@ -67,7 +67,7 @@ def _range(tensor: Mapping[str, Any]) -> str:
 
 def _entropy(layer: Mapping[str, Any]) -> str:
     bits = layer["entropy_bits"]
-    return f", entropy {bits}" if bits else ""
+    return f", compress to {bits}" if bits else ""
 
 
 def _decibel(value: float | None) -> str:
