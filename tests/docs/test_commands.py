@@ -29,7 +29,7 @@ def commands() -> list[tuple[str, str]]:
 
 def test_there_are_many() -> None:
     pages = {page for page, _ in commands()}
-    assert {"README.md", "options.md", "faq.md", "allocation.md", "reconstruction.md"} <= pages
+    assert {"README.md", "options.md", "allocation.md", "reconstruction.md"} <= pages
     assert len(commands()) > 30
 
 
