@@ -218,7 +218,7 @@ def test_devices_join_the_report_each_in_the_place_of_its_earlier_figures():
     for expected in (
         "On phone a arm64-v8a, litert 2.3, 2026-01-31. Outputs are compared with the interpreter.",
         "model.tflite 4 1.234 ms 0.500 x [0.400, 0.600] 2.468 ms 10.0 MiB 90.00 % -0.25 points [-0.75, +0.25] 98.00 %"
-        " 3 of 80 elements differ",
+        " 3 of 80 differ",
         "other.tflite failed (load): truncated",
         "it is hot",
     ):
