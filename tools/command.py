@@ -224,11 +224,13 @@ def help_text(name: str, flag_values: flags.FlagValues, *, summary: str, groups:
             choices = getattr(flag.parser, "enum_values", None)
             form = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
             lines.append("  " + form + (f"={'|'.join(choices)}" if choices else ""))
-            default = f" (default: {flag.default_as_str.strip(chr(39))})" if flag.default not in (None, "", []) else ""
+            given = flag.default not in (None, "", [])
+            # a space that no line ends at
+            default = f" (default:\N{NO-BREAK SPACE}{flag.default_as_str.strip(chr(39))})" if given else ""
             text = flag.help.removeprefix(f"<{'|'.join(choices or ())}>: ")  # absl puts the choices there too
             text = text.partition(";\n")[0]  # and that a flag may be repeated
             lines += textwrap.wrap(text + default, 94, initial_indent=" " * 6, subsequent_indent=" " * 6)
-    return "\n".join(lines)
+    return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def _parse(name: str, arguments: Sequence[str], flag_values: flags.FlagValues, required: Sequence[str]) -> None:

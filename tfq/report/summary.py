@@ -21,7 +21,7 @@ _WORST_LAYERS = 5
 
 
 def summary(report: Report, output: Path) -> str:
-    """Float against exported model, the layers that hurt most, warnings, and where the files are."""
+    """Float against exported model, the layers with most error, warnings, and where the files are."""
     parts = [_comparison(report), _allocation(report), _steps(report), _worst_layers(report), _checks(report)]
     if report.warnings:
         parts.append("\n".join(f"warning: {w}" for w in report.warnings))
@@ -142,7 +142,10 @@ def _allocation(report: Report) -> str:
     ]
     chosen = found.allocation.candidates
     groups = {c: [unit for unit, own in chosen.items() if own == c] for c in sorted(set(chosen.values()))}
-    lines = [f"{name}: {len(members)} layers ({', '.join(members)})" for name, members in groups.items()]
+    lines = [
+        f"{name}: {len(members)} layer{'s' if len(members) > 1 else ''} ({', '.join(members)})"
+        for name, members in groups.items()
+    ]
     own = found.allocation
     return "\n".join(
         [
