@@ -47,10 +47,11 @@ _LABELS = {
 def page(results: Results, judgement: Judgement, notes: Sequence[str], where: Mapping[str, Any]) -> str:
     """All results as Markdown."""
     parts = [
-        "What precision every layer gets, chosen by the integer program or otherwise, on exported .tflite files with"
-        " 8-bit activations and weights stored as int8. Top-1 on test samples, which nothing was tuned on, less that"
-        " of float, in points; brackets are 95 % intervals of the paired bootstrap. Downloads are deflated. The JSON"
-        " beside this page has every allocation, with the day and the command of every measurement.",
+        "Every layer gets its own precision, chosen by the integer program or in another way. All figures are of"
+        " exported .tflite files with 8-bit activations and weights stored as int8. Points: top-1 less that of float,"
+        " on test samples that nothing was tuned on. Brackets: 95 % intervals of the paired bootstrap. Downloads are"
+        " compressed (deflate). The JSON beside this page has every allocation, with the day and the command of every"
+        " measurement.",
     ]
     if runs_of(results, "curve"):
         parts += _curve_sections(results)
@@ -76,17 +77,17 @@ def _curve_sections(results: Results) -> list[str]:
     parts = [
         "## Budgets of size",
         "![Test top-1 over download bytes](../images/allocation_accuracy.png)",
-        "Test top-1 over download bytes; what lies far below the program is cut off.",
+        "Test top-1 over download bytes. Points far below the program are cut off.",
         "![Predicted and measured degradation](../images/allocation_degradation.png)",
-        "Degradation: the sum that the program minimises, and the loss above the 8-bit model's on calibration samples"
-        " as measured; models that lose nothing are left out.",
-        "Budgets are shares of the float weights' bytes, counted by grid bits. One survey a case; at every budget the"
-        " integer program, the greedy choice, the best single width that fits and three random allocations that fill"
-        " it are put together from its states, and measured. `*`: of program, greedy and uniform the one of the"
-        " smallest loss on calibration samples, with which `tfq-quantize` goes on. Random: mean of three, smallest and"
-        " largest. Reconstructed: the program's allocation reconstructed in sequence, where that loses less than what"
-        " is put together. Of two models that are equally good one comparison in forty lies beyond noise on the rival's"
-        " side by chance.",
+        "Degradation: the sum that the program minimises, and the measured loss. The loss is that above the 8-bit"
+        " model, on calibration samples. Models that lose nothing are left out.",
+        "Budgets are shares of the float weights' bytes, counted by grid bits. Each case has one survey. At every"
+        " budget these are put together from its states and measured: the choice of the integer program, the greedy"
+        " choice, the best single width that fits (uniform), and three random allocations that fill the budget. `*`:"
+        " the one of program, greedy and uniform with the smallest loss on calibration samples; `tfq-quantize`"
+        " continues with it. Random: the mean of three, then the smallest and the largest. Reconstructed: the"
+        " program's allocation, reconstructed in sequence, if that loses less than the assembled model. If two models"
+        " are equally good, one comparison in forty shows the rival ahead beyond noise, by chance.",
     ]
     for case in cases.CASES:
         runs = [run for run in runs_of(results, "curve") if run["case"] == case]
@@ -154,7 +155,8 @@ def _case_section(results: Results, case: str, runs: Sequence[dict[str, Any]]) -
         ),
         "Degradation, predicted and measured: the loss above the 8-bit model's on calibration samples:",
         table(_degradation, lambda rows: "; ".join(map(_degradation, rows))),
-        "The program's download and solution; gap: of the objective to the solver's own bound, where that was kept:",
+        "The download and the solution of the program. Gap: between the objective and the solver's own bound, where"
+        " the bound was kept:",
         common.markdown_table(header, solved),
     ]
 
@@ -235,8 +237,8 @@ def _drop_section(results: Results) -> list[str]:
     return [
         "## A largest accuracy drop",
         f"Whole runs of `tfq-quantize --pipeline=advanced --max_accuracy_drop={MOST_DROP:g}` without labels, beside"
-        " plain int8. Weight bits: what holds the largest integer of a layer, also where coarse grids deflate to fewer."
-        " Latency: one thread, XNNPACK, the two in turns.",
+        " plain int8. Weight bits: as many as the largest integer of a layer needs, even where coarse grids compress"
+        " to fewer. Latency: one thread, XNNPACK, the two models in turns.",
         common.markdown_table(header, rows),
     ]
 
@@ -257,9 +259,9 @@ def _latency_section(results: Results) -> list[str]:
     ]
     return [
         "## Predicted latency",
-        "The latency table of `tfq-profile` on this machine against whole models, measured anew after it with other"
-        " inputs; one thread, XNNPACK. In place: by what factor operations take longer in the whole model of one"
-        " precision than alone, which is a part of the table; it has not seen the mixed models.",
+        "The latency table of `tfq-profile` on this machine, against whole models that were measured after it with"
+        " other inputs. One thread, XNNPACK. In place: by what factor operations take longer in the whole model of"
+        " one precision than alone. This factor is part of the table; the table has not seen the mixed models.",
         common.markdown_table(["", "entries", "overhead ms", "in place", "predicted ms", "measured ms", "off"], rows),
     ]
 
@@ -283,11 +285,11 @@ def _speed_section(results: Results) -> list[str]:
     return [
         "## Budgets of latency",
         "![Test top-1 over latency](../images/allocation_latency.png)",
-        "Test top-1 over latency on this machine, as measured and as predicted; bars are the 95 % intervals of the"
-        " difference to float.",
-        "From the fastest model to the one that loses least: layers of 8 bits, of 4 bits in packed tensors, and in"
-        " float32. One thread, XNNPACK, all models of a case and float in turns; predicted by the case's own table,"
-        " which has not seen these mixtures.",
+        "Test top-1 over latency on this machine, measured and predicted. Bars: 95 % intervals of the difference to"
+        " float.",
+        "From the fastest model to the one that loses least. Layers have 8 bits, 4 bits in packed tensors, or"
+        " float32. One thread, XNNPACK, all models of a case and float in turns. Each case's own table made the"
+        " predictions; it has not seen these mixtures.",
         common.markdown_table(header, rows),
     ]
 

@@ -17,16 +17,16 @@ NOTED = ("best_bn", "best_bn_bias", "light", "advanced", "aeq")
 def page(results: Results, judgement: Judgement, notes: Sequence[str], where: Mapping[str, Any]) -> str:
     """All results as Markdown."""
     parts = [
-        "Top-1 of the exported .tflite in the interpreter (XNNPACK) less that of float, in points, on the same test"
-        " samples; activations have 8 bits. All weighted layers have the same bits, first and last included. W4A4 is"
-        " **simulated**, TFLite has no kernels for 4-bit activations, and keeps the first and the last layer at 8"
-        " bits. Several seeds: the mean, its brackets the mean 95 % interval of the paired bootstrap, then the"
-        " smallest and the largest of the seeds; bars compare methods by the seeds that both have. The methods down to"
-        " the peers start from the same calibrated model; the rows called pipeline are `tfq-quantize` with nothing but"
-        " the bits set. Stages are"
-        " those of the pipelines, with their guards. Peers have the same samples; of ai-edge-quantizer's min-max,"
-        " OCTAV and MSE the best on the *test* samples is shown. Seconds are a method's own; a pipeline's are all"
-        " but its evaluation. The JSON beside this page has the day and the command of every cell.",
+        "Points: top-1 of the exported .tflite in the interpreter (XNNPACK) less that of float, on the same test"
+        " samples. Activations have 8 bits. All layers with weights have the same bits, the first and the last too."
+        " W4A4 is **simulated**, because TFLite has no kernels for 4-bit activations; it keeps the first and the last"
+        " layer at 8 bits. With several seeds a cell shows the mean, the mean 95 % interval of the paired bootstrap"
+        " in brackets, then the smallest and the largest of the seeds. Bars compare two methods by the seeds that"
+        " both have. All methods above the peers start from the same calibrated model. The rows called pipeline are"
+        " `tfq-quantize` with only the bits set. Stages are those of the pipelines, with their guards. Peers have the"
+        " same samples. ai-edge-quantizer has three algorithms, min-max, OCTAV and MSE; the one that is best on the"
+        " *test* samples is shown. Seconds are those of the method alone; those of a pipeline are the whole run"
+        " without its evaluation. The JSON beside this page has the day and the command of every cell.",
     ]
     for case in dict.fromkeys(key.case for key in sorted(results.cells, key=_page_order)):
         if results.select(case=case, selection="first"):
@@ -79,7 +79,7 @@ def _case_section(results: Results, case: str) -> list[str]:
         common.markdown_table(["", *widths], rows(difference_text)),
         "Agreement with float, percent:",
         common.markdown_table(["", *widths], rows(lambda entry: f"{entry.agreement:.2f}")),
-        "Divergence from float, a thousandth:",
+        "Divergence from float, in thousandths:",
         common.markdown_table(["", *widths], rows(divergence_text)),
         "Seconds:",
         common.markdown_table(["", *widths], rows(lambda entry: f"{entry.seconds:.1f}")),
@@ -116,8 +116,8 @@ def _curve_section(results: Results) -> list[str]:
     parts = [
         "## Calibration samples",
         "![Top-1 against the number of calibration samples](../images/calibration_samples.png)",
-        "Points against float by the number of calibration samples, drawn at random from the case's, other ones for"
-        " every seed; brackets and spread as above.",
+        "Points against float by the number of calibration samples. They are drawn at random from those of the case,"
+        " other ones for every seed. Brackets and spread as above.",
     ]
     for (case, width), methods in curves(results).items():
         counts = sorted({count for line in methods.values() for count in line})
@@ -150,8 +150,9 @@ def _products_section(results: Results) -> list[str]:
                 )
     return [
         "## Size, latency, time and memory",
-        "Plain int8, and 4-bit weights of the advanced pipeline stored as int8. Latency: one thread, XNNPACK, the two"
-        " in turns. Seconds and peak memory of the whole run in a process of its own, with the import of TensorFlow.",
+        "Plain int8, and 4-bit weights of the advanced pipeline, stored as int8. Latency: one thread, XNNPACK, the"
+        " two models in turns. Seconds and peak memory are those of the whole run in a process of its own, with the"
+        " import of TensorFlow.",
         common.markdown_table(header, rows),
     ]
 

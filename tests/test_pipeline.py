@@ -490,7 +490,7 @@ class TestSimulatedActivations:
         assert bits["image"] == bits["digit"] == 8
         assert report["evaluation"]["models"][1]["size"] is None
         text = summary(simulated.report, pathlib.Path("out"))
-        assert "W4A4 simulated: no file, so neither size nor latency; TFLite has no kernels for 4-bit" in text
+        assert "W4A4 simulated: no file, so no size and no latency; TFLite has no kernels for 4-bit" in text
         assert text.endswith("model:  none, simulated only: TFLite has no kernels for 4-bit activations")
         assert "model.tflite" not in text
         assert " 4 bit " in layer_table(report, re.compile("block1"), "order")

@@ -41,7 +41,7 @@ flags.DEFINE_string(
     flag_values=FLAGS,
 )
 flags.DEFINE_boolean(
-    "overwrite", False, "Repeat finished runs too, also those that had other settings.", flag_values=FLAGS
+    "overwrite", False, "Repeat finished runs too, even those made with other settings.", flag_values=FLAGS
 )
 
 GROUPS = {"Jobs and output": ("jobs", "output_dir", "overwrite")}

@@ -39,27 +39,27 @@ define_evaluation_flags(FLAGS)
 flags.DEFINE_string(
     "result",
     "",
-    "The --output_dir of tfq-quantize in place of --models: its two files are measured, and the figures go into its"
-    " report.json and report.html too.",
+    "The --output_dir of a tfq-quantize run, in place of --models. Its two files are measured, and the figures are"
+    " added to its report.json and report.html.",
     flag_values=FLAGS,
 )
-flags.DEFINE_enum("device", "host", ["host", "adb"], "This machine, or Android devices by adb.", flag_values=FLAGS)
+flags.DEFINE_enum("device", "host", ["host", "adb"], "host: this machine. adb: Android devices.", flag_values=FLAGS)
 flags.DEFINE_list("serials", ["all"], "Devices as `adb devices` lists them, or HOST:PORT, or all.", flag_values=FLAGS)
-flags.DEFINE_list("threads", ["1"], "Numbers of threads, separated by commas; each is measured.", flag_values=FLAGS)
+flags.DEFINE_list("threads", ["1"], "Numbers of threads to measure, separated by commas.", flag_values=FLAGS)
 flags.DEFINE_string(
     "cpu_mask",
     "",
-    "Processors to run on, hexadecimal: f0 for 4 to 7; by default the system's choice.",
+    "Processors to run on, in hexadecimal: f0 is 4 to 7. By default the system chooses.",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(
-    "kernels", "xnnpack", ["xnnpack", "builtin"], "What runs the operators that no delegate takes.", flag_values=FLAGS
+    "kernels", "xnnpack", ["xnnpack", "builtin"], "Kernels for the operators that no delegate takes.", flag_values=FLAGS
 )
-flags.DEFINE_string("delegate", "", "Library of a GPU or NPU delegate to run with.", flag_values=FLAGS)
+flags.DEFINE_string("delegate", "", "Library of a GPU or NPU delegate to use.", flag_values=FLAGS)
 flags.DEFINE_integer(
     "rounds",
     3,
-    "Processes in which every model is timed, in turns.",
+    "How often every model is timed, each time in a new process; the models take turns.",
     lower_bound=1,
     upper_bound=1000,
     flag_values=FLAGS,
@@ -67,29 +67,36 @@ flags.DEFINE_integer(
 flags.DEFINE_float(
     "warmup_seconds", 0.5, "Seconds of untimed runs at the start of each process.", lower_bound=0.0, flag_values=FLAGS
 )
-flags.DEFINE_float("seconds", 1.0, "Least seconds of timed runs in each process.", lower_bound=0.0, flag_values=FLAGS)
-flags.DEFINE_integer("min_runs", 50, "Least timed runs in each process.", 1, MOST_RUNS, flag_values=FLAGS)
-flags.DEFINE_integer("max_runs", 10_000, "Most timed runs in each process.", 1, MOST_RUNS, flag_values=FLAGS)
+flags.DEFINE_float(
+    "seconds", 1.0, "Time each model at least this many seconds in each process.", lower_bound=0.0, flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "min_runs", 50, "Time each model at least this often in each process.", 1, MOST_RUNS, flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "max_runs", 10_000, "Time each model at most this often in each process.", 1, MOST_RUNS, flag_values=FLAGS
+)
 flags.DEFINE_float(
     "deadline",
     600.0,
-    "Seconds after which a process is killed.",
+    "Kill a process after this many seconds.",
     lower_bound=0.001,
     upper_bound=86400,
     flag_values=FLAGS,
 )
-flags.DEFINE_boolean("profile_ops", False, "Time each operator too, in processes of their own.", flag_values=FLAGS)
+flags.DEFINE_boolean("profile_ops", False, "Also time each operator, in a process of its own.", flag_values=FLAGS)
 flags.DEFINE_string(
     "latency_table",
     "",
-    "Time every operation of --model at every precision and write the table that tfq-quantize --latency_budget reads.",
+    "Time every operation of --model at every precision, and write the table to this file. tfq-quantize reads it with"
+    " --latency_table.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string("model", "", "The Keras model of --latency_table: .keras, .h5 or a SavedModel.", flag_values=FLAGS)
 flags.DEFINE_float(
     "allowed_lsb",
     2.0,
-    "Steps of an output's grid by which a device may differ from this host before its outputs count as different.",
+    "How many steps of an output's grid a device may differ from this machine before its outputs count as different.",
     lower_bound=0.0,
     upper_bound=65536.0,
     flag_values=FLAGS,
@@ -97,8 +104,10 @@ flags.DEFINE_float(
 flags.DEFINE_list(
     "library", [], "The runtime's library for the devices, such as libLiteRt.so; one for each ABI.", flag_values=FLAGS
 )
-flags.DEFINE_list("runner", [], "tfq_runner for the devices, instead of building it.", flag_values=FLAGS)
-flags.DEFINE_string("output_dir", "out/bench", "Where a JSON file per device and summary.txt go.", flag_values=FLAGS)
+flags.DEFINE_list("runner", [], "A built tfq_runner for the devices; otherwise it is built now.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "output_dir", "out/bench", "Folder for a JSON file per device and for summary.txt.", flag_values=FLAGS
+)
 flags.DEFINE_boolean("overwrite", False, "Replace what an earlier run wrote to --output_dir.", flag_values=FLAGS)
 flags.DEFINE_boolean("keep", False, "Leave the job's folder on the devices.", flag_values=FLAGS)
 

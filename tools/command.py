@@ -46,7 +46,7 @@ _HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 def new_flags() -> flags.FlagValues:
     """Flags of one command, with those that every command has."""
     values = flags.FlagValues()
-    flags.DEFINE_boolean("verbose", False, "Show what TensorFlow and the other libraries log.", flag_values=values)
+    flags.DEFINE_boolean("verbose", False, "Show the log of TensorFlow and the other libraries.", flag_values=values)
     flags.DEFINE_string("flagfile", "", "Read more flags from this file, one a line.", flag_values=values)
     return values
 
@@ -54,7 +54,10 @@ def new_flags() -> flags.FlagValues:
 def define_evaluation_flags(values: flags.FlagValues) -> None:
     """Which models are measured on what, for commands that compare .tflite files."""
     flags.DEFINE_list(
-        "models", [], "The .tflite files, separated by commas; the first is the baseline.", flag_values=values
+        "models",
+        [],
+        "The .tflite files, separated by commas. The others are compared with the first.",
+        flag_values=values,
     )
     flags.DEFINE_string(
         "evaluation_data",
@@ -63,15 +66,28 @@ def define_evaluation_flags(values: flags.FlagValues) -> None:
         " source that tfq-quantize takes.",
         flag_values=values,
     )
-    flags.DEFINE_string("preprocess", "none", "none, zero_one, minus_one_one, imagenet or raw.", flag_values=values)
+    flags.DEFINE_string(
+        "preprocess",
+        "none",
+        "How images with values 0..255 are scaled: none, zero_one, minus_one_one, imagenet or raw, as in tfq-quantize.",
+        flag_values=values,
+    )
     flags.DEFINE_integer(
-        "num_samples", 0, "Use the first samples only; 0 for all of them.", lower_bound=0, flag_values=values
+        "num_samples", 0, "Use only the first samples; 0: all of them.", lower_bound=0, flag_values=values
     )
     flags.DEFINE_string(
-        "metric", "top1", "top1, top5, auc, f1, mse, sqnr, or your own module:function.", flag_values=values
+        "metric",
+        "top1",
+        "What is measured: top1, top5, auc, f1, mse, sqnr, or your own module:function.",
+        flag_values=values,
     )
     flags.DEFINE_integer(
-        "seed", 0, "Seed of the bootstrap intervals.", lower_bound=0, upper_bound=2**32 - 1, flag_values=values
+        "seed",
+        0,
+        "Seed of the bootstrap, which gives the intervals.",
+        lower_bound=0,
+        upper_bound=2**32 - 1,
+        flag_values=values,
     )
 
 
@@ -208,11 +224,13 @@ def help_text(name: str, flag_values: flags.FlagValues, *, summary: str, groups:
             choices = getattr(flag.parser, "enum_values", None)
             form = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
             lines.append("  " + form + (f"={'|'.join(choices)}" if choices else ""))
-            default = f" (default: {flag.default_as_str.strip(chr(39))})" if flag.default not in (None, "", []) else ""
+            given = flag.default not in (None, "", [])
+            # a space that no line ends at
+            default = f" (default:\N{NO-BREAK SPACE}{flag.default_as_str.strip(chr(39))})" if given else ""
             text = flag.help.removeprefix(f"<{'|'.join(choices or ())}>: ")  # absl puts the choices there too
             text = text.partition(";\n")[0]  # and that a flag may be repeated
             lines += textwrap.wrap(text + default, 94, initial_indent=" " * 6, subsequent_indent=" " * 6)
-    return "\n".join(lines)
+    return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def _parse(name: str, arguments: Sequence[str], flag_values: flags.FlagValues, required: Sequence[str]) -> None:

@@ -23,21 +23,21 @@ define_evaluation_flags(FLAGS)
 flags.DEFINE_integer(
     "latency_runs",
     48,
-    "Timed invocations of each model at the least; 0 for none.",
+    "Time each model at least this many times; 0: do not time.",
     lower_bound=0,
     upper_bound=10**6,
     flag_values=FLAGS,
 )
-flags.DEFINE_integer("threads", 1, "Threads of one timed invocation.", 1, MOST_THREADS, flag_values=FLAGS)
-flags.DEFINE_boolean("xnnpack", True, "Run with the XNNPACK delegate, as on a device.", flag_values=FLAGS)
-flags.DEFINE_string("json", "", "Write every measured number to this file.", flag_values=FLAGS)
+flags.DEFINE_integer("threads", 1, "Number of threads while timing.", 1, MOST_THREADS, flag_values=FLAGS)
+flags.DEFINE_boolean("xnnpack", True, "Run with the XNNPACK delegate, as devices do.", flag_values=FLAGS)
+flags.DEFINE_string("json", "", "Also write every measured number to this JSON file.", flag_values=FLAGS)
 
 GROUPS = {
     "Models and data": ("models", "evaluation_data", "preprocess", "num_samples"),
     "What is measured": ("metric", "seed", "latency_runs", "threads", "xnnpack"),
     "Output": ("json",),
 }
-SUMMARY = "Measure .tflite models side by side on the same samples: score, agreement with the first, size, latency."
+SUMMARY = "Compare .tflite models on the same samples: score, agreement with the first model, size, latency."
 
 
 def main(values: flags.FlagValues) -> None:
@@ -88,25 +88,30 @@ def name_models(paths: list[Path]) -> dict[str, Path]:
 
 def evaluation_table(found: Evaluation) -> str:
     """The evaluation as text: one row a model, and below it what the columns mean."""
-    from tfq.report.table import format_table
+    from tfq.report.table import format_table, without_empty
 
     header = ["model", found.metric, "difference [95 %]", "agreement", "SQNR", "file", "download", "bits", "p50 ms"]
     header += ["p90 ms", "time ratio [95 %]"]
     rows = [_row(model, baseline=not index) for index, model in enumerate(found.models)]
-    used = [c for c in range(len(header)) if any(row[c] for row in rows)]
-    table = format_table([header[c] for c in used], [[row[c] for c in used] for row in rows])
-    notes = [f"{found.samples} samples; the first model is the baseline; intervals are paired bootstrap, 95 %."]
+    table = format_table(*without_empty(header, rows))
+    notes = [
+        f"{found.samples} samples; the others are compared with the first model."
+        " Brackets: 95 % intervals (paired bootstrap)."
+    ]
     if len(found.outputs) > 1:
-        notes.append(f"Judged is the first output, {found.outputs[0]!r}, of {', '.join(map(repr, found.outputs))}.")
+        notes.append(
+            f"Only the first output, {found.outputs[0]!r}, is measured, of {', '.join(map(repr, found.outputs))}."
+        )
     if found.omitted:
         notes.append(f"No score: {found.omitted}.")
     timed = found.models[0].latency
     if timed:
+        threads = f"{timed.threads} thread{'s' if timed.threads > 1 else ''}"
         notes.append(
-            f"Latency on this machine: {timed.runs} runs each after {timed.warm_up}, in turns, batch {timed.batch},"
-            f" {timed.threads} thread{'s' if timed.threads > 1 else ''}, XNNPACK {'on' if timed.delegate else 'off'}."
+            f"Latency on this machine: {timed.runs} runs each after {timed.warm_up} untimed, in turns, batch"
+            f" {timed.batch}, {threads}, XNNPACK {'on' if timed.delegate else 'off'}."
         )
-    notes.append("File and download (deflated) in bytes; bits: mean grid bits of a weight.")
+    notes.append("File and download (compressed) in bytes; bits: mean bits of a weight.")
     return "\n".join([table, "", *notes])
 
 

@@ -35,7 +35,8 @@ FLAGS.set_default("pipeline", "advanced")
 flags.DEFINE_integer(
     "points",
     12,
-    "How many size budgets, from the smallest model to the best; with a latency table as many of latency too.",
+    "How many size budgets to try, from the smallest model to the best one; with a latency table also as many latency"
+    " budgets.",
     lower_bound=2,
     upper_bound=1000,
     flag_values=FLAGS,
@@ -43,13 +44,13 @@ flags.DEFINE_integer(
 flags.DEFINE_boolean(
     "reconstruct",
     False,
-    "Reconstruct every point in sequence, as tfq-quantize does with its budget: better models, but each takes as long"
-    " as a run.",
+    "Reconstruct every point in sequence, as tfq-quantize does with that budget. The models are better, but each takes"
+    " as long as a run.",
     flag_values=FLAGS,
 )
 SUMMARY = (
-    "Measure what accuracy every size of the model costs, and with a latency table every latency. It helps to choose a"
-    " budget for tfq-quantize."
+    "Measure how accurate the model is at every size, and with a latency table at every latency, to choose a budget for"
+    " tfq-quantize."
 )
 # Of a recipe: a budget, without which it allocates nothing, that no model exceeds.
 _UNBOUND = {
@@ -92,7 +93,7 @@ def main(values: flags.FlagValues) -> None:
     print(report.table())
     for warning in report.warnings:
         print(f"warning: {warning}")
-    print(f"* no other point is as small, as fast and as close to float. Everything is in {output}")
+    print(f"* no other point beats this one in size, latency and accuracy together. Everything is in {output}")
 
 
 def run() -> None:

@@ -19,14 +19,17 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string("model", "", "Any .tflite: shows what is in the file.", flag_values=FLAGS)
 flags.DEFINE_string(
-    "float_model", "", "With --model and --data: a float .tflite to take each layer's SQNR against.", flag_values=FLAGS
+    "float_model",
+    "",
+    "With --model and --data: a float .tflite; each layer's SQNR is measured against it.",
+    flag_values=FLAGS,
 )
-flags.DEFINE_string("data", "", "Inputs for --float_model, as tfq-quantize takes them.", flag_values=FLAGS)
-flags.DEFINE_integer("num_samples", 8, "Samples of --data to run.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_string("preprocess", "none", "none, zero_one, minus_one_one, imagenet or raw.", flag_values=FLAGS)
+flags.DEFINE_string("data", "", "Inputs to run, in any form that tfq-quantize takes.", flag_values=FLAGS)
+flags.DEFINE_integer("num_samples", 8, "How many samples of --data to run.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_string("preprocess", "none", "As in tfq-quantize.", flag_values=FLAGS)
 flags.DEFINE_string("layers", "", "Show only layers whose name matches this regular expression.", flag_values=FLAGS)
 flags.DEFINE_enum(
-    "sort", "order", ["order", "error"], "Order of execution, or the worst SQNR first.", flag_values=FLAGS
+    "sort", "order", ["order", "error"], "order: as the model runs. error: the worst SQNR first.", flag_values=FLAGS
 )
 
 GROUPS = {

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 FLAGS = new_flags()
 flags.DEFINE_string("model", "", "The Keras model: .keras, .h5 or a SavedModel folder.", flag_values=FLAGS)
-flags.DEFINE_string("output", "", "Write the latency table, a JSON file, here.", flag_values=FLAGS)
-flags.DEFINE_integer("threads", 1, "Threads of one invocation.", 1, 256, flag_values=FLAGS)
-flags.DEFINE_integer("runs", 48, "Timed invocations of each operation at the least.", 4, 10**6, flag_values=FLAGS)
-flags.DEFINE_float("seconds", 0.2, "Seconds for which each operation is timed, about.", 0.0, 86400.0, flag_values=FLAGS)
+flags.DEFINE_string("output", "", "The file to write: the latency table, as JSON.", flag_values=FLAGS)
+flags.DEFINE_integer("threads", 1, "Number of threads.", 1, 256, flag_values=FLAGS)
+flags.DEFINE_integer("runs", 48, "Time each operation at least this many times.", 4, 10**6, flag_values=FLAGS)
+flags.DEFINE_float("seconds", 0.2, "Time each operation for about so many seconds.", 0.0, 86400.0, flag_values=FLAGS)
 flags.DEFINE_integer("seed", 0, "Seed of the random inputs.", 0, 2**32 - 1, flag_values=FLAGS)
 
 GROUPS = {"Model and table": ("model", "output"), "How it is timed": ("threads", "runs", "seconds", "seed")}
@@ -63,9 +63,9 @@ def table_summary(table: LatencyTable, path: Path) -> str:
         ]
         for c in table.checks
     ]
-    header = ["whole model", "measured", "of its operations alone", "predicted", "off by"]
+    header = ["whole model", "measured", "of its operations' sum", "predicted", "off by"]
     checks = [format_table(header, rows, left=1)] if rows else []
-    size = f"{len(table.entries)} entries in {path}; one invocation takes {table.overhead_ms:.4f} ms by itself"
+    size = f"{len(table.entries)} entries in {path}; every call of the runtime takes {table.overhead_ms:.4f} ms on top"
     return "\n".join([*checks, size])
 
 

@@ -36,7 +36,7 @@ GROUPS = {
         "calibration_method",
         "percentile",
     ),
-    "Bits by budget": (
+    "A precision for every layer, within a budget": (
         "max_accuracy_drop",
         "size_budget",
         "latency_budget",
@@ -53,8 +53,8 @@ GROUPS = {
     "Reproducibility": ("seed", "recipe"),
 }
 SUMMARY = (
-    "Turn a trained Keras model and a few hundred unlabelled inputs into a verified .tflite, and measure it against"
-    " the float baseline."
+    "Turn a trained Keras model and a few hundred unlabelled inputs into a verified .tflite, and compare it with the"
+    " float model. docs/options.md says which options to use."
 )
 
 

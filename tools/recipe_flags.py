@@ -14,56 +14,68 @@ from tfq.errors import UserError
 from tfq.recipe import CHOICES, Recipe
 
 HELP = {
-    "model": "A .keras or .h5 file, or a SavedModel directory of tf_keras.",
-    "allow_unsafe_deserialization": "Run code that the model file holds, such as Lambda layers.",
+    "model": "The trained Keras model: a .keras or .h5 file, or a SavedModel directory of tf_keras.",
+    "allow_unsafe_deserialization": "Run code that the model file holds, such as Lambda layers. Only for files whose"
+    " author you trust.",
     "calibration_data": "Inputs without labels: an .npz with the array 'x' (or one array per input name), an .npy, a"
     " folder of images, TFRecords, or module:function.",
-    "num_calibration_samples": "Samples to calibrate on; 100 to 1000 are usual.",
-    "selection": "Which samples of the calibration data are taken.",
-    "preprocess": "Scaling of images in 0..255 to what the model was trained on; none: as stored.",
-    "evaluation_data": "Samples with labels 'y' to measure on; the model is never tuned on them.",
-    "metric": "top1, top5, auc, f1, mse, sqnr, or your own module:function.",
-    "precision": "Number format of the whole model; all but int8 are TFLiteConverter's own exports.",
-    "pipeline": "int8: nearest rounding after calibration. light: batch-norm tuning too, no gradients. advanced: layers"
-    " are reconstructed against the float model, then batch norms and biases tuned; the one for 4 bits and fewer.",
-    "reconstruction": "How the weights of each layer are found; by default best in the advanced pipeline and none in"
-    " the light one. bias_correction and least_squares need no gradients; adaround and adaquant follow their"
-    " papers except where docs/reconstruction.md says otherwise.",
-    "mode": "sequential: each layer also corrects the error of the layers before it. parallel: every layer by itself,"
-    " faster.",
-    "granularity": "block: the last layer before a residual addition is fitted to the sum; layer: to its own output.",
-    "batch_norm_tuning": "Which way of batch-norm tuning; by default the best of all on samples it has not seen.",
-    "equalization": "Scaling of channels between layers; by default expected where weights have one scale per tensor,"
-    " else none.",
-    "memory_limit": "MiB of activations that reconstruction keeps in memory; the rest goes to temporary files.",
-    "workers": "Processes that reconstruct layers in parallel mode.",
-    "weight_bits": "Grid bits of the weights, 2 to 8.",
-    "activation_bits": "Grid bits of what convolutions and dense layers read. TFLite runs 8; 4 to 7 are simulated for"
-    " comparison with the literature, and no model.tflite is written.",
-    "first_last_bits": "8: the first and last convolutions or dense layers stay at 8 bits; 0: no exception.",
-    "max_accuracy_drop": "The smallest model (with --objective=latency the fastest) that loses at most this many"
-    " points of top-1 accuracy, estimated on calibration samples. Every layer gets its own number of bits.",
-    "size_budget": "The best model whose weights take at most this share of the float weights' bytes; 0.125 is 4 bits a"
-    " weight.",
-    "latency_budget": "The best model that takes at most this time, for example 1.2ms, according to --latency_table.",
-    "compute_budget": "The best model whose bit operations (multiply-accumulates x bits of weights x bits of"
-    " activations) are at most this share of the 8-bit model's.",
-    "latency_table": "What every layer takes at every precision: a file of tfq-profile or tfq-bench.",
-    "objective": "What --max_accuracy_drop minimises.",
-    "candidates": "Precisions that a layer may get, for example w3,w8,e2,float16. w3: a grid of 3 bits. e2: a coarse"
-    " 8-bit grid whose codes have 2 bits of entropy, for small downloads. float16, float32: the layer stays float. With"
-    " w4a4 the result is only simulated, since TFLite cannot run it.",
-    "pin": "REGEX:PRECISION fixes the precision of the layers that match; can be given several times.",
-    "sensitivity": "How the loss of each layer is found: measured in the file, or estimated.",
-    "per_channel": "One weight scale per output channel; otherwise one per tensor.",
-    "storage": "How weights are stored: int8 runs fastest; packed stores 4 bits and fewer as INT4 tensors.",
-    "package": "gzip: write model.tflite.gz too, which an app inflates itself (docs/android.md).",
-    "calibration_method": "How activation ranges are chosen; auto takes the best of all for each tensor.",
-    "percentile": "Share of the values, in %, that the method percentile keeps.",
-    "input_type": "Element type of the model's inputs.",
-    "output_type": "Element type of the model's outputs.",
+    "num_calibration_samples": "How many samples to calibrate on; 100 to 1000 are usual.",
+    "selection": "Which of the calibration samples to use. first: the first ones. random: any. balanced: as many of"
+    " each class, which needs labels. coverage: those that differ most from each other.",
+    "preprocess": "How to scale images with values 0..255 for the model. zero_one: x / 255. minus_one_one: x / 127.5"
+    " - 1. imagenet: ImageNet's mean and deviation. raw: not at all, for a model that scales by itself. none: the"
+    " data are stored as the model expects them.",
+    "evaluation_data": "Test samples with labels 'y'. The models are measured on them, and never tuned on them.",
+    "metric": "What is measured: top1, top5, auc, f1, mse, sqnr, or your own module:function.",
+    "precision": "Number format of the whole model. tfq makes int8; the others are plain exports of TFLiteConverter.",
+    "pipeline": "How much work goes into the weights. int8: rounded to the nearest level. light: also better weight"
+    " scales and batch-norm tuning; no gradients. advanced: also, every layer is fitted to the float model and"
+    " biases are tuned. Use advanced for 4 bits and fewer.",
+    "reconstruction": "How the weights of each layer are fitted to the float model. default: best in the advanced"
+    " pipeline, none in the light one. bias_correction and least_squares need no gradients. adaround and adaquant"
+    " are published methods; docs/reconstruction.md says what differs here.",
+    "mode": "sequential: each layer also corrects the error of the layers before it. parallel: every layer by"
+    " itself, which is faster.",
+    "granularity": "What the last layer before a residual addition is fitted to. block: the sum. layer: its own"
+    " output.",
+    "batch_norm_tuning": "The method of batch-norm tuning. default: try all, and keep the best on samples that they"
+    " have not seen.",
+    "equalization": "Rescale channels between layers, so that they share a scale well. default: expected where"
+    " weights have one scale per tensor, else none.",
+    "memory_limit": "MiB of memory for stored activations during reconstruction; the rest goes to temporary files.",
+    "workers": "Number of processes that reconstruct layers in parallel mode.",
+    "weight_bits": "Bits of a weight, 2 to 8.",
+    "activation_bits": "Bits of the values that convolutions and dense layers read. TFLite runs 8. With 4 to 7 tfq"
+    " only simulates the model, for comparison with published results, and writes no model.tflite.",
+    "first_last_bits": "8: the first and the last convolution or dense layer keep 8 bits. 0: they get what the"
+    " others get.",
+    "max_accuracy_drop": "Find the smallest model (with --objective=latency the fastest) that loses at most this"
+    " many points of top-1 accuracy. The loss is estimated on calibration samples. Every layer gets its own number"
+    " of bits.",
+    "size_budget": "Find the most accurate model whose weights take at most this share of the float weights' bytes;"
+    " 0.125 is 4 bits a weight.",
+    "latency_budget": "Find the most accurate model that takes at most this time, for example 1.2ms, according to"
+    " --latency_table.",
+    "compute_budget": "Find the most accurate model whose bit operations are at most this share of the 8-bit"
+    " model's. Bit operations are multiply-accumulates x bits of weights x bits of activations.",
+    "latency_table": "How long every layer takes at every precision: a file that tfq-profile or tfq-bench wrote.",
+    "objective": "What --max_accuracy_drop makes as small as it can: the download, or the latency.",
+    "candidates": "Which precisions a layer may get, for example w3,w8,e2,float16. w3: 3-bit weights. e2: 8-bit"
+    " weights on few levels, which compress to about 2 bits, for small downloads. float16, float32: the layer stays"
+    " float. w4a4: 4-bit activations too; TFLite cannot run them, so the model is only simulated.",
+    "pin": "REGEX:PRECISION fixes the precision of the layers whose names match; can be given several times.",
+    "sensitivity": "How the loss that each layer causes is found. measured: in the exported file. gradient,"
+    " output_error: estimated, which is faster.",
+    "per_channel": "One scale for each output channel of the weights; otherwise one for the whole tensor.",
+    "storage": "How weights are stored. int8: runs fastest. packed: 4 bits and fewer become INT4 tensors, which make"
+    " the file smaller and convolutions slower.",
+    "package": "gzip: also write model.tflite.gz, which an app unpacks itself (docs/android.md).",
+    "calibration_method": "How the range of each activation is chosen. auto: the best method for each tensor.",
+    "percentile": "How many of the values the method percentile keeps within the range, in %.",
+    "input_type": "Type of the values that the app gives to the model.",
+    "output_type": "Type of the values that the app gets from the model.",
     "labels": "A text file with one class name per line; the names are stored in the model for Android's Task library.",
-    "seed": "Seed of everything random; the same seed and inputs give the same bytes.",
+    "seed": "Seed of everything random. The same seed and files give the same bytes.",
 }
 _FLOATS = ("max_accuracy_drop", "size_budget", "compute_budget", "percentile")
 _REPEATED = ("pin",)
@@ -94,18 +106,18 @@ def new_recipe_flags(names: Collection[str], *, output: str) -> flags.FlagValues
             flags.DEFINE_integer(name, default, text, flag_values=values)
         else:  # the model has no default
             flags.DEFINE_string(name, default if isinstance(default, str) else "", text, flag_values=values)
-    flags.DEFINE_string("output_dir", "", f"Where {output} go.", flag_values=values)
+    flags.DEFINE_string("output_dir", "", f"Folder for {output}.", flag_values=values)
     flags.DEFINE_boolean("overwrite", False, "Replace what an earlier run wrote to --output_dir.", flag_values=values)
     flags.DEFINE_string(
         "recipe",
         "",
-        "The recipe.json of an earlier run, whose settings are used; flags given beside it go first.",
+        "The recipe.json of an earlier run. Its settings are used, unless a flag here says otherwise.",
         flag_values=values,
     )
     flags.DEFINE_string(
         "journal",
         "",
-        "File that keeps the measurements of layers for a budget; a run that was killed continues from it.",
+        "With a budget: a file that keeps the measurements of layers. A run that was stopped continues from it.",
         flag_values=values,
     )
     return values

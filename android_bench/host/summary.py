@@ -155,7 +155,8 @@ def _against_host(model: ModelReport) -> str:
 def _notes(report: DeviceReport, bench: Bench) -> str:
     settings = bench.settings
     notes = [
-        f"{len(bench.samples)} samples; ratios are to {bench.models[0]}; differences are paired bootstrap, 95 %.",
+        f"{len(bench.samples)} samples; ratios are to {bench.models[0]}; brackets of differences: 95 % intervals"
+        " (paired bootstrap).",
     ]
     if report.omitted:
         notes.append(f"No score: {report.omitted}.")
@@ -168,9 +169,12 @@ def _notes(report: DeviceReport, bench: Bench) -> str:
             f" {settings.kernels} kernels{f', delegate {settings.delegate}' if settings.delegate else ''};"
             f" processors {settings.cpu_mask or 'as the system chooses'}."
         )
-        notes.append("Load: from the file to the first run, without it. Peak: of the whole process (VmHWM).")
+        notes.append(
+            "Load: from opening the file to the first run, which is not counted. Peak: memory of the whole"
+            " process (VmHWM)."
+        )
     if any(model.against_host for model in report.models):
-        notes.append(f"Against host: outputs compared with {report.reference}; equal: in every bit.")
+        notes.append(f"Against host: outputs compared with {report.reference}. equal: every bit is the same.")
     return "\n".join(notes)
 
 

@@ -17,14 +17,14 @@ def test_steps_say_what_was_kept_and_why_the_rest_was_not():
     lines = _steps(SimpleNamespace(steps=steps, guard=None)).splitlines()
     assert [line.split("  ")[-1].strip() for line in lines[2:4]] == ["rolled back: worse", "kept"]
     assert lines[4].split() == ["bias", "tuning", "nothing"]
-    assert lines[-1].startswith("before, after:")
+    assert lines[-1].startswith("Before and after:")
 
 
 def test_chance_is_explained_where_it_decided():
     chance = verdict("before", 0.9, "chance, z = -1.1")
     text = _steps(SimpleNamespace(steps=(StepOutcome("bias tuning", (chance,)),), guard=None))
-    assert "rolled back: chance, z = -1.1" in text
-    assert text.endswith("signed ranks have to come to z < -2.")
+    assert "rolled back: may be chance, z = -1.1" in text
+    assert text.endswith("(Wilcoxon signed-rank test; a tuning is kept if z is below -2).")
 
 
 def test_every_comparison_says_on_how_many_samples_it_was_made():

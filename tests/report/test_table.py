@@ -1,6 +1,6 @@
 import pytest
 
-from tfq.report.table import against_float, format_table
+from tfq.report.table import against_float, format_table, without_empty
 
 
 def test_columns_line_up():
@@ -20,6 +20,10 @@ def test_more_columns_flush_left():
 def test_rows_must_fit_the_header():
     with pytest.raises(ValueError, match="has 1 cells, the header 2"):
         format_table(["a", "b"], [["x"]])
+
+
+def test_columns_that_are_empty_everywhere_are_left_out():
+    assert without_empty(["a", "b", "c"], [["x", "", ""], ["", "", "y"]]) == (["a", "c"], [["x", ""], ["", "y"]])
 
 
 @pytest.mark.parametrize(("lost", "shown"), [(0.4, "-0.40"), (-0.4, "+0.40"), (0.0, "+0.00"), (0.001, "+0.00")])

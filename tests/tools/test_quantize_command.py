@@ -60,12 +60,12 @@ class TestARun:
     def test_the_terminal_shows_progress_on_stderr_and_the_table_on_stdout(self, demo):
         _, done = demo
         assert all(PROGRESS.fullmatch(line) for line in done.stderr.splitlines()), done.stderr
-        for text in ("n = 797", "top1", "agreement with float", "file bytes", "download bytes (deflated)"):
+        for text in ("n = 797", "top1", "agreement with float", "file bytes", "download bytes (compressed)"):
             assert text in done.stdout
         assert re.search(r"latency p50, ms +[\d.]+ +[\d.]+ +[\d.]+ x \[", done.stdout)
-        assert re.search(r"layers that hurt most +Keras layers", done.stdout)
-        assert "verified: 20 activations, 15 weights" in done.stdout
-        assert "0 of 19 operations in float" in done.stdout
+        assert re.search(r"layers with most error +Keras layers", done.stdout)
+        assert "the scales of 20 activations, 15 weights and 15 biases." in done.stdout
+        assert "0 of 19 operations run in float." in done.stdout
         assert done.stdout.rstrip().splitlines()[-2:] == [
             "report: out/report.html (report.json holds the same)",
             "model:  out/model.tflite",
@@ -111,7 +111,7 @@ class TestARun:
         names = {"float.tflite", "spec.json", "report.json", "report.html", "recipe.json"}
         assert {p.name for p in (place / "simulated").iterdir()} == names
         assert re.search(r"n = 797 +float +W8A4 simulated +against float", output)
-        assert "W8A4 simulated: no file, so neither size nor latency; TFLite has no kernels for 4-bit" in output
+        assert "W8A4 simulated: no file, so no size and no latency; TFLite has no kernels for 4-bit" in output
         assert output.rstrip().endswith("model:  none, simulated only: TFLite has no kernels for 4-bit activations")
         assert re.search(r"file bytes +[\d,]+$", output, re.MULTILINE)
         done = run(place, "--result=simulated", tool="inspect")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from tfq.report import words
 from tfq.report.table import format_table
 
 
@@ -39,15 +40,15 @@ def layer_table(report: Mapping[str, Any], wanted: re.Pattern[str], sort: str) -
         "precision",
         "weights",
         "range",
-        "range by",
+        "range chosen by",
         "SQNR",
         "own SQNR",
         "max steps",
         "differing",
     ]
     notes = (
-        "own SQNR: the error the layer adds by itself. max steps, differing: .tflite against the simulation of the"
-        " layer on its own inputs, in steps of its grid."
+        f"{words.ERRORS}\nMax steps, differing: the .tflite against the simulation, each layer on the same inputs; a"
+        " step is one level of the layer's output grid."
     )
     reasons = [f"{x['name']}: {x['reason']}" for x in layers if x["reason"]]
     return "\n".join([format_table(header, rows, left=6), "", notes, *reasons])
@@ -56,7 +57,7 @@ def layer_table(report: Mapping[str, Any], wanted: re.Pattern[str], sort: str) -
 def stage_table(report: Mapping[str, Any]) -> str:
     """Seconds and peak memory of every stage."""
     rows = [[s["name"], f"{s['seconds']:.1f}", f"{s['peak_memory_mb']:,.0f}"] for s in report["stages"]]
-    return format_table(["stage", "seconds", "peak memory MB"], rows)
+    return format_table(["stage", "seconds", "peak memory, MiB"], rows)
 
 
 def _range(tensor: Mapping[str, Any]) -> str:
@@ -66,7 +67,7 @@ def _range(tensor: Mapping[str, Any]) -> str:
 
 def _entropy(layer: Mapping[str, Any]) -> str:
     bits = layer["entropy_bits"]
-    return f", entropy {bits}" if bits else ""
+    return f", compress to {bits}" if bits else ""
 
 
 def _decibel(value: float | None) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jinja2
 
+from tfq.report import words
 from tfq.report.pictures import layer_bits, layer_errors, svg
 from tfq.report.table import against_float
 
@@ -28,7 +29,7 @@ def page(report: Mapping[str, Any]) -> str:
     environment.filters |= {"times": _times, "against_float": against_float}
     pictures = {"errors": layer_errors(report), "bits": layer_bits(report)}
     drawn = {name: svg(figure) for name, figure in pictures.items() if figure is not None}
-    return environment.get_template("page.html").render(**report, pictures=drawn)
+    return environment.get_template("page.html").render(**report, pictures=drawn, words=words)
 
 
 def _estimate(found: Mapping[str, Any] | None, digits: int = 2) -> str:
@@ -49,12 +50,12 @@ def _interval(found: Mapping[str, Any] | None, *, sign: str = "", digits: int = 
 
 
 def _times(found: Mapping[str, Any] | None) -> str:
-    """ "0.512x [0.498, 0.531]"; one round has no interval."""
+    """ "0.512 x [0.498, 0.531]"; one round has no interval."""
     return "" if found is None else _interval({**found, "unit": "x"}, digits=3)
 
 
 def _unit(unit: str) -> str:
-    return {"": "", "x": "x"}.get(unit, f" {unit}")
+    return f" {unit}" if unit else ""
 
 
 def _short(value: float | None, digits: int = 3) -> str:

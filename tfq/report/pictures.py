@@ -21,14 +21,14 @@ def layer_errors(report: Mapping[str, Any]) -> Figure | None:
         return None
     figure, axes = _by_layer(layers)
     places = range(len(layers))
-    axes.bar(places, [x["own_sqnr_db"] for x in layers], color=_LIGHT, label="the layer's own error")
+    axes.bar(places, [x["own_sqnr_db"] for x in layers], color=_LIGHT, label="error that the layer itself adds")
     axes.plot(
         places,
         [float("nan") if x["sqnr_db"] is None else x["sqnr_db"] for x in layers],
         color=_DARK,
         marker="o",
         markersize=4,
-        label="error that has arrived at it",
+        label="all error up to its output",
     )
     axes.set_ylabel("SQNR against float, dB (more is better)")
     axes.legend(frameon=False, fontsize=8, loc="upper center", ncols=2, bbox_to_anchor=(0.5, 1.0))
@@ -47,7 +47,7 @@ def layer_bits(report: Mapping[str, Any]) -> Figure | None:
     floats = [layer["precision"] in _FLOAT_BITS for layer in layers]
     bars = axes.bar(range(len(layers)), bits, color=[_GREY if x else _DARK for x in floats])
     axes.bar_label(bars, [str(x) for x in bits], fontsize=8)
-    axes.set_ylabel("bits of a weight")
+    axes.set_ylabel("bits per weight")
     return figure
 
 

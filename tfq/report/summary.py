@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING
 from tfq.evaluation.bootstrap import Estimate
 from tfq.evaluation.evaluate import ModelEvaluation
 from tfq.evaluation.size import Size
-from tfq.report.table import against_float, format_table
+from tfq.report import words
+from tfq.report.table import against_float, format_table, without_empty
 
 if TYPE_CHECKING:  # it would load TensorFlow, which writing text does not need
     from tfq.reconstruction.steps import StepOutcome
@@ -21,7 +21,7 @@ _WORST_LAYERS = 5
 
 
 def summary(report: Report, output: Path) -> str:
-    """Float against exported model, the layers that hurt most, warnings, and where the files are."""
+    """Float against exported model, the layers with most error, warnings, and where the files are."""
     parts = [_comparison(report), _allocation(report), _steps(report), _worst_layers(report), _checks(report)]
     if report.warnings:
         parts.append("\n".join(f"warning: {w}" for w in report.warnings))
@@ -55,8 +55,8 @@ def _comparison(report: Report) -> str:
         ],
         ["output SQNR", *("" for _ in models[1:]), number(models[-1].sqnr, 1), ""],
         _ratio_row("file bytes", models, lambda size: size.file_bytes),
-        _ratio_row("download bytes (deflated)", models, lambda size: size.download_bytes),
-        ["weight bits a parameter", *(f"{m.size.weight_bits:.2f}" if m.size else "" for m in models), ""],
+        _ratio_row("download bytes (compressed)", models, lambda size: size.download_bytes),
+        ["bits per weight", *(f"{m.size.weight_bits:.2f}" if m.size else "" for m in models), ""],
     ]
     timed, last = models[0].latency, models[-1].latency
     if timed is not None:
@@ -72,12 +72,12 @@ def _comparison(report: Report) -> str:
     notes = ""
     if timed is not None:
         notes = (
-            f"\nLatency: this machine, {timed.threads} thread, XNNPACK {'on' if timed.delegate else 'off'},"
-            f" {timed.runs} runs each in turns."
+            f"\nLatency: on this machine, {timed.threads} thread, XNNPACK {'on' if timed.delegate else 'off'}; the"
+            f" models take turns, {timed.runs} runs each."
         )
     if evaluation.omitted:
         notes += f"\nNo score: {evaluation.omitted}."
-    notes += "".join(f"\n{m.name}: no file, so neither size nor latency; {m.simulated}." for m in models if m.simulated)
+    notes += "".join(f"\n{m.name}: no file, so no size and no latency; {m.simulated}." for m in models if m.simulated)
     return format_table(header, rows) + notes
 
 
@@ -107,7 +107,8 @@ def _worst_layers(report: Report) -> str:
         ]
         for layer in worst
     ]
-    return format_table(["layers that hurt most", "Keras layers", "kind", "own SQNR", "SQNR"], rows, left=3)
+    table = format_table(["layers with most error", "Keras layers", "kind", "own SQNR", "SQNR"], rows, left=3)
+    return f"{table}\n{words.ERRORS}"
 
 
 def _allocation(report: Report) -> str:
@@ -132,25 +133,25 @@ def _allocation(report: Report) -> str:
     header = [
         "model",
         "by",
-        "predicted",
+        "loss, predicted",
         "measured",
         "points against float",
-        "keeps the drop",
+        "drop kept",
         "download, predicted",
         "measured",
     ]
     chosen = found.allocation.candidates
     groups = {c: [unit for unit, own in chosen.items() if own == c] for c in sorted(set(chosen.values()))}
-    lines = [f"{name}: {len(members)} layers ({', '.join(members)})" for name, members in groups.items()]
+    lines = [
+        f"{name}: {len(members)} layer{'s' if len(members) > 1 else ''} ({', '.join(members)})"
+        for name, members in groups.items()
+    ]
     own = found.allocation
-    gap = f"gap {own.gap:.3g}" if math.isfinite(own.gap) else "no gap proved"
-    proof = f"{own.status}, {gap}, {own.solver}"
     return "\n".join(
         [
-            format_table(header, rows, left=2),
-            "predicted, measured: how much the loss is above that of the 8-bit model, on calibration samples, measured"
-            " on samples not seen before; bytes, deflated. Points against float: estimated; below 0 is worse.",
-            f"precisions ({proof}):",
+            format_table(*without_empty(header, rows), left=2),
+            words.ROUNDS,
+            f"precision of every layer. {words.proof(own.status, own.gap, own.solver)}",
             *lines,
         ]
     )
@@ -165,21 +166,16 @@ def _steps(report: Report) -> str:
             rows.append([step.name, "nothing", "", "", "", "", ""])
     if report.guard is None and not any(step.guards for step in report.steps):
         return ""
-    header = ["step", "proposed", "before", "after", "samples", "outcome", "layers kept"]
-    notes = (
-        "before, after: divergence of the outputs from the float model, on calibration samples that the step had not"
-        " seen; samples: their number."
-    )
-    if any(guard.reason.startswith("chance") for step in report.steps for guard in step.guards):
-        notes += "\nchance: lower on average, not on most samples; signed ranks have to come to z < -2."
-    return f"{format_table(header, rows, left=2)}\n{notes}"
+    header = ["step", "tried", "before", "after", "samples", "result", "layers improved"]
+    chance = any(guard.reason.startswith("chance") for step in report.steps for guard in step.guards)
+    notes = f"{words.STEPS}\n{words.CHANCE}" if chance else words.STEPS
+    return f"{format_table(*without_empty(header, rows), left=2)}\n{notes}"
 
 
 def _judged(step: str, guard: Verdict, layers: str) -> list[str]:
     candidate, before = guard.divergences
     values = [f"{guard.divergences[name]:.3g}" for name in (before, candidate)]
-    verdict = f"rolled back: {guard.reason}" if guard.rolled_back else "kept"
-    return [step, candidate, *values, str(guard.samples), verdict, layers]
+    return [step, candidate, *values, str(guard.samples), words.verdict(guard.reason), layers]
 
 
 def _layers(step: StepOutcome) -> str:
@@ -191,12 +187,13 @@ def _checks(report: Report) -> str:
     if report.verification is not None:
         checked = report.verification
         lines.append(
-            f"verified: {checked.activations} activations, {checked.weights} weights, {checked.biases} biases"
-            f" ({checked.integers:,} integers) as specified; {checked.layers_alone} layers compute their definition,"
-            f" each alone on random integers; {checked.float_operators} of {checked.operators} operations in float"
+            f"verified: the file is as specified: {checked.integers:,} integers, and the scales of"
+            f" {checked.activations} activations, {checked.weights} weights and {checked.biases} biases."
+            f" {checked.layers_alone} layers were run alone on random integers, and each computes its definition."
+            f" {checked.float_operators} of {checked.operators} operations run in float."
         )
         if checked.unseen:
-            lines.append(f"not verified, because their outputs hardly move: what {', '.join(checked.unseen)} compute")
+            lines.append(f"not verified, because the output hardly changes with the input: {', '.join(checked.unseen)}")
     floats = [x for x in report.layers if x.precision in ("float32", "float16") and x.kind not in ("Reshape",)]
     if report.recipe.precision == "int8" and floats:
         named = ", ".join(f"{x.name} ({x.kind}, {x.precision})" for x in floats[:5])
@@ -204,15 +201,17 @@ def _checks(report: Report) -> str:
         lines.append(f"layers in float: {named}")
     steps = [layer.parity_max_steps for layer in report.layers if layer.parity_max_steps is not None]
     if steps:
-        lines.append(
-            f"parity with the simulation: at most {max(steps)} step on a layer's own inputs ({len(steps)} layers);"
-            + "".join(
-                f" end to end {p.mean_steps:.2f} steps on average, {p.max_steps:g} at most ({p.name}, {p.kernels});"
-                for p in report.parity
-                if p.kernels == "xnnpack"
-            )
+        largest = max(steps)
+        outputs = "".join(
+            f" At the output {p.name}: {p.mean_steps:.2f} steps on average, {p.max_steps:g} at most."
+            for p in report.parity
+            if p.kernels == "xnnpack"
         )
-    return "\n".join(lines).rstrip(";")
+        lines.append(
+            f"parity: on the same inputs, a layer of the file differs from the simulation by at most {largest}"
+            f" {'step' if largest == 1 else 'steps'} of its grid ({len(steps)} layers).{outputs}"
+        )
+    return "\n".join(lines)
 
 
 def number(found: Estimate | None, digits: int = 2) -> str:

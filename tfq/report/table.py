@@ -12,6 +12,12 @@ def against_float(lost: float) -> str:
     return f"{round(-lost, 2) + 0.0:+.2f}"
 
 
+def without_empty(header: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows without the columns in which every cell is empty."""
+    used = [column for column in range(len(header)) if any(row[column] for row in rows)]
+    return [header[column] for column in used], [[row[column] for column in used] for row in rows]
+
+
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
     """Columns under a ruled header: the first `left` columns flush left, the others flush right.
 

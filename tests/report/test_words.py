@@ -1,0 +1,48 @@
+"""Values of a report in words."""
+
+import math
+
+import pytest
+
+from tfq.report.words import proof, setting, verdict
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (None, "not set"),
+        ("", "not set"),
+        ((), "not set"),
+        ([], "not set"),
+        (True, "yes"),
+        (False, "no"),
+        (0, "0"),
+        (99.9, "99.9"),
+        (["w4", "w8"], "w4, w8"),
+        ("int8", "int8"),
+    ],
+)
+def test_settings_are_no_python(value, said):
+    assert setting(value) == said
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("", "kept"),
+        ("worse", "rolled back: worse"),
+        ("chance, z = -1.1", "rolled back: may be chance, z = -1.1"),
+    ],
+)
+def test_verdicts(reason, said):
+    assert verdict(reason) == said
+
+
+@pytest.mark.parametrize("gap", [None, math.inf, math.nan])
+def test_without_a_bound_nothing_is_called_proved(gap):
+    for status in ("optimal", "stopped", "feasible"):
+        assert "othing is proved" in proof(status, gap, "cbc")
+
+
+def test_a_small_gap_is_not_called_none():
+    assert "more than 0.01 % better" in proof("optimal", 1e-4, "highs")

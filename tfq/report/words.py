@@ -1,0 +1,52 @@
+"""Words for what a report holds as values. The terminal and the page share them, so that both say the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+STEPS = (
+    "Before and after: how far the outputs are from those of the float model, on calibration samples that the step has"
+    " not seen. Lower is better."
+)
+CHANCE = (
+    "May be chance: the average improved, but not enough of the samples did (Wilcoxon signed-rank test; a tuning is"
+    " kept if z is below -2)."
+)
+ERRORS = (
+    "Own SQNR: the error that the layer itself adds. SQNR: all error that has built up at its output. More dB is"
+    " better; 6 dB more is half the error."
+)
+ROUNDS = (
+    "Loss: how much further the outputs are from float than those of the 8-bit model, on calibration samples that were"
+    " not used for fitting. Points against float: an estimate; below 0 is worse. Download: bytes after compression."
+)
+
+
+def setting(value: object) -> str:
+    """A value of the recipe: "yes", "w4, w8", "not set"."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(map(str, value)) or "not set"
+    return "not set" if value is None or value == "" else str(value)
+
+
+def verdict(reason: str) -> str:
+    """What became of a proposal of a step. reason: of `tfq.simulate.guard.Guarded`; empty where it was kept."""
+    if not reason:
+        return "kept"
+    return f"rolled back: {reason.replace('chance,', 'may be chance,')}"
+
+
+def proof(status: str, gap: float | None, solver: str) -> str:
+    """What is proved of the chosen precisions, as a sentence; arguments as in `tfq.allocation.problem.Allocation`."""
+    if status == "feasible":
+        return f"The {solver} choice measured better than that of the solver. Nothing is proved about it."
+    known = gap is not None and math.isfinite(gap)
+    best = f"no other choice is predicted to be more than {100 * (gap or 0.0):.2g} % better"
+    if status == "stopped":
+        return f"The solver ({solver}) was stopped before the end; {best if known else 'nothing is proved'}."
+    if not known:
+        return f"The solver ({solver}) came to its end; nothing is proved."
+    return f"The solver ({solver}) proved that {best if gap else 'no other choice is predicted to be better'}."
