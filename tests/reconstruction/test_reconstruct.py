@@ -14,8 +14,8 @@ from tfq.data.roles import Roles
 from tfq.export.package import export_quantized
 from tfq.models.equality import node_function, tensor_shapes
 from tfq.models.graph import Graph, Node, build_model
+from tfq.models.widths import is_weighted
 from tfq.precision import Precision
-from tfq.reconstruction.linear import KINDS
 from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.problem import Solution
 from tfq.reconstruction.reconstruct import (
@@ -445,7 +445,7 @@ class TestChoices:
             order = [n.name for n in graph.nodes]
             assert sorted(found, key=order.index) == found
             assert all(graph[n].kind in KINDS and model[n].precision.is_int8 for n in found)
-            groups = {n.group for n in graph.nodes if n.kind in KINDS and model[n.name].precision.is_int8}
+            groups = {n.group for n in graph.nodes if is_weighted(n) and model[n.name].precision.is_int8}
             assert [graph[n].group for n in found] == list(dict.fromkeys(graph[n].group for n in found))
             assert {graph[n].group for n in found} == groups
         assert reconstructed_names(start("shared")[2]) == ["conv_right", "dense_right"]
@@ -461,7 +461,7 @@ class TestChoices:
 
     def test_only_an_input_grid_that_nothing_else_depends_on_is_free(self):
         graph = start("convolutions")[0]
-        found = {n.name: has_own_input_grid(graph, n.name) for n in graph.nodes if n.kind in KINDS}
+        found = {n.name: has_own_input_grid(graph, n.name) for n in graph.nodes if is_weighted(n)}
         assert not found["stem"]  # the model's input
         assert not found["zero_bias"]  # its input is added too
         assert {n for n, own in found.items() if own} >= {"depthwise", "doubled", "no_bias", "logits"}
