@@ -1,7 +1,7 @@
 """Which option acts under which others: the one place that says so.
 
 An option that is given and does nothing is refused, because whoever gave it expects something of it. Given is what
-differs from its default. What only repeats what happens anyhow, such as `--equalization=none` of a float model, is no
+differs from its default. What only repeats what happens anyhow, such as `equalization='none'` of a float model, is no
 contradiction and stays allowed.
 """
 
@@ -45,7 +45,7 @@ def _reconstructs(recipe: Recipe) -> bool:
     return recipe.pipeline != "int8" and (recipe.reconstruction_method != "none" or recipe.allocates)
 
 
-_PRECISION = "--precision is {precision}, whose export is TFLiteConverter's own; leave one of the two out"
+_PRECISION = "`precision` is {precision}, whose export is TFLiteConverter's own; leave one of the two out"
 
 RULES = (
     Rule(
@@ -70,57 +70,57 @@ RULES = (
     Rule(
         ("mode", "granularity", "memory_limit", "workers"),
         _reconstructs,
-        "no layer is reconstructed; add --pipeline=advanced, or leave it out",
+        "no layer is reconstructed; add `pipeline='advanced'`, or leave it out",
     ),
     Rule(
         ("granularity",),
         lambda recipe: recipe.mode == "sequential" or recipe.pipeline == "advanced" or recipe.allocates,
-        "--mode is parallel, where every layer is fitted to its own output; leave one of the two out",
+        "`mode` is parallel, where every layer is fitted to its own output; leave one of the two out",
     ),
     Rule(
         ("percentile",),
         lambda recipe: recipe.calibration_method in ("percentile", "auto"),
         (
-            "--calibration_method is {calibration_method}, which does not use it; choose percentile or auto,"
+            "`calibration_method` is {calibration_method}, which does not use it; choose percentile or auto,"
             " or leave one of the two out"
         ),
     ),
     Rule(
         ("first_last_bits",),
         lambda recipe: recipe.weight_bits < 8 or recipe.activation_bits < 8,
-        "all layers have 8 bits; add --weight_bits, or leave it out",
+        "all layers have 8 bits; add `weight_bits`, or leave it out",
     ),
     Rule(
         ("storage",),
         lambda recipe: recipe.allocates or recipe.weight_bits <= _MOST_PACKED_BITS,
-        ("--weight_bits is {weight_bits}; only 4 bits and fewer can be packed, add --weight_bits=4 or leave it out"),
+        ("`weight_bits` is {weight_bits}; only 4 bits and fewer can be packed, add `weight_bits=4` or leave it out"),
         repeats=("int8",),
     ),
     Rule(
         ("storage",),
         lambda recipe: not (recipe.allocates and recipe.candidates),
         (
-            "--candidates are given, which say their storage themselves; name them as w4-packed, or leave one of the"
+            "`candidates` are given, which say their storage themselves; name them as w4-packed, or leave one of the"
             " two out"
         ),
     ),
     Rule(
         ("objective",),
         lambda recipe: recipe.max_accuracy_drop is not None,
-        "no --max_accuracy_drop is given, whose goal it names; add --max_accuracy_drop, or leave --objective out",
+        "no `max_accuracy_drop` is given, whose goal it names; add `max_accuracy_drop`, or leave `objective` out",
     ),
     Rule(
         ("sensitivity",),
         lambda recipe: recipe.allocates,
         (
-            "no budget is given; add --max_accuracy_drop, --size_budget, --latency_budget or"
-            " --compute_budget, or leave --sensitivity out"
+            "no budget is given; add `max_accuracy_drop`, `size_budget`, `latency_budget` or"
+            " `compute_budget`, or leave `sensitivity` out"
         ),
     ),
     Rule(
         ("metric",),
         lambda recipe: bool(recipe.evaluation_data) or recipe.metric not in _NEEDS_LABELS,
-        "no --evaluation_data is given, so there are no labels; add --evaluation_data, or leave --metric out",
+        "no `evaluation` is given, so there are no labels; add `evaluation`, or leave `metric` out",
     ),
 )
 
@@ -137,4 +137,4 @@ def check_options(recipe: Recipe, defaults: Mapping[str, Any]) -> None:
             value = getattr(recipe, option)
             if value != defaults[option] and value not in rule.repeats and not rule.acts(recipe):
                 written = str(value).lower() if isinstance(value, bool) else value
-                raise UserError(f"--{option} is {written} and {rule.instead.format(**vars(recipe))}")
+                raise UserError(f"`{option}` is {written} and {rule.instead.format(**vars(recipe))}")

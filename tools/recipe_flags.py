@@ -140,7 +140,7 @@ def recipe_from_flags(values: flags.FlagValues, **fixed: Any) -> Recipe:
         earlier = Recipe.read(Path(values.recipe), what=f"--recipe={values.recipe}")
         given = _values(values, [name for name in names if values[name].present])
         recipe = dataclasses.replace(earlier, **given, **fixed)
-    missing = [f"--{name}" for name in ("model", "calibration_data") if not getattr(recipe, name)]
+    missing = [f"--{name}" for name in recipe.missing]
     if missing:
         raise UserError(f"missing {' and '.join(missing)}; tfq-quantize --help lists the flags")
     return recipe

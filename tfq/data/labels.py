@@ -39,16 +39,16 @@ def label_notes(labels: Sequence[str], folders: Sequence[str], output: tuple[int
     possible = (1, 2) if classes == 1 else (classes,)
     if labels and len(labels) not in possible:
         raise UserError(
-            f"--labels names {len(labels)} classes, and the model's first output has {classes}; give a name for each of"
+            f"`labels` names {len(labels)} classes, and the model's first output has {classes}; give a name for each of"
             " them, one a line, or leave the labels out"
         )
     twice = sorted({name for name, count in Counter(labels).items() if count > 1})
     notes = []
     if twice:
-        notes.append(f"--labels gives {len(twice)} names to several classes ({', '.join(twice[:5])}); is that right?")
+        notes.append(f"`labels` gives {len(twice)} names to several classes ({', '.join(twice[:5])}); is that right?")
     if not labels and folders and len(folders) != max(2, classes):
         notes.append(
             f"the data has {len(folders)} class sub-folders and the model {max(2, classes)} classes; the folders are"
-            " numbered from 0 in their sorted order: give --labels to match them by name"
+            " numbered from 0 in their sorted order: give `labels` to match them by name"
         )
     return tuple(notes)

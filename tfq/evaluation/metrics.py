@@ -85,7 +85,7 @@ def find_metric(name: str) -> Metric:
         return METRICS[name]
     if ":" in name:
         return _user_metric(name)
-    raise UserError(f"--metric is {name!r}; it must be one of {', '.join(METRICS)}, or module:function")
+    raise UserError(f"`metric` is {name!r}; it must be one of {', '.join(METRICS)}, or module:function")
 
 
 def class_indices(outputs: np.ndarray, name: str) -> np.ndarray:
@@ -259,7 +259,7 @@ def _user_metric(name: str) -> Metric:
     try:
         function = import_function(name)
     except UserError as error:
-        raise UserError(f"--metric is {name!r}, which cannot be loaded: {error}") from error
+        raise UserError(f"`metric` is {name!r}, which cannot be loaded: {error}") from error
     takes_inputs = _takes_inputs(function, name)
 
     def call(predictions: Predictions) -> np.ndarray:
@@ -300,7 +300,7 @@ def _takes_inputs(function: Callable[..., Any], name: str) -> bool:
         except TypeError:
             continue
         return count == 3 and len(found.parameters) > 2
-    raise UserError(f"--metric is {name!r}, whose parameters are {found}; expected (outputs, labels), or inputs too")
+    raise UserError(f"`metric` is {name!r}, whose parameters are {found}; expected (outputs, labels), or inputs too")
 
 
 def _scores_of(returned: Any, n: int, name: str) -> np.ndarray:

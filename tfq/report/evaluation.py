@@ -1,0 +1,54 @@
+"""An evaluation as a table: one row a model, and below it what the columns mean."""
+
+from __future__ import annotations
+
+from tfq.evaluation.bootstrap import Estimate
+from tfq.evaluation.evaluate import Evaluation, ModelEvaluation
+from tfq.report.summary import number
+
+
+def evaluation_table(found: Evaluation) -> tuple[list[str], list[list[str]], list[str]]:
+    """Header, rows and notes; without the columns of what was measured of no model."""
+    header = ["model", found.metric, "difference [95 %]", "agreement", "SQNR", "file", "download", "bits", "p50 ms"]
+    header += ["p90 ms", "time ratio [95 %]"]
+    rows = [_row(model, baseline=not index) for index, model in enumerate(found.models)]
+    used = [c for c in range(len(header)) if any(row[c] for row in rows)]
+    notes = [f"{found.samples} samples; the first model is the baseline; intervals are paired bootstrap, 95 %."]
+    if len(found.outputs) > 1:
+        notes.append(f"Judged is the first output, {found.outputs[0]!r}, of {', '.join(map(repr, found.outputs))}.")
+    if found.omitted:
+        notes.append(f"No score: {found.omitted}.")
+    timed = found.models[0].latency
+    if timed:
+        notes.append(
+            f"Latency on this machine: {timed.runs} runs each after {timed.warm_up}, in turns, batch {timed.batch},"
+            f" {timed.threads} thread{'s' if timed.threads > 1 else ''}, XNNPACK {'on' if timed.delegate else 'off'}."
+        )
+    notes.append("File and download (deflated) in bytes; bits: mean grid bits of a weight.")
+    return [header[c] for c in used], [[row[c] for c in used] for row in rows], notes
+
+
+def _row(model: ModelEvaluation, *, baseline: bool) -> list[str]:
+    size, latency = model.size, model.latency
+    same = model.sqnr is not None and model.sqnr.value is None
+    return [
+        model.name,
+        number(model.score, 2),
+        _with_interval(model.difference, 2, sign="+"),
+        number(model.agreement, 2),
+        "equal" if same else number(model.sqnr, 1),
+        f"{size.file_bytes:,}" if size else "",
+        f"{size.download_bytes:,}" if size else "",
+        f"{size.weight_bits:.2f}" if size else "",
+        f"{latency.p50_ms:.3f}" if latency else "",
+        f"{latency.p90_ms:.3f}" if latency else "",
+        "" if baseline or latency is None else _with_interval(latency.ratio, 2),
+    ]
+
+
+def _with_interval(found: Estimate | None, digits: int, *, sign: str = "") -> str:
+    if found is None or found.value is None:
+        return ""
+    form = f"{sign}.{digits}f" if found.unit else f"{sign}.3g"
+    text = f"{found.value:{form}}"
+    return text if found.low is None else f"{text} [{found.low:{form}}, {found.high:{form}}]"
