@@ -511,9 +511,9 @@ def _allocated(
 def _missed(recipe: Recipe, allocated: Allocated) -> str:
     least = min(r.measured.points for r in allocated.rounds)
     return (
-        f"--max_accuracy_drop={recipe.max_accuracy_drop:g} is not kept: the best model found loses {least:.2f} points"
+        f"`max_accuracy_drop={recipe.max_accuracy_drop:g}` is not kept: the best model found loses {least:.2f} points"
         " on the calibration samples (estimate and its standard error); this is that model. Offer more bits or float"
-        " layers (--candidates), or give more calibration samples"
+        " layers (`candidates`), or give more calibration samples"
     )
 
 
@@ -560,7 +560,7 @@ def explore(
       UserError: anything the user can put right.
     """
     if recipe.simulated:
-        raise UserError(f"{recipe.simulated}, and a frontier is measured on files; leave w4a4 out of --candidates")
+        raise UserError(f"{recipe.simulated}, and a frontier is measured on files; leave w4a4 out of `candidates`")
     progress, journal = progress or Silent(), Journal()
     begun = _begun(recipe, inputs or Inputs.of(recipe), journal, progress)
     run = begun.run
