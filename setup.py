@@ -52,6 +52,7 @@ setup(
         "h5py>=3.10",
         "jinja2>=3.1,<4",
         "keras>=3.5,<4",
+        "markupsafe>=2",
         "matplotlib>=3.8,<4",
         "numpy>=1.26,<3",
         "pillow>=10",
@@ -60,6 +61,7 @@ setup(
         "tensorflow-model-optimization>=0.8,<0.9",
         "tf_keras>=2.18,<2.22",
         "threadpoolctl>=3",
+        "typing_extensions>=4.1",
     ],
     extras_require={
         # the peer in benchmarks/reconstruction.py that TensorFlow does not bring along

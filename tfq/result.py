@@ -33,7 +33,9 @@ class Result:
     def tflite(self) -> bytes:
         """The quantised model. Raises UserError where there is a simulation only."""
         if "model.tflite" not in self.files:
-            raise UserError(f"there is no model.tflite: {self.report.recipe.simulated}; `report` says what it would do")
+            raise UserError(
+                f"there is no model.tflite: {self.report.recipe.simulated}; the report says what it would do"
+            )
         return self.files["model.tflite"]
 
     @property

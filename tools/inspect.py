@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from absl import flags
-from tfq_tools.arguments import check_idle
+from tfq_tools.arguments import check_idle, with_flags
 from tfq_tools.command import new_flags, run_command
 
 FLAGS = new_flags()
@@ -52,7 +52,7 @@ def main(values: flags.FlagValues) -> None:
     sorts = {"sort": values.sort == "order" or bool(values.result or values.data)}
     check_idle(values, sorts, "nothing measures errors; add --float_model and --data, or leave it out")
     if values.result:
-        print(show_result(Path(values.result), wanted, values.sort))
+        print(with_flags(show_result(Path(values.result), wanted, values.sort)))
     else:
         print(show_model(values, wanted))
 

@@ -173,7 +173,7 @@ def open_object(source: Given, signatures: Sequence[InputSignature]) -> Source:
         return StreamSource(name, lambda: (data[index] for index in range(len(data))), signatures)
     if callable(data):
         return StreamSource(name, data, signatures)
-    raise UserError(f"{name} is a {type(data).__name__}; {_EXPECTED}")
+    raise UserError(f"{name} is of type {type(data).__name__}; {_EXPECTED}")
 
 
 def _once(iterator: Iterator[Any], name: str) -> Callable[[], Iterable[Any]]:
@@ -209,6 +209,6 @@ def _array(value: Any, what: str) -> np.ndarray:
     try:
         found = np.asarray(value)[...]
     except Exception as error:  # an object of the caller's may raise anything
-        raise UserError(f"{what} is a {type(value).__name__}, which is no array: {described(error)}") from error
+        raise UserError(f"{what} is of type {type(value).__name__}, which is no array: {described(error)}") from error
     found.flags.writeable = False
     return found

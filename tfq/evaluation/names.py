@@ -29,7 +29,7 @@ def by_name(models: Tflite | Sequence[Tflite] | Mapping[str, Tflite]) -> dict[st
     if isinstance(models, Mapping):
         named = {name: tflite(model) for name, model in models.items()}
     else:
-        listed = [models] if isinstance(models, (bytes, str, os.PathLike)) else list(models)
+        listed = list(models) if isinstance(models, Sequence) and not isinstance(models, (bytes, str)) else [models]
         found = [tflite(model) for model in listed]
         names = {path: name for name, path in name_models([m for m in found if isinstance(m, Path)]).items()}
         named = {

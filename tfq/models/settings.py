@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 
 import keras
@@ -17,6 +18,8 @@ _TYPE, _FORMAT = "float32", "channels_last"
 def standard_settings() -> Iterator[None]:
     """Layers that are made meanwhile are float32, channels last; the caller's own settings come back.
 
+    TensorFlow does not warn meanwhile of functions that are traced often, because a run makes many small models.
+
     Raises UserError where Keras 3 does not run on TensorFlow, which nothing can change once it is imported.
     """
     backend = keras.backend.backend()
@@ -28,13 +31,20 @@ def standard_settings() -> Iterator[None]:
     old = tf_keras.backend
     found = keras.config.floatx(), keras.config.image_data_format(), keras.config.dtype_policy()
     found_old = old.floatx(), old.image_data_format(), tf_keras.mixed_precision.global_policy()
+    logger = logging.getLogger("tensorflow")
+    logger.addFilter(_is_no_retracing)
     try:
         _set(_TYPE, _FORMAT, _TYPE)
         _set_old(_TYPE, _FORMAT, _TYPE)
         yield
     finally:
+        logger.removeFilter(_is_no_retracing)
         _set(*found)
         _set_old(*found_old)
+
+
+def _is_no_retracing(record: logging.LogRecord) -> bool:
+    return "triggered tf.function retracing" not in record.getMessage()
 
 
 def _set(floatx: str, data_format: str, policy: object) -> None:
