@@ -71,11 +71,15 @@ setup(
         "dev": [
             "highspy>=1.7",
             "hypothesis>=6.100",
+            "ipykernel>=6",
             "mypy>=1.10",
+            "nbclient>=0.10",
             "pytest>=8",
             "pytest-xdist>=3.5",
             "ruff>=0.6",
         ],
+        # docs/ as a site (mkdocs.yml)
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-jupyter>=0.25", "mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.27"],
     },
     entry_points={
         "console_scripts": [

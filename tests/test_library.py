@@ -14,9 +14,11 @@ import sys
 import typing
 
 import keras
+import nbformat
 import numpy as np
 import pytest
 import tf_keras
+from nbclient import NotebookClient
 from tfq_tools.arguments import with_flags
 
 import tfq
@@ -259,6 +261,33 @@ def test_a_frontier_is_printed_and_saved(classifier, tmp_path):
     names = {"frontier.json", "frontier.csv", "frontier.png", "recipe.json"}
     assert {path.name for path in (tmp_path / "frontier").iterdir()} == names
     assert found.recipe.pipeline == "advanced"
+
+
+# Documentation --------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_of_names_has_every_public_one():
+    page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^::: tfq\.(\w+)$", page, re.MULTILINE)) == PUBLIC
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path):
+    for name in ("docs/library.ipynb", "demo/digits.keras", "demo/calibration.npz", "demo/test.npz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    notebook = nbformat.read(tmp_path / "docs/library.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path / "docs")}}).execute()
+    told = [
+        "".join(output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in cell.outputs)
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    ]
+    assert told[1].startswith("Result(float.tflite ")
+    assert "True" in told  # the endless generator gave the same specification
+    assert "block2_depthwise" in told[-2]
+    assert "add `pipeline='light'` or `pipeline='advanced'`" in told[-1]
+    assert {path.name for path in (tmp_path / "out/digits").iterdir()} == NAMES
 
 
 # Messages -------------------------------------------------------------------------------------------------------------

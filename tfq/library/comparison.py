@@ -29,11 +29,11 @@ class Timing(TypedDict, total=False):
     xnnpack: bool
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Comparison(evaluation.Evaluation):
     """What was measured of several models on the same samples; the fields are those of `Evaluation`."""
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         header, rows, notes = evaluation_table(self)
         return "\n".join([format_table(header, rows), "", *notes])
 

@@ -16,7 +16,7 @@ from tfq.report.operations import operation_table
 from tfq.report.table import format_table, html_table
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Inspection:
     """The operations of a .tflite, in order of execution."""
 
@@ -27,7 +27,7 @@ class Inspection:
         header, rows = operation_table(self.operations, re.compile(layers), sort)
         return format_table(header, rows, left=4)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.table()
 
     def _repr_html_(self) -> str:

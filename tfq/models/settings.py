@@ -18,7 +18,8 @@ _TYPE, _FORMAT = "float32", "channels_last"
 def standard_settings() -> Iterator[None]:
     """Layers that are made meanwhile are float32, channels last; the caller's own settings come back.
 
-    TensorFlow does not warn meanwhile of functions that are traced often, because a run makes many small models.
+    Meanwhile TensorFlow does not tell of files that it writes, nor warn of functions that are traced often: a run makes
+    many small models.
 
     Raises UserError where Keras 3 does not run on TensorFlow, which nothing can change once it is imported.
     """
@@ -32,19 +33,19 @@ def standard_settings() -> Iterator[None]:
     found = keras.config.floatx(), keras.config.image_data_format(), keras.config.dtype_policy()
     found_old = old.floatx(), old.image_data_format(), tf_keras.mixed_precision.global_policy()
     logger = logging.getLogger("tensorflow")
-    logger.addFilter(_is_no_retracing)
+    logger.addFilter(_is_of_interest)
     try:
         _set(_TYPE, _FORMAT, _TYPE)
         _set_old(_TYPE, _FORMAT, _TYPE)
         yield
     finally:
-        logger.removeFilter(_is_no_retracing)
+        logger.removeFilter(_is_of_interest)
         _set(*found)
         _set_old(*found_old)
 
 
-def _is_no_retracing(record: logging.LogRecord) -> bool:
-    return "triggered tf.function retracing" not in record.getMessage()
+def _is_of_interest(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING and "triggered tf.function retracing" not in record.getMessage()
 
 
 def _set(floatx: str, data_format: str, policy: object) -> None:

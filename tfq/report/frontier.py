@@ -71,7 +71,7 @@ class FrontierPoint:
     evaluation: ModelEvaluation
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class FrontierReport:
     """All points with what they are compared with.
 
@@ -236,7 +236,7 @@ class FrontierReport:
         (directory / "recipe.json").write_text(self.recipe.to_json(), encoding="utf-8")
         self.picture(directory / "frontier.png")
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.table()
 
     def _repr_html_(self) -> str:
