@@ -79,7 +79,7 @@ setup(
             "ruff>=0.6",
         ],
         # docs/ as a site (mkdocs.yml)
-        "docs": ["mkdocs>=1.6,<2", "mkdocs-jupyter>=0.25", "mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.27"],
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-jupyter>=0.25", "mkdocstrings[python]>=0.27"],
     },
     entry_points={
         "console_scripts": [

@@ -24,7 +24,7 @@ from tfq_tools.arguments import with_flags
 import tfq
 from tfq.errors import UserError
 from tfq.export.flatbuffer import parse, serialize, text
-from tfq.export.metadata import RECIPE_BUFFER
+from tfq.export.metadata import RECIPE_BUFFER, read_metadata
 from tfq.library import comparison, inspection, runs
 from tfq.recipe import Recipe
 
@@ -164,6 +164,35 @@ def test_a_live_tf_keras_model_and_an_endless_generator(classifier):
     assert len(taken) == found.report.calibration_samples == 100
     stored = tfq.quantize(model, images[:100], evaluation=(images, np.arange(120) % 4))
     assert found.files["spec.json"] == stored.files["spec.json"]
+
+
+def test_a_metric_and_labels_of_the_program(classifier):
+    model, images, _, _ = classifier
+    truth, seen = np.arange(120) % 4, []
+
+    def right(outputs, labels):
+        seen.append(outputs.shape)
+        return 100.0 * (np.argmax(outputs, axis=-1) == labels)
+
+    names = ["ant", "bee", "cat", "dog"]
+    found = tfq.quantize(model, images, evaluation=(images, truth), metric=right, labels=names)
+    assert (120, 4) in seen
+    assert found.report.evaluation.metric == "right"
+    stored = tfq.evaluate(found.models, (images, truth), latency_runs=0)
+    assert found.report.evaluation["int8"].score.value == pytest.approx(stored["int8"].score.value)
+    assert tfq.evaluate(found.models, (images, truth), metric=right, latency_runs=0).metric == "right"
+    assert read_metadata(found.tflite).outputs[0].labels == tuple(names)
+    assert found.report.recipe.missing == ("model", "calibration_data", "evaluation_data", "metric", "labels")
+    with pytest.raises(UserError, match="missing `metric` and `labels`"):
+        tfq.quantize(model, images, evaluation=(images, truth), recipe=found.report.recipe)
+    for wrong, message in (
+        ({"metric": 3}, "`metric` is of type int; expected a name or a function"),
+        ({"metric": len}, "`metric` is 'len', whose parameters are"),
+        ({"labels": ["a", 3]}, "`labels` holds what is no text, or an empty one"),
+        ({"labels": names[:3]}, "`labels` names 3 classes, and the model's first output has 4"),
+    ):
+        with pytest.raises(UserError, match=message):
+            tfq.quantize(model, images, evaluation=(images, truth), **wrong)
 
 
 def test_settings_of_keras_are_kept_and_change_nothing(classifier):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from tfq.data.objects import Data, Given, given
 from tfq.errors import UserError
+from tfq.evaluation.metrics import UserMetric
 from tfq.recipe import Recipe, live_name
 
 
@@ -23,16 +24,21 @@ class Inputs:
     Attributes:
       model: a path, or a live model of Keras 3 or tf_keras.
       calibration, evaluation: as `tfq.data.loading.load_samples` takes them; no evaluation samples for None.
+      metric: its name, or a function; see `tfq.evaluation.metrics.find_metric`.
+      labels: names of the classes, or the path of a file that holds them; may be empty.
     """
 
     model: Any
     calibration: str | Given
     evaluation: str | Given | None = None
+    metric: str | UserMetric = "top1"
+    labels: str | Sequence[str] = ()
 
     @classmethod
     def of(cls, recipe: Recipe) -> Inputs:
         """What the recipe names."""
-        return cls(Path(recipe.model), recipe.calibration_data, recipe.evaluation_data or None)
+        evaluation = recipe.evaluation_data or None
+        return cls(Path(recipe.model), recipe.calibration_data, evaluation, recipe.metric, recipe.labels)
 
 
 def taken(
@@ -48,6 +54,7 @@ def taken(
             near = difflib.get_close_matches(name, fields, n=1)
             raise UserError(f"there is no option {name!r}" + "".join(f"; did you mean `{other}`?" for other in near))
     objects = {"model": model, "calibration_data": calibration, "evaluation_data": evaluation}
+    objects |= {name: options[name] for name in ("metric", "labels") if name in options}
     paths = {name: value for name, value in objects.items() if isinstance(value, (str, os.PathLike))}
     live = {name: value for name, value in objects.items() if value is not None and name not in paths}
     settings = {name: _setting(value) for name, value in {**options, **paths}.items()}
@@ -61,6 +68,8 @@ def taken(
         live.get("model", named.model),
         named.calibration if calibration is None else given(calibration, "the calibration data"),
         named.evaluation if evaluation is None else given(evaluation, "the evaluation data"),
+        live.get("metric", named.metric),
+        live.get("labels", named.labels),
     )
 
 

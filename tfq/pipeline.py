@@ -48,7 +48,7 @@ from tfq.data.signatures import input_signatures
 from tfq.errors import UserError
 from tfq.evaluation.evaluate import Evaluation, Simulated, check_metric, evaluate
 from tfq.evaluation.layers import layer_errors
-from tfq.evaluation.metrics import find_metric
+from tfq.evaluation.metrics import UserMetric, find_metric
 from tfq.execution.journal import Journal
 from tfq.execution.progress import Progress, Silent
 from tfq.export.convert import RepresentativeDataset
@@ -175,6 +175,7 @@ class _Begun:
     """
 
     recipe: Recipe
+    metric: str | UserMetric
     loaded: LoadedModel
     labels: Sequence[str]
     table: LatencyTable | None
@@ -203,11 +204,11 @@ class _Begun:
 
 
 def _begun(recipe: Recipe, inputs: Inputs, journal: Journal, progress: Progress) -> _Begun:
-    find_metric(recipe.metric)  # what can be told before the model is read
+    find_metric(inputs.metric)  # what can be told before the model is read
     table = read_table(Path(recipe.latency_table)) if recipe.latency_table else None
     with journal.stage("load the model"):
         loaded = load_model(inputs.model, allow_unsafe_deserialization=recipe.allow_unsafe_deserialization)
-        labels = read_labels(recipe.labels)
+        labels = read_labels(inputs.labels)
     with journal.stage("load the samples"):
         given, evaluation_samples = _samples(recipe, inputs, loaded.graph, labels, journal, progress)
         samples, roles, unseen = _by_role(given, evaluation_samples, journal)
@@ -231,9 +232,10 @@ def _begun(recipe: Recipe, inputs: Inputs, journal: Journal, progress: Progress)
         representative = samples.head(_REPRESENTATIVE).representative_dataset()
         baseline = export_plain(prepared.graph, "float32", representative, progress=progress)
         if evaluation_samples is not None:
-            check_metric(recipe.metric, baseline, evaluation_samples)
+            check_metric(inputs.metric, baseline, evaluation_samples)
     return _Begun(
         recipe,
+        inputs.metric,
         loaded,
         labels,
         table,
@@ -576,7 +578,7 @@ def explore(
         files = {"float": begun.baseline, BASE: found.bench.export(start.version)}
         names = [f"point {number}" for number in range(1, len(models) + 1)]
         files |= {name: found.bench.export(point.version) for name, point in zip(names, models, strict=True)}
-        options: dict[str, Any] = {"metric": recipe.metric, "seed": recipe.seed, "progress": progress}
+        options: dict[str, Any] = {"metric": begun.metric, "seed": recipe.seed, "progress": progress}
         evaluation = evaluate(files, begun.unseen, latency_runs=0, **options)
     return FrontierReport.of(
         recipe,
@@ -601,4 +603,4 @@ def _evaluate(begun: _Begun, files: Mapping[str, bytes], graph: Graph, spec: Qua
     else:
         model = files["model.tflite"]
     models = {"float": files["float.tflite"], recipe.model_name: model}
-    return evaluate(models, samples, metric=recipe.metric, seed=recipe.seed, progress=progress)
+    return evaluate(models, samples, metric=begun.metric, seed=recipe.seed, progress=progress)

@@ -226,8 +226,12 @@ class Recipe:
     @property
     def missing(self) -> tuple[str, ...]:
         """What a run needs and this does not name: nothing was given, or an object, which no text can hold."""
-        data = ("model", "calibration_data", "evaluation_data")
-        return tuple(n for n in data if _LIVE.fullmatch(getattr(self, n)) or (n in data[:2] and not getattr(self, n)))
+        needed = ("model", "calibration_data")
+        return tuple(
+            name
+            for name in (*needed, "evaluation_data", "metric", "labels")
+            if _LIVE.fullmatch(getattr(self, name)) or (name in needed and not getattr(self, name))
+        )
 
     @property
     def allocates(self) -> bool:

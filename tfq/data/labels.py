@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tfq.errors import UserError
@@ -12,8 +12,16 @@ from tfq.execution.inputs import read_text
 MOST_BYTES = 16 << 20
 
 
-def read_labels(path: str) -> tuple[str, ...]:
-    """The names; none for an empty path. Raises UserError for a file that holds no names, or an empty line."""
+def read_labels(path: str | Sequence[str]) -> tuple[str, ...]:
+    """The names in a file, or those given; none for an empty path.
+
+    Raises UserError for a file that holds no names, for an empty line, and for names that are no texts.
+    """
+    if not isinstance(path, str):
+        given = tuple(path) if isinstance(path, Iterable) else (path,)
+        if not all(isinstance(name, str) and name.strip() for name in given):
+            raise UserError("`labels` holds what is no text, or an empty one; expected a name for each class")
+        return tuple(str(name).strip() for name in given)
     if not path:
         return ()
     text = read_text(Path(path), what=f"the file of labels {path}", most=MOST_BYTES)

@@ -10,7 +10,7 @@ from tfq.data.loading import load_samples
 from tfq.data.objects import Data, given
 from tfq.errors import UserError
 from tfq.evaluation import evaluate as evaluation
-from tfq.evaluation.metrics import find_metric
+from tfq.evaluation.metrics import UserMetric, find_metric
 from tfq.evaluation.names import Tflite, by_name
 from tfq.execution.progress import Progress, shown
 from tfq.report.evaluation import evaluation_table
@@ -46,7 +46,7 @@ def evaluate(
     models: Tflite | Sequence[Tflite] | Mapping[str, Tflite],
     data: Data,
     *,
-    metric: str = "top1",
+    metric: str | UserMetric = "top1",
     preprocess: str = "none",
     num_samples: int = 0,
     seed: int = 0,
@@ -60,7 +60,8 @@ def evaluate(
     Args:
       models: paths or contents of .tflite files, by the names of the table or in a list; the first is the baseline.
       data: the samples, as `quantize` takes them; for a score (x, y).
-      metric: top1, top5, auc, f1, mse, sqnr, or your own "module:function".
+      metric: top1, top5, auc, f1, mse, sqnr, or your own function of (outputs, labels) or (outputs, labels, inputs),
+        itself or as "module:function".
       preprocess: scaling of images in 0..255: none, zero_one, minus_one_one, imagenet or raw.
       num_samples: take the first samples only; 0 for all of them.
       seed: of the bootstrap intervals.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 from tfq import pipeline
 from tfq.data.objects import Data
 from tfq.errors import UserError
+from tfq.evaluation.metrics import UserMetric
 from tfq.execution.progress import Progress, shown
 from tfq.inputs import taken
 from tfq.models.settings import standard_settings
@@ -57,8 +58,8 @@ class Options(TypedDict, total=False):
     package: str
     input_type: str
     output_type: str
-    metric: str
-    labels: str | os.PathLike[str]
+    metric: str | UserMetric
+    labels: str | os.PathLike[str] | Sequence[str]
     memory_limit: int
     workers: int
     seed: int
@@ -92,7 +93,8 @@ def quantize(
       recipe: settings of an earlier run, as `result.report.recipe`; what is given beside it goes first.
       journal: file that keeps the measurements of layers for a budget; a run that was killed continues from it.
       progress: True shows it on standard error.
-      options: fields of `Recipe`, which says what they mean; `tfq-quantize --help` explains each.
+      options: fields of `Recipe`, which says what they mean; `tfq-quantize --help` explains each. `metric` may be a
+        function of (outputs, labels) or (outputs, labels, inputs) too, `labels` a list of names.
 
     Raises:
       UserError: anything the caller can put right: what was got, what is expected, what to do.
