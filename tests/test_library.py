@@ -374,6 +374,7 @@ REFUSED = {
     "idle option": ({"weight_bits": 4, "mode": "parallel"}, "add `pipeline='advanced'`, or leave it out"),
     "metric": ({"metric": "top7"}, "`metric` is 'top7'; it must be one of"),
     "labels": ({"metric": "auc"}, "no `evaluation` is given, so there are no labels; add `evaluation`"),
+    "journal": ({"journal": "kept"}, "`journal` is given without a budget"),
     "budget": ({"pin": ["a:w8"]}, "`pin` is given without a budget; add `max_accuracy_drop`"),
 }
 
@@ -395,9 +396,18 @@ def test_what_is_missing_or_no_model_is_said(demo):
         tfq.quantize(3, x)
     with pytest.raises(UserError, match="got a int for a model; give the path or the content"):
         tfq.evaluate(3, x)
+    for option, message in (
+        ({"latency_run": 4}, "there is no option 'latency_run'; did you mean `latency_runs`"),
+        ({"threads": 0}, "`threads` is 0; it must be at least 1"),
+        ({"num_samples": -1}, "`num_samples` is -1; it must be at least 0"),
+    ):
+        with pytest.raises(UserError, match=message):
+            tfq.evaluate(place / "out/model.tflite", x, **option)
     with pytest.raises(UserError, match="`float_model` and `data` go together"):
         tfq.inspect(b"", data=x)
     with pytest.raises(UserError, match="`points` is 1; it must be at least 2"):
         tfq.explore("m.keras", x, points=1)
+    with pytest.raises(UserError, match="`weight_bits` is given, and a frontier has models of every size"):
+        tfq.explore("m.keras", x, weight_bits=4)
     with pytest.raises(UserError, match=r"the calibration data has the shape .* a sample; input .* expects"):
         tfq.quantize(place / "digits.keras", x[:, :4])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from tfq.data.objects import Data, Given, given
 from tfq.errors import UserError
 from tfq.evaluation.metrics import UserMetric
+from tfq.options import check_names
 from tfq.recipe import Recipe, live_name
 
 
@@ -48,11 +48,7 @@ def taken(
 
     Raises UserError for what is missing, or cannot be.
     """
-    fields = [field.name for field in dataclasses.fields(Recipe)]
-    for name in options:
-        if name not in fields:
-            near = difflib.get_close_matches(name, fields, n=1)
-            raise UserError(f"there is no option {name!r}" + "".join(f"; did you mean `{other}`?" for other in near))
+    check_names(options, [field.name for field in dataclasses.fields(Recipe)])
     objects = {"model": model, "calibration_data": calibration, "evaluation_data": evaluation}
     objects |= {name: options[name] for name in ("metric", "labels") if name in options}
     paths = {name: value for name, value in objects.items() if isinstance(value, (str, os.PathLike))}

@@ -8,7 +8,8 @@ contradiction and stays allowed.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import difflib
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tfq.errors import UserError
@@ -138,3 +139,21 @@ def check_options(recipe: Recipe, defaults: Mapping[str, Any]) -> None:
             if value != defaults[option] and value not in rule.repeats and not rule.acts(recipe):
                 written = str(value).lower() if isinstance(value, bool) else value
                 raise UserError(f"`{option}` is {written} and {rule.instead.format(**vars(recipe))}")
+
+
+def check_journal_acts(recipe: Recipe) -> None:
+    """Raises UserError where a journal is given and nothing would be written to it."""
+    if not recipe.allocates:
+        raise UserError("`journal` is given without a budget, for which layers are measured; add one, or leave it out")
+    if recipe.sensitivity != "measured":
+        raise UserError(
+            f"`journal` is given and `sensitivity` is {recipe.sensitivity}, which measures nothing; leave one out"
+        )
+
+
+def check_names(given: Iterable[str], known: Collection[str]) -> None:
+    """Raises UserError for a name that is no option, with the nearest one that is."""
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise UserError(f"there is no option {name!r}" + "".join(f"; did you mean `{other}`?" for other in near))

@@ -11,6 +11,7 @@ from absl import flags
 from tfq_tools.command import new_flags
 
 from tfq.errors import UserError
+from tfq.options import check_journal_acts
 from tfq.recipe import CHOICES, Recipe
 
 HELP = {
@@ -115,12 +116,7 @@ def ledger_from_flags(values: flags.FlagValues, recipe: Recipe) -> Path | None:
     """The journal. Raises UserError where nothing would be written to it."""
     if not values.journal:
         return None
-    if not recipe.allocates:
-        raise UserError("--journal is given without a budget, for which layers are measured; add one, or leave it out")
-    if recipe.sensitivity != "measured":
-        raise UserError(
-            f"--journal is given and --sensitivity is {recipe.sensitivity}, which measures nothing; leave one out"
-        )
+    check_journal_acts(recipe)
     return Path(values.journal)
 
 

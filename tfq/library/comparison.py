@@ -13,6 +13,7 @@ from tfq.evaluation import evaluate as evaluation
 from tfq.evaluation.metrics import UserMetric, find_metric
 from tfq.evaluation.names import Tflite, by_name
 from tfq.execution.progress import Progress, shown
+from tfq.options import check_names
 from tfq.report.evaluation import evaluation_table
 from tfq.report.table import format_table, html_table
 
@@ -71,8 +72,15 @@ def evaluate(
     Raises:
       UserError: anything the caller can put right.
     """
-    if num_samples < 0:
-        raise UserError(f"`num_samples` is {num_samples}; it must be at least 0")
+    check_names(timing, Timing.__annotations__)
+    latency_runs, threads = timing.get("latency_runs", 48), timing.get("threads", 1)
+    for name, value, least in (
+        ("num_samples", num_samples, 0),
+        ("latency_runs", latency_runs, 0),
+        ("threads", threads, 1),
+    ):
+        if value < least:
+            raise UserError(f"`{name}` is {value}; it must be at least {least}")
     named = by_name(models)
     find_metric(metric)  # a misspelt one is told before the data is read
     signatures = [evaluation.input_signatures(model) for model in named.values()]  # all files are opened before it is
@@ -89,8 +97,8 @@ def evaluate(
         samples,
         metric=metric,
         seed=seed,
-        latency_runs=timing.get("latency_runs", 48),
-        latency_threads=timing.get("threads", 1),
+        latency_runs=latency_runs,
+        latency_threads=threads,
         delegate=timing.get("xnnpack", True),
         progress=shown(progress),
     )

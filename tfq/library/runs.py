@@ -11,9 +11,11 @@ from tfq import pipeline
 from tfq.data.objects import Data
 from tfq.errors import UserError
 from tfq.evaluation.metrics import UserMetric
+from tfq.execution.ledger import check_journal
 from tfq.execution.progress import Progress, shown
 from tfq.inputs import taken
 from tfq.models.settings import standard_settings
+from tfq.options import check_journal_acts
 from tfq.recipe import UNBOUND, Recipe
 from tfq.report.frontier import FrontierReport
 from tfq.result import Result
@@ -101,8 +103,9 @@ def quantize(
       VerificationError: the exported file is not what was specified.
     """
     wanted, inputs = taken(recipe, model, calibration, evaluation, options)
+    ledger = _ledger(journal, wanted)
     with standard_settings():
-        return pipeline.quantize(wanted, inputs, ledger=_path(journal), progress=shown(progress))
+        return pipeline.quantize(wanted, inputs, ledger=ledger, progress=shown(progress))
 
 
 def explore(
@@ -121,7 +124,7 @@ def explore(
 
     Args:
       model, calibration, evaluation, recipe, journal, progress, options: as in `quantize`; the pipeline is "advanced"
-        where none is given, and a budget does not matter.
+        where no recipe is given, and budgets are not taken.
       points: how many size budgets, from the smallest model to the best; with a latency table as many of latency too.
       reconstruct: reconstruct every point in sequence, as `quantize` does with its budget: better models, but each
         takes as long as a run.
@@ -131,18 +134,27 @@ def explore(
     """
     if points < 2:
         raise UserError(f"`points` is {points}; it must be at least 2")
+    for name in options:
+        if name in UNBOUND:
+            raise UserError(f"`{name}` is given, and a frontier has models of every size and accuracy; leave it out")
     start: dict[str, Any] = {} if recipe is not None else {"pipeline": "advanced"}
     wanted, inputs = taken(recipe, model, calibration, evaluation, start | options | UNBOUND)
+    ledger = _ledger(journal, wanted)
     with standard_settings():
         return pipeline.explore(
             wanted,
             inputs,
             points=points,
             reconstruct=reconstruct,
-            ledger=_path(journal),
+            ledger=ledger,
             progress=shown(progress),
         )
 
 
-def _path(path: str | os.PathLike[str] | None) -> Path | None:
-    return None if path is None else Path(path)
+def _ledger(journal: str | os.PathLike[str] | None, recipe: Recipe) -> Path | None:
+    """The journal's path. Raises UserError where it would hold nothing or cannot be written."""
+    if journal is None:
+        return None
+    check_journal_acts(recipe)
+    check_journal(Path(journal))
+    return Path(journal)
