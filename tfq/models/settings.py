@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Iterator
 
 import keras
@@ -11,6 +12,7 @@ import tf_keras
 
 from tfq.errors import UserError
 
+_OF_LIBRARIES = r"(tensorflow|tensorflow_model_optimization|keras|tf_keras|pulp)\b"
 _TYPE, _FORMAT = "float32", "channels_last"
 
 
@@ -19,7 +21,7 @@ def standard_settings() -> Iterator[None]:
     """Layers that are made meanwhile are float32, channels last; the caller's own settings come back.
 
     Meanwhile TensorFlow does not tell of files that it writes, nor warn of functions that are traced often: a run makes
-    many small models.
+    many small models. Nor do it and its relatives warn of what tfq does on purpose.
 
     Raises UserError where Keras 3 does not run on TensorFlow, which nothing can change once it is imported.
     """
@@ -37,7 +39,9 @@ def standard_settings() -> Iterator[None]:
     try:
         _set(_TYPE, _FORMAT, _TYPE)
         _set_old(_TYPE, _FORMAT, _TYPE)
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=_OF_LIBRARIES)
+            yield
     finally:
         logger.removeFilter(_is_of_interest)
         _set(*found)
