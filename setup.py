@@ -52,6 +52,7 @@ setup(
         "h5py>=3.10",
         "jinja2>=3.1,<4",
         "keras>=3.5,<4",
+        "markupsafe>=2",
         "matplotlib>=3.8,<4",
         "numpy>=1.26,<3",
         "pillow>=10",
@@ -60,6 +61,7 @@ setup(
         "tensorflow-model-optimization>=0.8,<0.9",
         "tf_keras>=2.18,<2.22",
         "threadpoolctl>=3",
+        "typing_extensions>=4.1",
     ],
     extras_require={
         # the peer in benchmarks/reconstruction.py that TensorFlow does not bring along
@@ -69,11 +71,15 @@ setup(
         "dev": [
             "highspy>=1.7",
             "hypothesis>=6.100",
+            "ipykernel>=6",
             "mypy>=1.10",
+            "nbclient>=0.10",
             "pytest>=8",
             "pytest-xdist>=3.5",
             "ruff>=0.6",
         ],
+        # docs/ as a site (mkdocs.yml)
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-jupyter>=0.25", "mkdocstrings[python]>=0.27"],
     },
     entry_points={
         "console_scripts": [

@@ -197,7 +197,7 @@ def test_without_evaluation_data_agreement_is_measured_and_said(int8):
     quantized = product.report.evaluation.models[1]
     assert quantized.score is None
     assert quantized.agreement.value > 95
-    assert any(w.startswith("no --evaluation_data: agreement with float is measured") for w in product.report.warnings)
+    assert any(w.startswith("no `evaluation`: agreement with float is measured") for w in product.report.warnings)
     model = TfliteModel(product.files["model.tflite"])
     assert {info.dtype for info in (*model.inputs, *model.outputs)} == {np.dtype("uint8")}
     assert abs(score(product.files["model.tflite"]) - score(int8.files["model.tflite"])) < 0.5

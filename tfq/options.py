@@ -1,14 +1,15 @@
 """Which option acts under which others: the one place that says so.
 
 An option that is given and does nothing is refused, because whoever gave it expects something of it. Given is what
-differs from its default. What only repeats what happens anyhow, such as `--equalization=none` of a float model, is no
+differs from its default. What only repeats what happens anyhow, such as `equalization='none'` of a float model, is no
 contradiction and stays allowed.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import difflib
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tfq.errors import UserError
@@ -45,7 +46,7 @@ def _reconstructs(recipe: Recipe) -> bool:
     return recipe.pipeline != "int8" and (recipe.reconstruction_method != "none" or recipe.allocates)
 
 
-_PRECISION = "--precision is {precision}, whose export is TFLiteConverter's own; leave one of the two out"
+_PRECISION = "`precision` is {precision}, whose export is TFLiteConverter's own; leave one of the two out"
 
 RULES = (
     Rule(
@@ -70,57 +71,57 @@ RULES = (
     Rule(
         ("mode", "granularity", "memory_limit", "workers"),
         _reconstructs,
-        "no layer is reconstructed; add --pipeline=advanced, or leave it out",
+        "no layer is reconstructed; add `pipeline='advanced'`, or leave it out",
     ),
     Rule(
         ("granularity",),
         lambda recipe: recipe.mode == "sequential" or recipe.pipeline == "advanced" or recipe.allocates,
-        "--mode is parallel, where every layer is fitted to its own output; leave one of the two out",
+        "`mode` is parallel, where every layer is fitted to its own output; leave one of the two out",
     ),
     Rule(
         ("percentile",),
         lambda recipe: recipe.calibration_method in ("percentile", "auto"),
         (
-            "--calibration_method is {calibration_method}, which does not use it; choose percentile or auto,"
+            "`calibration_method` is {calibration_method}, which does not use it; choose percentile or auto,"
             " or leave one of the two out"
         ),
     ),
     Rule(
         ("first_last_bits",),
         lambda recipe: recipe.weight_bits < 8 or recipe.activation_bits < 8,
-        "all layers have 8 bits; add --weight_bits, or leave it out",
+        "all layers have 8 bits; add `weight_bits`, or leave it out",
     ),
     Rule(
         ("storage",),
         lambda recipe: recipe.allocates or recipe.weight_bits <= _MOST_PACKED_BITS,
-        ("--weight_bits is {weight_bits}; only 4 bits and fewer can be packed, add --weight_bits=4 or leave it out"),
+        ("`weight_bits` is {weight_bits}; only 4 bits and fewer can be packed, add `weight_bits=4` or leave it out"),
         repeats=("int8",),
     ),
     Rule(
         ("storage",),
         lambda recipe: not (recipe.allocates and recipe.candidates),
         (
-            "--candidates are given, which say their storage themselves; name them as w4-packed, or leave one of the"
+            "`candidates` are given, which say their storage themselves; name them as w4-packed, or leave one of the"
             " two out"
         ),
     ),
     Rule(
         ("objective",),
         lambda recipe: recipe.max_accuracy_drop is not None,
-        "no --max_accuracy_drop is given, whose goal it names; add --max_accuracy_drop, or leave --objective out",
+        "no `max_accuracy_drop` is given, whose goal it names; add `max_accuracy_drop`, or leave `objective` out",
     ),
     Rule(
         ("sensitivity",),
         lambda recipe: recipe.allocates,
         (
-            "no budget is given; add --max_accuracy_drop, --size_budget, --latency_budget or"
-            " --compute_budget, or leave --sensitivity out"
+            "no budget is given; add `max_accuracy_drop`, `size_budget`, `latency_budget` or"
+            " `compute_budget`, or leave `sensitivity` out"
         ),
     ),
     Rule(
         ("metric",),
         lambda recipe: bool(recipe.evaluation_data) or recipe.metric not in _NEEDS_LABELS,
-        "no --evaluation_data is given, so there are no labels; add --evaluation_data, or leave --metric out",
+        "no `evaluation` is given, so there are no labels; add `evaluation`, or leave `metric` out",
     ),
 )
 
@@ -137,4 +138,22 @@ def check_options(recipe: Recipe, defaults: Mapping[str, Any]) -> None:
             value = getattr(recipe, option)
             if value != defaults[option] and value not in rule.repeats and not rule.acts(recipe):
                 written = str(value).lower() if isinstance(value, bool) else value
-                raise UserError(f"--{option} is {written} and {rule.instead.format(**vars(recipe))}")
+                raise UserError(f"`{option}` is {written} and {rule.instead.format(**vars(recipe))}")
+
+
+def check_journal_acts(recipe: Recipe) -> None:
+    """Raises UserError where a journal is given and nothing would be written to it."""
+    if not recipe.allocates:
+        raise UserError("`journal` is given without a budget, for which layers are measured; add one, or leave it out")
+    if recipe.sensitivity != "measured":
+        raise UserError(
+            f"`journal` is given and `sensitivity` is {recipe.sensitivity}, which measures nothing; leave one out"
+        )
+
+
+def check_names(given: Iterable[str], known: Collection[str]) -> None:
+    """Raises UserError for a name that is no option, with the nearest one that is."""
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise UserError(f"there is no option {name!r}" + "".join(f"; did you mean `{other}`?" for other in near))

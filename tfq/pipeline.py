@@ -47,12 +47,13 @@ from tfq.data.signatures import input_signatures
 from tfq.errors import UserError
 from tfq.evaluation.evaluate import Evaluation, Simulated, check_metric, evaluate
 from tfq.evaluation.layers import layer_errors
-from tfq.evaluation.metrics import find_metric
+from tfq.evaluation.metrics import UserMetric, find_metric
 from tfq.execution.journal import Journal
 from tfq.execution.progress import Progress, Silent
 from tfq.export.convert import RepresentativeDataset
 from tfq.export.package import describe, export_plain, export_quantized, gzipped
 from tfq.export.plain import plain_model
+from tfq.inputs import Inputs
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph
 from tfq.models.grids import grid_groups
@@ -69,6 +70,7 @@ from tfq.reconstruction.steps import FITTING, TUNING, Setting, Step, StepOutcome
 from tfq.report.frontier import BASE, FrontierReport
 from tfq.report.page import page
 from tfq.report.report import Report, layer_reports, model_facts, tensor_reports
+from tfq.result import Result
 from tfq.simulate.judge import Judge, Verdict
 from tfq.simulate.wrap import simulate
 from tfq.spec import Specification
@@ -82,19 +84,14 @@ _BATCH = 32
 _PREPARATION, _SPREAD, _REPRESENTATIVE, _LAYERS, _PARITY = 8, 64, 100, 4, 32
 
 
-@dataclasses.dataclass(frozen=True)
-class Product:
-    """What a run gives: the files by name, and the report that is one of them."""
-
-    files: Mapping[str, bytes]
-    report: Report
-
-
-def quantize(recipe: Recipe, *, ledger: Path | None = None, progress: Progress | None = None) -> Product:
+def quantize(
+    recipe: Recipe, inputs: Inputs | None = None, *, ledger: Path | None = None, progress: Progress | None = None
+) -> Result:
     """Run the whole road; nothing is written but the ledger.
 
     Args:
       recipe: what is wanted.
+      inputs: model and samples, by default what the recipe names.
       ledger: file that keeps the sensitivities of allocation as they are measured: a killed run goes on from there.
       progress: where it is shown.
 
@@ -103,7 +100,7 @@ def quantize(recipe: Recipe, *, ledger: Path | None = None, progress: Progress |
       VerificationError: the exported file is not what was specified.
     """
     progress, journal = progress or Silent(), Journal()
-    begun = _begun(recipe, journal, progress)
+    begun = _begun(recipe, inputs or Inputs.of(recipe), journal, progress)
     loaded, prepared, graph, files = begun.loaded, begun.prepared, begun.graph, {"float.tflite": begun.baseline}
     representative = begun.representative
 
@@ -169,7 +166,7 @@ def quantize(recipe: Recipe, *, ledger: Path | None = None, progress: Progress |
         "report.json": report.to_json(),
     }
     texts["report.html"] = page(json.loads(texts["report.json"]))
-    return Product(files | {name: text.encode() for name, text in texts.items()}, report)
+    return Result(files | {name: text.encode() for name, text in texts.items()}, report)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -182,6 +179,7 @@ class _Begun:
     """
 
     recipe: Recipe
+    metric: str | UserMetric
     loaded: LoadedModel
     labels: Sequence[str]
     table: LatencyTable | None
@@ -209,14 +207,14 @@ class _Begun:
         return _Run(self.recipe, self.precisions, self.samples, self.roles, self.journal, self.progress)
 
 
-def _begun(recipe: Recipe, journal: Journal, progress: Progress) -> _Begun:
-    find_metric(recipe.metric)  # what can be told before the model is read
+def _begun(recipe: Recipe, inputs: Inputs, journal: Journal, progress: Progress) -> _Begun:
+    find_metric(inputs.metric)  # what can be told before the model is read
     table = read_table(Path(recipe.latency_table)) if recipe.latency_table else None
     with journal.stage("load the model"):
-        loaded = load_model(Path(recipe.model), allow_unsafe_deserialization=recipe.allow_unsafe_deserialization)
-        labels = read_labels(recipe.labels)
+        loaded = load_model(inputs.model, allow_unsafe_deserialization=recipe.allow_unsafe_deserialization)
+        labels = read_labels(inputs.labels)
     with journal.stage("load the samples"):
-        given, evaluation_samples = _samples(recipe, loaded.graph, labels, journal, progress)
+        given, evaluation_samples = _samples(recipe, inputs, loaded.graph, labels, journal, progress)
         samples, roles, unseen = _by_role(given, evaluation_samples, journal)
     with journal.stage("prepare the model"):
         few = samples.head(_PREPARATION).arrays
@@ -234,9 +232,10 @@ def _begun(recipe: Recipe, journal: Journal, progress: Progress) -> _Begun:
         representative = samples.head(_REPRESENTATIVE).representative_dataset()
         baseline = export_plain(prepared.graph, "float32", representative, progress=progress)
         if evaluation_samples is not None:
-            check_metric(recipe.metric, baseline, evaluation_samples)
+            check_metric(inputs.metric, baseline, evaluation_samples)
     return _Begun(
         recipe,
+        inputs.metric,
         loaded,
         labels,
         table,
@@ -254,23 +253,23 @@ def _begun(recipe: Recipe, journal: Journal, progress: Progress) -> _Begun:
 
 
 def _samples(
-    recipe: Recipe, graph: Graph, labels: Sequence[str], journal: Journal, progress: Progress
+    recipe: Recipe, inputs: Inputs, graph: Graph, labels: Sequence[str], journal: Journal, progress: Progress
 ) -> tuple[Samples, Samples | None]:
     """(calibration samples, evaluation samples)."""
     signatures = input_signatures(graph)
     options: dict[str, Any] = {"preprocess": recipe.preprocess, "seed": recipe.seed, "progress": progress}
     options["class_names"] = labels
     samples = load_samples(
-        recipe.calibration_data,
+        inputs.calibration,
         signatures,
         limit=recipe.num_calibration_samples,
         selection=recipe.selection,
         **options,
     )
     journal.warn(*samples.warnings)
-    if not recipe.evaluation_data:
+    if inputs.evaluation is None:
         return samples, None
-    evaluation_samples = load_samples(recipe.evaluation_data, signatures, limit=None, **options)
+    evaluation_samples = load_samples(inputs.evaluation, signatures, limit=None, **options)
     journal.warn(*evaluation_samples.warnings, *compare_ranges(samples, evaluation_samples))
     return samples, evaluation_samples
 
@@ -284,10 +283,10 @@ def _by_role(samples: Samples, evaluation_samples: Samples | None, journal: Jour
     if evaluation_samples is not None:
         return samples, roles, evaluation_samples
     journal.warn(
-        f"no --evaluation_data: agreement with float is measured on {len(roles.reporting)} of the {len(samples)}"
+        f"no `evaluation`: agreement with float is measured on {len(roles.reporting)} of the {len(samples)}"
         " calibration samples, which are used for nothing else; accuracy is not measured"
         if len(roles.report)
-        else "no --evaluation_data: agreement with float is measured on a calibration sample, accuracy is not"
+        else "no `evaluation`: agreement with float is measured on a calibration sample, accuracy is not"
     )
     unseen = dataclasses.replace(samples.take(roles.reporting), labels=None)
     if len(roles.report):
@@ -496,9 +495,9 @@ def _allocated(
 def _missed(recipe: Recipe, allocated: Allocated) -> str:
     least = min(r.measured.points for r in allocated.rounds)
     return (
-        f"--max_accuracy_drop={recipe.max_accuracy_drop:g} is not kept: the best model found loses {least:.2f} points"
+        f"`max_accuracy_drop={recipe.max_accuracy_drop:g}` is not kept: the best model found loses {least:.2f} points"
         " on the calibration samples (estimate and its standard error); this is that model. Offer more bits or float"
-        " layers (--candidates), or give more calibration samples"
+        " layers (`candidates`), or give more calibration samples"
     )
 
 
@@ -525,6 +524,7 @@ def _compare(
 
 def explore(
     recipe: Recipe,
+    inputs: Inputs | None = None,
     *,
     points: int,
     reconstruct: bool = False,
@@ -537,15 +537,15 @@ def explore(
       recipe: of an allocating run; its budgets do not matter.
       points: budgets that are tried, of size, and as many of latency where there is a table.
       reconstruct: every point in sequence, as `quantize` would; otherwise from parallel states, much faster.
-      ledger, progress: as in `quantize`.
+      inputs, ledger, progress: as in `quantize`.
 
     Raises:
       UserError: anything the user can put right.
     """
     if recipe.simulated:
-        raise UserError(f"{recipe.simulated}, and a frontier is measured on files; leave w4a4 out of --candidates")
+        raise UserError(f"{recipe.simulated}, and a frontier is measured on files; leave w4a4 out of `candidates`")
     progress, journal = progress or Silent(), Journal()
-    begun = _begun(recipe, journal, progress)
+    begun = _begun(recipe, inputs or Inputs.of(recipe), journal, progress)
     run = begun.run
     start, _ = _equalized(run, _quantized(run, begun.graph))
     setting = _setting(run, start)
@@ -559,7 +559,7 @@ def explore(
         files = {"float": begun.baseline, BASE: found.bench.export(start.model)}
         names = [f"point {number}" for number in range(1, len(models) + 1)]
         files |= {name: found.bench.export(point.model) for name, point in zip(names, models, strict=True)}
-        options: dict[str, Any] = {"metric": recipe.metric, "seed": recipe.seed, "progress": progress}
+        options: dict[str, Any] = {"metric": begun.metric, "seed": recipe.seed, "progress": progress}
         evaluation = evaluate(files, begun.unseen, latency_runs=0, **options)
     return FrontierReport.of(
         recipe,
@@ -584,4 +584,4 @@ def _evaluate(begun: _Begun, files: Mapping[str, bytes], quantized: QuantizedMod
     else:
         model = files["model.tflite"]
     models = {"float": files["float.tflite"], recipe.model_name: model}
-    return evaluate(models, samples, metric=recipe.metric, seed=recipe.seed, progress=progress)
+    return evaluate(models, samples, metric=begun.metric, seed=recipe.seed, progress=progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ _FLAG_FILES = ("--flagfile", "-flagfile")
 _MOST_BYTES = 1 << 20
 _DEEPEST = 8
 _LARGEST = 2**32 - 1
+_OPTION = re.compile(r"`([a-z][a-z_]*)(?:=([^`]*))?`")
+_FLAGS = {"calibration": "calibration_data", "evaluation": "evaluation_data"}  # of the options that have other names
 
 
 def expanded(arguments: Sequence[str], *, depth: int = 0) -> list[str]:
@@ -45,6 +48,18 @@ def expanded(arguments: Sequence[str], *, depth: int = 0) -> list[str]:
         wanted = [line for line in lines if line and not line.startswith(("#", "//"))]
         found += expanded(wanted, depth=depth + 1)
     return found
+
+
+def with_flags(text: str) -> str:
+    """The text with the library's options, as `weight_bits` and `pipeline='light'` in backquotes, written as flags."""
+
+    def flag(option: re.Match[str]) -> str:
+        name, value = _FLAGS.get(option[1], option[1]), option[2]
+        if value in (None, "True"):
+            return f"--{name}"
+        return f"--no{name}" if value == "False" else f"--{name}={value.strip(chr(39))}"
+
+    return _OPTION.sub(flag, text)
 
 
 def check_numbers(values: flags.FlagValues) -> None:

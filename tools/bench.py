@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from absl import flags
 from tfq_tools.arguments import check_idle
 from tfq_tools.command import define_evaluation_flags, new_flags, run_command
-from tfq_tools.evaluate import name_models
 
 from tfq.errors import UserError
+from tfq.evaluation.names import name_models
 
 if TYPE_CHECKING:
     from tfq_bench.bench import Run

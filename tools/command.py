@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from absl import flags, logging
-from tfq_tools.arguments import check_numbers, expanded
+from tfq_tools.arguments import check_numbers, expanded, with_flags
 from tfq_tools.supervise import DEFECT, USER_ERROR, is_own_process, supervised
 
 from tfq.errors import UserError
@@ -192,7 +192,7 @@ def _flush() -> None:
 
 
 def _say_error(name: str, message: str) -> None:
-    print(printable(f"{name}: error: {' '.join(message.split())}"), file=sys.stderr)
+    print(printable(f"{name}: error: {with_flags(' '.join(message.split()))}"), file=sys.stderr)
 
 
 def _say_defect() -> int:

@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 from absl import flags
-from tfq_tools.arguments import check_idle
+from tfq_tools.arguments import check_idle, with_flags
 from tfq_tools.command import run_command
 from tfq_tools.recipe_flags import ledger_from_flags, new_recipe_flags, recipe_from_flags
 
-OUTPUTS = ("frontier.json", "frontier.csv", "frontier.png", "recipe.json")
+from tfq.execution.files import FRONTIER_NAMES
+from tfq.recipe import UNBOUND
+
 GROUPS = {
     "Model and output": ("model", "output_dir", "overwrite", "allow_unsafe_deserialization"),
     "Calibration data": ("calibration_data", "num_calibration_samples", "selection", "preprocess"),
@@ -30,7 +32,7 @@ GROUPS = {
     "Resources": ("memory_limit", "workers"),
     "Reproducibility": ("seed", "recipe"),
 }
-FLAGS = new_recipe_flags([name for names in GROUPS.values() for name in names], output=", ".join(OUTPUTS))
+FLAGS = new_recipe_flags([name for names in GROUPS.values() for name in names], output=", ".join(FRONTIER_NAMES))
 FLAGS.set_default("pipeline", "advanced")
 flags.DEFINE_integer(
     "points",
@@ -52,16 +54,6 @@ SUMMARY = (
     "Measure how accurate the model is at every size, and with a latency table at every latency, to choose a budget for"
     " tfq-quantize."
 )
-# Of a recipe: a budget, without which it allocates nothing, that no model exceeds.
-_UNBOUND = {
-    "size_budget": 1.0,
-    "max_accuracy_drop": None,
-    "latency_budget": "",
-    "compute_budget": None,
-    "objective": "size",
-    "weight_bits": 8,
-    "first_last_bits": 0,
-}
 
 
 def main(values: flags.FlagValues) -> None:
@@ -69,7 +61,7 @@ def main(values: flags.FlagValues) -> None:
 
     alone = "points are put together from layers that are fitted one by one; add --reconstruct, or leave it out"
     check_idle(values, {"granularity": values.reconstruct}, alone)
-    recipe = recipe_from_flags(values, **_UNBOUND)
+    recipe = recipe_from_flags(values, **UNBOUND)
     # before the libraries are imported, which takes seconds
     check_model_file(Path(recipe.model), trusted=recipe.allow_unsafe_deserialization)
 
@@ -78,7 +70,7 @@ def main(values: flags.FlagValues) -> None:
     from tfq.pipeline import explore
 
     output = Path(values.output_dir)
-    with staged_directory(output, overwrite=values.overwrite, ours=OUTPUTS) as directory:
+    with staged_directory(output, overwrite=values.overwrite, ours=FRONTIER_NAMES) as directory:
         report = explore(
             recipe,
             points=values.points,
@@ -86,13 +78,10 @@ def main(values: flags.FlagValues) -> None:
             ledger=ledger_from_flags(values, recipe),
             progress=Lines(sys.stderr),
         )
-        (directory / "frontier.json").write_text(report.to_json(), encoding="utf-8")
-        (directory / "frontier.csv").write_text(report.to_csv(), encoding="utf-8")
-        (directory / "recipe.json").write_text(recipe.to_json(), encoding="utf-8")
-        report.picture(directory / "frontier.png")
+        report.write(directory)
     print(report.table())
     for warning in report.warnings:
-        print(f"warning: {warning}")
+        print(with_flags(f"warning: {warning}"))
     print(f"* no other point beats this one in size, latency and accuracy together. Everything is in {output}")
 
 

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from absl import flags
-from tfq_tools.arguments import check_idle
+from tfq_tools.arguments import check_idle, with_flags
 from tfq_tools.command import new_flags, run_command
-
-if TYPE_CHECKING:
-    from tfq.evaluation.inspection import Operation
 
 FLAGS = new_flags()
 flags.DEFINE_string(
@@ -59,7 +55,7 @@ def main(values: flags.FlagValues) -> None:
     sorts = {"sort": values.sort == "order" or bool(values.result or values.data)}
     check_idle(values, sorts, "nothing measures errors; add --float_model and --data, or leave it out")
     if values.result:
-        print(show_result(Path(values.result), wanted, values.sort))
+        print(with_flags(show_result(Path(values.result), wanted, values.sort)))
     else:
         print(show_model(values, wanted))
 
@@ -75,43 +71,16 @@ def show_result(directory: Path, wanted: re.Pattern[str], sort: str) -> str:
 
 def show_model(values: flags.FlagValues, wanted: re.Pattern[str]) -> str:
     """The operations of a .tflite, with their errors where a float model and data are given."""
-    from tfq.data.loading import load_samples
-    from tfq.evaluation.evaluate import input_signatures
-    from tfq.evaluation.inspection import compare_operations, operations
-    from tfq.execution.tflite import read_content
+    from tfq.library.inspection import inspect
 
-    content = read_content(Path(values.model))
-    if not values.float_model:
-        return operation_table(operations(content), wanted, values.sort)
-    float_content = read_content(Path(values.float_model))
-    signatures = input_signatures(float_content)
-    samples = load_samples(values.data, signatures, limit=values.num_samples, preprocess=values.preprocess)
-    return operation_table(compare_operations(content, float_content, samples.arrays), wanted, values.sort)
-
-
-def operation_table(found: tuple[Operation, ...], wanted: re.Pattern[str], sort: str) -> str:
-    from tfq.report.table import format_table
-
-    rows = [o for o in found if wanted.search(o.name)]
-    if sort == "error":
-        rows.sort(key=lambda o: float("inf") if o.sqnr_db is None else o.sqnr_db)
-    header = ["layer", "operation", "type", "shape", "weights", "range", "SQNR"]
-    return format_table(
-        header,
-        [
-            [
-                o.name,
-                o.kind,
-                o.dtype,
-                "x".join(map(str, o.shape)),
-                f"{o.weight_bits} bit {o.weight_dtype}, {o.channels} scales" if o.weight_dtype else "",
-                f"[{o.range[0]:.4g}, {o.range[1]:.4g}]" if o.range else "",
-                "" if o.sqnr_db is None else f"{o.sqnr_db:.1f} dB",
-            ]
-            for o in rows
-        ],
-        left=4,
+    found = inspect(
+        values.model,
+        float_model=values.float_model or None,
+        data=values.data or None,
+        preprocess=values.preprocess,
+        num_samples=values.num_samples,
     )
+    return found.table(wanted, sort=values.sort)
 
 
 def run() -> None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from absl import flags
+from tfq_tools.arguments import with_flags
 from tfq_tools.command import run_command
 from tfq_tools.recipe_flags import ledger_from_flags, new_recipe_flags, recipe_from_flags
 
@@ -72,10 +73,9 @@ def main(values: flags.FlagValues) -> None:
 
     output, ledger = Path(values.output_dir), ledger_from_flags(values, recipe)
     with staged_directory(output, overwrite=values.overwrite) as directory:
-        product = quantize(recipe, ledger=ledger, progress=Lines(sys.stderr))
-        for name, content in product.files.items():
-            (directory / name).write_bytes(content)
-    print(summary(product.report, output))
+        result = quantize(recipe, ledger=ledger, progress=Lines(sys.stderr))
+        result.write(directory)
+    print(with_flags(summary(result.report, output)))
 
 
 def run() -> None:

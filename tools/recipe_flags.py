@@ -11,6 +11,7 @@ from absl import flags
 from tfq_tools.command import new_flags
 
 from tfq.errors import UserError
+from tfq.options import check_journal_acts
 from tfq.recipe import CHOICES, Recipe
 
 HELP = {
@@ -127,12 +128,7 @@ def ledger_from_flags(values: flags.FlagValues, recipe: Recipe) -> Path | None:
     """The journal. Raises UserError where nothing would be written to it."""
     if not values.journal:
         return None
-    if not recipe.allocates:
-        raise UserError("--journal is given without a budget, for which layers are measured; add one, or leave it out")
-    if recipe.sensitivity != "measured":
-        raise UserError(
-            f"--journal is given and --sensitivity is {recipe.sensitivity}, which measures nothing; leave one out"
-        )
+    check_journal_acts(recipe)
     return Path(values.journal)
 
 
@@ -152,7 +148,7 @@ def recipe_from_flags(values: flags.FlagValues, **fixed: Any) -> Recipe:
         earlier = Recipe.read(Path(values.recipe), what=f"--recipe={values.recipe}")
         given = _values(values, [name for name in names if values[name].present])
         recipe = dataclasses.replace(earlier, **given, **fixed)
-    missing = [f"--{name}" for name in ("model", "calibration_data") if not getattr(recipe, name)]
+    missing = [f"--{name}" for name in recipe.missing]
     if missing:
         raise UserError(f"missing {' and '.join(missing)}; tfq-quantize --help lists the flags")
     return recipe

@@ -202,7 +202,7 @@ def test_gradients_do_not_see_the_error_of_4_bit_activations():
     setting = Setting.of(Recipe(model="", pipeline="light"), graph, samples, lambda _: {})
     wish = Wish(compute_budget=0.9, candidates=("w8",), pins=(("stem", "w4a4"),), sensitivity="gradient")
     base = specify(graph, ranges)
-    with pytest.raises(UserError, match="use --sensitivity=measured or output_error"):
+    with pytest.raises(UserError, match="use `sensitivity='measured'` or output_error"):
         decide(setting, base, lambda _: base, wish, narrow=ranges)
 
 

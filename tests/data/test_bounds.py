@@ -153,9 +153,9 @@ def test_without_names_class_folders_are_numbered_in_order(folders):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (("zebra", "polar bear"), "the sub-folders cat of .* are none of the 2 --labels"),
-        (("a", "b", "c"), "the sub-folders Zebra, cat, polar_bear of .* are none of the 3 --labels .a, b, c.; call"),
-        (("zebra", "cat", "CAT", "polar bear"), "the sub-folders cat of .* fit several --labels each"),
+        (("zebra", "polar bear"), "the sub-folders cat of .* are none of the 2 `labels`"),
+        (("a", "b", "c"), "the sub-folders Zebra, cat, polar_bear of .* are none of the 3 `labels` .a, b, c.; call"),
+        (("zebra", "cat", "CAT", "polar bear"), "the sub-folders cat of .* fit several `labels` each"),
     ],
 )
 def test_class_folders_that_no_name_fits(folders, labels, message):

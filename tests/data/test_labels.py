@@ -41,7 +41,7 @@ def test_as_many_names_as_classes():
     assert label_notes(("no", "yes"), (), (1,)) == label_notes(("yes",), (), (1,)) == ()
     assert label_notes((), (), (3,)) == ()
     for count in (2, 4):
-        with pytest.raises(UserError, match=f"--labels names {count} classes, and the model's first output has 3"):
+        with pytest.raises(UserError, match=f"`labels` names {count} classes, and the model's first output has 3"):
             label_notes("abcd"[:count], (), (3,))
 
 

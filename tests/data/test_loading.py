@@ -472,7 +472,7 @@ def test_values_that_are_not_finite_are_named_with_their_sample(tmp_path, value,
 def test_labels_that_are_missing_or_do_not_fit(tmp_path):
     refuse(write_npz(tmp_path / "a.npz", x=X, y=Y[:-1]), "differ in their number of samples: 'x' 150, 'y' 149")
     refuse(write_npz(tmp_path / "b.npz", x=X), "has no labels; labels belong in the array 'y'", require_labels=True)
-    refuse(write_npz(tmp_path / "b.npz", x=X), "balanced needs one class label", selection="balanced")
+    refuse(write_npz(tmp_path / "b.npz", x=X), "`selection='balanced'` needs one class label", selection="balanced")
     refuse(write_npz(tmp_path / "c.npz", x=X, y=np.array(["cat"] * 150)), "the label of array 'y' .* dtype <U3")
     refuse(write_npz(tmp_path / "d.npz", x=X, y=np.full(150, np.nan)), "not finite")
     folder = image_folder(tmp_path / "flat", classes=())
@@ -499,7 +499,7 @@ def test_one_corrupt_image_among_many_is_named(tmp_path):
 
 def test_image_folders_that_cannot_serve(tmp_path):
     folder = image_folder(tmp_path / "a")
-    refuse(folder, "choose --preprocess", IMAGES)
+    refuse(folder, "choose `preprocess`", IMAGES)
     refuse(folder, "a model with one input", TWO, preprocess="raw")
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(folder / "stray.png")
     refuse(folder, "both directly .stray.png. and in sub-folders", IMAGES, preprocess="raw")
@@ -539,7 +539,7 @@ def test_tfrecords_that_cannot_serve(tmp_path):
     refuse(write_tfrecord(path, [features(x=b"abc")]), "3 bytes that are no image")
     refuse(write_tfrecord(path, [b"not an example \xff\xff"]), "is not a tf.train.Example")
     encoded = tf.io.encode_png(np.zeros((8, 10, 3), np.uint8)).numpy()
-    refuse(write_tfrecord(path, [features(x=encoded)]), "choose --preprocess", IMAGES)
+    refuse(write_tfrecord(path, [features(x=encoded)]), "choose `preprocess`", IMAGES)
     refuse(write_tfrecord(path, [features(x=encoded[:40])]), "not a readable image", IMAGES, preprocess="raw")
     good = write_tfrecord(path, [features(x=X[0]), features(x=X[1])])
     path.write_bytes(path.read_bytes()[:-5])

@@ -52,7 +52,7 @@ def test_empty_directory_is_filled_without_overwrite(tmp_path):
 def test_existing_output_needs_overwrite(tmp_path):
     out = tmp_path / "out"
     write_output(out, "old")
-    with pytest.raises(UserError, match="--overwrite"):
+    with pytest.raises(UserError, match="`overwrite=True`"):
         write_output(out, "new")
     assert content(out) == {"model.tflite": b"old"}
 
@@ -156,7 +156,7 @@ def test_killed_between_renames_the_next_run_puts_the_old_content_back(tmp_path)
     write_output(out, "old")
     kill_while_it_writes(out, "between renames")
     assert not out.exists()
-    with pytest.raises(UserError, match="--overwrite"):
+    with pytest.raises(UserError, match="`overwrite=True`"):
         write_output(out, "new")
     assert content(out) == {"model.tflite": b"old"}
     assert os.listdir(tmp_path) == ["out"]

@@ -96,7 +96,7 @@ def test_an_error_in_a_process_reaches_the_caller(workers):
 
 
 def test_a_process_that_is_killed_is_told():
-    told = pytest.raises(UserError, match=r"one of the processes of --workers=2 ended .* set --workers=1")
+    told = pytest.raises(UserError, match=r"one of the processes of `workers=2` ended .* set `workers=1`")
     with told, processes(2, os._exit) as spread:
         list(spread(os._exit, [(1,)]))
 

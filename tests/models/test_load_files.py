@@ -19,7 +19,7 @@ from tfq.models.load import load_model
 
 LIBRARIES = {"keras": keras, "tf_keras": tf_keras}
 both = pytest.mark.parametrize("library", LIBRARIES.values(), ids=LIBRARIES)
-UNSAFE = "--allow_unsafe_deserialization"
+UNSAFE = "`allow_unsafe_deserialization=True`"
 
 
 def refused(source, pattern: str, **options) -> str:

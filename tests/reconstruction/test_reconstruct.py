@@ -444,7 +444,7 @@ class TestChoices:
             found = reconstructed_names(model)
             order = [n.name for n in graph.nodes]
             assert sorted(found, key=order.index) == found
-            assert all(graph[n].kind in KINDS and model[n].precision.is_int8 for n in found)
+            assert all(is_weighted(graph[n]) and model[n].precision.is_int8 for n in found)
             groups = {n.group for n in graph.nodes if is_weighted(n) and model[n.name].precision.is_int8}
             assert [graph[n].group for n in found] == list(dict.fromkeys(graph[n].group for n in found))
             assert {graph[n].group for n in found} == groups

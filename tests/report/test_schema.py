@@ -111,7 +111,7 @@ def test_every_field_that_is_missing_or_of_another_type_is_named(path, tmp_path)
         with pytest.raises(UserError) as caught:
             read(tmp_path, changed(path, value))
         assert place in str(caught.value)
-        assert "give the --output_dir of a tfq-quantize run" in str(caught.value)
+        assert "give the `output_dir` of a tfq-quantize run" in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "1", "{", "[" * 200_000, "{}", '"x"', "NaN"])

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tfq_tools.evaluate import name_models
 
 from tfq.errors import UserError
+from tfq.evaluation.names import name_models
 
 
 @pytest.fixture

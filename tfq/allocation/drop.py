@@ -97,7 +97,7 @@ def accuracy_drop(
     if float_outputs.ndim < 2 or float_outputs.shape[-1] < 2:
         raise UserError(
             f"an accuracy drop needs scores of two classes or more; the model gives {float_outputs.shape[1:]} numbers a"
-            " sample, so set --size_budget or --latency_budget instead"
+            " sample, so set `size_budget` or `latency_budget` instead"
         )
     chosen, before = outputs.argmax(-1)[..., None], float_outputs.argmax(-1)[..., None]
     odds, after = _probabilities(float_outputs, outputs)

@@ -218,8 +218,8 @@ def _sensitivities(
         return output_errors(states.values())
     if wish.sensitivity == "gradient" and any(precision_of(candidate).is_simulated for _, candidate in states):
         raise UserError(
-            "--sensitivity is gradient, which sees errors of weights alone, and a candidate has activations of 4 bits;"
-            " use --sensitivity=measured or output_error"
+            "`sensitivity` is gradient, which sees errors of weights alone, and a candidate has activations of 4 bits;"
+            " use `sensitivity='measured'` or output_error"
         )
     roles, fitted = setting.roles, setting.reconstruction != "none"
     unseen = roles.choose if fitted and len(roles.choose) else roles.seen

@@ -62,13 +62,13 @@ class NpzSource:
                 )
             with zipfile.ZipFile(path) as archive:
                 names = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
-                self._members = _members_by_input(path, names, signatures)
+                self._members = members_by_input(path, names, signatures)
                 self._has_labels = LABELS in names and LABELS not in self._members.values()
                 counts: dict[str, int] = {}
                 for signature in signatures:
                     member = self._members[signature.name]
                     header = _member_header(archive, path, member)
-                    _check_header(header, signature, f"array {member!r} of {path}")
+                    check_array(header, signature, f"array {member!r} of {path}")
                     counts[member] = header.shape[0]
                 if self._has_labels:
                     header = _member_header(archive, path, LABELS)
@@ -116,12 +116,12 @@ class NpySource:
 
     def __init__(self, path: Path, signatures: Sequence[InputSignature]):
         if len(signatures) != 1:
-            raise UserError(f"{path} holds one array, the model has the inputs {_listed(signatures)}; give an .npz")
+            raise UserError(f"{path} holds one array, the model has the inputs {listed(signatures)}; give an .npz")
         self._path = path
         self._name = signatures[0].name
         with _damage_as_user_error(path), path.open("rb") as stream:
             header = read_header(stream, str(path))
-        _check_header(header, signatures[0], str(path))
+        check_array(header, signatures[0], str(path))
         _check_whole(header, path.stat().st_size, str(path))
         with _damage_as_user_error(path):
             self._array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -141,12 +141,12 @@ class NpySource:
                 )
 
 
-def _listed(signatures: Sequence[InputSignature]) -> str:
+def listed(signatures: Sequence[InputSignature]) -> str:
     return ", ".join(repr(s.name) for s in signatures)
 
 
-def _members_by_input(path: Path, names: Sequence[str], signatures: Sequence[InputSignature]) -> dict[str, str]:
-    """Input name -> array name."""
+def members_by_input(path: object, names: Sequence[str], signatures: Sequence[InputSignature]) -> dict[str, str]:
+    """Input name -> name of the array, among those in `path`, that holds its samples. Raises UserError."""
     has = ", ".join(repr(n) for n in names) or "none"
     if len(signatures) == 1:
         name = signatures[0].name
@@ -159,12 +159,13 @@ def _members_by_input(path: Path, names: Sequence[str], signatures: Sequence[Inp
     if missing:
         raise UserError(
             f"{path} has no array for the inputs {', '.join(map(repr, missing))}; it has: {has};"
-            f" the model's inputs are {_listed(signatures)}"
+            f" the model's inputs are {listed(signatures)}"
         )
     return {s.name: s.name for s in signatures}
 
 
-def _check_header(header: Header, signature: InputSignature, where: str) -> None:
+def check_array(header: Header | np.ndarray, signature: InputSignature, where: str) -> None:
+    """UserError unless an array [n, ...] of this shape and dtype holds samples of the input."""
     shape = header.shape
     check_dtype(header.dtype, signature, where)
     if shape == signature.shape:

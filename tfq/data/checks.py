@@ -127,17 +127,17 @@ def input_warnings(
         if name in normalized:
             if watch.high <= 1.0:
                 warnings.append(
-                    f"input {name!r} lies in {watch.low:g}..{watch.high:g} before --preprocess, which expects 0..255;"
+                    f"input {name!r} lies in {watch.low:g}..{watch.high:g} before `preprocess`, which expects 0..255;"
                     " is it preprocessed already?"
                 )
             elif watch.low < 0 or watch.high > 255:
                 warnings.append(
-                    f"input {name!r} lies in {watch.low:g}..{watch.high:g} before --preprocess, which expects 0..255"
+                    f"input {name!r} lies in {watch.low:g}..{watch.high:g} before `preprocess`, which expects 0..255"
                 )
         elif watch.dtype == np.uint8 and np.dtype(signature.dtype).kind == "f":
             warnings.append(
                 f"input {name!r} is stored as uint8 ({watch.low:g}..{watch.high:g}) and given to the model unscaled"
-                f" as {signature.dtype}; if the model expects another range choose --preprocess"
+                f" as {signature.dtype}; if the model expects another range choose `preprocess`"
             )
     return warnings
 
@@ -156,7 +156,7 @@ def calibration_warnings(samples: Samples, *, exhausted: bool) -> list[str]:
     if not exhausted and len(samples) > 1 and labels is not None and labels.ndim == 1 and (labels == labels[0]).all():
         warnings.append(
             f"all {len(samples)} calibration samples have the label {labels[0]};"
-            " --selection=random or balanced takes others too"
+            " `selection='random'` or balanced takes others too"
         )
     return warnings
 

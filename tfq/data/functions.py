@@ -24,20 +24,21 @@ from tfq.data.sources import MOST_BYTES, MOST_SAMPLES, RawSample
 from tfq.errors import UserError, described
 
 
-class FunctionSource:
-    """What a function yields; its number is known only after a pass."""
+class IterableSource:
+    """What the user's code gives one after the other; the number is known only after a pass."""
 
     count = None
     class_names: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     label_hint = "yield (inputs, label)"
 
-    def __init__(self, name: str, signatures: Sequence[InputSignature]):
+    def __init__(self, name: str, begin: Callable[[], Iterable[Any]], signatures: Sequence[InputSignature]):
+        """`begin` starts a pass; it is called without arguments."""
         self._name = name
         self._inputs = [s.name for s in signatures]
-        self._function: Callable[[], Iterable[Any]] = import_function(name)
+        self._begin = begin
         try:
-            inspect.signature(self._function).bind()
+            inspect.signature(begin).bind()
         except ValueError:  # one written in C, which does not tell
             pass
         except TypeError as error:
@@ -54,26 +55,31 @@ class FunctionSource:
         picked = None if wanted is None else set(wanted)
         stop = None if picked is None else max(picked, default=-1) + 1
         passed = 0
-        for index, sample in enumerate(itertools.islice(self._samples(), stop)):
-            inputs, label = self._parse(index, sample)
+        for index, (inputs, label) in enumerate(itertools.islice(self._samples(), stop)):
             passed += sum(array.nbytes for array in inputs.values())
             if stop is None and (index >= MOST_SAMPLES or passed > MOST_BYTES):
                 raise UserError(
                     f"{self._name} does not end: it has given {index:,} samples of {passed / 2**30:.1f} GiB; at most"
                     f" {MOST_SAMPLES:,} samples and {MOST_BYTES >> 30} GiB are taken. Let it end, or use"
-                    " --selection=first with --num_calibration_samples"
+                    " `selection='first'` with `num_calibration_samples`"
                 )
             if picked is None or index in picked:
                 where = {name: f"sample {index} of {self._name}" for name in inputs}
                 yield RawSample(index, where, inputs, label)
 
-    def _samples(self) -> Iterator[Any]:
-        """The user's samples; what goes wrong in the user's code is said with its name."""
+    def _samples(self) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray | None]]:
+        """(inputs by name, label) of each sample."""
+        return itertools.starmap(self._parse, enumerate(self._given()))
+
+    def _given(self) -> Iterator[Any]:
+        """What the user's code gives; what goes wrong in it is said with its name."""
         try:
-            produced = self._function()
+            produced = self._begin()
             if inspect.iscoroutine(produced):
                 produced.close()  # or Python warns that nobody waited for it
             iterator = iter(produced)
+        except UserError:
+            raise
         except (Exception, SystemExit) as error:
             raise UserError(f"{self._name} cannot be iterated: {described(error)}") from error
         for index in itertools.count():
@@ -111,6 +117,13 @@ class FunctionSource:
             return inputs, None if label is None else np.asarray(label)
         except Exception as error:  # an object of the user's may raise anything when it is made an array
             raise UserError(f"sample {index} of {self._name} is no array: {described(error)}") from error
+
+
+class FunctionSource(IterableSource):
+    """What a function yields that is named by the user."""
+
+    def __init__(self, name: str, signatures: Sequence[InputSignature]):
+        super().__init__(name, import_function(name), signatures)
 
 
 def import_function(name: str) -> Callable[..., Any]:

@@ -134,7 +134,7 @@ def require_preprocess(where: str, signature: InputSignature, preprocess: str) -
     if np.dtype(signature.dtype).kind == "f" and preprocess == "none":
         raise UserError(
             f"{where} holds images (0..255) and input {signature.name!r} takes {signature.dtype}: choose"
-            " --preprocess (raw, zero_one, minus_one_one or imagenet), the one the model was trained with"
+            " `preprocess` (raw, zero_one, minus_one_one or imagenet), the one the model was trained with"
         )
 
 
@@ -186,17 +186,17 @@ def _numbered(path: Path, folders: Sequence[str], labels: Sequence[str]) -> tupl
     strange = [name for name, at in found.items() if not at]
     if strange:
         raise UserError(
-            f"the sub-folders {_some(strange)} of {path} are none of the {len(labels)} --labels ({_some(labels)}); call"
+            f"the sub-folders {_some(strange)} of {path} are none of the {len(labels)} `labels` ({_some(labels)}); call"
             " the folders like the labels"
         )
     several = [name for name, at in found.items() if len(at) > 1]
     if several:
-        raise UserError(f"the sub-folders {_some(several)} of {path} fit several --labels each; rename those apart")
+        raise UserError(f"the sub-folders {_some(several)} of {path} fit several `labels` each; rename those apart")
     classes = {name: at[0] for name, at in found.items()}
     if len(set(classes.values())) < len(classes):
         raise UserError(f"two sub-folders of {path} fit the same label; rename one ({_some(folders)})")
     pairs = [f"{name} = {number}" for name, number in classes.items()]
-    return classes, f"the sub-folders of {path} are the classes of --labels of their names: {_some(pairs)}"
+    return classes, f"the sub-folders of {path} are the classes of `labels` of their names: {_some(pairs)}"
 
 
 def _plain(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tfq.errors import UserError
@@ -12,8 +12,16 @@ from tfq.execution.inputs import read_text
 MOST_BYTES = 16 << 20
 
 
-def read_labels(path: str) -> tuple[str, ...]:
-    """The names; none for an empty path. Raises UserError for a file that holds no names, or an empty line."""
+def read_labels(path: str | Sequence[str]) -> tuple[str, ...]:
+    """The names in a file, or those given; none for an empty path.
+
+    Raises UserError for a file that holds no names, for an empty line, and for names that are no texts.
+    """
+    if not isinstance(path, str):
+        given = tuple(path) if isinstance(path, Iterable) else (path,)
+        if not all(isinstance(name, str) and name.strip() for name in given):
+            raise UserError("`labels` holds what is no text, or an empty one; expected a name for each class")
+        return tuple(str(name).strip() for name in given)
     if not path:
         return ()
     text = read_text(Path(path), what=f"the file of labels {path}", most=MOST_BYTES)
@@ -39,16 +47,16 @@ def label_notes(labels: Sequence[str], folders: Sequence[str], output: tuple[int
     possible = (1, 2) if classes == 1 else (classes,)
     if labels and len(labels) not in possible:
         raise UserError(
-            f"--labels names {len(labels)} classes, and the model's first output has {classes}; give a name for each of"
+            f"`labels` names {len(labels)} classes, and the model's first output has {classes}; give a name for each of"
             " them, one a line, or leave the labels out"
         )
     twice = sorted({name for name, count in Counter(labels).items() if count > 1})
     notes = []
     if twice:
-        notes.append(f"--labels gives {len(twice)} names to several classes ({', '.join(twice[:5])}); is that right?")
+        notes.append(f"`labels` gives {len(twice)} names to several classes ({', '.join(twice[:5])}); is that right?")
     if not labels and folders and len(folders) != max(2, classes):
         notes.append(
             f"the data has {len(folders)} class sub-folders and the model {max(2, classes)} classes; the folders are"
-            " numbered from 0 in their sorted order: give --labels to match them by name"
+            " numbered from 0 in their sorted order: give `labels` to match them by name"
         )
     return tuple(notes)

@@ -15,6 +15,7 @@ from tfq.data.arrays import NpySource, NpzSource
 from tfq.data.features import PooledProjection
 from tfq.data.functions import FunctionSource
 from tfq.data.images import ImageFolder
+from tfq.data.objects import ArraySource, Given, open_object
 from tfq.data.preprocess import Normalization, normalizations
 from tfq.data.samples import MEMORY_LIMIT, InputSignature, Samples, SampleWriter
 from tfq.data.sources import RawSample, Source
@@ -33,7 +34,7 @@ _SILENT = Silent()
 
 
 def load_samples(
-    source: str,
+    source: str | Given,
     signatures: Sequence[InputSignature],
     *,
     limit: int | None,
@@ -50,7 +51,7 @@ def load_samples(
 
     Args:
       source: path of an .npz or .npy file, of a folder of images, of a TFRecord file or a pattern
-        such as "train-*.tfrecord", or "module:function"; see the module of each.
+        such as "train-*.tfrecord", "module:function", or an object of the caller's; see the module of each.
       signatures: the model's inputs.
       limit: number of samples wanted (calibration), or None for all of them in order (evaluation).
         A source with fewer gives all it has.
@@ -64,7 +65,8 @@ def load_samples(
       embed: batch by input name -> [batch, ...] features for "coverage"; without it pooled inputs
         under a random projection.
       progress: told about every pass over the source.
-      memory_limit: bytes above which the arrays live in a temporary file.
+      memory_limit: bytes above which the arrays live in a temporary file; arrays that are given as the model takes
+        them are not copied.
       class_names: of the model's classes, by which the sub-folders of a folder of images are numbered; may be empty.
 
     Returns:
@@ -78,7 +80,8 @@ def load_samples(
     if not source:
         raise UserError("no data is named; give an .npz or .npy file, a folder of images, TFRecords or module:function")
     opened = open_source(source, signatures, preprocess=preprocess, class_names=class_names)
-    reader = _Reader(opened, source, signatures, preprocess, progress)
+    reader = _Reader(opened, str(source), signatures, preprocess, progress)
+    views = reader.views if limit is None or selection == "first" else {}
     placed = reader.all() if limit is None else reader.chosen(limit, selection, seed, embed)
     writer = SampleWriter(memory_limit)
     watches = {s.name: checks.InputWatch() for s in signatures}
@@ -91,11 +94,12 @@ def load_samples(
         label_kind = label_kind or kind
         if kind != label_kind:
             raise UserError(f"the label of {_where(sample)} is {kind}, those before are {label_kind}; make all alike")
-        writer.write(slot, inputs, label)
+        writer.write(slot, {} if views else inputs, label)
         taken[slot] = sample.index, sample.name
     if not taken:
         raise UserError(f"{source} holds no samples")
     arrays, labels = writer.finish()
+    arrays |= {name: array[: len(taken)] for name, array in views.items()}
     indices, names = zip(*(taken[slot] for slot in range(len(taken))), strict=True)
     samples = Samples(
         arrays,
@@ -114,9 +118,15 @@ def load_samples(
 
 
 def open_source(
-    source: str, signatures: Sequence[InputSignature], *, preprocess: str = "none", class_names: Sequence[str] = ()
+    source: str | Given,
+    signatures: Sequence[InputSignature],
+    *,
+    preprocess: str = "none",
+    class_names: Sequence[str] = (),
 ) -> Source:
-    """The source behind a name given by the user; arguments and errors as in `load_samples`."""
+    """The source behind what the user gave; arguments and errors as in `load_samples`."""
+    if isinstance(source, Given):
+        return open_object(source, signatures)
     path = Path(source)
     module, colon, function = source.rpartition(":")
     check_encodable(source, "the name of the data")
@@ -163,6 +173,14 @@ class _Reader:
     def normalized(self) -> frozenset[str]:
         return frozenset(self._normalizations)
 
+    @property
+    def views(self) -> dict[str, np.ndarray]:
+        """The arrays of the source where they are what the model takes; empty where they have to be made."""
+        if not isinstance(self.source, ArraySource) or self._normalizations:
+            return {}
+        found = self.source.arrays
+        return found if all(found[s.name].dtype == s.dtype for s in self._signatures) else {}
+
     def convert(
         self, sample: RawSample, watches: Mapping[str, checks.InputWatch] | None = None
     ) -> dict[str, np.ndarray]:
@@ -199,7 +217,7 @@ class _Reader:
         if how == "balanced":
             labels = self.source.labels()
             if labels is None or labels.reshape(len(labels), -1).shape[1] != 1:
-                raise UserError(f"--selection=balanced needs one class label a sample; {self.source.label_hint}")
+                raise UserError(f"`selection='balanced'` needs one class label a sample; {self.source.label_hint}")
             return self._at(selection.balanced_positions(labels.reshape(-1), limit, seed))
         return self._at(self._coverage(limit, seed, embed))
 

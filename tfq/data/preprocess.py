@@ -58,11 +58,13 @@ def normalizations(signatures: Sequence[InputSignature], preprocess: str) -> dic
     chosen = [s for s in signatures if (len(signatures) == 1 or len(s.shape) == 3) and np.dtype(s.dtype).kind == "f"]
     if not chosen:
         listed = ", ".join(f"{s.name!r} {s.shape} {s.dtype}" for s in signatures)
-        raise UserError(f"--preprocess={preprocess} makes float images, but the model's inputs are {listed}; use none")
+        raise UserError(
+            f"`preprocess='{preprocess}'` makes float images, but the model's inputs are {listed}; use none"
+        )
     for signature in chosen:
         if preprocess == "imagenet" and signature.shape[-1:] != (3,):
             raise UserError(
-                f"--preprocess=imagenet needs 3 channels, but input {signature.name!r} has shape {signature.shape};"
+                f"`preprocess='imagenet'` needs 3 channels, but input {signature.name!r} has shape {signature.shape};"
                 " use zero_one or minus_one_one"
             )
     return {s.name: NORMALIZATIONS[preprocess] for s in chosen}

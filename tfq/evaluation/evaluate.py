@@ -14,7 +14,7 @@ from tfq.errors import UserError
 from tfq.evaluation.agreement import class_agreement, gives_classes, signal_to_noise
 from tfq.evaluation.bootstrap import CONFIDENCE, Estimate, Statistic, estimate, point, resampled
 from tfq.evaluation.latency import Latency, measure_latency
-from tfq.evaluation.metrics import Metric, Predictions, find_metric
+from tfq.evaluation.metrics import Metric, Predictions, UserMetric, find_metric
 from tfq.evaluation.size import Size, measure_size
 from tfq.execution.interpreter import TensorInfo, TfliteModel, predict
 from tfq.execution.progress import Progress, Silent
@@ -111,7 +111,7 @@ def evaluate(
     models: Mapping[str, bytes | Path | Simulated],
     samples: Samples,
     *,
-    metric: str = "top1",
+    metric: str | UserMetric = "top1",
     seed: int = 0,
     threads: int | None = None,
     latency_runs: int = 48,
@@ -189,7 +189,7 @@ def evaluate(
     )
 
 
-def check_metric(metric: str, baseline: bytes | Path, samples: Samples) -> None:
+def check_metric(metric: str | UserMetric, baseline: bytes | Path, samples: Samples) -> None:
     """What the metric would say of the labels, or of the user's own function, told before all models have run.
 
     It judges a few outputs of the baseline, repeated to the number of samples, against all labels.
@@ -211,7 +211,7 @@ def judge_outputs(
     outputs_of: Mapping[str, tuple[np.ndarray, ...]],
     samples: Samples,
     *,
-    metric: str,
+    metric: str | UserMetric,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> tuple[dict[str, Judgement], str]:

@@ -21,7 +21,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -71,8 +71,12 @@ class Metric:
     statistic: Callable[[Predictions], Statistic]
 
 
-def find_metric(name: str) -> Metric:
-    """The metric of this name, or the user's own for "module:function".
+UserMetric: TypeAlias = Callable[..., Any]
+"""(outputs, labels) or (outputs, labels, inputs) -> a score for each sample, or one number; see `find_metric`."""
+
+
+def find_metric(metric: str | UserMetric) -> Metric:
+    """The metric of this name, or the user's own: a function, or "module:function".
 
     The function takes (outputs, labels) or (outputs, labels, inputs): the output [n, ...] (a tuple where
     the model has several), the labels (None without), the inputs by name. It returns a score for each
@@ -81,11 +85,15 @@ def find_metric(name: str) -> Metric:
 
     Raises UserError for an unknown name.
     """
-    if name in METRICS:
-        return METRICS[name]
-    if ":" in name:
-        return _user_metric(name)
-    raise UserError(f"--metric is {name!r}; it must be one of {', '.join(METRICS)}, or module:function")
+    if not isinstance(metric, str):
+        if callable(metric):
+            return _user_metric(metric, getattr(metric, "__name__", type(metric).__name__))
+        raise UserError(f"`metric` is of type {type(metric).__name__}; expected a name or a function")
+    if metric in METRICS:
+        return METRICS[metric]
+    if ":" in metric:
+        return _user_metric(_imported(metric), metric)
+    raise UserError(f"`metric` is {metric!r}; it must be one of {', '.join(METRICS)}, or module:function")
 
 
 def class_indices(outputs: np.ndarray, name: str) -> np.ndarray:
@@ -253,13 +261,16 @@ def sqnr_against(outputs: np.ndarray, target: np.ndarray) -> Statistic:
     return Statistic(of_weights)
 
 
-def _user_metric(name: str) -> Metric:
+def _imported(name: str) -> UserMetric:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
-        function = import_function(name)
+        return import_function(name)
     except UserError as error:
-        raise UserError(f"--metric is {name!r}, which cannot be loaded: {error}") from error
+        raise UserError(f"`metric` is {name!r}, which cannot be loaded: {error}") from error
+
+
+def _user_metric(function: UserMetric, name: str) -> Metric:
     takes_inputs = _takes_inputs(function, name)
 
     def call(predictions: Predictions) -> np.ndarray:
@@ -300,7 +311,7 @@ def _takes_inputs(function: Callable[..., Any], name: str) -> bool:
         except TypeError:
             continue
         return count == 3 and len(found.parameters) > 2
-    raise UserError(f"--metric is {name!r}, whose parameters are {found}; expected (outputs, labels), or inputs too")
+    raise UserError(f"`metric` is {name!r}, whose parameters are {found}; expected (outputs, labels), or inputs too")
 
 
 def _scores_of(returned: Any, n: int, name: str) -> np.ndarray:

@@ -34,6 +34,7 @@ OUTPUT_NAMES = (
     "report.html",
     "recipe.json",
 )
+FRONTIER_NAMES = ("frontier.json", "frontier.csv", "frontier.png", "recipe.json")
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
@@ -261,12 +262,12 @@ def _check_replaceable(path: Path, *, overwrite: bool, ours: Collection[str]) ->
         raise UserError(f"cannot write the directory {path}: it is a file; name a directory")
     found = sorted(entry.name for entry in path.iterdir())
     if found and not overwrite:
-        raise UserError(f"{path} exists already; pass --overwrite to replace it, or name another directory")
+        raise UserError(f"{path} exists already; pass `overwrite=True` to replace it, or name another directory")
     foreign = [name for name in found if name not in ours]
     if foreign:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         raise UserError(
-            f"{path} holds files that are not tfq's ({foreign[0]}{more}); --overwrite would delete them,"
+            f"{path} holds files that are not tfq's ({foreign[0]}{more}); `overwrite=True` would delete them,"
             " name another directory"
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -80,6 +81,13 @@ class Lines:
             getattr(self._stream, "write_control", self._stream.write)("\r\x1b[K")
         self._stream.write(one_line(text) + ("\n" if end or not self._terminal else ""))
         self._stream.flush()
+
+
+def shown(progress: Progress | bool) -> Progress:
+    """Lines on standard error for True, nothing for False."""
+    if isinstance(progress, bool):
+        return Lines(sys.stderr) if progress else Silent()
+    return progress
 
 
 def _state(done: int, total: int, elapsed: float, expected_seconds: float) -> str:

@@ -76,8 +76,8 @@ def processes(workers: int, used: object) -> Iterator[Spread]:
     except concurrent.futures.process.BrokenProcessPool as error:
         _kill(pool)
         raise UserError(
-            f"one of the processes of --workers={workers} ended before its work was done, perhaps for lack of memory;"
-            ' set --workers=1 (or, in a script of your own, guard what it runs by if __name__ == "__main__")'
+            f"one of the processes of `workers={workers}` ended before its work was done, perhaps for lack of memory;"
+            ' set `workers=1` (or, in a script of your own, guard what it runs by if __name__ == "__main__")'
         ) from error
     except BaseException:  # what they are at is not waited for
         _kill(pool)

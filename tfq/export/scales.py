@@ -35,5 +35,5 @@ def require_runnable(model: QuantizedModel) -> None:
                 f"layer {node.origin[0]!r} ({node.kind}) cannot be computed in int8: one step of what it reads"
                 f" ({max(read):.3g}) moves what it gives by {ratio:.3g} steps ({given:.3g} each; under {limit:.0f} are"
                 " expected); bring the features it reads to one scale, by a Normalization layer or before the model,"
-                " or choose --precision=dynamic_range or float16"
+                " or choose `precision='dynamic_range'` or float16"
             )

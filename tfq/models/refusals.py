@@ -5,7 +5,8 @@ from __future__ import annotations
 from tfq.errors import UserError
 
 UNSAFE = (
-    "run again with --allow_unsafe_deserialization if you trust the file's author, or replace it by standard layers"
+    "run again with `allow_unsafe_deserialization=True` if you trust the file's author, or replace it by standard"
+    " layers"
 )
 
 

@@ -29,12 +29,12 @@ def read_report(directory: Path) -> dict[str, Any]:
     path = directory / "report.json"
     with contextlib.suppress(OSError, ValueError):  # what these are of, read_json says
         if not kind_of(path):
-            raise UserError(f"{path} cannot be read: no such file; give the --output_dir of a tfq-quantize run")
+            raise UserError(f"{path} cannot be read: no such file; give the `output_dir` of a tfq-quantize run")
     found = read_json(path, what=str(path))
     try:
         built(ReportFile, found, what=str(path), unknown=None)
     except UserError as error:
-        raise UserError(f"{error}; {_writer(found)}give the --output_dir of a tfq-quantize run") from error
+        raise UserError(f"{error}; {_writer(found)}give the `output_dir` of a tfq-quantize run") from error
     return dict(found)
 
 

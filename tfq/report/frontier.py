@@ -17,11 +17,12 @@ from tfq.allocation.frontier import Point, undominated
 from tfq.allocation.problem import Problem
 from tfq.allocation.wish import LATENCY, WEIGHTS
 from tfq.evaluation.evaluate import Evaluation, ModelEvaluation
+from tfq.execution.files import FRONTIER_NAMES, staged_directory
 from tfq.execution.journal import Stage
 from tfq.recipe import Recipe
 from tfq.report.report import finite
 from tfq.report.summary import interval, number
-from tfq.report.table import format_table
+from tfq.report.table import format_table, html_table
 
 BASE = "w8"  # name of the 8-bit model
 _COLUMNS = (
@@ -70,7 +71,7 @@ class FrontierPoint:
     evaluation: ModelEvaluation
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class FrontierReport:
     """All points with what they are compared with.
 
@@ -176,6 +177,9 @@ class FrontierReport:
 
     def table(self) -> str:
         """What a person reads."""
+        return format_table(*self._cells(), left=2)
+
+    def _cells(self) -> tuple[list[str], list[list[str]]]:
         timed = any(LATENCY in point.predicted for point in self.points)
         by_name = {point.name: point for point in self.points}
         rows = []
@@ -210,21 +214,43 @@ class FrontierReport:
             "loss",
         ]
         header += [self.evaluation.metric, "difference [95 %]", "agreement"]
-        return format_table(header, rows, left=2)
+        return header, rows
+
+    def save(self, directory: str | Path, *, overwrite: bool = False) -> Path:
+        """Write frontier.json, .csv and .png and recipe.json, whole or not at all, and return where they are.
+
+        Args:
+          directory: a new folder; missing parents are made.
+          overwrite: replace the files of an earlier run.
+
+        Raises UserError where it is there already or cannot be written, or holds files of others.
+        """
+        with staged_directory(Path(directory), overwrite=overwrite, ours=FRONTIER_NAMES) as staged:
+            self.write(staged)
+        return Path(directory)
+
+    def write(self, directory: Path) -> None:
+        """Write the files into a folder that is there."""
+        (directory / "frontier.json").write_text(self.to_json(), encoding="utf-8")
+        (directory / "frontier.csv").write_text(self.to_csv(), encoding="utf-8")
+        (directory / "recipe.json").write_text(self.recipe.to_json(), encoding="utf-8")
+        self.picture(directory / "frontier.png")
+
+    def __repr__(self) -> str:
+        return self.table()
+
+    def _repr_html_(self) -> str:
+        return html_table(*self._cells())
 
     def picture(self, path: Path) -> None:
         """A PNG: score over download bytes and, with a table, over latency; agreement where there are no labels."""
-        import matplotlib as mpl
-
-        mpl.use("agg")
-        from matplotlib import pyplot as plt
+        from matplotlib.figure import Figure  # not pyplot: no state, no display
 
         axes_of = [(DOWNLOAD, "download, kB", 1e-3)]
         if any(LATENCY in point.predicted for point in self.points):
             axes_of.append((LATENCY, "latency by the table, ms", 1.0))
-        figure, panels = plt.subplots(
-            1, len(axes_of), figsize=(6.5 * len(axes_of), 4.2), dpi=120, layout="constrained", squeeze=False
-        )
+        figure = Figure(figsize=(6.5 * len(axes_of), 4.2), dpi=120, layout="constrained")
+        panels = figure.subplots(1, len(axes_of), squeeze=False)
         scored = self.evaluation.models[0].score is not None
         for axes, (cost, label, scale) in zip(panels[0], axes_of, strict=True):
             for chosen, color in ((True, "#08519c"), (False, "#9ecae1")):
@@ -257,7 +283,6 @@ class FrontierReport:
         samples = self.evaluation.samples
         figure.suptitle(f"{self.model['name']}: accuracy over cost, {samples} samples, bars 95 %", fontsize=10)
         figure.savefig(path, metadata={"Software": None})
-        plt.close(figure)
 
 
 def _drawn(point: FrontierPoint, cost: str, scored: bool) -> tuple[float, float, float, float]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import jinja2
+import markupsafe
 
 from tfq.report import words
 from tfq.report.pictures import layer_bits, layer_errors, svg
@@ -26,10 +28,15 @@ def page(report: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"estimate": _estimate, "interval": _interval, "short": _short, "thousands": _thousands}
-    environment.filters |= {"times": _times, "against_float": against_float}
+    environment.filters |= {"times": _times, "against_float": against_float, "marked": _marked}
     pictures = {"errors": layer_errors(report), "bits": layer_bits(report)}
     drawn = {name: svg(figure) for name, figure in pictures.items() if figure is not None}
     return environment.get_template("page.html").render(**report, pictures=drawn, words=words)
+
+
+def _marked(text: str) -> markupsafe.Markup:
+    """The text with what stands in backquotes, options of tfq, as code."""
+    return markupsafe.Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(markupsafe.escape(text))))
 
 
 def _estimate(found: Mapping[str, Any] | None, digits: int = 2) -> str:

@@ -20,12 +20,15 @@ if TYPE_CHECKING:  # it would load TensorFlow, which writing text does not need
 _WORST_LAYERS = 5
 
 
-def summary(report: Report, output: Path) -> str:
-    """Float against exported model, the layers with most error, warnings, and where the files are."""
-    parts = [_comparison(report), _allocation(report), _steps(report), _worst_layers(report), _checks(report)]
+def summary(report: Report, output: Path | None = None) -> str:
+    """Float against exported model, the layers with most error, warnings, and where the files are, if anywhere."""
+    header, rows, notes = comparison(report)
+    measured = "\n".join([format_table(header, rows), *notes])
+    parts = [measured, _allocation(report), _steps(report), _worst_layers(report), _checks(report)]
     if report.warnings:
         parts.append("\n".join(f"warning: {w}" for w in report.warnings))
-    parts.append(f"report: {output / 'report.html'} (report.json holds the same)\n{_model_lines(report, output)}")
+    if output is not None:
+        parts.append(f"report: {output / 'report.html'} (report.json holds the same)\n{_model_lines(report, output)}")
     return "\n\n".join(part for part in parts if part)
 
 
@@ -39,8 +42,8 @@ def _model_lines(report: Report, output: Path) -> str:
     return line
 
 
-def _comparison(report: Report) -> str:
-    """One row a measure, one column a model."""
+def comparison(report: Report) -> tuple[list[str], list[list[str]], list[str]]:
+    """Float against exported model: header, one row a measure with one column a model, and notes."""
     evaluation = report.evaluation
     models = evaluation.models
     rows = []
@@ -69,16 +72,16 @@ def _comparison(report: Report) -> str:
     header = [f"n = {evaluation.samples}", *(m.name for m in models), "against float [95 % interval]"]
     if len(models) == 1:
         rows = [[row[0], row[1], ""] for row in rows if row[1]]
-    notes = ""
+    notes = []
     if timed is not None:
-        notes = (
-            f"\nLatency: on this machine, {timed.threads} thread, XNNPACK {'on' if timed.delegate else 'off'}; the"
+        notes.append(
+            f"Latency: on this machine, {timed.threads} thread, XNNPACK {'on' if timed.delegate else 'off'}; the"
             f" models take turns, {timed.runs} runs each."
         )
     if evaluation.omitted:
-        notes += f"\nNo score: {evaluation.omitted}."
-    notes += "".join(f"\n{m.name}: no file, so no size and no latency; {m.simulated}." for m in models if m.simulated)
-    return format_table(header, rows) + notes
+        notes.append(f"No score: {evaluation.omitted}.")
+    notes += [f"{m.name}: no file, so no size and no latency; {m.simulated}." for m in models if m.simulated]
+    return header, rows, notes
 
 
 def _ratio_row(name: str, models: tuple[ModelEvaluation, ...], value: Callable[[Size], int]) -> list[str]:

@@ -1,7 +1,8 @@
-"""Plain-text tables for the terminal."""
+"""Tables: plain text for the terminal, HTML for a notebook."""
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 
 from tfq.execution.terminal import one_line
@@ -34,3 +35,14 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: 
         return "  ".join(aligned).rstrip()
 
     return "\n".join([line(header), "  ".join("-" * width for width in widths), *(line(row) for row in rows)])
+
+
+def html_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, notes: str = "") -> str:
+    """The same as an HTML table, with a paragraph of notes below it."""
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    body = "".join(line(row, "td") for row in rows)
+    below = f"<p>{html.escape(notes)}</p>" if notes else ""
+    return f"<table><thead>{line(header, 'th')}</thead><tbody>{body}</tbody></table>{below}"

@@ -33,7 +33,7 @@ def setting(value: object) -> str:
 
 
 def verdict(reason: str) -> str:
-    """What became of a proposal of a step. reason: of `tfq.simulate.guard.Guarded`; empty where it was kept."""
+    """What became of a proposal of a step. reason: of `tfq.simulate.judge.Verdict`; empty where it was kept."""
     if not reason:
         return "kept"
     return f"rolled back: {reason.replace('chance,', 'may be chance,')}"

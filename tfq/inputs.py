@@ -1,0 +1,78 @@
+"""What a run works on: a model and samples, as paths or as objects of the caller's."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfq.data.objects import Data, Given, given
+from tfq.errors import UserError
+from tfq.evaluation.metrics import UserMetric
+from tfq.options import check_names
+from tfq.recipe import Recipe, live_name
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Inputs:
+    """The model and the samples of a run.
+
+    Attributes:
+      model: a path, or a live model of Keras 3 or tf_keras.
+      calibration, evaluation: as `tfq.data.loading.load_samples` takes them; no evaluation samples for None.
+      metric: its name, or a function; see `tfq.evaluation.metrics.find_metric`.
+      labels: names of the classes, or the path of a file that holds them; may be empty.
+    """
+
+    model: Any
+    calibration: str | Given
+    evaluation: str | Given | None = None
+    metric: str | UserMetric = "top1"
+    labels: str | Sequence[str] = ()
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Inputs:
+        """What the recipe names."""
+        evaluation = recipe.evaluation_data or None
+        return cls(Path(recipe.model), recipe.calibration_data, evaluation, recipe.metric, recipe.labels)
+
+
+def taken(
+    recipe: Recipe | None, model: Any, calibration: Data | None, evaluation: Data | None, options: Mapping[str, Any]
+) -> tuple[Recipe, Inputs]:
+    """The recipe of this model, these data and options, which go before those of `recipe`; and model and data.
+
+    Raises UserError for what is missing, or cannot be.
+    """
+    check_names(options, [field.name for field in dataclasses.fields(Recipe)])
+    objects = {"model": model, "calibration_data": calibration, "evaluation_data": evaluation}
+    objects |= {name: options[name] for name in ("metric", "labels") if name in options}
+    paths = {name: value for name, value in objects.items() if isinstance(value, (str, os.PathLike))}
+    live = {name: value for name, value in objects.items() if value is not None and name not in paths}
+    settings = {name: _setting(value) for name, value in {**options, **paths}.items()}
+    settings |= {name: live_name(value) for name, value in live.items()}
+    wanted = Recipe(**({"model": ""} | settings)) if recipe is None else dataclasses.replace(recipe, **settings)
+    missing = [f"`{name.removesuffix('_data')}`" for name in wanted.missing if name not in live]
+    if missing:
+        raise UserError(f"missing {' and '.join(missing)}; give an object or a path")
+    named = Inputs.of(wanted)
+    return wanted, Inputs(
+        live.get("model", named.model),
+        named.calibration if calibration is None else given(calibration, "the calibration data"),
+        named.evaluation if evaluation is None else given(evaluation, "the evaluation data"),
+        live.get("metric", named.metric),
+        live.get("labels", named.labels),
+    )
+
+
+def _setting(value: Any) -> Any:
+    """An option as a recipe holds it: paths as texts, numbers of NumPy as Python's, lists as tuples."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    return tuple(value) if isinstance(value, list) else value

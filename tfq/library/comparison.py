@@ -1,0 +1,105 @@
+"""`tfq.evaluate`: .tflite files side by side. It does not need TensorFlow."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypedDict
+
+from tfq.data.loading import load_samples
+from tfq.data.objects import Data, given
+from tfq.errors import UserError
+from tfq.evaluation import evaluate as evaluation
+from tfq.evaluation.metrics import UserMetric, find_metric
+from tfq.evaluation.names import Tflite, by_name
+from tfq.execution.progress import Progress, shown
+from tfq.options import check_names
+from tfq.report.evaluation import evaluation_table
+from tfq.report.table import format_table, html_table
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class Timing(TypedDict, total=False):
+    """How latency is measured: timed invocations of each model at the least (48, none for 0), threads of one
+    invocation (1), and whether XNNPACK runs it, as on a device (True)."""
+
+    latency_runs: int
+    threads: int
+    xnnpack: bool
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Comparison(evaluation.Evaluation):
+    """What was measured of several models on the same samples; the fields are those of `Evaluation`."""
+
+    def __repr__(self) -> str:
+        header, rows, notes = evaluation_table(self)
+        return "\n".join([format_table(header, rows), "", *notes])
+
+    def _repr_html_(self) -> str:
+        header, rows, notes = evaluation_table(self)
+        return html_table(header, rows, notes=" ".join(notes))
+
+
+def evaluate(
+    models: Tflite | Sequence[Tflite] | Mapping[str, Tflite],
+    data: Data,
+    *,
+    metric: str | UserMetric = "top1",
+    preprocess: str = "none",
+    num_samples: int = 0,
+    seed: int = 0,
+    progress: Progress | bool = False,
+    **timing: Unpack[Timing],
+) -> Comparison:
+    """Measure .tflite models side by side on the same samples: score, agreement with the first, size and latency.
+
+        tfq.evaluate(result.models, (x_test, y_test))
+
+    Args:
+      models: paths or contents of .tflite files, by the names of the table or in a list; the first is the baseline.
+      data: the samples, as `quantize` takes them; for a score (x, y).
+      metric: top1, top5, auc, f1, mse, sqnr, or your own function of (outputs, labels) or (outputs, labels, inputs),
+        itself or as "module:function".
+      preprocess: scaling of images in 0..255: none, zero_one, minus_one_one, imagenet or raw.
+      num_samples: take the first samples only; 0 for all of them.
+      seed: of the bootstrap intervals.
+      progress: True shows it on standard error.
+      timing: `Timing`.
+
+    Raises:
+      UserError: anything the caller can put right.
+    """
+    check_names(timing, Timing.__annotations__)
+    latency_runs, threads = timing.get("latency_runs", 48), timing.get("threads", 1)
+    for name, value, least in (
+        ("num_samples", num_samples, 0),
+        ("latency_runs", latency_runs, 0),
+        ("threads", threads, 1),
+    ):
+        if value < least:
+            raise UserError(f"`{name}` is {value}; it must be at least {least}")
+    named = by_name(models)
+    find_metric(metric)  # a misspelt one is told before the data is read
+    signatures = [evaluation.input_signatures(model) for model in named.values()]  # all files are opened before it is
+    samples = load_samples(
+        given(data, "the data"),
+        signatures[0],
+        limit=num_samples or None,
+        preprocess=preprocess,
+        progress=shown(progress),
+    )
+    evaluation.check_metric(metric, next(iter(named.values())), samples)
+    found = evaluation.evaluate(
+        named,
+        samples,
+        metric=metric,
+        seed=seed,
+        latency_runs=latency_runs,
+        latency_threads=threads,
+        delegate=timing.get("xnnpack", True),
+        progress=shown(progress),
+    )
+    return Comparison(**vars(found))

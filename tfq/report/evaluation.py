@@ -1,0 +1,60 @@
+"""An evaluation as a table: one row a model, and below it what the columns mean."""
+
+from __future__ import annotations
+
+from tfq.evaluation.bootstrap import Estimate
+from tfq.evaluation.evaluate import Evaluation, ModelEvaluation
+from tfq.report.summary import number
+from tfq.report.table import without_empty
+
+
+def evaluation_table(found: Evaluation) -> tuple[list[str], list[list[str]], list[str]]:
+    """Header, rows and notes; without the columns of what was measured of no model."""
+    header = ["model", found.metric, "difference [95 %]", "agreement", "SQNR", "file", "download", "bits", "p50 ms"]
+    header += ["p90 ms", "time ratio [95 %]"]
+    rows = [_row(model, baseline=not index) for index, model in enumerate(found.models)]
+    notes = [
+        f"{found.samples} samples; the others are compared with the first model."
+        " Brackets: 95 % intervals (paired bootstrap)."
+    ]
+    if len(found.outputs) > 1:
+        notes.append(
+            f"Only the first output, {found.outputs[0]!r}, is measured, of {', '.join(map(repr, found.outputs))}."
+        )
+    if found.omitted:
+        notes.append(f"No score: {found.omitted}.")
+    timed = found.models[0].latency
+    if timed:
+        threads = f"{timed.threads} thread{'s' if timed.threads > 1 else ''}"
+        notes.append(
+            f"Latency on this machine: {timed.runs} runs each after {timed.warm_up} untimed, in turns, batch"
+            f" {timed.batch}, {threads}, XNNPACK {'on' if timed.delegate else 'off'}."
+        )
+    notes.append("File and download (compressed) in bytes; bits: mean bits of a weight.")
+    return *without_empty(header, rows), notes
+
+
+def _row(model: ModelEvaluation, *, baseline: bool) -> list[str]:
+    size, latency = model.size, model.latency
+    same = model.sqnr is not None and model.sqnr.value is None
+    return [
+        model.name,
+        number(model.score, 2),
+        _with_interval(model.difference, 2, sign="+"),
+        number(model.agreement, 2),
+        "equal" if same else number(model.sqnr, 1),
+        f"{size.file_bytes:,}" if size else "",
+        f"{size.download_bytes:,}" if size else "",
+        f"{size.weight_bits:.2f}" if size else "",
+        f"{latency.p50_ms:.3f}" if latency else "",
+        f"{latency.p90_ms:.3f}" if latency else "",
+        "" if baseline or latency is None else _with_interval(latency.ratio, 2),
+    ]
+
+
+def _with_interval(found: Estimate | None, digits: int, *, sign: str = "") -> str:
+    if found is None or found.value is None:
+        return ""
+    form = f"{sign}.{digits}f" if found.unit else f"{sign}.3g"
+    text = f"{found.value:{form}}"
+    return text if found.low is None else f"{text} [{found.low:{form}}, {found.high:{form}}]"

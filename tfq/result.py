@@ -1,0 +1,73 @@
+"""What a run gives."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tfq.errors import UserError
+from tfq.execution.files import staged_directory
+from tfq.report.summary import comparison, summary
+from tfq.report.table import html_table
+
+if TYPE_CHECKING:
+    from tfq.report.report import Report
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class Result:
+    """The files of a run and what was measured.
+
+    Attributes:
+      files: content by name: model.tflite, float.tflite, spec.json, report.json, report.html and recipe.json; with
+        `package='gzip'` model.tflite.gz too. Without model.tflite where activations have fewer than 8 bits.
+      report: every measurement; report.json holds the same.
+    """
+
+    files: Mapping[str, bytes]
+    report: Report
+
+    @property
+    def tflite(self) -> bytes:
+        """The quantised model. Raises UserError where there is a simulation only."""
+        if "model.tflite" not in self.files:
+            raise UserError(
+                f"there is no model.tflite: {self.report.recipe.simulated}; the report says what it would do"
+            )
+        return self.files["model.tflite"]
+
+    @property
+    def models(self) -> dict[str, bytes]:
+        """The float model and the quantised one by the names of the report, as `tfq.evaluate` takes them."""
+        return {"float": self.files["float.tflite"], self.report.recipe.model_name: self.tflite}
+
+    def save(self, directory: str | Path, *, overwrite: bool = False) -> Path:
+        """Write all files, whole or not at all, and return where they are.
+
+        Args:
+          directory: a new folder; missing parents are made.
+          overwrite: replace the files of an earlier run.
+
+        Raises UserError where it is there already or cannot be written, or holds files of others.
+        """
+        with staged_directory(Path(directory), overwrite=overwrite) as staged:
+            self.write(staged)
+        return Path(directory)
+
+    def write(self, directory: Path) -> None:
+        """Write all files into a folder that is there."""
+        for name, content in self.files.items():
+            (directory / name).write_bytes(content)
+
+    def __str__(self) -> str:
+        return summary(self.report)
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name} {len(content):,} bytes" for name, content in self.files.items())
+        return f"Result({sizes})"
+
+    def _repr_html_(self) -> str:
+        header, rows, notes = comparison(self.report)
+        return html_table(header, rows, notes=" ".join(notes))
