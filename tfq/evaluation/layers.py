@@ -4,7 +4,7 @@
 
 `sqnr_db` takes y from the float model on the same samples: the error that has arrived at the layer.
 `own_sqnr_db` takes y from the float layer on the layer's own quantised inputs: the error that its
-weights and its output's grid add by themselves. The layers with the lowest one hurt most.
+weights and its output's grid add by themselves. The layers with the lowest one have most error.
 """
 
 from __future__ import annotations
