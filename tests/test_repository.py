@@ -109,7 +109,7 @@ def test_every_package_that_is_imported_is_declared(wheel: pathlib.Path) -> None
 
 
 def running(tree: ast.AST) -> Iterator[str]:
-    """Modules that a module imports when it runs, inside functions too; what serves the type checker alone is left out."""
+    """Modules that a module imports when it runs, inside functions too; not what serves the type checker alone."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             continue
