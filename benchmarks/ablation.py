@@ -28,7 +28,7 @@ from tfq.data.roles import Roles
 from tfq.data.samples import Samples
 from tfq.data.signatures import input_signatures
 from tfq.evaluation.evaluate import Evaluation, Simulated, evaluate
-from tfq.execution.interpreter import predict
+from tfq.execution.predict import predict
 from tfq.export.package import export_plain, export_quantized
 from tfq.models.graph import Graph
 from tfq.models.load import load_model

@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks import cases, common, cost
 from benchmarks.allocation_bars import FRONTIER_POINTS
 from benchmarks.cases import CaseFiles
-from tfq.execution.interpreter import available_cores
+from tfq.execution.predict import available_cores
 from tfq.execution.progress import Advance
 
 PROGRAM_LAYERS, PROGRAM_CANDIDATES = 200, 12

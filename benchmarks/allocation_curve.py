@@ -36,7 +36,7 @@ from tfq.evaluation.bootstrap import estimate, point, resampled
 from tfq.evaluation.latency import measure_latency
 from tfq.evaluation.metrics import Predictions, find_metric
 from tfq.evaluation.size import measure_size
-from tfq.execution.interpreter import predict
+from tfq.execution.predict import predict
 from tfq.export.package import export_plain
 
 _REPRESENTATIVE = 100

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tfq.errors import UserError, VerificationError
-from tfq.execution.interpreter import available_cores
+from tfq.execution.predict import available_cores
 from tfq.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]

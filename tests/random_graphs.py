@@ -31,7 +31,7 @@ from random_operators import FRAMEWORKS, STEPS
 from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
 from tfq.errors import UserError
-from tfq.execution.interpreter import predict
+from tfq.execution.predict import predict
 from tfq.export.package import export_plain, export_quantized
 from tfq.models.equality import node_function
 from tfq.models.graph import INPUT, Graph, Node

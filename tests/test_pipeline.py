@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tfq.errors import UserError
-from tfq.execution.interpreter import TfliteModel, predict
+from tfq.execution.interpreter import TfliteModel
+from tfq.execution.predict import predict
 from tfq.export import flatbuffer
 from tfq.models.equality import run_graph
 from tfq.models.graph import Graph, Node

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfq.execution.interpreter import TfliteModel, available_cores
+from tfq.execution.interpreter import TfliteModel
+from tfq.execution.predict import available_cores
 from tfq.execution.progress import Progress, Silent
 
 _TURNS = 16  # parts of the work a core does one after the other

@@ -19,7 +19,7 @@ from tfq.allocation.fisher import gradient_estimates
 from tfq.allocation.sensitivity import FLOOR, Loss, find_loss, measured, output_errors
 from tfq.allocation.states import State, apply, find_states, float_states, packed
 from tfq.errors import UserError
-from tfq.execution.interpreter import predict
+from tfq.execution.predict import predict
 from tfq.export.package import export_quantized
 from tfq.export.variants import Exporter
 from tfq.models.graph import Graph, Node

@@ -17,7 +17,8 @@ from benchmarks.cells import Cell, Key, Outcome, OverSeeds, Results, record
 from benchmarks.reconstruction_bars import MOST_LOST, judge
 from benchmarks.reconstruction_page import difference_text, draw_curves, page
 from tfq.errors import UserError
-from tfq.execution.interpreter import TfliteModel, predict
+from tfq.execution.interpreter import TfliteModel
+from tfq.execution.predict import predict
 
 RESNET20 = "resnet20_cifar10"
 

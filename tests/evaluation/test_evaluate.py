@@ -9,7 +9,8 @@ from tfq.data.samples import Samples
 from tfq.errors import UserError
 from tfq.evaluation.agreement import gives_classes
 from tfq.evaluation.evaluate import Simulated, check_metric, evaluate, input_signatures
-from tfq.execution.interpreter import TfliteModel, predict
+from tfq.execution.interpreter import TfliteModel
+from tfq.execution.predict import predict
 
 
 def samples_of(arrays, labels=None):

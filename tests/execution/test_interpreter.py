@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfq.errors import UserError
-from tfq.execution.interpreter import TensorInfo, TfliteModel, parse_tflite, predict
+from tfq.execution.interpreter import TensorInfo, TfliteModel, parse_tflite
+from tfq.execution.predict import predict
 
 
 def reference_run(content: bytes, inputs: dict[int, np.ndarray]) -> list[np.ndarray]:

@@ -6,7 +6,8 @@ import pytest
 
 from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
-from tfq.execution.interpreter import TfliteModel, predict
+from tfq.execution.interpreter import TfliteModel
+from tfq.execution.predict import predict
 from tfq.export.package import export_quantized
 from tfq.models.load import load_model
 from tfq.models.prepare import prepare

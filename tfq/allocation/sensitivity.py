@@ -25,8 +25,8 @@ import numpy as np
 
 from tfq.allocation.states import Key, State, apply
 from tfq.errors import UserError
-from tfq.execution.interpreter import predict
 from tfq.execution.ledger import Ledger
+from tfq.execution.predict import predict
 from tfq.execution.progress import Progress, Silent
 from tfq.execution.workers import in_order
 from tfq.export.variants import Exporter

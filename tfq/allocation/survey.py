@@ -37,7 +37,7 @@ from tfq.allocation.wish import LATENCY, WEIGHTS, Wish, check_within_reach, offe
 from tfq.calibration.statistics import Range
 from tfq.errors import UserError
 from tfq.execution.deflate import deflated
-from tfq.execution.interpreter import predict
+from tfq.execution.predict import predict
 from tfq.models.borders import find_borders
 from tfq.models.graph import Graph
 from tfq.models.widths import Unit, units

@@ -16,7 +16,8 @@ from tfq.evaluation.bootstrap import CONFIDENCE, Estimate, Statistic, estimate, 
 from tfq.evaluation.latency import Latency, measure_latency
 from tfq.evaluation.metrics import Metric, Predictions, UserMetric, find_metric
 from tfq.evaluation.size import Size, measure_size
-from tfq.execution.interpreter import TensorInfo, TfliteModel, predict
+from tfq.execution.interpreter import TensorInfo, TfliteModel
+from tfq.execution.predict import predict
 from tfq.execution.progress import Progress, Silent
 
 _TRIED = 8
