@@ -1,0 +1,107 @@
+"""A precision for every layer, where a budget asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tfq.allocation.allocate import Allocated, allocate
+from tfq.allocation.latency_table import LatencyTable
+from tfq.allocation.survey import At, Survey, survey
+from tfq.allocation.wish import Wish, goal_of
+from tfq.calibration.statistics import Range
+from tfq.evaluation.bootstrap import Estimate
+from tfq.models.graph import Graph
+from tfq.models.grids import grid_groups
+from tfq.models.widths import activation_bits, is_weighted, units
+from tfq.pipeline.quantized import Run, Start
+from tfq.precision import SIMULATED, Precision
+from tfq.quantized_model import QuantizedModel
+from tfq.recipe import Recipe
+from tfq.reconstruction.steps import Setting
+
+
+def wish_of(recipe: Recipe) -> Wish:
+    return Wish(
+        max_drop=recipe.max_accuracy_drop,
+        size_budget=recipe.size_budget,
+        latency_budget=recipe.latency_budget_ms,
+        compute_budget=recipe.compute_budget,
+        objective=recipe.objective,
+        candidates=recipe.candidates,
+        pins=recipe.pins,
+        storage=recipe.storage,
+        sensitivity=recipe.sensitivity,
+    )
+
+
+def _narrow_ranges(run: Run, graph: Graph) -> Mapping[str, Range] | None:
+    """The 4-bit ranges of what weighted layers read, by group, where a candidate asks for them."""
+    if not run.recipe.separates_inputs:
+        return None
+    nodes = [node.name for node in graph.nodes if is_weighted(node)]
+    bits = activation_bits(graph, dict.fromkeys(nodes, SIMULATED))
+    ranges = run.recalibrated(graph, bits=bits).ranges
+    return {group: ranges[group] for group in bits}
+
+
+def _at(run: Run, start: Start, narrow: Mapping[str, Range] | None) -> At:
+    """What models of other precisions start from."""
+    graph, groups = start.reference, grid_groups(start.reference)
+    reading = {unit.name: [groups[graph[node].inputs[0]] for node in unit.nodes] for unit in units(graph)}
+
+    def at(chosen: Mapping[str, Precision]) -> QuantizedModel:
+        few = [group for unit, precision in chosen.items() if precision.is_simulated for group in reading[unit]]
+        ranges = {**start.ranges, **{group: (narrow or {})[group] for group in few}}
+        return run.specified(graph, ranges, chosen)
+
+    return at
+
+
+def surveyed(run: Run, start: Start, setting: Setting, table: LatencyTable | None, ledger: Path | None) -> Survey:
+    """What can be chosen."""
+    narrow = _narrow_ranges(run, start.reference)
+    options: dict[str, Any] = {"labels": run.samples.labels, "table": table, "narrow": narrow, "ledger": ledger}
+    return survey(setting, start.model, _at(run, start, narrow), wish_of(run.recipe), **options)
+
+
+def within_budget(
+    run: Run, start: Start, setting: Setting, table: LatencyTable | None, ledger: Path | None
+) -> tuple[QuantizedModel, Allocated]:
+    """A precision for every layer, checked on the file."""
+    with run.journal.stage("allocate"):
+        found = surveyed(run, start, setting, table, ledger)
+        goal = goal_of(setting.graph, found.units, wish_of(run.recipe))
+        model, allocated = allocate(found.problem, goal, found.bench, progress=run.progress)
+        if not allocated.attained:
+            run.journal.warn(_missed(run.recipe, allocated))
+    return model, allocated
+
+
+def _missed(recipe: Recipe, allocated: Allocated) -> str:
+    least = min(r.measured.points for r in allocated.rounds)
+    return (
+        f"`max_accuracy_drop={recipe.max_accuracy_drop:g}` is not kept: the best model found loses {least:.2f} points"
+        " on the calibration samples (estimate and its standard error); this is that model. Offer more bits or float"
+        " layers (`candidates`), or give more calibration samples"
+    )
+
+
+def contradiction(recipe: Recipe, difference: Estimate | None) -> str:
+    """One line where the evaluation data says that the model loses more than the largest drop; else nothing.
+
+    Args:
+      difference: of the model's score to float's, with its interval; None where no score was measured.
+    """
+    most = recipe.max_accuracy_drop
+    if most is None or difference is None or difference.unit != "points":
+        return ""
+    value, low, high = difference.value, difference.low, difference.high
+    if value is None or low is None or high is None or high >= -most:
+        return ""
+    return (
+        f"`max_accuracy_drop` is {most:g}, and on the evaluation data the model loses {-value:.2f} points"
+        f" [{-high:.2f}, {-low:.2f}]: the calibration samples made the loss look smaller;"
+        " calibrate with samples that the model was not trained on, with more of them, or ask for a smaller drop"
+    )
