@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfq.errors import UserError
-from tfq.models.dense import dense_nodes
 from tfq.models.graph import Node
 from tfq.models.rewrite import made_by
+from tfq.models.rules.dense import dense_nodes
 
 _Shape = tuple[int, ...]
 
