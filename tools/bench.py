@@ -292,7 +292,8 @@ def find_devices(values: flags.FlagValues, progress: Progress) -> dict[str, tupl
         library = find_library(target, libraries)
         runner = find_runner(target, runners, progress=progress)
         return {"host": (describe_host(), lambda job, folder: run_on_host(job, runner, library, folder))}
-    from tfq_bench.adb import Adb, devices
+    from tfq_bench.adb import Adb
+    from tfq_bench.adb_answers import devices
     from tfq_bench.android_device import Programs, describe, run_on_android
 
     def find(target: Target) -> Programs:

@@ -12,73 +12,35 @@ Only a lost connection is tried again, never a command that failed by itself. Th
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import posixpath
 import re
-import shlex
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from tfq_bench.adb_answers import (
+    DeviceError,
+    DeviceLostError,
+    DeviceTimeoutError,
+    reason,
+    run_adb,
+    said_by,
+    without_daemon,
+)
+from tfq_bench.adb_files import batches, files_below, joined, local_sha256, quoted
+from tfq_bench.adb_scripts import LOOK, START
+
 from tfq.errors import UserError
-from tfq.execution.parent import die_with_parent
 
 _T = TypeVar("_T")
 # What the device prints after a command; the record separator keeps it apart from what the command printed.
 _MARK = re.compile(rb"\x1etfq-exit (\d+)\r?\n\Z")
-# A shell command must fit into one message of the oldest devices, 4096 bytes.
-_COMMAND_BYTES = 3000
 # Kept free on the device besides what is pushed: a full /data makes Android kill apps and stop services.
 _RESERVE_BYTES = 64 << 20
-
-# $1: folder of the state, $2: working directory, $3...: the program. mkdir is the lock: of two calls, or of one that
-# is tried twice, a single one starts the program.
-_START = """
-mkdir "$1" 2>/dev/null || exit 0
-setsid sh -c '
-  state=$1 folder=$2; shift 2
-  echo $$ >"$state/pid" || exit
-  cd "$folder" && "$@" >"$state/stdout" 2>"$state/stderr"
-  echo $? >"$state/code.part"; mv "$state/code.part" "$state/code"
-' sh "$@" </dev/null >/dev/null 2>&1 &
-"""
-# The process before its exit code: one that ends in between is then seen as running or with its code, never as gone.
-_LOOK = """
-cd "$1" || exit
-pid=$(cat pid 2>/dev/null)
-[ -n "$pid" ] && kill -0 "$pid" 2>/dev/null && alive=1
-if [ -e code ]; then cat code; elif [ -n "$alive" ]; then echo running; else echo "gone $pid"; fi
-"""
-
-
-class DeviceError(UserError):
-    """A device did not do what was asked of it; names its serial, what was tried, what came back and what to do."""
-
-
-class DeviceLostError(DeviceError):
-    """The connection to the device was lost or could not be made; what ran may or may not have finished."""
-
-
-class DeviceTimeoutError(DeviceError):
-    """The device has not answered in the time given; what ran there may still be running."""
-
-
-@dataclass(frozen=True)
-class Attached:
-    """One line of `adb devices -l`.
-
-    Attributes:
-      state: "device" where it can be used; "offline", "unauthorized", "no permissions ..." and others where not.
-      model: as the device calls itself, empty where it does not tell.
-    """
-
-    serial: str
-    state: str
-    model: str
 
 
 @dataclass(frozen=True)
@@ -88,30 +50,6 @@ class Result:
     code: int
     stdout: str
     stderr: str
-
-
-# What adb or the device says, what to do about it, and whether a new connection may help. The first match counts.
-_REASONS = (
-    (r"unauthorized|failed to authenticate", "unlock the device and allow debugging from this computer", False),
-    (r"(no|insufficient) permissions", "give this user access to the USB device (udev rules), then replug it", False),
-    (
-        r"check server version|connect to daemon|start daemon|protocol fault \(status",
-        "free the port of the adb server or give another (`adb kill-server`)",
-        False,
-    ),
-    (r"more than one device", "say which with --serials", False),
-    (r"No space left on device", "free space on the device", False),
-    (r"Read-only file system|Permission denied|Operation not permitted", "use a folder under /data/local/tmp", False),
-    (r"No such file or directory|does not exist|[Ii]s a directory|[Nn]ot a directory", "check the path", False),
-    (
-        r"ended before|closed|couldn't (read|write)|reset|refused|failed to (connect|read|get feature set)|"
-        r"protocol fault|[Bb]roken pipe|EOF|No route|unreachable|timed out|disconnected",
-        "check the cable or the network",
-        True,
-    ),
-    (r"device.* not found|no devices", "plug it in or switch it on, and look at `adb devices`", True),
-    (r"offline|still connecting|still authorizing", "replug it or restart its debugging", True),
-)
 
 
 @dataclass(frozen=True)
@@ -168,9 +106,9 @@ class Adb:
           DeviceTimeoutError: the command has not ended in time.
           DeviceError: the device does not let this computer in.
         """
-        text = _joined(command)
+        text = joined(command)
         if folder is not None:
-            text = f"cd {_q(folder)} && {text}"
+            text = f"cd {quoted(folder)} && {text}"
         return self._again(lambda: self._shell_once(text, timeout), tries)
 
     def run_detached(
@@ -193,22 +131,22 @@ class Adb:
         deadline = time.monotonic() + timeout
         state = posixpath.join(folder, name)
         self.make_folders([folder])
-        self._ask(["sh", "-c", _START, "sh", state, folder, *command])
+        self._ask(["sh", "-c", START, "sh", state, folder, *command])
         unborn = 0
         while True:
-            seen = self._output(["sh", "-c", _LOOK, "sh", state]).strip()
+            seen = self._output(["sh", "-c", LOOK, "sh", state]).strip()
             if seen.isdigit():
                 break
             # Between the lock and the process id there is a moment in which neither a process nor a code is there.
             unborn = unborn + 1 if seen == "gone" else 0
             if unborn > 10 or seen.startswith("gone "):
                 self.remove(state)
-                raise self._error(_joined(command), "its shell was killed or the device restarted", "run it again")
+                raise self._error(joined(command), "its shell was killed or the device restarted", "run it again")
             if time.monotonic() > deadline:
                 self._ask(["sh", "-c", 'kill -9 "-$(cat "$1/pid")"', "sh", state])
                 self.remove(state)
                 raise self._error(
-                    _joined(command), f"not done within {timeout:g} s; killed", "allow more", kind=DeviceTimeoutError
+                    joined(command), f"not done within {timeout:g} s; killed", "allow more", kind=DeviceTimeoutError
                 )
             time.sleep(interval)
         stdout, stderr = (self._output(["cat", f"{state}/{output}"]) for output in ("stdout", "stderr"))
@@ -226,8 +164,8 @@ class Adb:
         """
         if not remote.startswith("/"):
             raise UserError(f"{remote}: expected an absolute path of the device, such as /data/local/tmp/job")
-        files = dict(_files(local, remote))
-        wanted = {path: _local_sha256(source) for path, source in files.items()}
+        files = dict(files_below(local, remote))
+        wanted = {path: local_sha256(source) for path, source in files.items()}
         sizes = {path: source.stat().st_size for path, source in files.items()}
         self.make_folders({posixpath.dirname(path) for path in files} | ({remote} if local.is_dir() else set()))
         there = self._hashes(files)
@@ -258,7 +196,7 @@ class Adb:
         try:
             for _ in range(self.tries):
                 self._again(lambda: self._transfer(["pull", remote, str(part)], f"pull {remote}", self._size(remote)))
-                got = _local_sha256(part)
+                got = local_sha256(part)
                 if got == wanted:
                     part.replace(local)
                     return
@@ -288,7 +226,7 @@ class Adb:
 
     def make_folders(self, paths: Iterable[str]) -> None:
         """Makes folders and what they lie in; those that are there already are left alone."""
-        for some in _batches(sorted(paths)):
+        for some in batches(sorted(paths)):
             self._output(["mkdir", "-p", *some])
 
     def remove(self, path: str) -> None:
@@ -297,7 +235,7 @@ class Adb:
 
     def _ask(self, command: Sequence[str], timeout: float | None = None) -> Result:
         """As `shell`, for what may run twice: no answer in time counts as a lost connection."""
-        text, seconds = _joined(command), timeout or self.answer_seconds
+        text, seconds = joined(command), timeout or self.answer_seconds
         return self._again(lambda: self._lost_after_timeout(lambda: self._shell_once(text, seconds)))
 
     def _output(self, command: Sequence[str]) -> str:
@@ -305,8 +243,8 @@ class Adb:
         result = self._ask(command)
         if result.code:
             said = result.stderr.strip() or result.stdout.strip() or "no message"
-            advice, _ = _reason(said, command)
-            raise self._error(_joined(command), f"exit code {result.code}: {said}", advice)
+            advice, _ = reason(said, command)
+            raise self._error(joined(command), f"exit code {result.code}: {said}", advice)
         return result.stdout
 
     def _hashes(self, paths: Iterable[str]) -> dict[str, str]:
@@ -317,7 +255,7 @@ class Adb:
             'for path do { [ -f "$path" ] && sha256sum <"$path"; } || echo missing; done'
         )
         hashes: dict[str, str] = {}
-        for some in _batches(paths):
+        for some in batches(paths):
             # A hash takes up to a second per 20 MB on a slow phone.
             result = self._ask(["sh", "-c", script, "sh", *some], timeout=600.0)
             lines = [line.split()[0] for line in result.stdout.splitlines() if line]
@@ -355,8 +293,8 @@ class Adb:
         # Half a megabyte a second is slower than any cable and most networks.
         done = self._lost_after_timeout(lambda: self._adb(command, timeout=60.0 + size / 500e3, what=what))
         if done.returncode:
-            said = _said(done)
-            advice, lost = _reason(said, arguments[1:])
+            said = said_by(done)
+            advice, lost = reason(said, arguments[1:])
             errors = [line for line in said.splitlines() if "error:" in line] or [said]
             raise self._error(what, errors[0], advice, kind=DeviceLostError if lost else DeviceError)
 
@@ -366,11 +304,11 @@ class Adb:
         mark = _MARK.search(done.stdout)
         if mark is None:
             # Without a message of adb's own the device's shell has been cut off or killed, as in a restart.
-            own = re.search(r"^(error|adb): .*", _without_daemon(done.stderr), re.MULTILINE | re.DOTALL)
+            own = re.search(r"^(error|adb): .*", without_daemon(done.stderr), re.MULTILINE | re.DOTALL)
             said = own[0] if done.returncode and own else "the connection ended before the command did"
-            advice, lost = _reason(said)
+            advice, lost = reason(said)
             raise self._error(text, said, advice, kind=DeviceLostError if lost else DeviceError)
-        return Result(int(mark[1]), done.stdout[: mark.start()].decode(errors="replace"), _without_daemon(done.stderr))
+        return Result(int(mark[1]), done.stdout[: mark.start()].decode(errors="replace"), without_daemon(done.stderr))
 
     def _lost_after_timeout(self, work: Callable[[], _T]) -> _T:
         """A connection that stands still looks alive to adb, so it is given up here and made anew by `connect`."""
@@ -391,16 +329,16 @@ class Adb:
         if self._on_network():
             self._adb(["disconnect", self.serial], timeout=10.0, what="disconnect")
             # adb waits ten seconds for a device that takes the connection and does not answer.
-            said = _said(self._adb(["connect", self.serial], timeout=20.0, what="connect"))
+            said = said_by(self._adb(["connect", self.serial], timeout=20.0, what="connect"))
         ready, state = self._state()
         if not ready:
             said = f"{said}; {state}" if said else state
-            advice, lost = _reason(said)
+            advice, lost = reason(said)
             raise self._error("connect", said, advice, kind=DeviceLostError if lost else DeviceError)
 
     def _state(self) -> tuple[bool, str]:
         done = self._adb(["-s", self.serial, "get-state"], timeout=10.0, what="get-state")
-        said = _said(done)
+        said = said_by(done)
         return not done.returncode and said == "device", said
 
     def _again(self, work: Callable[[], _T], tries: int | None = None) -> _T:
@@ -417,7 +355,7 @@ class Adb:
 
     def _adb(self, arguments: Sequence[str], *, timeout: float, what: str) -> subprocess.CompletedProcess[bytes]:
         try:
-            return _run(self.program, self.server_port, arguments, timeout)
+            return run_adb(self.program, self.server_port, arguments, timeout)
         except subprocess.TimeoutExpired as e:
             raise self._error(
                 what,
@@ -436,105 +374,3 @@ class Adb:
     def _error(self, what: str, said: str, advice: str, *, kind: type[DeviceError] = DeviceError) -> DeviceError:
         short = what if len(what) <= 200 else what[:200] + "..."
         return kind(f"device {self.serial}: {short}: {' '.join(said.split())}; {advice}")
-
-
-def devices(*, program: str = "adb", server_port: int | None = None) -> tuple[Attached, ...]:
-    """Every device that adb knows, those that cannot be used too.
-
-    Raises:
-      UserError: adb is missing, or its server does not start.
-    """
-    try:
-        done = _run(program, server_port, ["devices", "-l"], 30.0)
-    except subprocess.TimeoutExpired as e:
-        raise UserError(f"{program} devices: no answer within 30 s; end the adb server (adb kill-server)") from e
-    if done.returncode:
-        raise UserError(f"{program} devices: {' '.join(_said(done).split())}; {_reason(_said(done))[0]}")
-    # "SERIAL  STATE [usb:..] product:.. model:.. device:.. transport_id:N"; a state may be of several words.
-    lines = re.findall(r"^(\S+)\s+(.+?)((?:\s+[a-z_]+:\S+)*)$", done.stdout.decode(errors="replace"), re.MULTILINE)
-    described = [(s, state, re.search(r"\bmodel:(\S+)", rest)) for s, state, rest in lines if s != "List"]
-    return tuple(Attached(serial, state, model[1] if model else "") for serial, state, model in described)
-
-
-def _run(
-    program: str, server_port: int | None, arguments: Sequence[str], timeout: float
-) -> subprocess.CompletedProcess[bytes]:
-    port = [] if server_port is None else ["-P", str(server_port)]
-    command = [program, *port, *arguments]
-    try:
-        return subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=timeout,
-            check=False,
-            preexec_fn=functools.partial(die_with_parent, os.getpid()),  # the server that it may start lives on
-        )
-    except OSError as e:
-        raise UserError(
-            f"{program}: {e.strerror}; install adb (Android SDK platform-tools, Debian: apt install adb) "
-            "or give its path"
-        ) from e
-
-
-def _reason(said: str, names: Sequence[str] = ()) -> tuple[str, bool]:
-    """What to do about a message of adb's or the device's, and whether a new connection may help.
-
-    `names` are those of files in the message, which might read like a reason.
-    """
-    bare = functools.reduce(lambda text, name: text.replace(name, "") if name else text, names, said)
-    for pattern, advice, lost in _REASONS:
-        if re.search(pattern, bare):
-            return advice, lost
-    return "look at the message", False
-
-
-def _said(done: subprocess.CompletedProcess[bytes]) -> str:
-    return (_without_daemon(done.stderr) + done.stdout.decode(errors="replace")).strip() or "no message"
-
-
-def _without_daemon(stderr: bytes) -> str:
-    """Without what the client says when it starts its server first."""
-    return re.sub(r"^\* daemon .*\n", "", stderr.decode(errors="replace"), flags=re.MULTILINE)
-
-
-def _files(local: Path, remote: str) -> Iterator[tuple[str, Path]]:
-    if local.is_file():
-        yield remote, local
-    elif local.is_dir():
-        for path in sorted(local.rglob("*")):
-            if path.is_file():
-                yield posixpath.join(remote, path.relative_to(local).as_posix()), path
-    else:
-        raise UserError(f"{local}: no such file or folder; expected one to push to {remote}")
-
-
-def _local_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as e:
-        raise UserError(f"{path}: {e.strerror}; expected a file that can be read") from e
-    return digest.hexdigest()
-
-
-def _batches(paths: Iterable[str]) -> Iterator[list[str]]:
-    """The paths in groups, each short enough for one shell command."""
-    batch: list[str] = []
-    for path in paths:
-        if batch and sum(len(os.fsencode(_q(_q(p)))) + 1 for p in [*batch, path]) > _COMMAND_BYTES:
-            yield batch
-            batch = []
-        batch.append(path)
-    if batch:
-        yield batch
-
-
-def _q(text: str) -> str:
-    return shlex.quote(text)
-
-
-def _joined(command: Sequence[str]) -> str:
-    return " ".join(map(shlex.quote, command))

@@ -18,7 +18,8 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tfq_bench.adb import Adb, DeviceError, DeviceLostError, DeviceTimeoutError, Result
+from tfq_bench.adb import Adb, Result
+from tfq_bench.adb_answers import DeviceError, DeviceLostError, DeviceTimeoutError
 from tfq_bench.elf import ABIS, Target
 from tfq_bench.job import JOB, RESULTS, RUNNER, Job, Task, file_sha256
 from tfq_bench.results import Collected, Description, Record, read_results

@@ -20,7 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 import hypothesis
 import hypothesis.strategies as st
 import pytest
-from tfq_bench.adb import Adb, Attached, DeviceError, DeviceLostError, DeviceTimeoutError, Result, devices
+from tfq_bench.adb import Adb, Result
+from tfq_bench.adb_answers import Attached, DeviceError, DeviceLostError, DeviceTimeoutError, devices
 
 from android_bench.testing import (
     Corrupt,
