@@ -19,6 +19,7 @@ from keras.src.ops import numpy as ops_numpy
 from keras.src.ops.operation import Operation
 
 from tfq.models import operations as op
+from tfq.models import shaping
 from tfq.models.flatten import Call, Tensor
 from tfq.models.frontend import Frontend, SourceCall, flat, mapped
 from tfq.models.refusals import refuse
@@ -70,16 +71,16 @@ OPERATIONS: dict[str, Rule] = {
     "Softmax": lambda c, o, x: op.softmax(c, x, o.axis),
     "LogSoftmax": lambda c, o, x: op.log_softmax(c, x, o.axis),
     "Reshape": lambda c, o, x: op.reshape(c, x, o.newshape),
-    "Squeeze": lambda c, o, x: op.squeeze(c, x, o.axis),
-    "ExpandDims": lambda c, o, x: op.expand_dims(c, x, o.axis),
-    "Transpose": lambda c, o, x: op.transpose(c, x, o.axes),
-    "Swapaxes": lambda c, o, x: op.swap_axes(c, x, o.axis1, o.axis2),
-    "Concatenate": lambda c, o, xs: op.concatenate(c, xs, o.axis),
-    "Stack": lambda c, o, x: op.stack(c, x, o.axis),
-    "Split": lambda c, o, x: op.split(c, x, o.indices_or_sections, o.axis, at=np.ndim(o.indices_or_sections) == 1),
-    "Unstack": lambda c, o, x: op.unstack(c, x, o.axis),
-    "GetItem": lambda c, o, x, key: op.get_item(c, x, key),  # noqa: ARG005
-    "Pad": lambda c, o, x, constant_values=None: op.pad(c, x, o.pad_width, o.mode, constant_values),
+    "Squeeze": lambda c, o, x: shaping.squeeze(c, x, o.axis),
+    "ExpandDims": lambda c, o, x: shaping.expand_dims(c, x, o.axis),
+    "Transpose": lambda c, o, x: shaping.transpose(c, x, o.axes),
+    "Swapaxes": lambda c, o, x: shaping.swap_axes(c, x, o.axis1, o.axis2),
+    "Concatenate": lambda c, o, xs: shaping.concatenate(c, xs, o.axis),
+    "Stack": lambda c, o, x: shaping.stack(c, x, o.axis),
+    "Split": lambda c, o, x: shaping.split(c, x, o.indices_or_sections, o.axis, at=np.ndim(o.indices_or_sections) == 1),
+    "Unstack": lambda c, o, x: shaping.unstack(c, x, o.axis),
+    "GetItem": lambda c, o, x, key: shaping.get_item(c, x, key),  # noqa: ARG005
+    "Pad": lambda c, o, x, constant_values=None: shaping.pad(c, x, o.pad_width, o.mode, constant_values),
     "Mean": lambda c, o, x: op.mean(c, x, o.axis, o.keepdims),
     "Sum": lambda c, o, x: op.total(c, x, o.axis, o.keepdims),
     "Max": lambda c, o, x: op.largest(c, x, o.axis, o.keepdims),

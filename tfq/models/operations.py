@@ -6,7 +6,6 @@ Each function adds the nodes of one operator to a `Call` and returns its output.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -182,7 +181,7 @@ def gelu(call: Call, x: Tensor, approximate: bool = False) -> Tensor:
 
 def softmax(call: Call, x: Tensor, axis: int | None = -1) -> Tensor:
     axis = -1 if axis is None else axis
-    _positive(call, x, axis)
+    positive_axis(call, x, axis)
     return named("Softmax", axis=axis)(call, x)
 
 
@@ -192,7 +191,7 @@ def log_softmax(call: Call, x: Tensor, axis: int | None = -1) -> Tensor:
     return unary("log_softmax")(call, x)
 
 
-def _positive(call: Call, x: Tensor, axis: int, rank: int | None = None) -> int:
+def positive_axis(call: Call, x: Tensor, axis: int, rank: int | None = None) -> int:
     """`axis` counted from the front; the batch axis is refused."""
     rank = x.rank if rank is None else rank
     found = int(axis) + rank if axis < 0 else int(axis)
@@ -218,71 +217,10 @@ def reshape(call: Call, x: Tensor, target: Sequence[Any]) -> Tensor:
     return call.add("Reshape", {"target_shape": tuple(rest)}, [x], shape=(None, *rest))
 
 
-def squeeze(call: Call, x: Tensor, axis: Any = None) -> Tensor:
-    axes = {i for i in range(1, x.rank) if x.shape[i] == 1}
-    if not axes or (axis is None and call.flattener.batch == 1):
-        raise call.refuse(f"it squeezes {list(x.shape)}", "name the axis to squeeze")
-    if axis is not None and np.size(axis):
-        axes = {_positive(call, x, int(a)) for a in np.reshape(axis, -1)}
-    return reshape(call, x, [None, *(x.shape[i] for i in range(1, x.rank) if i not in axes)])
-
-
-def expand_dims(call: Call, x: Tensor, axis: Any) -> Tensor:
-    shape = list(x.shape)
-    for a in sorted(np.reshape(axis, -1)):
-        shape.insert(_positive(call, x, int(a), len(shape) + 1), 1)
-    return reshape(call, x, shape)
-
-
-def transpose(call: Call, x: Tensor, order: Sequence[int] | None) -> Tensor:
-    axes = [int(a) % x.rank for a in np.reshape(order, -1)] if order is not None else list(range(x.rank))[::-1]
-    if axes[0] != 0:
-        raise call.refuse(f"it transposes the axes to {axes}, which moves the batch axis", "keep axis 0 first")
-    if axes == list(range(x.rank)):
-        return x
-    return call.add("Permute", {"dims": tuple(axes[1:])}, [x], shape=tuple(x.shape[a] for a in axes))
-
-
-def swap_axes(call: Call, x: Tensor, a: int, b: int) -> Tensor:
-    order = list(range(x.rank))
-    order[a], order[b] = order[b], order[a]
-    return transpose(call, x, order)
-
-
-def concatenate(call: Call, xs: Sequence[Value], axis: int) -> Tensor:
-    if not all(isinstance(x, Tensor) for x in xs):
-        raise call.refuse("it joins a constant to a tensor", "rebuild the model without the constant")
-    found = _positive(call, xs[0], axis)
-    if len(xs) == 1:
-        return xs[0]
-    shape = list(xs[0].shape)
-    shape[found] = sum(x.shape[found] for x in xs)
-    return call.add("Concatenate", {"axis": found}, list(xs), shape=shape)
-
-
-def stack(call: Call, xs: Sequence[Value], axis: int) -> Tensor:
-    if not all(isinstance(x, Tensor) for x in xs):
-        raise call.refuse("it joins a constant to a tensor", "rebuild the model without the constant")
-    found = _positive(call, xs[0], axis, xs[0].rank + 1)
-    return concatenate(call, [expand_dims(call, x, found) for x in xs], found)
-
-
-def pad(call: Call, x: Tensor, width: Any, mode: str = "constant", value: Any = 0) -> Tensor:
-    """Zeros around the spatial axes of [batch, length, channels] or [batch, height, width, channels]."""
-    if mode.lower() != "constant" or (value is not None and np.any(np.asarray(value))):
-        raise call.refuse(f"it pads in mode {mode} with {value}", "pad with zeros")
-    around = np.broadcast_to(np.asarray(width, int), (x.rank, 2)).tolist()
-    if x.rank not in (3, 4) or any(around[0]) or any(around[-1]):
-        raise call.refuse(f"it pads {list(x.shape)} by {around}", "pad the height and width only")
-    shape = (None, *(size + sum(a) for size, a in zip(x.shape[1:], around[1:], strict=True) if size is not None))
-    spatial = tuple(map(tuple, around[1:-1]))
-    return call.add(f"ZeroPadding{x.rank - 2}D", {"padding": spatial if x.rank == 4 else spatial[0]}, [x], shape=shape)
-
-
 def _axes(call: Call, x: Tensor, axis: Any) -> tuple[int, ...]:
     if axis is None:
         raise call.refuse("it reduces over the batch axis", "name the axes, without axis 0")
-    return tuple(sorted(_positive(call, x, int(a)) for a in np.reshape(axis, -1)))
+    return tuple(sorted(positive_axis(call, x, int(a)) for a in np.reshape(axis, -1)))
 
 
 def _reduced(x: Tensor, axes: Sequence[int], keepdims: bool) -> tuple[int | None, ...]:
@@ -306,69 +244,6 @@ def largest(call: Call, x: Tensor, axis: Any, keepdims: bool = False) -> Tensor:
         raise call.refuse(f"it takes the maximum over the axes {list(axes)} of {list(x.shape)}", "pool over space only")
     config = {"keepdims": keepdims}
     return call.add(f"GlobalMaxPooling{x.rank - 2}D", config, [x], shape=_reduced(x, axes, keepdims))
-
-
-def _part(call: Call, x: Tensor, slices: Sequence[slice]) -> Tensor:
-    """One slice for every axis but the batch."""
-    if all(s in (slice(None), slice(0, size)) for s, size in zip(slices, x.shape[1:], strict=True)):
-        return x
-    shape = [None, *(len(range(size or 0)[s]) for s, size in zip(slices, x.shape[1:], strict=True))]
-    if 0 in shape:
-        raise call.refuse(f"it slices nothing out of {list(x.shape)}")
-    triples = {name: tuple(getattr(s, a) for s in slices) for name, a in (("begin", "start"), ("end", "stop"))}
-    return call.add("Slice", {**triples, "strides": tuple(s.step for s in slices)}, [x], shape=shape)
-
-
-def get_item(call: Call, x: Tensor, key: Any) -> Tensor:
-    """x[key] with numbers, slices, `...` and None."""
-    items = list(key) if isinstance(key, (tuple, list)) else [key]
-    given = sum(item is not None and item is not Ellipsis for item in items)
-    if Ellipsis not in items:
-        items.append(Ellipsis)
-    at = items.index(Ellipsis)
-    items[at : at + 1] = [slice(None)] * (x.rank - given)
-    slices: list[slice] = []
-    shape: list[int | None] = []
-    for item in items:
-        if item is None:
-            shape.append(1)
-        elif isinstance(item, slice):
-            size = x.shape[len(slices)] if len(slices) < x.rank else 0
-            shape.append(None if size is None else len(range(size)[item]))
-            slices.append(item)
-        elif isinstance(item, (int, np.integer)):
-            slices.append(slice(int(item), int(item) + 1 if item != -1 else None))
-        else:
-            raise call.refuse(f"it slices with {item!r}", "slice with numbers")
-    if len(slices) != x.rank or slices[0] != slice(None) or items[0] is None:
-        raise call.refuse(f"it slices the batch axis: {key!r}", "keep the batch axis: x[:, ...]")
-    return reshape(call, _part(call, x, slices[1:]), [None, *shape[1:]])
-
-
-def _along(x: Tensor, axis: int, part: slice) -> list[slice]:
-    return [part if i == axis else slice(None) for i in range(1, x.rank)]
-
-
-def split(call: Call, x: Tensor, parts: Any, axis: int, *, at: bool = False) -> list[Tensor]:
-    """`parts` equal parts, or parts of the sizes given; `at`: the numbers given are where to cut."""
-    found = _positive(call, x, axis)
-    size = x.shape[found] or 0
-    if np.ndim(parts) == 0:
-        if size % int(parts):
-            raise call.refuse(f"it splits axis {found} of {list(x.shape)} into {int(parts)} parts")
-        cuts = list(range(0, size + 1, size // int(parts)))
-    elif at:
-        cuts = [0, *map(int, parts), size]
-    else:
-        sizes = [int(p) for p in parts]
-        sizes = [size - sum(s for s in sizes if s >= 0) if s < 0 else s for s in sizes]
-        cuts = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
-    return [_part(call, x, _along(x, found, slice(a, b))) for a, b in itertools.pairwise(cuts)]
-
-
-def unstack(call: Call, x: Tensor, axis: int) -> list[Tensor]:
-    found = _positive(call, x, axis)
-    return [squeeze(call, part, found) for part in split(call, x, x.shape[found], found)]
 
 
 def identity(call: Call, x: Tensor) -> Tensor:  # noqa: ARG001

@@ -14,6 +14,7 @@ from tf_keras.src.engine.keras_tensor import KerasTensor
 from tf_keras.src.layers.core.tf_op_layer import TFOpLambda
 
 from tfq.models import operations as op
+from tfq.models import shaping
 from tfq.models.flatten import Call, Tensor
 from tfq.models.frontend import Frontend, SourceCall, flat, mapped
 from tfq.models.graph import variable_names
@@ -103,17 +104,19 @@ OPERATORS: dict[str, Callable[[Call, dict[str, Any]], Any]] = {
     "nn.softmax": lambda c, g: op.softmax(c, g["logits"], _axis(g)),
     "nn.log_softmax": lambda c, g: op.log_softmax(c, g["logits"], _axis(g)),
     "reshape": lambda c, g: op.reshape(c, g["tensor"], g["shape"]),
-    **dict.fromkeys(("squeeze", "compat.v1.squeeze"), lambda c, g: op.squeeze(c, g["input"], _axis(g))),
-    **dict.fromkeys(("expand_dims", "compat.v1.expand_dims"), lambda c, g: op.expand_dims(c, g["input"], _axis(g))),
-    **dict.fromkeys(("transpose", "compat.v1.transpose"), lambda c, g: op.transpose(c, g["a"], g.get("perm"))),
-    "concat": lambda c, g: op.concatenate(c, g["values"], int(g["axis"])),
-    "stack": lambda c, g: op.stack(c, g["values"], int(g.get("axis", 0))),
-    "split": lambda c, g: op.split(c, g["value"], g["num_or_size_splits"], int(g.get("axis", 0))),
-    "unstack": lambda c, g: op.unstack(c, g["value"], int(g.get("axis", 0))),
-    "__operators__.getitem": lambda c, g: op.get_item(c, g["tensor"], _slices(g["slice_spec"])),
+    **dict.fromkeys(("squeeze", "compat.v1.squeeze"), lambda c, g: shaping.squeeze(c, g["input"], _axis(g))),
+    **dict.fromkeys(
+        ("expand_dims", "compat.v1.expand_dims"), lambda c, g: shaping.expand_dims(c, g["input"], _axis(g))
+    ),
+    **dict.fromkeys(("transpose", "compat.v1.transpose"), lambda c, g: shaping.transpose(c, g["a"], g.get("perm"))),
+    "concat": lambda c, g: shaping.concatenate(c, g["values"], int(g["axis"])),
+    "stack": lambda c, g: shaping.stack(c, g["values"], int(g.get("axis", 0))),
+    "split": lambda c, g: shaping.split(c, g["value"], g["num_or_size_splits"], int(g.get("axis", 0))),
+    "unstack": lambda c, g: shaping.unstack(c, g["value"], int(g.get("axis", 0))),
+    "__operators__.getitem": lambda c, g: shaping.get_item(c, g["tensor"], _slices(g["slice_spec"])),
     **dict.fromkeys(
         ("pad", "compat.v1.pad"),
-        lambda c, g: op.pad(c, g["tensor"], g["paddings"], g.get("mode", "CONSTANT"), g.get("constant_values", 0)),
+        lambda c, g: shaping.pad(c, g["tensor"], g["paddings"], g.get("mode", "CONSTANT"), g.get("constant_values", 0)),
     ),
     "math.reduce_mean": lambda c, g: op.mean(c, g["input_tensor"], _axis(g), _keepdims(g)),
     "math.reduce_sum": lambda c, g: op.total(c, g["input_tensor"], _axis(g), _keepdims(g)),
