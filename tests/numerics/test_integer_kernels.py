@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import integer_kernels
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -81,19 +82,19 @@ def test_integers_equal_the_interpreters_to_the_bit(kind, strides, padding):
 
     x = rng.integers(-128, 128, shape).astype(np.int8)
     codes = reference.quantize(kernel, scales, 0, -127, 127, axis)
-    bias_codes = reference.quantize_bias(bias, INPUT_GRID[0], scales)
+    bias_codes = integer_kernels.quantize_bias(bias, INPUT_GRID[0], scales)
     zero_point = INPUT_GRID[1]
     if kind == "conv":
-        sums = reference.conv2d_accumulate(
+        sums = integer_kernels.conv2d_accumulate(
             x, codes, bias_codes, zero_point=zero_point, strides=strides, padding=padding
         )
     elif kind == "depthwise":
-        sums = reference.depthwise_accumulate(
+        sums = integer_kernels.depthwise_accumulate(
             x, codes, bias_codes, zero_point=zero_point, strides=strides, padding=padding
         )
     else:
-        sums = reference.dense_accumulate(x, codes, bias_codes, zero_point=zero_point)
-    expected = reference.requantize(sums, INPUT_GRID[0], scales, *OUTPUT_GRID)
+        sums = integer_kernels.dense_accumulate(x, codes, bias_codes, zero_point=zero_point)
+    expected = integer_kernels.requantize(sums, INPUT_GRID[0], scales, *OUTPUT_GRID)
 
     runner.set_tensor(runner.get_input_details()[0]["index"], x)
     runner.invoke()
