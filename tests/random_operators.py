@@ -164,6 +164,18 @@ def _clip(function: Any) -> Any:
     return lambda m, x: function(x, choice(m, -0.5, 0.0, -1.0), choice(m, 0.5, 6.0, 1.0))
 
 
+def _blocks(function: Any, *, divides: bool) -> Any:
+    """Of an image whose channels, or else its height and width, come in blocks of 2."""
+
+    def step(_: Any, x: Any) -> Any:
+        if rank(x) != 3:
+            return None
+        fits = sample(x)[-1] % 4 == 0 if divides else all(n % 2 == 0 for n in sample(x)[:2])
+        return function(x, 2) if fits else None
+
+    return step
+
+
 def _cut(x: Any, parts: Any, axis: int) -> Any:
     return OPS.split(x, parts, axis)
 
@@ -180,6 +192,8 @@ KERAS_OPERATORS = {
     "Gelu": lambda m, x: OPS.gelu(x, approximate=choice(m, True, False)),
     "Softmax": _axis(OPS.softmax), "LogSoftmax": _axis(OPS.log_softmax), "Reshape": _new_shape(OPS.reshape),
     "Squeeze": _squeeze(OPS.squeeze), "ExpandDims": _expand(OPS.expand_dims), "Transpose": _transpose(OPS.transpose),
+    "DepthToSpace": _blocks(OPS.nn.depth_to_space, divides=True),
+    "SpaceToDepth": _blocks(OPS.nn.space_to_depth, divides=False),
     "Swapaxes": _unary(lambda x: OPS.swapaxes(x, 1, -1)), "Concatenate": _joined(OPS.concatenate),
     "Stack": _joined(OPS.stack), "Split": lambda m, x: _split(_cut, cut=m.rng.random() < 0.5)(m, x),
     "Unstack": _unary(lambda x: list(OPS.unstack(x, axis=-1))[:2] if rank(x) > 1 else None), "GetItem": _get_item,
@@ -225,6 +239,8 @@ TF_OPERATORS = {
     "math.truediv": _divide(tf.truediv, tf), "math.divide": _divide(tf.divide, tf),
     "math.pow": lambda m, x: tf.pow(_positive(m, x, tf), choice(m, 1.0, 2.0, 0.5, -0.5, -1.0, 3.0)),
     "math.negative": _unary(tf.negative), "clip_by_value": _clip(tf.clip_by_value), "linalg.matmul": _tf_matmul,
+    "nn.depth_to_space": _blocks(tf.nn.depth_to_space, divides=True),
+    "nn.space_to_depth": _blocks(tf.nn.space_to_depth, divides=False),
     "nn.bias_add": _bias_add, "nn.relu": _unary(tf.nn.relu), "nn.relu6": _unary(tf.nn.relu6),
     "nn.leaky_relu": _unary(tf.nn.leaky_relu), "nn.elu": _unary(tf.nn.elu), "nn.selu": _unary(tf.nn.selu),
     "math.sigmoid": _unary(tf.sigmoid), "math.tanh": _unary(tf.tanh), "nn.silu": _unary(tf.nn.silu),

@@ -57,6 +57,10 @@ def check(graph, *, bound=2e-6):
 
 
 CASES = {
+    "GroupNormalization": ({"groups": 2, "epsilon": 0.01}, IMAGE),
+    "GroupNormalization of all channels": ({"groups": 1}, SEQUENCE),
+    "GroupNormalization of each": ({"groups": -1, "center": False}, IMAGE),
+    "GroupNormalization of a vector": ({"groups": 2, "scale": False}, VECTOR),
     "SeparableConv2D": ({"filters": 5, "kernel_size": 3, "depth_multiplier": 2, "strides": 2}, IMAGE),
     "SeparableConv2D without bias": ({"filters": 5, "kernel_size": 3, "use_bias": False, "padding": "same"}, IMAGE),
     "Conv1D": ({"filters": 5, "kernel_size": 3, "strides": 2, "padding": "same"}, SEQUENCE),

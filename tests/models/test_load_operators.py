@@ -80,6 +80,9 @@ TWO = {
     "matmul": (lambda x: tf.matmul(x, tf.transpose(x, [0, 1, 3, 2])),
                lambda x: OPS.matmul(x, OPS.transpose(x, [0, 1, 3, 2]))),
     "matmul by a constant": (lambda x: tf.matmul(x[:, 0], MATRIX), lambda x: OPS.matmul(x[:, 0], MATRIX)),
+    "depth to space": (lambda x: tf.nn.depth_to_space(tf.concat([x, x * 2], -1), 2),
+                       lambda x: OPS.nn.depth_to_space(OPS.concatenate([x, x * 2], -1), 2)),
+    "space to depth": (lambda x: tf.nn.space_to_depth(x, 2), lambda x: OPS.nn.space_to_depth(x, 2)),
     "cast": (lambda x: tf.cast(x, tf.float32) * 2, lambda x: OPS.cast(x, "float32") * 2),
 }  # fmt: skip
 TF_ONLY = {

@@ -12,7 +12,7 @@ from typing import Any
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import INPUT, Graph, Node
 from tfq.models.rewrite import made_by, rewrite
-from tfq.models.rules.activations import activation, elu, layer_normalization, prelu, relu, softmax
+from tfq.models.rules.activations import activation, elu, group_normalization, layer_normalization, prelu, relu, softmax
 from tfq.models.rules.affine_maps import batch_normalization, normalization, rescaling
 from tfq.models.rules.attention import attention, multi_head_attention
 from tfq.models.rules.convolutions import conv1d, conv2d, no_dilation, separable_conv2d
@@ -79,6 +79,7 @@ RULES: dict[str, Rule] = {
     "PReLU": prelu,
     "Softmax": softmax,
     "LayerNormalization": layer_normalization,
+    "GroupNormalization": group_normalization,
     "BatchNormalization": batch_normalization,
     "Rescaling": rescaling,
     "Normalization": normalization,

@@ -42,6 +42,12 @@ def _unary(function: str) -> Rule:
     return lambda c, o, x: rule(c, x)  # noqa: ARG005
 
 
+def _channels_last(call: Call, operation: Any) -> Call:
+    if operation.data_format != "channels_last":
+        raise call.refuse(f"its data_format is {operation.data_format}", "build the model again with channels_last")
+    return call
+
+
 # Operations of keras.ops by class name; each rule gets the operation's own attributes through `o`.
 OPERATIONS: dict[str, Rule] = {
     "Add": lambda c, o, x1, x2: op.add(c, x1, x2),  # noqa: ARG005
@@ -74,6 +80,8 @@ OPERATIONS: dict[str, Rule] = {
     "Squeeze": lambda c, o, x: shaping.squeeze(c, x, o.axis),
     "ExpandDims": lambda c, o, x: shaping.expand_dims(c, x, o.axis),
     "Transpose": lambda c, o, x: shaping.transpose(c, x, o.axes),
+    "DepthToSpace": lambda c, o, x: shaping.depth_to_space(_channels_last(c, o), x, o.block_size),
+    "SpaceToDepth": lambda c, o, x: shaping.space_to_depth(_channels_last(c, o), x, o.block_size),
     "Swapaxes": lambda c, o, x: shaping.swap_axes(c, x, o.axis1, o.axis2),
     "Concatenate": lambda c, o, xs: shaping.concatenate(c, xs, o.axis),
     "Stack": lambda c, o, x: shaping.stack(c, x, o.axis),

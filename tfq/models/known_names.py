@@ -58,12 +58,12 @@ ACTIVATIONS = frozenset({
 
 # Operations of keras.ops, by class name, that `tfq.models.keras3` has a rule for.
 KERAS_OPERATIONS = frozenset({
-    "Abs", "Absolute", "Add", "Cast", "Ceil", "Clip", "Concatenate", "Copy", "Cos", "Divide", "Elu", "Erf", "Exp",
-    "ExpandDims", "Expm1", "Floor", "Gelu", "GetItem", "HardSigmoid", "HardSilu", "LeakyRelu", "Log", "Log1p",
-    "LogSigmoid", "LogSoftmax", "Matmul", "Max", "Maximum", "Mean", "Minimum", "Mish", "Multiply", "Negative", "Pad",
-    "Power", "ReLU", "Reciprocal", "Relu", "Relu6", "Reshape", "Rsqrt", "Selu", "Sigmoid", "Sign", "Silu", "Sin",
-    "Softmax", "Softplus", "Softsign", "Split", "Sqrt", "Square", "Squeeze", "Stack", "StopGradient", "Subtract",
-    "Sum", "Swapaxes", "Tanh", "Transpose", "TrueDivide", "Unstack",
+    "Abs", "Absolute", "Add", "Cast", "Ceil", "Clip", "Concatenate", "Copy", "Cos", "DepthToSpace", "Divide", "Elu",
+    "Erf", "Exp", "ExpandDims", "Expm1", "Floor", "Gelu", "GetItem", "HardSigmoid", "HardSilu", "LeakyRelu", "Log",
+    "Log1p", "LogSigmoid", "LogSoftmax", "Matmul", "Max", "Maximum", "Mean", "Minimum", "Mish", "Multiply",
+    "Negative", "Pad", "Power", "ReLU", "Reciprocal", "Relu", "Relu6", "Reshape", "Rsqrt", "Selu", "Sigmoid", "Sign",
+    "Silu", "Sin", "Softmax", "Softplus", "Softsign", "SpaceToDepth", "Split", "Sqrt", "Square", "Squeeze", "Stack",
+    "StopGradient", "Subtract", "Sum", "Swapaxes", "Tanh", "Transpose", "TrueDivide", "Unstack",
 })  # fmt: skip
 
 # Layers of tf_keras that call a TensorFlow function by its public symbol, and those symbols that
@@ -77,10 +77,10 @@ TF_SYMBOLS = frozenset({
     "math.log1p", "math.log_sigmoid", "math.maximum", "math.minimum", "math.multiply", "math.negative", "math.pow",
     "math.reciprocal", "math.reduce_max", "math.reduce_mean", "math.reduce_sum", "math.rsqrt", "math.sigmoid",
     "math.sign", "math.sin", "math.softplus", "math.softsign", "math.sqrt", "math.square", "math.subtract",
-    "math.tanh", "math.truediv", "nn.avg_pool2d", "nn.bias_add", "nn.elu", "nn.gelu", "nn.leaky_relu",
-    "nn.log_softmax", "nn.max_pool2d", "nn.relu", "nn.relu6", "nn.selu", "nn.silu", "nn.softmax", "nn.softplus",
-    "nn.softsign", "pad", "reshape", "shape", "shape_v2", "split", "squeeze", "stack", "stop_gradient", "transpose",
-    "unstack",
+    "math.tanh", "math.truediv", "nn.avg_pool2d", "nn.bias_add", "nn.depth_to_space", "nn.elu", "nn.gelu",
+    "nn.leaky_relu", "nn.log_softmax", "nn.max_pool2d", "nn.relu", "nn.relu6", "nn.selu", "nn.silu", "nn.softmax",
+    "nn.softplus", "nn.softsign", "nn.space_to_depth", "pad", "reshape", "shape", "shape_v2", "split", "squeeze",
+    "stack", "stop_gradient", "transpose", "unstack",
 })  # fmt: skip
 
 DTYPES = frozenset({

@@ -134,3 +134,27 @@ def split(call: Call, x: Tensor, parts: Any, axis: int, *, at: bool = False) -> 
 def unstack(call: Call, x: Tensor, axis: int) -> list[Tensor]:
     found = positive_axis(call, x, axis)
     return [squeeze(call, part, found) for part in split(call, x, x.shape[found], found)]
+
+
+def depth_to_space(call: Call, x: Tensor, block: int) -> Tensor:
+    """Channels [block, block, c] of every pixel become a square of pixels: [h, w, b b c] -> [h b, w b, c]."""
+    height, width, channels = _image(call, x)
+    apart = reshape(call, x, (None, height, width, block, block, channels // block**2))
+    return reshape(
+        call, transpose(call, apart, (0, 1, 3, 2, 4, 5)), (None, height * block, width * block, channels // block**2)
+    )
+
+
+def space_to_depth(call: Call, x: Tensor, block: int) -> Tensor:
+    """The inverse of `depth_to_space`."""
+    height, width, channels = _image(call, x)
+    apart = reshape(call, x, (None, height // block, block, width // block, block, channels))
+    shape = (None, height // block, width // block, channels * block**2)
+    return reshape(call, transpose(call, apart, (0, 1, 3, 2, 4, 5)), shape)
+
+
+def _image(call: Call, x: Tensor) -> tuple[int, int, int]:
+    if x.rank != 4:
+        raise call.refuse(f"it takes images and reads {list(x.shape)}", "reshape to [height, width, channels] first")
+    height, width, channels = x.sample
+    return height, width, channels

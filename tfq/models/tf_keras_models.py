@@ -92,6 +92,8 @@ OPERATORS: dict[str, Callable[[Call, dict[str, Any]], Any]] = {
     "clip_by_value": lambda c, g: op.clip(c, g["t"], g["clip_value_min"], g["clip_value_max"]),
     "linalg.matmul": lambda c, g: _matmul(c, g),
     "nn.bias_add": lambda c, g: op.add(c, _plain_nhwc(c, g)["value"], g["bias"]),
+    "nn.depth_to_space": lambda c, g: shaping.depth_to_space(c, _plain_nhwc(c, g)["input"], g["block_size"]),
+    "nn.space_to_depth": lambda c, g: shaping.space_to_depth(c, _plain_nhwc(c, g)["input"], g["block_size"]),
     "nn.relu": lambda c, g: op.relu(c, g["features"]),
     "nn.relu6": lambda c, g: op.relu6(c, g["features"]),
     "nn.leaky_relu": lambda c, g: op.leaky_relu(c, g["features"], g.get("alpha", 0.2)),

@@ -119,3 +119,36 @@ def layer_normalization(node: Node, inputs: Sequence[Shape], _: Shape) -> list[N
     if list(np.atleast_1d(axis)) == [len(inputs[0])]:
         return [node.replace(config={**node.config, "axis": [-1]})]  # whatever the rank becomes
     return None
+
+
+def group_normalization(node: Node, inputs: Sequence[Shape], output: Shape) -> list[Node]:
+    """Every group of channels as one long axis, which a LayerNormalization works over; then the map of each channel.
+
+    [..., g * n] -> [positions, g, n] -> [g, positions, n] -> [g, positions * n]    and back
+    """
+    config, axis, rank = node.config, node.config.get("axis", -1), len(inputs[0])
+    if axis not in (-1, rank):
+        raise refuse(node, f"axis (={axis}) is not the last one", "permute the channels to the last axis before it")
+    channels = inputs[0][-1]
+    groups = channels if config.get("groups", 32) == -1 else config.get("groups", 32)
+    positions, width = int(np.prod(inputs[0][:-1])), channels // groups
+    made: list[Node] = []
+
+    def then(role: str, kind: str, **options: Any) -> None:
+        made.append(made_by(node, role, kind, (made[-1].name,) if made else node.inputs, options))
+
+    def swapped(role: str, first: int, second: int) -> None:
+        """Groups in front of positions, or behind them."""
+        then(f"{role}.parts", "Reshape", target_shape=(first, second, width))
+        then(f"{role}.swapped", "Permute", dims=(2, 1, 3))
+
+    if groups > 1:
+        swapped("apart", positions, groups)
+    then("line", "Reshape", target_shape=(groups, positions * width))
+    options = {"axis": [-1], "epsilon": config.get("epsilon", 1e-3), "center": False, "scale": False}
+    then("normalized", "LayerNormalization", **options)
+    if groups > 1:
+        swapped("back", groups, positions)
+    then("joined", "Reshape", target_shape=output)
+    gamma, beta = node.weights.get("gamma", 1.0), node.weights.get("beta", 0.0)
+    return [*made, affine(node, "", made[-1].name, channels, gamma, beta)]
