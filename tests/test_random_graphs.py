@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-from random_graphs import Unsuited, draw, outcome
+import tensorflow as tf
+import tf_keras
+from random_graphs import SAMPLES, Drawn, Unsuited, draw, outcome
 from random_layers import LAYERS
 from random_operators import KERAS_OPERATORS, TF_OPERATORS
 
@@ -39,8 +42,23 @@ def test_a_random_model_is_converted_or_refused_in_one_line(library):
     check(library, range(15))
 
 
-def test_models_that_once_failed():
-    check("tf_keras", [1556])  # a reshape at the output, which the converter makes one with the product before it
+def product_shaped_anew(x):
+    """The converter makes one operation of a product and a reshape behind it at the output."""
+    return tf.expand_dims(tf.matmul(x, x, transpose_b=True), 1)
+
+
+def square_of_a_difference(x):
+    """The converter would make one operation of both where they compute in float."""
+    return tf.square(tf.exp(x) - tf.math.softplus(x))
+
+
+@pytest.mark.parametrize("function", [product_shaped_anew, square_of_a_difference])
+def test_models_that_once_failed(function):
+    x = tf_keras.Input((5, 4), name="x")
+    model = tf_keras.Model(x, function(tf_keras.layers.Rescaling(0.5)(x)))
+    samples = np.random.default_rng(0).normal(size=(SAMPLES, 5, 4)).astype(np.float32)
+    found = outcome(Drawn(model, {"x": samples}, function.__name__))
+    assert (found.kind, found.message) == ("works", "")
 
 
 @pytest.mark.slow
