@@ -14,7 +14,7 @@ from tfq.models.graph import Graph, Node
 from tfq.models.widths import activation_bits, precisions_of
 from tfq.numerics import reference
 from tfq.precision import Precision
-from tfq.reconstruction.adaquant import LearnedLayer, adaquant, moved_grid, on_learned_range
+from tfq.reconstruction.adaquant import LearnedLayer, Rates, adaquant, moved_grid, on_learned_range
 from tfq.reconstruction.descent import output_slope
 from tfq.reconstruction.problem import clamp
 from tfq.reconstruction.reconstruct import has_own_input_grid, reconstruct
@@ -112,7 +112,7 @@ def test_tied_outputs_keep_one_scale():
 def test_the_input_range_is_learned_only_where_it_is_free():
     settings = {"taps": 12, "bits": 8, "input_bits": 4, "outliers": 10.0, "activation": "relu", "rows": 1024}
     fixed, free = (layer_problem(**settings, free=free) for free in (False, True))
-    without, learned = (adaquant(p, 0, range_rate=3e-3) for p in (fixed, free))
+    without, learned = (adaquant(p, 0, rates=Rates(range=3e-3)) for p in (fixed, free))
     assert without.input_grid is None
     assert learned.input_grid.bits == 4
     assert learned.input_grid.real_range[0] <= 0 <= learned.input_grid.real_range[1]

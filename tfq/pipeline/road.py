@@ -193,8 +193,7 @@ def explore(
         evaluation,
         float_weight_bytes=float_bytes(begun.graph, found.units),
         reconstructed=reconstruct,
-        stages=tuple(journal.stages),
-        warnings=tuple(journal.warnings),
+        journal=journal,
     )
 
 

@@ -51,7 +51,26 @@ from tfq.reconstruction.problem import Problem, Solution, product
 from tfq.reconstruction.weight_scales import output_scales
 
 STEPS, BATCH, DAMPENING = 1000, 256, 36.0
-WEIGHT_RATE, SCALE_RATE, BIAS_RATE, RANGE_RATE = 2e-2, 1e-3, 1e-2, 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class Rates:
+    """Adam's rates.
+
+    Attributes:
+      weights: in steps of their grids.
+      scales: relative; where they are not given.
+      bias: in standard deviations of the output.
+      range: for both ends of the input's range, relative to it.
+    """
+
+    weights: float = 2e-2
+    scales: float = 1e-3
+    bias: float = 1e-2
+    range: float = 1e-3
+
+
+_RATES = Rates()
 
 
 def adaquant(
@@ -60,10 +79,7 @@ def adaquant(
     *,
     steps: int = STEPS,
     batch: int = BATCH,
-    weight_rate: float = WEIGHT_RATE,
-    scale_rate: float = SCALE_RATE,
-    bias_rate: float = BIAS_RATE,
-    range_rate: float = RANGE_RATE,
+    rates: Rates = _RATES,
     penalty: float = DAMPENING,
 ) -> Solution:
     """Codes, scales, bias and, where it is free, the input's grid of a small error on the rows of `problem`.
@@ -72,26 +88,23 @@ def adaquant(
       problem: the layer.
       seed: of the choice of rows.
       steps, batch: number of steps, rows in each.
-      weight_rate: Adam's rate for the weights, in steps of their grids.
-      scale_rate: for the scales, relative, where they are not given.
-      bias_rate: for the bias, in standard deviations of the output.
-      range_rate: for both ends of the input's range, relative to it.
+      rates: how far a step moves what is learned.
       penalty: lambda.
     """
     start, top = output_scales(problem), problem.largest_code
     grid = problem.input_grid if problem.input_is_free else None
     learned = {
-        "weights": (problem.matrix / start[:, None], weight_rate),
-        "scales": (np.zeros(problem.tied.max() + 1), 0.0 if problem.scales_are_given else scale_rate),
+        "weights": (problem.matrix / start[:, None], rates.weights),
+        "scales": (np.zeros(problem.tied.max() + 1), 0.0 if problem.scales_are_given else rates.scales),
     }
     deviation = np.maximum(problem.targets.std(0, dtype=np.float64), 1e-9).astype(np.float32)
     inputs = problem.quantized_inputs()
     unit = rounding_noise(inputs, start)
     if problem.has_bias:
-        learned["bias"] = (np.zeros(problem.bias.shape), bias_rate)
+        learned["bias"] = (np.zeros(problem.bias.shape), rates.bias)
     if grid is not None:
         inputs = problem.inputs
-        learned |= {name: (np.zeros(()), range_rate) for name in ("widening", "shift")}
+        learned |= {name: (np.zeros(()), rates.range) for name in ("widening", "shift")}
     model = LearnedLayer(
         scales=start[:, None].astype(np.float32),
         tied=problem.tied,

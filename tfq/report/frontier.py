@@ -18,7 +18,7 @@ from tfq.allocation.problem import Problem
 from tfq.allocation.wish import LATENCY, WEIGHTS
 from tfq.evaluation.evaluate import Evaluation, ModelEvaluation
 from tfq.execution.files import FRONTIER_NAMES, staged_directory
-from tfq.execution.journal import Stage
+from tfq.execution.journal import Journal, Stage
 from tfq.recipe import Recipe
 from tfq.report.report import finite
 from tfq.report.summary import interval, number
@@ -105,8 +105,7 @@ class FrontierReport:
         *,
         float_weight_bytes: int,
         reconstructed: bool,
-        stages: tuple[Stage, ...],
-        warnings: tuple[str, ...],
+        journal: Journal,
     ) -> FrontierReport:
         """The report of these points.
 
@@ -145,6 +144,7 @@ class FrontierReport:
                     evaluation[name],
                 )
             )
+        stages, warnings = tuple(journal.stages), tuple(journal.warnings)
         return cls(__version__, recipe, model, reconstructed, tuple(rows), evaluation, stages, warnings)
 
     def to_json(self) -> str:
