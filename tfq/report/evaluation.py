@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from tfq.evaluation.bootstrap import Estimate
 from tfq.evaluation.evaluate import Evaluation, ModelEvaluation
-from tfq.report.summary import number
+from tfq.report.summary import interval, number
 from tfq.report.table import without_empty
 
 
@@ -40,7 +39,7 @@ def _row(model: ModelEvaluation, *, baseline: bool) -> list[str]:
     return [
         model.name,
         number(model.score, 2),
-        _with_interval(model.difference, 2, sign="+"),
+        interval(model.difference, sign="+", unit=False),
         number(model.agreement, 2),
         "equal" if same else number(model.sqnr, 1),
         f"{size.file_bytes:,}" if size else "",
@@ -48,13 +47,5 @@ def _row(model: ModelEvaluation, *, baseline: bool) -> list[str]:
         f"{size.weight_bits:.2f}" if size else "",
         f"{latency.p50_ms:.3f}" if latency else "",
         f"{latency.p90_ms:.3f}" if latency else "",
-        "" if baseline or latency is None else _with_interval(latency.ratio, 2),
+        "" if baseline or latency is None else interval(latency.ratio, unit=False),
     ]
-
-
-def _with_interval(found: Estimate | None, digits: int, *, sign: str = "") -> str:
-    if found is None or found.value is None:
-        return ""
-    form = f"{sign}.{digits}f" if found.unit else f"{sign}.3g"
-    text = f"{found.value:{form}}"
-    return text if found.low is None else f"{text} [{found.low:{form}}, {found.high:{form}}]"

@@ -225,12 +225,12 @@ def number(found: Estimate | None, digits: int = 2) -> str:
     return f"{text} {found.unit}".rstrip()
 
 
-def interval(found: Estimate | None, *, sign: str = "") -> str:
-    """The value and its interval."""
+def interval(found: Estimate | None, *, sign: str = "", unit: bool = True) -> str:
+    """The value, with its unit if that is wanted, and its interval."""
     if found is None or found.value is None:
         return ""
-    unit = f" {found.unit}" if found.unit else ""
+    told = f" {found.unit}" if found.unit and unit else ""
     form = f"{sign}.2f" if found.unit else f"{sign}.3g"
     if found.low is None or found.high is None:
-        return f"{found.value:{form}}{unit}"
-    return f"{found.value:{form}}{unit} [{found.low:{form}}, {found.high:{form}}]"
+        return f"{found.value:{form}}{told}"
+    return f"{found.value:{form}}{told} [{found.low:{form}}, {found.high:{form}}]"
