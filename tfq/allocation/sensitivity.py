@@ -30,12 +30,11 @@ from tfq.execution.predict import predict
 from tfq.execution.progress import Progress, Silent
 from tfq.execution.workers import in_order
 from tfq.export.variants import Exporter
-from tfq.models.graph import Graph, build_model
+from tfq.models.graph import Graph
 from tfq.precision import precision_of
 from tfq.quantized_model import QuantizedModel
+from tfq.simulate.eager import tensors
 from tfq.simulate.judge import divergence, is_distribution
-from tfq.simulate.run import predict_list
-from tfq.simulate.wrap import build_simulation
 from tfq.spec import Specification
 
 Sensitivities = Mapping[Key, float]
@@ -97,7 +96,7 @@ def find_loss(reference: Graph, samples: Mapping[str, np.ndarray], labels: np.nd
     Raises:
       UserError: labels that do not fit the samples or the outputs.
     """
-    outputs = predict_list(build_model(reference, outputs=reference.outputs), [samples[n] for n in reference.inputs])
+    outputs = tensors(reference, samples)
     if labels is None:
         return Loss(samples, outputs)
     labels = np.asarray(labels)
@@ -140,8 +139,7 @@ def simulated(loss: Loss) -> Evaluate:
     """The loss of a model's simulation: for precisions that TFLite cannot run, or that need a conversion each."""
 
     def evaluate(model: QuantizedModel) -> float:
-        simulation = build_simulation(model, outputs=model.outputs)
-        return loss(predict_list(simulation, [loss.samples[name] for name in model.inputs]))
+        return loss(tensors(model, loss.samples))
 
     return evaluate
 

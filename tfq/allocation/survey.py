@@ -46,9 +46,8 @@ from tfq.quantized_model import QuantizedModel
 from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.reconstruct import reconstruct
 from tfq.reconstruction.steps import Setting
+from tfq.simulate.eager import tensors
 from tfq.simulate.judge import divergence
-from tfq.simulate.run import predict_list
-from tfq.simulate.wrap import build_simulation
 
 _SENSITIVITY_SAMPLES = 256
 # Of a measured dL: a softmax has a grid of 1/256, and what one layer changes in the outputs of a confident model is
@@ -174,8 +173,7 @@ def _runs(model: QuantizedModel) -> bool:
 
 def _simulated(model: QuantizedModel, samples: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
     """Outputs of the simulation."""
-    simulation = build_simulation(model, outputs=model.outputs)
-    return predict_list(simulation, [samples[name] for name in model.inputs])
+    return tensors(model, samples)
 
 
 def _states(

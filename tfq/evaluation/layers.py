@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from tfq.models.graph import Graph, build_model
-from tfq.simulate.run import predict_parts
+from tfq.models.graph import Graph
+from tfq.simulate.eager import tensor_parts
 from tfq.verify.forced import Forced
 
 
@@ -42,8 +42,8 @@ def layer_errors(
     if not forced.outputs:
         return ()
     names = list(forced.outputs)
-    floats = predict_parts(build_model(graph, outputs=names), [samples[n] for n in graph.inputs])
-    again = predict_parts(build_model(forced.graph, outputs=list(forced.outputs.values())), forced.feeds)
+    floats = tensor_parts(graph, samples, names)
+    again = tensor_parts(forced.graph, forced.feeds, list(forced.outputs.values()))
     arrived, own = _decibels(names, floats, observed), _decibels(names, again, observed)
     return tuple(LayerError(name, arrived[name], own[name]) for name in names)
 

@@ -24,10 +24,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from tfq.models.graph import Graph, build_model
+from tfq.models.graph import Graph
 from tfq.quantized_model import QuantizedModel
-from tfq.simulate.run import predict_list
-from tfq.simulate.wrap import build_simulation
+from tfq.simulate.eager import tensors
 
 _TINY = 1e-7
 _PROVED = -2.0  # standard deviations of the sum of signed ranks
@@ -88,18 +87,14 @@ class Judge:
         self._kept: tuple[QuantizedModel, np.ndarray] | None = None
 
     @functools.cached_property
-    def _feeds(self) -> list[np.ndarray]:
-        return [self._samples[name] for name in self._reference.inputs]
-
-    @functools.cached_property
     def _outputs(self) -> Sequence[np.ndarray]:
-        return predict_list(build_model(self._reference, outputs=self._reference.outputs), self._feeds)
+        return tensors(self._reference, self._samples)
 
     def divergence(self, model: QuantizedModel) -> np.ndarray:
         """Of every sample, [n]."""
         if self._kept is not None and self._kept[0] is model:
             return self._kept[1]
-        return divergence(self._outputs, predict_list(build_simulation(model, outputs=model.outputs), self._feeds))
+        return divergence(self._outputs, tensors(model, self._samples))
 
     def keep_better(
         self, candidate: Named, fallback: Named, *, tolerance: float = 1.0

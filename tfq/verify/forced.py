@@ -28,12 +28,12 @@ class Forced(Generic[_G]):
       graph: its inputs are the observed tensors; tensors that were not observed (vanished or float
         ones) are computed from observed ones. A `QuantizedModel` if what was forced is one.
       outputs: observed node -> the node of `graph` that computes it anew.
-      feeds: values of `graph.inputs`, in that order.
+      feeds: values of `graph.inputs`, by name.
     """
 
     graph: _G
     outputs: Mapping[str, str]
-    feeds: tuple[np.ndarray, ...]
+    feeds: Mapping[str, np.ndarray]
 
 
 def observe(
@@ -83,5 +83,5 @@ def teacher_forced(graph: _G, observed: Mapping[str, np.ndarray], samples: Mappi
     forced = dataclasses.replace(
         graph, nodes=tuple(nodes), inputs=tuple(n.name for n in sources), outputs=outputs, output_names=outputs
     )
-    feeds = tuple(observed[n.name] if n.name in observed else samples[n.name] for n in sources)
+    feeds = {n.name: observed[n.name] if n.name in observed else samples[n.name] for n in sources}
     return Forced(forced, renamed, feeds)

@@ -16,8 +16,7 @@ import numpy as np
 from tfq.errors import VerificationError
 from tfq.execution.interpreter import TfliteModel
 from tfq.quantized_model import QuantizedModel
-from tfq.simulate.run import predict_list, predict_parts
-from tfq.simulate.wrap import build_simulation
+from tfq.simulate.eager import tensor_parts, tensors
 from tfq.verify.forced import Forced
 
 MOST_STEPS = 8  # beyond what the rounding of any kernel explains
@@ -57,9 +56,8 @@ def layer_parity(forced: Forced[QuantizedModel], observed: Mapping[str, np.ndarr
     if not forced.outputs:
         return ()
     grids = {name: forced.graph.grids[again] for name, again in forced.outputs.items()}
-    simulation = build_simulation(forced.graph, outputs=list(forced.outputs.values()))
     largest, differing = dict.fromkeys(forced.outputs, 0), dict.fromkeys(forced.outputs, 0)
-    for part, values in predict_parts(simulation, forced.feeds):
+    for part, values in tensor_parts(forced.graph, forced.feeds, list(forced.outputs.values())):
         for name, value in zip(forced.outputs, values, strict=True):
             steps = np.rint(np.abs(value - observed[name][part]) / grids[name].scale[0])
             largest[name] = max(largest[name], int(steps.max()))
@@ -88,8 +86,7 @@ def output_parity(
     content: bytes, quantized: QuantizedModel, samples: Mapping[str, np.ndarray]
 ) -> tuple[OutputParity, ...]:
     """Compare the outputs of the whole model on `samples`, with XNNPACK and with the builtin kernels."""
-    simulation = build_simulation(quantized, outputs=quantized.outputs)
-    simulated = predict_list(simulation, [samples[n] for n in quantized.inputs])
+    simulated = tensors(quantized, samples)
     count = len(next(iter(samples.values())))
     found = []
     for kernels, delegate in (("xnnpack", True), ("builtin", False)):
