@@ -13,13 +13,14 @@ from random_graphs import SAMPLES, Drawn, Unsuited, draw, outcome
 from random_layers import LAYERS
 from random_operators import KERAS_OPERATORS, TF_OPERATORS
 
-from tfq.models import flatten, keras3, tf_keras_models
+from tfq.models import operators
+from tfq.models.keras_layers import LAYERS as ROWS
 
 
 def test_every_layer_and_operator_that_the_frontends_accept_has_a_step():
-    assert set(LAYERS) == set(flatten.LAYERS)
-    assert set(KERAS_OPERATORS) == set(keras3.OPERATIONS)
-    assert set(TF_OPERATORS) >= set(tf_keras_models.OPERATORS)
+    assert {name for name, row in ROWS.items() if not row.training_only} <= set(LAYERS) <= set(ROWS)
+    assert set(KERAS_OPERATORS) == set(operators.KERAS)
+    assert set(TF_OPERATORS) >= set(operators.TENSORFLOW)
 
 
 def check(library, seeds):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tf_keras
 
-from tfq.models import keras3, known_names, tf_keras_models
-from tfq.models.flatten import LAYERS, TRAINING_ONLY
+from tfq.models import keras3, known_names, operators, tf_keras_models
+from tfq.models.keras_layers import LAYERS
 
 
 def public_layers():
@@ -23,7 +23,7 @@ def public_layers():
 
 
 def test_every_layer_that_a_frontend_takes_may_stand_in_a_file():
-    assert known_names.LAYERS >= LAYERS | TRAINING_ONLY
+    assert set(LAYERS) <= known_names.LAYERS
 
 
 # What an older Keras lacks does no harm: the list is that of the newest.
@@ -52,8 +52,10 @@ def test_layers_of_keras_applications_are_where_they_are_said_to_be():
 
 
 def test_the_operators_are_those_that_have_a_rule():
-    assert set(keras3.OPERATIONS) == known_names.KERAS_OPERATIONS
-    assert {*tf_keras_models.OPERATORS, *tf_keras_models.SHAPES} == known_names.TF_SYMBOLS
+    assert set(operators.KERAS) == known_names.KERAS_OPERATIONS
+    assert {*operators.TENSORFLOW, *operators.SHAPES} == known_names.TF_SYMBOLS
+    for name in known_names.KERAS_OPERATIONS:
+        assert keras3.operation_class(name) is not None
 
 
 @newest

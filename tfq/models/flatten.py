@@ -15,36 +15,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tf_keras
 
 from tfq.errors import UserError
-from tfq.models.graph import INPUT, Graph, Node, call_layer, layer_class
+from tfq.models.graph import INPUT, Graph, Node, output_shape
+from tfq.models.keras_layers import LAYERS
 from tfq.models.refusals import refuse
 
 INPUT_DTYPES = ("float32", "int8", "int16", "int32", "int64", "uint8")
 _ROUNDED = ("float16", "bfloat16", "float64")
-_RNN: tuple[str, ...] = ("RNN", "SimpleRNN", "LSTM", "GRU", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "Bidirectional")
-_RNN += tuple(f"{name}Cell" for name in ("SimpleRNN", "LSTM", "GRU", "StackedRNN"))
-
-MERGES = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate", "Dot")
-LAYERS = frozenset(MERGES) | {
-    "Activation", "AlphaDropout", "AveragePooling1D", "AveragePooling2D", "BatchNormalization", "Conv1D",
-    "Conv1DTranspose", "Conv2D", "Conv2DTranspose", "Cropping1D", "Cropping2D", "Dense", "DepthwiseConv1D",
-    "DepthwiseConv2D", "Dropout", "ELU", "EinsumDense", "Embedding", "Flatten", "GaussianDropout", "GaussianNoise",
-    "GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalMaxPooling1D", "GlobalMaxPooling2D",
-    "GroupNormalization", "Identity", "LayerNormalization", "LeakyReLU", "MaxPooling1D", "MaxPooling2D",
-    "MultiHeadAttention", "Normalization", "PReLU", "Permute", "ReLU", "RepeatVector", "Rescaling", "Reshape",
-    "Resizing", "SeparableConv1D", "SeparableConv2D", "Softmax", "SpatialDropout1D", "SpatialDropout2D",
-    "ThresholdedReLU", "UnitNormalization", "UpSampling1D", "UpSampling2D", "ZeroPadding1D", "ZeroPadding2D",
-}  # fmt: skip
-# Layers that change their input in training only.
-TRAINING_ONLY = frozenset({
-    "ActivityRegularization", "AugMix", "CutMix", "MixUp", "RandAugment", "RandomBrightness",
-    "RandomColorDegeneration", "RandomColorJitter", "RandomContrast", "RandomElasticTransform", "RandomErasing",
-    "RandomFlip", "RandomGaussianBlur", "RandomGrayscale", "RandomHeight", "RandomHue", "RandomInvert",
-    "RandomPerspective", "RandomPosterization", "RandomRotation", "RandomSaturation", "RandomSharpness",
-    "RandomShear", "RandomTranslation", "RandomWidth", "RandomZoom",
-})  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,8 +177,7 @@ class Call:
         suffix += f".{again}" if again else ""
         name = self.flattener.unique(self.name + suffix) if suffix else self.name
         if shape is None or None in tuple(shape)[1:]:
-            symbols = [tf_keras.Input(batch_shape=t.shape, dtype=t.dtype) for t in inputs]
-            shape = tuple(call_layer(layer_class(kind)(**config), symbols).shape)
+            shape = output_shape(kind, config, [(t.shape, t.dtype) for t in inputs])
         node = Node(
             name,
             kind,
@@ -217,12 +194,19 @@ class Call:
         return refuse(f"Layer {self.user_name!r}", reason, way_out)
 
 
-def check_taken(call: Call, kind: str) -> None:
-    """Raise UserError for a layer class of Keras that can have no place in a graph."""
-    if kind in _RNN:
-        raise call.refuse(f"{kind} is recurrent", "use convolutions or attention, or convert it with TFLiteConverter")
-    if kind in ("Masking",):
-        raise call.refuse("a .tflite carries no masks", "remove the Masking layer and pad the inputs")
+@dataclasses.dataclass(frozen=True)
+class Operator:
+    """An operator of either framework. A model file may name it.
+
+    Attributes:
+      rule: adds its nodes to a `Call` and returns its output; gets the call, then the arguments listed.
+      keras: class name among the operations of keras.ops -> its arguments, or attributes of the operation.
+      tensorflow: the public symbol under which tf_keras records a function -> its arguments; "a|b": the one given.
+    """
+
+    rule: Callable[..., Any]
+    keras: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    tensorflow: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def add_layer(
@@ -241,7 +225,7 @@ def add_layer(
         raise call.refuse("its data_format is channels_first", "build the model again with channels_last")
     if config.get("mask_zero"):
         raise call.refuse("mask_zero=True makes masks, which a .tflite does not carry", "set mask_zero=False")
-    config = {key: value for key, value in config.items() if not (key == "data_format" and kind in ("Resizing",))}
+    config = {key: value for key, value in config.items() if not (key == "data_format" and kind == "Resizing")}
     if kind == "Normalization":
         return _normalization(call, config, inputs[0], weights)
     if kind == "BatchNormalization":
@@ -249,7 +233,7 @@ def add_layer(
         if axis not in (-1, inputs[0].rank - 1):
             raise call.refuse(f"it normalises axis {axis}, not the last", "build the model again with axis=-1")
         config = {**config, "axis": -1}
-    if len(inputs) > 1 and kind in MERGES and len({t.rank for t in inputs}) > 1 and kind != "Dot":
+    if LAYERS[kind].merges and len({t.rank for t in inputs}) > 1:
         raise call.refuse(f"its inputs have the ranks {[t.rank for t in inputs]}", "reshape them to one rank")
     if kind == "Activation" and activate is not None:
         return activate(call, inputs[0])

@@ -15,8 +15,10 @@ import numpy as np
 
 from tfq.errors import UserError
 from tfq.models import operations
-from tfq.models.flatten import LAYERS, TRAINING_ONLY, Call, Flattener, Tensor, add_layer, check_taken
+from tfq.models.flatten import Call, Flattener, Tensor, add_layer
 from tfq.models.graph import Graph
+from tfq.models.keras_layers import LAYERS
+from tfq.models.known_names import RECURRENT
 from tfq.models.refusals import UNSAFE, refuse, short_cause
 
 Follow = Callable[[Call, Tensor], Tensor]
@@ -183,13 +185,17 @@ class Frontend(abc.ABC):
                 what = "it is a Lambda, which holds code" if kind == "Lambda" else f"{kind} is a custom class"
                 raise call.refuse(what, UNSAFE)
             return self._traced(call, layer, args, kwargs, path)
-        check_taken(call, kind)
+        if kind in RECURRENT:
+            way_out = "use convolutions or attention, or convert it with TFLiteConverter"
+            raise call.refuse(f"{kind} is recurrent", way_out)
+        if kind == "Masking":
+            raise call.refuse("a .tflite carries no masks", "remove the Masking layer and pad the inputs")
         if kind == "TimeDistributed":
             return self._time_distributed(call, layer, args, kwargs, source, path)
-        if kind not in LAYERS and kind not in TRAINING_ONLY:
+        if kind not in LAYERS:
             return self._written_out(call, layer, args, kwargs, path)
         inputs = self._bound(call, layer, args, kwargs)
-        if kind in TRAINING_ONLY:
+        if LAYERS[kind].training_only:
             return call.add("Activation", {"activation": "linear"}, inputs, shape=inputs[0].shape)
         if not all(isinstance(value, Tensor) for value in inputs):
             raise call.refuse("it is called with a constant", "rebuild the model without it")

@@ -2,7 +2,8 @@
 
 A `Graph` is a list of `Node`s in topological order. A node is one call of one layer and has exactly
 one output tensor, which carries the node's name. Transformations are pure functions Graph -> Graph;
-`build_model` turns a graph into a tf_keras functional model.
+`build_model` turns a graph into a tf_keras functional model. Only what makes layers imports tf_keras: the tables of
+layers and operators are read before anybody does.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import tf_keras
 
 from tfq.grid import Grid
 from tfq.precision import FLOAT32, Precision
+
+if TYPE_CHECKING:
+    import tf_keras
 
 INPUT = "Input"
 _STRUCTURE = "_structure"  # where a graph keeps what is known of its structure
@@ -169,6 +172,8 @@ def share_structure(graph: _G, other: Graph) -> _G:
 
 def layer_class(kind: str) -> type[tf_keras.layers.Layer]:
     """The class a node kind names: tfq's own layers first, then tf_keras'."""
+    import tf_keras
+
     from tfq.models import layers
 
     return getattr(layers, kind, None) or getattr(tf_keras.layers, kind)
@@ -178,7 +183,7 @@ def make_layers(node: Node) -> list[tf_keras.layers.Layer]:
     """The Keras layers that compute `node`, to be called one after the other; without weights yet."""
     made = [layer_class(node.kind)(**node.config, name=node.name)]
     if node.activation is not None:
-        made.append(tf_keras.layers.ReLU(_ACTIVATION_LIMIT[node.activation], name=f"{node.name}/{node.activation}"))
+        made.append(layer_class("ReLU")(_ACTIVATION_LIMIT[node.activation], name=f"{node.name}/{node.activation}"))
     return made
 
 
@@ -197,6 +202,8 @@ def variable_names(layer: tf_keras.layers.Layer) -> list[str]:
 
 def assign_weights(layer: tf_keras.layers.Layer, weights: Mapping[str, np.ndarray]) -> None:
     """Put `weights` (by variable name) into a built layer, or into the one that a tfmot wrapper holds."""
+    import tf_keras
+
     own = dict(zip(variable_names(layer), layer.weights, strict=True))
     wrapped = hasattr(layer, "quantize_config")  # a wrapper adds bookkeeping variables of its own
     if not set(weights) <= set(own) or (len(own) != len(weights) and not wrapped):
@@ -206,9 +213,19 @@ def assign_weights(layer: tf_keras.layers.Layer, weights: Mapping[str, np.ndarra
 
 def call_layer(layer: tf_keras.layers.Layer, arguments: Sequence[Any]) -> Any:
     """The layer's output for its input tensors, symbolic or eager."""
-    if isinstance(layer, tf_keras.layers.MultiHeadAttention):  # takes its tensors as separate arguments
+    if isinstance(layer, layer_class("MultiHeadAttention")):  # takes its tensors as separate arguments
         return layer(*arguments)
     return layer(arguments[0] if len(arguments) == 1 else list(arguments))
+
+
+def output_shape(
+    kind: str, config: Mapping[str, Any], inputs: Sequence[tuple[Sequence[int | None], str]]
+) -> tuple[int | None, ...]:
+    """Shape, with the batch axis, of what a layer gives for tensors of these shapes and dtypes."""
+    import tf_keras
+
+    symbols = [tf_keras.Input(batch_shape=shape, dtype=dtype) for shape, dtype in inputs]
+    return tuple(call_layer(layer_class(kind)(**config), symbols).shape)
 
 
 def build_model(
@@ -228,6 +245,8 @@ def build_model(
       make: makes the layers of one node; the simulation passes one that wraps them. The first
         layer returned must hold the node's weights.
     """
+    import tf_keras
+
     tensors: dict[str, Any] = {}
     for node in graph.nodes:
         if node.kind == INPUT:

@@ -13,14 +13,9 @@ from collections.abc import Mapping
 
 from tfq.errors import UserError
 from tfq.models.graph import INPUT, Graph, Node
+from tfq.models.keras_layers import LAYERS
 from tfq.models.rewrite import made_by
 
-# Layers that only move values, or do nothing outside training.
-_MOVING_LAYERS = """
-    Reshape Flatten Permute Slice Concatenate Cropping1D Cropping2D ZeroPadding1D ZeroPadding2D RepeatVector
-    UpSampling1D UpSampling2D Dropout Identity
-"""
-_MOVES = frozenset(_MOVING_LAYERS.split())
 _INDEX_READERS = ("Embedding", "Cast")
 _INDICES = ("int32", "int64")  # what an Embedding reads as it is
 
@@ -60,7 +55,9 @@ def typed_inputs(graph: Graph) -> Graph:
 
 def moves(node: Node) -> bool:
     """Whether the node's output holds its input's values and nothing computed from them."""
-    return node.kind in _MOVES or (node.kind == "Activation" and node.config.get("activation") == "linear")
+    if node.kind == "Activation":
+        return node.config.get("activation") == "linear"
+    return node.kind == "Slice" or (node.kind in LAYERS and LAYERS[node.kind].moves)
 
 
 def _uses(graph: Graph) -> Mapping[str, set[str]]:

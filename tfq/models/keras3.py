@@ -19,84 +19,13 @@ from keras.src.ops import numpy as ops_numpy
 from keras.src.ops.operation import Operation
 
 from tfq.models import operations as op
-from tfq.models import shaping
+from tfq.models import operators
 from tfq.models.flatten import Call, Tensor
 from tfq.models.frontend import Frontend, SourceCall, flat, mapped
+from tfq.models.keras_layers import LAYERS
 from tfq.models.refusals import refuse
 
-_KEYS = {("LeakyReLU", "negative_slope"): "alpha", ("DepthwiseConv2D", "kernel"): "depthwise_kernel"}
-_KEYS |= {("DepthwiseConv1D", "kernel"): "depthwise_kernel"}
 _A, _O = keras.activations, keras.ops
-
-Rule = Callable[..., Any]
-_UNARY = {
-    "Abs": "abs", "Absolute": "abs", "Ceil": "ceil", "Cos": "cos", "Erf": "erf", "Exp": "exp", "Expm1": "expm1",
-    "Floor": "floor", "Log": "log", "Log1p": "log1p", "LogSigmoid": "log_sigmoid", "Reciprocal": "reciprocal",
-    "Rsqrt": "rsqrt", "Sign": "sign", "Sin": "sin", "Softplus": "softplus", "Softsign": "softsign", "Sqrt": "sqrt",
-    "Square": "square",
-}  # fmt: skip
-
-
-def _unary(function: str) -> Rule:
-    rule = op.unary(function)
-    return lambda c, o, x: rule(c, x)  # noqa: ARG005
-
-
-def _channels_last(call: Call, operation: Any) -> Call:
-    if operation.data_format != "channels_last":
-        raise call.refuse(f"its data_format is {operation.data_format}", "build the model again with channels_last")
-    return call
-
-
-# Operations of keras.ops by class name; each rule gets the operation's own attributes through `o`.
-OPERATIONS: dict[str, Rule] = {
-    "Add": lambda c, o, x1, x2: op.add(c, x1, x2),  # noqa: ARG005
-    "Subtract": lambda c, o, x1, x2: op.subtract(c, x1, x2),  # noqa: ARG005
-    "Multiply": lambda c, o, x1, x2: op.multiply(c, x1, x2),  # noqa: ARG005
-    "Divide": lambda c, o, x1, x2: op.divide(c, x1, x2),  # noqa: ARG005
-    "TrueDivide": lambda c, o, x1, x2: op.divide(c, x1, x2),  # noqa: ARG005
-    "Power": lambda c, o, x1, x2: op.power(c, x1, x2),  # noqa: ARG005
-    "Maximum": lambda c, o, x1, x2: op.maximum(c, x1, x2),  # noqa: ARG005
-    "Minimum": lambda c, o, x1, x2: op.minimum(c, x1, x2),  # noqa: ARG005
-    "Matmul": lambda c, o, x1, x2: op.matmul(c, x1, x2),  # noqa: ARG005
-    "Negative": lambda c, o, x: op.affine(c, x, -1.0),  # noqa: ARG005
-    "Clip": lambda c, o, x: op.clip(c, x, o.x_min, o.x_max),
-    "Relu": lambda c, o, x: op.relu(c, x),  # noqa: ARG005
-    "ReLU": lambda c, o, x: op.relu(c, x, o.max_value, o.negative_slope, o.threshold),
-    "Mish": lambda c, o, x: op.activation("mish")(c, x),  # noqa: ARG005
-    "Relu6": lambda c, o, x: op.relu6(c, x),  # noqa: ARG005
-    "LeakyRelu": lambda c, o, x: op.leaky_relu(c, x, o.negative_slope),
-    "Elu": lambda c, o, x: op.elu(c, x, o.alpha),
-    "Selu": lambda c, o, x: op.activation("selu")(c, x),  # noqa: ARG005
-    "Sigmoid": lambda c, o, x: op.named("Sigmoid")(c, x),  # noqa: ARG005
-    "Tanh": lambda c, o, x: op.named("Tanh")(c, x),  # noqa: ARG005
-    "Silu": lambda c, o, x: op.activation("swish")(c, x),  # noqa: ARG005
-    "HardSilu": lambda c, o, x: op.named("HardSwish")(c, x),  # noqa: ARG005
-    "HardSigmoid": lambda c, o, x: op.hard_sigmoid_sixth(c, x),  # noqa: ARG005
-    "Gelu": lambda c, o, x: op.gelu(c, x, o.approximate),
-    "Softmax": lambda c, o, x: op.softmax(c, x, o.axis),
-    "LogSoftmax": lambda c, o, x: op.log_softmax(c, x, o.axis),
-    "Reshape": lambda c, o, x: op.reshape(c, x, o.newshape),
-    "Squeeze": lambda c, o, x: shaping.squeeze(c, x, o.axis),
-    "ExpandDims": lambda c, o, x: shaping.expand_dims(c, x, o.axis),
-    "Transpose": lambda c, o, x: shaping.transpose(c, x, o.axes),
-    "DepthToSpace": lambda c, o, x: shaping.depth_to_space(_channels_last(c, o), x, o.block_size),
-    "SpaceToDepth": lambda c, o, x: shaping.space_to_depth(_channels_last(c, o), x, o.block_size),
-    "Swapaxes": lambda c, o, x: shaping.swap_axes(c, x, o.axis1, o.axis2),
-    "Concatenate": lambda c, o, xs: shaping.concatenate(c, xs, o.axis),
-    "Stack": lambda c, o, x: shaping.stack(c, x, o.axis),
-    "Split": lambda c, o, x: shaping.split(c, x, o.indices_or_sections, o.axis, at=np.ndim(o.indices_or_sections) == 1),
-    "Unstack": lambda c, o, x: shaping.unstack(c, x, o.axis),
-    "GetItem": lambda c, o, x, key: shaping.get_item(c, x, key),  # noqa: ARG005
-    "Pad": lambda c, o, x, constant_values=None: shaping.pad(c, x, o.pad_width, o.mode, constant_values),
-    "Mean": lambda c, o, x: op.mean(c, x, o.axis, o.keepdims),
-    "Sum": lambda c, o, x: op.total(c, x, o.axis, o.keepdims),
-    "Max": lambda c, o, x: op.largest(c, x, o.axis, o.keepdims),
-    "Cast": lambda c, o, x: op.cast(c, x, o.dtype),
-    "StopGradient": lambda c, o, variable: op.identity(c, variable),  # noqa: ARG005
-    "Copy": lambda c, o, x: op.identity(c, x),  # noqa: ARG005
-    **{name: _unary(function) for name, function in _UNARY.items()},
-}
 
 
 class Keras3Frontend(Frontend):
@@ -155,13 +84,20 @@ class Keras3Frontend(Frontend):
         if not isinstance(operation, Operation) or isinstance(operation, keras.layers.Layer):
             return NotImplemented
         kind = type(operation).__name__
-        if kind not in OPERATIONS:
+        if kind not in operators.KERAS:
             raise call.refuse(f"no rule is known for the operator {kind}", "replace it by standard layers")
-        given = inspect.signature(operation.call).bind(*args, **kwargs).arguments
-        return OPERATIONS[kind](call, operation, **given)
+        data_format = getattr(operation, "data_format", "channels_last")
+        if data_format != "channels_last":
+            raise call.refuse(f"its data_format is {data_format}", "build the model again with channels_last")
+        bound = inspect.signature(operation.call).bind(*args, **kwargs)
+        bound.apply_defaults()
+        given = bound.arguments
+        return operators.add_nodes(
+            call, operators.KERAS[kind], lambda name: given[name] if name in given else getattr(operation, name)
+        )
 
     def renamed(self, kind: str, key: str) -> str:
-        return _KEYS.get((kind, key), key)
+        return LAYERS[kind].renamed.get(key, key)
 
     def variable_names(self, layer: Any) -> list[str]:
         paths = [variable.path.split("/") for variable in layer.weights]

@@ -1,35 +1,25 @@
 """What a stored model configuration may name: the allow-list of `tfq.models.rebuild`.
 
-Plain text, so that a file can be refused before TensorFlow is imported. `tests/models/test_known_names.py`
-compares the lists with the installed libraries and with the tables of the two frontends.
+The layers and operators that have a row in the tables of the frontends, and what else may stand in a file. None of this
+imports TensorFlow, so that a file can be refused before. `tests/models/test_known_names.py` compares the lists with the
+installed libraries.
 """
 
 from __future__ import annotations
 
+from tfq.models import keras_layers, operators
+
 MODELS = frozenset({"Functional", "Model", "Sequential"})
 # Layers that hold another layer in their key "layer".
 WRAPPERS = frozenset({"SpectralNormalization", "TimeDistributed"})
+# Layers without a row in `LAYERS` of the frontends, which are written out in operators, and the parts of any model.
+_OTHER_LAYERS = """
+    AdditiveAttention Attention Cropping3D GlobalAveragePooling3D GlobalAvgPool3D InputLayer Layer ReversibleEmbedding
+    UpSampling3D
+"""
 # Layers whose configuration is numbers, words of `WORDS` and activations. Some classes stand here by two names.
-LAYERS = frozenset({
-    "Activation", "ActivityRegularization", "Add", "AdditiveAttention", "AlphaDropout", "Attention", "AugMix",
-    "Average", "AveragePooling1D", "AveragePooling2D", "AvgPool1D", "AvgPool2D", "BatchNormalization", "Concatenate",
-    "Conv1D", "Conv1DTranspose", "Conv2D", "Conv2DTranspose", "Convolution1D", "Convolution1DTranspose",
-    "Convolution2D", "Convolution2DTranspose", "Cropping1D", "Cropping2D", "Cropping3D", "CutMix", "Dense",
-    "DepthwiseConv1D", "DepthwiseConv2D", "Dot", "Dropout", "ELU", "EinsumDense", "Embedding", "Flatten",
-    "GaussianDropout", "GaussianNoise", "GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalAveragePooling3D",
-    "GlobalAvgPool1D", "GlobalAvgPool2D", "GlobalAvgPool3D", "GlobalMaxPool1D", "GlobalMaxPool2D",
-    "GlobalMaxPooling1D", "GlobalMaxPooling2D", "GroupNormalization", "Identity", "InputLayer", "Layer",
-    "LayerNormalization", "LeakyReLU", "MaxPool1D", "MaxPool2D", "MaxPooling1D", "MaxPooling2D", "Maximum", "Minimum",
-    "MixUp", "MultiHeadAttention", "Multiply", "Normalization", "PReLU", "Permute", "RandAugment", "RandomBrightness",
-    "RandomColorDegeneration", "RandomColorJitter", "RandomContrast", "RandomElasticTransform", "RandomErasing",
-    "RandomFlip", "RandomGaussianBlur", "RandomGrayscale", "RandomHeight", "RandomHue", "RandomInvert",
-    "RandomPerspective", "RandomPosterization", "RandomRotation", "RandomSaturation", "RandomSharpness",
-    "RandomShear", "RandomTranslation", "RandomWidth", "RandomZoom", "ReLU", "RepeatVector", "Rescaling", "Reshape",
-    "Resizing", "ReversibleEmbedding", "SeparableConv1D", "SeparableConv2D", "SeparableConvolution1D",
-    "SeparableConvolution2D", "Softmax", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "Subtract",
-    "ThresholdedReLU", "UnitNormalization", "UpSampling1D", "UpSampling2D", "UpSampling3D", "ZeroPadding1D",
-    "ZeroPadding2D",
-})  # fmt: skip
+_ALIASES = (alias for row in keras_layers.LAYERS.values() for alias in row.aliases)
+LAYERS = frozenset({*keras_layers.LAYERS, *_ALIASES, *_OTHER_LAYERS.split()})
 # Layers that are not public but stand in models of keras.applications, with their modules; tf_keras has them in
 # modules of the same names.
 HIDDEN_LAYERS = {"LayerScale": "keras.src.applications.convnext"}
@@ -56,32 +46,10 @@ ACTIVATIONS = frozenset({
     "squareplus", "swish", "tanh", "tanh_shrink", "threshold",
 })  # fmt: skip
 
-# Operations of keras.ops, by class name, that `tfq.models.keras3` has a rule for.
-KERAS_OPERATIONS = frozenset({
-    "Abs", "Absolute", "Add", "Cast", "Ceil", "Clip", "Concatenate", "Copy", "Cos", "DepthToSpace", "Divide", "Elu",
-    "Erf", "Exp", "ExpandDims", "Expm1", "Floor", "Gelu", "GetItem", "HardSigmoid", "HardSilu", "LeakyRelu", "Log",
-    "Log1p", "LogSigmoid", "LogSoftmax", "Matmul", "Max", "Maximum", "Mean", "Minimum", "Mish", "Multiply",
-    "Negative", "Pad", "Power", "ReLU", "Reciprocal", "Relu", "Relu6", "Reshape", "Rsqrt", "Selu", "Sigmoid", "Sign",
-    "Silu", "Sin", "Softmax", "Softplus", "Softsign", "SpaceToDepth", "Split", "Sqrt", "Square", "Squeeze", "Stack",
-    "StopGradient", "Subtract", "Sum", "Swapaxes", "Tanh", "Transpose", "TrueDivide", "Unstack",
-})  # fmt: skip
-
-# Layers of tf_keras that call a TensorFlow function by its public symbol, and those symbols that
-# `tfq.models.tf_keras_models` has a rule for.
+KERAS_OPERATIONS = frozenset(operators.KERAS)
+# Layers of tf_keras that call a TensorFlow function by its public symbol, and those symbols.
 TF_OPERATOR_LAYERS = frozenset({"SlicingOpLambda", "TFOpLambda"})
-TF_SYMBOLS = frozenset({
-    "__operators__.add", "__operators__.getitem", "cast", "clip_by_value", "compat.v1.expand_dims",
-    "compat.v1.image.resize", "compat.v1.pad", "compat.v1.shape", "compat.v1.squeeze", "compat.v1.transpose",
-    "concat", "expand_dims", "identity", "image.resize", "linalg.matmul", "math.abs", "math.add", "math.add_n",
-    "math.ceil", "math.cos", "math.divide", "math.erf", "math.exp", "math.expm1", "math.floor", "math.log",
-    "math.log1p", "math.log_sigmoid", "math.maximum", "math.minimum", "math.multiply", "math.negative", "math.pow",
-    "math.reciprocal", "math.reduce_max", "math.reduce_mean", "math.reduce_sum", "math.rsqrt", "math.sigmoid",
-    "math.sign", "math.sin", "math.softplus", "math.softsign", "math.sqrt", "math.square", "math.subtract",
-    "math.tanh", "math.truediv", "nn.avg_pool2d", "nn.bias_add", "nn.depth_to_space", "nn.elu", "nn.gelu",
-    "nn.leaky_relu", "nn.log_softmax", "nn.max_pool2d", "nn.relu", "nn.relu6", "nn.selu", "nn.silu", "nn.softmax",
-    "nn.softplus", "nn.softsign", "nn.space_to_depth", "pad", "reshape", "shape", "shape_v2", "split", "squeeze",
-    "stack", "stop_gradient", "transpose", "unstack",
-})  # fmt: skip
+TF_SYMBOLS = frozenset({*operators.TENSORFLOW, *operators.SHAPES})
 
 DTYPES = frozenset({
     "bfloat16", "bool", "float16", "float32", "float64", "int16", "int32", "int64", "int8", "string", "uint16",

@@ -1,7 +1,7 @@
 """Operators (`a + b`, `tf.nn.relu6`, `keras.ops.reshape`, ...) as nodes of the graph.
 
 Each function adds the nodes of one operator to a `Call` and returns its output. An operand is a
-`Tensor` or a constant, which becomes an `Affine` node.
+`Tensor` or a constant, which becomes an `Affine` node. `OPERATORS` says what either framework calls them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tfq.models.flatten import Call, Tensor
+from tfq.models.flatten import Call, Operator, Tensor
 
 Value = Any  # a Tensor, a number or an array
 
@@ -63,6 +63,14 @@ def add(call: Call, a: Value, b: Value) -> Tensor:
     if not isinstance(a, Tensor):
         a, b = b, a
     return _layer(call, "Add", a, b) if isinstance(b, Tensor) else affine(call, a, 1.0, b)
+
+
+def add_all(call: Call, xs: Sequence[Tensor]) -> Tensor:
+    return call.add("Add", {}, xs, shape=xs[0].shape)
+
+
+def negative(call: Call, x: Tensor) -> Tensor:
+    return affine(call, x, -1.0)
 
 
 def subtract(call: Call, a: Value, b: Value) -> Tensor:
@@ -165,6 +173,12 @@ def unary(function: str) -> Callable[..., Tensor]:
 
 def activation(name: str) -> Callable[..., Tensor]:
     return named("Activation", activation=name)
+
+
+def silu(call: Call, x: Tensor, beta: float = 1.0) -> Tensor:
+    if beta != 1.0:
+        raise call.refuse(f"silu with beta={beta}", "use beta=1")
+    return activation("swish")(call, x)
 
 
 def leaky_relu(call: Call, x: Tensor, slope: float = 0.2) -> Tensor:
@@ -276,7 +290,24 @@ def matmul(call: Call, a: Value, b: Value, transpose_a: bool = False, transpose_
     return call.add("MatMul", config, [a, b], shape=(None, *outer, rows, columns))
 
 
-def resize(call: Call, x: Tensor, size: Any, interpolation: str) -> Tensor:
+_STRANGE = "adjoint_a adjoint_b a_is_sparse b_is_sparse output_type"
+
+
+def plain_matmul(call: Call, a: Value, b: Value, transpose_a: bool, transpose_b: bool, *strange: Any) -> Tensor:
+    """tf.linalg.matmul; `strange` are its options of the names above."""
+    for name, value in zip(_STRANGE.split(), strange, strict=True):
+        if value:
+            raise call.refuse(f"matmul with {name}", "use transpose_a and transpose_b")
+    return matmul(call, a, b, transpose_a, transpose_b)
+
+
+def resize(
+    call: Call, x: Tensor, size: Any, method: str | int, keeps_ratio: bool | None, antialias: bool | None
+) -> Tensor:
+    """tf.image.resize; TensorFlow 1 counts its methods."""
+    if keeps_ratio or antialias:
+        raise call.refuse("it resizes with antialias or preserve_aspect_ratio", "use tf.image.resize without them")
+    interpolation = {"0": "bilinear", "1": "nearest"}.get(str(method), str(method).lower())
     if x.rank != 4 or interpolation not in ("nearest", "bilinear"):
         raise call.refuse(f"it resizes {list(x.shape)} by {interpolation}", "use bilinear or nearest")
     height, width = (int(s) for s in np.reshape(size, -1))
@@ -284,8 +315,59 @@ def resize(call: Call, x: Tensor, size: Any, interpolation: str) -> Tensor:
     return call.add("Resizing", config, [x], shape=(None, height, width, x.shape[-1]))
 
 
-def pool(call: Call, x: Tensor, kind: str, size: Any, strides: Any, padding: str) -> Tensor:
-    """ "MaxPooling2D" or "AveragePooling2D"."""
-    pair = [tuple(int(v) for v in np.broadcast_to(np.reshape(p, -1)[-3:-1] if np.size(p) == 4 else p, 2))
-            for p in (size, size if strides is None else strides)]  # fmt: skip
-    return call.add(kind, {"pool_size": pair[0], "strides": pair[1], "padding": padding.lower()}, [x])
+def pool(kind: str) -> Callable[..., Tensor]:
+    """Of "MaxPooling2D" or "AveragePooling2D"."""
+
+    def operation(call: Call, x: Tensor, size: Any, strides: Any, padding: str) -> Tensor:
+        pair = [tuple(int(v) for v in np.broadcast_to(np.reshape(p, -1)[-3:-1] if np.size(p) == 4 else p, 2))
+                for p in (size, size if strides is None else strides)]  # fmt: skip
+        return call.add(kind, {"pool_size": pair[0], "strides": pair[1], "padding": padding.lower()}, [x])
+
+    return operation
+
+
+_UNARY = "ceil cos erf exp expm1 floor log log_sigmoid reciprocal rsqrt sign sin sqrt square"
+_RESIZE = "images size method preserve_aspect_ratio antialias"
+_POOL = "input ksize strides padding"
+OPERATORS = (
+    Operator(add, {"Add": "x1 x2"}, {"math.add": "x y", "__operators__.add": "x y", "nn.bias_add": "value bias"}),
+    Operator(add_all, {}, {"math.add_n": "inputs"}),
+    Operator(subtract, {"Subtract": "x1 x2"}, {"math.subtract": "x y"}),
+    Operator(multiply, {"Multiply": "x1 x2"}, {"math.multiply": "x y"}),
+    Operator(divide, {"Divide": "x1 x2", "TrueDivide": "x1 x2"}, {"math.divide": "x y", "math.truediv": "x y"}),
+    Operator(power, {"Power": "x1 x2"}, {"math.pow": "x y"}),
+    Operator(negative, {"Negative": "x"}, {"math.negative": "x"}),
+    Operator(maximum, {"Maximum": "x1 x2"}, {"math.maximum": "x y"}),
+    Operator(minimum, {"Minimum": "x1 x2"}, {"math.minimum": "x y"}),
+    Operator(clip, {"Clip": "x x_min x_max"}, {"clip_by_value": "t clip_value_min clip_value_max"}),
+    Operator(matmul, {"Matmul": "x1 x2"}, {}),
+    Operator(plain_matmul, {}, {"linalg.matmul": f"a b transpose_a transpose_b {_STRANGE}"}),
+    Operator(relu, {"Relu": "x", "ReLU": "x max_value negative_slope threshold"}, {"nn.relu": "features"}),
+    Operator(relu6, {"Relu6": "x"}, {"nn.relu6": "features"}),
+    Operator(leaky_relu, {"LeakyRelu": "x negative_slope"}, {"nn.leaky_relu": "features alpha"}),
+    Operator(elu, {"Elu": "x alpha"}, {"nn.elu": "features"}),
+    Operator(activation("selu"), {"Selu": "x"}, {"nn.selu": "features"}),
+    Operator(activation("mish"), {"Mish": "x"}, {}),
+    Operator(silu, {"Silu": "x"}, {"nn.silu": "features beta"}),
+    Operator(named("HardSwish"), {"HardSilu": "x"}, {}),
+    Operator(hard_sigmoid_sixth, {"HardSigmoid": "x"}, {}),
+    Operator(gelu, {"Gelu": "x approximate"}, {"nn.gelu": "features approximate"}),
+    Operator(named("Sigmoid"), {"Sigmoid": "x"}, {"math.sigmoid": "x"}),
+    Operator(named("Tanh"), {"Tanh": "x"}, {"math.tanh": "x"}),
+    Operator(softmax, {"Softmax": "x axis"}, {"nn.softmax": "logits axis"}),
+    Operator(log_softmax, {"LogSoftmax": "x axis"}, {"nn.log_softmax": "logits axis"}),
+    Operator(unary("abs"), {"Abs": "x", "Absolute": "x"}, {"math.abs": "x"}),
+    Operator(unary("log1p"), {"Log1p": "x"}, {"math.log1p": "x"}),
+    Operator(unary("softplus"), {"Softplus": "x"}, {"math.softplus": "features", "nn.softplus": "features"}),
+    Operator(unary("softsign"), {"Softsign": "x"}, {"math.softsign": "features", "nn.softsign": "features"}),
+    *(Operator(unary(f), {f.title().replace("_", ""): "x"}, {f"math.{f}": "x"}) for f in _UNARY.split()),
+    Operator(reshape, {"Reshape": "x newshape"}, {"reshape": "tensor shape"}),
+    Operator(mean, {"Mean": "x axis keepdims"}, {"math.reduce_mean": "input_tensor axis keepdims"}),
+    Operator(total, {"Sum": "x axis keepdims"}, {"math.reduce_sum": "input_tensor axis keepdims"}),
+    Operator(largest, {"Max": "x axis keepdims"}, {"math.reduce_max": "input_tensor axis keepdims"}),
+    Operator(identity, {"StopGradient": "variable", "Copy": "x"}, {"identity": "input", "stop_gradient": "input"}),
+    Operator(cast, {"Cast": "x dtype"}, {"cast": "x dtype"}),
+    Operator(resize, {}, {"image.resize": _RESIZE, "compat.v1.image.resize": _RESIZE}),
+    Operator(pool("MaxPooling2D"), {}, {"nn.max_pool2d": _POOL}),
+    Operator(pool("AveragePooling2D"), {}, {"nn.avg_pool2d": _POOL}),
+)

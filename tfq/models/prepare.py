@@ -13,7 +13,7 @@ import numpy as np
 
 from tfq.errors import UserError
 from tfq.execution.progress import Progress, Silent
-from tfq.models.decompose import decompose, drop_training_layers, require_supported, split_activations
+from tfq.models.decompose import decompose, split_activations
 from tfq.models.equality import random_inputs, relative_error, run_graph
 from tfq.models.fold import affines_to_depthwise, fold_affines
 from tfq.models.fuse import (
@@ -36,7 +36,6 @@ from tfq.models.wide import Wide, keep_wide_float
 from tfq.operations.table import OPERATORS
 
 TRANSFORMATIONS: tuple[tuple[str, Callable[[Graph], Graph]], ...] = (
-    ("drop training layers", drop_training_layers),
     ("split activations", split_activations),
     ("decompose layers", decompose),
     ("drop identities", drop_identities),
@@ -232,7 +231,6 @@ def prepare(
         its output is not finite; an output that is an input, or is there twice.
       RuntimeError: a transformation changed what the model computes.
     """
-    require_supported(graph)
     graph = _known_shapes(graph, samples)
     declared, graph = graph, typed_inputs(graph)
     inputs = _checked_inputs(declared, graph, samples, seed)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tfq.models.flatten import Call, Tensor
+from tfq.models.flatten import Call, Operator, Tensor
 from tfq.models.operations import Value, positive_axis, reshape
 
 
@@ -114,20 +114,25 @@ def _along(x: Tensor, axis: int, part: slice) -> list[slice]:
     return [part if i == axis else slice(None) for i in range(1, x.rank)]
 
 
-def split(call: Call, x: Tensor, parts: Any, axis: int, *, at: bool = False) -> list[Tensor]:
-    """`parts` equal parts, or parts of the sizes given; `at`: the numbers given are where to cut."""
+def split(call: Call, x: Tensor, parts: Any, axis: int) -> list[Tensor]:
+    """`parts` equal parts, or parts of the sizes given."""
+    size = x.shape[positive_axis(call, x, axis)] or 0
+    if np.ndim(parts) == 0:
+        return split_at(call, x, parts, axis)
+    sizes = [int(p) for p in parts]
+    sizes = [size - sum(s for s in sizes if s >= 0) if s < 0 else s for s in sizes]
+    return split_at(call, x, [sum(sizes[:i]) for i in range(1, len(sizes))], axis)
+
+
+def split_at(call: Call, x: Tensor, places: Any, axis: int) -> list[Tensor]:
+    """`places` equal parts, or cut at the places given."""
     found = positive_axis(call, x, axis)
     size = x.shape[found] or 0
-    if np.ndim(parts) == 0:
-        if size % int(parts):
-            raise call.refuse(f"it splits axis {found} of {list(x.shape)} into {int(parts)} parts")
-        cuts = list(range(0, size + 1, size // int(parts)))
-    elif at:
-        cuts = [0, *map(int, parts), size]
-    else:
-        sizes = [int(p) for p in parts]
-        sizes = [size - sum(s for s in sizes if s >= 0) if s < 0 else s for s in sizes]
-        cuts = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
+    if np.ndim(places) == 0:
+        if size % int(places):
+            raise call.refuse(f"it splits axis {found} of {list(x.shape)} into {int(places)} parts")
+        places = range(size // int(places), size, size // int(places))
+    cuts = [0, *map(int, places), size]
     return [_part(call, x, _along(x, found, slice(a, b))) for a, b in itertools.pairwise(cuts)]
 
 
@@ -158,3 +163,28 @@ def _image(call: Call, x: Tensor) -> tuple[int, int, int]:
         raise call.refuse(f"it takes images and reads {list(x.shape)}", "reshape to [height, width, channels] first")
     height, width, channels = x.sample
     return height, width, channels
+
+
+OPERATORS = (
+    Operator(squeeze, {"Squeeze": "x axis"}, {"squeeze": "input axis", "compat.v1.squeeze": "input axis|squeeze_dims"}),
+    Operator(
+        expand_dims,
+        {"ExpandDims": "x axis"},
+        {"expand_dims": "input axis", "compat.v1.expand_dims": "input axis|dim"},
+    ),
+    Operator(transpose, {"Transpose": "x axes"}, {"transpose": "a perm", "compat.v1.transpose": "a perm"}),
+    Operator(swap_axes, {"Swapaxes": "x axis1 axis2"}, {}),
+    Operator(concatenate, {"Concatenate": "xs axis"}, {"concat": "values axis"}),
+    Operator(stack, {"Stack": "x axis"}, {"stack": "values axis"}),
+    Operator(
+        pad,
+        {"Pad": "x pad_width mode constant_values"},
+        dict.fromkeys(("pad", "compat.v1.pad"), "tensor paddings mode constant_values"),
+    ),
+    Operator(get_item, {"GetItem": "x key"}, {"__operators__.getitem": "tensor slice_spec"}),
+    Operator(split, {}, {"split": "value num_or_size_splits axis"}),
+    Operator(split_at, {"Split": "x indices_or_sections axis"}, {}),
+    Operator(unstack, {"Unstack": "x axis"}, {"unstack": "value axis"}),
+    Operator(depth_to_space, {"DepthToSpace": "x block_size"}, {"nn.depth_to_space": "input block_size"}),
+    Operator(space_to_depth, {"SpaceToDepth": "x block_size"}, {"nn.space_to_depth": "input block_size"}),
+)

@@ -14,138 +14,13 @@ from tf_keras.src.engine.keras_tensor import KerasTensor
 from tf_keras.src.layers.core.tf_op_layer import TFOpLambda
 
 from tfq.models import operations as op
-from tfq.models import shaping
+from tfq.models import operators
 from tfq.models.flatten import Call, Tensor
 from tfq.models.frontend import Frontend, SourceCall, flat, mapped
 from tfq.models.graph import variable_names
 from tfq.models.refusals import refuse
 
 _A = tf_keras.activations
-_UNARY = [
-    "abs",
-    "ceil",
-    "cos",
-    "erf",
-    "exp",
-    "expm1",
-    "floor",
-    "log",
-    "log1p",
-    "log_sigmoid",
-    "reciprocal",
-    "rsqrt",
-    "sign",
-    "sin",
-    "softplus",
-    "softsign",
-    "sqrt",
-    "square",
-]
-
-
-def _axis(given: dict[str, Any]) -> Any:
-    return next(
-        (given[key] for key in ("axis", "squeeze_dims", "dim", "reduction_indices") if given.get(key) is not None), None
-    )
-
-
-def _keepdims(given: dict[str, Any]) -> bool:
-    return bool(given.get("keepdims") or given.get("keep_dims"))
-
-
-def _plain_nhwc(call: Call, given: dict[str, Any]) -> dict[str, Any]:
-    if given.get("data_format") not in (None, "NHWC"):
-        raise call.refuse(f"its data_format is {given['data_format']}", "build the model again with NHWC")
-    return given
-
-
-def _pool(kind: str) -> Callable[..., Any]:
-    def rule(c: Call, g: dict[str, Any]) -> Tensor:
-        _plain_nhwc(c, g)
-        return op.pool(c, g["input"], kind, g["ksize"], g["strides"], g["padding"])
-
-    return rule
-
-
-def _unary(function: str) -> Callable[..., Any]:
-    rule = op.unary(function)
-    return lambda c, g: rule(c, next(value for value in g.values() if isinstance(value, Tensor)))
-
-
-def _resize(c: Call, g: dict[str, Any]) -> Tensor:
-    if g.get("preserve_aspect_ratio") or g.get("antialias"):
-        raise c.refuse("it resizes with antialias or preserve_aspect_ratio", "use tf.image.resize without them")
-    return op.resize(c, g["images"], g["size"], str(g.get("method", "bilinear")).lower())
-
-
-# TensorFlow operators by the public symbol under which tf_keras records them; `g` are the arguments by name.
-OPERATORS: dict[str, Callable[[Call, dict[str, Any]], Any]] = {
-    **dict.fromkeys(("math.add", "__operators__.add"), lambda c, g: op.add(c, g["x"], g["y"])),
-    "math.add_n": lambda c, g: c.add("Add", {}, g["inputs"], shape=g["inputs"][0].shape),
-    "math.subtract": lambda c, g: op.subtract(c, g["x"], g["y"]),
-    "math.multiply": lambda c, g: op.multiply(c, g["x"], g["y"]),
-    **dict.fromkeys(("math.truediv", "math.divide"), lambda c, g: op.divide(c, g["x"], g["y"])),
-    "math.pow": lambda c, g: op.power(c, g["x"], g["y"]),
-    "math.negative": lambda c, g: op.affine(c, g["x"], -1.0),
-    "math.maximum": lambda c, g: op.maximum(c, g["x"], g["y"]),
-    "math.minimum": lambda c, g: op.minimum(c, g["x"], g["y"]),
-    "clip_by_value": lambda c, g: op.clip(c, g["t"], g["clip_value_min"], g["clip_value_max"]),
-    "linalg.matmul": lambda c, g: _matmul(c, g),
-    "nn.bias_add": lambda c, g: op.add(c, _plain_nhwc(c, g)["value"], g["bias"]),
-    "nn.depth_to_space": lambda c, g: shaping.depth_to_space(c, _plain_nhwc(c, g)["input"], g["block_size"]),
-    "nn.space_to_depth": lambda c, g: shaping.space_to_depth(c, _plain_nhwc(c, g)["input"], g["block_size"]),
-    "nn.relu": lambda c, g: op.relu(c, g["features"]),
-    "nn.relu6": lambda c, g: op.relu6(c, g["features"]),
-    "nn.leaky_relu": lambda c, g: op.leaky_relu(c, g["features"], g.get("alpha", 0.2)),
-    "nn.elu": lambda c, g: op.elu(c, g["features"]),
-    "nn.selu": lambda c, g: op.activation("selu")(c, g["features"]),
-    "math.sigmoid": lambda c, g: op.named("Sigmoid")(c, g["x"]),
-    "math.tanh": lambda c, g: op.named("Tanh")(c, g["x"]),
-    "nn.silu": lambda c, g: _silu(c, g),
-    "nn.gelu": lambda c, g: op.gelu(c, g["features"], g.get("approximate", False)),
-    "nn.softmax": lambda c, g: op.softmax(c, g["logits"], _axis(g)),
-    "nn.log_softmax": lambda c, g: op.log_softmax(c, g["logits"], _axis(g)),
-    "reshape": lambda c, g: op.reshape(c, g["tensor"], g["shape"]),
-    **dict.fromkeys(("squeeze", "compat.v1.squeeze"), lambda c, g: shaping.squeeze(c, g["input"], _axis(g))),
-    **dict.fromkeys(
-        ("expand_dims", "compat.v1.expand_dims"), lambda c, g: shaping.expand_dims(c, g["input"], _axis(g))
-    ),
-    **dict.fromkeys(("transpose", "compat.v1.transpose"), lambda c, g: shaping.transpose(c, g["a"], g.get("perm"))),
-    "concat": lambda c, g: shaping.concatenate(c, g["values"], int(g["axis"])),
-    "stack": lambda c, g: shaping.stack(c, g["values"], int(g.get("axis", 0))),
-    "split": lambda c, g: shaping.split(c, g["value"], g["num_or_size_splits"], int(g.get("axis", 0))),
-    "unstack": lambda c, g: shaping.unstack(c, g["value"], int(g.get("axis", 0))),
-    "__operators__.getitem": lambda c, g: shaping.get_item(c, g["tensor"], _slices(g["slice_spec"])),
-    **dict.fromkeys(
-        ("pad", "compat.v1.pad"),
-        lambda c, g: shaping.pad(c, g["tensor"], g["paddings"], g.get("mode", "CONSTANT"), g.get("constant_values", 0)),
-    ),
-    "math.reduce_mean": lambda c, g: op.mean(c, g["input_tensor"], _axis(g), _keepdims(g)),
-    "math.reduce_sum": lambda c, g: op.total(c, g["input_tensor"], _axis(g), _keepdims(g)),
-    "math.reduce_max": lambda c, g: op.largest(c, g["input_tensor"], _axis(g), _keepdims(g)),
-    "cast": lambda c, g: op.cast(c, g["x"], tf.as_dtype(g["dtype"]).name),
-    **dict.fromkeys(("identity", "stop_gradient"), lambda c, g: op.identity(c, g["input"])),
-    "nn.max_pool2d": _pool("MaxPooling2D"),
-    "nn.avg_pool2d": _pool("AveragePooling2D"),
-    **dict.fromkeys(("image.resize", "compat.v1.image.resize"), _resize),
-    **{f"math.{name}": _unary(name) for name in _UNARY},
-    **{f"nn.{name}": _unary(name) for name in ("softplus", "softsign")},
-}
-# Operators on shapes: the batch size in them is None, every other entry a number.
-SHAPES = ("shape", "compat.v1.shape", "shape_v2")
-
-
-def _matmul(c: Call, g: dict[str, Any]) -> Tensor:
-    strange = [key for key in ("adjoint_a", "adjoint_b", "a_is_sparse", "b_is_sparse", "output_type") if g.get(key)]
-    if strange:
-        raise c.refuse(f"matmul with {strange[0]}", "use transpose_a and transpose_b")
-    return op.matmul(c, g["a"], g["b"], bool(g.get("transpose_a")), bool(g.get("transpose_b")))
-
-
-def _silu(c: Call, g: dict[str, Any]) -> Tensor:
-    if g.get("beta", 1.0) != 1.0:
-        raise c.refuse(f"silu with beta={g['beta']}", "use beta=1")
-    return op.activation("swish")(c, g["features"])
 
 
 def _slices(spec: Any) -> Any:
@@ -205,29 +80,39 @@ class TFKerasFrontend(Frontend):
             if type(layer).__name__ in ("ClassMethod", "InstanceMethod", "InstanceProperty", "TensorFlowOpLayer"):
                 raise call.refuse(f"no rule is known for {type(layer).__name__}", "replace it by standard layers")
             return NotImplemented
-        given = dict(inspect.signature(layer.function).bind(*args, **kwargs).arguments)
+        bound = inspect.signature(layer.function).bind(*args, **kwargs)
+        bound.apply_defaults()
+        given = bound.arguments
+        if "slice_spec" in given:
+            given["slice_spec"] = _slices(given["slice_spec"])
+        if layer.symbol == "cast":
+            given["dtype"] = tf.as_dtype(given["dtype"]).name
         tensors = [value for value in flat([args, list(kwargs.values())]) if isinstance(value, Tensor)]
-        if layer.symbol in SHAPES and tensors:
+        if layer.symbol in operators.SHAPES and tensors:
             return list(given["input"].shape)
         if not tensors:
             return self._constant(call, layer, args, kwargs, given)
-        if layer.symbol not in OPERATORS:
-            raise call.refuse(f"no rule is known for the operator tf.{layer.symbol}", "replace it by standard layers")
-        return OPERATORS[layer.symbol](call, given)
+        self._check_known(call, layer)
+        if given.get("data_format") not in (None, "NHWC"):
+            raise call.refuse(f"its data_format is {given['data_format']}", "build the model again with NHWC")
+        return operators.add_nodes(call, operators.TENSORFLOW[layer.symbol], given.get)
 
     def _constant(self, call: Call, layer: Any, args: list[Any], kwargs: dict[str, Any], given: dict[str, Any]) -> Any:
         """An operator on numbers known now, such as the parts of a shape."""
         if layer.symbol == "__operators__.getitem":
-            return given["tensor"][_slices(given["slice_spec"])]
+            return given["tensor"][given["slice_spec"]]
         if layer.symbol in ("stack", "convert_to_tensor"):
             return given.get("values", given.get("value"))
         if layer.symbol == "concat":
             return flat(given["values"])
         if None in flat(args):
             raise call.refuse("it computes with the batch size", "use -1 for the batch axis in reshape")
-        if layer.symbol not in OPERATORS:
-            raise call.refuse(f"no rule is known for the operator tf.{layer.symbol}", "replace it by standard layers")
+        self._check_known(call, layer)
         return layer.function(*args, **kwargs).numpy().tolist()
+
+    def _check_known(self, call: Call, layer: Any) -> None:
+        if layer.symbol not in operators.TENSORFLOW:
+            raise call.refuse(f"no rule is known for the operator tf.{layer.symbol}", "replace it by standard layers")
 
     def renamed(self, kind: str, key: str) -> str:  # noqa: ARG002
         return key

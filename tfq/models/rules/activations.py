@@ -1,15 +1,15 @@
-"""Activations, and normalisations over the last axis, as operations of the table."""
+"""Activations as operations of the table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from tfq.models.graph import Node
 from tfq.models.rewrite import made_by
-from tfq.models.rules.rule import Shape, affine, refuse
+from tfq.models.rules.rule import Layer, Shape, affine, no_int8_operation, refuse
 
 _SIMPLE_ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "relu": ("ReLU", {}),
@@ -101,54 +101,19 @@ def softmax(node: Node, inputs: Sequence[Shape], _: Shape) -> list[Node] | None:
         axis = axis[0]
     if axis in (-1, rank):
         return None if not node.config else [node.replace(config={})]
-    return on_last_axis(node, axis, rank, lambda source: made_by(node, "moved", "Softmax", (source,)))
-
-
-def on_last_axis(node: Node, axis: int, rank: int, make: Callable[[str], Node]) -> list[Node]:
-    """Swap `axis` (counted with the batch axis) and the last axis, do `make`, and swap them back."""
-    axis = axis % (rank + 1)
     dims = list(range(1, rank + 1))
-    dims[axis - 1], dims[-1] = dims[-1], dims[axis - 1]
+    dims[axis % (rank + 1) - 1], dims[-1] = dims[-1], dims[axis % (rank + 1) - 1]
     before = made_by(node, "to_last", "Permute", node.inputs, {"dims": tuple(dims)})
-    moved = make(before.name)
+    moved = made_by(node, "moved", "Softmax", (before.name,))
     return [before, moved, node.replace(kind="Permute", config={"dims": tuple(dims)}, weights={}, inputs=(moved.name,))]
 
 
-def layer_normalization(node: Node, inputs: Sequence[Shape], _: Shape) -> list[Node] | None:
-    axis = node.config.get("axis", -1)
-    if list(np.atleast_1d(axis)) == [len(inputs[0])]:
-        return [node.replace(config={**node.config, "axis": [-1]})]  # whatever the rank becomes
-    return None
-
-
-def group_normalization(node: Node, inputs: Sequence[Shape], output: Shape) -> list[Node]:
-    """Every group of channels as one long axis, which a LayerNormalization works over; then the map of each channel.
-
-    [..., g * n] -> [positions, g, n] -> [g, positions, n] -> [g, positions * n]    and back
-    """
-    config, axis, rank = node.config, node.config.get("axis", -1), len(inputs[0])
-    if axis not in (-1, rank):
-        raise refuse(node, f"axis (={axis}) is not the last one", "permute the channels to the last axis before it")
-    channels = inputs[0][-1]
-    groups = channels if config.get("groups", 32) == -1 else config.get("groups", 32)
-    positions, width = int(np.prod(inputs[0][:-1])), channels // groups
-    made: list[Node] = []
-
-    def then(role: str, kind: str, **options: Any) -> None:
-        made.append(made_by(node, role, kind, (made[-1].name,) if made else node.inputs, options))
-
-    def swapped(role: str, first: int, second: int) -> None:
-        """Groups in front of positions, or behind them."""
-        then(f"{role}.parts", "Reshape", target_shape=(first, second, width))
-        then(f"{role}.swapped", "Permute", dims=(2, 1, 3))
-
-    if groups > 1:
-        swapped("apart", positions, groups)
-    then("line", "Reshape", target_shape=(groups, positions * width))
-    options = {"axis": [-1], "epsilon": config.get("epsilon", 1e-3), "center": False, "scale": False}
-    then("normalized", "LayerNormalization", **options)
-    if groups > 1:
-        swapped("back", groups, positions)
-    then("joined", "Reshape", target_shape=output)
-    gamma, beta = node.weights.get("gamma", 1.0), node.weights.get("beta", 0.0)
-    return [*made, affine(node, "", made[-1].name, channels, gamma, beta)]
+LAYERS = {
+    "Activation": Layer(activation),
+    "ELU": Layer(elu),
+    "LeakyReLU": Layer(renamed={"negative_slope": "alpha"}),
+    "PReLU": Layer(prelu),
+    "ReLU": Layer(relu),
+    "Softmax": Layer(softmax),
+    "ThresholdedReLU": Layer(no_int8_operation),
+}

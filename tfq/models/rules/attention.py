@@ -1,4 +1,4 @@
-"""Attention layers as dense layers, matrix products and a softmax (Vaswani et al. 2017, arXiv:1706.03762, eq. 1).
+"""Multi-head attention as dense layers, matrix products and a softmax (Vaswani et al. 2017, arXiv:1706.03762, eq. 1).
 
   attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V,
 with 1 / sqrt(d) folded into the query projection.
@@ -10,21 +10,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfq.errors import UserError
 from tfq.models.graph import Node
 from tfq.models.rewrite import made_by
 from tfq.models.rules.dense import dense_nodes
+from tfq.models.rules.rule import Layer, Shape, refuse
 
-_Shape = tuple[int, ...]
 
-
-def multi_head_attention(node: Node, inputs: Sequence[_Shape], output: _Shape) -> list[Node]:
+def multi_head_attention(node: Node, inputs: Sequence[Shape], output: Shape) -> list[Node]:
     """Rule for `MultiHeadAttention` on [time, features]; inputs are query, value and, if given, key."""
     if any(len(shape) != 2 for shape in inputs):
-        raise UserError(
-            f"layer {node.origin[0]!r} (MultiHeadAttention): its inputs have the shapes {list(inputs)}; expected"
-            " (time, features): reshape them before the layer"
-        )
+        shapes = f"its inputs have the shapes {list(inputs)}"
+        raise refuse(node, shapes, "expected (time, features): reshape them before the layer")
     heads, depth = node.config["num_heads"], node.config["key_dim"]
     query, value = node.inputs[:2]
     key = node.inputs[2] if len(node.inputs) > 2 else value
@@ -56,19 +52,4 @@ def multi_head_attention(node: Node, inputs: Sequence[_Shape], output: _Shape) -
     return [*made, scores, softmax, context, joined, *projection]
 
 
-def attention(node: Node, inputs: Sequence[_Shape], _: _Shape) -> list[Node]:
-    """Rule for `Attention` with score_mode "dot"; inputs are query, value and, if given, key."""
-    if node.config.get("score_mode", "dot") != "dot":
-        raise UserError(
-            f"layer {node.origin[0]!r} (Attention): score_mode {node.config['score_mode']!r} has no int8 form;"
-            ' use score_mode="dot"'
-        )
-    query, value = node.inputs[:2]
-    key = node.inputs[2] if len(node.inputs) > 2 else value
-    made = [made_by(node, "scores", "MatMul", (query, key), {"transpose_b": True})]
-    if "scale" in node.weights:
-        scale = np.full(inputs[-1][0], node.weights["scale"], np.float32)
-        weights = {"scale": scale, "offset": np.zeros_like(scale)}
-        made.append(made_by(node, "scale", "Affine", (made[-1].name,), weights=weights))
-    made.append(made_by(node, "softmax", "Softmax", (made[-1].name,)))
-    return [*made, node.replace(kind="MatMul", config={}, weights={}, inputs=(made[-1].name, value))]
+LAYERS = {"MultiHeadAttention": Layer(multi_head_attention)}

@@ -9,7 +9,7 @@ import numpy as np
 
 from tfq.models.graph import Node
 from tfq.models.rewrite import made_by
-from tfq.models.rules.rule import Shape, refuse
+from tfq.models.rules.rule import Layer, Shape, refuse
 
 
 def keep(config: Mapping[str, Any], *keys: str) -> dict[str, Any]:
@@ -85,3 +85,16 @@ def no_dilation(node: Node, _: Sequence[Shape], __: Shape) -> None:
     rate = node.config.get("dilation_rate", 1)
     if tuple(np.atleast_1d(rate)) not in ((1,), (1, 1)):
         raise refuse(node, f"dilation_rate (={rate}) of a transposed convolution has no int8 operation", "use 1")
+
+
+_DEPTHWISE = {"kernel": "depthwise_kernel"}
+LAYERS = {
+    "Conv1D": Layer(conv1d, aliases=("Convolution1D",)),
+    "Conv1DTranspose": Layer(conv1d, aliases=("Convolution1DTranspose",)),
+    "Conv2D": Layer(conv2d, aliases=("Convolution2D",)),
+    "Conv2DTranspose": Layer(no_dilation, aliases=("Convolution2DTranspose",)),
+    "DepthwiseConv1D": Layer(conv1d, renamed=_DEPTHWISE),
+    "DepthwiseConv2D": Layer(renamed=_DEPTHWISE),
+    "SeparableConv1D": Layer(conv1d, aliases=("SeparableConvolution1D",)),
+    "SeparableConv2D": Layer(separable_conv2d, aliases=("SeparableConvolution2D",)),
+}

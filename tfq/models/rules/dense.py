@@ -10,15 +10,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfq.errors import UserError
 from tfq.models.graph import Node
 from tfq.models.rewrite import made_by
-
-_Shape = tuple[int, ...]
+from tfq.models.rules.rule import Layer, Shape, refuse
 
 
 def dense_nodes(
-    node: Node, source: str, lead: _Shape, kernel: np.ndarray, bias: np.ndarray | None, output: _Shape
+    node: Node, source: str, lead: Shape, kernel: np.ndarray, bias: np.ndarray | None, output: Shape
 ) -> list[Node]:
     """`source`, seen as [batch, *lead, kernel.shape[0]], times `kernel` plus `bias`, shaped to [batch, *output].
 
@@ -28,7 +26,7 @@ def dense_nodes(
     config = {"use_bias": bias is not None}
     features, units = kernel.shape
     if lead:
-        image: _Shape = lead if len(lead) == 2 else (1, int(np.prod(lead)))
+        image: Shape = lead if len(lead) == 2 else (1, int(np.prod(lead)))
         weights = {**weights, "kernel": kernel.reshape(1, 1, features, units)}
         layer = node.replace(kind="Conv2D", config={**config, "filters": units, "kernel_size": (1, 1)}, weights=weights)
     else:
@@ -39,7 +37,7 @@ def dense_nodes(
     return [before, layer.replace(inputs=(before.name,)), after]
 
 
-def dense(node: Node, inputs: Sequence[_Shape], output: _Shape) -> list[Node] | None:
+def dense(node: Node, inputs: Sequence[Shape], output: Shape) -> list[Node] | None:
     """Rule for `Dense`."""
     if len(inputs[0]) == 1:
         return None
@@ -55,16 +53,17 @@ def _labels(equation: str, rank: int) -> tuple[str, str, str]:
     return first.replace("...", rest), kernel, result.replace("...", rest)
 
 
-def einsum_dense(node: Node, inputs: Sequence[_Shape], output: _Shape) -> list[Node]:
+def einsum_dense(node: Node, inputs: Sequence[Shape], output: Shape) -> list[Node]:
     """Rule for `EinsumDense`."""
     first, kernel, result = _labels(node.config["equation"], len(inputs[0]) + 1)
     contracted = "".join(c for c in first if c not in result)
     kept = first[: len(first) - len(contracted)]
     new = result[len(kept) :]
     if first != kept + contracted or result[: len(kept)] != kept or sorted(kernel) != sorted(contracted + new):
-        raise UserError(
-            f"layer {node.origin[0]!r} (EinsumDense): the equation {node.config['equation']!r} is not a dense layer"
-            " on the last axes; write it with Dense, Permute and Reshape layers"
+        raise refuse(
+            node,
+            f"the equation {node.config['equation']!r} is not a dense layer on the last axes",
+            "write it with Dense, Permute and Reshape layers",
         )
     lead = inputs[0][: len(kept) - 1]
     weights = np.einsum(f"{kernel}->{contracted}{new}", node.weights["kernel"])
@@ -74,9 +73,13 @@ def einsum_dense(node: Node, inputs: Sequence[_Shape], output: _Shape) -> list[N
     if bias is not None:
         own = bias.shape[max(bias.ndim - len(sizes), 0) :]
         if bias.size != int(np.prod(own)):
-            raise UserError(
-                f"layer {node.origin[0]!r} (EinsumDense): the bias of shape {bias.shape} varies along axes of the"
-                " input; use bias_axes that name new axes only"
+            raise refuse(
+                node,
+                f"the bias of shape {bias.shape} varies along axes of the input",
+                "use bias_axes that name new axes only",
             )
         bias = np.broadcast_to(bias.reshape(own), sizes).reshape(-1)
     return dense_nodes(node, node.inputs[0], lead, weights, bias, output)
+
+
+LAYERS = {"Dense": Layer(dense), "EinsumDense": Layer(einsum_dense)}

@@ -6,31 +6,18 @@ from collections.abc import Sequence
 
 from tfq.models.graph import Node
 from tfq.models.rewrite import made_by
-from tfq.models.rules.rule import Shape, affine, refuse
+from tfq.models.rules.rule import Layer, Shape, affine, refuse
 
 
-def _same_rank(node: Node, inputs: Sequence[Shape]) -> tuple[list[Node], list[str]]:
-    """Reshapes that give every input the rank of the largest, by leading axes of 1, and the names to read then."""
-    rank = max(map(len, inputs))
-    made, names = [], []
-    for i, (name, shape) in enumerate(zip(node.inputs, inputs, strict=True)):
-        if len(shape) < rank:
-            target = (*(1,) * (rank - len(shape)), *shape)
-            made.append(made_by(node, f"input{i}", "Reshape", (name,), {"target_shape": target}))
-            name = made[-1].name
-        names.append(name)
-    return made, names
-
-
-def merge(node: Node, inputs: Sequence[Shape], output: Shape) -> list[Node] | None:
+def merge(node: Node, _: Sequence[Shape], output: Shape) -> list[Node] | None:
     """Layers of several inputs as chains of two; an average as a sum and a factor."""
-    if len(node.inputs) == 2 and len(inputs[0]) == len(inputs[1]) and node.kind != "Average":
+    if len(node.inputs) == 2 and node.kind != "Average":
         return None
     kind = "Add" if node.kind == "Average" else node.kind
-    made, names = _same_rank(node, inputs)
-    total = names[0]
-    for i, name in enumerate(names[1:], 1):
-        last = i == len(names) - 1 and node.kind != "Average"
+    made: list[Node] = []
+    total = node.inputs[0]
+    for i, name in enumerate(node.inputs[1:], 1):
+        last = i == len(node.inputs) - 1 and node.kind != "Average"
         made.append(
             node.replace(kind=kind, config={}, inputs=(total, name))
             if last
@@ -38,7 +25,7 @@ def merge(node: Node, inputs: Sequence[Shape], output: Shape) -> list[Node] | No
         )
         total = made[-1].name
     if node.kind == "Average":
-        made.append(affine(node, "", total, output[-1], 1 / len(names)))
+        made.append(affine(node, "", total, output[-1], 1 / len(node.inputs)))
     return made
 
 
@@ -67,3 +54,10 @@ def concatenate(node: Node, inputs: Sequence[Shape], _: Shape) -> list[Node] | s
     if node.config.get("axis", -1) % (len(inputs[0]) + 1) == 0:
         raise refuse(node, "it joins the batch axis", "join along another axis")
     return None
+
+
+LAYERS = {
+    "Concatenate": Layer(concatenate, moves=True, merges=True),
+    "Dot": Layer(dot),
+    **dict.fromkeys(("Add", "Average", "Multiply", "Maximum", "Minimum", "Subtract"), Layer(merge, merges=True)),
+}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tfq.models.graph import Node
 from tfq.models.rules.convolutions import image, keep, row
-from tfq.models.rules.rule import Shape, refuse
+from tfq.models.rules.rule import Layer, Shape, refuse
 
 
 def pool1d(node: Node, inputs: Sequence[Shape], output: Shape) -> list[Node]:
@@ -36,18 +36,29 @@ def repeat_vector(node: Node, inputs: Sequence[Shape], output: Shape) -> list[No
     return image(node, [(1, *inputs[0])], output, [layer])
 
 
-def center_crop(node: Node, inputs: Sequence[Shape], output: Shape) -> list[Node]:
-    before = [(have - want) // 2 for have, want in zip(inputs[0][:2], output[:2], strict=True)]
-    if min(before) < 0:
-        raise refuse(node, f"it enlarges images of {inputs[0][:2]} to {output[:2]}", "use a Resizing layer")
-    after = [have - want - b for have, want, b in zip(inputs[0][:2], output[:2], before, strict=True)]
-    cropping = tuple(zip(before, after, strict=True))
-    return [node.replace(kind="Cropping2D", config={"cropping": cropping})]
-
-
 def interpolation(node: Node, _: Sequence[Shape], __: Shape) -> None:
     method = node.config.get("interpolation", "nearest" if node.kind == "UpSampling2D" else "bilinear")
     if method not in ("nearest", "bilinear"):
         raise refuse(node, f"interpolation {method!r} has no TFLite operation", 'use "nearest" or "bilinear"')
     if node.config.get("crop_to_aspect_ratio"):
         raise refuse(node, "crop_to_aspect_ratio has no TFLite operation", "crop with a Cropping2D layer first")
+
+
+LAYERS = {
+    "AveragePooling1D": Layer(pool1d, aliases=("AvgPool1D",)),
+    "AveragePooling2D": Layer(aliases=("AvgPool2D",)),
+    "Cropping1D": Layer(border1d, moves=True),
+    "Cropping2D": Layer(moves=True),
+    "GlobalAveragePooling1D": Layer(global_pool1d, aliases=("GlobalAvgPool1D",)),
+    "GlobalAveragePooling2D": Layer(aliases=("GlobalAvgPool2D",)),
+    "GlobalMaxPooling1D": Layer(global_pool1d, aliases=("GlobalMaxPool1D",)),
+    "GlobalMaxPooling2D": Layer(aliases=("GlobalMaxPool2D",)),
+    "MaxPooling1D": Layer(pool1d, aliases=("MaxPool1D",)),
+    "MaxPooling2D": Layer(aliases=("MaxPool2D",)),
+    "RepeatVector": Layer(repeat_vector, moves=True),
+    "Resizing": Layer(interpolation),
+    "UpSampling1D": Layer(upsampling1d, moves=True),
+    "UpSampling2D": Layer(interpolation, moves=True),
+    "ZeroPadding1D": Layer(border1d, moves=True),
+    "ZeroPadding2D": Layer(moves=True),
+}
