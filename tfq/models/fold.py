@@ -26,10 +26,9 @@ from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph, Node
 from tfq.models.rewrite import made_by, merged_origin, rewrite, sole_readers
 from tfq.operations.matrix import Matrix
-from tfq.operations.table import OPERATORS, matrix_of
+from tfq.operations.table import OPERATORS, matrix_of, operator_of
 
 _Shapes = Mapping[str, tuple[int, ...]]
-_MEANS = ("AveragePooling2D", "GlobalAveragePooling2D", "Cropping2D", "UpSampling2D", "Resizing")
 _MAXIMA = ("MaxPooling2D", "GlobalMaxPooling2D")
 _Statistics = tuple[np.ndarray, np.ndarray]
 
@@ -53,7 +52,7 @@ def _start(node: Node) -> AffineMap:
 
 def commutes(node: Node, source: str, moving: AffineMap, shapes: _Shapes) -> bool:
     """Whether node(map(x)) == map(node(x)) for x the tensor `source`; the channel axis keeps its place."""
-    if node.kind in _MEANS:
+    if operator_of(node.kind).averages:
         return True
     if node.kind == "Mean":
         return len(shapes[source]) not in node.config["axes"] and -1 not in node.config["axes"]

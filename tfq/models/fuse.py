@@ -10,31 +10,10 @@ import numpy as np
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph, Node
 from tfq.models.rewrite import made_by, merged_origin, rewrite, sole_readers
-from tfq.operations.table import OPERATORS
+from tfq.operations.table import matrix_of, operator_of
 
-_MAY_BE_IDENTITIES = (
-    "Permute",
-    "Slice",
-    "MaxPooling2D",
-    "AveragePooling2D",
-    "Cropping2D",
-    "ZeroPadding2D",
-    "UpSampling2D",
-    "Resizing",
-)
 _IDEMPOTENT = ("abs", "ceil", "floor", "sign")
 _REDUCTIONS = ("Mean", "GlobalAveragePooling2D", "GlobalMaxPooling2D")
-_COMMUTE_WITH_RELU = (
-    "MaxPooling2D",
-    "GlobalMaxPooling2D",
-    "Reshape",
-    "Flatten",
-    "Permute",
-    "Cropping2D",
-    "Slice",
-    "ZeroPadding2D",
-    "Concatenate",
-)
 
 
 def merge_duplicates(graph: Graph) -> Graph:
@@ -72,7 +51,7 @@ def drop_identities(graph: Graph) -> Graph:
 
     TFLiteConverter drops them, and the file would lack them.
     """
-    if not any(node.kind in (*_MAY_BE_IDENTITIES, *_REDUCTIONS) for node in graph.nodes):
+    if not any(operator_of(node.kind).optional or node.kind in _REDUCTIONS for node in graph.nodes):
         return graph
     shapes = tensor_shapes(graph)
     sources = {node.name: node.inputs[0] for node in graph.nodes if node.inputs}
@@ -82,7 +61,7 @@ def drop_identities(graph: Graph) -> Graph:
         return node.kind in _REDUCTIONS and all(shapes[sources[node.name]][axis - 1] == 1 for axis in axes)
 
     def is_identity(node: Node) -> bool:
-        if node.kind not in _MAY_BE_IDENTITIES or shapes[node.name] != shapes[sources[node.name]]:
+        if not operator_of(node.kind).optional or shapes[node.name] != shapes[sources[node.name]]:
             return False
         if node.kind == "Permute":
             moved = [axis for axis in node.config["dims"] if shapes[node.name][axis - 1] > 1]
@@ -216,10 +195,11 @@ def fuse_activations(graph: Graph) -> Graph:
         node = nodes[name]
         if readers[name] is None:
             return None
-        if node.kind in OPERATORS and OPERATORS[node.kind].clamps:
+        operator = operator_of(node.kind)
+        if operator.clamps:
             return [name] if node.activation is None else None
         bilinear = node.kind == "UpSampling2D" and node.config.get("interpolation", "nearest") != "nearest"
-        if node.kind not in (*_COMMUTE_WITH_RELU, "UpSampling2D") or bilinear:
+        if not operator.selects or bilinear:
             return None
         found = [producers(source) for source in node.inputs]
         return None if any(f is None for f in found) else [p for f in found if f for p in f]
@@ -269,7 +249,10 @@ def absorb_padding(graph: Graph) -> Graph:
         return total // 2, total - total // 2
 
     def rule(node: Node) -> list[Node] | None:
-        if node.kind not in ("Conv2D", "DepthwiseConv2D") or node.config.get("padding", "valid") != "valid":
+        matrix = matrix_of(node.kind)
+        if matrix is None or not matrix.window_axes or matrix.transposed:
+            return None
+        if node.config.get("padding", "valid") != "valid":
             return None
         pad = nodes[node.inputs[0]]
         if pad.kind != "ZeroPadding2D":

@@ -15,7 +15,7 @@ import numpy as np
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph, Node
 from tfq.models.rewrite import made_by, rewrite
-from tfq.operations.table import OPERATORS
+from tfq.operations.table import operator_of
 
 RESHAPES = ("Reshape", "Flatten")
 _GLOBAL_POOLING = ("GlobalAveragePooling2D", "GlobalMaxPooling2D")
@@ -52,7 +52,7 @@ def cancel_reshapes(graph: Graph) -> Graph:
         if any(s.kind not in RESHAPES for s in sources):
             return False
         before, after = shapes[sources[0].inputs[0]], shapes[sources[0].name]
-        elementwise = node.kind in OPERATORS and OPERATORS[node.kind].elementwise
+        elementwise = operator_of(node.kind).elementwise
         if elementwise and len(sources) == 2:
             return shapes[sources[1].inputs[0]] == before and shapes[sources[1].name] == after
         if node.config.get("function", node.kind) in _OVER_THE_LAST_AXIS:

@@ -27,7 +27,11 @@ class Operator:
       fixed: (scale, zero_point) of a "fixed" output.
       clamps: TFLite can fuse a ReLU or ReLU6 onto the operation.
       elementwise: every element of the output depends on the elements at the same place of the inputs alone.
-      moves: the output holds the input's values and nothing computed from them.
+      moves: the output holds the input's values, all of them, and nothing computed from them.
+      selects: every value of the output is one of the inputs', or 0, so that a ReLU may come before it.
+      averages: every value of the output is a weighted mean of values of one channel, so that an affine map of the
+        channels may come behind it.
+      optional: with some options it gives what it reads.
       largest_ratio: of the largest scale that it reads to that of its output, below which the int8 kernels work.
       why: of "float": the reason, for the specification; "" is that it has no int8 kernel that keeps the accuracy.
     """
@@ -39,6 +43,9 @@ class Operator:
     clamps: bool = False
     elementwise: bool = False
     moves: bool = False
+    selects: bool = False
+    averages: bool = False
+    optional: bool = False
     largest_ratio: float = math.inf
     why: str = ""
 
@@ -66,7 +73,7 @@ OPERATORS: dict[str, Operator] = {
     "MatMul": Operator("own"),
     "Maximum": Operator("same", elementwise=True),
     "Minimum": Operator("same", elementwise=True),
-    "GlobalAveragePooling2D": Operator("own"),
+    "GlobalAveragePooling2D": Operator("own", averages=True),
     "Mean": Operator("own"),
     "Requantize": Operator("own", moves=True),
     # activations
@@ -79,18 +86,18 @@ OPERATORS: dict[str, Operator] = {
     "Softmax": Operator("fixed", fixed=(1 / 256, -128)),
     "Tanh": Operator("fixed", fixed=(1 / 128, 0), elementwise=True),
     # data movement and pooling
-    "MaxPooling2D": Operator("same"),
-    "AveragePooling2D": Operator("same"),
-    "GlobalMaxPooling2D": Operator("same"),
-    "Concatenate": Operator("same"),
-    "Reshape": Operator("same", moves=True),
-    "Flatten": Operator("same", moves=True),
-    "Permute": Operator("same", moves=True),
-    "ZeroPadding2D": Operator("same"),
-    "Cropping2D": Operator("same"),
-    "Slice": Operator("same"),
-    "UpSampling2D": Operator("same"),
-    "Resizing": Operator("same"),
+    "MaxPooling2D": Operator("same", selects=True, optional=True),
+    "AveragePooling2D": Operator("same", averages=True, optional=True),
+    "GlobalMaxPooling2D": Operator("same", selects=True),
+    "Concatenate": Operator("same", selects=True),
+    "Reshape": Operator("same", moves=True, selects=True),
+    "Flatten": Operator("same", moves=True, selects=True),
+    "Permute": Operator("same", moves=True, selects=True, optional=True),
+    "ZeroPadding2D": Operator("same", selects=True, optional=True),
+    "Cropping2D": Operator("same", selects=True, averages=True, optional=True),
+    "Slice": Operator("same", selects=True, optional=True),
+    "UpSampling2D": Operator("same", selects=True, averages=True, optional=True),  # bilinear: it selects nothing
+    "Resizing": Operator("same", averages=True, optional=True),
     # float islands
     "LayerNormalization": Operator("float"),
     "Unary": Operator("float", elementwise=True),
@@ -101,6 +108,14 @@ OPERATORS: dict[str, Operator] = {
 }
 
 
+_UNKNOWN = Operator("")  # of an input, or of a layer that is not decomposed yet
+
+
+def operator_of(kind: str) -> Operator:
+    """The row of a node kind, one without any property for a kind that has none."""
+    return OPERATORS.get(kind, _UNKNOWN)
+
+
 def matrix_of(kind: str) -> Matrix | None:
     """How the weights of a node kind multiply what it reads; None for those without such weights."""
-    return OPERATORS[kind].matrix if kind in OPERATORS else None
+    return operator_of(kind).matrix
