@@ -9,7 +9,9 @@ import numpy as np
 
 from tfq.models.graph import Node
 from tfq.models.rewrite import made_by
-from tfq.models.rules.rule import Layer, Shape, affine, no_int8_operation, refuse
+from tfq.models.rules.rule import Layer, Shape, affine, refuse
+
+_LEAST_SQUARE = 1e-12  # of a norm, in Keras
 
 
 def batch_normalization(node: Node, _: Sequence[Shape], __: Shape) -> list[Node]:
@@ -83,11 +85,30 @@ def group_normalization(node: Node, inputs: Sequence[Shape], output: Shape) -> l
     return [*made, affine(node, "", made[-1].name, channels, gamma, beta)]
 
 
+def unit_normalization(node: Node, inputs: Sequence[Shape], _: Shape) -> list[Node]:
+    """x / |x| over the last axis, as the first half of LayerNormalization([x, -x]) / sqrt(n).
+
+    [x, -x] has the mean 0 and the variance |x|^2 / n. The norm so stays inside a float operation; on a grid of its own
+    a small one would round to 0.
+    """
+    rank, axis = len(inputs[0]), node.config.get("axis", -1)
+    if list(np.atleast_1d(axis)) not in ([-1], [rank]):
+        raise refuse(node, f"axis (={axis}) is not the last one alone", "move what it normalises to the last axis")
+    channels = inputs[0][-1]
+    negated = affine(node, "negated", node.inputs[0], channels, -1.0)
+    both = made_by(node, "both", "Concatenate", (node.inputs[0], negated.name), {"axis": rank})
+    gamma = np.full(2 * channels, channels**-0.5, np.float32)
+    options = {"axis": [-1], "epsilon": _LEAST_SQUARE / channels, "center": False}
+    normalized = made_by(node, "normalized", "LayerNormalization", (both.name,), options, {"gamma": gamma})
+    half = {"begin": (None,) * rank, "end": (*(None,) * (rank - 1), channels), "strides": (None,) * rank}
+    return [negated, both, normalized, node.replace(kind="Slice", config=half, inputs=(normalized.name,))]
+
+
 LAYERS = {
     "BatchNormalization": Layer(batch_normalization),
     "GroupNormalization": Layer(group_normalization),
     "LayerNormalization": Layer(layer_normalization),
     "Normalization": Layer(),  # the frontends make an Affine of it
     "Rescaling": Layer(rescaling),
-    "UnitNormalization": Layer(no_int8_operation),
+    "UnitNormalization": Layer(unit_normalization),
 }
