@@ -83,6 +83,8 @@ TWO = {
     "depth to space": (lambda x: tf.nn.depth_to_space(tf.concat([x, x * 2], -1), 2),
                        lambda x: OPS.nn.depth_to_space(OPS.concatenate([x, x * 2], -1), 2)),
     "space to depth": (lambda x: tf.nn.space_to_depth(x, 2), lambda x: OPS.nn.space_to_depth(x, 2)),
+    "l2 normalize": (lambda x: tf.math.l2_normalize(x, axis=-1), lambda x: OPS.normalize(x, axis=-1)),
+    "l2 normalize of rows": (lambda x: tf.nn.l2_normalize(x, 1, 1e-10), lambda x: OPS.normalize(x, 1, epsilon=1e-10)),
     "cast": (lambda x: tf.cast(x, tf.float32) * 2, lambda x: OPS.cast(x, "float32") * 2),
 }  # fmt: skip
 TF_ONLY = {

@@ -15,6 +15,7 @@ import numpy as np
 from tfq.models.flatten import Call, Operator, Tensor
 
 Value = Any  # a Tensor, a number or an array
+_LARGEST_EPSILON = 1e-6  # of a norm
 
 
 def _constant(call: Call, value: Any, like: Tensor) -> np.ndarray:
@@ -205,6 +206,13 @@ def log_softmax(call: Call, x: Tensor, axis: int | None = -1) -> Tensor:
     return unary("log_softmax")(call, x)
 
 
+def l2_normalize(call: Call, x: Tensor, axis: Any, epsilon: float | None, order: int = 2) -> Tensor:
+    """x / |x|; an `epsilon` that keeps a norm of 0 from dividing is as good as another."""
+    if order != 2 or (epsilon or 0.0) > _LARGEST_EPSILON:
+        raise call.refuse(f"it normalises to order {order} with epsilon={epsilon}", "use order 2 and a small epsilon")
+    return named("UnitNormalization", axis=list(_axes(call, x, axis)))(call, x)
+
+
 def positive_axis(call: Call, x: Tensor, axis: int, rank: int | None = None) -> int:
     """`axis` counted from the front; the batch axis is refused."""
     rank = x.rank if rank is None else rank
@@ -356,6 +364,7 @@ OPERATORS = (
     Operator(named("Tanh"), {"Tanh": "x"}, {"math.tanh": "x"}),
     Operator(softmax, {"Softmax": "x axis"}, {"nn.softmax": "logits axis"}),
     Operator(log_softmax, {"LogSoftmax": "x axis"}, {"nn.log_softmax": "logits axis"}),
+    Operator(l2_normalize, {"Normalize": "x axis epsilon order"}, {"math.l2_normalize": "x axis|dim epsilon"}),
     Operator(unary("abs"), {"Abs": "x", "Absolute": "x"}, {"math.abs": "x"}),
     Operator(unary("log1p"), {"Log1p": "x"}, {"math.log1p": "x"}),
     Operator(unary("softplus"), {"Softplus": "x"}, {"math.softplus": "features", "nn.softplus": "features"}),
