@@ -221,11 +221,8 @@ def add_layer(
     dtype: str,
 ) -> Tensor:
     """Add a layer of `tf_keras.layers`, checked; `activate` adds what follows an activation tf_keras lacks."""
-    if config.get("data_format") == "channels_first":
-        raise call.refuse("its data_format is channels_first", "build the model again with channels_last")
     if config.get("mask_zero"):
         raise call.refuse("mask_zero=True makes masks, which a .tflite does not carry", "set mask_zero=False")
-    config = {key: value for key, value in config.items() if not (key == "data_format" and kind == "Resizing")}
     if kind == "Normalization":
         return _normalization(call, config, inputs[0], weights)
     if kind == "BatchNormalization":

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import tensorflow as tf
+import tf_keras
 
 from tfq.errors import UserError
 from tfq.models import operations
@@ -70,34 +72,51 @@ def accepted_keys(layer_class: type) -> dict[str, Any]:
 class Frontend(abc.ABC):
     """Walks one model. `unsafe`: code that came with the model may run (it is traced into nodes)."""
 
-    layers: Any  # module of the framework's layer classes
-    tensor_types: tuple[type, ...]
+    library: ClassVar[Any]
+    functional_class: ClassVar[Any]
+    tree: ClassVar[Any]  # the module that packs and flattens structures as the library does
+    tensor_types: ClassVar[tuple[type, ...]]
     kept_activations: ClassVar[Mapping[Any, str]]  # function -> name in tf_keras
     other_activations: ClassVar[Mapping[Any, Follow]]
 
     def __init__(self, model: Any, *, unsafe: bool):
         self._unsafe = unsafe
         self.rounded: set[str] = set()
-        self._model = model
-        self._flattener = Flattener(self._paths(model, ()), batch=model.inputs[0].shape[0])
+        self._model = self.functional(model)
+        self._flattener = Flattener(self._paths(self._model, ()), batch=self._model.inputs[0].shape[0])
+
+    @classmethod
+    def functional(cls, model: Any) -> Any:
+        """The functional model inside a model of the library; UserError for a subclassed or unbuilt one."""
+        if isinstance(model, cls.library.Sequential):
+            inner = cls.inside(model)
+            if inner is None:
+                reason = "it is a Sequential without a known input shape"
+                raise refuse(f"Model {model.name!r}", reason, "add an Input layer first")
+            return inner
+        if not isinstance(model, cls.functional_class) or type(model).call is not cls.functional_class.call:
+            raise refuse(
+                f"Model {model.name!r}",
+                f"it is a subclassed model ({type(model).__name__}), whose layers' order only its code knows",
+                f"build it with the functional API: {cls.library.__name__}.Model(inputs, outputs)",
+            )
+        return model
+
+    @classmethod
+    @abc.abstractmethod
+    def inside(cls, model: Any) -> Any | None:
+        """The functional model of a Sequential one; None where its input shape is not known yet."""
 
     @abc.abstractmethod
-    def graph_model(self, layer: Any) -> Any | None:
-        """The functional model that `layer` is, or None; UserError for a model of another kind."""
+    def source_call(self, node: Any) -> SourceCall:
+        """The call that a node of the library's own graph stands for."""
 
     @abc.abstractmethod
-    def calls(self, model: Any) -> Iterator[SourceCall]:
-        """Every call but those of the input layers, in topological order."""
+    def structures(self, model: Any) -> tuple[Any, Any]:
+        """The inputs and the outputs of a functional model, in lists and dicts as the user gave them."""
 
     @abc.abstractmethod
     def input_names(self, model: Any) -> list[str]: ...
-
-    @abc.abstractmethod
-    def output_names(self, model: Any) -> list[str]: ...
-
-    @abc.abstractmethod
-    def nested_inputs(self, model: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
-        """What a nested model is called with, in the order of its inputs."""
 
     @abc.abstractmethod
     def operator(self, call: Call, source: SourceCall, args: list[Any], kwargs: dict[str, Any]) -> Any:
@@ -111,9 +130,30 @@ class Frontend(abc.ABC):
     def variable_names(self, layer: Any) -> list[str]:
         """Short names of `layer.weights`."""
 
-    @abc.abstractmethod
-    def trace(self, function: Callable[..., Any], inputs: Sequence[Tensor], structure: Any) -> Any:
-        """A functional model of `function`, called with symbolic tensors in the places of `structure`."""
+    @property
+    def batch(self) -> int | None:
+        """The batch size that the model fixes, or None."""
+        return self._flattener.batch
+
+    def calls(self, model: Any) -> Iterator[SourceCall]:
+        """Every call but those of the input layers, in topological order."""
+        inputs = {id(tensor) for tensor in model.inputs}
+        for depth in sorted(model._nodes_by_depth, reverse=True):
+            for node in model._nodes_by_depth[depth]:
+                if not node.is_input and not all(id(tensor) in inputs for tensor in flat(node.outputs)):
+                    yield self.source_call(node)
+
+    def output_names(self, model: Any) -> list[str]:
+        structure = self.structures(model)[1]
+        if isinstance(structure, dict) and len(structure) == len(model.outputs):
+            return sorted(structure)
+        return list(model.output_names)
+
+    def predict(self, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The model's outputs, in order, for one batch of arrays by input name."""
+        values = [tf.constant(arrays[name]) for name in self._inputs]
+        packed = self.tree.pack_sequence_as(self.structures(self._model)[0], values)
+        return [np.asarray(y) for y in self.tree.flatten(self._model(packed, training=False))]
 
     def graph(self) -> Graph:
         model = self._model
@@ -128,6 +168,7 @@ class Frontend(abc.ABC):
             self._flattener.input(name, tuple(t.shape), _dtype_name(t.dtype))
             for name, t in zip(names, model.inputs, strict=True)
         ]
+        self._inputs = [tensor.name for tensor in inputs]
         outputs = self._run(model, inputs, ())
         constant = [n for n, t in zip(self.output_names(model), outputs, strict=True) if not isinstance(t, Tensor)]
         if constant:
@@ -160,6 +201,17 @@ class Frontend(abc.ABC):
             table.update((id(tensor), value) for tensor, value in zip(outputs, results, strict=True))
         return [table[id(tensor)] for tensor in model.outputs]
 
+    def graph_model(self, layer: Any) -> Any | None:
+        """The functional model that `layer` is, or None; UserError for a model of another kind."""
+        return self.functional(layer) if isinstance(layer, self.library.Model) else None
+
+    def _nested_inputs(self, model: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+        """What a nested model is called with, in the order of its inputs."""
+        given = args[0] if args else kwargs["inputs"]
+        if isinstance(given, dict) and not isinstance(self.structures(model)[0], dict):
+            return [given[name] for name in self.input_names(model)]
+        return flat(given)
+
     def _call(self, source: SourceCall, args: list[Any], kwargs: dict[str, Any], path: tuple[str, ...]) -> Any:
         layer = source.layer
         path = (*path, layer.name)
@@ -167,7 +219,7 @@ class Frontend(abc.ABC):
         if inner is not None:
             if kwargs.get("training"):
                 raise refuse(f"Model {layer.name!r}", "it is called with training=True", "call it without")
-            return self._run(inner, self.nested_inputs(inner, args, kwargs), path)
+            return self._run(inner, self._nested_inputs(inner, args, kwargs), path)
         call = self._flattener.call(path, layer)
         compute = _dtype_name(getattr(layer, "compute_dtype", None) or "float32")
         if compute in ("float16", "bfloat16"):
@@ -225,12 +277,12 @@ class Frontend(abc.ABC):
 
     def _config(self, call: Call, layer: Any, kind: str) -> tuple[dict[str, Any], Follow | None]:
         """The layer's configuration for tf_keras' class, and what follows an activation tf_keras lacks."""
-        import tf_keras
-
         try:
             config = layer.get_config()
         except Exception as error:
             raise call.refuse(f"its configuration cannot be read ({short_cause(error)})", UNSAFE) from None
+        if config.get("data_format") == "channels_first":
+            raise call.refuse("its data_format is channels_first", "build the model again with channels_last")
         follow = None
         if "activation" in config:
             config["activation"], follow = self.activation(call, layer.activation)
@@ -242,12 +294,7 @@ class Frontend(abc.ABC):
                 continue
             if self.renamed(kind, key) in accepted:
                 kept[self.renamed(kind, key)] = value
-            elif key == "data_format" and value == "channels_first":
-                raise call.refuse("its data_format is channels_first", "build the model again with channels_last")
-            elif not (
-                _is_default(value, _HIDDEN_DEFAULTS.get(key, defaults.get(key)))
-                or (key == "data_format" and value == "channels_last")
-            ):
+            elif key != "data_format" and not _is_default(value, _HIDDEN_DEFAULTS.get(key, defaults.get(key))):
                 raise call.refuse(f"{kind} with {key}={value!r} has no equivalent", f"build it again without {key}")
         return kept, follow
 
@@ -259,7 +306,7 @@ class Frontend(abc.ABC):
             return "linear", self.other_activations[function]
         name = getattr(function, "name", None) or getattr(function, "__name__", type(function).__name__)
         kind = type(function).__name__
-        if isinstance(function, self.layers.Layer) and kind in LAYERS and not function.weights:
+        if isinstance(function, self.library.layers.Layer) and kind in LAYERS and not function.weights:
             config, inner = self._config(call, function, kind)
             if inner is None:
                 return "linear", operations.named(kind, **config)
@@ -294,7 +341,7 @@ class Frontend(abc.ABC):
 
     def _traced(self, call: Call, layer: Any, args: list[Any], kwargs: dict[str, Any], path: tuple[str, ...]) -> Any:
         """The nodes of a layer's own code, found by calling it with symbolic tensors."""
-        is_lambda = type(layer) is self.layers.Lambda
+        is_lambda = type(layer) is self.library.layers.Lambda
         function = layer.function if is_lambda else layer.call
         given = dict(layer.arguments or {}) if is_lambda else {}
         given |= {key: value for key, value in kwargs.items() if value is not None}
@@ -305,7 +352,7 @@ class Frontend(abc.ABC):
         structure = (args, given)
         inputs = [value for value in flat(structure) if isinstance(value, Tensor)]
         try:
-            model = self.trace(function, inputs, structure)
+            model = self._trace(function, inputs, structure)
         except UserError:
             raise
         except Exception as error:
@@ -314,6 +361,12 @@ class Frontend(abc.ABC):
             ) from None
         found = self._run(model, inputs, path)
         return found[0] if len(found) == 1 else found
+
+    def _trace(self, function: Callable[..., Any], inputs: Sequence[Tensor], structure: Any) -> Any:
+        """A functional model of `function`, called with symbolic tensors in the places of `structure`."""
+        symbols = {t.name: self.library.Input(batch_shape=t.shape, dtype=t.dtype) for t in inputs}
+        args, kwargs = mapped(lambda v: symbols[v.name] if isinstance(v, Tensor) else v, structure)
+        return self.library.Model([symbols[t.name] for t in inputs], function(*args, **kwargs))
 
 
 def _is_default(value: Any, default: Any) -> bool:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras.src.activations import activations
 from keras.src.models.functional import Functional
@@ -20,16 +18,17 @@ from keras.src.ops.operation import Operation
 
 from tfq.models import operations as op
 from tfq.models import operators
-from tfq.models.flatten import Call, Tensor
-from tfq.models.frontend import Frontend, SourceCall, flat, mapped
+from tfq.models.flatten import Call
+from tfq.models.frontend import Frontend, SourceCall
 from tfq.models.keras_layers import LAYERS
-from tfq.models.refusals import refuse
 
 _A, _O = keras.activations, keras.ops
 
 
 class Keras3Frontend(Frontend):
-    layers = keras.layers
+    library = keras
+    functional_class = Functional
+    tree = keras.tree
     tensor_types = (keras.KerasTensor,)
     kept_activations: ClassVar = {
         _A.linear: "linear", _A.relu: "relu", _A.softmax: "softmax", _A.elu: "elu", _A.selu: "selu",
@@ -51,33 +50,20 @@ class Keras3Frontend(Frontend):
         tf.nn.relu6: op.relu6, tf.nn.leaky_relu: op.leaky_relu, tf.nn.log_softmax: op.log_softmax,
     }  # fmt: skip
 
-    def graph_model(self, layer: Any) -> Any | None:
-        return functional(layer) if isinstance(layer, keras.Model) else None
+    @classmethod
+    def inside(cls, model: Any) -> Any | None:
+        return model._functional if model.built else None
 
-    def calls(self, model: Any) -> Iterator[SourceCall]:
-        inputs = {id(tensor) for tensor in model.inputs}
-        for depth in sorted(model._nodes_by_depth, reverse=True):
-            for node in model._nodes_by_depth[depth]:
-                if node.is_input or all(id(tensor) in inputs for tensor in node.outputs):
-                    continue
-                # a model called with training=False hands that to every layer, whatever the call recorded
-                kwargs = {key: value for key, value in node.arguments.kwargs.items() if key != "training"}
-                yield SourceCall(node.operation, node.arguments.args, kwargs, node.outputs)
+    def source_call(self, node: Any) -> SourceCall:
+        # a model called with training=False hands that to every layer, whatever the call recorded
+        kwargs = {key: value for key, value in node.arguments.kwargs.items() if key != "training"}
+        return SourceCall(node.operation, node.arguments.args, kwargs, node.outputs)
+
+    def structures(self, model: Any) -> tuple[Any, Any]:
+        return model._inputs_struct, model._outputs_struct
 
     def input_names(self, model: Any) -> list[str]:
         return [tensor._keras_history.operation.name for tensor in model.inputs]
-
-    def output_names(self, model: Any) -> list[str]:
-        structure = model._outputs_struct
-        if isinstance(structure, dict) and len(structure) == len(model.outputs):
-            return sorted(structure)
-        return list(model.output_names)
-
-    def nested_inputs(self, model: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
-        given = args[0] if args else kwargs["inputs"]
-        if isinstance(given, dict) and not isinstance(model._inputs_struct, dict):
-            return [given[name] for name in self.input_names(model)]
-        return flat(given)
 
     def operator(self, call: Call, source: SourceCall, args: list[Any], kwargs: dict[str, Any]) -> Any:
         operation = source.layer
@@ -104,11 +90,6 @@ class Keras3Frontend(Frontend):
         short = [path[-1] for path in paths]
         return ["/".join(p[-2:]) if short.count(p[-1]) > 1 else p[-1] for p in paths]
 
-    def trace(self, function: Callable[..., Any], inputs: Sequence[Tensor], structure: Any) -> Any:
-        symbols = {t.name: keras.Input(batch_shape=t.shape, dtype=t.dtype) for t in inputs}
-        args, kwargs = mapped(lambda v: symbols[v.name] if isinstance(v, Tensor) else v, structure)
-        return keras.Model([symbols[t.name] for t in inputs], function(*args, **kwargs))
-
 
 def operation_class(name: str) -> type[Operation] | None:
     """The class of a keras.ops operation by its name."""
@@ -117,31 +98,3 @@ def operation_class(name: str) -> type[Operation] | None:
         if isinstance(found, type) and issubclass(found, Operation) and not issubclass(found, keras.layers.Layer):
             return found
     return None
-
-
-def functional(model: Any) -> Any:
-    """The functional model inside a Keras 3 model; UserError for a subclassed or unbuilt one."""
-    if isinstance(model, keras.Sequential):
-        if not model.built or model._functional is None:
-            raise refuse(
-                f"Model {model.name!r}", "it is a Sequential without a known input shape", "add an Input layer first"
-            )
-        return model._functional
-    if not isinstance(model, Functional) or type(model).call is not Functional.call:
-        raise refuse(
-            f"Model {model.name!r}",
-            f"it is a subclassed model ({type(model).__name__}), whose layers' order only its code knows",
-            "build it with the functional API: keras.Model(inputs, outputs)",
-        )
-    return model
-
-
-def make_predict(model: Any, names: Sequence[str]) -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:
-    """`model` on one batch of arrays by input name; its outputs in order."""
-    inner = functional(model)
-
-    def run(arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        packed = keras.tree.pack_sequence_as(inner._inputs_struct, [arrays[name] for name in names])
-        return [keras.ops.convert_to_numpy(y) for y in keras.tree.flatten(model(packed, training=False))]
-
-    return run

@@ -18,12 +18,13 @@ import numpy as np
 import tf_keras
 
 from tfq.errors import UserError
-from tfq.models import keras3, tf_keras_models
 from tfq.models.frontend import Frontend, flat
 from tfq.models.graph import Graph
+from tfq.models.keras3 import Keras3Frontend
 from tfq.models.model_files import FORMATS, open_model_file
 from tfq.models.refusals import refuse
 from tfq.models.revive import revive, trusted_model
+from tfq.models.tf_keras_models import TFKerasFrontend
 
 _BATCH = 32
 # A tensor of more numbers for one sample is 1 GiB of float32: nothing that a .tflite runs.
@@ -77,16 +78,12 @@ def load_model(
 
 
 def _flatten(model: Any, framework: str, *, unsafe: bool) -> LoadedModel:
-    is_keras3 = isinstance(model, keras.Model)
-    module: Any = keras3 if is_keras3 else tf_keras_models
-    inner = module.functional(model)
-    frontend: Frontend = (keras3.Keras3Frontend if is_keras3 else tf_keras_models.TFKerasFrontend)(inner, unsafe=unsafe)
-    _check_sizes(frontend, inner)
+    made_by = Keras3Frontend if isinstance(model, keras.Model) else TFKerasFrontend
+    frontend: Frontend = made_by(model, unsafe=unsafe)
+    _check_sizes(frontend, frontend.functional(model))
     graph = frontend.graph()
-    run = module.make_predict(inner, graph.inputs)
-    batch = inner.inputs[0].shape[0]
     dtype = sorted(frontend.rounded)[0] if frontend.rounded else "float32"
-    return LoadedModel(graph, _batched(run, graph, batch), framework, model.name, dtype)
+    return LoadedModel(graph, _batched(frontend.predict, graph, frontend.batch), framework, model.name, dtype)
 
 
 def _check_sizes(frontend: Frontend, model: Any) -> None:

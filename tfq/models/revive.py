@@ -28,14 +28,16 @@ import tf_keras
 from keras.src.saving import serialization_lib
 
 from tfq.errors import UserError
-from tfq.models import keras3, tf_keras_models
-from tfq.models.frontend import accepted_keys
+from tfq.models.frontend import Frontend, accepted_keys
+from tfq.models.keras3 import Keras3Frontend, operation_class
 from tfq.models.known_names import HIDDEN_LAYERS
 from tfq.models.model_files import StoredModel
 from tfq.models.rebuild import OPERATION_PREFIX
 from tfq.models.refusals import refuse, short_cause
+from tfq.models.tf_keras_models import TFKerasFrontend
 
 LIBRARIES: Mapping[str, Any] = {"keras": keras, "tf_keras": tf_keras}
+FRONTENDS: Mapping[str, type[Frontend]] = {"keras": Keras3Frontend, "tf_keras": TFKerasFrontend}
 # Functions that old models use by name and that tf_keras finds only when told.
 _FUNCTIONS = {"relu6": tf.nn.relu6, "leaky_relu": tf.nn.leaky_relu, "log_softmax": tf.nn.log_softmax}
 # Weights that no file holds: the states of random generators. And a layer may be built a second time.
@@ -55,7 +57,7 @@ def revive(stored: StoredModel) -> Any:
             stored = dataclasses.replace(stored, config=_without_unused(stored.config, _way_out(stored)))
         with _bounded_weights(library.layers.Layer, numbers):
             model = _built(stored)
-        (keras3 if library is keras else tf_keras_models).functional(model)  # before the weights: they need a shape
+        FRONTENDS[stored.library].functional(model)  # before the weights: they need a shape
         if stored.format == "saved_model":
             _restore(model, stored.weights)
         else:
@@ -111,7 +113,7 @@ def _built(stored: StoredModel) -> Any:
     model_class = library.Sequential if kind == "Sequential" else library.Model
     if library is tf_keras:
         return model_class.from_config(config, custom_objects={**_FUNCTIONS, **_hidden_layers()})
-    custom = {name: keras3.operation_class(name.removeprefix(OPERATION_PREFIX)) for name in _operations(config)}
+    custom = {name: operation_class(name.removeprefix(OPERATION_PREFIX)) for name in _operations(config)}
     with (
         serialization_lib.SafeModeScope(True),
         serialization_lib.ObjectSharingScope(),
@@ -255,7 +257,7 @@ def _mark_operations(config: Any) -> dict[str, type]:
         return found
     for layer in config["config"].get("layers", ()):
         found |= _mark_operations(layer)
-        operation = keras3.operation_class(str(layer.get("class_name")))
+        operation = operation_class(str(layer.get("class_name")))
         if operation is not None and "trainable" not in layer["config"]:
             layer["class_name"] = f"{OPERATION_PREFIX}{layer['class_name']}"
             found[layer["class_name"]] = operation

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,9 +15,8 @@ from tf_keras.src.layers.core.tf_op_layer import TFOpLambda
 from tfq.models import operations as op
 from tfq.models import operators
 from tfq.models.flatten import Call, Tensor
-from tfq.models.frontend import Frontend, SourceCall, flat, mapped
+from tfq.models.frontend import Frontend, SourceCall, flat
 from tfq.models.graph import variable_names
-from tfq.models.refusals import refuse
 
 _A = tf_keras.activations
 
@@ -33,7 +31,9 @@ def _slices(spec: Any) -> Any:
 
 
 class TFKerasFrontend(Frontend):
-    layers = tf_keras.layers
+    library = tf_keras
+    functional_class = Functional
+    tree = tf.nest
     tensor_types = (KerasTensor,)
     kept_activations: ClassVar = {
         _A.linear: "linear", _A.relu: "relu", _A.softmax: "softmax", _A.elu: "elu", _A.selu: "selu",
@@ -48,31 +48,18 @@ class TFKerasFrontend(Frontend):
         tf.nn.log_softmax: op.log_softmax,
     }  # fmt: skip
 
-    def graph_model(self, layer: Any) -> Any | None:
-        return functional(layer) if isinstance(layer, tf_keras.Model) else None
+    @classmethod
+    def inside(cls, model: Any) -> Any | None:
+        return model if getattr(model, "_nodes_by_depth", None) and model.inputs else None
 
-    def calls(self, model: Any) -> Iterator[SourceCall]:
-        inputs = {id(tensor) for tensor in model.inputs}
-        for depth in sorted(model._nodes_by_depth, reverse=True):
-            for node in model._nodes_by_depth[depth]:
-                if node.is_input or all(id(tensor) in inputs for tensor in flat(node.outputs)):
-                    continue
-                yield SourceCall(node.layer, node.call_args, node.call_kwargs, node.outputs)
+    def source_call(self, node: Any) -> SourceCall:
+        return SourceCall(node.layer, node.call_args, node.call_kwargs, node.outputs)
+
+    def structures(self, model: Any) -> tuple[Any, Any]:
+        return model._nested_inputs, model._nested_outputs
 
     def input_names(self, model: Any) -> list[str]:
         return list(model.input_names)
-
-    def output_names(self, model: Any) -> list[str]:
-        structure = model._nested_outputs
-        if isinstance(structure, dict) and len(structure) == len(model.outputs):
-            return sorted(structure)
-        return list(model.output_names)
-
-    def nested_inputs(self, model: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
-        given = args[0] if args else kwargs["inputs"]
-        if isinstance(given, dict) and not isinstance(model._nested_inputs, dict):
-            return [given[name] for name in model.input_names]
-        return flat(given)
 
     def operator(self, call: Call, source: SourceCall, args: list[Any], kwargs: dict[str, Any]) -> Any:
         layer = source.layer
@@ -119,35 +106,3 @@ class TFKerasFrontend(Frontend):
 
     def variable_names(self, layer: Any) -> list[str]:
         return variable_names(layer)
-
-    def trace(self, function: Callable[..., Any], inputs: Sequence[Tensor], structure: Any) -> Any:
-        symbols = {t.name: tf_keras.Input(batch_shape=t.shape, dtype=t.dtype) for t in inputs}
-        args, kwargs = mapped(lambda v: symbols[v.name] if isinstance(v, Tensor) else v, structure)
-        return tf_keras.Model([symbols[t.name] for t in inputs], function(*args, **kwargs))
-
-
-def functional(model: Any) -> Any:
-    """The model, if it is a functional tf_keras model; UserError for a subclassed or unbuilt one."""
-    if isinstance(model, tf_keras.Sequential):
-        if not getattr(model, "_nodes_by_depth", None) or not model.inputs:
-            raise refuse(
-                f"Model {model.name!r}", "it is a Sequential without a known input shape", "add an Input layer first"
-            )
-        return model
-    if not isinstance(model, Functional) or type(model).call is not Functional.call:
-        raise refuse(
-            f"Model {model.name!r}",
-            f"it is a subclassed model ({type(model).__name__}), whose layers' order only its code knows",
-            "build it with the functional API: tf_keras.Model(inputs, outputs)",
-        )
-    return model
-
-
-def make_predict(model: Any, names: Sequence[str]) -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:
-    """`model` on one batch of arrays by input name; its outputs in order."""
-
-    def run(arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        packed = tf.nest.pack_sequence_as(model._nested_inputs, [tf.constant(arrays[name]) for name in names])
-        return [np.asarray(y) for y in tf.nest.flatten(model(packed, training=False))]
-
-    return run
