@@ -103,6 +103,13 @@ def test_a_layer_without_a_rule_is_written_out_in_operators(library, check_equal
     assert loaded.graph.output_names == ("attention",)
 
 
+@both
+def test_a_layer_may_read_one_tensor_twice(library, check_equal, randomise):
+    x = library.Input(SEQUENCE)
+    y = library.layers.Dense(6)(x)
+    check_equal(randomise(library.Model(x, library.layers.Attention()([y, y]))), bound=2e-6)
+
+
 AUGMENTATIONS = {
     "RandomBrightness": {"factor": 0.3}, "RandomContrast": {"factor": 0.3}, "RandomZoom": {"height_factor": 0.3},
     "RandomTranslation": {"height_factor": 0.3, "width_factor": 0.3}, "RandomInvert": {"factor": 1.0},

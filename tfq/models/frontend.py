@@ -350,7 +350,7 @@ class Frontend(abc.ABC):
         if "training" in inspect.signature(function).parameters:  # some layers default to True
             given["training"] = False
         structure = (args, given)
-        inputs = [value for value in flat(structure) if isinstance(value, Tensor)]
+        inputs = list(dict.fromkeys(value for value in flat(structure) if isinstance(value, Tensor)))
         try:
             model = self._trace(function, inputs, structure)
         except UserError:
