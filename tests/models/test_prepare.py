@@ -237,12 +237,6 @@ def test_checks_tell_what_each_transformation_did():
     assert prepared.graph["conv"].activation == "relu"
 
 
-def test_open_sizes_are_taken_from_the_samples():
-    graph = small_graph((None, None, 2))
-    prepared = prepare(graph, {"x": np.zeros((2, 6, 5, 2), np.float32)})
-    assert tuple(prepared.graph["x"].config["shape"]) == (6, 5, 2)
-
-
 @pytest.mark.parametrize(
     ("samples", "said"),
     [

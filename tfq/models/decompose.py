@@ -7,9 +7,6 @@ kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph, Node
 from tfq.models.keras_layers import LAYERS
@@ -20,25 +17,13 @@ def split_activations(graph: Graph) -> Graph:
     """Give every activation that a layer's config fuses a node of its own, `<layer>.<activation>`."""
 
     def rule(node: Node) -> list[Node] | None:
-        kind, config = _activation_layer(node.config.get("activation"))
-        if node.kind == "Activation" or config == {"activation": "linear"}:
+        name = node.config.get("activation", "linear")
+        if node.kind == "Activation" or name == "linear":
             return None
         bare = node.replace(config={k: v for k, v in node.config.items() if k != "activation"})
-        role = config["activation"] if kind == "Activation" else kind.lower()
-        return [bare, made_by(node, role, kind, (node.name,), config)]
+        return [bare, made_by(node, name, "Activation", (node.name,), {"activation": name})]
 
     return rewrite(graph, rule)
-
-
-def _activation_layer(value: Any) -> tuple[str, dict[str, Any]]:
-    """The layer kind and config that a Keras `activation=` value stands for."""
-    if isinstance(value, Mapping):
-        if isinstance(value["config"], str):  # a serialised function
-            return "Activation", {"activation": value["config"]}
-        return value["class_name"], {
-            k: v for k, v in value["config"].items() if k not in ("name", "dtype", "trainable")
-        }
-    return "Activation", {"activation": value or "linear"}
 
 
 def decompose(graph: Graph) -> Graph:

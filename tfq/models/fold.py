@@ -24,7 +24,7 @@ import numpy as np
 
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph, Node
-from tfq.models.rewrite import made_by, merged_origin, rewrite, sole_readers
+from tfq.models.rewrite import merged_origin, reshaped, rewrite, sole_readers
 from tfq.operations.matrix import Matrix
 from tfq.operations.table import OPERATORS, matrix_of, operator_of
 
@@ -239,9 +239,6 @@ def affines_to_depthwise(graph: Graph) -> Graph:
         shape = shapes[node.name]
         if len(shape) == 3:
             return [convolution]
-        image = (1, int(np.prod(shape[:-1])), shape[-1])
-        before = made_by(node, "image", "Reshape", node.inputs, {"target_shape": image})
-        after = made_by(node, "shape", "Reshape", (node.name,), {"target_shape": shape})
-        return [before, convolution.replace(inputs=(before.name,)), after]
+        return reshaped(node, (1, int(np.prod(shape[:-1])), shape[-1]), [convolution], shape)
 
     return rewrite(graph, rule)

@@ -89,25 +89,17 @@ class Prepared:
     notes: tuple[str, ...] = ()
 
 
-def _known_shapes(graph: Graph, samples: Mapping[str, np.ndarray]) -> Graph:
-    """The graph with the samples' sizes where an input leaves an axis open; checks the samples."""
-    nodes = []
-    for node in graph.nodes:
-        if node.kind == INPUT:
-            if node.name not in samples:
-                raise UserError(f"no samples for the input {node.name!r}; got samples for {', '.join(samples)}")
-            values = np.asarray(samples[node.name])
-            declared, given = tuple(node.config["shape"]), values.shape[1:]
-            if len(declared) != len(given) or any(d not in (None, g) for d, g in zip(declared, given, strict=True)):
-                raise UserError(
-                    f"samples of the input {node.name!r} have the shape {given}; the model takes {declared}"
-                )
-            if not len(values) or not np.isfinite(values).all():
-                raise UserError(f"the input {node.name!r} needs at least one sample, and no NaN or infinity in any")
-            if None in declared:
-                node = node.replace(config={**node.config, "shape": given})
-        nodes.append(node)
-    return Graph(tuple(nodes), graph.inputs, graph.outputs, graph.output_names)
+def _check_samples(graph: Graph, samples: Mapping[str, np.ndarray]) -> None:
+    for name in graph.inputs:
+        if name not in samples:
+            raise UserError(f"no samples for the input {name!r}; got samples for {', '.join(samples)}")
+        values, declared = np.asarray(samples[name]), tuple(graph[name].config["shape"])
+        if values.shape[1:] != declared:
+            raise UserError(
+                f"samples of the input {name!r} have the shape {values.shape[1:]}; the model takes {declared}"
+            )
+        if not len(values) or not np.isfinite(values).all():
+            raise UserError(f"the input {name!r} needs at least one sample, and no NaN or infinity in any")
 
 
 def _checked_inputs(
@@ -231,7 +223,7 @@ def prepare(
         its output is not finite; an output that is an input, or is there twice.
       RuntimeError: a transformation changed what the model computes.
     """
-    graph = _known_shapes(graph, samples)
+    _check_samples(graph, samples)
     declared, graph = graph, typed_inputs(graph)
     inputs = _checked_inputs(declared, graph, samples, seed)
     checks = []

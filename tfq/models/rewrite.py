@@ -33,6 +33,15 @@ def made_by(
     )
 
 
+def reshaped(
+    node: Node, shape: Sequence[int], layers: Sequence[Node], output: Sequence[int], role: str = "shape"
+) -> list[Node]:
+    """`layers`, a chain, on what `node` reads in this shape; what they give gets the shape `output`, by `role`."""
+    before = made_by(node, "image", "Reshape", node.inputs, {"target_shape": tuple(shape)})
+    after = made_by(node, role, "Reshape", (layers[-1].name,), {"target_shape": tuple(output)})
+    return [before, layers[0].replace(inputs=(before.name,)), *layers[1:], after]
+
+
 def rewrite(graph: Graph, rule: Rule) -> Graph:
     """Replace nodes by what `rule` makes of them.
 

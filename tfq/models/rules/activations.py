@@ -8,47 +8,33 @@ from typing import Any
 import numpy as np
 
 from tfq.models.graph import Node
-from tfq.models.rewrite import made_by
+from tfq.models.rewrite import made_by, reshaped
 from tfq.models.rules.rule import Layer, Shape, affine, no_int8_operation, refuse
 
+# Of the names that the frontends keep.
 _SIMPLE_ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "relu": ("ReLU", {}),
-    "relu6": ("ReLU", {"max_value": 6.0}),
-    "leaky_relu": ("LeakyReLU", {"alpha": 0.2}),
     "elu": ("ELU", {}),
     "sigmoid": ("Sigmoid", {}),
     "tanh": ("Tanh", {}),
     "softmax": ("Softmax", {}),
-    "hard_swish": ("HardSwish", {}),
-    "hard_silu": ("HardSwish", {}),
     "gelu": ("Gelu", {"approximate": False}),
     "exponential": ("Unary", {"function": "exp"}),
-    **{name: ("Unary", {"function": name}) for name in ("selu", "softplus", "softsign", "log_softmax")},
+    **{name: ("Unary", {"function": name}) for name in ("selu", "softplus", "softsign")},
 }
 
 
-def activation(node: Node, inputs: Sequence[Shape], _: Shape) -> list[Node] | str:
+def activation(node: Node, _: Sequence[Shape], __: Shape) -> list[Node] | str:
     function, source = node.config["activation"], node.inputs[0]
     if function == "linear":
         return source
-    if function in ("swish", "silu"):
+    if function == "swish":
         gate = made_by(node, "sigmoid", "Sigmoid", (source,))
         return [gate, node.replace(kind="Multiply", config={}, inputs=(source, gate.name))]
     if function == "mish":
         softplus = made_by(node, "softplus", "Unary", (source,), {"function": "softplus"})
         gate = made_by(node, "tanh", "Tanh", (softplus.name,))
         return [softplus, gate, node.replace(kind="Multiply", config={}, inputs=(source, gate.name))]
-    if function == "hard_sigmoid":  # tf_keras: clip(0.2 x + 0.5, 0, 1) = relu6(1.2 x + 3) / 6
-        shifted = affine(node, "shift", source, inputs[0][-1], 1.2, 3.0)
-        clipped = made_by(node, "relu6", "ReLU", (shifted.name,), {"max_value": 6.0})
-        return [shifted, clipped, affine(node, "", clipped.name, inputs[0][-1], 1 / 6)]
-    if function not in _SIMPLE_ACTIVATIONS:
-        raise refuse(
-            node,
-            f"the activation {function!r} is not known (known: linear, swish, mish, hard_sigmoid,"
-            f" {', '.join(_SIMPLE_ACTIVATIONS)})",
-            "use one of these, or build it from layers",
-        )
     kind, config = _SIMPLE_ACTIVATIONS[function]
     return [node.replace(kind=kind, config=config)]
 
@@ -84,12 +70,9 @@ def prelu(node: Node, inputs: Sequence[Shape], output: Shape) -> list[Node] | No
         slopes = np.broadcast_to(alpha.reshape(1, 1, -1), (1, 1, shape[-1]))
     else:
         slopes = np.broadcast_to(alpha, shape).reshape(1, -1, shape[-1])
-    image = (1, int(np.prod(shape[:-1])), shape[-1])
-    before = made_by(node, "image", "Reshape", node.inputs, {"target_shape": image})
-    after = made_by(node, "shape", "Reshape", (node.name,), {"target_shape": output})
     shared = [axis for axis in (1, 2, 3) if slopes.shape[axis - 1] == 1]
-    weights = {"alpha": np.ascontiguousarray(slopes)}
-    return [before, node.replace(config={"shared_axes": shared}, weights=weights, inputs=(before.name,)), after]
+    layer = node.replace(config={"shared_axes": shared}, weights={"alpha": np.ascontiguousarray(slopes)})
+    return reshaped(node, (1, int(np.prod(shape[:-1])), shape[-1]), [layer], output)
 
 
 def softmax(node: Node, inputs: Sequence[Shape], _: Shape) -> list[Node] | None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfq.models.graph import Node
-from tfq.models.rewrite import made_by
+from tfq.models.rewrite import made_by, reshaped
 from tfq.models.rules.rule import Layer, Shape, refuse
 
 
@@ -27,9 +27,7 @@ def row(config: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 def image(node: Node, inputs: Sequence[Shape], output: Shape, layers: Sequence[Node]) -> list[Node]:
     """`layers` (a chain of 2-D layers, the first reading `node`'s input) on images of height 1."""
-    before = made_by(node, "image", "Reshape", node.inputs, {"target_shape": (1, *inputs[0])})
-    after = made_by(node, "row", "Reshape", (layers[-1].name,), {"target_shape": output})
-    return [before, layers[0].replace(inputs=(before.name,)), *layers[1:], after]
+    return reshaped(node, (1, *inputs[0]), layers, output, "row")
 
 
 def conv1d(node: Node, inputs: Sequence[Shape], output: Shape) -> list[Node]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfq.models.graph import Node
-from tfq.models.rewrite import made_by
+from tfq.models.rewrite import reshaped
 from tfq.models.rules.rule import Layer, Shape, refuse
 
 
@@ -32,9 +32,7 @@ def dense_nodes(
     else:
         image = ()
         layer = node.replace(kind="Dense", config={**config, "units": units}, weights=weights)
-    before = made_by(node, "image", "Reshape", (source,), {"target_shape": (*image, features)})
-    after = made_by(node, "shape", "Reshape", (node.name,), {"target_shape": output})
-    return [before, layer.replace(inputs=(before.name,)), after]
+    return reshaped(node.replace(inputs=(source,)), (*image, features), [layer], output)
 
 
 def dense(node: Node, inputs: Sequence[Shape], output: Shape) -> list[Node] | None:
