@@ -6,6 +6,8 @@ import dataclasses
 
 import numpy as np
 
+from tfq.numerics import reference
+
 STORAGE_RANGE = {"int4": (-8, 7), "int8": (-128, 127), "int16": (-32768, 32767), "int32": (-(2**31), 2**31 - 1)}
 _MOST_BITS = 32  # of a bias
 
@@ -49,8 +51,7 @@ class Grid:
     @property
     def integer_range(self) -> tuple[int, int]:
         """Smallest and largest integer of the grid, both included."""
-        half = 2 ** (self.bits - 1)
-        return (-(half - 1), half - 1) if self.symmetric else (-half, half - 1)
+        return reference.integer_range(self.bits, symmetric=self.symmetric)
 
     @property
     def real_range(self) -> tuple[float, float]:

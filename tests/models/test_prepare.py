@@ -5,6 +5,7 @@ import pathlib
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -257,6 +258,13 @@ def test_a_model_that_gives_infinity_is_refused():
     graph = graph.replace_nodes([graph["x"], graph["conv"].replace(weights={"kernel": kernel})])
     with pytest.raises(UserError, match="the model gives NaN or infinity"):
         prepare(graph, {"x": np.ones((2, 4, 4, 2), np.float32)})
+
+
+def test_an_output_that_float32_loses_beside_one_is_refused_as_that():
+    x = tf_keras.Input((4,))
+    loaded = load_model(tf_keras.Model(x, tf.math.log_sigmoid(x + 17.0)))
+    with pytest.raises(UserError, match="which float32 loses beside 1"):
+        prepare(loaded.graph, samples_of(loaded.graph), original=loaded)
 
 
 def test_the_same_seed_gives_the_same_result():

@@ -57,6 +57,7 @@ TRANSFORMATIONS: tuple[tuple[str, Callable[[Graph], Graph]], ...] = (
 # own sensitivity to rounding is measured by moving its inputs by one part in 2**22.
 _LEAST_BOUND, _LARGEST_BOUND, _OVER_NOISE = 1e-4, 1e-2, 100.0
 _NUDGE = 2.0**-22
+_LOST_BESIDE_ONE = 1e-6  # about ten steps of float32 at 1
 _HALF_BOUND = 0.05  # a model that computes in 16 bits is only as exact as that itself
 _CHECKED_SAMPLES = 4  # real ones, and as many random ones
 
@@ -156,7 +157,13 @@ def _check_flattening(
         if original.compute_dtype != "float32":
             return _half_check(original, graph, given, outputs)
         errors = [relative_error([a], [b]) for a, b in zip(given, outputs, strict=True)]
-        worst = graph.output_names[int(np.argmax(errors))]
+        place = int(np.argmax(errors))
+        worst, peak = graph.output_names[place], np.abs(given[place]).max()
+        if peak < _LOST_BESIDE_ONE:
+            raise UserError(
+                f"the model's output {worst!r} is at most {peak:.3g} on the samples, which float32 loses beside 1, as"
+                " in log(1 + x); give samples on which the output varies, or take out what makes it that small"
+            )
         raise UserError(
             f"the model's output {worst!r} differs by {error:.3g} of its peak (allowed: {bound:.3g}) from what the"
             " layers say by their configuration; replace layers that compute something else, or, if there are none,"
