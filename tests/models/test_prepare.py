@@ -17,6 +17,7 @@ from tfq.models.graph import Graph, Node, build_model
 from tfq.models.grids import grid_groups, separate_grids
 from tfq.models.load import load_model
 from tfq.models.prepare import prepare
+from tfq.models.singular import zero_notes
 from tfq.operations.table import OPERATORS
 
 LIBRARIES = {"keras": keras, "tf_keras": tf_keras}
@@ -258,6 +259,16 @@ def test_a_model_that_gives_infinity_is_refused():
     graph = graph.replace_nodes([graph["x"], graph["conv"].replace(weights={"kernel": kernel})])
     with pytest.raises(UserError, match="the model gives NaN or infinity"):
         prepare(graph, {"x": np.ones((2, 4, 4, 2), np.float32)})
+
+
+@pytest.mark.parametrize(("least", "said"), [(1e-4, True), (0.1, False)])
+def test_what_rounds_to_0_in_front_of_a_reciprocal_is_told(least, said):
+    x = tf_keras.Input((4,), name="x")
+    loaded = load_model(tf_keras.Model(x, tf.math.reciprocal(x)))
+    samples = {"x": np.linspace(least, 1, 32, dtype=np.float32).reshape(8, 4)}
+    notes = zero_notes(prepare(loaded.graph, samples).graph, samples)
+    assert bool(notes) == said
+    assert all("(reciprocal) is infinite at 0, to which 8 bits round 3.12%" in note for note in notes)
 
 
 def test_an_output_that_float32_loses_beside_one_is_refused_as_that():

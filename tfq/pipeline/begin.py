@@ -27,6 +27,7 @@ from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph
 from tfq.models.load import LoadedModel, load_model
 from tfq.models.prepare import Prepared, prepare
+from tfq.models.singular import zero_notes
 from tfq.models.wide import find_wide
 from tfq.models.widths import assign_precisions, is_weighted, separate_inputs
 from tfq.precision import Precision
@@ -84,6 +85,8 @@ def begin(recipe: Recipe, inputs: Inputs, journal: Journal, progress: Progress) 
         wide = find_wide(loaded.graph, samples.head(_SPREAD).arrays) if recipe.precision == "int8" else None
         prepared = prepare(loaded.graph, few, original=loaded, seed=recipe.seed, progress=progress, wide=wide)
         journal.warn(*prepared.notes)
+        if recipe.precision == "int8":
+            journal.warn(*zero_notes(prepared.graph, samples.head(_SPREAD).arrays))
         output = tensor_shapes(prepared.graph)[prepared.graph.outputs[0]]
         for found in (samples, evaluation_samples):
             journal.warn(*label_notes(labels, () if labels or found is None else found.class_names, output))
