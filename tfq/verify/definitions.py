@@ -282,7 +282,6 @@ _PLAIN: dict[str, Callable[[_Config, Sequence[_Array], Mapping[str, _Array]], _A
     "FloatAffine": lambda _, x, w: x[0] * w["scale"] + w["offset"],
     "Cast": lambda _, x, __: np.trunc(x[0]),
 }
-KINDS = frozenset({*WINDOWED, *_PLAIN, "Unary"})
 
 _UNARY: dict[str, Callable[[_Array], _Array]] = {
     "abs": np.abs,
