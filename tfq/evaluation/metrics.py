@@ -253,12 +253,19 @@ def sqnr_against(outputs: np.ndarray, target: np.ndarray) -> Statistic:
     """Signal to noise in dB of outputs [n, ...], `target` being the signal; infinite where they are equal."""
     signal = reconstruction_error(target, np.zeros_like(target))
     noise = reconstruction_error(outputs, target)
+    return Statistic(lambda weights: decibels(weights @ signal, weights @ noise))
 
-    def of_weights(weights: np.ndarray) -> np.ndarray:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return 10 * np.log10((weights @ signal) / (weights @ noise))
 
-    return Statistic(of_weights)
+def decibels(signal: np.ndarray | float, noise: np.ndarray | float) -> np.ndarray:
+    """SQNR in dB by the sums of squares of signal and error: infinite without an error, NaN without either."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return 10 * (np.log10(signal) - np.log10(noise))  # the quotient could underflow
+
+
+def finite_decibels(signal: float, noise: float) -> float | None:
+    """`decibels`; None for what JSON has no number for."""
+    found = float(decibels(signal, noise))
+    return found if np.isfinite(found) else None
 
 
 def _imported(name: str) -> UserMetric:
