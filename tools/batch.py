@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import functools
 import glob
 import io
@@ -26,25 +25,15 @@ from tfq.execution.files import check_file
 from tfq.execution.parent import die_with_parent
 from tfq.recipe import Recipe
 
-FLAGS = new_flags()
-flags.DEFINE_list(
-    "jobs",
-    [],
-    "Files or patterns such as 'jobs/*.flags', separated by commas. Each file is one run: flags of tfq-quantize, one a"
-    " line, or the recipe.json of an earlier run. The file's name names the run.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_string(
-    "output_dir",
-    "",
-    "Folder for the results: a folder and a log for every run, and batch.csv, a table of all runs.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_boolean(
-    "overwrite", False, "Repeat finished runs too, even those made with other settings.", flag_values=FLAGS
-)
-
-GROUPS = {"Jobs and output": ("jobs", "output_dir", "overwrite")}
+GROUPS = {
+    "Jobs and output": {
+        "jobs": "Files or patterns such as 'jobs/*.flags', separated by commas. Each file is one run: flags of"
+        " tfq-quantize, one a line, or the recipe.json of an earlier run. The file's name names the run.",
+        "output_dir": "Folder for the results: a folder and a log for every run, and batch.csv, a table of all runs.",
+        "overwrite": "Repeat finished runs too, even those made with other settings.",
+    }
+}
+FLAGS = new_flags(GROUPS, {"jobs": [], "output_dir": "", "overwrite": False})
 SUMMARY = (
     "Run tfq-quantize once for every file of settings, each run in a process of its own. A failed run is reported; the"
     " remaining runs continue. A finished run is not repeated, so a batch that was stopped continues where it was."
@@ -98,7 +87,7 @@ def find_jobs(patterns: Sequence[str]) -> dict[str, Path]:
 
 def recipe_of(path: Path) -> Recipe:
     """What a file of flags, or a recipe, asks for. Raises UserError, with its name, for what cannot be."""
-    values = new_recipe_flags([field.name for field in dataclasses.fields(Recipe)], output="")
+    values = new_recipe_flags(output="")
     try:
         rest = values(expanded(["tfq-quantize", _flag_of(path)]))[1:]
         check_numbers(values)

@@ -12,15 +12,20 @@ from tfq_tools.command import new_flags, run_command
 if TYPE_CHECKING:
     from tfq.allocation.latency_table import LatencyTable
 
-FLAGS = new_flags()
-flags.DEFINE_string("model", "", "The Keras model: .keras, .h5 or a SavedModel folder.", flag_values=FLAGS)
-flags.DEFINE_string("output", "", "The file to write: the latency table, as JSON.", flag_values=FLAGS)
-flags.DEFINE_integer("threads", 1, "Number of threads.", 1, 256, flag_values=FLAGS)
-flags.DEFINE_integer("runs", 48, "Time each operation at least this many times.", 4, 10**6, flag_values=FLAGS)
-flags.DEFINE_float("seconds", 0.2, "Time each operation for about so many seconds.", 0.0, 86400.0, flag_values=FLAGS)
-flags.DEFINE_integer("seed", 0, "Seed of the random inputs.", 0, 2**32 - 1, flag_values=FLAGS)
-
-GROUPS = {"Model and table": ("model", "output"), "How it is timed": ("threads", "runs", "seconds", "seed")}
+GROUPS = {
+    "Model and table": {
+        "model": "The Keras model: .keras, .h5 or a SavedModel folder.",
+        "output": "The file to write: the latency table, as JSON.",
+    },
+    "How it is timed": {
+        "threads": "Number of threads.",
+        "runs": "Time each operation at least this many times.",
+        "seconds": "Time each operation for about so many seconds.",
+        "seed": "Seed of the random inputs.",
+    },
+}
+_DEFAULTS = {"model": "", "output": "", "threads": 1, "runs": 48, "seconds": 0.2, "seed": 0}
+FLAGS = new_flags(GROUPS, _DEFAULTS, threads=(1, 256), runs=(4, 10**6), seconds=(0, 86400))
 SUMMARY = "Time every operation of a model at every precision on this machine, for --latency_table of tfq-quantize."
 
 
