@@ -5,6 +5,7 @@ from __future__ import annotations
 from tfq.evaluation.evaluate import Evaluation, ModelEvaluation
 from tfq.report.summary import interval, number
 from tfq.report.table import without_empty
+from tfq.report.words import counted
 
 
 def evaluation_table(found: Evaluation) -> tuple[list[str], list[list[str]], list[str]]:
@@ -24,10 +25,9 @@ def evaluation_table(found: Evaluation) -> tuple[list[str], list[list[str]], lis
         notes.append(f"No score: {found.omitted}.")
     timed = found.models[0].latency
     if timed:
-        threads = f"{timed.threads} thread{'s' if timed.threads > 1 else ''}"
         notes.append(
             f"Latency on this machine: {timed.runs} runs each after {timed.warm_up} untimed, in turns, batch"
-            f" {timed.batch}, {threads}, XNNPACK {'on' if timed.delegate else 'off'}."
+            f" {timed.batch}, {counted(timed.threads, 'thread')}, XNNPACK {'on' if timed.delegate else 'off'}."
         )
     notes.append("File and download (compressed) in bytes; bits: mean bits of a weight.")
     return *without_empty(header, rows), notes

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfq.report import words
-from tfq.report.table import format_table
+from tfq.report.table import decibel, format_table
 
 
 def layer_table(report: Mapping[str, Any], wanted: re.Pattern[str], sort: str) -> str:
@@ -28,24 +28,14 @@ def layer_table(report: Mapping[str, Any], wanted: re.Pattern[str], sort: str) -
                 "" if bits is None else f"{bits} bit {layer['storage']}{_entropy(layer)}",
                 _range(tensor) if tensor else "",
                 tensor["method"] + (" (rolled back)" if tensor["rolled_back"] else "") if tensor else "",
-                _decibel(layer["sqnr_db"]),
-                _decibel(layer["own_sqnr_db"]),
+                decibel(layer["sqnr_db"]),
+                decibel(layer["own_sqnr_db"]),
                 "" if layer["parity_max_steps"] is None else str(layer["parity_max_steps"]),
                 "" if layer["parity_differing"] is None else f"{100 * layer['parity_differing']:.2f} %",
             ]
         )
-    header = [
-        "layer",
-        "kind",
-        "precision",
-        "weights",
-        "range",
-        "range chosen by",
-        "SQNR",
-        "own SQNR",
-        "max steps",
-        "differing",
-    ]
+    header = ["layer", "kind", "precision", "weights", "range", "range chosen by"]
+    header += ["SQNR", "own SQNR", "max steps", "differing"]
     notes = (
         f"{words.ERRORS}\nMax steps, differing: the .tflite against the simulation, each layer on the same inputs; a"
         " step is one level of the layer's output grid."
@@ -68,7 +58,3 @@ def _range(tensor: Mapping[str, Any]) -> str:
 def _entropy(layer: Mapping[str, Any]) -> str:
     bits = layer["entropy_bits"]
     return f", compress to {bits}" if bits else ""
-
-
-def _decibel(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f} dB"

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from tfq.evaluation.inspection import Operation
+from tfq.report.table import decibel
 
 
 def operation_table(
@@ -24,7 +25,7 @@ def operation_table(
             "x".join(map(str, o.shape)),
             f"{o.weight_bits} bit {o.weight_dtype}, {o.channels} scales" if o.weight_dtype else "",
             f"[{o.range[0]:.4g}, {o.range[1]:.4g}]" if o.range else "",
-            "" if o.sqnr_db is None else f"{o.sqnr_db:.1f} dB",
+            decibel(o.sqnr_db),
         ]
         for o in shown
     ]

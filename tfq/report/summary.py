@@ -10,7 +10,7 @@ from tfq.evaluation.bootstrap import Estimate
 from tfq.evaluation.evaluate import ModelEvaluation
 from tfq.evaluation.size import Size
 from tfq.report import words
-from tfq.report.table import against_float, format_table, without_empty
+from tfq.report.table import against_float, decibel, format_table, without_empty
 
 if TYPE_CHECKING:  # it would load TensorFlow, which writing text does not need
     from tfq.reconstruction.steps import StepOutcome
@@ -105,8 +105,8 @@ def _worst_layers(report: Report) -> str:
             layer.name,
             " + ".join(layer.keras_layers[:3]) + (" ..." if len(layer.keras_layers) > 3 else ""),
             layer.kind,
-            f"{layer.own_sqnr_db:.1f} dB",
-            "" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f} dB",
+            decibel(layer.own_sqnr_db),
+            decibel(layer.sqnr_db),
         ]
         for layer in worst
     ]
@@ -133,31 +133,16 @@ def _allocation(report: Report) -> str:
                 "" if entry.measured.download_bytes is None else f"{entry.measured.download_bytes:,}",
             ]
         )
-    header = [
-        "model",
-        "by",
-        "loss, predicted",
-        "measured",
-        "points against float",
-        "drop kept",
-        "download, predicted",
-        "measured",
-    ]
-    chosen = found.allocation.candidates
-    groups = {c: [unit for unit, own in chosen.items() if own == c] for c in sorted(set(chosen.values()))}
-    lines = [
-        f"{name}: {len(members)} layer{'s' if len(members) > 1 else ''} ({', '.join(members)})"
-        for name, members in groups.items()
-    ]
+    header = ["model", "by", "loss, predicted", "measured", "points against float", "drop kept"]
+    header += ["download, predicted", "measured"]
     own = found.allocation
-    return "\n".join(
-        [
-            format_table(*without_empty(header, rows), left=2),
-            words.ROUNDS,
-            f"precision of every layer. {words.proof(own.status, own.gap, own.solver)}",
-            *lines,
-        ]
-    )
+    groups = {
+        c: [unit for unit, given in own.candidates.items() if given == c] for c in sorted(set(own.candidates.values()))
+    }
+    table = format_table(*without_empty(header, rows), left=2)
+    lines = [table, words.ROUNDS, f"precision of every layer. {words.proof(own.status, own.gap, own.solver)}"]
+    lines += [f"{name}: {words.counted(len(units), 'layer')} ({', '.join(units)})" for name, units in groups.items()]
+    return "\n".join(lines)
 
 
 def _steps(report: Report) -> str:
@@ -225,12 +210,12 @@ def number(found: Estimate | None, digits: int = 2) -> str:
     return f"{text} {found.unit}".rstrip()
 
 
-def interval(found: Estimate | None, *, sign: str = "", unit: bool = True) -> str:
-    """The value, with its unit if that is wanted, and its interval."""
+def interval(found: Estimate | None, *, sign: str = "", digits: int = 2, unit: bool = True) -> str:
+    """The value, with its unit if that is wanted, and its interval: "+0.12 points [-0.38, +0.50]"."""
     if found is None or found.value is None:
         return ""
     told = f" {found.unit}" if found.unit and unit else ""
-    form = f"{sign}.2f" if found.unit else f"{sign}.3g"
+    form = f"{sign}.{digits}f" if found.unit else f"{sign}.{digits + 1}g"
     if found.low is None or found.high is None:
         return f"{found.value:{form}}{told}"
     return f"{found.value:{form}}{told} [{found.low:{form}}, {found.high:{form}}]"

@@ -13,6 +13,10 @@ def against_float(lost: float) -> str:
     return f"{round(-lost, 2) + 0.0:+.2f}"
 
 
+def decibel(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f} dB"
+
+
 def without_empty(header: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
     """Header and rows without the columns in which every cell is empty."""
     used = [column for column in range(len(header)) if any(row[column] for row in rows)]
