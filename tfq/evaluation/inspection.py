@@ -53,18 +53,19 @@ def operations(content: bytes) -> tuple[Operation, ...]:
 def _operation(model: Any, operator: Any, content: bytes) -> Operation:
     tensors = model.subgraphs[0].tensors
     output = tensors[operator.outputs[0]]
-    weights: tuple[str, int, int] | tuple[None, None, None] = (None, None, None)
-    for tensor in (tensors[index] for index in reversed(integers(operator.inputs)) if index >= 0):
+    weight_dtype = weight_bits = channels = None
+    for tensor in (tensors[index] for index in reversed(integers(operator.inputs)) if index >= 0):  # the first counts
         data, scales = constant_bytes(model.buffers[tensor.buffer], content), flatbuffer.scales(tensor)
         if len(data) and len(integers(tensor.shape)) > 1 and scales.size:
-            weights = flatbuffer.type_name(tensor), grid_bits(data, tensor.type), int(scales.size)
+            weight_dtype, weight_bits = flatbuffer.type_name(tensor), grid_bits(data, tensor.type)
+            channels = int(scales.size)
     kind, scales = flatbuffer.type_name(output), flatbuffer.scales(output)
     span = None
     if kind in ("int8", "uint8", "int16") and scales.size == 1:
         limits, zero_point = np.iinfo(kind), flatbuffer.zero_points(output)[0]
         span = (float(scales[0] * (limits.min - zero_point)), float(scales[0] * (limits.max - zero_point)))
     name, operation = flatbuffer.text(output.name), flatbuffer.operator_name(model, operator)
-    return Operation(name, operation, kind, tuple(integers(output.shape)), *weights, span)
+    return Operation(name, operation, kind, tuple(integers(output.shape)), weight_dtype, weight_bits, channels, span)
 
 
 def compare_operations(

@@ -19,8 +19,9 @@ import secrets
 import shutil
 import stat
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from tfq.errors import UserError
 from tfq.execution.locks import lock, locked_directory, remove_if_stale
@@ -75,6 +76,32 @@ def staged_directory(path: Path, *, overwrite: bool, ours: Collection[str] = OUT
         with contextlib.suppress(FileNotFoundError):  # moved into place, or another run cleans up the same
             shutil.rmtree(partial)
         os.close(held)
+
+
+class Saved:
+    """What a run gives, as files."""
+
+    files: Mapping[str, bytes]
+    own_names: ClassVar[Collection[str]] = OUTPUT_NAMES
+    """Of the files that an earlier run may have left."""
+
+    def save(self, directory: str | Path, *, overwrite: bool = False) -> Path:
+        """Write all files, whole or not at all, and return where they are.
+
+        Args:
+          directory: a new folder; missing parents are made.
+          overwrite: replace the files of an earlier run.
+
+        Raises UserError where it is there already or cannot be written, or holds files of others.
+        """
+        with staged_directory(Path(directory), overwrite=overwrite, ours=self.own_names) as staged:
+            self.write(staged)
+        return Path(directory)
+
+    def write(self, directory: Path) -> None:
+        """Write all files into a folder that is there."""
+        for name, content in self.files.items():
+            (directory / name).write_bytes(content)
 
 
 def write_atomic(path: Path, content: bytes) -> None:
