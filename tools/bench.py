@@ -192,6 +192,7 @@ def write_latency_table(values: flags.FlagValues, settings: Settings, run: Run, 
     from tfq.execution.files import write_atomic
     from tfq.models.load import load_model
     from tfq.models.prepare import prepare
+    from tfq.report.words import counted
 
     loaded = load_model(Path(values.model))
     inputs = random_inputs(loaded.graph, 4, values.seed)
@@ -203,7 +204,7 @@ def write_latency_table(values: flags.FlagValues, settings: Settings, run: Run, 
             found = run(made.job, Path(folder) / "device")
         table, failures = latency_table(made, found)
     write_atomic(Path(values.latency_table), table.to_json().encode())
-    print(f"\n{table.device}, {table.runtime}, {table.threads} thread{'s' if table.threads > 1 else ''}")
+    print(f"\n{table.device}, {table.runtime}, {counted(table.threads, 'thread')}")
     print(table_summary(table, Path(values.latency_table)))
     for failure in failures:
         print(f"failed: {failure.model} ({failure.task}): {failure.stage}: {failure.error}")

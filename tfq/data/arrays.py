@@ -8,6 +8,7 @@ Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 from __future__ import annotations
 
 import contextlib
+import itertools
 import struct
 import zipfile
 import zlib
@@ -20,7 +21,7 @@ import numpy as np
 from tfq.data.checks import check_dtype, check_label_dtype, check_shape
 from tfq.data.npy import Header, read_header, rows
 from tfq.data.samples import InputSignature
-from tfq.data.sources import RawSample
+from tfq.data.sources import RawSample, Source, check_counts, selected
 from tfq.errors import UserError
 
 LABELS = "y"
@@ -33,7 +34,6 @@ _DAMAGE = (
     ValueError,
     OverflowError,
     LookupError,
-    NotImplementedError,
     RuntimeError,
 )
 # zlib makes at most 1,032 bytes of one: a member that claims more is damaged, or made to fill a disk.
@@ -42,14 +42,12 @@ _MOST_UNPACKED = 64 << 30
 _MOST_LABEL_BYTES = 1 << 30
 
 
-class NpzSource:
+class NpzSource(Source):
     """An .npz: array `x` for a model with one input, else one array per input name; labels in `y`.
 
     Arrays with other names are ignored.
     """
 
-    class_names: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
     label_hint = "labels belong in the array 'y'"
 
     def __init__(self, path: Path, signatures: Sequence[InputSignature]):
@@ -69,49 +67,38 @@ class NpzSource:
                     member = self._members[signature.name]
                     header = _member_header(archive, path, member)
                     check_array(header, signature, f"array {member!r} of {path}")
-                    counts[member] = header.shape[0]
+                    counts[repr(member)] = header.shape[0]
                 if self._has_labels:
                     header = _member_header(archive, path, LABELS)
                     check_label_dtype(header.dtype, f"array {LABELS!r} of {path}")
-                    counts[LABELS] = header.shape[0] if header.shape else 0
+                    counts[repr(LABELS)] = header.shape[0] if header.shape else 0
                     if header.bytes > _MOST_LABEL_BYTES:
                         raise UserError(
                             f"the labels {LABELS!r} of {path} take {header.bytes:,} bytes; at most 2^30 are read"
                         )
-        if len(set(counts.values())) > 1:
-            listed = ", ".join(f"{name!r} {count}" for name, count in counts.items())
-            raise UserError(f"the arrays of {path} differ in their number of samples: {listed}")
-        self._count = next(iter(counts.values()))
-
-    @property
-    def count(self) -> int:
-        return self._count
+        check_counts(counts, str(path))
+        self.count: int = next(iter(counts.values()))
 
     def labels(self) -> np.ndarray | None:
         if not self._has_labels:
             return None
         with _damage_as_user_error(self._path), zipfile.ZipFile(self._path) as archive:
-            return np.array(list(_rows(archive, LABELS, self._count)))
+            return np.array(list(_rows(archive, LABELS, self.count)))
 
     def read(self, wanted: Collection[int] | None) -> Iterator[RawSample]:
-        stop = self._count if wanted is None else min(max(wanted, default=-1) + 1, self._count)
-        picked = None if wanted is None else set(wanted)
+        stop = self.count if wanted is None else min(max(wanted, default=-1) + 1, self.count)
+        where = {name: f"array {member!r} of {self._path}" for name, member in self._members.items()}
         with _damage_as_user_error(self._path), zipfile.ZipFile(self._path) as archive:
-            inputs = {name: _rows(archive, member, stop) for name, member in self._members.items()}
-            labels = _rows(archive, LABELS, stop) if self._has_labels else None
-            for index in range(stop):
-                row = {name: next(rows) for name, rows in inputs.items()}
-                label = None if labels is None else next(labels)
-                if picked is None or index in picked:
-                    where = {n: f"sample {index} of array {m!r} of {self._path}" for n, m in self._members.items()}
-                    yield RawSample(index, where, row, label)
+            inputs = [_rows(archive, member, stop) for member in self._members.values()]
+            labels = _rows(archive, LABELS, stop) if self._has_labels else itertools.repeat(None)
+            for index, (label, *row) in selected(zip(labels, *inputs, strict=False), wanted):
+                called = {name: f"sample {index} of {array}" for name, array in where.items()}
+                yield RawSample(index, called, dict(zip(where, row, strict=True)), label)
 
 
-class NpySource:
+class NpySource(Source):
     """An .npy: the input of a model with one input; memory-mapped, without labels."""
 
-    class_names: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
     label_hint = "use an .npz with the labels in the array 'y'"
 
     def __init__(self, path: Path, signatures: Sequence[InputSignature]):
@@ -125,10 +112,7 @@ class NpySource:
         _check_whole(header, path.stat().st_size, str(path))
         with _damage_as_user_error(path):
             self._array = np.load(path, mmap_mode="r", allow_pickle=False)
-
-    @property
-    def count(self) -> int:
-        return len(self._array)
+        self.count: int = len(self._array)
 
     def labels(self) -> None:
         return None
@@ -136,9 +120,8 @@ class NpySource:
     def read(self, wanted: Collection[int] | None) -> Iterator[RawSample]:
         for index in range(self.count) if wanted is None else wanted:
             if index < self.count:
-                yield RawSample(
-                    index, {self._name: f"sample {index} of {self._path}"}, {self._name: np.array(self._array[index])}
-                )
+                where = {self._name: f"sample {index} of {self._path}"}
+                yield RawSample(index, where, {self._name: np.array(self._array[index])})
 
 
 def listed(signatures: Sequence[InputSignature]) -> str:

@@ -20,16 +20,13 @@ from typing import Any
 import numpy as np
 
 from tfq.data.samples import InputSignature
-from tfq.data.sources import MOST_BYTES, MOST_SAMPLES, RawSample
+from tfq.data.sources import MOST_BYTES, MOST_SAMPLES, RawSample, Source, selected, stacked
 from tfq.errors import UserError, described
 
 
-class IterableSource:
+class IterableSource(Source):
     """What the user's code gives one after the other; the number is known only after a pass."""
 
-    count = None
-    class_names: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
     label_hint = "yield (inputs, label)"
 
     def __init__(self, name: str, begin: Callable[[], Iterable[Any]], signatures: Sequence[InputSignature]):
@@ -45,27 +42,25 @@ class IterableSource:
             raise UserError(f"{name} is called without arguments; it has a {error}") from error
 
     def labels(self) -> np.ndarray | None:
-        labels = [sample.label for sample in self.read(None)]
-        shapes = {label.shape for label in labels if label is not None}
-        if len(shapes) > 1:
-            raise UserError(f"the labels of {self._name} differ in shape: {sorted(shapes)[:4]}; make all alike")
-        return None if not labels or any(label is None for label in labels) else np.stack(labels)  # type: ignore[arg-type]
+        return stacked((sample.label for sample in self.read(None)), self._name)
 
     def read(self, wanted: Collection[int] | None) -> Iterator[RawSample]:
-        picked = None if wanted is None else set(wanted)
-        stop = None if picked is None else max(picked, default=-1) + 1
+        samples = self._ending() if wanted is None else self._samples()
+        for index, (inputs, label) in selected(samples, wanted):
+            yield RawSample(index, {name: f"sample {index} of {self._name}" for name in inputs}, inputs, label)
+
+    def _ending(self) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray | None]]:
+        """`_samples`, where all are asked for."""
         passed = 0
-        for index, (inputs, label) in enumerate(itertools.islice(self._samples(), stop)):
+        for index, (inputs, label) in enumerate(self._samples()):
             passed += sum(array.nbytes for array in inputs.values())
-            if stop is None and (index >= MOST_SAMPLES or passed > MOST_BYTES):
+            if index >= MOST_SAMPLES or passed > MOST_BYTES:
                 raise UserError(
                     f"{self._name} does not end: it has given {index:,} samples of {passed / 2**30:.1f} GiB; at most"
                     f" {MOST_SAMPLES:,} samples and {MOST_BYTES >> 30} GiB are taken. Let it end, or use"
                     " `selection='first'` with `num_calibration_samples`"
                 )
-            if picked is None or index in picked:
-                where = {name: f"sample {index} of {self._name}" for name in inputs}
-                yield RawSample(index, where, inputs, label)
+            yield inputs, label
 
     def _samples(self) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray | None]]:
         """(inputs by name, label) of each sample."""
@@ -117,13 +112,6 @@ class IterableSource:
             return inputs, None if label is None else np.asarray(label)
         except Exception as error:  # an object of the user's may raise anything when it is made an array
             raise UserError(f"sample {index} of {self._name} is no array: {described(error)}") from error
-
-
-class FunctionSource(IterableSource):
-    """What a function yields that is named by the user."""
-
-    def __init__(self, name: str, signatures: Sequence[InputSignature]):
-        super().__init__(name, import_function(name), signatures)
 
 
 def import_function(name: str) -> Callable[..., Any]:

@@ -27,7 +27,7 @@ from tfq.data.arrays import LABELS, check_array, listed, members_by_input
 from tfq.data.checks import check_label_dtype
 from tfq.data.functions import IterableSource
 from tfq.data.samples import InputSignature
-from tfq.data.sources import RawSample, Source
+from tfq.data.sources import RawSample, Source, check_counts
 from tfq.errors import UserError, described
 
 Data: TypeAlias = (
@@ -64,15 +64,13 @@ def given(data: Data, name: str) -> str | Given:
     return os.fspath(data) if isinstance(data, (str, os.PathLike)) else Given(data, name)
 
 
-class ArraySource:
+class ArraySource(Source):
     """Arrays [n, ...] in memory, or mapped into it.
 
     Attributes:
       arrays: by input name.
     """
 
-    class_names: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
     label_hint = "give (x, y)"
 
     def __init__(self, name: str, inputs: Any, labels: Any, signatures: Sequence[InputSignature]):
@@ -90,13 +88,8 @@ class ArraySource:
         if self._labels is not None:
             check_label_dtype(self._labels.dtype, name)
             counts["labels"] = len(self._labels) if self._labels.ndim else 0
-        if len(set(counts.values())) > 1:
-            told = ", ".join(f"{key} {count}" for key, count in counts.items())
-            raise UserError(f"the arrays of {name} differ in their number of samples: {told}")
-
-    @property
-    def count(self) -> int:
-        return len(next(iter(self.arrays.values())))
+        check_counts(counts, name)
+        self.count: int = len(next(iter(self.arrays.values())))
 
     def labels(self) -> np.ndarray | None:
         return self._labels
@@ -145,11 +138,7 @@ class StreamSource(IterableSource):
             counts = {repr(key): len(array) for key, array in inputs.items()}
             if label is not None:
                 counts["labels"] = len(label) if label.ndim else 0
-            if len(set(counts.values())) > 1:
-                told = ", ".join(f"{key} {count}" for key, count in counts.items())
-                raise UserError(
-                    f"the arrays of batch {index} of {self._name} differ in their number of samples: {told}"
-                )
+            check_counts(counts, f"batch {index} of {self._name}")
             for row in range(min(counts.values())):
                 yield {key: array[row] for key, array in inputs.items()}, None if label is None else label[row]
 
