@@ -19,11 +19,7 @@ def bounded_memory(file_bytes: int) -> Iterator[None]:
     With several threads in such blocks the bound ends with the first that leaves.
     What asks for more is told that there is none: a MemoryError, or an error of the runtime.
     """
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    except OSError:  # no Linux
-        yield
-        return
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     most = pages * resource.getpagesize() + _MORE_BYTES + _SHARE * file_bytes
     others = [limit for limit in (_SOFT, _HARD) if limit != resource.RLIM_INFINITY]
     resource.setrlimit(resource.RLIMIT_AS, (min([most, *others]), _HARD))
