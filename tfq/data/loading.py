@@ -13,7 +13,7 @@ import numpy as np
 from tfq.data import checks, selection
 from tfq.data.arrays import NpySource, NpzSource
 from tfq.data.features import PooledProjection
-from tfq.data.functions import IterableSource, import_function
+from tfq.data.functions import StreamSource, import_function
 from tfq.data.images import ImageFolder
 from tfq.data.objects import ArraySource, Given, open_object
 from tfq.data.preprocess import Normalization, normalizations
@@ -153,7 +153,7 @@ def open_source(
             raise UserError(f"{source} does not exist; {_SOURCES}")
         return (NpzSource if path.suffix.lower() == ".npz" else NpySource)(path, signatures)
     if colon and module and function.isidentifier():
-        return IterableSource(source, import_function(source), signatures)
+        return StreamSource(source, import_function(source), signatures)
     raise UserError(f"{source} {'is no data that can be read' if kind else 'does not exist'}; {_SOURCES}")
 
 

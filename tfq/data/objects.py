@@ -3,14 +3,12 @@
     array                  [n, ...], of a model with one input
     {name: array}          arrays [n, ...] by input name, as in an .npz: `x` will do for a single input, labels in `y`
     (x, y)                 inputs as above, or a list of arrays in the order of the model's inputs, and labels [n, ...]
-    iterable               of samples or batches, each as `tfq.data.functions` takes a sample: an array, a tuple or list
-                           of arrays in the order of the model's inputs, a dict by input name, or (inputs, label)
+    iterable               of samples or batches, each as `tfq.data.functions` takes it
     function               that is called without arguments, once a pass, and gives such an iterable
     tf.data.Dataset        of such elements
 
-An element of an iterable is a batch where its arrays have one axis more than the model's inputs without theirs. Of an
-endless iterable no more is taken than is asked for. An iterator, such as a generator, can be gone through once only;
-everything else has to give the same samples in every pass.
+Of an endless iterable no more is taken than is asked for. An iterator, such as a generator, can be gone through once
+only; everything else has to give the same samples in every pass.
 Arrays are not copied where the model takes them as they are: a memory-mapped one stays on its disk.
 """
 
@@ -25,7 +23,7 @@ import numpy as np
 
 from tfq.data.arrays import LABELS, check_array, listed, members_by_input
 from tfq.data.checks import check_label_dtype
-from tfq.data.functions import IterableSource
+from tfq.data.functions import StreamSource
 from tfq.data.samples import InputSignature
 from tfq.data.sources import RawSample, Source, check_counts
 from tfq.errors import UserError, described
@@ -106,43 +104,6 @@ class ArraySource(Source):
         return self._name if len(self.arrays) == 1 else f"array {key!r} of {self._name}"
 
 
-class StreamSource(IterableSource):
-    """Samples or batches, one after the other."""
-
-    def __init__(
-        self,
-        name: str,
-        begin: Callable[[], Iterable[Any]],
-        signatures: Sequence[InputSignature],
-        *,
-        endless: bool = False,
-    ):
-        super().__init__(name, begin, signatures)
-        self._ranks = {s.name: len(s.shape) for s in signatures}
-        self._endless = endless
-
-    def read(self, wanted: Collection[int] | None) -> Iterator[RawSample]:
-        if wanted is None and self._endless:
-            raise UserError(f"{self._name} repeats without end, and all of it is asked for; leave out .repeat()")
-        return super().read(wanted)
-
-    def _parse(self, index: int, sample: Any) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-        arrays = isinstance(sample, list) and all(hasattr(part, "shape") for part in sample)
-        return super()._parse(index, tuple(sample) if arrays else sample)
-
-    def _samples(self) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray | None]]:
-        for index, (inputs, label) in enumerate(super()._samples()):
-            if any(array.ndim != self._ranks[key] + 1 for key, array in inputs.items()):
-                yield inputs, label
-                continue
-            counts = {repr(key): len(array) for key, array in inputs.items()}
-            if label is not None:
-                counts["labels"] = len(label) if label.ndim else 0
-            check_counts(counts, f"batch {index} of {self._name}")
-            for row in range(min(counts.values())):
-                yield {key: array[row] for key, array in inputs.items()}, None if label is None else label[row]
-
-
 def open_object(source: Given, signatures: Sequence[InputSignature]) -> Source:
     """The source behind an object of the caller's. Raises UserError for anything that is none."""
     data, name = source.data, source.name
@@ -183,14 +144,13 @@ def _once(iterator: Iterator[Any], name: str) -> Callable[[], Iterable[Any]]:
 def _by_name(inputs: Any, name: str, signatures: Sequence[InputSignature]) -> Mapping[str, Any]:
     if isinstance(inputs, Mapping):
         return inputs
-    single = len(signatures) == 1
-    if not single and isinstance(inputs, (tuple, list)) and len(inputs) == len(signatures):
+    if len(signatures) == 1:
+        return {signatures[0].name: inputs}
+    if isinstance(inputs, (tuple, list)) and len(inputs) == len(signatures):
         return {s.name: value for s, value in zip(signatures, inputs, strict=True)}
-    if not single:
-        raise UserError(
-            f"{name} is no dict, and the model has the inputs {listed(signatures)}; give a dict of arrays by input name"
-        )
-    return {signatures[0].name: inputs}
+    raise UserError(
+        f"{name} is no dict, and the model has the inputs {listed(signatures)}; give a dict of arrays by input name"
+    )
 
 
 def _array(value: Any, what: str) -> np.ndarray:
