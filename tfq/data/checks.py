@@ -125,15 +125,11 @@ def input_warnings(
         elif watch.all_alike and count > 1:
             warnings.append(f"all {count} samples of input {name!r} are identical; is this the right data?")
         if name in normalized:
+            doubt = f"input {name!r} lies in {watch.low:g}..{watch.high:g} before `preprocess`, which expects 0..255"
             if watch.high <= 1.0:
-                warnings.append(
-                    f"input {name!r} lies in {watch.low:g}..{watch.high:g} before `preprocess`, which expects 0..255;"
-                    " is it preprocessed already?"
-                )
+                warnings.append(f"{doubt}; is it preprocessed already?")
             elif watch.low < 0 or watch.high > 255:
-                warnings.append(
-                    f"input {name!r} lies in {watch.low:g}..{watch.high:g} before `preprocess`, which expects 0..255"
-                )
+                warnings.append(doubt)
         elif watch.dtype == np.uint8 and np.dtype(signature.dtype).kind == "f":
             warnings.append(
                 f"input {name!r} is stored as uint8 ({watch.low:g}..{watch.high:g}) and given to the model unscaled"
