@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 import math
 import re
@@ -34,7 +35,7 @@ MOST_BYTES = 64 << 20
 _DEEPEST = 100
 _LARGEST = 2**63
 _SHOWN = 40
-_NESTING = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
+_STRING = re.compile(r'"(?:\\.|[^"\\])*"?', re.DOTALL)
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 Kind = TypeVar("Kind")
@@ -136,18 +137,8 @@ def shown(value: Any) -> str:
 
 def _levels(text: str) -> int:
     """How deep brackets nest, outside of strings."""
-    deepest = depth = 0
-    inside = False
-    for found in _NESTING.finditer(text):
-        token = found[0]
-        if token == '"':
-            inside = not inside
-        elif not inside and token in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif not inside and token in "]}":
-            depth -= 1
-    return deepest
+    brackets = re.finditer(r"[\[\]{}]", _STRING.sub("", text))
+    return max(itertools.accumulate(1 if found[0] in "[{" else -1 for found in brackets), default=0)
 
 
 @functools.cache
@@ -179,34 +170,26 @@ def _value(kind: Any, data: Any, what: str, where: str, rule: _Rule) -> Any:
         return {name: _value(arguments[1], x, what, _joined(where, name), rule) for name, x in data.items()}
     if dataclasses.is_dataclass(kind) and isinstance(data, Mapping):
         return _of_dataclass(typing.cast(type, kind), data, what, where, rule)
-    if kind is float and isinstance(data, (int, float)) and not isinstance(data, bool):
-        return _number(data, what, where)
-    if kind in (bool, int, str) and type(data) is kind and not (kind is int and abs(data) >= _LARGEST):
+    if isinstance(data, int) and abs(data) >= _LARGEST:
+        raise _wrong(kind, data, what, where)
+    if kind is float and isinstance(data, (int, float)) and not isinstance(data, bool) and math.isfinite(data):
+        return float(data)
+    if kind in (bool, int, str) and type(data) is kind:
         return data
     raise _wrong(kind, data, what, where)
-
-
-def _number(data: int | float, what: str, where: str) -> float:
-    if (isinstance(data, int) and abs(data) >= _LARGEST) or not math.isfinite(data):
-        raise _wrong(float, data, what, where)
-    return float(data)
 
 
 def _of_union(kind: Any, data: Any, what: str, where: str, rule: _Rule) -> Any:
     choices = [choice for choice in typing.get_args(kind) if choice is not type(None)]
     if data is None and len(choices) < len(typing.get_args(kind)):
         return None
-    if len(choices) == 1 and data is not None:
-        try:
-            return _value(choices[0], data, what, where, rule)
-        except UserError as error:
-            plain = typing.get_origin(choices[0]) is None and not dataclasses.is_dataclass(choices[0])
-            raise (_wrong(kind, data, what, where) if plain else error) from error
     for choice in choices:
         try:
             return _value(choice, data, what, where, rule)
         except UserError:
-            continue
+            whole = typing.get_origin(choice) is None and not dataclasses.is_dataclass(choice)
+            if len(choices) == 1 and data is not None and not whole:  # it tells which part is wrong
+                raise
     raise _wrong(kind, data, what, where)
 
 
