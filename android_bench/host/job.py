@@ -209,10 +209,14 @@ def escaped(path: str) -> str:
 
 
 def file_sha256(path: Path) -> str:
+    """Raises UserError for a file that cannot be read."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; expected a file that can be read") from error
     return digest.hexdigest()
 
 
