@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import glob
-import io
 import os
 import signal
 import subprocess
@@ -44,7 +42,7 @@ _DONE, _KILLED = "done", "killed, as by a system that runs out of memory"
 def main(values: flags.FlagValues) -> None:
     from tfq.execution.files import write_atomic
     from tfq.execution.progress import Lines
-    from tfq.report.table import format_table
+    from tfq.report.table import csv_table, format_table
 
     output, progress = Path(values.output_dir), Lines(sys.stderr)
     jobs = find_jobs(values.jobs)
@@ -60,7 +58,7 @@ def main(values: flags.FlagValues) -> None:
         if outcome != _DONE:
             print(f"{name} failed: {outcome}", file=sys.stderr)
         rows.append(row_of(name, outcome, output / name))
-        write_atomic(output / "batch.csv", _csv(rows))
+        write_atomic(output / "batch.csv", csv_table(rows).encode())
     shown = [row | {"outcome": _DONE if row["outcome"] == _DONE else "failed"} for row in rows]
     print(format_table(list(rows[0]), [[str(cell) for cell in row.values()] for row in shown], left=2))
     print(f"\ntable: {output / 'batch.csv'}")
@@ -176,14 +174,6 @@ def _rounded(value: float | None) -> float | str:
 
 def _flag_of(path: Path) -> str:
     return f"--recipe={path}" if path.suffix == ".json" else f"--flagfile={path}"
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
 
 
 def run() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import io
 import json
@@ -21,7 +20,7 @@ from tfq.execution.journal import Journal, Stage
 from tfq.recipe import Recipe
 from tfq.report.report import finite
 from tfq.report.summary import interval, number
-from tfq.report.table import format_table, html_table
+from tfq.report.table import csv_table, format_table, html_table
 
 BASE = "w8"  # name of the 8-bit model
 
@@ -130,12 +129,7 @@ class FrontierReport(Saved):
     def to_csv(self) -> str:
         """A row for the float model, for the 8-bit model and for each point."""
         by_name = {point.name: point for point in self.points}
-        rows = [_record(model, by_name.get(model.name)) for model in self.evaluation.models]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return text.getvalue()
+        return csv_table([_record(model, by_name.get(model.name)) for model in self.evaluation.models])
 
     def table(self) -> str:
         """What a person reads."""

@@ -30,7 +30,7 @@ def page(report: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": _of_json(number), "interval": _of_json(interval), "decibel": decibel}
-    environment.filters |= {"short": _short, "thousands": "{:,.0f}".format}
+    environment.filters |= {"short": lambda x: "" if x is None else f"{x:.3g}", "thousands": "{:,.0f}".format}
     environment.filters |= {"against_float": against_float, "marked": _marked}
     pictures = {"errors": layer_errors(report), "bits": layer_bits(report)}
     drawn = {name: svg(figure) for name, figure in pictures.items() if figure is not None}
@@ -49,7 +49,3 @@ def _of_json(form: Callable[..., str]) -> Callable[..., str]:
         return form(found and types.SimpleNamespace(**{"unit": "x", **found}), **options)
 
     return formed
-
-
-def _short(value: float | None, digits: int = 3) -> str:
-    return "" if value is None else f"{value:.{digits}g}"

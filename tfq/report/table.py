@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import html
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
 
 from tfq.execution.terminal import one_line
 
@@ -39,6 +41,15 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: 
         return "  ".join(aligned).rstrip()
 
     return "\n".join([line(header), "  ".join("-" * width for width in widths), *(line(row) for row in rows)])
+
+
+def csv_table(rows: Sequence[Mapping[str, object]]) -> str:
+    """Rows, at least one, by the names of their columns as the text of a CSV file."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def html_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, notes: str = "") -> str:
