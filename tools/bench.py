@@ -148,15 +148,16 @@ def compare_models(
 
     result = Path(values.result) if values.result else None
     models = name_models([Path(path) for path in values.models] if result is None else [result / n for n in MODELS])
+    readable = _first_readable(list(models.values()))
     samples = load_samples(
         values.evaluation_data,
-        input_signatures(_first_readable(list(models.values()))),
+        input_signatures(readable),
         limit=values.num_samples or None,
         preprocess=values.preprocess,
         progress=progress,
     )
-    check_metric(values.metric, _first_readable(list(models.values())), samples)
-    output, names = Path(values.output_dir), {serial: f"{_file_name(serial)}.json" for serial in devices}
+    check_metric(values.metric, readable, samples)
+    output, names = Path(values.output_dir), {serial: re.sub(r"[^\w.-]", "_", serial) + ".json" for serial in devices}
     ours = {"summary.txt", "work", *names.values(), *_earlier(output)}
     with staged_directory(output, overwrite=values.overwrite, ours=ours) as folder:
         work = folder / "work"
@@ -186,17 +187,12 @@ def compare_models(
 def write_latency_table(values: flags.FlagValues, settings: Settings, run: Run, progress: Progress) -> bool:
     """Times the operations of --model on the only device, writes the table; whether anything failed."""
     from tfq_bench.latency_job import latency_table, prepare_table
-    from tfq_tools.profile import table_summary
+    from tfq_tools.profile import prepared_graph, table_summary
 
-    from tfq.allocation.profile import random_inputs
     from tfq.execution.files import write_atomic
-    from tfq.models.load import load_model
-    from tfq.models.prepare import prepare
     from tfq.report.words import counted
 
-    loaded = load_model(Path(values.model))
-    inputs = random_inputs(loaded.graph, 4, values.seed)
-    graph = prepare(loaded.graph, inputs, original=loaded, seed=values.seed).graph
+    graph = prepared_graph(values)
     with tempfile.TemporaryDirectory(prefix="tfq-bench-") as folder:
         made = prepare_table(graph, Path(folder) / "job", settings=settings, seed=values.seed, progress=progress)
         (Path(folder) / "device").mkdir()
@@ -279,10 +275,6 @@ def _first_readable(paths: list[Path]) -> Path:
         else:
             return path
     raise UserError("; ".join(errors))
-
-
-def _file_name(serial: str) -> str:
-    return re.sub(r"[^\w.-]", "_", serial)
 
 
 def _earlier(folder: Path) -> list[str]:

@@ -42,7 +42,6 @@ _SHORT_OF = {
 _OF_RECIPE = ("model", "calibration_data")  # what a file of --recipe gives too
 _HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 
-
 SAMPLES = {
     "models": "The .tflite files, separated by commas. The others are compared with the first.",
     "evaluation_data": "The samples: an .npz with the input 'x' (or one array per input name) and the labels 'y', or"
@@ -58,6 +57,7 @@ SCORE = {
 EVALUATION = {"models": [], "evaluation_data": "", "preprocess": "none", "num_samples": 0, "metric": "top1", "seed": 0}
 """The defaults of both, for commands that compare .tflite files."""
 _MOST_SEED = 2**32 - 1
+_NONE: Mapping[str, Any] = {}
 DEFINE: Mapping[str, Callable[..., Any]] = {
     "bool": flags.DEFINE_boolean,
     "int": flags.DEFINE_integer,
@@ -70,9 +70,9 @@ DEFINE: Mapping[str, Callable[..., Any]] = {
 
 
 def new_flags(
-    groups: Mapping[str, Mapping[str, str]] | None = None,
-    defaults: Mapping[str, Any] | None = None,
-    **limits: tuple[float, float],
+    groups: Mapping[str, Mapping[str, str]] = _NONE,
+    defaults: Mapping[str, Any] = _NONE,
+    **limits: tuple[float, float | None],
 ) -> flags.FlagValues:
     """Flags of one command, with those that every command has.
 
@@ -84,8 +84,8 @@ def new_flags(
     values = flags.FlagValues()
     flags.DEFINE_boolean("verbose", False, "Show the log of TensorFlow and the other libraries.", flag_values=values)
     flags.DEFINE_string("flagfile", "", "Read more flags from this file, one a line.", flag_values=values)
-    for name, text in ((name, text) for group in (groups or {}).values() for name, text in group.items()):
-        default = (defaults or {})[name]
+    for name, text in ((name, text) for group in groups.values() for name, text in group.items()):
+        default = defaults[name]
         if isinstance(default, tuple):
             flags.DEFINE_enum(name, default[0], default, text, flag_values=values)
             continue
@@ -106,7 +106,6 @@ def run_command(
     required: Sequence[str] = (),
     writes: Sequence[str] = (),
     grace: float = 10.0,
-    argv: Sequence[str] | None = None,
 ) -> NoReturn:
     """Parse the flags, run `main` on them in a process of its own, and exit.
 
@@ -119,12 +118,11 @@ def run_command(
       required: names of the flags that must be given.
       writes: names of the flags that name files to write; with output_dir and journal they are checked beforehand.
       grace: seconds for the work to end by itself after a signal.
-      argv: arguments without the command's name; by default those of the process.
     """
     own = is_own_process()
     if own:
         _open_closed_streams()
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = sys.argv[1:]
     try:
         if any(argument in _HELP for argument in arguments):
             print(help_text(name, flag_values, summary=summary, groups=groups), flush=True)

@@ -51,33 +51,24 @@ def main(values: flags.FlagValues) -> None:
     check_idle(values, with_data, "no --data is given; add --float_model and --data, or leave it out")
     sorts = {"sort": values.sort == "order" or bool(values.result or values.data)}
     check_idle(values, sorts, "nothing measures errors; add --float_model and --data, or leave it out")
-    if values.result:
-        print(with_flags(show_result(Path(values.result), wanted, values.sort)))
-    else:
-        print(show_model(values, wanted))
+    print(with_flags(_result(values, wanted)) if values.result else _model(values, wanted))
 
 
-def show_result(directory: Path, wanted: re.Pattern[str], sort: str) -> str:
+def _result(values: flags.FlagValues, wanted: re.Pattern[str]) -> str:
     """The layers of report.json, and how the run went."""
     from tfq.report.devices import read_report
     from tfq.report.layers import layer_table, stage_table
 
-    report = read_report(directory)
-    return "\n\n".join([layer_table(report, wanted, sort), stage_table(report)])
+    report = read_report(Path(values.result))
+    return "\n\n".join([layer_table(report, wanted, values.sort), stage_table(report)])
 
 
-def show_model(values: flags.FlagValues, wanted: re.Pattern[str]) -> str:
+def _model(values: flags.FlagValues, wanted: re.Pattern[str]) -> str:
     """The operations of a .tflite, with their errors where a float model and data are given."""
     from tfq.library.inspection import inspect
 
-    found = inspect(
-        values.model,
-        float_model=values.float_model or None,
-        data=values.data or None,
-        preprocess=values.preprocess,
-        num_samples=values.num_samples,
-    )
-    return found.table(wanted, sort=values.sort)
+    samples = {"data": values.data or None, "preprocess": values.preprocess, "num_samples": values.num_samples}
+    return inspect(values.model, float_model=values.float_model or None, **samples).table(wanted, sort=values.sort)
 
 
 def run() -> None:

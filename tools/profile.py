@@ -11,6 +11,7 @@ from tfq_tools.command import new_flags, run_command
 
 if TYPE_CHECKING:
     from tfq.allocation.latency_table import LatencyTable
+    from tfq.models.graph import Graph
 
 GROUPS = {
     "Model and table": {
@@ -34,16 +35,12 @@ def main(values: flags.FlagValues) -> None:
 
     check_model_file(Path(values.model))  # before the libraries are imported, which takes seconds
 
-    from tfq.allocation.profile import profile, random_inputs
+    from tfq.allocation.profile import profile
     from tfq.execution.files import write_atomic
     from tfq.execution.progress import Lines
-    from tfq.models.load import load_model
-    from tfq.models.prepare import prepare
 
-    loaded = load_model(Path(values.model))
-    samples = random_inputs(loaded.graph, 4, values.seed)
     table = profile(
-        prepare(loaded.graph, samples, original=loaded, seed=values.seed).graph,
+        prepared_graph(values),
         threads=values.threads,
         runs=values.runs,
         seconds=values.seconds,
@@ -52,6 +49,17 @@ def main(values: flags.FlagValues) -> None:
     )
     write_atomic(Path(values.output), table.to_json().encode())
     print(table_summary(table, Path(values.output)))
+
+
+def prepared_graph(values: flags.FlagValues) -> Graph:
+    """That of --model, checked on random inputs."""
+    from tfq.allocation.profile import random_inputs
+    from tfq.models.load import load_model
+    from tfq.models.prepare import prepare
+
+    loaded = load_model(Path(values.model))
+    samples = random_inputs(loaded.graph, 4, values.seed)
+    return prepare(loaded.graph, samples, original=loaded, seed=values.seed).graph
 
 
 def table_summary(table: LatencyTable, path: Path) -> str:
