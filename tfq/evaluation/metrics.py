@@ -231,22 +231,18 @@ def _f1(predictions: Predictions) -> Statistic:
     return Statistic(of_weights)
 
 
-def target_of(predictions: Predictions) -> tuple[np.ndarray, str]:
-    """What the output should be, and what that is: "labels" or "baseline"."""
+def _target(predictions: Predictions) -> np.ndarray:
+    """What the output should be: the labels where there is one for each of its elements, else the baseline's output."""
     outputs, labels = predictions.outputs[0], predictions.labels
-    if labels is not None and labels.shape == outputs.shape:
-        return labels, "labels"
-    if labels is not None and labels.size == outputs.size:
-        return labels.reshape(outputs.shape), "labels"
-    return predictions.baseline[0], "baseline"
+    return predictions.baseline[0] if labels is None or labels.size != outputs.size else labels.reshape(outputs.shape)
 
 
 def _mse(predictions: Predictions) -> Statistic:
-    return mean_of(reconstruction_error(predictions.outputs[0], target_of(predictions)[0]))
+    return mean_of(reconstruction_error(predictions.outputs[0], _target(predictions)))
 
 
 def _sqnr(predictions: Predictions) -> Statistic:
-    return sqnr_against(predictions.outputs[0], target_of(predictions)[0])
+    return sqnr_against(predictions.outputs[0], _target(predictions))
 
 
 def sqnr_against(outputs: np.ndarray, target: np.ndarray) -> Statistic:

@@ -18,17 +18,10 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfq.execution.deflate import deflated
-from tfq.execution.tflite import parse_tflite, read_content
+from tfq.execution.tflite import BITS, parse_tflite, read_content
 
-_STORED_BITS = {
-    schema.TensorType.FLOAT32: 32,
-    schema.TensorType.FLOAT16: 16,
-    schema.TensorType.INT16: 16,
-    schema.TensorType.INT8: 8,
-    schema.TensorType.UINT8: 8,
-    schema.TensorType.INT4: 4,
-    schema.TensorType.INT2: 2,
-}
+_FLOAT32, _BOOL = schema.TensorType.FLOAT32, schema.TensorType.BOOL
+_STORED_BITS = {kind: bits for kind, bits in BITS.items() if kind == _FLOAT32 or (bits <= 16 and kind != _BOOL)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ the nearest integer, ties to even, and clipped to the range of the type.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import warnings
 from collections.abc import Iterable, Mapping
@@ -145,10 +146,6 @@ class TfliteModel:
         details = self._interpreter.get_tensor_details()
         return {d["index"]: tuple(d["shape"].tolist()) for d in details if d["index"] in self._by_index}
 
-    def input_shape(self, name: str) -> tuple[int, ...]:
-        """The shape an input has now; resizable dimensions start at 1 and follow the last run."""
-        return next(self._shapes[info.index] for info in self.inputs if info.name == name)
-
     def run(self, inputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
         """Real values in, float32 out, one array per output.
 
@@ -171,7 +168,10 @@ class TfliteModel:
             self._interpreter.reset_all_variables()
         for info in self.inputs:
             self._interpreter.set_tensor(info.index, inputs[info.name])
-        self._invoke_bounded()
+        # the first run makes what the later ones use
+        with contextlib.nullcontext() if self._has_run else bounded_memory(len(self.content)):
+            self.invoke()
+        self._has_run = True
         return tuple(self._interpreter.get_tensor(info.index) for info in self.outputs)
 
     def constant(self, index: int) -> np.ndarray:
@@ -184,15 +184,6 @@ class TfliteModel:
             self._interpreter.invoke()
         except (RuntimeError, ValueError, MemoryError) as error:
             raise UserError(f"the model cannot be run: {_first_line(error)}") from error
-
-    def _invoke_bounded(self) -> None:
-        """The first run makes what the later ones use."""
-        if self._has_run:
-            return self.invoke()
-        with bounded_memory(len(self.content)):
-            self.invoke()
-        self._has_run = True
-        return None
 
     def tensors(self, wanted: Iterable[str | int] | None = None) -> dict[str | int, TensorValue]:
         """What tensors held after the last run, by the names or indices asked for.

@@ -19,7 +19,7 @@ from tfq.errors import UserError
 from tfq.execution.flatbuffer_bounds import check_bounds
 from tfq.execution.inputs import read_regular
 
-_BITS = {
+BITS = {
     code: 8 if name == "BOOL" else int(re.findall(r"\d+", name)[0])
     for name, code in vars(schema.TensorType).items()
     if name == "BOOL" or re.match("[A-Z]+[0-9]", name)
@@ -133,7 +133,7 @@ def _check_tensor(tensor: schema.TensorT, buffers: Sequence[schema.BufferT]) -> 
     name = repr((tensor.name or b"").decode())  # the interpreter's own bindings trip over names that are not text
     shape = integers(tensor.shape)
     _require(0 <= tensor.buffer < len(buffers), f"tensor {name} names a buffer that is not there")
-    _require(tensor.type in _BITS or tensor.type in _WITHOUT_SIZE, f"tensor {name} is of no known type")
+    _require(tensor.type in BITS or tensor.type in _WITHOUT_SIZE, f"tensor {name} is of no known type")
     _require(all(size >= 0 for size in shape), f"tensor {name} has the shape {shape}")
     signature = integers(tensor.shapeSignature)
     fits = not signature or (
@@ -242,7 +242,7 @@ def _peak_bytes(constants: Sequence[bool], graph: schema.SubGraphT) -> int:
 
 def _size_bytes(tensor: schema.TensorT) -> int | None:
     """Bytes of all elements; None where the type does not tell."""
-    bits = _BITS.get(tensor.type)
+    bits = BITS.get(tensor.type)
     return None if bits is None else (math.prod(integers(tensor.shape)) * bits + 7) // 8
 
 
