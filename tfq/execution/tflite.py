@@ -45,6 +45,11 @@ _OPTIONAL: dict[int, Collection[int]] = {
     _OPERATOR.BIDIRECTIONAL_SEQUENCE_LSTM: _LSTM_OPTIONAL - {20, 21, 23} | {18, 26, 27, 28, 29, 33, 34, *range(39, 48)},
 }
 """Positions of the inputs that an operator can do without; kernels read the others unasked."""
+_TOGETHER = {
+    **dict.fromkeys((_OPERATOR.LSTM, _OPERATOR.UNIDIRECTIONAL_SEQUENCE_LSTM), ((1, 5, 12),)),
+    _OPERATOR.BIDIRECTIONAL_SEQUENCE_LSTM: ((1, 5, 12), (18, 22, 29)),
+}
+"""Of these all or none: an input gate with its weights and its bias."""
 _FREE_OPERATORS = (_OPERATOR.CUSTOM, _OPERATOR.DELEGATE, _OPERATOR.STABLEHLO_COMPOSITE, _OPERATOR.STABLEHLO_CUSTOM_CALL)
 """What they need is known to their own code alone."""
 _ARENA_BYTES, _ARENA_SHARE = 1 << 30, 64
@@ -177,6 +182,8 @@ def _check_operators(graph: schema.SubGraphT, constants: Sequence[bool], kinds: 
         missing = {place for place, index in enumerate(integers(operator.inputs)) if index == -1}
         needed = set() if kind in _FREE_OPERATORS else missing - set(_OPTIONAL.get(kind, ()))
         _require(not needed, f"operator {number} lacks its inputs {sorted(needed)}")
+        for gate in _TOGETHER.get(kind, ()):
+            _require(len(missing & {*gate}) in (0, len(gate)), f"operator {number} has a part of the inputs {gate}")
         outputs = list(_indices(operator.outputs, len(tensors), optional=True))
         _require(bool(outputs), f"operator {number} has no outputs")
         list(_indices(operator.intermediates, len(tensors), optional=True))
