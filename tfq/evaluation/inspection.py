@@ -85,7 +85,7 @@ def compare_operations(
         for model, found in zip(models, collected, strict=True):
             model.run({name: array[i : i + 1] for name, array in samples.items()})
             for name, value in model.tensors(shared).items():
-                found[str(name)].append(value.real)
+                found[name].append(value)
     errors = {}
     for name in shared:
         quantized, floats = (np.concatenate([np.atleast_1d(v) for v in found[name]]) for found in collected)

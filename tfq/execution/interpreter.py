@@ -85,14 +85,6 @@ class TensorInfo:
         return np.asarray(values, dtype).reshape([-1 if i == self.axis else 1 for i in range(len(self.shape))])
 
 
-@dataclasses.dataclass(frozen=True)
-class TensorValue:
-    """What a tensor held after a run: its elements, and the real float32 values they stand for."""
-
-    raw: np.ndarray
-    real: np.ndarray
-
-
 class TfliteModel:
     """One interpreter over one .tflite, for use by one thread at a time.
 
@@ -123,7 +115,6 @@ class TfliteModel:
         self._has_run = False
         parsed = parse_tflite(self.content, source=source)
         graph = parsed.subgraphs[0]
-        self._activations = [int(i) for operator in graph.operators for i in operator.outputs if i >= 0]
         self._stateful = any(tensor.isVariable for tensor in graph.tensors)
         self._interpreter = _make_interpreter(
             self.content, source, threads=threads, delegate=delegate, preserve_all=preserve_all, runtime=runtime
@@ -185,22 +176,12 @@ class TfliteModel:
         except (RuntimeError, ValueError, MemoryError) as error:
             raise UserError(f"the model cannot be run: {_first_line(error)}") from error
 
-    def tensors(self, wanted: Iterable[str | int] | None = None) -> dict[str | int, TensorValue]:
-        """What tensors held after the last run, by the names or indices asked for.
-
-        By default every operator's output, by tensor name. Needs `preserve_all`.
-        """
+    def tensors(self, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """The real float32 values that tensors held after the last run, by their names. Needs `preserve_all`."""
         if not self._preserve_all:
             raise ValueError("intermediate tensors are only kept with preserve_all=True")
-        by_name = {info.name: info for info in self._by_index.values()}
-        if wanted is None:
-            wanted = [self._by_index[i].name for i in self._activations]
-        found = {}
-        for key in wanted:
-            info = self._by_index[key] if isinstance(key, int) else by_name[key]
-            raw = self._interpreter.get_tensor(info.index)
-            found[key] = TensorValue(raw, info.to_real(raw))
-        return found
+        by_name = {info.name: info for info in self.all_tensors}
+        return {name: by_name[name].to_real(self.constant(by_name[name].index)) for name in names}
 
     def _check_names(self, inputs: Mapping[str, np.ndarray]) -> None:
         expected = [info.name for info in self.inputs]
