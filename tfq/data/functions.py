@@ -1,11 +1,9 @@
 """Samples from the user's own code: "module:function" or "path/file.py:function".
 
-The function is called without arguments, once per pass, and yields samples: an array, a tuple or list of arrays in the
-order of the model's inputs, a dict by input name, or a pair (inputs, label) with inputs any of these. A tuple of two is
-a pair (inputs, label) unless the model has two inputs; then it is one array per input, and a label comes as
-((a, b), label). Where all arrays have one axis more than the model's inputs without theirs, it is a batch of samples. A
-function that is asked for all its samples (for evaluation, and for any selection but first) must end: at most
-MOST_SAMPLES of them, and MOST_BYTES, are taken.
+The function is called without arguments, once per pass, and gives an iterable as `tfq.data.objects` describes it. A
+tuple of two is a pair (inputs, label) unless the model has two inputs; then it is one array per input, and a label
+comes as ((a, b), label). A function that is asked for all its samples (for evaluation, and for any selection but first)
+must end: at most MOST_SAMPLES of them, and MOST_BYTES, are taken.
 """
 
 from __future__ import annotations
