@@ -1,4 +1,4 @@
-"""Samples in NumPy files: .npz and .npy.
+"""Samples in arrays: the caller's own, and those of NumPy files, .npz and .npy.
 
 An .npz is read member by member as a stream of rows, so that a compressed file of any size needs
 only one block of rows in memory. Pickled (object) arrays are refused: they can run code.
@@ -12,7 +12,7 @@ import itertools
 import struct
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from tfq.data.checks import check_dtype, check_label_dtype, check_shape
 from tfq.data.npy import Header, read_header, rows
 from tfq.data.samples import InputSignature
 from tfq.data.sources import RawSample, Source, check_counts, selected
-from tfq.errors import UserError
+from tfq.errors import UserError, described
 
 LABELS = "y"
 _DAMAGE = (
@@ -96,7 +96,49 @@ class NpzSource(Source):
                 yield RawSample(index, called, dict(zip(where, row, strict=True)), label)
 
 
-class NpySource(Source):
+class ArraySource(Source):
+    """Arrays [n, ...] in memory, or mapped into it.
+
+    Attributes:
+      arrays: by input name.
+    """
+
+    label_hint = "give (x, y)"
+
+    def __init__(self, name: str, inputs: Any, labels: Any, signatures: Sequence[InputSignature]):
+        """`inputs` as `tfq.data.objects` says; `labels` None for those among the inputs, or none."""
+        self._name = name
+        found = {key: _array(value, f"{key!r} of {name}") for key, value in _by_name(inputs, name, signatures).items()}
+        members = members_by_input(name, list(found), signatures)
+        if labels is None and LABELS not in members.values():
+            labels = found.get(LABELS)
+        self._labels = None if labels is None else _array(labels, f"the labels of {name}")
+        self.arrays = {s.name: found[members[s.name]] for s in signatures}
+        for signature in signatures:
+            check_array(self.arrays[signature.name], signature, self._called(signature.name))
+        counts = {repr(key): len(array) for key, array in self.arrays.items()}
+        if self._labels is not None:
+            check_label_dtype(self._labels.dtype, name)
+            counts["labels"] = len(self._labels) if self._labels.ndim else 0
+        check_counts(counts, name)
+        self.count: int = len(next(iter(self.arrays.values())))
+
+    def labels(self) -> np.ndarray | None:
+        return self._labels
+
+    def read(self, wanted: Collection[int] | None) -> Iterator[RawSample]:
+        for index in range(self.count) if wanted is None else wanted:
+            if index < self.count:
+                where = {key: f"sample {index} of {self._called(key)}" for key in self.arrays}
+                inputs = {key: np.asarray(array[index]) for key, array in self.arrays.items()}
+                label = None if self._labels is None else np.asarray(self._labels[index])
+                yield RawSample(index, where, inputs, label)
+
+    def _called(self, key: str) -> str:
+        return self._name if len(self.arrays) == 1 else f"array {key!r} of {self._name}"
+
+
+class NpySource(ArraySource):
     """An .npy: the input of a model with one input; memory-mapped, without labels."""
 
     label_hint = "use an .npz with the labels in the array 'y'"
@@ -104,24 +146,13 @@ class NpySource(Source):
     def __init__(self, path: Path, signatures: Sequence[InputSignature]):
         if len(signatures) != 1:
             raise UserError(f"{path} holds one array, the model has the inputs {listed(signatures)}; give an .npz")
-        self._path = path
-        self._name = signatures[0].name
         with _damage_as_user_error(path), path.open("rb") as stream:
             header = read_header(stream, str(path))
         check_array(header, signatures[0], str(path))
         _check_whole(header, path.stat().st_size, str(path))
         with _damage_as_user_error(path):
-            self._array = np.load(path, mmap_mode="r", allow_pickle=False)
-        self.count: int = len(self._array)
-
-    def labels(self) -> None:
-        return None
-
-    def read(self, wanted: Collection[int] | None) -> Iterator[RawSample]:
-        for index in range(self.count) if wanted is None else wanted:
-            if index < self.count:
-                where = {self._name: f"sample {index} of {self._path}"}
-                yield RawSample(index, where, {self._name: np.array(self._array[index])})
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        super().__init__(str(path), array, None, signatures)
 
 
 def listed(signatures: Sequence[InputSignature]) -> str:
@@ -197,3 +228,25 @@ def _damage_as_user_error(path: Path) -> Iterator[Any]:
         raise UserError(
             f"cannot read {path}: {' '.join(str(error).split())[:200]}; the file is damaged or not a NumPy file"
         ) from error
+
+
+def _by_name(inputs: Any, name: str, signatures: Sequence[InputSignature]) -> Mapping[str, Any]:
+    if isinstance(inputs, Mapping):
+        return inputs
+    if len(signatures) == 1:
+        return {signatures[0].name: inputs}
+    if isinstance(inputs, (tuple, list)) and len(inputs) == len(signatures):
+        return {s.name: value for s, value in zip(signatures, inputs, strict=True)}
+    raise UserError(
+        f"{name} is no dict, and the model has the inputs {listed(signatures)}; give a dict of arrays by input name"
+    )
+
+
+def _array(value: Any, what: str) -> np.ndarray:
+    """A view of the array, read-only; UserError for what is none."""
+    try:
+        found = np.asarray(value)[...]
+    except Exception as error:  # an object of the caller's may raise anything
+        raise UserError(f"{what} is of type {type(value).__name__}, which is no array: {described(error)}") from error
+    found.flags.writeable = False
+    return found
