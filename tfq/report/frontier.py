@@ -18,6 +18,7 @@ from tfq.evaluation.evaluate import Evaluation, ModelEvaluation
 from tfq.execution.files import FRONTIER_NAMES, Saved
 from tfq.execution.journal import Journal, Stage
 from tfq.recipe import Recipe
+from tfq.report.pictures import DARK, GREY, LIGHT, panels
 from tfq.report.report import finite
 from tfq.report.summary import interval, number
 from tfq.report.table import csv_table, format_table, html_table
@@ -179,16 +180,13 @@ class FrontierReport(Saved):
 
     def picture(self) -> bytes:
         """A PNG: score over download bytes and, with a table, over latency; agreement where there are no labels."""
-        from matplotlib.figure import Figure  # not pyplot: no state, no display
-
         axes_of = [(DOWNLOAD, "download, kB", 1e-3)]
         if any(LATENCY in point.predicted for point in self.points):
             axes_of.append((LATENCY, "latency by the table, ms", 1.0))
-        figure = Figure(figsize=(6.5 * len(axes_of), 4.2), dpi=120, layout="constrained")
-        panels = figure.subplots(1, len(axes_of), squeeze=False)
+        figure, plots = panels(6.5 * len(axes_of), 4.2, len(axes_of))
         scored = self.evaluation.models[0].score is not None
-        for axes, (cost, label, scale) in zip(panels[0], axes_of, strict=True):
-            for chosen, color in ((True, "#08519c"), (False, "#9ecae1")):
+        for axes, (cost, label, scale) in zip(plots, axes_of, strict=True):
+            for chosen, color in ((True, DARK), (False, LIGHT)):
                 shown = [point for point in self.points if point.on_frontier == chosen]
                 found = [_drawn(point, cost, scored) for point in shown]
                 if not found:
@@ -208,11 +206,10 @@ class FrontierReport(Saved):
             base = self.evaluation[BASE]
             if cost == DOWNLOAD and base.size is not None:
                 height = _height(base, scored)[0]
-                axes.plot(scale * base.size.download_bytes, height, "s", color="#636363", label="8 bits")
+                axes.plot(scale * base.size.download_bytes, height, "s", color=GREY, label="8 bits")
             axes.set_xlabel(label)
             axes.set_ylabel(f"{self.evaluation.metric} against float, points" if scored else "agreement with float, %")
-            axes.axhline(0.0 if scored else 100.0, color="#636363", linewidth=0.8, linestyle="--", label="float")
-            axes.spines[["top", "right"]].set_visible(False)
+            axes.axhline(0.0 if scored else 100.0, color=GREY, linewidth=0.8, linestyle="--", label="float")
             axes.grid(alpha=0.3)
             axes.legend(frameon=False, fontsize=8, loc="lower right")
         samples = self.evaluation.samples

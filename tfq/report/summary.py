@@ -46,26 +46,22 @@ def comparison(report: Report) -> tuple[list[str], list[list[str]], list[str]]:
     """Float against exported model: header, one row a measure with one column a model, and notes."""
     evaluation = report.evaluation
     models = evaluation.models
+    last, others = models[-1], [""] * (len(models) - 1)
     rows = []
     if models[0].score is not None:
-        rows.append([evaluation.metric, *(number(m.score) for m in models), interval(models[-1].difference, sign="+")])
+        rows.append([evaluation.metric, *(number(m.score) for m in models), interval(last.difference, sign="+")])
     rows += [
-        [
-            "agreement with float",
-            *("" for _ in models[1:]),
-            number(models[-1].agreement),
-            interval(models[-1].agreement),
-        ],
-        ["output SQNR", *("" for _ in models[1:]), number(models[-1].sqnr, 1), ""],
+        ["agreement with float", *others, number(last.agreement), interval(last.agreement)],
+        ["output SQNR", *others, number(last.sqnr, 1), ""],
         _ratio_row("file bytes", models, lambda size: size.file_bytes),
         _ratio_row("download bytes (compressed)", models, lambda size: size.download_bytes),
         ["bits per weight", *(f"{m.size.weight_bits:.2f}" if m.size else "" for m in models), ""],
     ]
-    timed, last = models[0].latency, models[-1].latency
+    timed = models[0].latency
     if timed is not None:
         for name in ("p50", "p90"):
             values = [float(getattr(m.latency, f"{name}_ms")) if m.latency else None for m in models]
-            ratio = interval(last.ratio) if name == "p50" and last else ""
+            ratio = interval(last.latency.ratio) if name == "p50" and last.latency else ""
             row = [f"latency {name}, ms", *("" if v is None else f"{v:.3f}" for v in values)]
             rows.append([*row, ratio or _ratio(values, 2)])
     rows = [row for row in rows if any(row[1:])]
