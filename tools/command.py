@@ -110,11 +110,9 @@ def run_command(
     """Parse the flags, run `main` on them in a process of its own, and exit.
 
     Args:
-      name: of the command, as it is called.
       main: gives the exit code, None for 0; raises UserError for what the user can put right.
       flag_values: from `new_flags`, with the command's own flags defined.
-      summary: first paragraph of the help.
-      groups: heading -> names of its flags, in the order of the help.
+      summary, groups: of the help: its first paragraph; heading -> names of its flags, in order.
       required: names of the flags that must be given.
       writes: names of the flags that name files to write; with output_dir and journal they are checked beforehand.
       grace: seconds for the work to end by itself after a signal.

@@ -106,12 +106,7 @@ HELP = {
 
 
 def new_recipe_flags(*, output: str, without: Collection[str] = ()) -> flags.FlagValues:
-    """Flags of a command: the fields of a Recipe, and where its files go.
-
-    Args:
-      output: which files go to --output_dir.
-      without: fields that are no flags of it.
-    """
+    """Flags of a command: the fields of a Recipe, save those it is `without`, and where its files (`output`) go."""
     helps = {name: text for group in HELP.values() for name, text in group.items()}
     helps["output_dir"] = f"Folder for {output}."
     values = new_flags({"": {name: helps[name] for name in _FILES}}, _FILES)
@@ -144,11 +139,7 @@ def ledger_from_flags(values: flags.FlagValues, recipe: Recipe) -> Path | None:
 
 
 def recipe_from_flags(values: flags.FlagValues, **fixed: Any) -> Recipe:
-    """The one place where flags become a Recipe.
-
-    Args:
-      values: flags that were parsed.
-      fixed: fields that the command decides.
+    """The one place where flags become a Recipe; the command decides the fields that are `fixed`.
 
     Raises UserError for what cannot be, or is missing.
     """

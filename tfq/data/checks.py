@@ -111,11 +111,7 @@ def input_warnings(
 ) -> list[str]:
     """Doubts about the values: constant, always the same sample, pixels where none or others are expected.
 
-    Args:
-      watches: input name -> what went by.
-      signatures: the model's inputs.
-      normalized: names of the inputs that were preprocessed as 0..255.
-      count: number of samples.
+    `watches` say what went by of each input; those `normalized` were preprocessed as 0..255.
     """
     warnings = []
     for signature in signatures:
@@ -139,12 +135,7 @@ def input_warnings(
 
 
 def calibration_warnings(samples: Samples, *, exhausted: bool) -> list[str]:
-    """Doubts about the choice of samples: too few, or all of one class.
-
-    Args:
-      samples: the chosen samples.
-      exhausted: whether the source has no others.
-    """
+    """Doubts about the choice of samples: too few, or all of one class, unless the source has no others."""
     warnings = []
     if len(samples) < FEW_SAMPLES:
         warnings.append(f"only {len(samples)} calibration samples; with fewer than {FEW_SAMPLES} ranges are uncertain")

@@ -76,40 +76,25 @@ def parse_json(content: bytes | str, what: str) -> Any:
 
 
 def built(kind: type[Kind], data: Any, *, what: str, unknown: str = "") -> Kind:
-    """The dataclass `kind` of parsed JSON.
+    """The dataclass `kind` of what `parse_json` gave; messages call the file `what`.
 
-    Args:
-      kind: a frozen dataclass; what its `__post_init__` raises as ValueError becomes a UserError too.
-      data: what `parse_json` gave.
-      what: what messages call the file.
-      unknown: added to the message about a field that `kind` has not.
-
-    Raises UserError for data of another shape or type.
+    Raises UserError for data of another shape or type, for what `__post_init__` raises as ValueError, and for a field
+    that `kind` has not, with `unknown` added to the message.
     """
     found: Kind = _value(kind, data, what, "", unknown)
     return found
 
 
 def check_read(kind: type, data: Any, *, what: str, read: Mapping[type, str]) -> None:
-    """Check what is read of a file that holds more, and perhaps what is not known.
+    """Check what is read of a dataclass `kind` that was written with more, and perhaps with what is not known.
 
-    Args:
-      kind: the dataclass that was written.
-      data: what `parse_json` gave.
-      what: what messages call the file.
-      read: dataclass -> names of the fields that have to be there; those of others are not looked at.
-
-    Raises UserError for data of another shape or type.
+    `read` names, by dataclass, the fields that have to be there; others are not looked at. Raises UserError as `built`.
     """
     _value(kind, data, what, "", read)
 
 
 def checked_types(found: Any, name: Any) -> None:
-    """Check the fields of a dataclass that was made in Python.
-
-    Args:
-      found: the dataclass.
-      name: field -> what messages call it.
+    """Check the fields of a dataclass that was made in Python; `name` gives what messages call a field.
 
     Raises UserError for a field whose value is of another type; a list counts as a tuple nowhere.
     """

@@ -14,12 +14,7 @@ _PRCTL = ctypes.CDLL(None).prctl
 
 
 def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
-    """Called in a new process: it gets the signal when the thread that started it ends.
-
-    Args:
-      parent: process id of the one that started it, which may have ended already.
-      number: the signal.
-    """
+    """Called in a new process: it gets the signal when the thread of `parent` that started it ends, or has ended."""
     _PRCTL(_PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:
         os.kill(os.getpid(), number)

@@ -84,11 +84,9 @@ def merge_devices(directory: Path, found: Sequence[Mapping[str, Any]]) -> None:
 
 
 def with_devices(report: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The report with these devices in it, each in the place of what it measured before.
+    """The report of a run with these of tfq-bench in it, each in the place of what the device measured before.
 
-    Args:
-      report: of a run, parsed.
-      found: reports of tfq-bench, parsed. The single runs stay there; the report keeps what is made of them.
+    The single runs stay with tfq-bench; the report keeps what is made of them.
     """
     serials = {entry["device"]["serial"] for entry in found}
     earlier = [entry for entry in report.get("devices", []) if entry["device"]["serial"] not in serials]

@@ -58,8 +58,7 @@ class FrontierReport(Saved):
     """All points with what they are compared with; `save` writes frontier.json, .csv and .png and recipe.json.
 
     Attributes:
-      version: of tfq.
-      recipe: what was asked for.
+      version, recipe: of tfq; what was asked for.
       model: name, framework, nodes, parameters.
       reconstructed: every point was reconstructed in sequence; otherwise put together from parallel states.
       points: by falling budget; of the size first, then of the latency where there is a table.

@@ -17,11 +17,7 @@ from tfq.report.table import against_float, decibel
 
 
 def page(report: Mapping[str, Any]) -> str:
-    """The page.
-
-    Args:
-      report: what `Report.to_json` says, parsed.
-    """
+    """The page of what `Report.to_json` says, parsed."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tfq.report", ""),
         autoescape=True,

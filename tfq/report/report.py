@@ -95,10 +95,8 @@ class Report:
     """Everything one run measured.
 
     Attributes:
-      version: of tfq.
-      recipe: what was asked for.
+      version, recipe: of tfq; what was asked for.
       model: name, framework, number of nodes before and after preparation, parameters.
-      calibration_samples: their number.
       preparation: every transformation with its error against the original model.
       layers: in topological order.
       evaluation: float against exported model, or against the simulation where there is none.
