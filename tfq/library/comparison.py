@@ -14,7 +14,7 @@ from tfq.evaluation.metrics import UserMetric, find_metric
 from tfq.evaluation.names import Tflite, by_name
 from tfq.execution.progress import Progress, shown
 from tfq.options import check_names
-from tfq.report.evaluation import evaluation_table
+from tfq.report.summary import evaluation_table
 from tfq.report.table import format_table, html_table
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The report as a person reads it on a terminal."""
+"""What was measured as a person reads it on a terminal: the report of a run, and models side by side."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfq.evaluation.bootstrap import Estimate
-from tfq.evaluation.evaluate import ModelEvaluation
+from tfq.evaluation.evaluate import Evaluation, ModelEvaluation
 from tfq.evaluation.size import Size
 from tfq.report import words
 from tfq.report.table import against_float, decibel, format_table, without_empty
@@ -78,6 +78,49 @@ def comparison(report: Report) -> tuple[list[str], list[list[str]], list[str]]:
         notes.append(f"No score: {evaluation.omitted}.")
     notes += [f"{m.name}: no file, so no size and no latency; {m.simulated}." for m in models if m.simulated]
     return header, rows, notes
+
+
+def evaluation_table(found: Evaluation) -> tuple[list[str], list[list[str]], list[str]]:
+    """Header, rows and notes; without the columns of what was measured of no model."""
+    header = ["model", found.metric, "difference [95 %]", "agreement", "SQNR", "file", "download", "bits", "p50 ms"]
+    header += ["p90 ms", "time ratio [95 %]"]
+    rows = [_model_row(model, baseline=not index) for index, model in enumerate(found.models)]
+    notes = [
+        f"{found.samples} samples; the others are compared with the first model."
+        " Brackets: 95 % intervals (paired bootstrap)."
+    ]
+    if len(found.outputs) > 1:
+        notes.append(
+            f"Only the first output, {found.outputs[0]!r}, is measured, of {', '.join(map(repr, found.outputs))}."
+        )
+    if found.omitted:
+        notes.append(f"No score: {found.omitted}.")
+    timed = found.models[0].latency
+    if timed:
+        notes.append(
+            f"Latency on this machine: {timed.runs} runs each after {timed.warm_up} untimed, in turns, batch"
+            f" {timed.batch}, {words.counted(timed.threads, 'thread')}, XNNPACK {'on' if timed.delegate else 'off'}."
+        )
+    notes.append("File and download (compressed) in bytes; bits: mean bits of a weight.")
+    return *without_empty(header, rows), notes
+
+
+def _model_row(model: ModelEvaluation, *, baseline: bool) -> list[str]:
+    size, latency = model.size, model.latency
+    same = model.sqnr is not None and model.sqnr.value is None
+    return [
+        model.name,
+        number(model.score, 2),
+        interval(model.difference, sign="+", unit=False),
+        number(model.agreement, 2),
+        "equal" if same else number(model.sqnr, 1),
+        f"{size.file_bytes:,}" if size else "",
+        f"{size.download_bytes:,}" if size else "",
+        f"{size.weight_bits:.2f}" if size else "",
+        f"{latency.p50_ms:.3f}" if latency else "",
+        f"{latency.p90_ms:.3f}" if latency else "",
+        "" if baseline or latency is None else interval(latency.ratio, unit=False),
+    ]
 
 
 def _ratio_row(name: str, models: tuple[ModelEvaluation, ...], value: Callable[[Size], int]) -> list[str]:
