@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import resource
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tfq.errors import UserError
-from tfq.execution.memory import bounded_memory
 from tfq.execution.tflite import arena_bytes, check_arena, parse_tflite, read_content, signature_names
 
 RUNTIMES = ("litert", "tensorflow")
+_MORE_BYTES, _SHARE = 3 << 30, 128  # of addresses: so many, and so many times the file
+# What is put back at the end of every block: several threads may be in one at the same time.
+_SOFT, _HARD = resource.getrlimit(resource.RLIMIT_AS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,6 +207,23 @@ class TfliteModel:
         except (RuntimeError, ValueError) as error:
             shape_text = ", ".join(f"{info.name!r} {written(shape)}" for info, shape in changed.items())
             raise UserError(f"the model cannot be run with the input {shape_text}: {_first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def bounded_memory(file_bytes: int) -> Iterator[None]:
+    """Within the block this process gets at most 3 GiB of addresses, and 128 times the file, beyond what it has.
+
+    With several threads in such blocks the bound ends with the first that leaves.
+    What asks for more is told that there is none: a MemoryError, or an error of the runtime.
+    """
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    most = pages * resource.getpagesize() + _MORE_BYTES + _SHARE * file_bytes
+    others = [limit for limit in (_SOFT, _HARD) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min([most, *others]), _HARD))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (_SOFT, _HARD))
 
 
 def _make_interpreter(
