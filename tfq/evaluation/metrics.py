@@ -108,10 +108,14 @@ def class_indices(outputs: np.ndarray, name: str) -> np.ndarray:
     return outputs.argmax(axis=-1)
 
 
+def _classes(outputs: np.ndarray) -> int:
+    return max(2, outputs.shape[-1]) if outputs.ndim > 1 else 2
+
+
 def _class_labels(labels: np.ndarray, outputs: np.ndarray, name: str) -> np.ndarray:
     """Labels as class indices of the shape of the predicted classes; one-hot rows are understood."""
     expected = outputs.shape[:-1] if outputs.ndim > 1 else outputs.shape
-    classes = max(2, outputs.shape[-1]) if outputs.ndim > 1 else 2
+    classes = _classes(outputs)
     if labels.shape == outputs.shape and outputs.ndim > 1 and classes == outputs.shape[-1]:
         if not (np.isin(labels, (0, 1)).all() and (labels.sum(axis=-1) == 1).all()):
             raise UserError(f"metric {name} needs class indices or one-hot labels; these are neither")
@@ -153,12 +157,10 @@ def _top(k: int) -> Callable[[Predictions], Statistic]:
     def statistic(predictions: Predictions) -> Statistic:
         outputs = predictions.outputs[0]
         labels = _class_labels(_labels(predictions, name), outputs, name)
+        if (classes := _classes(outputs)) <= k:
+            raise UserError(f"metric {name} needs more than {k} classes, the model has {classes}; use top1")
         if outputs.ndim < 2 or outputs.shape[-1] == 1:
-            if k > 1:
-                raise UserError(f"metric {name} needs more than {k} classes, the model has 2; use top1")
             return mean_of(100.0 * _per_sample(class_indices(outputs, name) == labels))
-        if outputs.shape[-1] <= k:
-            raise UserError(f"metric {name} needs more than {k} classes, the model has {outputs.shape[-1]}; use top1")
         own = np.take_along_axis(outputs, labels[..., None], axis=-1)
         earlier = np.arange(outputs.shape[-1]) < labels[..., None]
         rank = ((outputs > own) | ((outputs == own) & earlier)).sum(axis=-1)
@@ -212,7 +214,7 @@ def _f1(predictions: Predictions) -> Statistic:
     outputs = predictions.outputs[0]
     labels = _class_labels(_labels(predictions, "f1"), outputs, "f1")
     predicted = class_indices(outputs, "f1")
-    classes = max(2, outputs.shape[-1]) if outputs.ndim > 1 else 2
+    classes = _classes(outputs)
     counted = range(1, 2) if classes == 2 else range(classes)
 
     def rate(hits: np.ndarray) -> np.ndarray:
