@@ -271,7 +271,7 @@ def yields_text(): yield "x"
 def yields_dict(): yield {"images": X}
 def yields_three(): yield X, X, X
 def yields_shape(): yield X[:4]
-def yields_batch(): yield np.stack([X] * 4)
+def yields_batches(): yield np.stack([[X] * 4] * 2)
 def yields_ragged(): yield [[1, 2], [3]]
 def yields_nan(): yield X * np.nan
 def yields_large(): yield X * 1e38

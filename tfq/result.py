@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfq.errors import UserError
-from tfq.execution.files import staged_directory
+from tfq.execution.files import Saved
 from tfq.report.summary import comparison, summary
 from tfq.report.table import html_table
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class Result:
+class Result(Saved):
     """The files of a run and what was measured.
 
     Attributes:
@@ -42,24 +41,6 @@ class Result:
     def models(self) -> dict[str, bytes]:
         """The float model and the quantised one by the names of the report, as `tfq.evaluate` takes them."""
         return {"float": self.files["float.tflite"], self.report.recipe.model_name: self.tflite}
-
-    def save(self, directory: str | Path, *, overwrite: bool = False) -> Path:
-        """Write all files, whole or not at all, and return where they are.
-
-        Args:
-          directory: a new folder; missing parents are made.
-          overwrite: replace the files of an earlier run.
-
-        Raises UserError where it is there already or cannot be written, or holds files of others.
-        """
-        with staged_directory(Path(directory), overwrite=overwrite) as staged:
-            self.write(staged)
-        return Path(directory)
-
-    def write(self, directory: Path) -> None:
-        """Write all files into a folder that is there."""
-        for name, content in self.files.items():
-            (directory / name).write_bytes(content)
 
     def __str__(self) -> str:
         return summary(self.report)

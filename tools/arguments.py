@@ -73,13 +73,7 @@ def check_numbers(values: flags.FlagValues) -> None:
 
 
 def check_idle(values: flags.FlagValues, acts: Mapping[str, bool], instead: str) -> None:
-    """Raises UserError for a flag that is given and does nothing.
-
-    Args:
-      values: flags that were parsed.
-      acts: flag -> whether it does anything.
-      instead: what is so that it does not, and what to do.
-    """
+    """Raises UserError for a flag that is given and does not act; `instead` says why, and what to do."""
     for name, active in acts.items():
         if values[name].present and not active:
             raise UserError(f"--{name} is given and {instead}")

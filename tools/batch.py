@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import dataclasses
 import functools
 import glob
-import io
 import os
 import signal
 import subprocess
@@ -26,25 +23,15 @@ from tfq.execution.files import check_file
 from tfq.execution.parent import die_with_parent
 from tfq.recipe import Recipe
 
-FLAGS = new_flags()
-flags.DEFINE_list(
-    "jobs",
-    [],
-    "Files or patterns such as 'jobs/*.flags', separated by commas. Each file is one run: flags of tfq-quantize, one a"
-    " line, or the recipe.json of an earlier run. The file's name names the run.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_string(
-    "output_dir",
-    "",
-    "Folder for the results: a folder and a log for every run, and batch.csv, a table of all runs.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_boolean(
-    "overwrite", False, "Repeat finished runs too, even those made with other settings.", flag_values=FLAGS
-)
-
-GROUPS = {"Jobs and output": ("jobs", "output_dir", "overwrite")}
+GROUPS = {
+    "Jobs and output": {
+        "jobs": "Files or patterns such as 'jobs/*.flags', separated by commas. Each file is one run: flags of"
+        " tfq-quantize, one a line, or the recipe.json of an earlier run. The file's name names the run.",
+        "output_dir": "Folder for the results: a folder and a log for every run, and batch.csv, a table of all runs.",
+        "overwrite": "Repeat finished runs too, even those made with other settings.",
+    }
+}
+FLAGS = new_flags(GROUPS, {"jobs": [], "output_dir": "", "overwrite": False})
 SUMMARY = (
     "Run tfq-quantize once for every file of settings, each run in a process of its own. A failed run is reported; the"
     " remaining runs continue. A finished run is not repeated, so a batch that was stopped continues where it was."
@@ -55,7 +42,7 @@ _DONE, _KILLED = "done", "killed, as by a system that runs out of memory"
 def main(values: flags.FlagValues) -> None:
     from tfq.execution.files import write_atomic
     from tfq.execution.progress import Lines
-    from tfq.report.table import format_table
+    from tfq.report.table import csv_table, format_table
 
     output, progress = Path(values.output_dir), Lines(sys.stderr)
     jobs = find_jobs(values.jobs)
@@ -71,7 +58,7 @@ def main(values: flags.FlagValues) -> None:
         if outcome != _DONE:
             print(f"{name} failed: {outcome}", file=sys.stderr)
         rows.append(row_of(name, outcome, output / name))
-        write_atomic(output / "batch.csv", _csv(rows))
+        write_atomic(output / "batch.csv", csv_table(rows).encode())
     shown = [row | {"outcome": _DONE if row["outcome"] == _DONE else "failed"} for row in rows]
     print(format_table(list(rows[0]), [[str(cell) for cell in row.values()] for row in shown], left=2))
     print(f"\ntable: {output / 'batch.csv'}")
@@ -98,7 +85,7 @@ def find_jobs(patterns: Sequence[str]) -> dict[str, Path]:
 
 def recipe_of(path: Path) -> Recipe:
     """What a file of flags, or a recipe, asks for. Raises UserError, with its name, for what cannot be."""
-    values = new_recipe_flags([field.name for field in dataclasses.fields(Recipe)], output="")
+    values = new_recipe_flags(output="")
     try:
         rest = values(expanded(["tfq-quantize", _flag_of(path)]))[1:]
         check_numbers(values)
@@ -187,14 +174,6 @@ def _rounded(value: float | None) -> float | str:
 
 def _flag_of(path: Path) -> str:
     return f"--recipe={path}" if path.suffix == ".json" else f"--flagfile={path}"
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
 
 
 def run() -> None:

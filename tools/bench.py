@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
+from tfq_bench.job import KERNELS, Settings
 from tfq_tools.arguments import check_idle
-from tfq_tools.command import define_evaluation_flags, new_flags, run_command
+from tfq_tools.command import EVALUATION, SAMPLES, SCORE, new_flags, run_command
 
 from tfq.errors import UserError
 from tfq.evaluation.names import name_models
@@ -25,100 +26,60 @@ from tfq.evaluation.names import name_models
 if TYPE_CHECKING:
     from tfq_bench.bench import Run
     from tfq_bench.elf import Target
-    from tfq_bench.job import Settings
     from tfq_bench.results import Description
 
     from tfq.execution.progress import Progress
 
 FAILED = 3
-MOST_RUNS = 10**6
 _BEGINNING = b'{\n "kind": "tfq-bench"'  # of a report
 
-FLAGS = new_flags()
-define_evaluation_flags(FLAGS)
-flags.DEFINE_string(
-    "result",
-    "",
-    "The --output_dir of a tfq-quantize run, in place of --models. Its two files are measured, and the figures are"
-    " added to its report.json and report.html.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_enum("device", "host", ["host", "adb"], "host: this machine. adb: Android devices.", flag_values=FLAGS)
-flags.DEFINE_list("serials", ["all"], "Devices as `adb devices` lists them, or HOST:PORT, or all.", flag_values=FLAGS)
-flags.DEFINE_list("threads", ["1"], "Numbers of threads to measure, separated by commas.", flag_values=FLAGS)
-flags.DEFINE_string(
-    "cpu_mask",
-    "",
-    "Processors to run on, in hexadecimal: f0 is 4 to 7. By default the system chooses.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_enum(
-    "kernels", "xnnpack", ["xnnpack", "builtin"], "Kernels for the operators that no delegate takes.", flag_values=FLAGS
-)
-flags.DEFINE_string("delegate", "", "Library of a GPU or NPU delegate to use.", flag_values=FLAGS)
-flags.DEFINE_integer(
-    "rounds",
-    3,
-    "How often every model is timed, each time in a new process; the models take turns.",
-    lower_bound=1,
-    upper_bound=1000,
-    flag_values=FLAGS,
-)
-flags.DEFINE_float(
-    "warmup_seconds", 0.5, "Seconds of untimed runs at the start of each process.", lower_bound=0.0, flag_values=FLAGS
-)
-flags.DEFINE_float(
-    "seconds", 1.0, "Time each model at least this many seconds in each process.", lower_bound=0.0, flag_values=FLAGS
-)
-flags.DEFINE_integer(
-    "min_runs", 50, "Time each model at least this often in each process.", 1, MOST_RUNS, flag_values=FLAGS
-)
-flags.DEFINE_integer(
-    "max_runs", 10_000, "Time each model at most this often in each process.", 1, MOST_RUNS, flag_values=FLAGS
-)
-flags.DEFINE_float(
-    "deadline",
-    600.0,
-    "Kill a process after this many seconds.",
-    lower_bound=0.001,
-    upper_bound=86400,
-    flag_values=FLAGS,
-)
-flags.DEFINE_boolean("profile_ops", False, "Also time each operator, in a process of its own.", flag_values=FLAGS)
-flags.DEFINE_string(
-    "latency_table",
-    "",
-    "Time every operation of --model at every precision, and write the table to this file. tfq-quantize reads it with"
-    " --latency_table.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_string("model", "", "The Keras model of --latency_table: .keras, .h5 or a SavedModel.", flag_values=FLAGS)
-flags.DEFINE_float(
-    "allowed_lsb",
-    2.0,
-    "How many steps of an output's grid a device may differ from this machine before its outputs count as different.",
-    lower_bound=0.0,
-    upper_bound=65536.0,
-    flag_values=FLAGS,
-)
-flags.DEFINE_list(
-    "library", [], "The runtime's library for the devices, such as libLiteRt.so; one for each ABI.", flag_values=FLAGS
-)
-flags.DEFINE_list("runner", [], "A built tfq_runner for the devices; otherwise it is built now.", flag_values=FLAGS)
-flags.DEFINE_string(
-    "output_dir", "out/bench", "Folder for a JSON file per device and for summary.txt.", flag_values=FLAGS
-)
-flags.DEFINE_boolean("overwrite", False, "Replace what an earlier run wrote to --output_dir.", flag_values=FLAGS)
-flags.DEFINE_boolean("keep", False, "Leave the job's folder on the devices.", flag_values=FLAGS)
-
 GROUPS = {
-    "Models and data": ("models", "result", "evaluation_data", "preprocess", "num_samples", "metric", "seed"),
-    "Devices": ("device", "serials", "library", "runner", "delegate", "keep"),
-    "What is measured": ("threads", "cpu_mask", "kernels", "profile_ops", "allowed_lsb"),
-    "How long": ("rounds", "warmup_seconds", "seconds", "min_runs", "max_runs", "deadline"),
-    "Latency table": ("latency_table", "model"),
-    "Output": ("output_dir", "overwrite"),
+    "Models and data": {
+        **SAMPLES,
+        **SCORE,
+        "result": "The --output_dir of a tfq-quantize run, in place of --models. Its two files are measured, and the"
+        " figures are added to its report.json and report.html.",
+    },
+    "Devices": {
+        "device": "host: this machine. adb: Android devices.",
+        "serials": "Devices as `adb devices` lists them, or HOST:PORT, or all.",
+        "library": "The runtime's library for the devices, such as libLiteRt.so; one for each ABI.",
+        "runner": "A built tfq_runner for the devices; otherwise it is built now.",
+        "delegate": "Library of a GPU or NPU delegate to use.",
+        "keep": "Leave the job's folder on the devices.",
+    },
+    "What is measured": {
+        "threads": "Numbers of threads to measure, separated by commas.",
+        "cpu_mask": "Processors to run on, in hexadecimal: f0 is 4 to 7. By default the system chooses.",
+        "kernels": "Kernels for the operators that no delegate takes.",
+        "profile_ops": "Also time each operator, in a process of its own.",
+        "allowed_lsb": "How many steps of an output's grid a device may differ from this machine before its outputs"
+        " count as different.",
+    },
+    "How long": {
+        "rounds": "How often every model is timed, each time in a new process; the models take turns.",
+        "warmup_seconds": "Seconds of untimed runs at the start of each process.",
+        "seconds": "Time each model at least this many seconds in each process.",
+        "min_runs": "Time each model at least this often in each process.",
+        "max_runs": "Time each model at most this often in each process.",
+        "deadline": "Kill a process after this many seconds.",
+    },
+    "Latency table": {
+        "latency_table": "Time every operation of --model at every precision, and write the table to this file."
+        " tfq-quantize reads it with --latency_table.",
+        "model": "The Keras model of --latency_table: .keras, .h5 or a SavedModel.",
+    },
+    "Output": {
+        "output_dir": "Folder for a JSON file per device and for summary.txt.",
+        "overwrite": "Replace what an earlier run wrote to --output_dir.",
+    },
 }
+_TEXTS = dict.fromkeys(("result", "delegate", "latency_table", "model"), "")
+_LISTS: dict[str, list[str]] = {"serials": ["all"], "threads": ["1"], "library": [], "runner": []}
+_OTHERS = {"device": ("host", "adb"), "keep": False, "deadline": Settings.deadline_seconds, "allowed_lsb": 2.0}
+_OUTPUT = {"output_dir": "out/bench", "overwrite": False}
+_DEFAULTS = {**EVALUATION, **vars(Settings()), "kernels": KERNELS, **_TEXTS, **_LISTS, **_OTHERS, **_OUTPUT}
+FLAGS = new_flags(GROUPS, _DEFAULTS, allowed_lsb=(0, 65536))
 SUMMARY = (
     "Measure latency, memory, outputs and accuracy of .tflite models on this machine or on Android devices, and compare"
     " each model with the first (docs/on_device.md). The exit code is 3 if anything failed."
@@ -167,11 +128,6 @@ def _check_flags(values: flags.FlagValues) -> None:
     if bool(named) != bool(values.evaluation_data):
         raise UserError(f"missing {'--evaluation_data' if named else '--models'}; tfq-bench --help lists the flags")
     find_metric(values.metric)  # a misspelt one is told before the data is read
-    given = all(values[name].present for name in ("min_runs", "max_runs"))
-    if given and values.min_runs > values.max_runs:
-        raise UserError(
-            f"--min_runs is {values.min_runs} and --max_runs is {values.max_runs}; lower --min_runs or raise --max_runs"
-        )
     compared = ("preprocess", "num_samples", "metric", "allowed_lsb", "output_dir", "overwrite", "profile_ops")
     check_idle(values, dict.fromkeys(compared, bool(named)), "no --models or --result are compared; leave it out")
     android = dict.fromkeys(("serials", "keep"), values.device == "adb")
@@ -192,15 +148,16 @@ def compare_models(
 
     result = Path(values.result) if values.result else None
     models = name_models([Path(path) for path in values.models] if result is None else [result / n for n in MODELS])
+    readable = _first_readable(list(models.values()))
     samples = load_samples(
         values.evaluation_data,
-        input_signatures(_first_readable(list(models.values()))),
+        input_signatures(readable),
         limit=values.num_samples or None,
         preprocess=values.preprocess,
         progress=progress,
     )
-    check_metric(values.metric, _first_readable(list(models.values())), samples)
-    output, names = Path(values.output_dir), {serial: f"{_file_name(serial)}.json" for serial in devices}
+    check_metric(values.metric, readable, samples)
+    output, names = Path(values.output_dir), {serial: re.sub(r"[^\w.-]", "_", serial) + ".json" for serial in devices}
     ours = {"summary.txt", "work", *names.values(), *_earlier(output)}
     with staged_directory(output, overwrite=values.overwrite, ours=ours) as folder:
         work = folder / "work"
@@ -230,16 +187,12 @@ def compare_models(
 def write_latency_table(values: flags.FlagValues, settings: Settings, run: Run, progress: Progress) -> bool:
     """Times the operations of --model on the only device, writes the table; whether anything failed."""
     from tfq_bench.latency_job import latency_table, prepare_table
-    from tfq_tools.profile import table_summary
+    from tfq_tools.profile import prepared_graph, table_summary
 
-    from tfq.allocation.profile import random_inputs
     from tfq.execution.files import write_atomic
-    from tfq.models.load import load_model
-    from tfq.models.prepare import prepare
+    from tfq.report.words import counted
 
-    loaded = load_model(Path(values.model))
-    inputs = random_inputs(loaded.graph, 4, values.seed)
-    graph = prepare(loaded.graph, inputs, original=loaded, seed=values.seed).graph
+    graph = prepared_graph(values)
     with tempfile.TemporaryDirectory(prefix="tfq-bench-") as folder:
         made = prepare_table(graph, Path(folder) / "job", settings=settings, seed=values.seed, progress=progress)
         (Path(folder) / "device").mkdir()
@@ -247,7 +200,7 @@ def write_latency_table(values: flags.FlagValues, settings: Settings, run: Run, 
             found = run(made.job, Path(folder) / "device")
         table, failures = latency_table(made, found)
     write_atomic(Path(values.latency_table), table.to_json().encode())
-    print(f"\n{table.device}, {table.runtime}, {table.threads} thread{'s' if table.threads > 1 else ''}")
+    print(f"\n{table.device}, {table.runtime}, {counted(table.threads, 'thread')}")
     print(table_summary(table, Path(values.latency_table)))
     for failure in failures:
         print(f"failed: {failure.model} ({failure.task}): {failure.stage}: {failure.error}")
@@ -255,28 +208,19 @@ def write_latency_table(values: flags.FlagValues, settings: Settings, run: Run, 
 
 
 def settings_from_flags(values: flags.FlagValues) -> Settings:
-    from tfq_bench.job import Settings
-
     from tfq.execution.inputs import check_regular
 
     if not all(text.strip().isdecimal() for text in values.threads):
         raise UserError(f"--threads is {','.join(values.threads)}; expected numbers such as 1,4")
-    delegate = Path(values.delegate) if values.delegate else None
-    if delegate is not None:
-        check_regular(delegate, f"--delegate={delegate}")
-    return Settings(
-        threads=tuple(int(text) for text in values.threads),
-        cpu_mask=values.cpu_mask.lower().removeprefix("0x"),
-        kernels=values.kernels,
-        delegate=delegate,
-        warmup_seconds=values.warmup_seconds,
-        seconds=values.seconds,
-        min_runs=values.min_runs,
-        max_runs=values.max_runs,
-        rounds=values.rounds,
-        deadline_seconds=values.deadline,
-        profile_ops=values.profile_ops,
-    )
+    if values.delegate:
+        check_regular(Path(values.delegate), f"--delegate={values.delegate}")
+    given = {name: values[name].value for name in vars(Settings()) if name in values} | {
+        "threads": tuple(map(int, values.threads)),
+        "cpu_mask": values.cpu_mask.lower().removeprefix("0x"),
+        "delegate": Path(values.delegate) if values.delegate else None,
+        "deadline_seconds": values.deadline,
+    }
+    return Settings(**given)
 
 
 def find_devices(values: flags.FlagValues, progress: Progress) -> dict[str, tuple[Description, Run]]:
@@ -331,10 +275,6 @@ def _first_readable(paths: list[Path]) -> Path:
         else:
             return path
     raise UserError("; ".join(errors))
-
-
-def _file_name(serial: str) -> str:
-    return re.sub(r"[^\w.-]", "_", serial)
 
 
 def _earlier(folder: Path) -> list[str]:

@@ -16,9 +16,9 @@ import sys
 import textwrap
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import flags, logging
 from tfq_tools.arguments import check_numbers, expanded, with_flags
@@ -42,53 +42,58 @@ _SHORT_OF = {
 _OF_RECIPE = ("model", "calibration_data")  # what a file of --recipe gives too
 _HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 
+SAMPLES = {
+    "models": "The .tflite files, separated by commas. The others are compared with the first.",
+    "evaluation_data": "The samples: an .npz with the input 'x' (or one array per input name) and the labels 'y', or"
+    " any other source that tfq-quantize takes.",
+    "preprocess": "How images with values 0..255 are scaled: none, zero_one, minus_one_one, imagenet or raw, as in"
+    " tfq-quantize.",
+    "num_samples": "Use only the first samples; 0: all of them.",
+}
+SCORE = {
+    "metric": "What is measured: top1, top5, auc, f1, mse, sqnr, or your own module:function.",
+    "seed": "Seed of the bootstrap, which gives the intervals.",
+}
+EVALUATION = {"models": [], "evaluation_data": "", "preprocess": "none", "num_samples": 0, "metric": "top1", "seed": 0}
+"""The defaults of both, for commands that compare .tflite files."""
+_MOST_SEED = 2**32 - 1
+_NONE: Mapping[str, Any] = {}
+DEFINE: Mapping[str, Callable[..., Any]] = {
+    "bool": flags.DEFINE_boolean,
+    "int": flags.DEFINE_integer,
+    "float": flags.DEFINE_float,
+    "str": flags.DEFINE_string,
+    "list": flags.DEFINE_list,
+    "tuple[str, ...]": flags.DEFINE_list,
+}
+"""What makes a flag of a type."""
 
-def new_flags() -> flags.FlagValues:
-    """Flags of one command, with those that every command has."""
+
+def new_flags(
+    groups: Mapping[str, Mapping[str, str]] = _NONE,
+    defaults: Mapping[str, Any] = _NONE,
+    **limits: tuple[float, float | None],
+) -> flags.FlagValues:
+    """Flags of one command, with those that every command has.
+
+    Args:
+      groups: heading -> flag -> its help.
+      defaults: flag -> its default, which says its type; a tuple holds the choices, the default first.
+      limits: flag -> its smallest and its largest value; a number without is 0 or more, a seed has 32 bits.
+    """
     values = flags.FlagValues()
     flags.DEFINE_boolean("verbose", False, "Show the log of TensorFlow and the other libraries.", flag_values=values)
     flags.DEFINE_string("flagfile", "", "Read more flags from this file, one a line.", flag_values=values)
+    for name, text in ((name, text) for group in groups.values() for name, text in group.items()):
+        default = defaults[name]
+        if isinstance(default, tuple):
+            flags.DEFINE_enum(name, default[0], default, text, flag_values=values)
+            continue
+        bounds = limits.get(name, (0, _MOST_SEED if name == "seed" else None))
+        kind = type(default).__name__
+        known = dict(zip(("lower_bound", "upper_bound"), bounds, strict=True)) if kind in ("int", "float") else {}
+        DEFINE[kind](name, default, text, flag_values=values, **known)
     return values
-
-
-def define_evaluation_flags(values: flags.FlagValues) -> None:
-    """Which models are measured on what, for commands that compare .tflite files."""
-    flags.DEFINE_list(
-        "models",
-        [],
-        "The .tflite files, separated by commas. The others are compared with the first.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "evaluation_data",
-        "",
-        "The samples: an .npz with the input 'x' (or one array per input name) and the labels 'y', or any other"
-        " source that tfq-quantize takes.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "preprocess",
-        "none",
-        "How images with values 0..255 are scaled: none, zero_one, minus_one_one, imagenet or raw, as in tfq-quantize.",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "num_samples", 0, "Use only the first samples; 0: all of them.", lower_bound=0, flag_values=values
-    )
-    flags.DEFINE_string(
-        "metric",
-        "top1",
-        "What is measured: top1, top5, auc, f1, mse, sqnr, or your own module:function.",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "seed",
-        0,
-        "Seed of the bootstrap, which gives the intervals.",
-        lower_bound=0,
-        upper_bound=2**32 - 1,
-        flag_values=values,
-    )
 
 
 def run_command(
@@ -97,29 +102,25 @@ def run_command(
     flag_values: flags.FlagValues,
     *,
     summary: str,
-    groups: Mapping[str, Sequence[str]],
+    groups: Mapping[str, Collection[str]],
     required: Sequence[str] = (),
     writes: Sequence[str] = (),
     grace: float = 10.0,
-    argv: Sequence[str] | None = None,
 ) -> NoReturn:
     """Parse the flags, run `main` on them in a process of its own, and exit.
 
     Args:
-      name: of the command, as it is called.
       main: gives the exit code, None for 0; raises UserError for what the user can put right.
       flag_values: from `new_flags`, with the command's own flags defined.
-      summary: first paragraph of the help.
-      groups: heading -> names of its flags, in the order of the help.
+      summary, groups: of the help: its first paragraph; heading -> names of its flags, in order.
       required: names of the flags that must be given.
       writes: names of the flags that name files to write; with output_dir and journal they are checked beforehand.
       grace: seconds for the work to end by itself after a signal.
-      argv: arguments without the command's name; by default those of the process.
     """
     own = is_own_process()
     if own:
         _open_closed_streams()
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = sys.argv[1:]
     try:
         if any(argument in _HELP for argument in arguments):
             print(help_text(name, flag_values, summary=summary, groups=groups), flush=True)
@@ -215,7 +216,7 @@ def _give_up_unwritten() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def help_text(name: str, flag_values: flags.FlagValues, *, summary: str, groups: Mapping[str, Sequence[str]]) -> str:
+def help_text(name: str, flag_values: flags.FlagValues, *, summary: str, groups: Mapping[str, Collection[str]]) -> str:
     """The help page: every flag under its heading, with its choices and its default."""
     lines = [*textwrap.wrap(summary, 100), "", f"usage: {name} --flag=value ..."]
     for heading, names in {**groups, "General": ("verbose", "flagfile")}.items():

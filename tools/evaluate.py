@@ -6,29 +6,20 @@ from pathlib import Path
 
 from absl import flags
 from tfq_tools.arguments import check_idle
-from tfq_tools.command import define_evaluation_flags, new_flags, run_command
-
-MOST_THREADS = 256
-
-FLAGS = new_flags()
-define_evaluation_flags(FLAGS)
-flags.DEFINE_integer(
-    "latency_runs",
-    48,
-    "Time each model at least this many times; 0: do not time.",
-    lower_bound=0,
-    upper_bound=10**6,
-    flag_values=FLAGS,
-)
-flags.DEFINE_integer("threads", 1, "Number of threads while timing.", 1, MOST_THREADS, flag_values=FLAGS)
-flags.DEFINE_boolean("xnnpack", True, "Run with the XNNPACK delegate, as devices do.", flag_values=FLAGS)
-flags.DEFINE_string("json", "", "Also write every measured number to this JSON file.", flag_values=FLAGS)
+from tfq_tools.command import EVALUATION, SAMPLES, SCORE, new_flags, run_command
 
 GROUPS = {
-    "Models and data": ("models", "evaluation_data", "preprocess", "num_samples"),
-    "What is measured": ("metric", "seed", "latency_runs", "threads", "xnnpack"),
-    "Output": ("json",),
+    "Models and data": SAMPLES,
+    "What is measured": {
+        **SCORE,
+        "latency_runs": "Time each model at least this many times; 0: do not time.",
+        "threads": "Number of threads while timing.",
+        "xnnpack": "Run with the XNNPACK delegate, as devices do.",
+    },
+    "Output": {"json": "Also write every measured number to this JSON file."},
 }
+_DEFAULTS = {**EVALUATION, "latency_runs": 48, "threads": 1, "xnnpack": True, "json": ""}
+FLAGS = new_flags(GROUPS, _DEFAULTS, latency_runs=(0, 10**6), threads=(1, 256))
 SUMMARY = "Compare .tflite models on the same samples: score, agreement with the first model, size, latency."
 
 
@@ -37,18 +28,8 @@ def main(values: flags.FlagValues) -> None:
     from tfq.library.comparison import evaluate
 
     check_idle(values, {"threads": values.latency_runs > 0}, "--latency_runs is 0: nothing is timed; leave it out")
-    found = evaluate(
-        values.models,
-        values.evaluation_data,
-        metric=values.metric,
-        preprocess=values.preprocess,
-        num_samples=values.num_samples,
-        seed=values.seed,
-        progress=True,
-        latency_runs=values.latency_runs,
-        threads=values.threads,
-        xnnpack=values.xnnpack,
-    )
+    options = {name: values[name].value for name in _DEFAULTS if name not in ("models", "evaluation_data", "json")}
+    found = evaluate(values.models, values.evaluation_data, progress=True, **options)
     print(found)
     if values.json:
         write_atomic(Path(values.json), found.to_json().encode())

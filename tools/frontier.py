@@ -8,48 +8,24 @@ from pathlib import Path
 from absl import flags
 from tfq_tools.arguments import check_idle, with_flags
 from tfq_tools.command import run_command
-from tfq_tools.recipe_flags import ledger_from_flags, new_recipe_flags, recipe_from_flags
+from tfq_tools.recipe_flags import groups_of, ledger_from_flags, new_recipe_flags, recipe_from_flags
 
 from tfq.execution.files import FRONTIER_NAMES
 from tfq.recipe import UNBOUND
 
-GROUPS = {
-    "Model and output": ("model", "output_dir", "overwrite", "allow_unsafe_deserialization"),
-    "Calibration data": ("calibration_data", "num_calibration_samples", "selection", "preprocess"),
-    "Evaluation": ("evaluation_data", "metric"),
-    "Frontier": ("points", "reconstruct", "latency_table", "candidates", "pin", "sensitivity", "storage", "journal"),
-    "Quantisation": (
-        "pipeline",
-        "reconstruction",
-        "granularity",
-        "equalization",
-        "per_channel",
-        "calibration_method",
-        "percentile",
-        "input_type",
-        "output_type",
-    ),
-    "Resources": ("memory_limit", "workers"),
-    "Reproducibility": ("seed", "recipe"),
-}
-FLAGS = new_recipe_flags([name for names in GROUPS.values() for name in names], output=", ".join(FRONTIER_NAMES))
+_WITHOUT = ("precision", "mode", "batch_norm_tuning", "activation_bits", "labels", "package", *UNBOUND)
+FLAGS = new_recipe_flags(output=", ".join(FRONTIER_NAMES), without=_WITHOUT)
 FLAGS.set_default("pipeline", "advanced")
-flags.DEFINE_integer(
-    "points",
-    12,
+_POINTS = (
     "How many size budgets to try, from the smallest model to the best one; with a latency table also as many latency"
-    " budgets.",
-    lower_bound=2,
-    upper_bound=1000,
-    flag_values=FLAGS,
+    " budgets."
 )
-flags.DEFINE_boolean(
-    "reconstruct",
-    False,
+_RECONSTRUCT = (
     "Reconstruct every point in sequence, as tfq-quantize does with that budget. The models are better, but each takes"
-    " as long as a run.",
-    flag_values=FLAGS,
+    " as long as a run."
 )
+flags.DEFINE_integer("points", 12, _POINTS, lower_bound=2, upper_bound=1000, flag_values=FLAGS)
+flags.DEFINE_boolean("reconstruct", False, _RECONSTRUCT, flag_values=FLAGS)
 SUMMARY = (
     "Measure how accurate the model is at every size, and with a latency table at every latency, to choose a budget for"
     " tfq-quantize."
@@ -87,7 +63,8 @@ def main(values: flags.FlagValues) -> None:
 
 def run() -> None:
     required = ("model", "calibration_data", "output_dir")
-    run_command("tfq-frontier", main, FLAGS, summary=SUMMARY, groups=GROUPS, required=required)
+    groups = {**groups_of(FLAGS), "Frontier": ("points", "reconstruct")}
+    run_command("tfq-frontier", main, FLAGS, summary=SUMMARY, groups=groups, required=required)
 
 
 if __name__ == "__main__":

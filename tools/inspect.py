@@ -4,34 +4,31 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from tfq_tools.arguments import check_idle, with_flags
 from tfq_tools.command import new_flags, run_command
 
-FLAGS = new_flags()
-flags.DEFINE_string(
-    "result", "", "The output directory of a tfq-quantize run: shows what its report measured.", flag_values=FLAGS
-)
-flags.DEFINE_string("model", "", "Any .tflite: shows what is in the file.", flag_values=FLAGS)
-flags.DEFINE_string(
-    "float_model",
-    "",
-    "With --model and --data: a float .tflite; each layer's SQNR is measured against it.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_string("data", "", "Inputs to run, in any form that tfq-quantize takes.", flag_values=FLAGS)
-flags.DEFINE_integer("num_samples", 8, "How many samples of --data to run.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_string("preprocess", "none", "As in tfq-quantize.", flag_values=FLAGS)
-flags.DEFINE_string("layers", "", "Show only layers whose name matches this regular expression.", flag_values=FLAGS)
-flags.DEFINE_enum(
-    "sort", "order", ["order", "error"], "order: as the model runs. error: the worst SQNR first.", flag_values=FLAGS
-)
-
 GROUPS = {
-    "What to show": ("result", "model", "layers", "sort"),
-    "SQNR of a .tflite": ("float_model", "data", "num_samples", "preprocess"),
+    "What to show": {
+        "result": "The output directory of a tfq-quantize run: shows what its report measured.",
+        "model": "Any .tflite: shows what is in the file.",
+        "layers": "Show only layers whose name matches this regular expression.",
+        "sort": "order: as the model runs. error: the worst SQNR first.",
+    },
+    "SQNR of a .tflite": {
+        "float_model": "With --model and --data: a float .tflite; each layer's SQNR is measured against it.",
+        "data": "Inputs to run, in any form that tfq-quantize takes.",
+        "num_samples": "How many samples of --data to run.",
+        "preprocess": "As in tfq-quantize.",
+    },
 }
+_DEFAULTS: dict[str, Any] = {
+    **dict.fromkeys(("result", "model", "layers", "float_model", "data"), ""),
+    **{"sort": ("order", "error"), "num_samples": 8, "preprocess": "none"},
+}
+FLAGS = new_flags(GROUPS, _DEFAULTS, num_samples=(1, None))
 SUMMARY = (
     "Show a quantised model layer by layer: precision, range, error against float, and parity with the simulation."
 )
@@ -54,33 +51,24 @@ def main(values: flags.FlagValues) -> None:
     check_idle(values, with_data, "no --data is given; add --float_model and --data, or leave it out")
     sorts = {"sort": values.sort == "order" or bool(values.result or values.data)}
     check_idle(values, sorts, "nothing measures errors; add --float_model and --data, or leave it out")
-    if values.result:
-        print(with_flags(show_result(Path(values.result), wanted, values.sort)))
-    else:
-        print(show_model(values, wanted))
+    print(with_flags(_result(values, wanted)) if values.result else _model(values, wanted))
 
 
-def show_result(directory: Path, wanted: re.Pattern[str], sort: str) -> str:
+def _result(values: flags.FlagValues, wanted: re.Pattern[str]) -> str:
     """The layers of report.json, and how the run went."""
     from tfq.report.devices import read_report
     from tfq.report.layers import layer_table, stage_table
 
-    report = read_report(directory)
-    return "\n\n".join([layer_table(report, wanted, sort), stage_table(report)])
+    report = read_report(Path(values.result))
+    return "\n\n".join([layer_table(report, wanted, values.sort), stage_table(report)])
 
 
-def show_model(values: flags.FlagValues, wanted: re.Pattern[str]) -> str:
+def _model(values: flags.FlagValues, wanted: re.Pattern[str]) -> str:
     """The operations of a .tflite, with their errors where a float model and data are given."""
     from tfq.library.inspection import inspect
 
-    found = inspect(
-        values.model,
-        float_model=values.float_model or None,
-        data=values.data or None,
-        preprocess=values.preprocess,
-        num_samples=values.num_samples,
-    )
-    return found.table(wanted, sort=values.sort)
+    samples = {"data": values.data or None, "preprocess": values.preprocess, "num_samples": values.num_samples}
+    return inspect(values.model, float_model=values.float_model or None, **samples).table(wanted, sort=values.sort)
 
 
 def run() -> None:

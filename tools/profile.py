@@ -11,16 +11,22 @@ from tfq_tools.command import new_flags, run_command
 
 if TYPE_CHECKING:
     from tfq.allocation.latency_table import LatencyTable
+    from tfq.models.graph import Graph
 
-FLAGS = new_flags()
-flags.DEFINE_string("model", "", "The Keras model: .keras, .h5 or a SavedModel folder.", flag_values=FLAGS)
-flags.DEFINE_string("output", "", "The file to write: the latency table, as JSON.", flag_values=FLAGS)
-flags.DEFINE_integer("threads", 1, "Number of threads.", 1, 256, flag_values=FLAGS)
-flags.DEFINE_integer("runs", 48, "Time each operation at least this many times.", 4, 10**6, flag_values=FLAGS)
-flags.DEFINE_float("seconds", 0.2, "Time each operation for about so many seconds.", 0.0, 86400.0, flag_values=FLAGS)
-flags.DEFINE_integer("seed", 0, "Seed of the random inputs.", 0, 2**32 - 1, flag_values=FLAGS)
-
-GROUPS = {"Model and table": ("model", "output"), "How it is timed": ("threads", "runs", "seconds", "seed")}
+GROUPS = {
+    "Model and table": {
+        "model": "The Keras model: .keras, .h5 or a SavedModel folder.",
+        "output": "The file to write: the latency table, as JSON.",
+    },
+    "How it is timed": {
+        "threads": "Number of threads.",
+        "runs": "Time each operation at least this many times.",
+        "seconds": "Time each operation for about so many seconds.",
+        "seed": "Seed of the random inputs.",
+    },
+}
+_DEFAULTS = {"model": "", "output": "", "threads": 1, "runs": 48, "seconds": 0.2, "seed": 0}
+FLAGS = new_flags(GROUPS, _DEFAULTS, threads=(1, 256), runs=(4, 10**6), seconds=(0, 86400))
 SUMMARY = "Time every operation of a model at every precision on this machine, for --latency_table of tfq-quantize."
 
 
@@ -29,16 +35,12 @@ def main(values: flags.FlagValues) -> None:
 
     check_model_file(Path(values.model))  # before the libraries are imported, which takes seconds
 
-    from tfq.allocation.profile import profile, random_inputs
+    from tfq.allocation.profile import profile
     from tfq.execution.files import write_atomic
     from tfq.execution.progress import Lines
-    from tfq.models.load import load_model
-    from tfq.models.prepare import prepare
 
-    loaded = load_model(Path(values.model))
-    samples = random_inputs(loaded.graph, 4, values.seed)
     table = profile(
-        prepare(loaded.graph, samples, original=loaded, seed=values.seed).graph,
+        prepared_graph(values),
         threads=values.threads,
         runs=values.runs,
         seconds=values.seconds,
@@ -47,6 +49,17 @@ def main(values: flags.FlagValues) -> None:
     )
     write_atomic(Path(values.output), table.to_json().encode())
     print(table_summary(table, Path(values.output)))
+
+
+def prepared_graph(values: flags.FlagValues) -> Graph:
+    """That of --model, checked on random inputs."""
+    from tfq.allocation.profile import random_inputs
+    from tfq.models.load import load_model
+    from tfq.models.prepare import prepare
+
+    loaded = load_model(Path(values.model))
+    samples = random_inputs(loaded.graph, 4, values.seed)
+    return prepare(loaded.graph, samples, original=loaded, seed=values.seed).graph
 
 
 def table_summary(table: LatencyTable, path: Path) -> str:

@@ -2,57 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from pathlib import Path
 
 from absl import flags
 from tfq_tools.arguments import with_flags
 from tfq_tools.command import run_command
-from tfq_tools.recipe_flags import ledger_from_flags, new_recipe_flags, recipe_from_flags
+from tfq_tools.recipe_flags import groups_of, ledger_from_flags, new_recipe_flags, recipe_from_flags
 
-from tfq.recipe import Recipe
-
-FLAGS = new_recipe_flags(
-    [field.name for field in dataclasses.fields(Recipe)],
-    output="model.tflite, float.tflite, spec.json, report.json, report.html and recipe.json",
-)
-GROUPS = {
-    "Model and output": ("model", "output_dir", "overwrite", "allow_unsafe_deserialization"),
-    "Calibration data": ("calibration_data", "num_calibration_samples", "selection", "preprocess"),
-    "Evaluation": ("evaluation_data", "metric"),
-    "Quantisation": (
-        "precision",
-        "pipeline",
-        "reconstruction",
-        "mode",
-        "granularity",
-        "batch_norm_tuning",
-        "equalization",
-        "weight_bits",
-        "activation_bits",
-        "first_last_bits",
-        "per_channel",
-        "storage",
-        "calibration_method",
-        "percentile",
-    ),
-    "A precision for every layer, within a budget": (
-        "max_accuracy_drop",
-        "size_budget",
-        "latency_budget",
-        "compute_budget",
-        "latency_table",
-        "objective",
-        "candidates",
-        "pin",
-        "sensitivity",
-        "journal",
-    ),
-    "The .tflite": ("input_type", "output_type", "labels", "package"),
-    "Resources": ("memory_limit", "workers"),
-    "Reproducibility": ("seed", "recipe"),
-}
+FLAGS = new_recipe_flags(output="model.tflite, float.tflite, spec.json, report.json, report.html and recipe.json")
 SUMMARY = (
     "Turn a trained Keras model and a few hundred unlabelled inputs into a verified .tflite, and compare it with the"
     " float model. docs/options.md says which options to use."
@@ -80,7 +38,7 @@ def main(values: flags.FlagValues) -> None:
 
 def run() -> None:
     required = ("model", "calibration_data", "output_dir")
-    run_command("tfq-quantize", main, FLAGS, summary=SUMMARY, groups=GROUPS, required=required)
+    run_command("tfq-quantize", main, FLAGS, summary=SUMMARY, groups=groups_of(FLAGS), required=required)
 
 
 if __name__ == "__main__":

@@ -8,120 +8,126 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from tfq_tools.command import new_flags
+from tfq_tools.command import DEFINE, new_flags
 
 from tfq.errors import UserError
 from tfq.options import check_journal_acts
 from tfq.recipe import CHOICES, Recipe
 
+_FILES = {"output_dir": "", "overwrite": False, "recipe": "", "journal": ""}
 HELP = {
-    "model": "The trained Keras model: a .keras or .h5 file, or a SavedModel directory of tf_keras.",
-    "allow_unsafe_deserialization": "Run code that the model file holds, such as Lambda layers. Only for files whose"
-    " author you trust.",
-    "calibration_data": "Inputs without labels: an .npz with the array 'x' (or one array per input name), an .npy, a"
-    " folder of images, TFRecords, or module:function.",
-    "num_calibration_samples": "How many samples to calibrate on; 100 to 1000 are usual.",
-    "selection": "Which of the calibration samples to use. first: the first ones. random: any. balanced: as many of"
-    " each class, which needs labels. coverage: those that differ most from each other.",
-    "preprocess": "How to scale images with values 0..255 for the model. zero_one: x / 255. minus_one_one: x / 127.5"
-    " - 1. imagenet: ImageNet's mean and deviation. raw: not at all, for a model that scales by itself. none: the"
-    " data are stored as the model expects them.",
-    "evaluation_data": "Test samples with labels 'y'. The models are measured on them, and never tuned on them.",
-    "metric": "What is measured: top1, top5, auc, f1, mse, sqnr, or your own module:function.",
-    "precision": "Number format of the whole model. tfq makes int8; the others are plain exports of TFLiteConverter.",
-    "pipeline": "How much work goes into the weights. int8: rounded to the nearest level. light: also better weight"
-    " scales and batch-norm tuning; no gradients. advanced: also, every layer is fitted to the float model and"
-    " biases are tuned. Use advanced for 4 bits and fewer.",
-    "reconstruction": "How the weights of each layer are fitted to the float model. default: best in the advanced"
-    " pipeline, none in the light one. bias_correction and least_squares need no gradients. adaround and adaquant"
-    " are published methods; docs/reconstruction.md says what differs here.",
-    "mode": "sequential: each layer also corrects the error of the layers before it. parallel: every layer by"
-    " itself, which is faster.",
-    "granularity": "What the last layer before a residual addition is fitted to. block: the sum. layer: its own"
-    " output.",
-    "batch_norm_tuning": "The method of batch-norm tuning. default: try all, and keep the best on samples that they"
-    " have not seen.",
-    "equalization": "Rescale channels between layers, so that they share a scale well. default: expected where"
-    " weights have one scale per tensor, else none.",
-    "memory_limit": "MiB of memory for stored activations during reconstruction; the rest goes to temporary files.",
-    "workers": "Number of processes that reconstruct layers in parallel mode.",
-    "weight_bits": "Bits of a weight, 2 to 8.",
-    "activation_bits": "Bits of the values that convolutions and dense layers read. TFLite runs 8. With 4 to 7 tfq"
-    " only simulates the model, for comparison with published results, and writes no model.tflite.",
-    "first_last_bits": "8: the first and the last convolution or dense layer keep 8 bits. 0: they get what the"
-    " others get.",
-    "max_accuracy_drop": "Find the smallest model (with --objective=latency the fastest) that loses at most this"
-    " many points of top-1 accuracy. The loss is estimated on calibration samples. Every layer gets its own number"
-    " of bits.",
-    "size_budget": "Find the most accurate model whose weights take at most this share of the float weights' bytes;"
-    " 0.125 is 4 bits a weight.",
-    "latency_budget": "Find the most accurate model that takes at most this time, for example 1.2ms, according to"
-    " --latency_table.",
-    "compute_budget": "Find the most accurate model whose bit operations are at most this share of the 8-bit"
-    " model's. Bit operations are multiply-accumulates x bits of weights x bits of activations.",
-    "latency_table": "How long every layer takes at every precision: a file that tfq-profile or tfq-bench wrote.",
-    "objective": "What --max_accuracy_drop makes as small as it can: the download, or the latency.",
-    "candidates": "Which precisions a layer may get, for example w3,w8,e2,float16. w3: 3-bit weights. e2: 8-bit"
-    " weights on few levels, which compress to about 2 bits, for small downloads. float16, float32: the layer stays"
-    " float. w4a4: 4-bit activations too; TFLite cannot run them, so the model is only simulated.",
-    "pin": "REGEX:PRECISION fixes the precision of the layers whose names match; can be given several times.",
-    "sensitivity": "How the loss that each layer causes is found. measured: in the exported file. gradient,"
-    " output_error: estimated, which is faster.",
-    "per_channel": "One scale for each output channel of the weights; otherwise one for the whole tensor.",
-    "storage": "How weights are stored. int8: runs fastest. packed: 4 bits and fewer become INT4 tensors, which make"
-    " the file smaller and convolutions slower.",
-    "package": "gzip: also write model.tflite.gz, which an app unpacks itself (docs/android.md).",
-    "calibration_method": "How the range of each activation is chosen. auto: the best method for each tensor.",
-    "percentile": "How many of the values the method percentile keeps within the range, in %.",
-    "input_type": "Type of the values that the app gives to the model.",
-    "output_type": "Type of the values that the app gets from the model.",
-    "labels": "A text file with one class name per line; the names are stored in the model for Android's Task library.",
-    "seed": "Seed of everything random. The same seed and files give the same bytes.",
+    "Model and output": {
+        "model": "The trained Keras model: a .keras or .h5 file, or a SavedModel directory of tf_keras.",
+        "output_dir": "Folder for the results.",
+        "overwrite": "Replace what an earlier run wrote to --output_dir.",
+        "allow_unsafe_deserialization": "Run code that the model file holds, such as Lambda layers. Only for files"
+        " whose author you trust.",
+    },
+    "Calibration data": {
+        "calibration_data": "Inputs without labels: an .npz with the array 'x' (or one array per input name), an .npy,"
+        " a folder of images, TFRecords, or module:function.",
+        "num_calibration_samples": "How many samples to calibrate on; 100 to 1000 are usual.",
+        "selection": "Which of the calibration samples to use. first: the first ones. random: any. balanced: as many"
+        " of each class, which needs labels. coverage: those that differ most from each other.",
+        "preprocess": "How to scale images with values 0..255 for the model. zero_one: x / 255. minus_one_one: x /"
+        " 127.5 - 1. imagenet: ImageNet's mean and deviation. raw: not at all, for a model that scales by itself."
+        " none: the data are stored as the model expects them.",
+    },
+    "Evaluation": {
+        "evaluation_data": "Test samples with labels 'y'. The models are measured on them, and never tuned on them.",
+        "metric": "What is measured: top1, top5, auc, f1, mse, sqnr, or your own module:function.",
+    },
+    "Quantisation": {
+        "precision": "Number format of the whole model. tfq makes int8; the others are plain exports of"
+        " TFLiteConverter.",
+        "pipeline": "How much work goes into the weights. int8: rounded to the nearest level. light: also better"
+        " weight scales and batch-norm tuning; no gradients. advanced: also, every layer is fitted to the float model"
+        " and biases are tuned. Use advanced for 4 bits and fewer.",
+        "reconstruction": "How the weights of each layer are fitted to the float model. default: best in the advanced"
+        " pipeline, none in the light one. bias_correction and least_squares need no gradients. adaround and adaquant"
+        " are published methods; docs/reconstruction.md says what differs here.",
+        "mode": "sequential: each layer also corrects the error of the layers before it. parallel: every layer by"
+        " itself, which is faster.",
+        "granularity": "What the last layer before a residual addition is fitted to. block: the sum. layer: its own"
+        " output.",
+        "batch_norm_tuning": "The method of batch-norm tuning. default: try all, and keep the best on samples that"
+        " they have not seen.",
+        "equalization": "Rescale channels between layers, so that they share a scale well. default: expected where"
+        " weights have one scale per tensor, else none.",
+        "weight_bits": "Bits of a weight, 2 to 8.",
+        "activation_bits": "Bits of the values that convolutions and dense layers read. TFLite runs 8. With 4 to 7 tfq"
+        " only simulates the model, for comparison with published results, and writes no model.tflite.",
+        "first_last_bits": "8: the first and the last convolution or dense layer keep 8 bits. 0: they get what the"
+        " others get.",
+        "per_channel": "One scale for each output channel of the weights; otherwise one for the whole tensor.",
+        "storage": "How weights are stored. int8: runs fastest. packed: 4 bits and fewer become INT4 tensors, which"
+        " make the file smaller and convolutions slower.",
+        "calibration_method": "How the range of each activation is chosen. auto: the best method for each tensor.",
+        "percentile": "How many of the values the method percentile keeps within the range, in %.",
+    },
+    "A precision for every layer, within a budget": {
+        "max_accuracy_drop": "Find the smallest model (with --objective=latency the fastest) that loses at most this"
+        " many points of top-1 accuracy. The loss is estimated on calibration samples. Every layer gets its own number"
+        " of bits.",
+        "size_budget": "Find the most accurate model whose weights take at most this share of the float weights'"
+        " bytes; 0.125 is 4 bits a weight.",
+        "latency_budget": "Find the most accurate model that takes at most this time, for example 1.2ms, according to"
+        " --latency_table.",
+        "compute_budget": "Find the most accurate model whose bit operations are at most this share of the 8-bit"
+        " model's. Bit operations are multiply-accumulates x bits of weights x bits of activations.",
+        "latency_table": "How long every layer takes at every precision: a file that tfq-profile or tfq-bench wrote.",
+        "objective": "What --max_accuracy_drop makes as small as it can: the download, or the latency.",
+        "candidates": "Which precisions a layer may get, for example w3,w8,e2,float16. w3: 3-bit weights. e2: 8-bit"
+        " weights on few levels, which compress to about 2 bits, for small downloads. float16, float32: the layer"
+        " stays float. w4a4: 4-bit activations too; TFLite cannot run them, so the model is only simulated.",
+        "pin": "REGEX:PRECISION fixes the precision of the layers whose names match; can be given several times.",
+        "sensitivity": "How the loss that each layer causes is found. measured: in the exported file. gradient,"
+        " output_error: estimated, which is faster.",
+        "journal": "With a budget: a file that keeps the measurements of layers. A run that was stopped continues from"
+        " it.",
+    },
+    "The .tflite": {
+        "input_type": "Type of the values that the app gives to the model.",
+        "output_type": "Type of the values that the app gets from the model.",
+        "labels": "A text file with one class name per line; the names are stored in the model for Android's Task"
+        " library.",
+        "package": "gzip: also write model.tflite.gz, which an app unpacks itself (docs/android.md).",
+    },
+    "Resources": {
+        "memory_limit": "MiB of memory for stored activations during reconstruction; the rest goes to temporary files.",
+        "workers": "Number of processes that reconstruct layers in parallel mode.",
+    },
+    "Reproducibility": {
+        "seed": "Seed of everything random. The same seed and files give the same bytes.",
+        "recipe": "The recipe.json of an earlier run. Its settings are used, unless a flag here says otherwise.",
+    },
 }
-_FLOATS = ("max_accuracy_drop", "size_budget", "compute_budget", "percentile")
-_REPEATED = ("pin",)
+"""Heading -> flag -> its help: the fields of a Recipe, and where files go."""
 
 
-def new_recipe_flags(names: Collection[str], *, output: str) -> flags.FlagValues:
-    """Flags of a command: these fields of a Recipe, and where its files go.
-
-    Args:
-      names: of fields of a Recipe.
-      output: which files go to --output_dir.
-    """
-    values = new_flags()
-    defaults = {field.name: field.default for field in dataclasses.fields(Recipe)}
-    for name in (field.name for field in dataclasses.fields(Recipe) if field.name in names):
-        default, text = defaults[name], HELP[name]
+def new_recipe_flags(*, output: str, without: Collection[str] = ()) -> flags.FlagValues:
+    """Flags of a command: the fields of a Recipe, save those it is `without`, and where its files (`output`) go."""
+    helps = {name: text for group in HELP.values() for name, text in group.items()}
+    helps["output_dir"] = f"Folder for {output}."
+    values = new_flags({"": {name: helps[name] for name in _FILES}}, _FILES)
+    for field in dataclasses.fields(Recipe):
+        name, default = field.name, field.default
+        if name in without:
+            continue
         if name in CHOICES:
-            flags.DEFINE_enum(name, default, CHOICES[name], text, flag_values=values)
-        elif name in _FLOATS:
-            flags.DEFINE_float(name, default, text, flag_values=values)
-        elif name in _REPEATED:
-            flags.DEFINE_multi_string(name, [], text, flag_values=values)
-        elif isinstance(default, tuple):
-            flags.DEFINE_list(name, [], text, flag_values=values)
-        elif isinstance(default, bool):
-            flags.DEFINE_boolean(name, default, text, flag_values=values)
-        elif isinstance(default, int):
-            flags.DEFINE_integer(name, default, text, flag_values=values)
-        else:  # the model has no default
-            flags.DEFINE_string(name, default if isinstance(default, str) else "", text, flag_values=values)
-    flags.DEFINE_string("output_dir", "", f"Folder for {output}.", flag_values=values)
-    flags.DEFINE_boolean("overwrite", False, "Replace what an earlier run wrote to --output_dir.", flag_values=values)
-    flags.DEFINE_string(
-        "recipe",
-        "",
-        "The recipe.json of an earlier run. Its settings are used, unless a flag here says otherwise.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "journal",
-        "",
-        "With a budget: a file that keeps the measurements of layers. A run that was stopped continues from it.",
-        flag_values=values,
-    )
+            flags.DEFINE_enum(name, str(default), CHOICES[name], helps[name], flag_values=values)
+        elif name == "pin":
+            flags.DEFINE_multi_string(name, [], helps[name], flag_values=values)
+        else:
+            kind = str(field.type).removesuffix(" | None")
+            start = "" if default is dataclasses.MISSING else [] if default == () else default
+            DEFINE[kind](name, start, helps[name], flag_values=values)
     return values
+
+
+def groups_of(values: flags.FlagValues) -> dict[str, list[str]]:
+    """Heading -> those of its flags that the command has."""
+    return {heading: [name for name in group if name in values] for heading, group in HELP.items()}
 
 
 def ledger_from_flags(values: flags.FlagValues, recipe: Recipe) -> Path | None:
@@ -133,11 +139,7 @@ def ledger_from_flags(values: flags.FlagValues, recipe: Recipe) -> Path | None:
 
 
 def recipe_from_flags(values: flags.FlagValues, **fixed: Any) -> Recipe:
-    """The one place where flags become a Recipe.
-
-    Args:
-      values: flags that were parsed.
-      fixed: fields that the command decides.
+    """The one place where flags become a Recipe; the command decides the fields that are `fixed`.
 
     Raises UserError for what cannot be, or is missing.
     """

@@ -37,7 +37,6 @@ def supervised(name: str, work: Callable[[], int], *, clean_up: Callable[[], Non
     """Exit code of `work`, done in a process of its own, which leaves this function by SystemExit.
 
     Args:
-      name: of the command.
       work: gives its exit code; interrupted by a signal it gets a KeyboardInterrupt, and gives 128 + the signal.
       clean_up: removes what work that was killed may have left.
       grace: seconds for the work to end by itself after a signal; then it is killed.

@@ -15,6 +15,7 @@ import functools
 import os
 import posixpath
 import re
+import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,8 +32,9 @@ from tfq_bench.adb_answers import (
     said_by,
     without_daemon,
 )
-from tfq_bench.adb_files import batches, files_below, joined, local_sha256, quoted
+from tfq_bench.adb_files import batches, files_below
 from tfq_bench.adb_scripts import LOOK, START
+from tfq_bench.job import file_sha256
 
 from tfq.errors import UserError
 
@@ -106,9 +108,9 @@ class Adb:
           DeviceTimeoutError: the command has not ended in time.
           DeviceError: the device does not let this computer in.
         """
-        text = joined(command)
+        text = shlex.join(command)
         if folder is not None:
-            text = f"cd {quoted(folder)} && {text}"
+            text = f"cd {shlex.quote(folder)} && {text}"
         return self._again(lambda: self._shell_once(text, timeout), tries)
 
     def run_detached(
@@ -141,12 +143,12 @@ class Adb:
             unborn = unborn + 1 if seen == "gone" else 0
             if unborn > 10 or seen.startswith("gone "):
                 self.remove(state)
-                raise self._error(joined(command), "its shell was killed or the device restarted", "run it again")
+                raise self._error(shlex.join(command), "its shell was killed or the device restarted", "run it again")
             if time.monotonic() > deadline:
                 self._ask(["sh", "-c", 'kill -9 "-$(cat "$1/pid")"', "sh", state])
                 self.remove(state)
                 raise self._error(
-                    joined(command), f"not done within {timeout:g} s; killed", "allow more", kind=DeviceTimeoutError
+                    shlex.join(command), f"not done within {timeout:g} s; killed", "allow more", kind=DeviceTimeoutError
                 )
             time.sleep(interval)
         stdout, stderr = (self._output(["cat", f"{state}/{output}"]) for output in ("stdout", "stderr"))
@@ -165,7 +167,7 @@ class Adb:
         if not remote.startswith("/"):
             raise UserError(f"{remote}: expected an absolute path of the device, such as /data/local/tmp/job")
         files = dict(files_below(local, remote))
-        wanted = {path: local_sha256(source) for path, source in files.items()}
+        wanted = {path: file_sha256(source) for path, source in files.items()}
         sizes = {path: source.stat().st_size for path, source in files.items()}
         self.make_folders({posixpath.dirname(path) for path in files} | ({remote} if local.is_dir() else set()))
         there = self._hashes(files)
@@ -196,7 +198,7 @@ class Adb:
         try:
             for _ in range(self.tries):
                 self._again(lambda: self._transfer(["pull", remote, str(part)], f"pull {remote}", self._size(remote)))
-                got = local_sha256(part)
+                got = file_sha256(part)
                 if got == wanted:
                     part.replace(local)
                     return
@@ -235,7 +237,7 @@ class Adb:
 
     def _ask(self, command: Sequence[str], timeout: float | None = None) -> Result:
         """As `shell`, for what may run twice: no answer in time counts as a lost connection."""
-        text, seconds = joined(command), timeout or self.answer_seconds
+        text, seconds = shlex.join(command), timeout or self.answer_seconds
         return self._again(lambda: self._lost_after_timeout(lambda: self._shell_once(text, seconds)))
 
     def _output(self, command: Sequence[str]) -> str:
@@ -244,7 +246,7 @@ class Adb:
         if result.code:
             said = result.stderr.strip() or result.stdout.strip() or "no message"
             advice, _ = reason(said, command)
-            raise self._error(joined(command), f"exit code {result.code}: {said}", advice)
+            raise self._error(shlex.join(command), f"exit code {result.code}: {said}", advice)
         return result.stdout
 
     def _hashes(self, paths: Iterable[str]) -> dict[str, str]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import posixpath
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tfq.errors import UserError
@@ -26,32 +25,13 @@ def files_below(local: Path, remote: str) -> Iterator[tuple[str, Path]]:
         raise UserError(f"{local}: no such file or folder; expected one to push to {remote}")
 
 
-def local_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as e:
-        raise UserError(f"{path}: {e.strerror}; expected a file that can be read") from e
-    return digest.hexdigest()
-
-
 def batches(paths: Iterable[str]) -> Iterator[list[str]]:
     """The paths in groups, each short enough for one shell command."""
     batch: list[str] = []
     for path in paths:
-        if batch and sum(len(os.fsencode(quoted(quoted(p)))) + 1 for p in [*batch, path]) > _COMMAND_BYTES:
+        if batch and sum(len(os.fsencode(shlex.quote(shlex.quote(p)))) + 1 for p in [*batch, path]) > _COMMAND_BYTES:
             yield batch
             batch = []
         batch.append(path)
     if batch:
         yield batch
-
-
-def quoted(text: str) -> str:
-    return shlex.quote(text)
-
-
-def joined(command: Sequence[str]) -> str:
-    return " ".join(map(shlex.quote, command))

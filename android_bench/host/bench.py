@@ -18,7 +18,7 @@ from tfq.data.samples import Samples
 from tfq.errors import UserError
 from tfq.evaluation.evaluate import inputs_of
 from tfq.execution.interpreter import TfliteModel
-from tfq.execution.progress import Progress, Silent
+from tfq.execution.progress import SILENT, Progress
 from tfq.execution.tflite import read_content
 
 # Runs a job in a folder of this host's and gives what came of it.
@@ -34,7 +34,7 @@ def prepare(
     metric: str = "top1",
     allowed_lsb: float = 2.0,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> Bench:
     """Packs the job into `folder` and computes what this host makes of every model.
 
@@ -48,7 +48,6 @@ def prepare(
 
     Raises UserError where no model can be run.
     """
-    progress = progress or Silent()
     check_size(len(models), settings)
     (folder / "models").mkdir(parents=True)
     (folder / "inputs").mkdir()
@@ -89,7 +88,7 @@ def prepare(
 
 
 def run_bench(
-    bench: Bench, devices: Mapping[str, tuple[Description, Run]], folder: Path, *, progress: Progress | None = None
+    bench: Bench, devices: Mapping[str, tuple[Description, Run]], folder: Path, *, progress: Progress = SILENT
 ) -> list[DeviceReport]:
     """Runs the job on all devices at the same time; one that fails is a record and stops no other.
 
@@ -97,7 +96,6 @@ def run_bench(
       devices: by serial: what is known of the device beforehand, and what runs a job on it.
       folder: where what they leave is kept while it is looked at.
     """
-    progress = progress or Silent()
     found: dict[str, Collected | UserError] = {}
     broken: list[BaseException] = []
 

@@ -20,7 +20,7 @@ from tfq_bench.elf import Target, elf_target, host_target
 from tfq_bench.library import pick, variable
 
 from tfq.errors import UserError
-from tfq.execution.progress import Progress, Silent
+from tfq.execution.progress import SILENT, Progress
 
 _PROGRAM = "tfq_runner"
 _PATTERNS = ("*.cc", "*.h", "*.cmake", "CMakeLists.txt", "testing/runner_test.cc")
@@ -31,7 +31,7 @@ _BAZEL_PLATFORMS = {
 }
 
 
-def find_runner(target: Target, named: Sequence[Path] = (), *, progress: Progress | None = None) -> Path:
+def find_runner(target: Target, named: Sequence[Path] = (), *, progress: Progress = SILENT) -> Path:
     """The runner for `target`: among those named, the environment's, the cache's, or built now.
 
     Raises:
@@ -42,7 +42,6 @@ def find_runner(target: Target, named: Sequence[Path] = (), *, progress: Progres
     if named:
         others = ", ".join(f"{path} is for {elf_target(path)}" for path in named)
         raise UserError(f"the runner for {target} is missing: {others}; add one to --runner")
-    progress = progress or Silent()
     sources = source_folder()
     compiler = _compiler(target)
     cached = _cache_folder() / f"{_PROGRAM}-{target.abi}-{target.system}-{_key(sources, compiler)}"

@@ -23,6 +23,7 @@ from tfq.data.samples import Samples
 from tfq.errors import UserError
 from tfq.evaluation.evaluate import Judgement, judge_outputs, outputs_like
 from tfq.execution.interpreter import TensorInfo
+from tfq.report.words import counted
 
 _REFERENCE = "the Python interpreter of ai-edge-litert {version} on this host, {kernels} kernels"
 _DRIFT = 0.05
@@ -340,9 +341,9 @@ def _warnings(model: ModelReport, bench: Bench) -> list[str]:
     if model.outputs_differ:
         warnings.append(f"{model.name}: its outputs differ from this host's; its speed may be that of something else")
     for timing in model.timings:
-        who = f"{model.name}, {_threads(timing.threads)}"
+        who = f"{model.name}, {counted(timing.threads, 'thread')}"
         if timing.same_outputs is False:
-            warnings.append(f"{who}: outputs differ from those with {_threads(max(bench.settings.threads))}")
+            warnings.append(f"{who}: outputs differ from those with {counted(max(bench.settings.threads), 'thread')}")
         if timing.cpu_mask_asked and int(timing.cpu_mask, 16) != int(timing.cpu_mask_asked, 16):
             warnings.append(f"{who}: ran on the processors {timing.cpu_mask}, not on {timing.cpu_mask_asked} as asked")
         if timing.cpu_mask_asked and int(timing.cpu_mask, 16).bit_count() < timing.threads:
@@ -352,10 +353,6 @@ def _warnings(model: ModelReport, bench: Bench) -> list[str]:
             more = "more" if change > 0 else "less"
             warnings.append(f"{who}: the last runs of a process took {abs(change):.0%} {more} time than its first ones")
     return warnings
-
-
-def _threads(count: int) -> str:
-    return f"{count} thread" if count == 1 else f"{count} threads"
 
 
 def _thermal_warnings(found: Collected) -> list[str]:

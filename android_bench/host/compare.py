@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfq.errors import UserError
+from tfq.evaluation.metrics import finite_decibels
 from tfq.execution.interpreter import TensorInfo
 
 LEAST_SQNR_DB = 30.0
@@ -103,7 +104,7 @@ def _difference(
         mean_lsb=mean * per_step if step and finite else None,
         max_absolute=most * per_unit if finite else None,
         mean_absolute=mean * per_unit if finite else None,
-        sqnr_db=float(10 * np.log10(signal / noise)) if finite and noise and signal else None,
+        sqnr_db=finite_decibels(signal, noise) if finite else None,
     )
 
 

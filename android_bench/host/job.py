@@ -57,7 +57,7 @@ class Settings:
             raise UserError(f"--kernels is {self.kernels!r}; expected one of {', '.join(KERNELS)}")
         if not 1 <= self.min_runs <= self.max_runs <= 1_000_000:
             raise UserError(
-                f"--min_runs={self.min_runs} and --max_runs={self.max_runs}: expected 1 <= min <= max <= 1e6"
+                f"--min_runs is {self.min_runs} and --max_runs is {self.max_runs}; expected 1 <= min <= max <= 1e6"
             )
         if not (0 <= self.warmup_seconds <= 86400 and 0 <= self.seconds <= 86400):
             raise UserError(
@@ -209,10 +209,14 @@ def escaped(path: str) -> str:
 
 
 def file_sha256(path: Path) -> str:
+    """Raises UserError for a file that cannot be read."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; expected a file that can be read") from error
     return digest.hexdigest()
 
 

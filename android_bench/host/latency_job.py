@@ -30,7 +30,7 @@ from tfq.allocation.profile import (
 )
 from tfq.errors import UserError
 from tfq.execution.interpreter import TfliteModel
-from tfq.execution.progress import Progress, Silent
+from tfq.execution.progress import SILENT, Progress
 from tfq.models.graph import Graph
 
 _SHARE = 0.2  # of a model's seconds, for an operation
@@ -52,7 +52,7 @@ class TableJob:
 
 
 def prepare_table(
-    graph: Graph, folder: Path, *, settings: Settings, seed: int = 0, progress: Progress | None = None
+    graph: Graph, folder: Path, *, settings: Settings, seed: int = 0, progress: Progress = SILENT
 ) -> TableJob:
     """Makes the files of every operation in `folder`.
 
@@ -63,7 +63,6 @@ def prepare_table(
     """
     if len(settings.threads) > 1:
         raise UserError("a latency table is for one number of threads; give one number to --threads")
-    progress = progress or Silent()
     for name in ("models", "inputs"):
         (folder / name).mkdir(parents=True)
     short = dataclasses.replace(

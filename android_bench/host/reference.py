@@ -14,7 +14,7 @@ import numpy as np
 
 from tfq.execution.interpreter import TfliteModel
 from tfq.execution.predict import available_cores
-from tfq.execution.progress import Progress, Silent
+from tfq.execution.progress import SILENT, Progress
 
 _TURNS = 16  # parts of the work a core does one after the other
 
@@ -25,7 +25,7 @@ def reference_outputs(
     *,
     name: str,
     kernels: str = "xnnpack",
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> list[np.ndarray]:
     """Elements of every output, [invocations, ...] each, one invocation at a time as on the device.
 
@@ -52,7 +52,7 @@ def reference_outputs(
     parts = np.array_split(np.arange(count), min(count, workers * _TURNS))
     done: list[tuple[np.ndarray, ...]] = []
     with (
-        (progress or Silent()).task(f"reference of {name}", count) as advance,
+        progress.task(f"reference of {name}", count) as advance,
         concurrent.futures.ThreadPoolExecutor(workers) as pool,
     ):
         for part in pool.map(work, parts):

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfq.data import InputSignature, load_samples
 from tfq.data import functions as functions_module
 from tfq.data.images import resize_bilinear
+from tfq.data.loading import load_samples
 from tfq.data.npy import read_header, rows
-from tfq.data.samples import SampleWriter
+from tfq.data.samples import InputSignature, SampleWriter
 from tfq.errors import UserError
 
 SIGNATURE = [InputSignature("in", (4, 5), "float32")]

@@ -10,7 +10,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tfq.data import InputSignature, compare_ranges, load_samples
+from tfq.data.checks import compare_ranges
+from tfq.data.loading import load_samples
+from tfq.data.samples import InputSignature
 from tfq.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -166,9 +168,13 @@ def test_several_inputs_come_by_name_from_every_source(tmp_path):
 
 
 def test_a_module_is_found_where_python_looks_and_in_the_working_directory(tmp_path, monkeypatch):
-    (tmp_path / "data_of_mine.py").write_text("import numpy as np\ndef f():\n    return [np.zeros((4, 5))] * 2\n")
+    functions = (
+        "def f():\n    return [np.zeros((4, 5))] * 2\ndef batches():\n    yield np.zeros((3, 4, 5)), [0, 1, 2]\n"
+    )
+    (tmp_path / "data_of_mine.py").write_text(f"import numpy as np\n{functions}")
     monkeypatch.chdir(tmp_path)
     assert len(load_samples("data_of_mine:f", SIGNATURE, limit=None)) == 2
+    assert load_samples("data_of_mine:batches", SIGNATURE, limit=None).labels.tolist() == [0, 1, 2]
     monkeypatch.chdir("/")
     monkeypatch.syspath_prepend(tmp_path)
     assert len(load_samples("data_of_mine:f", SIGNATURE, limit=None)) == 2

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfq.data import InputSignature, Samples, load_samples
+from tfq.data.loading import load_samples
 from tfq.data.objects import Given
+from tfq.data.samples import InputSignature, Samples
 from tfq.errors import UserError
 
 RNG = np.random.default_rng(0)

@@ -4,9 +4,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tfq.data import InputSignature, load_samples
 from tfq.data.images import resize_bilinear
+from tfq.data.loading import load_samples
 from tfq.data.preprocess import NORMALIZATIONS, normalizations
+from tfq.data.samples import InputSignature
 from tfq.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 9, 7, 3), np.uint8)

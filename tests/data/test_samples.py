@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfq.data import InputSignature, Samples, load_samples
-from tfq.data.samples import SampleWriter
+from tfq.data.loading import load_samples
+from tfq.data.samples import InputSignature, Samples, SampleWriter
 from tfq.errors import UserError
 
 

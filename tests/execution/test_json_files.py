@@ -1,5 +1,7 @@
 """JSON from outside: what is refused, and that it becomes the dataclass that is its schema."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import os
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 
 from tfq.errors import UserError
 from tfq.execution.inputs import check_room, read_regular, read_text
-from tfq.execution.json_files import built, parse_json, read_json
+from tfq.execution.json_files import built, check_read, parse_json, read_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +84,11 @@ def test_wrong_data_is_named(data, message):
     assert str(caught.value) == message
 
 
-def test_unknown_fields_can_be_left_out():
-    assert built(Part, {"name": "x", "more": 1}, what="f", unknown=None) == Part("x")
+def test_only_what_is_read_has_to_be_there_and_fit():
+    read = {Whole: "flag parts", Part: "size"}
+    check_read(Whole, {"flag": True, "parts": [{"size": 1, "name": 1}], "more": 1}, what="f", read=read)
+    with pytest.raises(UserError, match=r"f has no parts\[0\].size; expected a number"):
+        check_read(Whole, {"flag": True, "parts": [{"name": "x"}]}, what="f", read=read)
 
 
 @given(ANYTHING)

@@ -6,7 +6,7 @@ import resource
 import numpy as np
 import pytest
 
-from tfq.execution.memory import bounded_memory
+from tfq.execution.interpreter import bounded_memory
 
 
 def test_more_than_the_bound_is_refused_within_the_block_only():

@@ -36,7 +36,7 @@ def test_the_null_device_takes_all_and_stays():
 
 
 def test_a_full_device_is_told_and_stays():
-    with pytest.raises(UserError, match=r"cannot write /dev/full: No space left on device; name a place"):
+    with pytest.raises(UserError, match=r"cannot write /dev/full: No space left on device; make room"):
         write_atomic(pathlib.Path("/dev/full"), b"x")
     assert stat.S_ISCHR(os.stat("/dev/full").st_mode)
 

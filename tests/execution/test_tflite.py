@@ -163,3 +163,11 @@ def test_damaged_files_are_errors_and_never_crashes(classifier, tmp_path):
 def test_2000_damaged_files(classifier, lstm, batch_traps, tmp_path, kind):
     contents = {"float": classifier[2], "int8": classifier[3], "lstm": lstm[-1], "mixed": batch_traps["mixes samples"]}
     fuzz(contents[kind], tmp_path, 2000, "inspect")
+
+
+def test_an_input_gate_is_whole_or_not_there(lstm):
+    model = flatbuffer.parse(lstm[-1])
+    operator = model.subgraphs[0].operators[0]
+    operator.inputs = [-1 if place == 12 else index for place, index in enumerate(operator.inputs)]
+    with pytest.raises(UserError, match=r"operator 0 has a part of the inputs \(1, 5, 12\)"):
+        parse_tflite(flatbuffer.serialize(model))

@@ -7,6 +7,7 @@ from operator_graphs import draw
 
 from tfq.errors import VerificationError
 from tfq.execution.interpreter import TfliteModel
+from tfq.execution.tflite import parse_tflite
 from tfq.verify.structure import verify_structure
 
 
@@ -32,7 +33,8 @@ def layer_outputs(content, made, seed):
             else rng.integers(limits.min, limits.max, info.shape, info.dtype, endpoint=True)
         )
     model.run_raw(raw)
-    return {name: value.raw for name, value in model.tensors().items()}
+    made = {index for operator in parse_tflite(content).subgraphs[0].operators for index in operator.outputs}
+    return {info.name: model.constant(info.index) for info in model.all_tensors if info.index in made}
 
 
 def without_effect(one, other, made, steps=0):

@@ -1,4 +1,4 @@
-"""Samples in NumPy files: .npz and .npy.
+"""Samples in arrays: the caller's own, and those of NumPy files, .npz and .npy.
 
 An .npz is read member by member as a stream of rows, so that a compressed file of any size needs
 only one block of rows in memory. Pickled (object) arrays are refused: they can run code.
@@ -8,10 +8,11 @@ Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 from __future__ import annotations
 
 import contextlib
+import itertools
 import struct
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ import numpy as np
 from tfq.data.checks import check_dtype, check_label_dtype, check_shape
 from tfq.data.npy import Header, read_header, rows
 from tfq.data.samples import InputSignature
-from tfq.data.sources import RawSample
-from tfq.errors import UserError
+from tfq.data.sources import RawSample, Source, check_counts, selected
+from tfq.errors import UserError, described
 
 LABELS = "y"
 _DAMAGE = (
@@ -33,7 +34,6 @@ _DAMAGE = (
     ValueError,
     OverflowError,
     LookupError,
-    NotImplementedError,
     RuntimeError,
 )
 # zlib makes at most 1,032 bytes of one: a member that claims more is damaged, or made to fill a disk.
@@ -42,14 +42,12 @@ _MOST_UNPACKED = 64 << 30
 _MOST_LABEL_BYTES = 1 << 30
 
 
-class NpzSource:
+class NpzSource(Source):
     """An .npz: array `x` for a model with one input, else one array per input name; labels in `y`.
 
     Arrays with other names are ignored.
     """
 
-    class_names: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
     label_hint = "labels belong in the array 'y'"
 
     def __init__(self, path: Path, signatures: Sequence[InputSignature]):
@@ -69,76 +67,92 @@ class NpzSource:
                     member = self._members[signature.name]
                     header = _member_header(archive, path, member)
                     check_array(header, signature, f"array {member!r} of {path}")
-                    counts[member] = header.shape[0]
+                    counts[repr(member)] = header.shape[0]
                 if self._has_labels:
                     header = _member_header(archive, path, LABELS)
                     check_label_dtype(header.dtype, f"array {LABELS!r} of {path}")
-                    counts[LABELS] = header.shape[0] if header.shape else 0
+                    counts[repr(LABELS)] = header.shape[0] if header.shape else 0
                     if header.bytes > _MOST_LABEL_BYTES:
                         raise UserError(
                             f"the labels {LABELS!r} of {path} take {header.bytes:,} bytes; at most 2^30 are read"
                         )
-        if len(set(counts.values())) > 1:
-            listed = ", ".join(f"{name!r} {count}" for name, count in counts.items())
-            raise UserError(f"the arrays of {path} differ in their number of samples: {listed}")
-        self._count = next(iter(counts.values()))
-
-    @property
-    def count(self) -> int:
-        return self._count
+        check_counts(counts, str(path))
+        self.count: int = next(iter(counts.values()))
 
     def labels(self) -> np.ndarray | None:
         if not self._has_labels:
             return None
         with _damage_as_user_error(self._path), zipfile.ZipFile(self._path) as archive:
-            return np.array(list(_rows(archive, LABELS, self._count)))
+            return np.array(list(_rows(archive, LABELS, self.count)))
 
     def read(self, wanted: Collection[int] | None) -> Iterator[RawSample]:
-        stop = self._count if wanted is None else min(max(wanted, default=-1) + 1, self._count)
-        picked = None if wanted is None else set(wanted)
+        stop = self.count if wanted is None else min(max(wanted, default=-1) + 1, self.count)
+        where = {name: f"array {member!r} of {self._path}" for name, member in self._members.items()}
         with _damage_as_user_error(self._path), zipfile.ZipFile(self._path) as archive:
-            inputs = {name: _rows(archive, member, stop) for name, member in self._members.items()}
-            labels = _rows(archive, LABELS, stop) if self._has_labels else None
-            for index in range(stop):
-                row = {name: next(rows) for name, rows in inputs.items()}
-                label = None if labels is None else next(labels)
-                if picked is None or index in picked:
-                    where = {n: f"sample {index} of array {m!r} of {self._path}" for n, m in self._members.items()}
-                    yield RawSample(index, where, row, label)
+            inputs = [_rows(archive, member, stop) for member in self._members.values()]
+            labels = _rows(archive, LABELS, stop) if self._has_labels else itertools.repeat(None)
+            for index, (label, *row) in selected(zip(labels, *inputs, strict=False), wanted):
+                called = {name: f"sample {index} of {array}" for name, array in where.items()}
+                yield RawSample(index, called, dict(zip(where, row, strict=True)), label)
 
 
-class NpySource:
+class ArraySource(Source):
+    """Arrays [n, ...] in memory, or mapped into it.
+
+    Attributes:
+      arrays: by input name.
+    """
+
+    label_hint = "give (x, y)"
+
+    def __init__(self, name: str, inputs: Any, labels: Any, signatures: Sequence[InputSignature]):
+        """`inputs` as `tfq.data.objects` says; `labels` None for those among the inputs, or none."""
+        self._name = name
+        found = {key: _array(value, f"{key!r} of {name}") for key, value in _by_name(inputs, name, signatures).items()}
+        members = members_by_input(name, list(found), signatures)
+        if labels is None and LABELS not in members.values():
+            labels = found.get(LABELS)
+        self._labels = None if labels is None else _array(labels, f"the labels of {name}")
+        self.arrays = {s.name: found[members[s.name]] for s in signatures}
+        for signature in signatures:
+            check_array(self.arrays[signature.name], signature, self._called(signature.name))
+        counts = {repr(key): len(array) for key, array in self.arrays.items()}
+        if self._labels is not None:
+            check_label_dtype(self._labels.dtype, name)
+            counts["labels"] = len(self._labels) if self._labels.ndim else 0
+        check_counts(counts, name)
+        self.count: int = len(next(iter(self.arrays.values())))
+
+    def labels(self) -> np.ndarray | None:
+        return self._labels
+
+    def read(self, wanted: Collection[int] | None) -> Iterator[RawSample]:
+        for index in range(self.count) if wanted is None else wanted:
+            if index < self.count:
+                where = {key: f"sample {index} of {self._called(key)}" for key in self.arrays}
+                inputs = {key: np.asarray(array[index]) for key, array in self.arrays.items()}
+                label = None if self._labels is None else np.asarray(self._labels[index])
+                yield RawSample(index, where, inputs, label)
+
+    def _called(self, key: str) -> str:
+        return self._name if len(self.arrays) == 1 else f"array {key!r} of {self._name}"
+
+
+class NpySource(ArraySource):
     """An .npy: the input of a model with one input; memory-mapped, without labels."""
 
-    class_names: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
     label_hint = "use an .npz with the labels in the array 'y'"
 
     def __init__(self, path: Path, signatures: Sequence[InputSignature]):
         if len(signatures) != 1:
             raise UserError(f"{path} holds one array, the model has the inputs {listed(signatures)}; give an .npz")
-        self._path = path
-        self._name = signatures[0].name
         with _damage_as_user_error(path), path.open("rb") as stream:
             header = read_header(stream, str(path))
         check_array(header, signatures[0], str(path))
         _check_whole(header, path.stat().st_size, str(path))
         with _damage_as_user_error(path):
-            self._array = np.load(path, mmap_mode="r", allow_pickle=False)
-
-    @property
-    def count(self) -> int:
-        return len(self._array)
-
-    def labels(self) -> None:
-        return None
-
-    def read(self, wanted: Collection[int] | None) -> Iterator[RawSample]:
-        for index in range(self.count) if wanted is None else wanted:
-            if index < self.count:
-                yield RawSample(
-                    index, {self._name: f"sample {index} of {self._path}"}, {self._name: np.array(self._array[index])}
-                )
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        super().__init__(str(path), array, None, signatures)
 
 
 def listed(signatures: Sequence[InputSignature]) -> str:
@@ -214,3 +228,25 @@ def _damage_as_user_error(path: Path) -> Iterator[Any]:
         raise UserError(
             f"cannot read {path}: {' '.join(str(error).split())[:200]}; the file is damaged or not a NumPy file"
         ) from error
+
+
+def _by_name(inputs: Any, name: str, signatures: Sequence[InputSignature]) -> Mapping[str, Any]:
+    if isinstance(inputs, Mapping):
+        return inputs
+    if len(signatures) == 1:
+        return {signatures[0].name: inputs}
+    if isinstance(inputs, (tuple, list)) and len(inputs) == len(signatures):
+        return {s.name: value for s, value in zip(signatures, inputs, strict=True)}
+    raise UserError(
+        f"{name} is no dict, and the model has the inputs {listed(signatures)}; give a dict of arrays by input name"
+    )
+
+
+def _array(value: Any, what: str) -> np.ndarray:
+    """A view of the array, read-only; UserError for what is none."""
+    try:
+        found = np.asarray(value)[...]
+    except Exception as error:  # an object of the caller's may raise anything
+        raise UserError(f"{what} is of type {type(value).__name__}, which is no array: {described(error)}") from error
+    found.flags.writeable = False
+    return found

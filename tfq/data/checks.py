@@ -111,11 +111,7 @@ def input_warnings(
 ) -> list[str]:
     """Doubts about the values: constant, always the same sample, pixels where none or others are expected.
 
-    Args:
-      watches: input name -> what went by.
-      signatures: the model's inputs.
-      normalized: names of the inputs that were preprocessed as 0..255.
-      count: number of samples.
+    `watches` say what went by of each input; those `normalized` were preprocessed as 0..255.
     """
     warnings = []
     for signature in signatures:
@@ -125,15 +121,11 @@ def input_warnings(
         elif watch.all_alike and count > 1:
             warnings.append(f"all {count} samples of input {name!r} are identical; is this the right data?")
         if name in normalized:
+            doubt = f"input {name!r} lies in {watch.low:g}..{watch.high:g} before `preprocess`, which expects 0..255"
             if watch.high <= 1.0:
-                warnings.append(
-                    f"input {name!r} lies in {watch.low:g}..{watch.high:g} before `preprocess`, which expects 0..255;"
-                    " is it preprocessed already?"
-                )
+                warnings.append(f"{doubt}; is it preprocessed already?")
             elif watch.low < 0 or watch.high > 255:
-                warnings.append(
-                    f"input {name!r} lies in {watch.low:g}..{watch.high:g} before `preprocess`, which expects 0..255"
-                )
+                warnings.append(doubt)
         elif watch.dtype == np.uint8 and np.dtype(signature.dtype).kind == "f":
             warnings.append(
                 f"input {name!r} is stored as uint8 ({watch.low:g}..{watch.high:g}) and given to the model unscaled"
@@ -143,12 +135,7 @@ def input_warnings(
 
 
 def calibration_warnings(samples: Samples, *, exhausted: bool) -> list[str]:
-    """Doubts about the choice of samples: too few, or all of one class.
-
-    Args:
-      samples: the chosen samples.
-      exhausted: whether the source has no others.
-    """
+    """Doubts about the choice of samples: too few, or all of one class, unless the source has no others."""
     warnings = []
     if len(samples) < FEW_SAMPLES:
         warnings.append(f"only {len(samples)} calibration samples; with fewer than {FEW_SAMPLES} ranges are uncertain")

@@ -1,10 +1,9 @@
 """Samples from the user's own code: "module:function" or "path/file.py:function".
 
-The function is called without arguments, once per pass, and yields samples: an array, a tuple of
-arrays in the order of the model's inputs, a dict by input name, or a pair (inputs, label) with
-inputs any of these. A tuple of two is a pair (inputs, label) unless the model has two inputs; then
-it is one array per input, and a label comes as ((a, b), label). A function that is asked for all its samples
-(for evaluation, and for any selection but first) must end: at most MOST_SAMPLES of them, and MOST_BYTES, are taken.
+The function is called without arguments, once per pass, and gives an iterable as `tfq.data.objects` describes it. A
+tuple of two is a pair (inputs, label) unless the model has two inputs; then it is one array per input, and a label
+comes as ((a, b), label). A function that is asked for all its samples (for evaluation, and for any selection but first)
+must end: at most MOST_SAMPLES of them, and MOST_BYTES, are taken.
 """
 
 from __future__ import annotations
@@ -20,23 +19,28 @@ from typing import Any
 import numpy as np
 
 from tfq.data.samples import InputSignature
-from tfq.data.sources import MOST_BYTES, MOST_SAMPLES, RawSample
+from tfq.data.sources import MOST_BYTES, MOST_SAMPLES, RawSample, Source, check_counts, selected, stacked
 from tfq.errors import UserError, described
 
 
-class IterableSource:
-    """What the user's code gives one after the other; the number is known only after a pass."""
+class StreamSource(Source):
+    """Samples or batches, one after the other; their number is known only after a pass."""
 
-    count = None
-    class_names: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
     label_hint = "yield (inputs, label)"
 
-    def __init__(self, name: str, begin: Callable[[], Iterable[Any]], signatures: Sequence[InputSignature]):
-        """`begin` starts a pass; it is called without arguments."""
+    def __init__(
+        self,
+        name: str,
+        begin: Callable[[], Iterable[Any]],
+        signatures: Sequence[InputSignature],
+        *,
+        endless: bool = False,
+    ):
+        """`begin` starts a pass; it is called without arguments. endless: no pass comes to an end."""
         self._name = name
-        self._inputs = [s.name for s in signatures]
+        self._ranks = {s.name: len(s.shape) for s in signatures}
         self._begin = begin
+        self._endless = endless
         try:
             inspect.signature(begin).bind()
         except ValueError:  # one written in C, which does not tell
@@ -45,31 +49,40 @@ class IterableSource:
             raise UserError(f"{name} is called without arguments; it has a {error}") from error
 
     def labels(self) -> np.ndarray | None:
-        labels = [sample.label for sample in self.read(None)]
-        shapes = {label.shape for label in labels if label is not None}
-        if len(shapes) > 1:
-            raise UserError(f"the labels of {self._name} differ in shape: {sorted(shapes)[:4]}; make all alike")
-        return None if not labels or any(label is None for label in labels) else np.stack(labels)  # type: ignore[arg-type]
+        return stacked((sample.label for sample in self.read(None)), self._name)
 
     def read(self, wanted: Collection[int] | None) -> Iterator[RawSample]:
-        picked = None if wanted is None else set(wanted)
-        stop = None if picked is None else max(picked, default=-1) + 1
+        if wanted is None and self._endless:
+            raise UserError(f"{self._name} repeats without end, and all of it is asked for; leave out .repeat()")
+        samples = self._ending() if wanted is None else self._samples()
+        for index, (inputs, label) in selected(samples, wanted):
+            yield RawSample(index, {name: f"sample {index} of {self._name}" for name in inputs}, inputs, label)
+
+    def _ending(self) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray | None]]:
+        """`_samples`, where all are asked for."""
         passed = 0
-        for index, (inputs, label) in enumerate(itertools.islice(self._samples(), stop)):
+        for index, (inputs, label) in enumerate(self._samples()):
             passed += sum(array.nbytes for array in inputs.values())
-            if stop is None and (index >= MOST_SAMPLES or passed > MOST_BYTES):
+            if index >= MOST_SAMPLES or passed > MOST_BYTES:
                 raise UserError(
                     f"{self._name} does not end: it has given {index:,} samples of {passed / 2**30:.1f} GiB; at most"
                     f" {MOST_SAMPLES:,} samples and {MOST_BYTES >> 30} GiB are taken. Let it end, or use"
                     " `selection='first'` with `num_calibration_samples`"
                 )
-            if picked is None or index in picked:
-                where = {name: f"sample {index} of {self._name}" for name in inputs}
-                yield RawSample(index, where, inputs, label)
+            yield inputs, label
 
     def _samples(self) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray | None]]:
         """(inputs by name, label) of each sample."""
-        return itertools.starmap(self._parse, enumerate(self._given()))
+        for index, (inputs, label) in enumerate(itertools.starmap(self._parse, enumerate(self._given()))):
+            if any(array.ndim != self._ranks[key] + 1 for key, array in inputs.items()):
+                yield inputs, label
+                continue
+            counts = {repr(key): len(array) for key, array in inputs.items()}
+            if label is not None:
+                counts["labels"] = len(label) if label.ndim else 0
+            check_counts(counts, f"batch {index} of {self._name}")
+            for row in range(min(counts.values())):
+                yield {key: array[row] for key, array in inputs.items()}, None if label is None else label[row]
 
     def _given(self) -> Iterator[Any]:
         """What the user's code gives; what goes wrong in it is said with its name."""
@@ -93,37 +106,33 @@ class IterableSource:
 
     def _parse(self, index: int, sample: Any) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
         label = None
+        names = list(self._ranks)
+        if isinstance(sample, list) and all(hasattr(part, "shape") for part in sample):
+            sample = tuple(sample)
         is_pair = isinstance(sample, tuple) and len(sample) == 2
-        if is_pair and (len(self._inputs) != 2 or isinstance(sample[0], (tuple, Mapping))):
+        if is_pair and (len(names) != 2 or isinstance(sample[0], (tuple, Mapping))):
             sample, label = sample
         if isinstance(sample, Mapping):
             values = dict(sample)
         else:
             parts = sample if isinstance(sample, tuple) else (sample,)
-            if len(parts) != len(self._inputs):
+            if len(parts) != len(names):
                 raise UserError(
                     f"sample {index} of {self._name} has {len(parts)} arrays; the model has the inputs"
-                    f" {', '.join(map(repr, self._inputs))}"
+                    f" {', '.join(map(repr, names))}"
                 )
-            values = dict(zip(self._inputs, parts, strict=True))
-        missing = [name for name in self._inputs if name not in values]
+            values = dict(zip(names, parts, strict=True))
+        missing = [name for name in names if name not in values]
         if missing:
             raise UserError(
                 f"sample {index} of {self._name} has no {', '.join(map(repr, missing))};"
                 f" it has: {', '.join(repr(k) for k in values)}"
             )
         try:
-            inputs = {name: np.asarray(values[name]) for name in self._inputs}
+            inputs = {name: np.asarray(values[name]) for name in names}
             return inputs, None if label is None else np.asarray(label)
         except Exception as error:  # an object of the user's may raise anything when it is made an array
             raise UserError(f"sample {index} of {self._name} is no array: {described(error)}") from error
-
-
-class FunctionSource(IterableSource):
-    """What a function yields that is named by the user."""
-
-    def __init__(self, name: str, signatures: Sequence[InputSignature]):
-        super().__init__(name, import_function(name), signatures)
 
 
 def import_function(name: str) -> Callable[..., Any]:

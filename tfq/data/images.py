@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from tfq.data.samples import InputSignature
-from tfq.data.sources import RawSample
+from tfq.data.sources import RawSample, Source, selected
 from tfq.errors import UserError, described
 from tfq.execution.inputs import check_encodable, check_regular
 
@@ -32,7 +32,7 @@ _SHOWN = 10
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
-class ImageFolder:
+class ImageFolder(Source):
     """Images below a folder, sorted by path; values 0..255."""
 
     label_hint = "put the images into one sub-folder per class"
@@ -54,28 +54,20 @@ class ImageFolder:
         others = len(visible) - len(self._files)
         ignored = f"{others} files in {path} are no images and were ignored" if others else ""
         self.warnings = tuple(note for note in (ignored, mapping) if note)
-
-    @property
-    def count(self) -> int:
-        return len(self._files)
+        self.count: int = len(self._files)
 
     def labels(self) -> np.ndarray | None:
         return np.array([self._label(f) for f in self._files]) if self.class_names else None
 
-    def _label(self, file: Path) -> np.ndarray:
-        return np.array(self._classes[file.parts[0]], np.int64)
+    def _label(self, file: Path) -> np.ndarray | None:
+        return np.array(self._classes[file.parts[0]], np.int64) if self.class_names else None
 
     def read(self, wanted: Collection[int] | None) -> Iterator[RawSample]:
-        for index in range(self.count) if wanted is None else wanted:
-            if index >= self.count:
-                return
-            file = self._files[index]
-            path = self._path / file
-            pixels = decode_image(path, str(path), self._signature)
-            label = self._label(file) if self.class_names else None
-            yield RawSample(
-                index, {self._signature.name: str(path)}, {self._signature.name: pixels}, label, file.as_posix()
-            )
+        name = self._signature.name
+        for index, file in selected(self._files, wanted):
+            path = str(self._path / file)
+            pixels = decode_image(Path(path), path, self._signature)
+            yield RawSample(index, {name: path}, {name: pixels}, self._label(file), file.as_posix())
 
 
 def decode_image(file: Path | IO[bytes], where: str, signature: InputSignature) -> np.ndarray:

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from tfq.data import checks, selection
-from tfq.data.arrays import NpySource, NpzSource
+from tfq.data.arrays import ArraySource, NpySource, NpzSource
 from tfq.data.features import PooledProjection
-from tfq.data.functions import FunctionSource
+from tfq.data.functions import StreamSource, import_function
 from tfq.data.images import ImageFolder
-from tfq.data.objects import ArraySource, Given, open_object
+from tfq.data.objects import Given, open_object
 from tfq.data.preprocess import Normalization, normalizations
 from tfq.data.samples import MEMORY_LIMIT, InputSignature, Samples, SampleWriter
 from tfq.data.sources import RawSample, Source
@@ -153,7 +153,7 @@ def open_source(
             raise UserError(f"{source} does not exist; {_SOURCES}")
         return (NpzSource if path.suffix.lower() == ".npz" else NpySource)(path, signatures)
     if colon and module and function.isidentifier():
-        return FunctionSource(source, signatures)
+        return StreamSource(source, import_function(source), signatures)
     raise UserError(f"{source} {'is no data that can be read' if kind else 'does not exist'}; {_SOURCES}")
 
 
@@ -176,7 +176,7 @@ class _Reader:
     @property
     def views(self) -> dict[str, np.ndarray]:
         """The arrays of the source where they are what the model takes; empty where they have to be made."""
-        if not isinstance(self.source, ArraySource) or self._normalizations:
+        if type(self.source) is not ArraySource or self._normalizations:  # a file may change
             return {}
         found = self.source.arrays
         return found if all(found[s.name].dtype == s.dtype for s in self._signatures) else {}

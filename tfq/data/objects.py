@@ -3,14 +3,14 @@
     array                  [n, ...], of a model with one input
     {name: array}          arrays [n, ...] by input name, as in an .npz: `x` will do for a single input, labels in `y`
     (x, y)                 inputs as above, or a list of arrays in the order of the model's inputs, and labels [n, ...]
-    iterable               of samples or batches, each as `tfq.data.functions` takes a sample: an array, a tuple or list
-                           of arrays in the order of the model's inputs, a dict by input name, or (inputs, label)
+    iterable               of samples or batches, each an array, a tuple or list of arrays in the order of the model's
+                           inputs, a dict by input name, or (inputs, label)
     function               that is called without arguments, once a pass, and gives such an iterable
     tf.data.Dataset        of such elements
 
 An element of an iterable is a batch where its arrays have one axis more than the model's inputs without theirs. Of an
-endless iterable no more is taken than is asked for. An iterator, such as a generator, can be gone through once only;
-everything else has to give the same samples in every pass.
+endless iterable no more is taken than is asked for. An iterator, such as a generator, can be gone through once
+only; everything else has to give the same samples in every pass.
 Arrays are not copied where the model takes them as they are: a memory-mapped one stays on its disk.
 """
 
@@ -18,17 +18,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from tfq.data.arrays import LABELS, check_array, listed, members_by_input
-from tfq.data.checks import check_label_dtype
-from tfq.data.functions import IterableSource
+from tfq.data.arrays import ArraySource
+from tfq.data.functions import StreamSource
 from tfq.data.samples import InputSignature
-from tfq.data.sources import RawSample, Source
-from tfq.errors import UserError, described
+from tfq.data.sources import Source
+from tfq.errors import UserError
 
 Data: TypeAlias = (
     str
@@ -62,96 +61,6 @@ class Given:
 def given(data: Data, name: str) -> str | Given:
     """What `load_samples` takes: the path, or the object, which messages call `name`."""
     return os.fspath(data) if isinstance(data, (str, os.PathLike)) else Given(data, name)
-
-
-class ArraySource:
-    """Arrays [n, ...] in memory, or mapped into it.
-
-    Attributes:
-      arrays: by input name.
-    """
-
-    class_names: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    label_hint = "give (x, y)"
-
-    def __init__(self, name: str, inputs: Any, labels: Any, signatures: Sequence[InputSignature]):
-        """`inputs` as the module says; `labels` None for those among the inputs, or none."""
-        self._name = name
-        found = {key: _array(value, f"{key!r} of {name}") for key, value in _by_name(inputs, name, signatures).items()}
-        members = members_by_input(name, list(found), signatures)
-        if labels is None and LABELS not in members.values():
-            labels = found.get(LABELS)
-        self._labels = None if labels is None else _array(labels, f"the labels of {name}")
-        self.arrays = {s.name: found[members[s.name]] for s in signatures}
-        for signature in signatures:
-            check_array(self.arrays[signature.name], signature, self._called(signature.name))
-        counts = {repr(key): len(array) for key, array in self.arrays.items()}
-        if self._labels is not None:
-            check_label_dtype(self._labels.dtype, name)
-            counts["labels"] = len(self._labels) if self._labels.ndim else 0
-        if len(set(counts.values())) > 1:
-            told = ", ".join(f"{key} {count}" for key, count in counts.items())
-            raise UserError(f"the arrays of {name} differ in their number of samples: {told}")
-
-    @property
-    def count(self) -> int:
-        return len(next(iter(self.arrays.values())))
-
-    def labels(self) -> np.ndarray | None:
-        return self._labels
-
-    def read(self, wanted: Collection[int] | None) -> Iterator[RawSample]:
-        for index in range(self.count) if wanted is None else wanted:
-            if index < self.count:
-                where = {key: f"sample {index} of {self._called(key)}" for key in self.arrays}
-                inputs = {key: np.asarray(array[index]) for key, array in self.arrays.items()}
-                label = None if self._labels is None else np.asarray(self._labels[index])
-                yield RawSample(index, where, inputs, label)
-
-    def _called(self, key: str) -> str:
-        return self._name if len(self.arrays) == 1 else f"array {key!r} of {self._name}"
-
-
-class StreamSource(IterableSource):
-    """Samples or batches, one after the other."""
-
-    def __init__(
-        self,
-        name: str,
-        begin: Callable[[], Iterable[Any]],
-        signatures: Sequence[InputSignature],
-        *,
-        endless: bool = False,
-    ):
-        super().__init__(name, begin, signatures)
-        self._ranks = {s.name: len(s.shape) for s in signatures}
-        self._endless = endless
-
-    def read(self, wanted: Collection[int] | None) -> Iterator[RawSample]:
-        if wanted is None and self._endless:
-            raise UserError(f"{self._name} repeats without end, and all of it is asked for; leave out .repeat()")
-        return super().read(wanted)
-
-    def _parse(self, index: int, sample: Any) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-        arrays = isinstance(sample, list) and all(hasattr(part, "shape") for part in sample)
-        return super()._parse(index, tuple(sample) if arrays else sample)
-
-    def _samples(self) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray | None]]:
-        for index, (inputs, label) in enumerate(super()._samples()):
-            if any(array.ndim != self._ranks[key] + 1 for key, array in inputs.items()):
-                yield inputs, label
-                continue
-            counts = {repr(key): len(array) for key, array in inputs.items()}
-            if label is not None:
-                counts["labels"] = len(label) if label.ndim else 0
-            if len(set(counts.values())) > 1:
-                told = ", ".join(f"{key} {count}" for key, count in counts.items())
-                raise UserError(
-                    f"the arrays of batch {index} of {self._name} differ in their number of samples: {told}"
-                )
-            for row in range(min(counts.values())):
-                yield {key: array[row] for key, array in inputs.items()}, None if label is None else label[row]
 
 
 def open_object(source: Given, signatures: Sequence[InputSignature]) -> Source:
@@ -189,26 +98,3 @@ def _once(iterator: Iterator[Any], name: str) -> Callable[[], Iterable[Any]]:
         )
 
     return begin
-
-
-def _by_name(inputs: Any, name: str, signatures: Sequence[InputSignature]) -> Mapping[str, Any]:
-    if isinstance(inputs, Mapping):
-        return inputs
-    single = len(signatures) == 1
-    if not single and isinstance(inputs, (tuple, list)) and len(inputs) == len(signatures):
-        return {s.name: value for s, value in zip(signatures, inputs, strict=True)}
-    if not single:
-        raise UserError(
-            f"{name} is no dict, and the model has the inputs {listed(signatures)}; give a dict of arrays by input name"
-        )
-    return {signatures[0].name: inputs}
-
-
-def _array(value: Any, what: str) -> np.ndarray:
-    """A view of the array, read-only; UserError for what is none."""
-    try:
-        found = np.asarray(value)[...]
-    except Exception as error:  # an object of the caller's may raise anything
-        raise UserError(f"{what} is of type {type(value).__name__}, which is no array: {described(error)}") from error
-    found.flags.writeable = False
-    return found

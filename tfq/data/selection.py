@@ -44,14 +44,9 @@ def random_positions(count: int, limit: int, seed: int) -> np.ndarray:
 
 
 def balanced_positions(labels: np.ndarray, limit: int, seed: int) -> np.ndarray:
-    """`limit` positions over the classes in turn, at random within a class.
+    """`limit` positions of labels [n] over the classes in turn, at random within a class.
 
     A class that runs out leaves its turns to the others.
-
-    Args:
-      labels: [n] class of each sample.
-      limit: number of positions wanted.
-      seed: of the order within the classes.
     """
     generator = np.random.default_rng(seed)
     turns = np.empty(len(labels), np.int64)
@@ -64,13 +59,9 @@ def balanced_positions(labels: np.ndarray, limit: int, seed: int) -> np.ndarray:
 
 
 def coverage_positions(features: np.ndarray, limit: int) -> np.ndarray:
-    """`limit` positions by farthest-first traversal, starting from the sample nearest to the mean.
+    """`limit` positions of features [n, d] by farthest-first traversal from the one nearest to the mean; n at most.
 
     O(n * limit * d) time, O(n) memory beside the features. Ties go to the lowest position.
-
-    Args:
-      features: [n, d] float.
-      limit: number of positions wanted; at most n are returned.
     """
     centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
     squares = np.einsum("nd,nd->n", centred, centred)

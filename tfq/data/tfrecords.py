@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import math
 import os
 import struct
@@ -23,7 +24,7 @@ import numpy as np
 
 from tfq.data.images import decode_image, require_preprocess, takes_images
 from tfq.data.samples import InputSignature
-from tfq.data.sources import RawSample
+from tfq.data.sources import RawSample, Source, selected, stacked
 from tfq.errors import UserError
 
 INPUT_FEATURES = ("x", "image", "image/encoded", "image_raw")
@@ -34,12 +35,9 @@ _CHECKSUM_BYTES = 4
 _IMAGE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF")
 
 
-class TFRecordSource:
+class TFRecordSource(Source):
     """Examples of one or several TFRecord files, in the order of the file names; plain or gzip."""
 
-    count = None
-    class_names: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
     label_hint = f"the label is the feature {', '.join(LABEL_FEATURES[:-1])} or {LABEL_FEATURES[-1]}"
 
     def __init__(self, paths: Sequence[Path], signatures: Sequence[InputSignature], preprocess: str):
@@ -48,20 +46,12 @@ class TFRecordSource:
         self._signatures = signatures
 
     def labels(self) -> np.ndarray | None:
-        labels = [self._label(where, features) for where, features in self._examples()]
-        shapes = {label.shape for label in labels if label is not None}
-        if len(shapes) > 1:
-            raise UserError(f"the labels of {self._paths[0]} differ in shape: {sorted(shapes)[:4]}; make all alike")
-        return None if not labels or any(label is None for label in labels) else np.stack(labels)  # type: ignore[arg-type]
+        return stacked(itertools.starmap(self._label, self._examples()), str(self._paths[0]))
 
     def read(self, wanted: Collection[int] | None) -> Iterator[RawSample]:
-        picked = None if wanted is None else set(wanted)
-        stop = math.inf if picked is None else max(picked, default=-1)
-        for index, (where, features) in enumerate(self._examples()):
-            if picked is None or index in picked:
-                yield self._sample(index, where, features)
-            if index >= stop:
-                return
+        for index, (where, features) in selected(self._examples(), wanted):
+            inputs = {s.name: self._input(s, where, features) for s in self._signatures}
+            yield RawSample(index, dict.fromkeys(inputs, where), inputs, self._label(where, features))
 
     def _examples(self) -> Iterator[tuple[str, Any]]:
         import tensorflow as tf
@@ -88,10 +78,6 @@ class TFRecordSource:
                 except Exception as error:
                     raise UserError(f"{where} is not a tf.train.Example ({type(error).__name__})") from error
                 yield where, example.features.feature
-
-    def _sample(self, index: int, where: str, features: Any) -> RawSample:
-        inputs = {s.name: self._input(s, where, features) for s in self._signatures}
-        return RawSample(index, {s.name: where for s in self._signatures}, inputs, self._label(where, features))
 
     def _label(self, where: str, features: Any) -> np.ndarray | None:
         taken = {self._feature_name(s, where, features) for s in self._signatures}

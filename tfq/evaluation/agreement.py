@@ -1,8 +1,4 @@
-"""How far a model's outputs agree with the baseline's on the same samples; needs no labels.
-
-agreement = share of samples with the same predicted class, in %  (classifiers only)
-sqnr      = 10 log10(sum |baseline|^2 / sum |output - baseline|^2), in dB  (every model)
-"""
+"""Whether a model predicts the baseline's classes on the same samples; needs no labels, only a classifier."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from tfq.evaluation.bootstrap import Statistic
-from tfq.evaluation.metrics import class_indices, mean_of, sqnr_against
+from tfq.evaluation.metrics import class_indices, mean_of
 
 
 def gives_classes(outputs: np.ndarray, inputs: Mapping[str, np.ndarray], *, judged_so: bool) -> bool:
@@ -33,8 +29,3 @@ def class_agreement(outputs: np.ndarray, baseline: np.ndarray) -> Statistic:
     """Share of equal predicted classes, in %; for outputs [n, ..., classes] the mean over positions."""
     same = class_indices(outputs, "agreement") == class_indices(baseline, "agreement")
     return mean_of(100.0 * same.reshape(len(same), -1).mean(axis=1))
-
-
-def signal_to_noise(outputs: np.ndarray, baseline: np.ndarray) -> Statistic:
-    """SQNR of the outputs, the baseline's being the signal; infinite where both are equal."""
-    return sqnr_against(outputs, baseline)

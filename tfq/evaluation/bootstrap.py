@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tfq.execution.progress import Progress, Silent
+from tfq.execution.progress import SILENT, Progress
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
@@ -60,9 +60,8 @@ def point(statistic: Statistic, n: int) -> float:
     return float(statistic.of_weights(np.ones((1, n)))[0])
 
 
-def resampled(statistics: Sequence[Statistic], n: int, *, seed: int, progress: Progress | None = None) -> np.ndarray:
+def resampled(statistics: Sequence[Statistic], n: int, *, seed: int, progress: Progress = SILENT) -> np.ndarray:
     """Scores [len(statistics), resamples] of several models, all on the same resamples of n samples."""
-    progress = Silent() if progress is None else progress
     generator = np.random.default_rng(seed)
     resamples = min(statistic.resamples for statistic in statistics)
     values = np.empty((len(statistics), resamples))

@@ -11,10 +11,10 @@ import numpy as np
 
 from tfq.data.samples import InputSignature, Samples
 from tfq.errors import UserError
-from tfq.evaluation.agreement import class_agreement, gives_classes, signal_to_noise
+from tfq.evaluation.agreement import class_agreement, gives_classes
 from tfq.evaluation.bootstrap import CONFIDENCE, Estimate, Statistic, estimate, point, resampled
 from tfq.evaluation.latency import Latency, measure_latency
-from tfq.evaluation.metrics import Metric, Predictions, UserMetric, find_metric
+from tfq.evaluation.metrics import Metric, Predictions, UserMetric, find_metric, sqnr_against
 from tfq.evaluation.size import Size, measure_size
 from tfq.execution.interpreter import TensorInfo, TfliteModel
 from tfq.execution.predict import predict
@@ -238,7 +238,7 @@ def judge_outputs(
         score, difference = scores.get(name, (None, None))
         agreement = sqnr = None
         if row:
-            sqnr = _estimated(signal_to_noise(outputs[0], baseline[0]), "dB", len(samples), seed)
+            sqnr = _estimated(sqnr_against(outputs[0], baseline[0]), "dB", len(samples), seed)
             if classifies:
                 agreement = _estimated(class_agreement(outputs[0], baseline[0]), "%", len(samples), seed)
         judged[name] = Judgement(score, difference, agreement, sqnr)

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from tfq.evaluation.layers import sqnr
+from tfq.evaluation.metrics import finite_decibels
+from tfq.evaluation.size import constant_bytes, grid_bits
 from tfq.execution.interpreter import TfliteModel
-from tfq.execution.tflite import parse_tflite
+from tfq.execution.tflite import integers, parse_tflite
 from tfq.export import flatbuffer
 
 
@@ -45,47 +46,26 @@ class Operation:
 
 def operations(content: bytes) -> tuple[Operation, ...]:
     """All operations in order of execution. Raises UserError for a broken file."""
-    parse_tflite(content)
-    model = flatbuffer.parse(content)
-    subgraph = model.subgraphs[0]
-    for tensor in subgraph.tensors:
-        tensor.shape = () if tensor.shape is None else tensor.shape  # the file of a scalar may leave it out
-    for operator in subgraph.operators:
-        operator.inputs = () if operator.inputs is None else operator.inputs
-    return tuple(_operation(model, subgraph, operator) for operator in subgraph.operators)
+    model = parse_tflite(content)
+    return tuple(_operation(model, operator, content) for operator in model.subgraphs[0].operators)
 
 
-def _operation(model: Any, subgraph: Any, operator: Any) -> Operation:
-    output = subgraph.tensors[operator.outputs[0]]
-    inputs = [subgraph.tensors[i] for i in operator.inputs if i >= 0]
-    weights = [t for t in inputs if flatbuffer.is_constant(model, t) and len(t.shape) > 1 and flatbuffer.scales(t).size]
-    weight_dtype, weight_bits, channels = _weights(model, weights[0]) if weights else (None, None, None)
-    scales, zero_points = flatbuffer.scales(output), flatbuffer.zero_points(output)
-    limits = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}.get(flatbuffer.type_name(output))
+def _operation(model: Any, operator: Any, content: bytes) -> Operation:
+    tensors = model.subgraphs[0].tensors
+    output = tensors[operator.outputs[0]]
+    weight_dtype = weight_bits = channels = None
+    for tensor in (tensors[index] for index in reversed(integers(operator.inputs)) if index >= 0):  # the first counts
+        data, scales = constant_bytes(model.buffers[tensor.buffer], content), flatbuffer.scales(tensor)
+        if len(data) and len(integers(tensor.shape)) > 1 and scales.size:
+            weight_dtype, weight_bits = flatbuffer.type_name(tensor), grid_bits(data, tensor.type)
+            channels = int(scales.size)
+    kind, scales = flatbuffer.type_name(output), flatbuffer.scales(output)
     span = None
-    if limits and scales.size == 1:
-        low, high = (float(scales[0] * (limit - zero_points[0])) for limit in limits)
-        span = (low, high)
-    return Operation(
-        flatbuffer.text(output.name),
-        flatbuffer.operator_name(model, operator),
-        flatbuffer.type_name(output),
-        tuple(int(n) for n in output.shape),
-        weight_dtype,
-        weight_bits,
-        channels,
-        span,
-    )
-
-
-def _weights(model: Any, tensor: Any) -> tuple[str, int, int]:
-    """(element type, grid bits, number of scales) of a quantised constant."""
-    kind = flatbuffer.type_name(tensor)
-    bits = 4
-    if kind == "int8":
-        largest = int(np.abs(np.asarray(model.buffers[tensor.buffer].data, np.uint8).view(np.int8).astype(int)).max())
-        bits = 1 + largest.bit_length() if largest else 1
-    return kind, min(bits, 8), int(flatbuffer.scales(tensor).size)
+    if kind in ("int8", "uint8", "int16") and scales.size == 1:
+        limits, zero_point = np.iinfo(kind), flatbuffer.zero_points(output)[0]
+        span = (float(scales[0] * (limits.min - zero_point)), float(scales[0] * (limits.max - zero_point)))
+    name, operation = flatbuffer.text(output.name), flatbuffer.operator_name(model, operator)
+    return Operation(name, operation, kind, tuple(integers(output.shape)), weight_dtype, weight_bits, channels, span)
 
 
 def compare_operations(
@@ -105,10 +85,11 @@ def compare_operations(
         for model, found in zip(models, collected, strict=True):
             model.run({name: array[i : i + 1] for name, array in samples.items()})
             for name, value in model.tensors(shared).items():
-                found[str(name)].append(value.real)
+                found[name].append(value)
     errors = {}
     for name in shared:
         quantized, floats = (np.concatenate([np.atleast_1d(v) for v in found[name]]) for found in collected)
         if quantized.shape == floats.shape:
-            errors[name] = sqnr(floats, quantized)
+            signal = float(np.square(floats, dtype=np.float64).sum())
+            errors[name] = finite_decibels(signal, float(np.square(floats.astype(np.float64) - quantized).sum()))
     return tuple(dataclasses.replace(o, sqnr_db=errors.get(o.name)) for o in listed)

@@ -17,7 +17,7 @@ import numpy as np
 
 from tfq.evaluation.bootstrap import Estimate, Statistic, estimate, resampled
 from tfq.execution.interpreter import TfliteModel
-from tfq.execution.progress import Progress, Silent
+from tfq.execution.progress import SILENT, Progress
 
 BLOCK = 4
 WARM_UP = 5
@@ -57,7 +57,7 @@ def measure_latency(
     threads: int = 1,
     delegate: bool = True,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> dict[str, Latency]:
     """Time models against the first of them.
 
@@ -68,7 +68,6 @@ def measure_latency(
       seconds: go on for about so long a model, up to 1000 runs, so that fast models are timed well too.
       seed: of the bootstrap of the ratio.
     """
-    progress = Silent() if progress is None else progress
     loaded = {name: TfliteModel(content, threads=threads, delegate=delegate) for name, content in models.items()}
     names = list(models)
     start = time.perf_counter()

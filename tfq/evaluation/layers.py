@@ -10,11 +10,11 @@ weights and its output's grid add by themselves. The layers with the lowest one 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from tfq.evaluation.metrics import finite_decibels
 from tfq.models.graph import Graph
 from tfq.simulate.eager import tensor_parts
 from tfq.verify.forced import Forced
@@ -57,17 +57,4 @@ def _decibels(
         for name, value in zip(names, values, strict=True):
             signal[name] += float(np.square(value, dtype=np.float64).sum())
             noise[name] += float(np.square(value.astype(np.float64) - observed[name][part]).sum())
-    return {name: _decibel(signal[name], noise[name]) for name in names}
-
-
-def sqnr(reference: np.ndarray, values: np.ndarray) -> float | None:
-    """Signal to quantisation noise in dB, over all elements."""
-    signal = float(np.square(reference, dtype=np.float64).sum())
-    noise = float(np.square(reference.astype(np.float64) - values).sum())
-    return _decibel(signal, noise)
-
-
-def _decibel(signal: float, noise: float) -> float | None:
-    if not (signal > 0 and noise > 0):
-        return None
-    return 10 * (math.log10(signal) - math.log10(noise))  # the quotient could underflow
+    return {name: finite_decibels(signal[name], noise[name]) for name in names}

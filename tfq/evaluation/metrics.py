@@ -108,10 +108,14 @@ def class_indices(outputs: np.ndarray, name: str) -> np.ndarray:
     return outputs.argmax(axis=-1)
 
 
+def _classes(outputs: np.ndarray) -> int:
+    return max(2, outputs.shape[-1]) if outputs.ndim > 1 else 2
+
+
 def _class_labels(labels: np.ndarray, outputs: np.ndarray, name: str) -> np.ndarray:
     """Labels as class indices of the shape of the predicted classes; one-hot rows are understood."""
     expected = outputs.shape[:-1] if outputs.ndim > 1 else outputs.shape
-    classes = max(2, outputs.shape[-1]) if outputs.ndim > 1 else 2
+    classes = _classes(outputs)
     if labels.shape == outputs.shape and outputs.ndim > 1 and classes == outputs.shape[-1]:
         if not (np.isin(labels, (0, 1)).all() and (labels.sum(axis=-1) == 1).all()):
             raise UserError(f"metric {name} needs class indices or one-hot labels; these are neither")
@@ -153,12 +157,10 @@ def _top(k: int) -> Callable[[Predictions], Statistic]:
     def statistic(predictions: Predictions) -> Statistic:
         outputs = predictions.outputs[0]
         labels = _class_labels(_labels(predictions, name), outputs, name)
+        if (classes := _classes(outputs)) <= k:
+            raise UserError(f"metric {name} needs more than {k} classes, the model has {classes}; use top1")
         if outputs.ndim < 2 or outputs.shape[-1] == 1:
-            if k > 1:
-                raise UserError(f"metric {name} needs more than {k} classes, the model has 2; use top1")
             return mean_of(100.0 * _per_sample(class_indices(outputs, name) == labels))
-        if outputs.shape[-1] <= k:
-            raise UserError(f"metric {name} needs more than {k} classes, the model has {outputs.shape[-1]}; use top1")
         own = np.take_along_axis(outputs, labels[..., None], axis=-1)
         earlier = np.arange(outputs.shape[-1]) < labels[..., None]
         rank = ((outputs > own) | ((outputs == own) & earlier)).sum(axis=-1)
@@ -212,7 +214,7 @@ def _f1(predictions: Predictions) -> Statistic:
     outputs = predictions.outputs[0]
     labels = _class_labels(_labels(predictions, "f1"), outputs, "f1")
     predicted = class_indices(outputs, "f1")
-    classes = max(2, outputs.shape[-1]) if outputs.ndim > 1 else 2
+    classes = _classes(outputs)
     counted = range(1, 2) if classes == 2 else range(classes)
 
     def rate(hits: np.ndarray) -> np.ndarray:
@@ -231,34 +233,37 @@ def _f1(predictions: Predictions) -> Statistic:
     return Statistic(of_weights)
 
 
-def target_of(predictions: Predictions) -> tuple[np.ndarray, str]:
-    """What the output should be, and what that is: "labels" or "baseline"."""
+def _target(predictions: Predictions) -> np.ndarray:
+    """What the output should be: the labels where there is one for each of its elements, else the baseline's output."""
     outputs, labels = predictions.outputs[0], predictions.labels
-    if labels is not None and labels.shape == outputs.shape:
-        return labels, "labels"
-    if labels is not None and labels.size == outputs.size:
-        return labels.reshape(outputs.shape), "labels"
-    return predictions.baseline[0], "baseline"
+    return predictions.baseline[0] if labels is None or labels.size != outputs.size else labels.reshape(outputs.shape)
 
 
 def _mse(predictions: Predictions) -> Statistic:
-    return mean_of(reconstruction_error(predictions.outputs[0], target_of(predictions)[0]))
+    return mean_of(reconstruction_error(predictions.outputs[0], _target(predictions)))
 
 
 def _sqnr(predictions: Predictions) -> Statistic:
-    return sqnr_against(predictions.outputs[0], target_of(predictions)[0])
+    return sqnr_against(predictions.outputs[0], _target(predictions))
 
 
 def sqnr_against(outputs: np.ndarray, target: np.ndarray) -> Statistic:
     """Signal to noise in dB of outputs [n, ...], `target` being the signal; infinite where they are equal."""
     signal = reconstruction_error(target, np.zeros_like(target))
     noise = reconstruction_error(outputs, target)
+    return Statistic(lambda weights: decibels(weights @ signal, weights @ noise))
 
-    def of_weights(weights: np.ndarray) -> np.ndarray:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return 10 * np.log10((weights @ signal) / (weights @ noise))
 
-    return Statistic(of_weights)
+def decibels(signal: np.ndarray | float, noise: np.ndarray | float) -> np.ndarray:
+    """SQNR in dB by the sums of squares of signal and error: infinite without an error, NaN without either."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return 10 * (np.log10(signal) - np.log10(noise))  # the quotient could underflow
+
+
+def finite_decibels(signal: float, noise: float) -> float | None:
+    """`decibels`; None for what JSON has no number for."""
+    found = float(decibels(signal, noise))
+    return found if np.isfinite(found) else None
 
 
 def _imported(name: str) -> UserMetric:

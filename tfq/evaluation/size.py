@@ -18,17 +18,10 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfq.execution.deflate import deflated
-from tfq.execution.tflite import parse_tflite, read_content
+from tfq.execution.tflite import BITS, parse_tflite, read_content
 
-_STORED_BITS = {
-    schema.TensorType.FLOAT32: 32,
-    schema.TensorType.FLOAT16: 16,
-    schema.TensorType.INT16: 16,
-    schema.TensorType.INT8: 8,
-    schema.TensorType.UINT8: 8,
-    schema.TensorType.INT4: 4,
-    schema.TensorType.INT2: 2,
-}
+_FLOAT32, _BOOL = schema.TensorType.FLOAT32, schema.TensorType.BOOL
+_STORED_BITS = {kind: bits for kind, bits in BITS.items() if kind == _FLOAT32 or (bits <= 16 and kind != _BOOL)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +42,7 @@ def measure_size(model: bytes | Path) -> Size:
     weights, stored, used = 0, 0, 0
     seen: set[int] = set()
     for tensor in (tensor for graph in parsed.subgraphs for tensor in graph.tensors):
-        data = _data(parsed.buffers[tensor.buffer], content)
+        data = constant_bytes(parsed.buffers[tensor.buffer], content)
         axes = 0 if tensor.shape is None else len(tensor.shape)
         if tensor.buffer in seen or not len(data) or tensor.type not in _STORED_BITS or axes < 2:
             continue
@@ -57,19 +50,19 @@ def measure_size(model: bytes | Path) -> Size:
         count = int(np.prod(tensor.shape))
         weights += count
         stored += count * _STORED_BITS[tensor.type]
-        used += count * _grid_bits(data, tensor.type)
+        used += count * grid_bits(data, tensor.type)
     bits = (stored / weights, used / weights) if weights else (0.0, 0.0)
     return Size(len(content), len(deflated(content)), weights, *bits)
 
 
-def _data(buffer: schema.BufferT, content: bytes) -> np.ndarray:
+def constant_bytes(buffer: schema.BufferT, content: bytes) -> np.ndarray:
     """Bytes of a constant; those of a file over 2 GB lie behind the flatbuffer."""
     if buffer.data is not None:
         return np.asarray(buffer.data, np.uint8)
     return np.frombuffer(content, np.uint8, buffer.size if buffer.offset > 1 else 0, buffer.offset)
 
 
-def _grid_bits(data: np.ndarray, tensor_type: int) -> int:
+def grid_bits(data: np.ndarray, tensor_type: int) -> int:
     """Bits of the smallest signed integer that holds every element; the stored bits for other types."""
     if tensor_type == schema.TensorType.INT4:
         nibbles = np.concatenate([data & 15, data >> 4]).astype(np.int64)

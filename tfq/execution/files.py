@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import glob
 import hashlib
 import os
 import re
@@ -19,11 +20,12 @@ import secrets
 import shutil
 import stat
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from tfq.errors import UserError
-from tfq.execution.locks import lock, locked_directory, remove_if_stale
+from tfq.execution.locks import lock, locked_directory, remove_stale
 
 OUTPUT_NAMES = (
     "model.tflite",
@@ -60,7 +62,7 @@ def staged_directory(path: Path, *, overwrite: bool, ours: Collection[str] = OUT
         _check_replaceable(path, overwrite=overwrite, ours=ours)
         partial, held = locked_directory(lambda: _new_directory(path))
     try:
-        with _full_disk_as_user_error(path):
+        with _writing(path, full_only=True):
             yield partial
             _sync(partial)
         with _writing(path):
@@ -77,6 +79,32 @@ def staged_directory(path: Path, *, overwrite: bool, ours: Collection[str] = OUT
         os.close(held)
 
 
+class Saved:
+    """What a run gives, as files."""
+
+    files: Mapping[str, bytes]
+    own_names: ClassVar[Collection[str]] = OUTPUT_NAMES
+    """Of the files that an earlier run may have left."""
+
+    def save(self, directory: str | Path, *, overwrite: bool = False) -> Path:
+        """Write all files, whole or not at all, and return where they are.
+
+        Args:
+          directory: a new folder; missing parents are made.
+          overwrite: replace the files of an earlier run.
+
+        Raises UserError where it is there already or cannot be written, or holds files of others.
+        """
+        with staged_directory(Path(directory), overwrite=overwrite, ours=self.own_names) as staged:
+            self.write(staged)
+        return Path(directory)
+
+    def write(self, directory: Path) -> None:
+        """Write all files into a folder that is there."""
+        for name, content in self.files.items():
+            (directory / name).write_bytes(content)
+
+
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, in place of one that may be there; into what is no regular file.
 
@@ -86,9 +114,7 @@ def write_atomic(path: Path, content: bytes) -> None:
         with _writing(path):
             _write_into(path, content)
         return
-    path = _resolved(path)
-    if os.path.isdir(path):
-        raise UserError(f"cannot write the file {path}: it is a directory; name a file")
+    path = _file(path)
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _clean_up(path)
@@ -118,10 +144,7 @@ def check_file(path: Path, *, regular: bool = False) -> None:
         with _writing(path):
             os.close(_open_stream(path))
         return
-    path = _resolved(path)
-    if os.path.isdir(path):
-        raise UserError(f"cannot write the file {path}: it is a directory; name a file")
-    _check_parent(path)
+    _check_parent(_file(path))
 
 
 def check_directory(path: Path) -> None:
@@ -150,6 +173,13 @@ def _resolved(path: Path) -> Path:
     except (OSError, RuntimeError) as error:  # a loop of links, which older Pythons tell by RuntimeError
         reason = getattr(error, "strerror", None) or "its links lead round in a circle"
         raise UserError(f"cannot write {path}: {reason}; name another place") from error
+
+
+def _file(path: Path) -> Path:
+    path = _resolved(path)
+    if os.path.isdir(path):
+        raise UserError(f"cannot write the file {path}: it is a directory; name a file")
+    return path
 
 
 def _check_parent(path: Path) -> None:
@@ -246,13 +276,7 @@ def _clean_up(path: Path) -> None:
             shutil.rmtree(aside)
         else:
             aside.rename(path)
-    for partial in path.parent.glob(f".{_literal(_short(path.name))}.partial-????????"):
-        remove_if_stale(partial)
-
-
-def _literal(name: str) -> str:
-    """The glob pattern that matches `name` only."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+    remove_stale(path.parent, f".{glob.escape(_short(path.name))}.partial-????????")
 
 
 def _check_replaceable(path: Path, *, overwrite: bool, ours: Collection[str]) -> None:
@@ -288,10 +312,8 @@ def _swap(partial: Path, path: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two directories in one step; False where the system cannot (it is Linux's renameat2)."""
-    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if rename is None:
-        return False
+    """Exchange two directories in one step; False where the file system cannot."""
+    rename = ctypes.CDLL(None, use_errno=True).renameat2
     if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
         return True
     code = ctypes.get_errno()
@@ -318,18 +340,13 @@ def _sync_directory(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def _writing(path: Path, *, full_only: bool = False) -> Iterator[None]:
+    """What the system does not let be written is a UserError; full_only: other errors are not of this file alone."""
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; name a place that can be written") from error
-
-
-@contextlib.contextmanager
-def _full_disk_as_user_error(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise UserError(f"cannot write {path}: {error.strerror}; make room or name another place") from error
-        raise
+        full = error.errno in _FULL
+        if full_only and not full:
+            raise
+        advice = "make room or name another place" if full else "name a place that can be written"
+        raise UserError(f"cannot write {path}: {error.strerror}; {advice}") from error

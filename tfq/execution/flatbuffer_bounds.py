@@ -12,79 +12,47 @@ from typing import Any
 
 _MOST_TABLES = 1_000_000
 _TEXT = "text"
-# Slot of a table -> its field: bytes of a scalar; _TEXT; [bytes] a vector of scalars; [name] one of tables; name of a
-# table; {type: name} a union, whose type is the byte in the slot before. Tables of options hold scalars otherwise.
-_TABLES: dict[str, dict[int, Any]] = {
-    "Model": {
-        0: 4,
-        1: ["OperatorCode"],
-        2: ["SubGraph"],
-        3: _TEXT,
-        4: ["Buffer"],
-        5: [4],
-        6: ["Metadata"],
-        7: ["SignatureDef"],
-        8: ["ExternalBufferGroup"],
-        9: ["ExternalBuffer"],
-    },
-    "OperatorCode": {0: 1, 1: _TEXT, 2: 4, 3: 4},
-    "SubGraph": {0: ["Tensor"], 1: [4], 2: [4], 3: ["Operator"], 4: _TEXT, 5: 4},
-    "Tensor": {
-        0: [4],
-        1: 1,
-        2: 4,
-        3: _TEXT,
-        4: "Quantization",
-        5: 1,
-        6: "Sparsity",
-        7: [4],
-        8: 1,
-        9: ["VariantSubType"],
-        10: 4,
-    },
-    "Quantization": {
-        0: [4],
-        1: [4],
-        2: [4],
-        3: [8],
-        4: 1,
-        5: {1: "Vector8", 2: "Blockwise", 3: "Blockwise"},
-        6: 4,
-    },
-    "Blockwise": {0: 4, 1: 4, 2: 4, 3: [4]},
-    "Sparsity": {0: [4], 1: [4], 2: ["Dimension"]},
-    "Dimension": {0: 1, 1: 4, 2: 1, 3: {1: "Vector32", 2: "Vector16", 3: "Vector8"}, 4: 1}
-    | {5: {1: "Vector32", 2: "Vector16", 3: "Vector8"}},
-    "Vector32": {0: [4]},
-    "Vector16": {0: [2]},
-    "Vector8": {0: [1]},
-    "VariantSubType": {0: [4], 1: 1, 2: 1},
-    "Operator": {
-        0: 4,
-        1: [4],
-        2: [4],
-        3: 1,
-        4: {3: "ConcatEmbeddings", 8: "FullyConnected", 17: "Vector32", 30: "Vector32", 115: "Vector32"},
-        5: [1],
-        6: 1,
-        7: [1],
-        8: [4],
-        9: 8,
-        10: 8,
-        11: 1,
-        12: {21: "Composite"},
-        13: 4,
-    },
-    "ConcatEmbeddings": {0: 4, 1: [4], 2: [4]},
-    "FullyConnected": {5: [1]},
-    "Composite": {0: _TEXT, 1: 4, 2: [1], 3: 1, 4: 4},
-    "Options": {},
-    "Buffer": {0: [1], 1: 8, 2: 8},
-    "Metadata": {0: _TEXT, 1: 4},
-    "SignatureDef": {0: ["TensorMap"], 1: ["TensorMap"], 2: _TEXT, 4: 4},
-    "TensorMap": {0: _TEXT, 1: 4},
-    "ExternalBufferGroup": {0: _TEXT},
-    "ExternalBuffer": {0: 4, 1: 4, 2: 8, 3: 8, 4: _TEXT},
+# A table and its fields, slot by slot. A number: bytes of a scalar. [ ]: a vector of scalars or tables. { }: a union,
+# type -> table, whose type is the byte in the slot before. -: nothing to follow. Other tables of options hold scalars.
+_SCHEMA = """
+Model 4 [OperatorCode] [SubGraph] text [Buffer] [4] [Metadata] [SignatureDef] [ExternalBufferGroup] [ExternalBuffer]
+OperatorCode 1 text 4 4
+SubGraph [Tensor] [4] [4] [Operator] text 4
+Tensor [4] 1 4 text Quantization 1 Sparsity [4] 1 [VariantSubType] 4
+Quantization [4] [4] [4] [8] 1 {1:Vector8,2:Blockwise,3:Blockwise} 4
+Blockwise 4 4 4 [4]
+Sparsity [4] [4] [Dimension]
+Dimension 1 4 1 {1:Vector32,2:Vector16,3:Vector8} 1 {1:Vector32,2:Vector16,3:Vector8}
+Vector32 [4]
+Vector16 [2]
+Vector8 [1]
+VariantSubType [4] 1 1
+Operator 4 [4] [4] 1 {3:ConcatEmbeddings,8:FullyConnected,17:Vector32,30:Vector32,115:Vector32} [1] 1 [1] [4] 8 8 1 \
+ {21:Composite} 4
+ConcatEmbeddings 4 [4] [4]
+FullyConnected - - - - - [1]
+Composite text 4 [1] 1 4
+Options
+Buffer [1] 8 8
+Metadata text 4
+SignatureDef [TensorMap] [TensorMap] text - 4
+TensorMap text 4
+ExternalBufferGroup text
+ExternalBuffer 4 4 8 8 text
+"""
+
+
+def _parsed(field: str) -> Any:
+    if field[0] == "[":
+        return [_parsed(field[1:-1])]
+    if field[0] == "{":
+        return {int(kind): table for kind, table in (pair.split(":") for pair in field[1:-1].split(","))}
+    return int(field) if field.isdecimal() else field
+
+
+_TABLES = {
+    table: {slot: _parsed(field) for slot, field in enumerate(fields) if field != "-"}
+    for table, *fields in map(str.split, _SCHEMA.strip().splitlines())
 }
 _OFFSET = 4
 

@@ -51,15 +51,9 @@ def check_regular(path: Path, what: str) -> None:
 
 
 def read_regular(path: Path, *, what: str, most: int) -> bytes:
-    """The content of a regular file.
+    """The content of a regular file of at most `most` bytes, which messages call `what`.
 
-    Args:
-      path: of the file.
-      what: what messages call it.
-      most: bytes; a larger file is refused.
-
-    Raises:
-      UserError: it is not there, no regular file, too large, or cannot be read.
+    Raises UserError where it is not there, no regular file, too large, or cannot be read.
     """
     check_regular(path, what)
     try:

@@ -7,19 +7,23 @@ the nearest integer, ties to even, and clipped to the range of the type.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import resource
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tfq.errors import UserError
-from tfq.execution.memory import bounded_memory
 from tfq.execution.tflite import arena_bytes, check_arena, parse_tflite, read_content, signature_names
 
 RUNTIMES = ("litert", "tensorflow")
+_MORE_BYTES, _SHARE = 3 << 30, 128  # of addresses: so many, and so many times the file
+# What is put back at the end of every block: several threads may be in one at the same time.
+_SOFT, _HARD = resource.getrlimit(resource.RLIMIT_AS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,14 +88,6 @@ class TensorInfo:
         return np.asarray(values, dtype).reshape([-1 if i == self.axis else 1 for i in range(len(self.shape))])
 
 
-@dataclasses.dataclass(frozen=True)
-class TensorValue:
-    """What a tensor held after a run: its elements, and the real float32 values they stand for."""
-
-    raw: np.ndarray
-    real: np.ndarray
-
-
 class TfliteModel:
     """One interpreter over one .tflite, for use by one thread at a time.
 
@@ -122,7 +118,6 @@ class TfliteModel:
         self._has_run = False
         parsed = parse_tflite(self.content, source=source)
         graph = parsed.subgraphs[0]
-        self._activations = [int(i) for operator in graph.operators for i in operator.outputs if i >= 0]
         self._stateful = any(tensor.isVariable for tensor in graph.tensors)
         self._interpreter = _make_interpreter(
             self.content, source, threads=threads, delegate=delegate, preserve_all=preserve_all, runtime=runtime
@@ -144,10 +139,6 @@ class TfliteModel:
         """The shape every tensor has now, by index, as the runtime made it out."""
         details = self._interpreter.get_tensor_details()
         return {d["index"]: tuple(d["shape"].tolist()) for d in details if d["index"] in self._by_index}
-
-    def input_shape(self, name: str) -> tuple[int, ...]:
-        """The shape an input has now; resizable dimensions start at 1 and follow the last run."""
-        return next(self._shapes[info.index] for info in self.inputs if info.name == name)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
         """Real values in, float32 out, one array per output.
@@ -171,7 +162,10 @@ class TfliteModel:
             self._interpreter.reset_all_variables()
         for info in self.inputs:
             self._interpreter.set_tensor(info.index, inputs[info.name])
-        self._invoke_bounded()
+        # the first run makes what the later ones use
+        with contextlib.nullcontext() if self._has_run else bounded_memory(len(self.content)):
+            self.invoke()
+        self._has_run = True
         return tuple(self._interpreter.get_tensor(info.index) for info in self.outputs)
 
     def constant(self, index: int) -> np.ndarray:
@@ -185,31 +179,12 @@ class TfliteModel:
         except (RuntimeError, ValueError, MemoryError) as error:
             raise UserError(f"the model cannot be run: {_first_line(error)}") from error
 
-    def _invoke_bounded(self) -> None:
-        """The first run makes what the later ones use."""
-        if self._has_run:
-            return self.invoke()
-        with bounded_memory(len(self.content)):
-            self.invoke()
-        self._has_run = True
-        return None
-
-    def tensors(self, wanted: Iterable[str | int] | None = None) -> dict[str | int, TensorValue]:
-        """What tensors held after the last run, by the names or indices asked for.
-
-        By default every operator's output, by tensor name. Needs `preserve_all`.
-        """
+    def tensors(self, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """The real float32 values that tensors held after the last run, by their names. Needs `preserve_all`."""
         if not self._preserve_all:
             raise ValueError("intermediate tensors are only kept with preserve_all=True")
-        by_name = {info.name: info for info in self._by_index.values()}
-        if wanted is None:
-            wanted = [self._by_index[i].name for i in self._activations]
-        found = {}
-        for key in wanted:
-            info = self._by_index[key] if isinstance(key, int) else by_name[key]
-            raw = self._interpreter.get_tensor(info.index)
-            found[key] = TensorValue(raw, info.to_real(raw))
-        return found
+        by_name = {info.name: info for info in self.all_tensors}
+        return {name: by_name[name].to_real(self.constant(by_name[name].index)) for name in names}
 
     def _check_names(self, inputs: Mapping[str, np.ndarray]) -> None:
         expected = [info.name for info in self.inputs]
@@ -232,6 +207,23 @@ class TfliteModel:
         except (RuntimeError, ValueError) as error:
             shape_text = ", ".join(f"{info.name!r} {written(shape)}" for info, shape in changed.items())
             raise UserError(f"the model cannot be run with the input {shape_text}: {_first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def bounded_memory(file_bytes: int) -> Iterator[None]:
+    """Within the block this process gets at most 3 GiB of addresses, and 128 times the file, beyond what it has.
+
+    With several threads in such blocks the bound ends with the first that leaves.
+    What asks for more is told that there is none: a MemoryError, or an error of the runtime.
+    """
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    most = pages * resource.getpagesize() + _MORE_BYTES + _SHARE * file_bytes
+    others = [limit for limit in (_SOFT, _HARD) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min([most, *others]), _HARD))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (_SOFT, _HARD))
 
 
 def _make_interpreter(

@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Hashable, Mapping
@@ -33,10 +35,11 @@ MOST_BYTES = 64 << 20
 _DEEPEST = 100
 _LARGEST = 2**63
 _SHOWN = 40
-_NESTING = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
+_STRING = re.compile(r'"(?:\\.|[^"\\])*"?', re.DOTALL)
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 Kind = TypeVar("Kind")
+_Rule = str | Mapping[type, str]  # the arguments `unknown` of `built` and `read` of `check_read`
 
 
 def read_json(path: Path, *, what: str, most: int = MOST_BYTES) -> Any:
@@ -72,27 +75,26 @@ def parse_json(content: bytes | str, what: str) -> Any:
         raise UserError(f"{what} cannot be read: it is no JSON ({error})") from error
 
 
-def built(kind: type[Kind], data: Any, *, what: str, unknown: str | None = "") -> Kind:
-    """The dataclass `kind` of parsed JSON.
+def built(kind: type[Kind], data: Any, *, what: str, unknown: str = "") -> Kind:
+    """The dataclass `kind` of what `parse_json` gave; messages call the file `what`.
 
-    Args:
-      kind: a frozen dataclass; what its `__post_init__` raises as ValueError becomes a UserError too.
-      data: what `parse_json` gave.
-      what: what messages call the file.
-      unknown: added to the message about a field that `kind` has not; None where such fields are left out.
-
-    Raises UserError for data of another shape or type.
+    Raises UserError for data of another shape or type, for what `__post_init__` raises as ValueError, and for a field
+    that `kind` has not, with `unknown` added to the message.
     """
     found: Kind = _value(kind, data, what, "", unknown)
     return found
 
 
-def checked_types(found: Any, name: Any) -> None:
-    """Check the fields of a dataclass that was made in Python.
+def check_read(kind: type, data: Any, *, what: str, read: Mapping[type, str]) -> None:
+    """Check what is read of a dataclass `kind` that was written with more, and perhaps with what is not known.
 
-    Args:
-      found: the dataclass.
-      name: field -> what messages call it.
+    `read` names, by dataclass, the fields that have to be there; others are not looked at. Raises UserError as `built`.
+    """
+    _value(kind, data, what, "", read)
+
+
+def checked_types(found: Any, name: Any) -> None:
+    """Check the fields of a dataclass that was made in Python; `name` gives what messages call a field.
 
     Raises UserError for a field whose value is of another type; a list counts as a tuple nowhere.
     """
@@ -120,35 +122,27 @@ def shown(value: Any) -> str:
 
 def _levels(text: str) -> int:
     """How deep brackets nest, outside of strings."""
-    deepest = depth = 0
-    inside = False
-    for found in _NESTING.finditer(text):
-        token = found[0]
-        if token == '"':
-            inside = not inside
-        elif not inside and token in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif not inside and token in "]}":
-            depth -= 1
-    return deepest
+    brackets = re.finditer(r"[\[\]{}]", _STRING.sub("", text))
+    return max(itertools.accumulate(1 if found[0] in "[{" else -1 for found in brackets), default=0)
 
 
 @functools.cache
-def _hints(kind: Hashable) -> Mapping[str, Any]:
-    """Field -> type."""
+def _hints(kind: Hashable, only: str | None = None) -> Mapping[str, Any]:
+    """Field -> type; of `only` these fields, others may have types that are not loaded."""
     own = typing.cast(type, kind)
+    if only is not None:
+        return {name: eval(own.__annotations__[name], vars(sys.modules[own.__module__])) for name in only.split()}
     found = typing.get_type_hints(own)
     return {field.name: found[field.name] for field in dataclasses.fields(own)}
 
 
-def _value(kind: Any, data: Any, what: str, where: str, unknown: str | None) -> Any:
+def _value(kind: Any, data: Any, what: str, where: str, rule: _Rule) -> Any:
     """`data` as `kind`. `where` is the field's path, "" for the whole."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return data
     if origin in (typing.Union, types.UnionType):
-        return _of_union(kind, data, what, where, unknown)
+        return _of_union(kind, data, what, where, rule)
     if origin is Literal and data in arguments and isinstance(data, str):
         return data
     if origin is tuple and isinstance(data, (list, tuple)):
@@ -156,58 +150,51 @@ def _value(kind: Any, data: Any, what: str, where: str, unknown: str | None) -> 
             raise _wrong(kind, data, what, where)
         kinds = [arguments[0]] * len(data) if arguments[-1] is Ellipsis else arguments
         items = enumerate(zip(kinds, data, strict=True))
-        return tuple(_value(k, item, what, f"{where}[{i}]", unknown) for i, (k, item) in items)
+        return tuple(_value(k, item, what, f"{where}[{i}]", rule) for i, (k, item) in items)
     if origin in (Mapping, dict) and isinstance(data, Mapping):
-        return {name: _value(arguments[1], x, what, _joined(where, name), unknown) for name, x in data.items()}
+        return {name: _value(arguments[1], x, what, _joined(where, name), rule) for name, x in data.items()}
     if dataclasses.is_dataclass(kind) and isinstance(data, Mapping):
-        return _of_dataclass(typing.cast(type, kind), data, what, where, unknown)
-    if kind is float and isinstance(data, (int, float)) and not isinstance(data, bool):
-        return _number(data, what, where)
-    if kind in (bool, int, str) and type(data) is kind and not (kind is int and abs(data) >= _LARGEST):
+        return _of_dataclass(typing.cast(type, kind), data, what, where, rule)
+    if isinstance(data, int) and abs(data) >= _LARGEST:
+        raise _wrong(kind, data, what, where)
+    if kind is float and isinstance(data, (int, float)) and not isinstance(data, bool) and math.isfinite(data):
+        return float(data)
+    if kind in (bool, int, str) and type(data) is kind:
         return data
     raise _wrong(kind, data, what, where)
 
 
-def _number(data: int | float, what: str, where: str) -> float:
-    if (isinstance(data, int) and abs(data) >= _LARGEST) or not math.isfinite(data):
-        raise _wrong(float, data, what, where)
-    return float(data)
-
-
-def _of_union(kind: Any, data: Any, what: str, where: str, unknown: str | None) -> Any:
+def _of_union(kind: Any, data: Any, what: str, where: str, rule: _Rule) -> Any:
     choices = [choice for choice in typing.get_args(kind) if choice is not type(None)]
     if data is None and len(choices) < len(typing.get_args(kind)):
         return None
-    if len(choices) == 1 and data is not None:
-        try:
-            return _value(choices[0], data, what, where, unknown)
-        except UserError as error:
-            plain = typing.get_origin(choices[0]) is None and not dataclasses.is_dataclass(choices[0])
-            raise (_wrong(kind, data, what, where) if plain else error) from error
     for choice in choices:
         try:
-            return _value(choice, data, what, where, unknown)
+            return _value(choice, data, what, where, rule)
         except UserError:
-            continue
+            whole = typing.get_origin(choice) is None and not dataclasses.is_dataclass(choice)
+            if len(choices) == 1 and data is not None and not whole:  # it tells which part is wrong
+                raise
     raise _wrong(kind, data, what, where)
 
 
-def _of_dataclass(kind: type, data: Mapping[str, Any], what: str, where: str, unknown: str | None) -> Any:
-    hints = _hints(kind)
-    strange = [name for name in data if name not in hints]
-    if strange and unknown is not None:
-        raise UserError(f"{what} has the unknown field {_place(_joined(where, strange[0]))}{unknown}")
-    needed = [
-        field.name
-        for field in dataclasses.fields(kind)
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    ]
+def _of_dataclass(kind: type, data: Mapping[str, Any], what: str, where: str, rule: _Rule) -> Any:
+    if isinstance(rule, str):
+        hints = _hints(kind)
+        strange = [name for name in data if name not in hints]
+        if strange:
+            raise UserError(f"{what} has the unknown field {_place(_joined(where, strange[0]))}{rule}")
+        fields = dataclasses.fields(kind)
+        needed = [f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING]
+    else:
+        hints = _hints(kind, rule.get(kind, ""))
+        needed = list(hints)
     missing = [name for name in needed if name not in data]
     if missing:
         raise UserError(f"{what} has no {_place(_joined(where, missing[0]))}; expected {_expected(hints[missing[0]])}")
-    values = {n: _value(hints[n], data[n], what, _joined(where, n), unknown) for n in hints if n in data}
+    values = {n: _value(hints[n], data[n], what, _joined(where, n), rule) for n in hints if n in data}
     try:
-        return kind(**values)
+        return kind(**values) if isinstance(rule, str) else data
     except (UserError, ValueError, OverflowError) as error:
         raise UserError(f"{what}: {f'{_place(where)}: ' if where else ''}{error}") from error
 

@@ -7,6 +7,7 @@ of its last line is dropped.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import json
@@ -14,7 +15,6 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import IO
 
 from tfq.errors import UserError
@@ -30,7 +30,7 @@ class _Result:
     value: float
 
 
-class Ledger:
+class Ledger(contextlib.AbstractContextManager):
     """The open file; a context manager. `values` are the results so far, by key.
 
     Args:
@@ -60,12 +60,7 @@ class Ledger:
             self._file.close()
             raise
 
-    def __enter__(self) -> Ledger:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
     def add(self, key: tuple[str, ...], value: float) -> None:

@@ -31,17 +31,14 @@ def locked_directory(make: Callable[[], Path]) -> tuple[Path, int]:
             os.close(held)
 
 
-def remove_if_stale(path: Path) -> None:
-    """Remove a file or a directory that no process holds; a link stays."""
-    try:
-        held = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError:  # it went, it is a link, or it is none of ours
-        return
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # its process is at work
-        return
-    else:
-        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-    finally:
-        os.close(held)
+def remove_stale(folder: Path, pattern: str) -> None:
+    """Remove those of this user's files and directories that match and that no process holds; links stay."""
+    for path in folder.glob(pattern):
+        with contextlib.suppress(OSError):  # it went, it is a link, it is none of ours, or its process is at work
+            held = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                if os.fstat(held).st_uid == os.getuid():
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+            finally:
+                os.close(held)

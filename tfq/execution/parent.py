@@ -1,4 +1,4 @@
-"""Processes that do not outlive the one that started them, however it ends. Linux only; elsewhere nothing happens."""
+"""Processes that do not outlive the one that started them, however it ends."""
 
 from __future__ import annotations
 
@@ -10,23 +10,19 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 # Looked up now: between fork and exec of a process with threads the loader's lock may be held by one that is not there.
-_PRCTL = getattr(ctypes.CDLL(None), "prctl", None)
+_PRCTL = ctypes.CDLL(None).prctl
 
 
 def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
-    """Called in a new process: it gets the signal when the thread that started it ends.
-
-    Args:
-      parent: process id of the one that started it, which may have ended already.
-      number: the signal.
-    """
-    if _prctl(_PR_SET_PDEATHSIG, number) and os.getppid() != parent:
+    """Called in a new process: it gets the signal when the thread of `parent` that started it ends, or has ended."""
+    _PRCTL(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+    if os.getppid() != parent:
         os.kill(os.getpid(), number)
 
 
 def adopt_orphans() -> None:
     """Descendants whose parents end become children of this process, so that `kill_children` finds them."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    _PRCTL(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def kill_children() -> None:
@@ -46,10 +42,7 @@ def kill_children() -> None:
 
 def _children() -> list[int]:
     """Of the process's main thread; those of other threads' making count as its own."""
-    try:
-        found = [path.read_text(encoding="ascii").split() for path in Path("/proc/self/task").glob("*/children")]
-    except OSError:
-        return []
+    found = [path.read_text(encoding="ascii").split() for path in Path("/proc/self/task").glob("*/children")]
     return [int(number) for numbers in found for number in numbers]
 
 
@@ -58,8 +51,3 @@ def _session(process: int) -> int | None:
         return os.getsid(process)
     except ProcessLookupError:
         return None
-
-
-def _prctl(option: int, value: int) -> bool:
-    """Whether the system has it."""
-    return _PRCTL is not None and _PRCTL(option, value, 0, 0, 0) == 0

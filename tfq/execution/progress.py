@@ -35,21 +35,23 @@ class Silent:
         yield lambda _: None
 
 
+SILENT = Silent()
+
+
 class Lines:
     """Plain lines with an estimate of the time left: on a terminal rewritten in place, in a log one every 5 s.
 
     A task that ends within two seconds leaves only its closing line.
     """
 
-    def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic):
+    def __init__(self, stream: TextIO):
         self._stream = stream
-        self._clock = clock
         self._terminal = stream.isatty()
         self._every = 0.5 if self._terminal else 5.0
 
     @contextlib.contextmanager
     def task(self, description: str, total: int, *, expected_seconds: float = 0.0) -> Iterator[Advance]:
-        start = self._clock()
+        start = time.monotonic()
         done = 0
         ended = threading.Event()
 
@@ -59,7 +61,7 @@ class Lines:
 
         def tick() -> None:
             while not ended.wait(self._every):
-                elapsed = self._clock() - start
+                elapsed = time.monotonic() - start
                 if elapsed >= 2.0:
                     self._write(f"{description}: {_state(done, total, elapsed, expected_seconds)}", end=False)
 
@@ -74,7 +76,7 @@ class Lines:
             ticker.join()
             if self._terminal:
                 self._write("", end=False)
-        self._write(f"{description}: done in {self._clock() - start:.1f} s", end=True)
+        self._write(f"{description}: done in {time.monotonic() - start:.1f} s", end=True)
 
     def _write(self, text: str, *, end: bool) -> None:
         if self._terminal:

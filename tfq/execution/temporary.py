@@ -6,7 +6,6 @@ it.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import shutil
@@ -14,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from tfq.errors import UserError
-from tfq.execution.locks import locked_directory, remove_if_stale
+from tfq.execution.locks import locked_directory, remove_stale
 
 _PREFIX = "tfq-run-"
 _LEAST_BYTES = 16 << 20  # TensorFlow alone writes some 100 kB
@@ -40,7 +39,7 @@ def run_directory() -> RunDirectory:
     """
     base = _base()
     try:
-        _remove_stale(base)
+        remove_stale(base, f"{_PREFIX}*")
         made = RunDirectory(*locked_directory(lambda: Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))))
     except OSError as error:
         raise UserError(
@@ -70,10 +69,3 @@ def _base() -> Path:
             f" {_LEAST_BYTES >> 20}; make room, or set {_VARIABLE} to another directory"
         )
     return base
-
-
-def _remove_stale(base: Path) -> None:
-    for path in base.glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError):
-            if path.stat(follow_symlinks=False).st_uid == os.getuid():
-                remove_if_stale(path)

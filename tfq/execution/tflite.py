@@ -7,7 +7,8 @@ memory as it says. So a file that is read is checked first; what the checks dema
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +19,10 @@ from tfq.errors import UserError
 from tfq.execution.flatbuffer_bounds import check_bounds
 from tfq.execution.inputs import read_regular
 
-_BITS = {
-    schema.TensorType.FLOAT32: 32,
-    schema.TensorType.FLOAT16: 16,
-    schema.TensorType.INT32: 32,
-    schema.TensorType.UINT8: 8,
-    schema.TensorType.INT64: 64,
-    schema.TensorType.BOOL: 8,
-    schema.TensorType.INT16: 16,
-    schema.TensorType.COMPLEX64: 64,
-    schema.TensorType.INT8: 8,
-    schema.TensorType.FLOAT64: 64,
-    schema.TensorType.COMPLEX128: 128,
-    schema.TensorType.UINT64: 64,
-    schema.TensorType.UINT32: 32,
-    schema.TensorType.UINT16: 16,
-    schema.TensorType.INT4: 4,
-    schema.TensorType.BFLOAT16: 16,
-    schema.TensorType.INT2: 2,
-    schema.TensorType.UINT4: 4,
-    schema.TensorType.FLOAT8_E4M3FN: 8,
-    schema.TensorType.FLOAT8_E5M2: 8,
+BITS = {
+    code: 8 if name == "BOOL" else int(re.findall(r"\d+", name)[0])
+    for name, code in vars(schema.TensorType).items()
+    if name == "BOOL" or re.match("[A-Z]+[0-9]", name)
 }
 """Bits of an element; texts, resources and variants have no size of their own."""
 _WITHOUT_SIZE = (schema.TensorType.STRING, schema.TensorType.RESOURCE, schema.TensorType.VARIANT)
@@ -49,40 +33,24 @@ _LIMITS = {
     schema.TensorType.UINT16: (0, 2**16 - 1),
     schema.TensorType.INT4: (-8, 7),
 }
-_OPERATORS = {code for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
-_BODIES = (
-    "condSubgraphIndex",
-    "bodySubgraphIndex",
-    "thenSubgraphIndex",
-    "elseSubgraphIndex",
-    "initSubgraphIndex",
-    "decompositionSubgraphIndex",
-    "subgraph",
-)
-"""Fields of an operator's options that name a subgraph."""
+_OPERATOR = schema.BuiltinOperator
+_OPERATORS = {code for name, code in vars(_OPERATOR).items() if not name.startswith("_")}
 _LSTM_OPTIONAL = frozenset({1, 5, 9, 10, 11, 12, 16, 17, 20, 21, 22, 23})
-_OPTIONAL = {
-    schema.BuiltinOperator.FULLY_CONNECTED: {2},
-    schema.BuiltinOperator.CONV_2D: {2},
-    schema.BuiltinOperator.DEPTHWISE_CONV_2D: {2},
-    schema.BuiltinOperator.CONV_3D: {2},
-    schema.BuiltinOperator.TRANSPOSE_CONV: {3},
-    schema.BuiltinOperator.CONV_3D_TRANSPOSE: {3},
-    schema.BuiltinOperator.SVDF: {3},
-    schema.BuiltinOperator.LSTM: _LSTM_OPTIONAL,
-    schema.BuiltinOperator.UNIDIRECTIONAL_SEQUENCE_LSTM: _LSTM_OPTIONAL,
-    schema.BuiltinOperator.BIDIRECTIONAL_SEQUENCE_RNN: {9, 10, 11},
-    schema.BuiltinOperator.BIDIRECTIONAL_SEQUENCE_LSTM: frozenset(
-        {1, 5, 9, 10, 11, 12, 16, 17, 18, 22, 26, 27, 28, 29, 33, 34, *range(39, 48)}
-    ),
+_OPTIONAL: dict[int, Collection[int]] = {
+    **dict.fromkeys((_OPERATOR.FULLY_CONNECTED, _OPERATOR.CONV_2D, _OPERATOR.DEPTHWISE_CONV_2D), (2,)),
+    _OPERATOR.CONV_3D: (2,),
+    **dict.fromkeys((_OPERATOR.TRANSPOSE_CONV, _OPERATOR.CONV_3D_TRANSPOSE, _OPERATOR.SVDF), (3,)),
+    **dict.fromkeys((_OPERATOR.LSTM, _OPERATOR.UNIDIRECTIONAL_SEQUENCE_LSTM), _LSTM_OPTIONAL),
+    _OPERATOR.BIDIRECTIONAL_SEQUENCE_RNN: (9, 10, 11),
+    _OPERATOR.BIDIRECTIONAL_SEQUENCE_LSTM: _LSTM_OPTIONAL - {20, 21, 23} | {18, 26, 27, 28, 29, 33, 34, *range(39, 48)},
 }
 """Positions of the inputs that an operator can do without; kernels read the others unasked."""
-_FREE_OPERATORS = (
-    schema.BuiltinOperator.CUSTOM,
-    schema.BuiltinOperator.DELEGATE,
-    schema.BuiltinOperator.STABLEHLO_COMPOSITE,
-    schema.BuiltinOperator.STABLEHLO_CUSTOM_CALL,
-)
+_TOGETHER = {
+    **dict.fromkeys((_OPERATOR.LSTM, _OPERATOR.UNIDIRECTIONAL_SEQUENCE_LSTM), ((1, 5, 12),)),
+    _OPERATOR.BIDIRECTIONAL_SEQUENCE_LSTM: ((1, 5, 12), (18, 22, 29)),
+}
+"""Of these all or none: an input gate with its weights and its bias."""
+_FREE_OPERATORS = (_OPERATOR.CUSTOM, _OPERATOR.DELEGATE, _OPERATOR.STABLEHLO_COMPOSITE, _OPERATOR.STABLEHLO_CUSTOM_CALL)
 """What they need is known to their own code alone."""
 _ARENA_BYTES, _ARENA_SHARE = 1 << 30, 64
 """What a run may take: so many bytes, and so many times the file."""
@@ -168,11 +136,11 @@ def _check(model: schema.ModelT, content: bytes) -> None:
 
 def _check_tensor(tensor: schema.TensorT, buffers: Sequence[schema.BufferT]) -> None:
     name = repr((tensor.name or b"").decode())  # the interpreter's own bindings trip over names that are not text
-    shape = _integers(tensor.shape)
+    shape = integers(tensor.shape)
     _require(0 <= tensor.buffer < len(buffers), f"tensor {name} names a buffer that is not there")
-    _require(tensor.type in _BITS or tensor.type in _WITHOUT_SIZE, f"tensor {name} is of no known type")
+    _require(tensor.type in BITS or tensor.type in _WITHOUT_SIZE, f"tensor {name} is of no known type")
     _require(all(size >= 0 for size in shape), f"tensor {name} has the shape {shape}")
-    signature = _integers(tensor.shapeSignature)
+    signature = integers(tensor.shapeSignature)
     fits = not signature or (
         len(signature) == len(shape) and all(told in (-1, size) for told, size in zip(signature, shape, strict=True))
     )
@@ -186,7 +154,7 @@ def _check_tensor(tensor: schema.TensorT, buffers: Sequence[schema.BufferT]) -> 
 
 def _check_quantization(name: str, tensor: schema.TensorT, shape: Sequence[int]) -> None:
     found = tensor.quantization
-    scales, zeros = np.asarray(_all(found.scale), np.float32), _integers(found.zeroPoint)
+    scales, zeros = np.asarray(_all(found.scale), np.float32), integers(found.zeroPoint)
     _require(bool(np.isfinite(scales).all() and (scales >= 0).all()), f"tensor {name} has scales that are no numbers")
     if found.details is None:
         _require(len(zeros) == len(scales), f"tensor {name} has {len(scales)} scales and {len(zeros)} zero-points")
@@ -211,9 +179,11 @@ def _check_operators(graph: schema.SubGraphT, constants: Sequence[bool], kinds: 
     for number, operator in enumerate(_all(graph.operators)):
         _require(0 <= operator.opcodeIndex < len(kinds), f"operator {number} is of no kind that the file names")
         kind = kinds[operator.opcodeIndex]
-        missing = {place for place, index in enumerate(_integers(operator.inputs)) if index == -1}
+        missing = {place for place, index in enumerate(integers(operator.inputs)) if index == -1}
         needed = set() if kind in _FREE_OPERATORS else missing - set(_OPTIONAL.get(kind, ()))
         _require(not needed, f"operator {number} lacks its inputs {sorted(needed)}")
+        for gate in _TOGETHER.get(kind, ()):
+            _require(len(missing & {*gate}) in (0, len(gate)), f"operator {number} has a part of the inputs {gate}")
         outputs = list(_indices(operator.outputs, len(tensors), optional=True))
         _require(bool(outputs), f"operator {number} has no outputs")
         list(_indices(operator.intermediates, len(tensors), optional=True))
@@ -237,8 +207,10 @@ def _check_calls(model: schema.ModelT) -> None:
 
 
 def _bodies(operator: schema.OperatorT) -> Iterator[int]:
+    """The subgraphs that fields of its options name."""
     for options in (operator.builtinOptions, operator.builtinOptions2):
-        yield from (getattr(options, field) for field in _BODIES if hasattr(options, field))
+        fields = vars(options).items() if options else ()
+        yield from (index for name, index in fields if name.lower().endswith(("subgraph", "subgraphindex")))
 
 
 def _constants(model: schema.ModelT) -> list[list[bool]]:
@@ -252,18 +224,18 @@ def _constants(model: schema.ModelT) -> list[list[bool]]:
 
 def _peak_bytes(constants: Sequence[bool], graph: schema.SubGraphT) -> int:
     tensors, operators = _all(graph.tensors), _all(graph.operators)
-    last = dict.fromkeys(_integers(graph.outputs), len(operators))
+    last = dict.fromkeys(integers(graph.outputs), len(operators))
     for number, operator in reversed(list(enumerate(operators))):
-        for index in (*_integers(operator.inputs), *_integers(operator.outputs)):
+        for index in (*integers(operator.inputs), *integers(operator.outputs)):
             last.setdefault(index, number)
     ends: dict[int, list[int]] = {}
     for index, number in last.items():
         ends.setdefault(number, []).append(index)
     sizes = [0 if constant else _size_bytes(t) or 0 for constant, t in zip(constants, tensors, strict=True)]
-    living = set(_integers(graph.inputs)) | {i for i, tensor in enumerate(tensors) if tensor.isVariable}
+    living = set(integers(graph.inputs)) | {i for i, tensor in enumerate(tensors) if tensor.isVariable}
     now = peak = sum(sizes[index] for index in living)
     for number, operator in enumerate(operators):
-        for index in _integers(operator.outputs):
+        for index in integers(operator.outputs):
             if index >= 0 and index not in living:
                 living.add(index)
                 now += sizes[index]
@@ -277,8 +249,8 @@ def _peak_bytes(constants: Sequence[bool], graph: schema.SubGraphT) -> int:
 
 def _size_bytes(tensor: schema.TensorT) -> int | None:
     """Bytes of all elements; None where the type does not tell."""
-    bits = _BITS.get(tensor.type)
-    return None if bits is None else (math.prod(_integers(tensor.shape)) * bits + 7) // 8
+    bits = BITS.get(tensor.type)
+    return None if bits is None else (math.prod(integers(tensor.shape)) * bits + 7) // 8
 
 
 def _held_bytes(buffer: schema.BufferT) -> int:
@@ -288,14 +260,15 @@ def _held_bytes(buffer: schema.BufferT) -> int:
 
 def _indices(values: Any, count: int, *, optional: bool = False) -> Iterator[int]:
     """Those of tensors; -1 stands for one that is left out."""
-    for index in _integers(values):
+    for index in integers(values):
         _require(-1 <= index < count, f"there is no tensor {index}")
         _require(index >= 0 or optional, "a tensor is left out that must be there")
         if index >= 0:
             yield index
 
 
-def _integers(values: Any) -> list[int]:
+def integers(values: Any) -> list[int]:
+    """A vector of the object tree; empty where the file leaves it out."""
     return [int(value) for value in _all(values)]
 
 

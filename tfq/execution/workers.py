@@ -64,7 +64,7 @@ def processes(workers: int, used: object) -> Iterator[Spread]:
       UserError: a process was killed.
     """
     if workers == 1:
-        yield _in_turn
+        yield lambda work, tasks: enumerate(itertools.starmap(work, tasks))
         return
     others = workers - 1
     context = multiprocessing.get_context("spawn")
@@ -89,10 +89,6 @@ def processes(workers: int, used: object) -> Iterator[Spread]:
 def _kill(pool: concurrent.futures.ProcessPoolExecutor) -> None:
     for process in list((pool._processes or {}).values()):
         process.kill()
-
-
-def _in_turn(work: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
-    yield from enumerate(itertools.starmap(work, tasks))
 
 
 def _as_done(

@@ -14,7 +14,7 @@ from tfq.evaluation.metrics import UserMetric, find_metric
 from tfq.evaluation.names import Tflite, by_name
 from tfq.execution.progress import Progress, shown
 from tfq.options import check_names
-from tfq.report.evaluation import evaluation_table
+from tfq.report.summary import evaluation_table
 from tfq.report.table import format_table, html_table
 
 if TYPE_CHECKING:
@@ -74,12 +74,9 @@ def evaluate(
     """
     check_names(timing, Timing.__annotations__)
     latency_runs, threads = timing.get("latency_runs", 48), timing.get("threads", 1)
-    for name, value, least in (
-        ("num_samples", num_samples, 0),
-        ("latency_runs", latency_runs, 0),
-        ("threads", threads, 1),
-    ):
-        if value < least:
+    bounded = {"num_samples": num_samples, "latency_runs": latency_runs, "threads": threads}
+    for name, value in bounded.items():
+        if value < (least := int(name == "threads")):
             raise UserError(f"`{name}` is {value}; it must be at least {least}")
     named = by_name(models)
     find_metric(metric)  # a misspelt one is told before the data is read

@@ -12,7 +12,7 @@ from tfq.evaluation.evaluate import input_signatures
 from tfq.evaluation.inspection import Operation, compare_operations, operations
 from tfq.evaluation.names import Tflite, tflite
 from tfq.execution.tflite import read_content
-from tfq.report.operations import operation_table
+from tfq.report.layers import operation_table
 from tfq.report.table import format_table, html_table
 
 

@@ -12,17 +12,35 @@ import jinja2
 
 from tfq import __version__
 from tfq.errors import UserError
+from tfq.evaluation.bootstrap import Estimate
+from tfq.evaluation.evaluate import Evaluation, ModelEvaluation
+from tfq.evaluation.latency import Latency
+from tfq.evaluation.size import Size
 from tfq.execution.files import write_atomic
 from tfq.execution.inputs import kind_of
-from tfq.execution.json_files import built, read_json, shown
+from tfq.execution.journal import Stage
+from tfq.execution.json_files import check_read, read_json, shown
 from tfq.report.page import page
-from tfq.report.schema import ReportFile
+from tfq.report.report import LayerReport, Report, TensorReport
 
 MODELS = ("float.tflite", "model.tflite")
+# What the commands read of a report.json. Pages draw more: what they cannot draw is told by `rendered`.
+_READ = {
+    Report: "version recipe evaluation layers tensors stages",
+    Evaluation: "models metric samples",
+    ModelEvaluation: "name size score difference agreement sqnr latency",
+    Size: "file_bytes download_bytes weight_bits",
+    Estimate: "value low high unit",
+    Latency: "p50_ms ratio",
+    LayerReport: "name keras_layers kind precision reason weight_bits storage parameters entropy_bits"
+    " sqnr_db own_sqnr_db parity_max_steps parity_differing",
+    TensorReport: "name range bits method rolled_back",
+    Stage: "name seconds peak_memory_mb",
+}
 
 
 def read_report(directory: Path) -> dict[str, Any]:
-    """The report of the run that wrote to this directory, parsed, with all that `ReportFile` names.
+    """The report of the run that wrote to this directory, parsed, with all that the commands read.
 
     Raises UserError where there is none, or one that lacks something.
     """
@@ -32,16 +50,24 @@ def read_report(directory: Path) -> dict[str, Any]:
             raise UserError(f"{path} cannot be read: no such file; give the `output_dir` of a tfq-quantize run")
     found = read_json(path, what=str(path))
     try:
-        built(ReportFile, found, what=str(path), unknown=None)
+        check_read(Report, found, what=str(path), read=_READ)
+        if not found["evaluation"]["models"]:
+            raise UserError(f"{path}: evaluation: no model; expected at least one")
     except UserError as error:
         raise UserError(f"{error}; {_writer(found)}give the `output_dir` of a tfq-quantize run") from error
     return dict(found)
 
 
-def rendered(report: Mapping[str, Any], path: Path) -> str:
-    """The page of the report of a file. Raises UserError where the page needs what the report does not hold."""
+def rendered(
+    report: Mapping[str, Any], path: Path, devices: Sequence[Mapping[str, Any]] = ()
+) -> tuple[dict[str, Any], str]:
+    """The report of a file with these devices in it, and its page.
+
+    Raises UserError where the page needs what the report does not hold.
+    """
     try:
-        return page(report)
+        merged = with_devices(report, devices)
+        return merged, page(merged)
     except (jinja2.TemplateError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise UserError(
             f"{path} does not hold what report.html shows ({type(error).__name__}: {error}); {_writer(report)}run"
@@ -51,18 +77,16 @@ def rendered(report: Mapping[str, Any], path: Path) -> str:
 
 def merge_devices(directory: Path, found: Sequence[Mapping[str, Any]]) -> None:
     """Put these devices into report.json and report.html of a run. Raises UserError where they cannot be written."""
-    report = with_devices(read_report(directory), found)
-    html = rendered(report, directory / "report.json")
+    path = directory / "report.json"
+    report, html = rendered(read_report(directory), path, found)
     write_atomic(directory / "report.html", html.encode())
-    write_atomic(directory / "report.json", (json.dumps(report, indent=1, allow_nan=False) + "\n").encode())
+    write_atomic(path, (json.dumps(report, indent=1, allow_nan=False) + "\n").encode())
 
 
 def with_devices(report: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The report with these devices in it, each in the place of what it measured before.
+    """The report of a run with these of tfq-bench in it, each in the place of what the device measured before.
 
-    Args:
-      report: of a run, parsed.
-      found: reports of tfq-bench, parsed. The single runs stay there; the report keeps what is made of them.
+    The single runs stay with tfq-bench; the report keeps what is made of them.
     """
     serials = {entry["device"]["serial"] for entry in found}
     earlier = [entry for entry in report.get("devices", []) if entry["device"]["serial"] not in serials]
@@ -70,15 +94,13 @@ def with_devices(report: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) 
 
 
 def _brief(entry: Mapping[str, Any]) -> dict[str, Any]:
-    models = []
-    for model in entry["models"]:
-        timings = []
-        for timing in model["timings"]:
-            latency = timing["latency"]
-            kept = None if latency is None else {k: v for k, v in latency.items() if k != "rounds_us"}
-            timings.append({**timing, "latency": kept})
-        models.append({**model, "timings": timings})
-    return {**entry, "models": models}
+    """Without the times of the single runs."""
+
+    def kept(timing: Mapping[str, Any]) -> dict[str, Any]:
+        latency = timing["latency"]
+        return {**timing, "latency": latency and {k: v for k, v in latency.items() if k != "rounds_us"}}
+
+    return {**entry, "models": [{**model, "timings": list(map(kept, model["timings"]))} for model in entry["models"]]}
 
 
 def _writer(report: Any) -> str:

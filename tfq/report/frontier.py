@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import io
 import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from tfq import __version__
@@ -17,31 +15,15 @@ from tfq.allocation.frontier import Point, undominated
 from tfq.allocation.problem import Problem
 from tfq.allocation.wish import LATENCY, WEIGHTS
 from tfq.evaluation.evaluate import Evaluation, ModelEvaluation
-from tfq.execution.files import FRONTIER_NAMES, staged_directory
+from tfq.execution.files import FRONTIER_NAMES, Saved
 from tfq.execution.journal import Journal, Stage
 from tfq.recipe import Recipe
+from tfq.report.pictures import DARK, GREY, LIGHT, panels
 from tfq.report.report import finite
 from tfq.report.summary import interval, number
-from tfq.report.table import format_table, html_table
+from tfq.report.table import csv_table, format_table, html_table
 
 BASE = "w8"  # name of the 8-bit model
-_COLUMNS = (
-    "model",
-    "flag",
-    "on_frontier",
-    "weight_bits",
-    "file_bytes",
-    "download_bytes",
-    "download_bytes_predicted",
-    "latency_ms_predicted",
-    "loss_predicted",
-    "loss_measured",
-    "score",
-    "difference",
-    "difference_low",
-    "difference_high",
-    "agreement",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,18 +54,19 @@ class FrontierPoint:
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class FrontierReport:
-    """All points with what they are compared with.
+class FrontierReport(Saved):
+    """All points with what they are compared with; `save` writes frontier.json, .csv and .png and recipe.json.
 
     Attributes:
-      version: of tfq.
-      recipe: what was asked for.
+      version, recipe: of tfq; what was asked for.
       model: name, framework, nodes, parameters.
       reconstructed: every point was reconstructed in sequence; otherwise put together from parallel states.
       points: by falling budget; of the size first, then of the latency where there is a table.
       evaluation: of the float model, of the 8-bit model and of the points.
       stages, warnings: as the run went.
     """
+
+    own_names = FRONTIER_NAMES
 
     version: str
     recipe: Recipe
@@ -115,33 +98,26 @@ class FrontierReport:
           float_weight_bytes: of which a size budget is a share.
         """
         sizes = {name: evaluation[name].size for name in points}
-        small = [
-            [
-                float(size.download_bytes) if (size := sizes[name]) else 0.0,
-                point.last.costs.get(LATENCY, 0.0),
-                point.last.measured.loss,
-            ]
-            for name, point in points.items()
-        ]
+        compared = []
+        for name, point in points.items():
+            download = float(size.download_bytes) if (size := sizes[name]) else 0.0
+            compared.append([download, point.last.costs.get(LATENCY, 0.0), point.last.measured.loss])
         rows = []
-        for (name, point), best in zip(points.items(), undominated(small), strict=True):
-            budget = (
-                f"--size_budget={point.budget / float_weight_bytes:.4g}"
-                if point.cost == WEIGHTS
-                else f"--latency_budget={point.budget:.4g}ms"
-            )
+        for (name, point), best in zip(points.items(), undominated(compared), strict=True):
             last, size = point.last, sizes[name]
+            share = f"--size_budget={point.budget / float_weight_bytes:.4g}"
+            predicted = {"degradation": last.predicted, **{c: last.costs[c] for c in problem.names}}
             rows.append(
                 FrontierPoint(
-                    name,
-                    budget,
-                    dict(last.candidates),
-                    size.weight_bits if size else 0.0,
-                    {"degradation": last.predicted, **{c: last.costs[c] for c in problem.names}},
-                    last.measured.loss,
-                    last.name,
-                    best,
-                    evaluation[name],
+                    name=name,
+                    flag=share if point.cost == WEIGHTS else f"--latency_budget={point.budget:.4g}ms",
+                    candidates=dict(last.candidates),
+                    weight_bits=size.weight_bits if size else 0.0,
+                    predicted=predicted,
+                    measured_loss=last.measured.loss,
+                    proposed_by=last.name,
+                    on_frontier=best,
+                    evaluation=evaluation[name],
                 )
             )
         stages, warnings = tuple(journal.stages), tuple(journal.warnings)
@@ -152,28 +128,8 @@ class FrontierReport:
 
     def to_csv(self) -> str:
         """A row for the float model, for the 8-bit model and for each point."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(_COLUMNS)
         by_name = {point.name: point for point in self.points}
-        for model in self.evaluation.models:
-            point, size = by_name.get(model.name), model.size
-            predicted = point.predicted if point else {}
-            ends = dataclasses.astuple(model.difference)[:3] if model.difference else (None,) * 3
-            writer.writerow(
-                [
-                    model.name,
-                    point.flag if point else "",
-                    int(point.on_frontier) if point else "",
-                    *([f"{size.weight_bits:.4g}", size.file_bytes, size.download_bytes] if size else [""] * 3),
-                    *(_cell(predicted.get(name)) for name in (DOWNLOAD, LATENCY, "degradation")),
-                    _cell(point.measured_loss if point else None),
-                    _cell(model.score.value if model.score else None),
-                    *map(_cell, ends),
-                    _cell(model.agreement.value if model.agreement else None),
-                ]
-            )
-        return text.getvalue()
+        return csv_table([_record(model, by_name.get(model.name)) for model in self.evaluation.models])
 
     def table(self) -> str:
         """What a person reads."""
@@ -203,38 +159,17 @@ class FrontierReport:
                     number(model.agreement),
                 ]
             )
-        header = [
-            "model",
-            "budget",
-            "bits",
-            "download",
-            "of float",
-            *(["latency"] if timed else []),
-            "predicted",
-            "loss",
-        ]
+        latency = ["latency"] if timed else []
+        header = ["model", "budget", "bits", "download", "of float", *latency, "predicted", "loss"]
         header += [self.evaluation.metric, "difference [95 %]", "agreement"]
         return header, rows
 
-    def save(self, directory: str | Path, *, overwrite: bool = False) -> Path:
-        """Write frontier.json, .csv and .png and recipe.json, whole or not at all, and return where they are.
-
-        Args:
-          directory: a new folder; missing parents are made.
-          overwrite: replace the files of an earlier run.
-
-        Raises UserError where it is there already or cannot be written, or holds files of others.
-        """
-        with staged_directory(Path(directory), overwrite=overwrite, ours=FRONTIER_NAMES) as staged:
-            self.write(staged)
-        return Path(directory)
-
-    def write(self, directory: Path) -> None:
-        """Write the files into a folder that is there."""
-        (directory / "frontier.json").write_text(self.to_json(), encoding="utf-8")
-        (directory / "frontier.csv").write_text(self.to_csv(), encoding="utf-8")
-        (directory / "recipe.json").write_text(self.recipe.to_json(), encoding="utf-8")
-        self.picture(directory / "frontier.png")
+    @property
+    def files(self) -> dict[str, bytes]:  # type: ignore[override]
+        """Content by name: frontier.json, .csv and .png and recipe.json."""
+        texts = {"json": self.to_json(), "csv": self.to_csv()}
+        found = {f"frontier.{kind}": text.encode() for kind, text in texts.items()}
+        return found | {"recipe.json": self.recipe.to_json().encode(), "frontier.png": self.picture()}
 
     def __repr__(self) -> str:
         return self.table()
@@ -242,18 +177,15 @@ class FrontierReport:
     def _repr_html_(self) -> str:
         return html_table(*self._cells())
 
-    def picture(self, path: Path) -> None:
+    def picture(self) -> bytes:
         """A PNG: score over download bytes and, with a table, over latency; agreement where there are no labels."""
-        from matplotlib.figure import Figure  # not pyplot: no state, no display
-
         axes_of = [(DOWNLOAD, "download, kB", 1e-3)]
         if any(LATENCY in point.predicted for point in self.points):
             axes_of.append((LATENCY, "latency by the table, ms", 1.0))
-        figure = Figure(figsize=(6.5 * len(axes_of), 4.2), dpi=120, layout="constrained")
-        panels = figure.subplots(1, len(axes_of), squeeze=False)
+        figure, plots = panels(6.5 * len(axes_of), 4.2, len(axes_of))
         scored = self.evaluation.models[0].score is not None
-        for axes, (cost, label, scale) in zip(panels[0], axes_of, strict=True):
-            for chosen, color in ((True, "#08519c"), (False, "#9ecae1")):
+        for axes, (cost, label, scale) in zip(plots, axes_of, strict=True):
+            for chosen, color in ((True, DARK), (False, LIGHT)):
                 shown = [point for point in self.points if point.on_frontier == chosen]
                 found = [_drawn(point, cost, scored) for point in shown]
                 if not found:
@@ -273,16 +205,17 @@ class FrontierReport:
             base = self.evaluation[BASE]
             if cost == DOWNLOAD and base.size is not None:
                 height = _height(base, scored)[0]
-                axes.plot(scale * base.size.download_bytes, height, "s", color="#636363", label="8 bits")
+                axes.plot(scale * base.size.download_bytes, height, "s", color=GREY, label="8 bits")
             axes.set_xlabel(label)
             axes.set_ylabel(f"{self.evaluation.metric} against float, points" if scored else "agreement with float, %")
-            axes.axhline(0.0 if scored else 100.0, color="#636363", linewidth=0.8, linestyle="--", label="float")
-            axes.spines[["top", "right"]].set_visible(False)
+            axes.axhline(0.0 if scored else 100.0, color=GREY, linewidth=0.8, linestyle="--", label="float")
             axes.grid(alpha=0.3)
             axes.legend(frameon=False, fontsize=8, loc="lower right")
         samples = self.evaluation.samples
         figure.suptitle(f"{self.model['name']}: accuracy over cost, {samples} samples, bars 95 %", fontsize=10)
-        figure.savefig(path, metadata={"Software": None})
+        png = io.BytesIO()
+        figure.savefig(png, metadata={"Software": None})
+        return png.getvalue()
 
 
 def _drawn(point: FrontierPoint, cost: str, scored: bool) -> tuple[float, float, float, float]:
@@ -301,5 +234,27 @@ def _height(model: ModelEvaluation, scored: bool) -> tuple[float, float, float]:
     return found.value, max(0.0, found.value - low), max(0.0, high - found.value)
 
 
-def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"
+def _record(model: ModelEvaluation, point: FrontierPoint | None) -> dict[str, str | int]:
+    """The row of a model in frontier.csv."""
+
+    def cell(value: float | None) -> str:
+        return "" if value is None else f"{value:.6g}"
+
+    size, predicted, difference = model.size, point.predicted if point else {}, model.difference
+    return {
+        "model": model.name,
+        "flag": point.flag if point else "",
+        "on_frontier": int(point.on_frontier) if point else "",
+        "weight_bits": f"{size.weight_bits:.4g}" if size else "",
+        "file_bytes": size.file_bytes if size else "",
+        "download_bytes": size.download_bytes if size else "",
+        "download_bytes_predicted": cell(predicted.get(DOWNLOAD)),
+        "latency_ms_predicted": cell(predicted.get(LATENCY)),
+        "loss_predicted": cell(predicted.get("degradation")),
+        "loss_measured": cell(point.measured_loss if point else None),
+        "score": cell(model.score.value if model.score else None),
+        "difference": cell(difference.value if difference else None),
+        "difference_low": cell(difference.low if difference else None),
+        "difference_high": cell(difference.high if difference else None),
+        "agreement": cell(model.agreement.value if model.agreement else None),
+    }

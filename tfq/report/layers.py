@@ -1,13 +1,16 @@
-"""Tables drawn from report.json alone: the layers, and how the run went."""
+"""Tables of layers and operations: those of a report.json, and those of a .tflite; and how a run went."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from tfq.report import words
-from tfq.report.table import format_table
+from tfq.report.table import decibel, format_table
+
+if TYPE_CHECKING:  # it would load TensorFlow, which a report does not need
+    from tfq.evaluation.inspection import Operation
 
 
 def layer_table(report: Mapping[str, Any], wanted: re.Pattern[str], sort: str) -> str:
@@ -19,33 +22,31 @@ def layer_table(report: Mapping[str, Any], wanted: re.Pattern[str], sort: str) -
     rows = []
     for layer in layers:
         tensor = tensors.get(layer["name"])
-        bits = layer["weight_bits"]
+        bits, entropy = layer["weight_bits"], layer["entropy_bits"]
+        weights = (
+            "" if bits is None else f"{bits} bit {layer['storage']}" + (f", compress to {entropy}" if entropy else "")
+        )
+        span = method = ""
+        if tensor:
+            few = f" {tensor['bits']} bit" if tensor["bits"] < 8 else ""
+            span = f"{_span(tensor['range'])}{few}"
+            method = tensor["method"] + (" (rolled back)" if tensor["rolled_back"] else "")
         rows.append(
             [
                 layer["name"],
                 layer["kind"],
                 layer["precision"],
-                "" if bits is None else f"{bits} bit {layer['storage']}{_entropy(layer)}",
-                _range(tensor) if tensor else "",
-                tensor["method"] + (" (rolled back)" if tensor["rolled_back"] else "") if tensor else "",
-                _decibel(layer["sqnr_db"]),
-                _decibel(layer["own_sqnr_db"]),
+                weights,
+                span,
+                method,
+                decibel(layer["sqnr_db"]),
+                decibel(layer["own_sqnr_db"]),
                 "" if layer["parity_max_steps"] is None else str(layer["parity_max_steps"]),
                 "" if layer["parity_differing"] is None else f"{100 * layer['parity_differing']:.2f} %",
             ]
         )
-    header = [
-        "layer",
-        "kind",
-        "precision",
-        "weights",
-        "range",
-        "range chosen by",
-        "SQNR",
-        "own SQNR",
-        "max steps",
-        "differing",
-    ]
+    header = ["layer", "kind", "precision", "weights", "range", "range chosen by"]
+    header += ["SQNR", "own SQNR", "max steps", "differing"]
     notes = (
         f"{words.ERRORS}\nMax steps, differing: the .tflite against the simulation, each layer on the same inputs; a"
         " step is one level of the layer's output grid."
@@ -54,21 +55,33 @@ def layer_table(report: Mapping[str, Any], wanted: re.Pattern[str], sort: str) -
     return "\n".join([format_table(header, rows, left=6), "", notes, *reasons])
 
 
+def operation_table(
+    found: Sequence[Operation], wanted: re.Pattern[str], sort: str
+) -> tuple[list[str], list[list[str]]]:
+    """Header and a row for each operation whose name matches; `sort` "order" of execution, or worst "error" first."""
+    shown = [o for o in found if wanted.search(o.name)]
+    if sort == "error":
+        shown.sort(key=lambda o: float("inf") if o.sqnr_db is None else o.sqnr_db)
+    header = ["layer", "operation", "type", "shape", "weights", "range", "SQNR"]
+    return header, [
+        [
+            o.name,
+            o.kind,
+            o.dtype,
+            "x".join(map(str, o.shape)),
+            f"{o.weight_bits} bit {o.weight_dtype}, {o.channels} scales" if o.weight_dtype else "",
+            _span(o.range) if o.range else "",
+            decibel(o.sqnr_db),
+        ]
+        for o in shown
+    ]
+
+
 def stage_table(report: Mapping[str, Any]) -> str:
     """Seconds and peak memory of every stage."""
     rows = [[s["name"], f"{s['seconds']:.1f}", f"{s['peak_memory_mb']:,.0f}"] for s in report["stages"]]
     return format_table(["stage", "seconds", "peak memory, MiB"], rows)
 
 
-def _range(tensor: Mapping[str, Any]) -> str:
-    low, high = tensor["range"]
-    return f"[{low:.4g}, {high:.4g}]" + (f" {tensor['bits']} bit" if tensor["bits"] < 8 else "")
-
-
-def _entropy(layer: Mapping[str, Any]) -> str:
-    bits = layer["entropy_bits"]
-    return f", compress to {bits}" if bits else ""
-
-
-def _decibel(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f} dB"
+def _span(ends: Sequence[float]) -> str:
+    return f"[{ends[0]:.4g}, {ends[1]:.4g}]"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_DARK, _LIGHT, _GREY = "#08519c", "#9ecae1", "#636363"
+DARK, LIGHT, GREY = "#08519c", "#9ecae1", "#636363"
 _INCHES_A_LAYER, _NARROWEST, _WIDEST = 0.28, 7.0, 40.0
 _FLOAT_BITS = {"float16": 16, "float32": 32}
 
@@ -21,11 +21,11 @@ def layer_errors(report: Mapping[str, Any]) -> Figure | None:
         return None
     figure, axes = _by_layer(layers)
     places = range(len(layers))
-    axes.bar(places, [x["own_sqnr_db"] for x in layers], color=_LIGHT, label="error that the layer itself adds")
+    axes.bar(places, [x["own_sqnr_db"] for x in layers], color=LIGHT, label="error that the layer itself adds")
     axes.plot(
         places,
         [float("nan") if x["sqnr_db"] is None else x["sqnr_db"] for x in layers],
-        color=_DARK,
+        color=DARK,
         marker="o",
         markersize=4,
         label="all error up to its output",
@@ -45,7 +45,7 @@ def layer_bits(report: Mapping[str, Any]) -> Figure | None:
         return None
     figure, axes = _by_layer(layers)
     floats = [layer["precision"] in _FLOAT_BITS for layer in layers]
-    bars = axes.bar(range(len(layers)), bits, color=[_GREY if x else _DARK for x in floats])
+    bars = axes.bar(range(len(layers)), bits, color=[GREY if x else DARK for x in floats])
     axes.bar_label(bars, [str(x) for x in bits], fontsize=8)
     axes.set_ylabel("bits per weight")
     return figure
@@ -64,15 +64,21 @@ def svg(figure: Figure) -> str:
 
 def _by_layer(layers: Sequence[Mapping[str, Any]]) -> tuple[Figure, Any]:
     """A figure whose horizontal axis are these layers."""
-    from matplotlib.figure import Figure  # not pyplot: no state, no display
-
     width = min(max(_NARROWEST, _INCHES_A_LAYER * len(layers)), _WIDEST)
-    figure = Figure(figsize=(width, 4.0), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    axes.set_xticks(
-        range(len(layers)), [x["name"] for x in layers], rotation=45, ha="right", fontsize=8, parse_math=False
-    )
-    axes.spines[["top", "right"]].set_visible(False)
+    figure, (axes,) = panels(width, 4.0)
+    names = [x["name"] for x in layers]
+    axes.set_xticks(range(len(layers)), names, rotation=45, ha="right", fontsize=8, parse_math=False)
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
     return figure, axes
+
+
+def panels(width: float, height: float, count: int = 1) -> tuple[Figure, list[Any]]:
+    """A figure of so many inches with so many plots side by side."""
+    from matplotlib.figure import Figure  # not pyplot: no state, no display
+
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    found = list(figure.subplots(1, count, squeeze=False)[0])
+    for axes in found:
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, found

@@ -10,24 +10,26 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tfq.allocation.allocate import Allocated
 from tfq.calibration import histogram
-from tfq.calibration.calibrate import Calibration
-from tfq.calibration.collect import CollectionCost
 from tfq.evaluation.evaluate import Evaluation
-from tfq.evaluation.layers import LayerError
 from tfq.execution.journal import Stage
-from tfq.models.load import LoadedModel
-from tfq.models.prepare import Prepared, TransformationCheck
-from tfq.quantized_model import QuantizedModel
 from tfq.recipe import Recipe
-from tfq.reconstruction.reconstruct import LayerReconstruction
-from tfq.reconstruction.steps import StepOutcome
-from tfq.simulate.judge import Verdict
-from tfq.verify.parity import LayerParity, OutputParity
-from tfq.verify.structure import Verification
+
+if TYPE_CHECKING:  # they would load TensorFlow, which reading a report does not need
+    from tfq.allocation.allocate import Allocated
+    from tfq.calibration.calibrate import Calibration
+    from tfq.calibration.collect import CollectionCost
+    from tfq.evaluation.layers import LayerError
+    from tfq.models.load import LoadedModel
+    from tfq.models.prepare import Prepared, TransformationCheck
+    from tfq.quantized_model import QuantizedModel
+    from tfq.reconstruction.reconstruct import LayerReconstruction
+    from tfq.reconstruction.steps import StepOutcome
+    from tfq.simulate.judge import Verdict
+    from tfq.verify.parity import LayerParity, OutputParity
+    from tfq.verify.structure import Verification
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,10 +95,8 @@ class Report:
     """Everything one run measured.
 
     Attributes:
-      version: of tfq.
-      recipe: what was asked for.
+      version, recipe: of tfq; what was asked for.
       model: name, framework, number of nodes before and after preparation, parameters.
-      calibration_samples: their number.
       preparation: every transformation with its error against the original model.
       layers: in topological order.
       evaluation: float against exported model, or against the simulation where there is none.

@@ -1,4 +1,4 @@
-"""The report as a person reads it on a terminal."""
+"""What was measured as a person reads it on a terminal: the report of a run, and models side by side."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfq.evaluation.bootstrap import Estimate
-from tfq.evaluation.evaluate import ModelEvaluation
+from tfq.evaluation.evaluate import Evaluation, ModelEvaluation
 from tfq.evaluation.size import Size
 from tfq.report import words
-from tfq.report.table import against_float, format_table, without_empty
+from tfq.report.table import against_float, decibel, format_table, without_empty
 
 if TYPE_CHECKING:  # it would load TensorFlow, which writing text does not need
     from tfq.reconstruction.steps import StepOutcome
@@ -46,26 +46,22 @@ def comparison(report: Report) -> tuple[list[str], list[list[str]], list[str]]:
     """Float against exported model: header, one row a measure with one column a model, and notes."""
     evaluation = report.evaluation
     models = evaluation.models
+    last, others = models[-1], [""] * (len(models) - 1)
     rows = []
     if models[0].score is not None:
-        rows.append([evaluation.metric, *(number(m.score) for m in models), interval(models[-1].difference, sign="+")])
+        rows.append([evaluation.metric, *(number(m.score) for m in models), interval(last.difference, sign="+")])
     rows += [
-        [
-            "agreement with float",
-            *("" for _ in models[1:]),
-            number(models[-1].agreement),
-            interval(models[-1].agreement),
-        ],
-        ["output SQNR", *("" for _ in models[1:]), number(models[-1].sqnr, 1), ""],
+        ["agreement with float", *others, number(last.agreement), interval(last.agreement)],
+        ["output SQNR", *others, number(last.sqnr, 1), ""],
         _ratio_row("file bytes", models, lambda size: size.file_bytes),
         _ratio_row("download bytes (compressed)", models, lambda size: size.download_bytes),
         ["bits per weight", *(f"{m.size.weight_bits:.2f}" if m.size else "" for m in models), ""],
     ]
-    timed, last = models[0].latency, models[-1].latency
+    timed = models[0].latency
     if timed is not None:
         for name in ("p50", "p90"):
             values = [float(getattr(m.latency, f"{name}_ms")) if m.latency else None for m in models]
-            ratio = interval(last.ratio) if name == "p50" and last else ""
+            ratio = interval(last.latency.ratio) if name == "p50" and last.latency else ""
             row = [f"latency {name}, ms", *("" if v is None else f"{v:.3f}" for v in values)]
             rows.append([*row, ratio or _ratio(values, 2)])
     rows = [row for row in rows if any(row[1:])]
@@ -82,6 +78,49 @@ def comparison(report: Report) -> tuple[list[str], list[list[str]], list[str]]:
         notes.append(f"No score: {evaluation.omitted}.")
     notes += [f"{m.name}: no file, so no size and no latency; {m.simulated}." for m in models if m.simulated]
     return header, rows, notes
+
+
+def evaluation_table(found: Evaluation) -> tuple[list[str], list[list[str]], list[str]]:
+    """Header, rows and notes; without the columns of what was measured of no model."""
+    header = ["model", found.metric, "difference [95 %]", "agreement", "SQNR", "file", "download", "bits", "p50 ms"]
+    header += ["p90 ms", "time ratio [95 %]"]
+    rows = [_model_row(model, baseline=not index) for index, model in enumerate(found.models)]
+    notes = [
+        f"{found.samples} samples; the others are compared with the first model."
+        " Brackets: 95 % intervals (paired bootstrap)."
+    ]
+    if len(found.outputs) > 1:
+        notes.append(
+            f"Only the first output, {found.outputs[0]!r}, is measured, of {', '.join(map(repr, found.outputs))}."
+        )
+    if found.omitted:
+        notes.append(f"No score: {found.omitted}.")
+    timed = found.models[0].latency
+    if timed:
+        notes.append(
+            f"Latency on this machine: {timed.runs} runs each after {timed.warm_up} untimed, in turns, batch"
+            f" {timed.batch}, {words.counted(timed.threads, 'thread')}, XNNPACK {'on' if timed.delegate else 'off'}."
+        )
+    notes.append("File and download (compressed) in bytes; bits: mean bits of a weight.")
+    return *without_empty(header, rows), notes
+
+
+def _model_row(model: ModelEvaluation, *, baseline: bool) -> list[str]:
+    size, latency = model.size, model.latency
+    same = model.sqnr is not None and model.sqnr.value is None
+    return [
+        model.name,
+        number(model.score, 2),
+        interval(model.difference, sign="+", unit=False),
+        number(model.agreement, 2),
+        "equal" if same else number(model.sqnr, 1),
+        f"{size.file_bytes:,}" if size else "",
+        f"{size.download_bytes:,}" if size else "",
+        f"{size.weight_bits:.2f}" if size else "",
+        f"{latency.p50_ms:.3f}" if latency else "",
+        f"{latency.p90_ms:.3f}" if latency else "",
+        "" if baseline or latency is None else interval(latency.ratio, unit=False),
+    ]
 
 
 def _ratio_row(name: str, models: tuple[ModelEvaluation, ...], value: Callable[[Size], int]) -> list[str]:
@@ -105,8 +144,8 @@ def _worst_layers(report: Report) -> str:
             layer.name,
             " + ".join(layer.keras_layers[:3]) + (" ..." if len(layer.keras_layers) > 3 else ""),
             layer.kind,
-            f"{layer.own_sqnr_db:.1f} dB",
-            "" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f} dB",
+            decibel(layer.own_sqnr_db),
+            decibel(layer.sqnr_db),
         ]
         for layer in worst
     ]
@@ -133,31 +172,16 @@ def _allocation(report: Report) -> str:
                 "" if entry.measured.download_bytes is None else f"{entry.measured.download_bytes:,}",
             ]
         )
-    header = [
-        "model",
-        "by",
-        "loss, predicted",
-        "measured",
-        "points against float",
-        "drop kept",
-        "download, predicted",
-        "measured",
-    ]
-    chosen = found.allocation.candidates
-    groups = {c: [unit for unit, own in chosen.items() if own == c] for c in sorted(set(chosen.values()))}
-    lines = [
-        f"{name}: {len(members)} layer{'s' if len(members) > 1 else ''} ({', '.join(members)})"
-        for name, members in groups.items()
-    ]
+    header = ["model", "by", "loss, predicted", "measured", "points against float", "drop kept"]
+    header += ["download, predicted", "measured"]
     own = found.allocation
-    return "\n".join(
-        [
-            format_table(*without_empty(header, rows), left=2),
-            words.ROUNDS,
-            f"precision of every layer. {words.proof(own.status, own.gap, own.solver)}",
-            *lines,
-        ]
-    )
+    groups = {
+        c: [unit for unit, given in own.candidates.items() if given == c] for c in sorted(set(own.candidates.values()))
+    }
+    table = format_table(*without_empty(header, rows), left=2)
+    lines = [table, words.ROUNDS, f"precision of every layer. {words.proof(own.status, own.gap, own.solver)}"]
+    lines += [f"{name}: {words.counted(len(units), 'layer')} ({', '.join(units)})" for name, units in groups.items()]
+    return "\n".join(lines)
 
 
 def _steps(report: Report) -> str:
@@ -225,12 +249,12 @@ def number(found: Estimate | None, digits: int = 2) -> str:
     return f"{text} {found.unit}".rstrip()
 
 
-def interval(found: Estimate | None, *, sign: str = "", unit: bool = True) -> str:
-    """The value, with its unit if that is wanted, and its interval."""
+def interval(found: Estimate | None, *, sign: str = "", digits: int = 2, unit: bool = True) -> str:
+    """The value, with its unit if that is wanted, and its interval: "+0.12 points [-0.38, +0.50]"."""
     if found is None or found.value is None:
         return ""
     told = f" {found.unit}" if found.unit and unit else ""
-    form = f"{sign}.2f" if found.unit else f"{sign}.3g"
+    form = f"{sign}.{digits}f" if found.unit else f"{sign}.{digits + 1}g"
     if found.low is None or found.high is None:
         return f"{found.value:{form}}{told}"
     return f"{found.value:{form}}{told} [{found.low:{form}}, {found.high:{form}}]"

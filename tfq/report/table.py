@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import html
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
 
 from tfq.execution.terminal import one_line
 
@@ -11,6 +13,10 @@ from tfq.execution.terminal import one_line
 def against_float(lost: float) -> str:
     """Points lost, as every table shows them: the difference to float, below 0 for worse."""
     return f"{round(-lost, 2) + 0.0:+.2f}"
+
+
+def decibel(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f} dB"
 
 
 def without_empty(header: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
@@ -35,6 +41,15 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: 
         return "  ".join(aligned).rstrip()
 
     return "\n".join([line(header), "  ".join("-" * width for width in widths), *(line(row) for row in rows)])
+
+
+def csv_table(rows: Sequence[Mapping[str, object]]) -> str:
+    """Rows, at least one, by the names of their columns as the text of a CSV file."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def html_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, notes: str = "") -> str:

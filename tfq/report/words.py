@@ -23,6 +23,11 @@ ROUNDS = (
 )
 
 
+def counted(count: int, thing: str) -> str:
+    """ "1 layer", "2 layers" """
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
 def setting(value: object) -> str:
     """A value of the recipe: "yes", "w4, w8", "not set"."""
     if isinstance(value, bool):

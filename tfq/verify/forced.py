@@ -60,7 +60,7 @@ def observe(
             tensors = model.tensors(label.values())
             for name, tensor in label.items():
                 # the converter may have left axes of size 1 to it that a reshape beside it adds or drops
-                values[name][i] = tensors[tensor].real.reshape(shapes[name])
+                values[name][i] = tensors[tensor].reshape(shapes[name])
             advance(1)
     return values
 
