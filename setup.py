@@ -56,7 +56,7 @@ setup(
         "matplotlib>=3.8,<4",
         "numpy>=1.26,<3",
         "pillow>=10",
-        "pulp>=2.8,<4",
+        "scipy>=1.9,<2",
         "tensorflow>=2.18,<2.22",
         "tensorflow-model-optimization>=0.8,<0.9",
         "tf_keras>=2.18,<2.22",
@@ -69,7 +69,6 @@ setup(
         # makes demo/ anew; running the demo does not need it
         "demo": ["scikit-learn>=1.4,<2"],
         "dev": [
-            "highspy>=1.7",
             "hypothesis>=6.100",
             "ipykernel>=6",
             "mypy>=1.10",
