@@ -77,6 +77,8 @@ setup(
             "pytest-xdist>=3.5",
             "ruff>=0.6",
         ],
+        # TFLite Micro's interpreter, which the tests of its table ask; it has pre-releases alone
+        "micro": ["tflite-micro>=0.dev20260101"],
         # docs/ as a site (mkdocs.yml)
         "docs": ["mkdocs>=1.6,<2", "mkdocs-jupyter>=0.25", "mkdocstrings[python]>=0.27"],
     },
