@@ -21,6 +21,9 @@ _ROW_SPREAD = 1e4  # what the widest spread of a budget's row becomes
 _OBJECTIVE_SPREAD = 1e6  # HiGHS tells objectives apart from 1e-6 on
 _SLACK = 1e-6  # of a scaled row: the solver's own tolerance
 
+# of f_u, f_v and y_b of a border, and the most that their sum may be (`tfq.allocation.program`)
+_LINKS = ((1.0, -1.0, -1.0, 0.0), (-1.0, 1.0, -1.0, 0.0), (-1.0, -1.0, 1.0, 0.0), (1.0, 1.0, 1.0, 2.0))
+
 Place = tuple[str, str]
 """(unit, candidate)."""
 Terms = dict[int, float]
@@ -73,8 +76,8 @@ class Program:
                 [number for candidate, number in numbers[unit].items() if CANDIDATES[candidate].is_float]
                 for unit in (border.first, border.second)
             )
-            for of_first, of_second, of_paid, most in ((1, -1, -1, 0), (-1, 1, -1, 0), (-1, -1, 1, 0), (1, 1, 1, 2)):
-                terms = dict.fromkeys(first, of_first) | dict.fromkeys(second, of_second) | {paid: of_paid}
+            for of_first, of_second, of_paid, most in _LINKS:
+                terms: Terms = {**dict.fromkeys(first, of_first), **dict.fromkeys(second, of_second), paid: of_paid}
                 rows.append((terms, -math.inf, most))
 
         def row(name: str) -> tuple[Terms, float, float]:

@@ -155,7 +155,8 @@ def _models(graph: Graph) -> dict[str, dict[str, str]]:
     def families(of: Callable[[int], str]) -> dict[str, str]:
         return {name: of(place) for place, unit in enumerate(found) for name in unit.nodes}
 
-    models = {family: families(lambda _, family=family: family) for family in (*_FLOAT_FAMILIES, "int8")}
+    weighted = [name for unit in found for name in unit.nodes]
+    models = {family: dict.fromkeys(weighted, family) for family in (*_FLOAT_FAMILIES, "int8")}
     models |= {
         "every_second_float32": families(lambda place: ("int8", "float32")[place % 2]),
         "last_float32": families(lambda place: "float32" if place == len(found) - 1 else "int8"),
