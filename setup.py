@@ -50,6 +50,7 @@ setup(
         "ai-edge-litert>=2.0,<3",
         "flatbuffers>=24.3",
         "h5py>=3.10",
+        "highspy>=1.7,<2",
         "jinja2>=3.1,<4",
         "keras>=3.5,<4",
         "markupsafe>=2",
@@ -70,7 +71,6 @@ setup(
         # makes demo/ anew; running the demo does not need it
         "demo": ["scikit-learn>=1.4,<2"],
         "dev": [
-            "highspy>=1.7",
             "hypothesis>=6.100",
             "ipykernel>=6",
             "mypy>=1.10",
@@ -79,6 +79,8 @@ setup(
             "pytest-xdist>=3.5",
             "ruff>=0.6",
         ],
+        # TFLite Micro's interpreter, which the tests of its table ask; it has pre-releases alone
+        "micro": ["tflite-micro>=0.dev20260101"],
         # docs/ as a site (mkdocs.yml)
         "docs": ["mkdocs>=1.6,<2", "mkdocs-jupyter>=0.25", "mkdocstrings[python]>=0.27"],
     },

@@ -122,9 +122,9 @@ def cost_measurements(present: Sequence[str]) -> Iterator[tuple[dict[str, Any], 
     for layers, samples in GROWTH:
         about = {"part": "growth", "layers": layers, "samples": samples}
         yield about, functools.partial(allocation_cost.survey_net, layers, samples)
-    for solver, budgets in itertools.product(allocation_cost.SOLVERS, allocation_cost.BUDGETS):
-        about = {"part": "solve", "solver": solver, "costs": budgets}
-        yield about, functools.partial(allocation_cost.solve, solver, budgets)
+    for (layers, candidates), budgets in itertools.product(allocation_cost.PROGRAMS, allocation_cost.BUDGETS):
+        about = {"part": "solve", "layers": layers, "candidates": candidates, "costs": budgets}
+        yield about, functools.partial(allocation_cost.solve, layers, candidates, budgets)
 
 
 def name_of(about: dict[str, Any]) -> str:

@@ -216,13 +216,13 @@ def _cost_demands(results: Results) -> Iterator[tuple[str, Bar | None]]:
         yield what, Bar.at_most(what, nets[large] / nets[small], times**power, "{:.2f} x") if both else None
     solved = runs_of(results, "solve")
     if not solved:
-        yield "program of 200 layers x 12 candidates", None
+        yield "program", None
     for run in solved:
         what = f"program of {run['layers']} layers x {run['candidates']} candidates, {run['costs']} budgets"
         yield (
             what,
             Bar.at_most(
-                f"{what}, {run['solver']}, slowest of {len(run['seconds'])}",
+                f"{what}, slowest of {len(run['seconds'])}",
                 max(run["seconds"]),
                 MOST_SOLVE,
                 "{:.2f} s",

@@ -6,7 +6,6 @@ TensorFlow is imported inside the functions: each is called in a process of its 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,9 +18,9 @@ from benchmarks.cases import CaseFiles
 from tfq.execution.predict import available_cores
 from tfq.execution.progress import Advance
 
-PROGRAM_LAYERS, PROGRAM_CANDIDATES = 200, 12
-SOLVERS = ("cbc", *(["highs"] if importlib.util.find_spec("highspy") else []))
+PROGRAMS = ((20, 8), (60, 8), (200, 8), (200, 12), (400, 8))  # layers and candidates of made-up networks
 _INSTANCES = 3
+EIGHT = ("w2", "w3", "w4", "w5", "w6", "w8", "float16", "float32")  # what most programs choose among
 _FEW = 8
 # Budgets of a made-up network, as a share of what 8 bits everywhere cost; the first one, two and three are kept.
 _SHARES = {"bytes": 0.5, "ms": 1.2, "bops": 0.6}
@@ -110,20 +109,21 @@ def _surveyed(model: Path, calibration: Path, num_samples: int, with_frontier: b
     return result
 
 
-def solve(solver: str, budgets: int) -> dict[str, Any]:
-    """Seconds of the program on made-up networks, with so many budgets at once."""
-    return common.in_fresh_process(_solved, solver, budgets, PROGRAM_LAYERS, PROGRAM_CANDIDATES)
+def solve(layers: int, candidates: int, budgets: int) -> dict[str, Any]:
+    """Seconds of the program on made-up networks of so many layers and candidates, with so many budgets at once."""
+    return common.in_fresh_process(_solved, layers, candidates, budgets)
 
 
-def _solved(solver: str, budgets: int, layers: int, candidates: int) -> dict[str, Any]:
+def _solved(layers: int, candidates: int, budgets: int) -> dict[str, Any]:
     from benchmarks.allocation_networks import network_problem
     from tfq.allocation.program import minimise_degradation
     from tfq.precision import CANDIDATES
 
+    offered = EIGHT if candidates == len(EIGHT) else tuple(CANDIDATES)[:candidates]
     seconds = []
     for seed in range(_INSTANCES):
-        problem = network_problem(layers, candidates=tuple(CANDIDATES)[:candidates], seed=seed)
+        problem = network_problem(layers, candidates=offered, seed=seed)
         in_eight_bits = dict.fromkeys(problem.values, "w8")
         limits = {n: share * problem.total(n, in_eight_bits) for n, share in list(_SHARES.items())[:budgets]}
-        seconds.append(minimise_degradation(problem, budgets=limits, solver=solver).seconds)
-    return {"layers": layers, "candidates": candidates, "seconds": seconds}
+        seconds.append(minimise_degradation(problem, budgets=limits).seconds)
+    return {"seconds": seconds}

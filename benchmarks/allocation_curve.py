@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.allocation_bars import FLOAT, GREEDY, LATENCY_POINTS, PROGRAM, RANDOMS, RECONSTRUCTED, UNIFORM
+from benchmarks.allocation_networks import random_allocation
 from benchmarks.allocation_survey import Ready, ready
 from benchmarks.cases import CaseFiles
 from tfq.allocation.allocate import DOWNLOAD
-from tfq.allocation.baselines import greedy, random_allocation, uniform
+from tfq.allocation.baselines import greedy, uniform
 from tfq.allocation.frontier import budgets_between, frontier
 from tfq.allocation.problem import Allocation
 from tfq.allocation.profile import profile

@@ -335,7 +335,7 @@ def _growth_section(results: Results) -> list[str]:
 def _solve_section(results: Results) -> list[str]:
     rows = [
         [
-            f"{run['solver']}, {run['costs']} budgets",
+            f"{run['costs']}",
             f"{run['layers']}",
             f"{run['candidates']}",
             f"{len(run['seconds'])}",
@@ -346,7 +346,7 @@ def _solve_section(results: Results) -> list[str]:
     ]
     return [
         "The integer program on made-up networks, each of another seed, with borders between neighbours:",
-        common.markdown_table(["", "layers", "candidates", "instances", "median seconds", "most"], rows),
+        common.markdown_table(["budgets", "layers", "candidates", "instances", "median seconds", "most"], rows),
     ]
 
 

@@ -17,12 +17,13 @@ import nbformat
 import numpy as np
 import pytest
 import tf_keras
+from metadata_reader import read_metadata
 from nbclient import NotebookClient
 
 import tfq
 from tfq.errors import UserError
 from tfq.export.flatbuffer import parse, serialize, text
-from tfq.export.metadata import RECIPE_BUFFER, read_metadata
+from tfq.export.metadata import RECIPE_BUFFER
 from tfq.library import runs
 from tfq.recipe import Recipe
 

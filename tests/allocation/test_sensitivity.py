@@ -16,7 +16,7 @@ from operator_graphs import draw, representative, specified
 
 from tfq.allocation import sensitivity
 from tfq.allocation.fisher import gradient_estimates
-from tfq.allocation.sensitivity import FLOOR, Loss, find_loss, measured, output_errors
+from tfq.allocation.sensitivity import FLOOR, Loss, measured, output_errors
 from tfq.allocation.states import State, apply, find_states, float_states, packed
 from tfq.errors import UserError
 from tfq.execution.predict import predict
@@ -103,7 +103,7 @@ def test_a_bias_that_becomes_zeros_or_ceases_to_be_is_exported_as_from_scratch(f
 
 def test_what_is_measured_is_the_exported_file():
     graph, samples, base, states = start("shared")
-    loss = find_loss(graph, samples)
+    loss = Loss.of(graph, samples)
     some = [states["conv_right", "w2"], states["dense_right", "w3"]]
     found = measured(base, some, loss)
 
@@ -117,7 +117,7 @@ def test_what_is_measured_is_the_exported_file():
 
 def test_threads_change_nothing_and_nothing_is_below_the_floor():
     graph, samples, base, states = start("shared")
-    loss = find_loss(graph, samples)
+    loss = Loss.of(graph, samples)
     found = measured(base, states.values(), loss, workers=3)
     assert found == measured(base, states.values(), loss)
     assert list(found) == list(states)
@@ -127,13 +127,13 @@ def test_threads_change_nothing_and_nothing_is_below_the_floor():
 def test_the_state_that_the_base_is_in_costs_nothing():
     graph, samples, base, _ = start("shared")
     same = find_states(graph, base, samples, candidates=[INT8], method="nearest")
-    assert set(measured(base, same.values(), find_loss(graph, samples)).values()) == {FLOOR}
-    assert set(gradient_estimates(graph, same.values(), find_loss(graph, samples)).values()) != {FLOOR}
+    assert set(measured(base, same.values(), Loss.of(graph, samples)).values()) == {FLOOR}
+    assert set(gradient_estimates(graph, same.values(), Loss.of(graph, samples)).values()) != {FLOOR}
 
 
 def test_float_states_are_measured_in_the_simulation_and_estimated_as_free():
     graph, samples, base, states = start("convolutions")
-    loss = find_loss(graph, samples)
+    loss = Loss.of(graph, samples)
     float_state = float_states(graph, base)["stem", "float32"]
     found = measured(base, [states["stem", "w2"], float_state], loss)
     simulate = sensitivity.simulated(loss)
@@ -146,14 +146,10 @@ def ranks(values):
     return np.argsort(np.argsort(values))
 
 
-@pytest.mark.parametrize("with_labels", [False, True])
-def test_estimates_rank_states_as_measurement_does(with_labels):
+def test_estimates_rank_states_as_measurement_does():
     graph, samples, base, states = start("convolutions")
-    loss = find_loss(graph, samples)
+    loss = Loss.of(graph, samples)
     truth = measured(base, states.values(), loss)
-    if with_labels:
-        # 24 labels say by chance which of two losses is lower; what the estimate stands for is the divergence too
-        loss = find_loss(graph, samples, loss.reference[0].argmax(-1))
     for found in (gradient_estimates(graph, states.values(), loss), output_errors(states.values())):
         assert list(found) == list(truth)
         assert np.corrcoef(ranks(list(found.values())), ranks(list(truth.values())))[0, 1] > 0.6
@@ -187,64 +183,11 @@ def inputs_of(count):
 def test_the_estimate_of_a_divergence_is_right_on_average(kind):
     graph, samples = one_layer(kind), inputs_of(1000)
     state, _ = perturbed(graph, 0.02)
-    loss = find_loss(graph, samples)
+    loss = Loss.of(graph, samples)
     (found,) = gradient_estimates(graph, [state], loss).values()
     changed = graph.replace_nodes([state.nodes[0] if n.name == "dense" else n for n in graph.nodes])
-    expected = divergence(loss.reference, find_loss(changed, samples).reference).mean()
+    expected = divergence(loss.reference, Loss.of(changed, samples).reference).mean()
     assert abs(found / expected - 1) < 0.15
-
-
-@pytest.mark.parametrize("kind", ["linear", "probabilities"])
-def test_the_estimate_with_labels_is_the_empirical_fisher_information(kind):
-    graph, samples = one_layer(kind), inputs_of(40)
-    labels = np.random.default_rng(8).integers(0, 4, 40)
-    state, error = perturbed(graph, 0.3)
-    (found,) = gradient_estimates(graph, [state], find_loss(graph, samples, labels)).values()
-    scores = samples["x"].astype(np.float64) @ graph["dense"].weights["kernel"]
-    p = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
-    slopes = np.einsum("nk,kc,nc->n", samples["x"], error, p - np.eye(4)[labels])
-    assert found == pytest.approx(np.square(slopes).mean() / 2, rel=1e-4)
-
-
-@pytest.mark.parametrize("kind", ["linear", "probabilities"])
-def test_with_labels_the_loss_is_the_cross_entropy(kind):
-    graph, samples = one_layer(kind), inputs_of(40)
-    labels = np.random.default_rng(9).integers(0, 4, 40)
-    scores = samples["x"].astype(np.float64) @ graph["dense"].weights["kernel"]
-    p = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
-    loss = find_loss(graph, samples, labels)
-    expected = -np.log(np.maximum(p[np.arange(40), labels], 2.0**-9 if kind == "probabilities" else 0)).mean()
-    assert loss(loss.reference) == pytest.approx(expected, rel=1e-5)
-
-
-def test_with_labels_the_increase_of_the_cross_entropy_is_measured():
-    graph, samples, base, states = start("convolutions")
-    labels = find_loss(graph, samples).reference[0].argmax(-1)
-    loss = find_loss(graph, samples, labels)
-    increases = measured(base, states.values(), loss)
-    largest = max(increases, key=increases.__getitem__)  # one that chance has not made smaller than the floor
-    state, found = states[largest], increases[largest]
-
-    def loss_of(model):
-        (p,) = predict(exporter("convolutions").export(model), samples)
-        return -np.log(np.maximum(p[np.arange(len(p)), labels].astype(np.float64), 1 / 512)).mean()
-
-    assert found == pytest.approx(loss_of(apply(base, state)) - loss_of(base), rel=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        (np.zeros(7, int), "one class number for each of 24 samples"),
-        (np.zeros(24), "one class number for each of 24 samples"),
-        (np.full(24, 10), "must lie in 0 to 9"),
-        (np.full(24, -1), "must lie in 0 to 9"),
-    ],
-)
-def test_labels_that_do_not_fit_are_refused(labels, message):
-    graph, samples, _, _ = start("convolutions")
-    with pytest.raises(UserError, match=message):
-        find_loss(graph, samples, labels)
 
 
 def test_activations_of_few_bits_are_not_exported():
@@ -252,12 +195,6 @@ def test_activations_of_few_bits_are_not_exported():
     narrow = specified(graph, samples, Precision(activation_bits=4))
     with pytest.raises(ValueError, match="no kernels for activations of fewer than 8 bits"):
         exporter("convolutions").export(narrow)
-
-
-def test_labels_for_a_model_of_two_outputs_are_refused():
-    graph, samples, _, _ = start("islands")
-    with pytest.raises(UserError, match="a model of one output, and this one has 2"):
-        find_loss(graph, samples, np.zeros(24, int))
 
 
 class Counted:
@@ -290,7 +227,7 @@ def measure_slowly(journal, stop_at):
 
             return contextlib.nullcontext(advance)
 
-    measured(base, states.values(), find_loss(graph, samples), ledger=journal, workers=2, progress=Slow())
+    measured(base, states.values(), Loss.of(graph, samples), ledger=journal, workers=2, progress=Slow())
 
 
 def test_a_run_that_is_killed_goes_on_where_it_stopped(tmp_path, monkeypatch):
@@ -309,7 +246,7 @@ def test_a_run_that_is_killed_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert known == 5
 
     graph, samples, base, states = start("shared")
-    loss = find_loss(graph, samples)
+    loss = Loss.of(graph, samples)
     counted = Counted(monkeypatch)
     found = measured(base, states.values(), loss, ledger=journal)
     assert counted.files == len(states) + 1 - known
@@ -320,13 +257,12 @@ def test_a_run_that_is_killed_goes_on_where_it_stopped(tmp_path, monkeypatch):
 
 def test_a_journal_of_other_circumstances_is_refused(tmp_path):
     graph, samples, base, states = start("convolutions")
-    loss, state = find_loss(graph, samples), states["logits", "w2"]
+    loss, state = Loss.of(graph, samples), states["logits", "w2"]
     journal = tmp_path / "journal.jsonl"
     measured(base, [state], loss, ledger=journal)
     nodes = [n.replace(weights={k: v * 1.01 for k, v in n.weights.items()}) for n in base.nodes]
     others = {
         "samples": (base, state, dataclasses.replace(loss, samples={"image": samples["image"] + np.float32(1e-3)})),
-        "labels": (base, state, dataclasses.replace(loss, labels=np.zeros(24, int))),
         "weights": (base.with_nodes(*nodes), state, loss),
         "spec": (dataclasses.replace(base, output_type="float32"), state, loss),
         "method of the states": (base, dataclasses.replace(state, method="adaround, seed 1"), loss),
@@ -338,7 +274,7 @@ def test_a_journal_of_other_circumstances_is_refused(tmp_path):
 
 def test_a_journal_takes_further_candidates(tmp_path, monkeypatch):
     graph, samples, base, states = start("shared")
-    loss, journal = find_loss(graph, samples), tmp_path / "journal.jsonl"
+    loss, journal = Loss.of(graph, samples), tmp_path / "journal.jsonl"
     some = [state for state in states.values() if state.candidate == "w2"]
     measured(base, some, loss, ledger=journal)
     counted = Counted(monkeypatch)

@@ -109,7 +109,7 @@ def test_packed_storage_offers_packed_candidates():
 
 @pytest.mark.parametrize("pipeline", ["light", "advanced"])
 def test_coarse_grids_are_reconstructed_and_stored_with_one_scale_a_layer(pipeline):
-    _, samples, (model, found) = decided("convolutions", pipeline, max_drop=5.0, candidates=("e3", "e5"))
+    _, samples, (model, found) = decided("convolutions", pipeline, max_accuracy_drop=5.0, candidates=("e3", "e5"))
     chosen = found.allocation.candidates
     assert set(chosen.values()) <= {"e3", "e5"}
     for unit, candidate in chosen.items():
@@ -121,15 +121,19 @@ def test_coarse_grids_are_reconstructed_and_stored_with_one_scale_a_layer(pipeli
     assert len(packages[1]) < len(packages[0])
 
 
-@pytest.mark.parametrize("wish", [{"size_budget": 0.2}, {"max_drop": 1.0, "objective": "latency"}, {"max_drop": 1.0}])
+@pytest.mark.parametrize(
+    "wish", [{"size_budget": 0.2}, {"max_accuracy_drop": 1.0, "objective": "latency"}, {"max_accuracy_drop": 1.0}]
+)
 def test_coarse_grids_are_offered_where_the_download_is_made_small(wish):
     graph = start("convolutions")[0]
     names = {name for _, name in offered(graph, units(graph), Wish(**wish))}
-    assert any(name[0] == "e" for name in names) == (wish == {"max_drop": 1.0})
+    assert any(name[0] == "e" for name in names) == (wish == {"max_accuracy_drop": 1.0})
 
 
 def test_the_layers_that_few_bits_hurt_stay_in_float16():
-    _, samples, (model, found) = decided("convolutions", max_drop=5.0, candidates=("w2", "float16", "w8"), pins=PINS)
+    _, samples, (model, found) = decided(
+        "convolutions", max_accuracy_drop=5.0, candidates=("w2", "float16", "w8"), pins=PINS
+    )
     assert found.attained
     assert found.rounds[-1].measured.points <= 5.0
     chosen = found.allocation.candidates
@@ -150,7 +154,7 @@ def test_the_layer_that_8_bits_destroy_is_put_into_float16_without_being_asked()
 
     setting = Setting.of(Recipe(model="", pipeline="light"), graph, samples, lambda _: {})
     base = specified(graph, samples)
-    _, found = decide(setting, base, at, Wish(max_drop=5.0))
+    _, found = decide(setting, base, at, Wish(max_accuracy_drop=5.0))
     assert found.attained
     assert found.allocation.candidates["second"] == "float16"
 

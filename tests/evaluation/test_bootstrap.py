@@ -66,3 +66,15 @@ def test_undefined_resamples_and_values():
 
 def test_point_is_the_score_itself():
     assert point(mean_of(np.array([1.0, 2.0, 6.0])), 3) == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize(("unit", "value", "limits"), [("points", 0.0, (-100, 100)), ("%", 100.0, (0, 100))])
+def test_that_no_sample_differs_does_not_say_that_none_would(unit, value, limits):
+    alike = np.full(2000, value)
+    found = estimate(value, alike, unit=unit, n=360)
+    # the largest share of which 360 samples hold none once in 40 times
+    unseen = 100 * (1 - 0.025 ** (1 / 360))
+    assert 0.9 < unseen < 1.1
+    assert found.low == pytest.approx(max(value - unseen, limits[0]))
+    assert found.high == pytest.approx(min(value + unseen, limits[1]))
+    assert estimate(value, alike, unit="dB", n=360).low == value

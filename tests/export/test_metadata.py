@@ -12,9 +12,10 @@ import tf_keras
 from ai_edge_litert.interpreter import Interpreter
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from metadata_reader import read_metadata
 
 from tfq.export.flatbuffer import parse, text
-from tfq.export.metadata import ModelMetadata, TensorMetadata, add_metadata, read_metadata
+from tfq.export.metadata import ModelMetadata, TensorMetadata, add_metadata
 
 LABELS = ("cat", "Straße", "猫", "")
 RECIPE = '{\n "model": "m.h5",\n "seed": 3\n}'

@@ -207,8 +207,10 @@ def test_a_file_of_another_specification_is_refused():
 
 def test_missing_weights_are_noticed():
     graph, samples, _, converted = operator_graphs._converted("shared")
-    assert missing(bind(flatbuffer.parse(converted), graph), graph) == []
-    plain = convert_plain(graph, "float32", operator_graphs.representative(samples))
-    binding = bind(flatbuffer.parse(plain), graph)
-    less = dataclasses.replace(binding, kernel={n: i for n, i in binding.kernel.items() if n != "conv_left"})
-    assert missing(less, graph) == ["Conv2D 'conv_left' has no weights"]
+    file = flatbuffer.parse(converted)
+    assert missing(file, bind(file, graph), graph) == []
+    file = flatbuffer.parse(convert_plain(graph, "float32", operator_graphs.representative(samples)))
+    binding = bind(file, graph)
+    others = {index: name for index, name in binding.operator_node.items() if name != "conv_left"}
+    less = dataclasses.replace(binding, operator_node=others)
+    assert missing(file, less, graph) == ["Conv2D 'conv_left' has no weights"]

@@ -147,14 +147,14 @@ def test_reconstruction_allocation_and_steps_are_shown_where_there_are_any():
     shown = page(
         report(
             layers=[layer("stem", reconstruction=[rolled_back]), layer("head", weight_bits=8)],
-            allocation={"allocation": {"status": "optimal", "gap": 0.0, "solver": "cbc"}, "rounds": rounds},
+            allocation={"allocation": {"status": "optimal", "gap": 0.0, "solver": "highs"}, "rounds": rounds},
             steps=[{"name": "bias tuning", "guards": [guard]}, {"name": "batch-norm tuning", "guards": []}],
         )
     )
     text = text_of(shown)
     for expected in (
         "best: 0.5 &rarr; 0.75, rolled back",
-        "The solver (cbc) proved that no other choice is predicted to be better.",
+        "The solver (highs) proved that no other choice is predicted to be better.",
         "assembled program 0.01 0.02 -0.40 &plusmn; 0.10 no 54,321",
         "bias tuning tuned 0.2 0.3 12 rolled back: worse",
         "batch-norm tuning nothing to try",
@@ -167,8 +167,8 @@ def test_reconstruction_allocation_and_steps_are_shown_where_there_are_any():
     ("allocation", "said"),
     [
         (
-            {"status": "stopped", "gap": 0.0531, "solver": "cbc"},
-            "The solver (cbc) was stopped before the end; no other choice is predicted to be more than 5.3 % better.",
+            {"status": "stopped", "gap": 0.0531, "solver": "highs"},
+            "The solver (highs) was stopped before the end; no other choice is predicted to be more than 5.3 % better.",
         ),
         (
             {"status": "feasible", "gap": None, "solver": "greedy"},

@@ -41,7 +41,7 @@ def test_verdicts(reason, said):
 @pytest.mark.parametrize("gap", [None, math.inf, math.nan])
 def test_without_a_bound_nothing_is_called_proved(gap):
     for status in ("optimal", "stopped", "feasible"):
-        assert "othing is proved" in proof(status, gap, "cbc")
+        assert "othing is proved" in proof(status, gap, "highs")
 
 
 def test_a_small_gap_is_not_called_none():

@@ -30,6 +30,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import scipy.sparse.csgraph
 from tensorflow.lite.python import schema_py_generated as schema
 
 from tfq.allocation.problem import Border
@@ -198,26 +199,16 @@ def _neighbours(graph: Graph, units: Sequence[Unit]) -> list[tuple[str, str]]:
     """Pairs of units with a path of weightless nodes between them, or that read one tensor."""
     unit_of = {name: unit.name for unit in units for name in unit.nodes}
     order = {unit.name: place for place, unit in enumerate(units)}
+    number = {node.name: n for n, node in enumerate(graph.nodes)}
     # tensors that weightless nodes connect can all turn float together: one region
-    region: dict[str, str] = {}
-
-    def find(name: str) -> str:
-        while region.setdefault(name, name) != name:
-            name = region[name]
-        return name
-
-    touching: list[tuple[str, str]] = []
-    for node in graph.nodes:
-        for source in node.inputs:
-            if node.name in unit_of:
-                touching.append((source, unit_of[node.name]))
-            else:
-                region[find(source)] = find(node.name)
-        if node.name in unit_of:
-            touching.append((node.name, unit_of[node.name]))
-    members: dict[str, set[str]] = {}
-    for tensor, unit in touching:
-        members.setdefault(find(tensor), set()).add(unit)
+    links = [(number[s], number[n.name]) for n in graph.nodes if n.name not in unit_of for s in n.inputs]
+    at = tuple(np.transpose(links).astype(int)) if links else ([], [])
+    matrix = scipy.sparse.coo_array((np.ones(len(links)), at), shape=(len(number), len(number)))
+    _, region = scipy.sparse.csgraph.connected_components(matrix, directed=False)
+    members: dict[int, set[str]] = {}
+    for name, unit in unit_of.items():
+        for tensor in (*graph[name].inputs, name):
+            members.setdefault(region[number[tensor]], set()).add(unit)
     pairs = {(a, b) for own in members.values() for a in own for b in own if order[a] < order[b]}
     return sorted(pairs, key=lambda pair: (order[pair[0]], order[pair[1]]))
 
@@ -249,21 +240,18 @@ def _piece_bytes(*, operation: bool, grid: bool) -> dict[str, float]:
 
     def content(count: int) -> bytes:
         draw = random.Random(0)  # stands for scales, which do not deflate; whatever the seed
-        graph = schema.SubGraphT()
-        graph.tensors, graph.operators, graph.inputs, graph.outputs = [], [], [0], [0]
+        model = flatbuffer.empty_model()
+        (graph,) = model.subgraphs
+        graph.inputs, graph.outputs, model.operatorCodes = [0], [0], None
         for number in range(count):
-            tensor = schema.TensorT()
-            tensor.name, tensor.shape, tensor.hasRank = f"layer_{number}/quantized".encode(), [1, 16, 16, 64], True
+            tensor = graph.tensors[flatbuffer.add_tensor(model, (1, 16, 16, 64), "float32")]
+            tensor.name = f"layer_{number}/quantized".encode()
             if grid:
-                tensor.quantization = schema.QuantizationParametersT()
-                flatbuffer.set_grid(tensor, np.asarray([draw.random()], np.float32), 0, 0)
-            graph.tensors.append(tensor)
+                flatbuffer.set_grid(tensor, [draw.random()], 0)
             if operation:
                 operator = schema.OperatorT()
                 operator.inputs = operator.outputs = np.asarray([number], np.int32)
                 graph.operators.append(operator)
-        model = schema.ModelT()
-        model.version, model.subgraphs, model.buffers = 3, [graph], [schema.BufferT()]
         return flatbuffer.serialize(model)
 
     few, many = content(8), content(16)

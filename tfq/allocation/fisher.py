@@ -5,7 +5,6 @@
 This is 1/2 dW' H dW with the Hessian replaced by the Fisher information, of which g_i g_i' is a sample.
 
     loss               g_i
-    cross-entropy      its gradient at the label: the empirical Fisher information
     KL(float || .)     sum over positions of r grad log p(y) / sqrt(positions), y drawn from the float model's p
     |y - q|^2 / S      sqrt(2 / S) grad sum r y, S the mean square of the output
                        r: random signs, which make the terms between positions and outputs vanish on average
@@ -44,7 +43,7 @@ def gradient_estimates(
     Args:
       reference: the prepared float graph.
       states: of its units.
-      loss: on which samples, and whether with labels.
+      loss: on which samples.
       seed: of the drawn classes and signs.
     """
     states = list(states)
@@ -52,7 +51,9 @@ def gradient_estimates(
     errors = [_weight_errors(reference, state) for state in states]
     names = sorted({name for error in errors for name in error})
     slopes_of = _gradients(model, names, loss)
-    factors = _factors(loss, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    # for every output an array of its shape: g_i is the gradient of their product's sum
+    factors = [_drawn(y, rng) if is_distribution(y) else _signed(y, rng) for y in loss.reference]
     count = len(loss.reference[0])
     total = np.zeros(len(states))
     with (progress or Silent()).task("gradients of the float model", count) as advance:
@@ -93,29 +94,15 @@ def _gradients(model: tf_keras.Model, names: Sequence[tuple[str, str]], loss: Lo
         with tf.GradientTape() as tape:
             outputs = model(feeds if len(feeds) > 1 else feeds[0], training=False)
             terms = zip(tf.nest.flatten(outputs), factors, loss.reference, strict=True)
-            score = tf.add_n([tf.reduce_sum(f * _logarithm(y, r, loss)) for y, f, r in terms])
+            score = tf.add_n([tf.reduce_sum(f * _logarithm(y, r)) for y, f, r in terms])
         return tape.gradient(score, wanted, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
     return compute
 
 
-def _logarithm(output: Any, reference: np.ndarray, loss: Loss) -> Any:
-    """What the factors multiply: log p of probabilities and, with labels, of logits; any other output itself."""
-    if is_distribution(reference):
-        return tf.math.log(tf.maximum(output, _TINY))
-    if loss.labels is not None:
-        flat = tf.reshape(output, (tf.shape(output)[0], -1))
-        return tf.reshape(tf.nn.log_softmax(flat), tf.shape(output))
-    return output
-
-
-def _factors(loss: Loss, rng: np.random.Generator) -> list[np.ndarray]:
-    """For every output an array of its shape: g_i is the gradient of their product's sum."""
-    if loss.labels is not None:
-        found = np.zeros(loss.reference[0].shape)
-        found.reshape(len(found), -1)[np.arange(len(found)), loss.labels] = -1
-        return [found]
-    return [_drawn(y, rng) if is_distribution(y) else _signed(y, rng) for y in loss.reference]
+def _logarithm(output: Any, reference: np.ndarray) -> Any:
+    """What the factors multiply: log p of probabilities; any other output itself."""
+    return tf.math.log(tf.maximum(output, _TINY)) if is_distribution(reference) else output
 
 
 def _drawn(y: np.ndarray, rng: np.random.Generator) -> np.ndarray:

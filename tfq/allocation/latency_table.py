@@ -213,24 +213,18 @@ def border_price(table: LatencyTable, graph: Graph) -> Callable[[Borders], dict[
     return price
 
 
-def predicted_latency(table: LatencyTable, graph: Graph, families: Mapping[str, str]) -> float:
-    """Milliseconds of the model whose weighted nodes have these families, by node name; it takes and gives int8."""
+def predicted_latency(
+    table: LatencyTable, graph: Graph, families: Mapping[str, str], *, float_edges: bool = False
+) -> float:
+    """Milliseconds of the model whose weighted nodes have these families, by node name.
+
+    float_edges: its inputs and outputs are float, and not int8.
+    """
     found = operations(graph)
     floats = [name for name, family in families.items() if family in ("float16", "float32")]
     layers = table.milliseconds([(found[name], family) for name, family in families.items()])
-    rest = border_price(table, graph)(find_borders(graph, floats))["latency_ms"]
-    return table.overhead_ms + math.fsum(layers) + rest
-
-
-def predicted_float_latency(table: LatencyTable, graph: Graph, family: str = "float32") -> float:
-    """Milliseconds of the model that is float throughout, at its edges too, its weights stored as `family` says."""
-    found = operations(graph)
-    wanted = [
-        (found[node.name], family if is_weighted(node) else "float32")
-        for node in graph.nodes
-        if node.kind not in (INPUT, _COSTLESS_IN_FLOAT)
-    ]
-    return table.overhead_ms + math.fsum(table.milliseconds(wanted))
+    borders = find_borders(graph, floats, float_inputs=float_edges, float_outputs=float_edges)
+    return table.overhead_ms + math.fsum(layers) + border_price(table, graph)(borders)["latency_ms"]
 
 
 def _operation(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> Operation:

@@ -1,4 +1,4 @@
-"""The integer program as rows for a solver, and what its relaxation tells.
+"""The integer program as rows for HiGHS (`scipy.optimize.milp`), and what that found and proved.
 
 How rows are scaled so that tolerances hide nothing, `tfq.allocation.program` says.
 """
@@ -9,196 +9,148 @@ import dataclasses
 import math
 from collections.abc import Collection, Mapping, Sequence
 
-import pulp
+import numpy as np
+import scipy.optimize
+import scipy.sparse
 
-from tfq.allocation.problem import Border, Problem, crossed
-from tfq.allocation.solver import relaxed
+from tfq.allocation.problem import Problem
+from tfq.execution.terminal import silenced
 from tfq.precision import CANDIDATES
 
 _ROW_SPREAD = 1e4  # what the widest spread of a budget's row becomes
-_OBJECTIVE_SPREAD = 1e6  # CBC tells objectives apart from 1e-5 on
-_SLACK = 1e-6  # of a scaled row; beyond what the solvers' own tolerances and the 13 digits of their files can hide
+_OBJECTIVE_SPREAD = 1e6  # HiGHS tells objectives apart from 1e-6 on
+_SLACK = 1e-6  # of a scaled row: the solver's own tolerance
 
-Place = tuple[int, str]
-"""(number of a group, candidate)."""
+# of f_u, f_v and y_b of a border, and the most that their sum may be (`tfq.allocation.program`)
+_LINKS = ((1.0, -1.0, -1.0, 0.0), (-1.0, 1.0, -1.0, 0.0), (-1.0, -1.0, 1.0, 0.0), (1.0, 1.0, 1.0, 2.0))
+
+Place = tuple[str, str]
+"""(unit, candidate)."""
+Terms = dict[int, float]
+"""Factors by the number of the variable."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """Of one program.
+
+    Attributes:
+      chosen: the candidate of every unit in the best solution; None where there is no solution.
+      bound: no solution has a smaller objective of the problem, so the solver says; inf where there is none.
+    """
+
+    chosen: dict[str, str] | None
+    bound: float
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Program:
-    """Rows for a solver.
+    """Rows for a solver. The variables are the places, 1 where they are chosen, then the borders, 1 where paid.
 
     Attributes:
-      model: for PuLP.
-      variables: by place; 1 where its candidate is chosen.
+      places: by the number of the variable.
+      objective: factor of every variable.
+      rows: (terms, least and largest value of their sum).
       constant, scale: the objective is (that of the problem - constant) * scale.
       least: the problem's objective can be no smaller, whatever is chosen.
     """
 
-    model: pulp.LpProblem
-    variables: Mapping[Place, pulp.LpVariable]
+    places: Sequence[Place]
+    objective: np.ndarray
+    rows: Sequence[tuple[Terms, float, float]]
     constant: float
     scale: float
     least: float
 
     @classmethod
-    def of(
-        cls,
-        problem: Problem,
-        objective: str,
-        limits: Mapping[str, float],
-        places: Sequence[Place],
-        *,
-        widened: int,
-    ) -> Program:
-        """The program with these places alone; widened: 1 to widen rows by what tolerances hide, -1 to narrow them."""
-        program = pulp.LpProblem("allocation", pulp.LpMinimize)
-        variables = {
-            (number, candidate): pulp.LpVariable(f"x_{number}_{candidate}", 0, 1, pulp.LpInteger)
-            for number, candidate in places
-        }
-        of_group: list[dict[str, pulp.LpVariable]] = [{} for _ in problem.groups]
-        for (number, candidate), variable in variables.items():
-            of_group[number][candidate] = variable
-        number_of = {unit: number for number, group in enumerate(problem.groups) for unit in group}
-        for number, own in enumerate(of_group):
-            program += pulp.lpSum(own.values()) == 1, f"one_{number}"
+    def of(cls, problem: Problem, objective: str, limits: Mapping[str, float], *, widened: int) -> Program:
+        """The program; widened: 1 to widen rows by what tolerances hide, -1 to narrow them."""
+        places = undominated(problem, {objective, *limits})
+        numbers: dict[str, dict[str, int]] = {unit: {} for unit in problem.values}
+        for number, (unit, candidate) in enumerate(places):
+            numbers[unit][candidate] = number
+        borders = dict(enumerate(problem.borders, len(places)))
+        rows: list[tuple[Terms, float, float]] = [(dict.fromkeys(own.values(), 1.0), 1, 1) for own in numbers.values()]
+        for paid, border in borders.items():
+            first, second = (
+                [number for candidate, number in numbers[unit].items() if CANDIDATES[candidate].is_float]
+                for unit in (border.first, border.second)
+            )
+            for of_first, of_second, of_paid, most in _LINKS:
+                terms: Terms = {**dict.fromkeys(first, of_first), **dict.fromkeys(second, of_second), paid: of_paid}
+                rows.append((terms, -math.inf, most))
 
-        with_border: list[tuple[Border, pulp.LpVariable]] = []
-        for number, border in enumerate(problem.borders):
-            pair = [number_of[border.first], number_of[border.second]]
-            if pair[0] == pair[1]:
-                continue
-            first, second = (pulp.lpSum(v for c, v in of_group[n].items() if CANDIDATES[c].is_float) for n in pair)
-            paid = pulp.LpVariable(f"y_{number}", 0, 1)
-            program += first - second <= paid, f"from_{number}"
-            program += second - first <= paid, f"into_{number}"
-            program += paid <= first + second, f"some_{number}"
-            program += paid <= 2 - first - second, f"both_{number}"
-            with_border.append((border, paid))
+        def row(name: str) -> tuple[Terms, float, float]:
+            """Terms, the constant that every allocation has, and the least that their sum can be."""
+            terms: Terms = {}
+            constants = [problem.fixed.get(name, 0.0)]
+            for unit, own in numbers.items():
+                values = {number: problem.values[unit][candidate][name] for candidate, number in own.items()}
+                lowest = min(values.values())
+                constants.append(lowest)
+                terms |= {number: value - lowest for number, value in values.items() if value != lowest}
+            paid = {number: border.costs[name] for number, border in borders.items() if border.costs.get(name)}
+            least = math.fsum([*constants, *(min(0.0, value) for value in paid.values())])
+            return terms | paid, math.fsum(constants), least
 
-        def row(name: str) -> tuple[list[tuple[pulp.LpVariable, float]], float, bool]:
-            """Terms, the constant that every allocation has, and whether all are whole numbers."""
-            terms, constants = [], [problem.fixed.get(name, 0.0)]
-            for group, own in zip(problem.groups, of_group, strict=True):
-                sums = {c: math.fsum(problem.values[unit][c][name] for unit in group) for c in own}
-                lowest = min(sums, key=lambda c: sums[c])
-                least = sums[lowest]
-                # as in `Problem.total`: rounded once
-                constants += [problem.values[unit][lowest][name] for unit in group]
-                terms += [(own[c], value - least) for c, value in sums.items() if value != least]
-            terms += [(paid, b.costs[name]) for b, paid in with_border if b.costs.get(name)]
-            constant = math.fsum(constants)
-            return terms, constant, all(float(v).is_integer() for v in (constant, *(value for _, value in terms)))
+        for name, limit in limits.items():
+            terms, constant, least = row(name)
+            if least > limit:
+                rows.append(({}, 1, 1))  # no solution
+            elif terms and limit < math.inf:
+                scale = _ROW_SPREAD / max(map(abs, terms.values()))
+                if all(float(value).is_integer() for value in (constant, *terms.values())):
+                    room = math.floor(limit) - constant + 0.5
+                else:  # a total is rounded once
+                    room = limit - constant + widened * max(_SLACK / scale, 2 * math.ulp(limit))
+                rows.append(({number: value * scale for number, value in terms.items()}, -math.inf, room * scale))
+        terms, constant, least = row(objective)
+        scale = _OBJECTIVE_SPREAD / max(map(abs, terms.values()), default=1.0)
+        costs = np.zeros(len(places) + len(borders))
+        costs[list(terms)] = [value * scale for value in terms.values()]
+        return cls(places, costs, rows, constant, scale, least)
 
-        terms, fixed, _ = row(objective)
-        # a spread that is lost in the rounding of the total must not look wide to `_reaching`
-        spread = _OBJECTIVE_SPREAD / max(*(abs(v) for _, v in terms), 1e-6 * abs(fixed)) if terms else 1.0
-        program.setObjective(pulp.LpAffineExpression([(variable, value * spread) for variable, value in terms]))
-        for number, (name, limit) in enumerate(limits.items()):
-            if math.isinf(limit) and limit > 0:
-                continue
-            terms, constant, whole = row(name)
-            if limit == -math.inf or (not terms and constant > limit):
-                program += pulp.lpSum(variables.values()) <= -1, f"never_{number}"
-            elif terms:
-                scale = _ROW_SPREAD / max(abs(v) for _, v in terms)
-                margin = max(_SLACK, 2 * math.ulp(limit) * scale)  # a total is rounded once
-                room = (math.floor(limit) - constant + 0.5) * scale if whole else (limit - constant) * scale
-                room += 0.0 if whole else widened * margin
-                scaled = pulp.LpAffineExpression([(v, value * scale) for v, value in terms])
-                program += scaled <= room, f"budget_{number}"
-        negative = [min(0.0, border.costs.get(objective, 0.0)) for border, _ in with_border]
-        return cls(program, variables, fixed, spread, fixed + math.fsum(negative))
+    def solve(self) -> Outcome:
+        """The best solution, as near as the solver's tolerances are.
 
-    def value_of(self, objective: float) -> float:
-        """The problem's objective for one of the program, or for a bound of it."""
-        return max(objective / self.scale + self.constant, self.least)
+        Raises:
+          RuntimeError: the solver ended without a solution and without the proof that there is none.
+        """
+        entries = [(row, *term) for row, (terms, *_) in enumerate(self.rows) for term in terms.items()]
+        at_row, at_variable, values = np.transpose(entries)
+        shape = len(self.rows), len(self.objective)
+        matrix = scipy.sparse.csr_array((values, (at_row.astype(int), at_variable.astype(int))), shape=shape)
+        limits = np.transpose([limits for _, *limits in self.rows])
+        with silenced():  # of some programs it prints a line, whatever it is told
+            found = scipy.optimize.milp(
+                self.objective,
+                integrality=np.arange(shape[1]) < len(self.places),
+                bounds=scipy.optimize.Bounds(0, 1),
+                constraints=scipy.optimize.LinearConstraint(matrix, *limits),
+                options={"mip_rel_gap": 0.0},
+            )
+        if found.status == 2:
+            return Outcome(None, math.inf)
+        if found.x is None:
+            raise RuntimeError(f"HiGHS ended with status {found.status}: {found.message}")
+        chosen = dict(place for place, value in zip(self.places, found.x, strict=False) if value > 0.5)
+        return Outcome(chosen, max(found.mip_dual_bound / self.scale + self.constant, self.least))
 
-    def chosen(self) -> list[Place]:
-        """The places whose variables are 1."""
-        return [place for place, variable in self.variables.items() if round(variable.value()) == 1]
-
-    def cut(self) -> None:
-        """Rule out what is chosen."""
-        chosen = [self.variables[place] for place in self.chosen()]
-        self.model.addConstraint(pulp.lpSum(chosen) <= len(chosen) - 1)
+    def without(self, chosen: Mapping[str, str]) -> Program:
+        """The program whose solutions are not these candidates."""
+        terms = {number: 1.0 for number, (unit, candidate) in enumerate(self.places) if chosen[unit] == candidate}
+        return dataclasses.replace(self, rows=[*self.rows, (terms, -math.inf, len(terms) - 1)])
 
 
 def undominated(problem: Problem, names: Collection[str]) -> list[Place]:
     """The places but those that another of the unit, float too or neither float, equals or beats in all `names`."""
     left = []
-    for number, group in enumerate(problem.groups):
+    for unit, offered in problem.values.items():
         kept: dict[str, list[float]] = {}
-        sums = {
-            c: [math.fsum(problem.values[unit][c][n] for unit in group) for n in sorted(names)]
-            for c in problem.offered(group)
-        }
-        for candidate in sorted(sums, key=lambda c: sums[c]):  # stable, and none is beaten by a later one
+        costs = {candidate: [values[name] for name in sorted(names)] for candidate, values in offered.items()}
+        for candidate in sorted(costs, key=lambda c: costs[c]):  # stable, and none is beaten by a later one
             alike = (own for other, own in kept.items() if CANDIDATES[other].is_float == CANDIDATES[candidate].is_float)
-            if not any(all(x <= y for x, y in zip(own, sums[candidate], strict=True)) for own in alike):
-                kept[candidate] = sums[candidate]
-        left += [(number, candidate) for candidate in sums if candidate in kept]
+            if not any(all(x <= y for x, y in zip(own, costs[candidate], strict=True)) for own in alike):
+                kept[candidate] = costs[candidate]
+        left += [(unit, candidate) for candidate in costs if candidate in kept]
     return left
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Relaxation:
-    """What the relaxed program, with fractions for 0 and 1, tells of the integer one: the Lagrangian bound.
-
-    With multipliers m >= 0 of the rows a x <= b, every solution costs at least sum_u min_k d_uk + sum_y min(0, d_y)
-    - m b with d = c + m a, and one with x_uk = 1 d_uk - min_k d_uk more. That holds whatever the multipliers are; the
-    relaxation's duals make it sharp.
-
-    Attributes:
-      problem: the whole one.
-      prices: terms of the scaled objective by place, or by number of the border.
-      bound: what every solution costs at least.
-      excess: by place, what a solution with it costs more at least.
-    """
-
-    problem: Problem
-    prices: Mapping[Place | int, float]
-    bound: float
-    excess: Mapping[Place, float]
-
-    @classmethod
-    def of(
-        cls, problem: Problem, objective: str, limits: Mapping[str, float], solver: str, places: Sequence[Place]
-    ) -> Relaxation:
-        linear = Program.of(problem, objective, limits, places, widened=1)
-        program, variables = linear.model, linear.variables
-        relaxed(program, solver)
-        reduced = {id(v): 0.0 for v in program.variables()}
-        for variable, value in program.objective.items():
-            reduced[id(variable)] += value
-        priced = {variable.name: value for variable, value in program.objective.items()}
-        bounds = []
-        for row in program.constraints.values():
-            multiplier = max(0.0, -row.pi) if row.sense == pulp.LpConstraintLE and row.pi is not None else 0.0
-            bounds.append(multiplier * row.constant)
-            for variable, value in row.items():
-                reduced[id(variable)] += multiplier * value
-        own = {place: reduced.pop(id(variable)) for place, variable in variables.items()}
-        least: dict[int, float] = {}
-        for (number, _), value in own.items():
-            least[number] = min(value, least.get(number, math.inf))
-        return cls(
-            problem,
-            {place: priced.get(variable.name, 0.0) for place, variable in variables.items()}
-            | {number: priced.get(f"y_{number}", 0.0) for number in range(len(problem.borders))},
-            math.fsum([*bounds, *least.values(), *(min(0.0, value) for value in reduced.values())]),
-            {place: value - least[place[0]] for place, value in own.items()},
-        )
-
-    def core(self, count: int) -> list[Place]:
-        """The places of the smallest excess, among which the optimum, or what is near it, mostly is."""
-        highest = sorted(self.excess.values())[: count + 1][-1]
-        return [place for place, value in self.excess.items() if value <= highest]
-
-    def reaching(self, found: Mapping[str, str]) -> list[Place]:
-        """The places without those that no allocation with an objective as low as that of `found` has."""
-        taken: list[Place | int] = [(n, found[group[0]]) for n, group in enumerate(self.problem.groups)]
-        paid = [n for n, border in enumerate(self.problem.borders) if crossed(border, found)]
-        reached = math.fsum(self.prices[term] for term in (*taken, *paid))
-        room = reached - self.bound + _OBJECTIVE_SPREAD * 1e-9  # far above what rounding can hide
-        return [place for place, value in self.excess.items() if value <= room]

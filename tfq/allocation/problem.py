@@ -1,11 +1,9 @@
-"""What the integer program is given, and what it gives: choices, borders, ties, and a candidate for every unit."""
+"""What the integer program is given, and what it gives: choices, borders, and a candidate for every unit."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
-import re
 from collections.abc import Collection, Mapping, Sequence
 
 from tfq.errors import UserError
@@ -67,11 +65,11 @@ class Allocation:
       candidates: their names by unit.
       degradation: predicted: the sum over the units.
       costs: totals by name, borders and fixed costs included.
-      status: "optimal": the program came to its end; "stopped": a limit ended it before; "feasible": by a heuristic.
+      status: "optimal": the program came to its end; "stopped": its cuts ran out; "feasible": by a heuristic.
       bound: no allocation has a smaller objective (degradation, or the cost that was minimised), so the solver proved;
         -inf where nothing is proven.
       gap: of the objective to the bound, as a fraction of the objective; infinite where nothing is proven.
-      solver: "cbc" or "highs", or the heuristic's name.
+      solver: "highs", or the heuristic's name.
       seconds: that it took.
     """
 
@@ -87,17 +85,15 @@ class Allocation:
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """What can be chosen and what it costs: choices, borders and ties, checked against each other.
+    """What can be chosen and what it costs: choices and borders, checked against each other.
 
     Attributes:
       values: cost name, or "degradation", -> value; by unit and candidate.
-      groups: the units, those that are tied together in one tuple.
       borders, fixed: as given.
       names: of the costs.
     """
 
     values: Mapping[str, Mapping[str, Mapping[str, float]]]
-    groups: tuple[tuple[str, ...], ...]
     borders: tuple[Border, ...]
     fixed: Mapping[str, float]
     names: tuple[str, ...]
@@ -109,7 +105,6 @@ class Problem:
         *,
         borders: Sequence[Border] = (),
         fixed: Mapping[str, float] | None = None,
-        tied: Sequence[Sequence[str]] = (),
     ) -> Problem:
         """The problem that these describe.
 
@@ -117,7 +112,6 @@ class Problem:
           choices: every unit with every candidate that it may have.
           borders: costs between units, of which one is float and the other not.
           fixed: costs that no choice changes, such as those of the rest of the file.
-          tied: units that get the same candidate; each must be offered one that the others are offered too.
 
         Raises UserError where they contradict each other.
         """
@@ -144,15 +138,7 @@ class Problem:
             _check_known(where, costs, names)
         for border in borders:
             _check_known(f"border of {border.first!r} and {border.second!r}", (border.first, border.second), values)
-        problem = cls(values, _groups(values, tied), tuple(borders), fixed, names)
-        for group in problem.groups:
-            if not problem.offered(group):
-                raise UserError(f"the tied units {', '.join(group)} have no candidate in common; give them one")
-        return problem
-
-    def offered(self, group: Sequence[str]) -> list[str]:
-        """Names of the candidates that all units of a group have."""
-        return [c for c in self.values[group[0]] if all(c in self.values[unit] for unit in group)]
+        return cls(values, tuple(b for b in borders if b.first != b.second), fixed, names)
 
     def total(self, name: str, candidates: Mapping[str, str]) -> float:
         """The exact sum, rounded once."""
@@ -181,35 +167,6 @@ class Problem:
         return Allocation(dict(candidates), degradation, costs, status, min(bound, value), gap, solver, seconds=seconds)
 
 
-def pinned(choices: Sequence[Choice], pins: Sequence[tuple[str, str]]) -> list[Choice]:
-    """The choices without those that a pin excludes.
-
-    Args:
-      choices: every unit with its candidates.
-      pins: pairs of a regular expression, to be found in a unit's name, and a candidate's name. Of several that
-        match a unit the last one holds.
-
-    Raises UserError where an expression is broken or matches no unit, or the unit is not offered the candidate.
-    """
-    offered: dict[str, list[str]] = {}
-    for choice in choices:
-        offered.setdefault(choice.unit, []).append(choice.candidate)
-    wanted: dict[str, str] = {}
-    for expression, candidate in pins:
-        try:
-            matching = [unit for unit in offered if re.search(expression, unit)]
-        except re.error as error:
-            raise UserError(f"pin {expression!r} is no regular expression: {error}") from error
-        if not matching:
-            near = difflib.get_close_matches(expression, offered, n=3, cutoff=0.3) or list(offered)[:3]
-            raise UserError(f"pin {expression!r} matches none of the {len(offered)} units; near it: {', '.join(near)}")
-        wanted.update(dict.fromkeys(matching, candidate))
-    for unit, candidate in wanted.items():
-        if candidate not in offered[unit]:
-            raise UserError(f"unit {unit!r} is pinned to {candidate!r}; it can have {', '.join(offered[unit])}")
-    return [c for c in choices if wanted.get(c.unit, c.candidate) == c.candidate]
-
-
 def check_limits(problem: Problem, limits: Mapping[str, float]) -> None:
     """Raises UserError for a limit of an unknown cost or one that is not a number."""
     _check_known("budgets", limits, problem.names)
@@ -223,17 +180,6 @@ def _gap(value: float, bound: float) -> float:
     if bound >= value:
         return 0.0
     return (value - bound) / abs(value) if value else math.inf
-
-
-def _groups(units: Collection[str], tied: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
-    """The units in their order, tied ones together, at the place of the first."""
-    group_of = {unit: [unit] for unit in units}
-    for together in tied:
-        _check_known("tied", together, units)
-        merged = [unit for unit in units if any(unit in group_of[other] for other in together)]
-        for unit in merged:
-            group_of[unit] = merged
-    return tuple(tuple(group) for unit, group in group_of.items() if group[0] == unit)
 
 
 def crossed(border: Border, candidates: Mapping[str, str]) -> bool:

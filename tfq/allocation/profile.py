@@ -33,7 +33,6 @@ from tfq.allocation.latency_table import (
     Operation,
     border_operation,
     operations,
-    predicted_float_latency,
     predicted_latency,
 )
 from tfq.calibration.calibrate import calibrate
@@ -54,8 +53,8 @@ _FAMILIES = {"float32": FLOAT32, "float16": FLOAT16, "packed": Precision(weight_
 _FLOAT_FAMILIES = ("float32", "float16")
 _TOKENS = 2  # an integer input is 0 or 1: any table of an embedding has two rows
 _CODES = {
-    QUANTIZE: (schema.BuiltinOperator.QUANTIZE, schema.TensorType.FLOAT32, schema.TensorType.INT8),
-    DEQUANTIZE: (schema.BuiltinOperator.DEQUANTIZE, schema.TensorType.INT8, schema.TensorType.FLOAT32),
+    QUANTIZE: (schema.BuiltinOperator.QUANTIZE, "float32", "int8"),
+    DEQUANTIZE: (schema.BuiltinOperator.DEQUANTIZE, "int8", "float32"),
 }
 
 
@@ -140,23 +139,25 @@ def whole_models(graph: Graph, seed: int, *, progress: Progress | None = None) -
     """The whole model at every family, by its name, and models of mixed precision, by what they are."""
     progress = progress or Silent()
     inputs = random_inputs(graph, _SAMPLES, seed)
-    files = {
-        family: export_plain(graph, family, _representative(inputs), progress=progress) for family in _FLOAT_FAMILIES
-    }
-    for name, families in _integer_models(graph).items():
-        files[name] = _quantized(graph, inputs, families, progress=progress)
+    files = {}
+    for name, families in _models(graph).items():
+        if name in _FLOAT_FAMILIES:
+            files[name] = export_plain(graph, name, _representative(inputs), progress=progress)
+        else:
+            files[name] = _quantized(graph, inputs, families, progress=progress)
     return Isolated(Operation("Model", (), ()), files, {name: values[:1] for name, values in inputs.items()})
 
 
-def _integer_models(graph: Graph) -> dict[str, dict[str, str]]:
+def _models(graph: Graph) -> dict[str, dict[str, str]]:
     """Families of the weighted nodes of whole models, by the name of the model."""
     found = units(graph)
 
     def families(of: Callable[[int], str]) -> dict[str, str]:
         return {name: of(place) for place, unit in enumerate(found) for name in unit.nodes}
 
-    models = {
-        "int8": families(lambda _: "int8"),
+    weighted = [name for unit in found for name in unit.nodes]
+    models = {family: dict.fromkeys(weighted, family) for family in (*_FLOAT_FAMILIES, "int8")}
+    models |= {
         "every_second_float32": families(lambda place: ("int8", "float32")[place % 2]),
         "last_float32": families(lambda place: "float32" if place == len(found) - 1 else "int8"),
     }
@@ -197,9 +198,7 @@ def make_table(
 
 def predicted_whole(table: LatencyTable, graph: Graph, name: str) -> float:
     """Milliseconds of one of the `whole_models`."""
-    if name in _FLOAT_FAMILIES:
-        return predicted_float_latency(table, graph, name)
-    return predicted_latency(table, graph, _integer_models(graph)[name])
+    return predicted_latency(table, graph, _models(graph)[name], float_edges=name in _FLOAT_FAMILIES)
 
 
 def _with_factor(table: LatencyTable, graph: Graph, family: str, measured: float) -> LatencyTable:
@@ -285,21 +284,13 @@ def _border(kind: str, shape: tuple[int, ...], seed: int) -> Isolated:
 def border_file(kind: str, shape: tuple[int, ...]) -> bytes:
     """A .tflite of one Quantize or Dequantize of a tensor [1, *shape], named x, to y; the grid covers [-4, 4]."""
     builtin, *types = _CODES[kind]
-    graph = schema.SubGraphT()
-    graph.tensors = []
-    for name, element in zip((b"x", b"y"), types, strict=True):
-        tensor = schema.TensorT()
-        tensor.name, tensor.type, tensor.hasRank = name, element, True
-        tensor.shape = np.asarray((1, *shape), np.int32)
-        if element == schema.TensorType.INT8:
-            tensor.quantization = schema.QuantizationParametersT()
-            flatbuffer.set_grid(tensor, np.asarray([8 / 255], np.float32), 0, 0)
-        graph.tensors.append(tensor)
-    operator = schema.OperatorT()
-    graph.inputs = operator.inputs = np.asarray([0], np.int32)
-    graph.outputs = operator.outputs = np.asarray([1], np.int32)
-    graph.operators = [operator]
-    model = schema.ModelT()
-    model.version, model.subgraphs, model.buffers, model.operatorCodes = 3, [graph], [schema.BufferT()], []
-    flatbuffer.operator_code(model, builtin, version=1)
+    model = flatbuffer.empty_model()
+    (graph,) = model.subgraphs
+    for name, dtype in zip((b"x", b"y"), types, strict=True):
+        tensor = graph.tensors[flatbuffer.add_tensor(model, (1, *shape), dtype)]
+        tensor.name = name
+        if dtype == "int8":
+            flatbuffer.set_grid(tensor, [8 / 255], 0)
+    graph.inputs, graph.outputs = np.asarray([0], np.int32), np.asarray([1], np.int32)
+    graph.operators = [flatbuffer.make_operator(model, builtin, 0, 1, version=1)]
     return flatbuffer.serialize(model)

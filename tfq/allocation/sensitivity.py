@@ -5,7 +5,7 @@
     output_error   the relative error of the layer's own output on rows to choose by    `tfq.reconstruction.problem`
 
 The base is the 8-bit model, everything else of it stays as it is. The loss is the mean divergence from the float
-model's outputs (`tfq.simulate.judge`), for which no label is needed, or the cross-entropy where labels are given.
+model's outputs (`tfq.simulate.judge`), for which no label is needed.
 Measured is the file that would be shipped, in the interpreter: it is converted once, and for every state the integers,
 scales and biases of the unit are written into it (`tfq.export.variants`).
 
@@ -24,7 +24,6 @@ from pathlib import Path
 import numpy as np
 
 from tfq.allocation.states import Key, State, apply
-from tfq.errors import UserError
 from tfq.execution.ledger import Ledger
 from tfq.execution.predict import predict
 from tfq.execution.progress import Progress, Silent
@@ -34,7 +33,7 @@ from tfq.models.graph import Graph
 from tfq.precision import precision_of
 from tfq.quantized_model import QuantizedModel
 from tfq.simulate.eager import tensors
-from tfq.simulate.judge import divergence, is_distribution
+from tfq.simulate.judge import divergence
 from tfq.spec import Specification
 
 Sensitivities = Mapping[Key, float]
@@ -42,92 +41,38 @@ Evaluate = Callable[[QuantizedModel], float]
 """The loss of a model."""
 
 FLOOR = 1e-6
-_REPRESENTATIVE = 16  # samples that TFLiteConverter is shown; every range is known already
-# Probabilities below half a step of the grid that TFLite prescribes for them count as that.
-_SMALLEST_PROBABILITY = 2.0**-9
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Loss:
-    """The loss of a model's outputs on given samples.
+    """The loss of a model's outputs on given samples: their mean divergence from the float model's.
 
     Attributes:
       samples: arrays [n, ...] by input name.
       reference: the float model's outputs [n, ...], in the order of the graph's outputs.
-      labels: class numbers [n]; None: the loss is the divergence from `reference`.
     """
 
     samples: Mapping[str, np.ndarray]
     reference: Sequence[np.ndarray]
-    labels: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, reference: Graph, samples: Mapping[str, np.ndarray]) -> Loss:
+        """With the outputs of the prepared float graph."""
+        return cls(samples, tensors(reference, samples))
 
     def __call__(self, outputs: Sequence[np.ndarray]) -> float:
         """Mean loss of outputs [n, ...]."""
-        if self.labels is None:
-            return float(divergence(self.reference, outputs).mean())
-        scores = outputs[0].reshape(len(self.labels), -1).astype(np.float64)
-        if self.gives_probabilities:
-            logarithms = np.log(np.maximum(scores, _SMALLEST_PROBABILITY))
-        else:
-            largest = scores.max(1, keepdims=True)
-            logarithms = scores - largest - np.log(np.exp(scores - largest).sum(1, keepdims=True))
-        return float(-logarithms[np.arange(len(scores)), self.labels].mean())
+        return float(divergence(self.reference, outputs).mean())
 
     def at(self, positions: np.ndarray) -> Loss:
         """The same on the samples at these positions."""
         samples = {name: values[positions] for name, values in self.samples.items()}
-        labels = None if self.labels is None else self.labels[positions]
-        return Loss(samples, [values[positions] for values in self.reference], labels)
-
-    @property
-    def gives_probabilities(self) -> bool:
-        """The first output is a distribution; otherwise its values are logits."""
-        return is_distribution(self.reference[0])
-
-
-def find_loss(reference: Graph, samples: Mapping[str, np.ndarray], labels: np.ndarray | None = None) -> Loss:
-    """The loss on these samples.
-
-    Args:
-      reference: the prepared float graph.
-      samples: arrays [n, ...] by input name.
-      labels: class numbers [n] for a classifier of one output, or None.
-
-    Raises:
-      UserError: labels that do not fit the samples or the outputs.
-    """
-    outputs = tensors(reference, samples)
-    if labels is None:
-        return Loss(samples, outputs)
-    labels = np.asarray(labels)
-    classes = outputs[0][0].size
-    if len(outputs) != 1:
-        raise UserError(
-            f"labels judge a model of one output, and this one has {len(outputs)}; measure without labels: by the"
-            " divergence from the float outputs"
-        )
-    if labels.shape != (len(outputs[0]),) or labels.dtype.kind not in "iu":
-        raise UserError(
-            f"labels must be one class number for each of {len(outputs[0])} samples, got {labels.dtype} of shape"
-            f" {labels.shape}; give as many as samples, or none"
-        )
-    if labels.min() < 0 or labels.max() >= classes:
-        raise UserError(
-            f"labels must lie in 0 to {classes - 1}, the classes of the model; got {labels.min()} to {labels.max()};"
-            " give labels numbered as the model's outputs"
-        )
-    return Loss(samples, outputs, labels)
-
-
-def exporter_of(samples: Mapping[str, np.ndarray]) -> Exporter:
-    """Makes the files of models; `samples` show TFLiteConverter what inputs look like."""
-    count = min(len(next(iter(samples.values()))), _REPRESENTATIVE)
-    return Exporter(lambda: ({name: a[i : i + 1] for name, a in samples.items()} for i in range(count)))
+        return Loss(samples, [values[positions] for values in self.reference])
 
 
 def exported(loss: Loss) -> Evaluate:
     """The loss of a model's .tflite in the interpreter: activations of 8 bits. May be called from several threads."""
-    exporter = exporter_of(loss.samples)
+    exporter = Exporter.of(loss.samples)
 
     def evaluate(model: QuantizedModel) -> float:
         return loss(predict(exporter.export(model), loss.samples, threads=1))
@@ -158,7 +103,7 @@ def measured(
     Args:
       base: the 8-bit model.
       states: of its units.
-      loss: on which samples, and whether with labels.
+      loss: on which samples.
       ledger: file in which every loss is noted down as it is measured. What it holds already is not measured again.
       workers: files measured at once, in threads.
 
@@ -217,7 +162,6 @@ def _digest(base: QuantizedModel, states: Sequence[State], loss: Loss) -> str:
     """Of everything that a loss depends on but the states' own names."""
     found = hashlib.sha256()
     arrays = [loss.samples[name] for name in base.inputs] + list(loss.reference)
-    arrays += [] if loss.labels is None else [loss.labels]
     for node in base.nodes:
         found.update(f"{node.name} {node.kind} {sorted(node.config.items())} {node.inputs} {node.activation}".encode())
         arrays += [node.weights[name] for name in sorted(node.weights)]

@@ -23,21 +23,14 @@ from tfq.allocation.drop import accuracy_drop, optimism
 from tfq.allocation.fisher import gradient_estimates
 from tfq.allocation.latency_table import LatencyTable, border_price, unit_latencies
 from tfq.allocation.problem import Border, Choice, Problem
-from tfq.allocation.sensitivity import (
-    FLOOR,
-    Loss,
-    Sensitivities,
-    exporter_of,
-    find_loss,
-    measured,
-    output_errors,
-)
+from tfq.allocation.sensitivity import FLOOR, Loss, Sensitivities, measured, output_errors
 from tfq.allocation.states import Key, State, apply, find_states, float_states, packed
 from tfq.allocation.wish import LATENCY, WEIGHTS, Wish, check_within_reach, offered, weight_bits, weight_count
 from tfq.calibration.statistics import Range
 from tfq.errors import UserError
 from tfq.execution.deflate import deflated
 from tfq.execution.predict import predict
+from tfq.export.variants import Exporter
 from tfq.models.borders import find_borders
 from tfq.models.graph import Graph
 from tfq.models.widths import Unit, units
@@ -104,13 +97,10 @@ def survey(
     """
     graph, found = setting.graph, units(setting.graph)
     check_within_reach(graph, found, wish)
-    exporter, loss, roles = exporter_of(setting.samples), find_loss(graph, setting.samples), setting.roles
-
-    def export(model: QuantizedModel) -> bytes:
-        return exporter.export(model)
+    export, loss, roles = Exporter.of(setting.samples).export, Loss.of(graph, setting.samples), setting.roles
 
     judging_loss, judges = loss.at(roles.judging), np.isin(np.arange(len(roles)), roles.judge)
-    estimating = wish.max_drop is not None  # on all samples; what judges is enough for the rest
+    estimating = wish.max_accuracy_drop is not None  # on all samples; what judges is enough for the rest
     needed = setting.samples if estimating else judging_loss.samples
     base_outputs = predict(export(base), needed)
 
@@ -124,7 +114,7 @@ def survey(
 
     def measure(model: QuantizedModel) -> Measured:
         content = export(model) if _runs(model) else None
-        outputs = _simulated(model, needed) if content is None else predict(content, needed)
+        outputs = tensors(model, needed) if content is None else predict(content, needed)
         found, size = judged(outputs) - base_loss, None if content is None else len(deflated(content))
         if not estimating:
             return Measured(found, None, size)
@@ -133,9 +123,9 @@ def survey(
         return Measured(found, drop.corrected(max(1.0, statistics.geometric_mean(ratios))), size)
 
     needs_floats = False
-    if wish.max_drop is not None and not wish.candidates:
+    if wish.max_accuracy_drop is not None and not wish.candidates:
         unhelped = Measured(0.0, accuracy_drop(loss.reference[0], base_outputs[0], labels, seed=setting.seed))
-        needs_floats = unhelped.points > wish.max_drop
+        needs_floats = unhelped.points > wish.max_accuracy_drop
     states = _states(setting, base, offered(graph, found, wish, with_floats=needs_floats), narrow)
     sensitivities = _sensitivities(setting, base, states, wish, loss, ledger)
     problem = _problem(graph, base, found, states, sensitivities, table, export(base))
@@ -169,11 +159,6 @@ def survey(
 def _runs(model: QuantizedModel) -> bool:
     """Whether TFLite has kernels for all of it."""
     return all(grid.bits == STORED_BITS for grid in model.grids.values())
-
-
-def _simulated(model: QuantizedModel, samples: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
-    """Outputs of the simulation."""
-    return tensors(model, samples)
 
 
 def _states(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 from collections.abc import Sequence
 
 from tfq.allocation.allocate import DOWNLOAD, Goal
 from tfq.allocation.costs import multiply_accumulates
-from tfq.allocation.problem import Choice, Problem, pinned
+from tfq.allocation.problem import Choice, Problem
 from tfq.allocation.program import minimise_cost
 from tfq.allocation.states import Key
+from tfq.errors import UserError
 from tfq.models.graph import Graph, Node
 from tfq.models.widths import Unit, can_pack
 from tfq.operations.table import OPERATORS
@@ -22,23 +24,23 @@ _FLOAT_BYTES = 4
 
 @dataclasses.dataclass(frozen=True)
 class Wish:
-    """What the user asks for.
+    """What the user asks for; names and values are those of `tfq.recipe.Recipe`.
 
     Attributes:
-      max_drop: points of accuracy, or None.
+      max_accuracy_drop: points, or None.
       size_budget: share of the float weights' bytes, or None.
-      latency_budget: milliseconds, or None.
+      latency_budget_ms: or None.
       compute_budget: share of the bit operations of the 8-bit model, or None.
-      objective: "size" or "latency": what `max_drop` makes small.
+      objective: "size" or "latency": what `max_accuracy_drop` makes small.
       candidates: names; empty for every grid width.
       pins: (regex of units, name of a candidate).
       storage: "int8" or "packed", of candidates that are not named.
       sensitivity: "measured", "gradient" or "output_error".
     """
 
-    max_drop: float | None = None
+    max_accuracy_drop: float | None = None
     size_budget: float | None = None
-    latency_budget: float | None = None
+    latency_budget_ms: float | None = None
     compute_budget: float | None = None
     objective: str = "size"
     candidates: tuple[str, ...] = ()
@@ -53,7 +55,7 @@ def offered(graph: Graph, found: Sequence[Unit], wish: Wish, *, with_floats: boo
     Packed is only what TFLite has INT4 kernels for; the same bits are stored as int8 elsewhere.
     """
     default = [dataclasses.replace(c, storage=wish.storage) if c.weight_bits <= MOST_PACKED_BITS else c for c in GRIDS]
-    if wish.max_drop is not None and wish.objective == "size" and wish.storage == "int8":
+    if wish.max_accuracy_drop is not None and wish.objective == "size" and wish.storage == "int8":
         default = list(FOR_DOWNLOADS)
     named = [precision_of(name) for name in wish.candidates] or default + [FLOATS[0]] * with_floats
     keys = []
@@ -67,33 +69,32 @@ def offered(graph: Graph, found: Sequence[Unit], wish: Wish, *, with_floats: boo
 
 def check_within_reach(graph: Graph, found: Sequence[Unit], wish: Wish) -> None:
     """What can be told before anything is measured. Raises Infeasible, UserError."""
-    choices = [
-        Choice(unit, name, 0.0, {WEIGHTS: weight_count(graph, [graph[unit]]) * weight_bits(name) / 8})
-        for unit, name in offered(graph, found, wish)
-    ]
-    if wish.pins:
-        pinned(choices, wish.pins)
+    for pattern, _ in wish.pins:
+        if not any(re.search(pattern, unit.name) for unit in found):
+            names = [unit.name for unit in found]
+            near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3) or names[:3]
+            raise UserError(f"pin {pattern!r} matches none of the {len(names)} units; near it: {', '.join(near)}")
     if wish.size_budget is not None:
-        budgets = budgets_of(graph, found, dataclasses.replace(wish, latency_budget=None, compute_budget=None))
+        choices = [
+            Choice(unit, name, 0.0, {WEIGHTS: weight_count(graph, [graph[unit]]) * weight_bits(name) / 8})
+            for unit, name in offered(graph, found, wish)
+        ]
+        budgets = {WEIGHTS: wish.size_budget * float_bytes(graph, found)}
         minimise_cost(Problem.of(choices), cost=WEIGHTS, max_degradation=0.0, budgets=budgets)
 
 
 def goal_of(graph: Graph, found: Sequence[Unit], wish: Wish) -> Goal:
     """The wish in the units of the costs."""
-    return Goal(budgets_of(graph, found, wish), wish.max_drop, LATENCY if wish.objective == "latency" else DOWNLOAD)
-
-
-def budgets_of(graph: Graph, found: Sequence[Unit], wish: Wish) -> dict[str, float]:
     budgets: dict[str, float] = {}
     if wish.size_budget is not None:
         budgets[WEIGHTS] = wish.size_budget * float_bytes(graph, found)
-    if wish.latency_budget is not None:
-        budgets[LATENCY] = wish.latency_budget
+    if wish.latency_budget_ms is not None:
+        budgets[LATENCY] = wish.latency_budget_ms
     if wish.compute_budget is not None:
         macs = multiply_accumulates(graph)
         whole = sum(macs[node] for unit in found for node in unit.nodes) * INT8.weight_bits * INT8.activation_bits
         budgets[COMPUTE] = wish.compute_budget * whole
-    return budgets
+    return Goal(budgets, wish.max_accuracy_drop, LATENCY if wish.objective == "latency" else DOWNLOAD)
 
 
 def float_bytes(graph: Graph, found: Sequence[Unit]) -> int:

@@ -22,6 +22,8 @@ from tfq.execution.progress import SILENT, Progress
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 _CHUNK_ELEMENTS = 1 << 22
+_LEAST = {"%": 0.0, "points": -100.0}  # that a share, and a difference of two, can be
+_ALIKE = 1e-9  # rounding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +80,18 @@ def resampled(statistics: Sequence[Statistic], n: int, *, seed: int, progress: P
 
 
 def estimate(value: float, resamples: np.ndarray, *, unit: str, n: int) -> Estimate:
-    """A value with the interval that its resamples span."""
+    """A value with the interval that its resamples span.
+
+    Where all resamples of a share are alike, no sample at hand differs, which does not mean that none would: with as
+    much confidence their share is below 1 - 0.025^(1 / n) (Clopper and Pearson 1934, none of n seen), and the value off
+    by as much.
+    """
     finite = resamples[np.isfinite(resamples)]
     low = high = None
     if len(finite) and np.isfinite(value):
         tail = (1 - CONFIDENCE) / 2
         low, high = (float(q) for q in np.quantile(finite, [tail, 1 - tail]))
+        if unit in _LEAST and high - low < _ALIKE:
+            unseen = 100 * (1 - tail ** (1 / n))
+            low, high = max(low - unseen, _LEAST[unit]), min(high + unseen, 100.0)
     return Estimate(float(value) if np.isfinite(value) else None, low, high, unit, n)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from tfq.export import flatbuffer
@@ -20,13 +20,13 @@ from tfq.models.graph import INPUT, Graph, Node
 from tfq.operations.table import OPERATORS
 
 _IDENTIFIER = re.compile(r"tfq\d{4,}")
-WEIGHTED = {
+_WEIGHTED = {
     "CONV_2D": (1, 2),
     "DEPTHWISE_CONV_2D": (1, 2),
     "FULLY_CONNECTED": (1, 2),
     "TRANSPOSE_CONV": (1, 3),
-    "GATHER": (0, None),
-    "PRELU": (1, None),
+    "GATHER": (0,),
+    "PRELU": (1,),
 }
 # Operations that "same" nodes (`tfq.operations.table`) become.
 _MOVING_OPERATIONS = """
@@ -46,14 +46,11 @@ class Binding:
         (QUANTIZE, DEQUANTIZE) that serve no node are absent.
       node_tensor: node name -> tensor index of its output, the quantised one where there are two.
         Absent where the node vanished.
-      kernel, bias: node name -> tensor index, for nodes with weights.
       inputs, outputs: node name -> index of the tensor at the file's edge.
     """
 
     operator_node: Mapping[int, str]
     node_tensor: Mapping[str, int]
-    kernel: Mapping[str, int]
-    bias: Mapping[str, int]
     inputs: Mapping[str, int]
     outputs: Mapping[str, int]
 
@@ -64,7 +61,7 @@ def bind(model: Any, graph: Graph) -> Binding:
     Raises:
       RuntimeError: an operation belongs to no node.
     """
-    names = {identifier: name for name, identifier in identifiers(graph).items()}
+    named = names_in(graph)
     subgraph = model.subgraphs[0]
     signature = model.signatureDefs[0]
     inputs = _edge(signature.inputs, graph.inputs, identifiers(graph))
@@ -76,35 +73,34 @@ def bind(model: Any, graph: Graph) -> Binding:
             result.setdefault(int(operator.inputs[0]), result[int(operator.outputs[0])])
     writer = {tensor: name for name, tensor in node_tensor.items()}
     operator_node: dict[int, str] = {}
-    kernel: dict[str, int] = {}
-    bias: dict[str, int] = {}
     for index, operator in enumerate(subgraph.operators):
         kind = flatbuffer.operator_name(model, operator)
-        sources, target = [int(i) for i in operator.inputs], int(operator.outputs[0])
+        source, target = int(operator.inputs[0]), int(operator.outputs[0])
         if kind == "DEQUANTIZE":
             continue
-        if kind == "QUANTIZE" and _is_border(subgraph, sources[0], target):
-            writer[target] = result.get(target, writer[sources[0]])
+        if kind == "QUANTIZE" and _is_border(subgraph, source, target):
+            writer[target] = result.get(target, writer[source])
             node_tensor[writer[target]] = target
             continue
         label = flatbuffer.text(subgraph.tensors[target].name)
-        found = [names[i] for i in _IDENTIFIER.findall(label) if i in names]
+        found = named(label)
         if not found and target not in result:
             raise RuntimeError(f"{kind} writes {label!r}, which belongs to no node")
         name = _owner(kind, found, graph) if found else result[target]
         operator_node[index] = writer[target] = name
         node_tensor[name] = target
-        if kind in WEIGHTED and OPERATORS[graph[name].kind].kernel:
-            at_kernel, at_bias = WEIGHTED[kind]
-            kernel[name] = sources[at_kernel]
-            if at_bias is not None and len(sources) > at_bias and sources[at_bias] >= 0:
-                bias[name] = sources[at_bias]
-    return Binding(operator_node, node_tensor, kernel, bias, inputs, outputs)
+    return Binding(operator_node, node_tensor, inputs, outputs)
+
+
+def names_in(graph: Graph) -> Callable[[str], list[str]]:
+    """A function: the nodes whose identifiers stand in the name of a converted tensor."""
+    names = {identifier: name for name, identifier in identifiers(graph).items()}
+    return lambda label: [names[found] for found in _IDENTIFIER.findall(label) if found in names]
 
 
 def _owner(kind: str, names: Sequence[str], graph: Graph) -> str:
     """The node that an operation of this kind stands for, of those named in its output."""
-    if kind in WEIGHTED:
+    if kind in _WEIGHTED:
         names = [n for n in names if graph[n].kind != INPUT and OPERATORS[graph[n].kind].kernel] or names
     elif kind not in _MOVES:
         names = [n for n in names if graph[n].kind != INPUT and OPERATORS[graph[n].kind].output != "same"] or names
@@ -126,8 +122,10 @@ def _is_border(subgraph: Any, source: int, target: int) -> bool:
     return len(types) > 1
 
 
-def missing(binding: Binding, graph: Graph) -> list[str]:
+def missing(model: Any, binding: Binding, graph: Graph) -> list[str]:
     """What the file lacks: nodes that compute something but have no operation, or no weights there."""
+    operators = model.subgraphs[0].operators
+    weighted = {name for i, name in binding.operator_node.items() if weight_positions(model, operators[i], graph[name])}
     lacking = []
     for node in graph.nodes:
         if node.kind == INPUT:
@@ -135,7 +133,7 @@ def missing(binding: Binding, graph: Graph) -> list[str]:
         operator = OPERATORS[node.kind]
         if node.name not in binding.node_tensor and operator.output != "same":
             lacking.append(f"{node.kind} {node.name!r} has no operation")
-        elif operator.kernel and node.name not in binding.kernel:
+        elif operator.kernel and node.name not in weighted:
             lacking.append(f"{node.kind} {node.name!r} has no weights")
     return lacking
 
@@ -162,10 +160,7 @@ def stored_constant(model: Any, index: int) -> int:
 def weight_positions(model: Any, operator: Any, node: Node) -> dict[str, int]:
     """Weight or bias of `node` -> the position among the operation's inputs where it is read."""
     kind = flatbuffer.operator_name(model, operator)
-    if node.kind == INPUT or kind not in WEIGHTED or not OPERATORS[node.kind].kernel:
+    if node.kind == INPUT or kind not in _WEIGHTED or not OPERATORS[node.kind].kernel:
         return {}
-    at_kernel, at_bias = WEIGHTED[kind]
-    roles = {OPERATORS[node.kind].kernel: at_kernel}
-    if at_bias is not None and len(operator.inputs) > at_bias and operator.inputs[at_bias] >= 0:
-        roles["bias"] = at_bias
-    return roles
+    roles = zip((OPERATORS[node.kind].kernel, "bias"), _WEIGHTED[kind], strict=False)
+    return {role: at for role, at in roles if at < len(operator.inputs) and operator.inputs[at] >= 0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import flatbuffers
@@ -10,17 +11,8 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 IDENTIFIER = b"TFL3"
 _ALIGNMENT = 16
-_TYPES = {
-    schema.TensorType.FLOAT32: "float32",
-    schema.TensorType.FLOAT16: "float16",
-    schema.TensorType.INT32: "int32",
-    schema.TensorType.UINT8: "uint8",
-    schema.TensorType.INT64: "int64",
-    schema.TensorType.BOOL: "bool",
-    schema.TensorType.INT16: "int16",
-    schema.TensorType.INT8: "int8",
-    schema.TensorType.INT4: "int4",
-}
+_TYPES = {name.lower(): code for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
+_TYPE_NAMES = {code: name for name, code in _TYPES.items()}
 _OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 
 
@@ -108,8 +100,8 @@ def operator_name(model: Any, operator: Any) -> str:
 
 
 def type_name(tensor: Any) -> str:
-    """ "int8" and the like; types tfq never writes come as "type <number>"."""
-    return _TYPES.get(tensor.type, f"type {tensor.type}")
+    """ "int8" and the like; a type that the schema does not know comes as "type <number>"."""
+    return _TYPE_NAMES.get(tensor.type, f"type {tensor.type}")
 
 
 def text(value: bytes | str | None) -> str:
@@ -135,13 +127,50 @@ def zero_points(tensor: Any) -> np.ndarray:
     return np.zeros(0, np.int64) if found is None else np.asarray(found, np.int64)
 
 
-def set_grid(tensor: Any, scale: np.ndarray, zero_point: int, axis: int) -> None:
+def set_grid(tensor: Any, scale: Sequence[float] | np.ndarray, zero_point: int, axis: int = 0) -> None:
     """Give the tensor these scales, one or one per channel of `axis`, and this zero-point."""
+    if tensor.quantization is None:
+        tensor.quantization = schema.QuantizationParametersT()
     quantization = tensor.quantization
     quantization.scale = np.asarray(scale, np.float32)
     quantization.zeroPoint = np.full(len(scale), zero_point, np.int64)
     quantization.quantizedDimension = axis if len(scale) > 1 else 0
     quantization.min = quantization.max = None
+
+
+def empty_model() -> Any:
+    """A `schema.ModelT` of one subgraph without tensors and operations."""
+    model, graph = schema.ModelT(), schema.SubGraphT()
+    graph.tensors, graph.operators, graph.inputs, graph.outputs = [], [], [], []
+    model.version, model.subgraphs, model.buffers, model.operatorCodes = 3, [graph], [schema.BufferT()], []
+    return model
+
+
+def add_tensor(model: Any, shape: Sequence[int] | np.ndarray, dtype: str, data: bytes | None = None) -> int:
+    """Append a tensor, a constant where there is data; its index."""
+    tensor = schema.TensorT()
+    tensor.shape, tensor.hasRank = np.asarray(shape, np.int32), True
+    tensor.type, tensor.buffer = _TYPES[dtype], 0
+    if data is not None:
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(data, np.uint8)
+        tensor.buffer = len(model.buffers)
+        model.buffers.append(buffer)
+    model.subgraphs[0].tensors.append(tensor)
+    return len(model.subgraphs[0].tensors) - 1
+
+
+def make_operator(model: Any, builtin: int, source: int, target: int, *, version: int) -> Any:
+    """An operation without options that reads one tensor and writes one; it is not in the model yet."""
+    operator = schema.OperatorT()
+    operator.opcodeIndex = operator_code(model, builtin, version=version)
+    operator.inputs, operator.outputs = np.asarray([source], np.int32), np.asarray([target], np.int32)
+    return operator
+
+
+def replace_input(operator: Any, old: int, new: int) -> None:
+    """Let the operation read tensor `new` where it reads `old`."""
+    operator.inputs = np.asarray([new if i == old else i for i in operator.inputs], np.int32)
 
 
 def operator_code(model: Any, builtin: int, *, version: int) -> int:

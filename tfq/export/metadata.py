@@ -2,7 +2,7 @@
 
 A .tflite carries named buffers. "TFLITE_METADATA" holds a second flatbuffer (file identifier "M001")
 that describes the inputs and outputs; its schema is metadata_schema.fbs 1.1.0 of tflite-support, of
-which `_TABLES` lists the fields written here. Label files follow the model as an uncompressed zip
+which `TABLES` lists the fields written here. Label files follow the model as an uncompressed zip
 archive at the end of the file, where a flatbuffer reader never looks. "tfq_recipe" holds JSON:
 {"tfq": version, "recipe": recipe}.
 
@@ -20,22 +20,20 @@ from typing import Any
 
 import flatbuffers
 import numpy as np
-from flatbuffers import encode, number_types
-from flatbuffers.table import Table
 from tensorflow.lite.python import schema_py_generated as schema
 
 from tfq.export.flatbuffer import parse, serialize, text
 
 METADATA_BUFFER = "TFLITE_METADATA"
 RECIPE_BUFFER = "tfq_recipe"
-_IDENTIFIER = b"M001"
+IDENTIFIER = b"M001"
 _PARSER_VERSION = "1.0.0"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 # Table -> its fields in the order of their numbers: (name, type), None for a field not used here. A
 # type is "string", "byte", "floats", the name of a table, or [the name of a table] for a vector. A
 # union takes two numbers: the number of its member (as "..._type"), then {number: table}.
-_TABLES: dict[str, tuple[tuple[str, Any] | None, ...]] = {
+TABLES: dict[str, tuple[tuple[str, Any] | None, ...]] = {
     "ModelMetadata": (
         ("name", "string"),
         ("description", "string"),
@@ -72,10 +70,10 @@ _TABLES: dict[str, tuple[tuple[str, Any] | None, ...]] = {
     "Stats": (("max", "floats"), ("min", "floats")),
     "AssociatedFile": (("name", "string"), ("description", "string"), ("type", "byte")),
 }
-_FEATURE, _IMAGE = 1, 2  # union ContentProperties
-_NORMALIZATION = 1  # union ProcessUnitOptions
-_COLOR_SPACES = {"RGB": 1, "GRAYSCALE": 2}
-_AXIS_LABELS = 2  # enum AssociatedFileType
+FEATURE, IMAGE = 1, 2  # union ContentProperties
+NORMALIZATION = 1  # union ProcessUnitOptions
+COLOR_SPACES = {"RGB": 1, "GRAYSCALE": 2}
+AXIS_LABELS = 2  # enum AssociatedFileType
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +100,7 @@ class TensorMetadata:
     labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.color_space and self.color_space not in _COLOR_SPACES:
+        if self.color_space and self.color_space not in COLOR_SPACES:
             raise ValueError(f"color_space (={self.color_space!r}) must be empty, RGB or GRAYSCALE")
         if len(self.mean) != len(self.std):
             raise ValueError(f"{len(self.mean)} means for {len(self.std)} standard deviations")
@@ -119,7 +117,7 @@ class ModelMetadata:
 
     Attributes:
       name, description, version: of the model, for people.
-      inputs, outputs: one for each of the model's, in any order; read back in the order of the file.
+      inputs, outputs: one for each of the model's, in any order.
       tfq_version: version of tfq that wrote the file.
       recipe: the recipe that reproduces it, as JSON.
     """
@@ -156,40 +154,11 @@ def add_metadata(model: bytes, metadata: ModelMetadata) -> bytes:
         "min_parser_version": _PARSER_VERSION,
     }
     builder = flatbuffers.Builder(1024)
-    builder.Finish(_write(builder, "ModelMetadata", values), file_identifier=_IDENTIFIER)
+    builder.Finish(_write(builder, "ModelMetadata", values), file_identifier=IDENTIFIER)
     recipe = {"tfq": metadata.tfq_version, "recipe": json.loads(metadata.recipe)}
     _set_buffer(parsed, METADATA_BUFFER, bytes(builder.Output()))
     _set_buffer(parsed, RECIPE_BUFFER, json.dumps(recipe, indent=1).encode())
     return _append_files(serialize(parsed), {files[k]: outputs[k].labels for k in files})
-
-
-def read_metadata(model: bytes) -> ModelMetadata:
-    """The metadata of a .tflite, from whatever tool wrote it; fields that tfq does not write are left out.
-
-    Raises:
-      ValueError: the file has no TFLite metadata.
-    """
-    parsed = parse(model)
-    buffers = {text(m.name): bytes(parsed.buffers[m.buffer].data) for m in parsed.metadata or ()}
-    content = buffers.get(METADATA_BUFFER)
-    if content is None or content[4:8] != _IDENTIFIER:
-        raise ValueError(f"the file has no TFLite metadata; its metadata buffers are {sorted(buffers)}")
-    values = _read(Table(content, encode.Get(number_types.UOffsetTFlags.packer_type, content, 0)), "ModelMetadata")
-    subgraph = values.get("subgraph_metadata", [{}])[0]
-    inputs, outputs = (
-        tuple(_tensor_metadata(model, t) for t in subgraph.get(f"{side}_tensor_metadata", ()))
-        for side in ("input", "output")
-    )
-    recipe = json.loads(buffers.get(RECIPE_BUFFER, b'{"tfq": "", "recipe": {}}'))
-    return ModelMetadata(
-        values.get("name", ""),
-        values.get("description", ""),
-        values.get("version", ""),
-        inputs,
-        outputs,
-        recipe["tfq"],
-        json.dumps(recipe["recipe"], indent=1),
-    )
 
 
 def _signature_names(parsed: Any) -> tuple[list[str], list[str]]:
@@ -246,55 +215,31 @@ def _append_files(model: bytes, files: Mapping[str, Sequence[str]]) -> bytes:
 
 
 def _tensor_values(tensor: TensorMetadata, label_file: str) -> dict[str, Any]:
-    content: dict[str, Any] = {"content_properties_type": _FEATURE, "content_properties": {}}
+    content: dict[str, Any] = {"content_properties_type": FEATURE, "content_properties": {}}
     if tensor.color_space:
-        properties = {"color_space": _COLOR_SPACES[tensor.color_space]}
-        content = {"content_properties_type": _IMAGE, "content_properties": properties}
+        properties = {"color_space": COLOR_SPACES[tensor.color_space]}
+        content = {"content_properties_type": IMAGE, "content_properties": properties}
     values: dict[str, Any] = {"name": tensor.name, "description": tensor.description, "content": content}
     if tensor.mean:
         options = {"mean": tensor.mean, "std": tensor.std}
-        values["process_units"] = [{"options_type": _NORMALIZATION, "options": options}]
+        values["process_units"] = [{"options_type": NORMALIZATION, "options": options}]
     if tensor.minimum or tensor.maximum:
         values["stats"] = {"max": tensor.maximum, "min": tensor.minimum}
     if label_file:
         description = "Names of the classes along the last axis, one a line."
-        values["associated_files"] = [{"name": label_file, "description": description, "type": _AXIS_LABELS}]
+        values["associated_files"] = [{"name": label_file, "description": description, "type": AXIS_LABELS}]
     return values
-
-
-def _tensor_metadata(model: bytes, values: Mapping[str, Any]) -> TensorMetadata:
-    content, stats = values.get("content", {}), values.get("stats", {})
-    is_image = content.get("content_properties_type") == _IMAGE
-    color = content.get("content_properties", {}).get("color_space", 0) if is_image else 0
-    units = [u["options"] for u in values.get("process_units", ()) if u.get("options_type") == _NORMALIZATION]
-    normalization = units[0] if units else {}
-    labels: tuple[str, ...] = ()
-    for file in values.get("associated_files", ()):
-        if file.get("type") == _AXIS_LABELS:
-            with zipfile.ZipFile(io.BytesIO(model)) as archive:
-                labels = tuple(archive.read(file["name"]).decode().removesuffix("\n").split("\n"))
-            break
-    return TensorMetadata(
-        values.get("name", ""),
-        values.get("description", ""),
-        {number: name for name, number in _COLOR_SPACES.items()}.get(color, ""),
-        normalization.get("mean", ()),
-        normalization.get("std", ()),
-        stats.get("min", ()),
-        stats.get("max", ()),
-        labels,
-    )
 
 
 def _write(builder: flatbuffers.Builder, table: str, values: Mapping[str, Any]) -> int:
     """Offset of a table; whatever it refers to is written before it, as the format demands."""
-    fields = [(slot, *field) for slot, field in enumerate(_TABLES[table]) if field and field[0] in values]
+    fields = [(slot, *field) for slot, field in enumerate(TABLES[table]) if field and field[0] in values]
     offsets = {
         slot: _write_value(builder, kind[values[f"{name}_type"]] if isinstance(kind, dict) else kind, values[name])
         for slot, name, kind in fields
         if kind != "byte"
     }
-    builder.StartObject(len(_TABLES[table]))
+    builder.StartObject(len(TABLES[table]))
     for slot, name, kind in fields:
         if kind == "byte":
             builder.PrependInt8Slot(slot, values[name], 0)
@@ -315,32 +260,3 @@ def _write_value(builder: flatbuffers.Builder, kind: Any, value: Any) -> int:
             builder.PrependUOffsetTRelative(offset)
         return builder.EndVector()
     return _write(builder, kind, value)
-
-
-def _read(table: Table, name: str) -> dict[str, Any]:
-    """The fields of a table that are present and known."""
-    values: dict[str, Any] = {}
-    for slot, field in enumerate(_TABLES[name]):
-        position = table.Offset(4 + 2 * slot)
-        if field is None or not position:
-            continue
-        key, kind = field
-        if isinstance(kind, dict):
-            kind = kind.get(values.get(f"{key}_type"))
-        if kind is not None:
-            values[key] = _read_value(table, kind, position)
-    return values
-
-
-def _read_value(table: Table, kind: Any, position: int) -> Any:
-    if kind == "byte":
-        return table.Get(number_types.Int8Flags, table.Pos + position)
-    if kind == "string":
-        return table.String(table.Pos + position).decode()
-    if kind == "floats":
-        return tuple(float(v) for v in table.GetVectorAsNumpy(number_types.Float32Flags, position))
-    if isinstance(kind, list):
-        start = table.Vector(position)
-        at = [start + 4 * k for k in range(table.VectorLen(position))]
-        return [_read(Table(table.Bytes, table.Indirect(p)), kind[0]) for p in at]
-    return _read(Table(table.Bytes, table.Indirect(table.Pos + position)), kind)

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import collections
 import threading
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
+
+import numpy as np
 
 from tfq.export.convert import RepresentativeDataset, convert_quantized
 from tfq.export.passes import finish
@@ -19,6 +21,7 @@ from tfq.quantized_model import QuantizedModel
 from tfq.simulate.weights import weight_integers
 
 _KEPT = 4  # conversions; each is as large as the file
+_REPRESENTATIVE = 16  # samples that TFLiteConverter is shown; every range is known already
 
 
 class Exporter:
@@ -32,6 +35,12 @@ class Exporter:
         self._representative = representative
         self._converted: collections.OrderedDict[Hashable, bytes] = collections.OrderedDict()
         self._lock = threading.Lock()
+
+    @classmethod
+    def of(cls, samples: Mapping[str, np.ndarray]) -> Exporter:
+        """`samples` [n, ...] by input name show TFLiteConverter what inputs look like."""
+        count = min(len(next(iter(samples.values()))), _REPRESENTATIVE)
+        return cls(lambda: ({name: values[i : i + 1] for name, values in samples.items()} for i in range(count)))
 
     def export(self, model: QuantizedModel) -> bytes:
         """The .tflite of the model, without metadata; errors as in `convert_quantized`."""

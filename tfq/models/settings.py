@@ -12,7 +12,7 @@ import tf_keras
 
 from tfq.errors import UserError
 
-_OF_LIBRARIES = r"(tensorflow|tensorflow_model_optimization|keras|tf_keras|pulp)\b"
+_OF_LIBRARIES = r"(tensorflow|tensorflow_model_optimization|keras|tf_keras)\b"
 _TYPE, _FORMAT = "float32", "channels_last"
 
 

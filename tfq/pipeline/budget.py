@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,7 @@ from tfq.reconstruction.steps import Setting
 
 
 def wish_of(recipe: Recipe) -> Wish:
-    return Wish(
-        max_drop=recipe.max_accuracy_drop,
-        size_budget=recipe.size_budget,
-        latency_budget=recipe.latency_budget_ms,
-        compute_budget=recipe.compute_budget,
-        objective=recipe.objective,
-        candidates=recipe.candidates,
-        pins=recipe.pins,
-        storage=recipe.storage,
-        sensitivity=recipe.sensitivity,
-    )
+    return Wish(**{field.name: getattr(recipe, field.name) for field in dataclasses.fields(Wish)})
 
 
 def _narrow_ranges(run: Run, graph: Graph) -> Mapping[str, Range] | None:

@@ -101,12 +101,17 @@ class SlopeRatio:
 
 @dataclasses.dataclass(frozen=True)
 class SameScale:
-    """All inputs that have a scale share it, and the zero-point, with the output."""
+    """All inputs that have a scale share it, to within `within`, and the zero-point, with the output."""
+
+    within: float = 0.0
 
     def broken(self, operation: Operation) -> str:
         output = operation.outputs[0]
-        grids = {(o.scale, o.zero_point) for o in (*operation.inputs, output) if o.scale}
-        return "" if len(grids) <= 1 else "its inputs and its output lie on different grids"
+        for operand in (o for o in operation.inputs if o.scale):
+            apart = abs(operand.scale[0] - output.scale[0]) if output.scale else 0.0
+            if apart > self.within or operand.zero_point != output.zero_point:
+                return "its inputs and its output lie on different grids"
+        return ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +162,6 @@ class Target:
       name: as in `--target`.
       kernels: what the fast path takes.
       plain: operators, with their types, that run outside it. Whatever is in neither list is not known to run.
-      refuses: conditions under which the runtime does not prepare a plain operator either.
     """
 
     name: str
@@ -182,7 +186,7 @@ class Target:
 def types_of(operation: Operation) -> tuple[str, ...]:
     """The element types by which a row is found: of the activations, then of constant weights of another type."""
     kernel = operation.inputs[1] if len(operation.inputs) > 1 and operation.inputs[1].constant else None
-    first = next(o.dtype for o in operation.inputs if not (o.constant and o.dtype == "int32"))
+    first = next(o.dtype for o in operation.inputs if not o.constant)
     if kernel is None or kernel.dtype in (first, "int32"):
         return (first,)
     return first, kernel.dtype

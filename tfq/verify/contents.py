@@ -68,13 +68,12 @@ class Contents:
         """Shape, element type (int8 of INT4) and grid."""
         tensor = self.table.subgraphs[0].tensors[index]
         shape = () if tensor.shape is None else tuple(map(int, tensor.shape))
-        kind = self.type_of(index)
-        grid = tensor.quantization
+        kind, grid = self.type_of(index), tensor.quantization
+        found = TensorInfo(self.names[index], index, shape, np.dtype(_DTYPES.get(kind, kind)))
         if grid is None or grid.scale is None:
-            return TensorInfo(self.names[index], index, shape, np.dtype(_DTYPES.get(kind, kind)))
+            return found
         scale, zero_point = tuple(map(float, grid.scale)), tuple(map(int, grid.zeroPoint))
-        dtype = np.dtype(_DTYPES.get(kind, kind))
-        return TensorInfo(self.names[index], index, shape, dtype, scale, zero_point, int(grid.quantizedDimension))
+        return dataclasses.replace(found, scale=scale, zero_point=zero_point, axis=int(grid.quantizedDimension))
 
     def type_of(self, index: int) -> str:
         """ "int8", "int4" and the like, as the tensor is stored."""

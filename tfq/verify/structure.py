@@ -142,15 +142,10 @@ def _edges(contents: Contents, model: QuantizedModel) -> Iterator[str]:
                 yield f"{what} {name!r} is the tensor of {owner!r}, specified {node!r} ({layers_of(model[node])})"
             elif info.shape[1:] != shapes[node]:
                 yield f"{what} {name!r} has the shape {list(info.shape[1:])}, specified {list(shapes[node])}"
-            if node in model.grids and stored != wanted:
+            if node in model.grids and wanted == "uint8":
+                yield from _grid_faults(f"{what} {name!r}", contents, index, model.grids[node], as_uint8=True)
+            elif node in model.grids and stored != wanted:
                 yield f"{what} {name!r} is {stored}, specified {wanted}"
-            elif wanted == "uint8" and node in model.grids:
-                grid = model.grids[node]
-                if info.scale != grid.scale or info.zero_point != (grid.zero_point + 128,):
-                    yield (
-                        f"{what} {name!r} has the scale {list(info.scale)} and the zero-point {list(info.zero_point)},"
-                        f" specified {list(grid.scale)}, {grid.zero_point + 128}"
-                    )
 
 
 def _shape_faults(contents: Contents) -> Iterator[str]:
@@ -164,14 +159,16 @@ def _shape_faults(contents: Contents) -> Iterator[str]:
             yield f"tensor {contents.names[index]!r} becomes {list(shape)} at run time, and the file says {list(told)}"
 
 
-def _grid_faults(what: str, contents: Contents, index: int, grid: Grid) -> Iterator[str]:
+def _grid_faults(what: str, contents: Contents, index: int, grid: Grid, *, as_uint8: bool = False) -> Iterator[str]:
+    """as_uint8: the same grid of integers from 0 on."""
     info, stored = contents.info(index), contents.type_of(index)
-    if stored != grid.storage:
-        yield f"{what} is {stored}, specified {grid.storage}"
-    elif info.scale != grid.scale or info.zero_point != (grid.zero_point,):
+    storage, zero_point = ("uint8", grid.zero_point + 128) if as_uint8 else (grid.storage, grid.zero_point)
+    if stored != storage:
+        yield f"{what} is {stored}, specified {storage}"
+    elif info.scale != grid.scale or info.zero_point != (zero_point,):
         yield (
             f"{what} has the scale {list(info.scale)} and the zero-point {list(info.zero_point)},"
-            f" specified {list(grid.scale)}, {grid.zero_point}"
+            f" specified {list(grid.scale)}, {zero_point}"
         )
 
 

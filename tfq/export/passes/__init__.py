@@ -1,14 +1,14 @@
-"""The passes over a freshly converted file, in the order of `finish`; each in a file of its own.
+"""The passes over a freshly converted file, in the order of `finish`.
 
-float_runs     tensors between float operations lose the grids that the converter gave them
-joined         a mean writes on its own grid, without a copy
-requantize     the Requantize nodes become QUANTIZE operations
-impose         every weight integer, bias integer, scale, zero-point and axis from the quantised model
-float_weights  the weights of float layers are checked, those of float16 layers stored so
-free_clamps    a clamp at 6 far above everything its output can hold is written as a clamp at 0 alone
-set_edges      inputs and outputs of the element types the quantised model names
-name_tensors   Keras layer names on every tensor, and a signature with the user's input/output names
-share_buffers  constants of equal bytes are stored once; what nobody reads is dropped
+free_float_runs    tensors between float operations lose the grids that the converter gave them
+join_copies        a mean writes on its own grid, without a copy
+requantize         the Requantize nodes become QUANTIZE operations
+impose             every weight integer, bias integer, scale, zero-point and axis from the quantised model
+set_float_weights  the weights of float layers are checked, those of float16 layers stored so
+free_clamps        a clamp at 6 far above everything its output can hold is written as a clamp at 0 alone
+set_edges          inputs and outputs of the element types the quantised model names
+name_tensors       Keras layer names on every tensor, and a signature with the user's input/output names
+share_buffers      constants of equal bytes are stored once; what nobody reads is dropped
 """
 
 from __future__ import annotations
@@ -16,14 +16,11 @@ from __future__ import annotations
 from tfq.export import flatbuffer
 from tfq.export.binding import bind
 from tfq.export.passes.buffers import share_buffers
-from tfq.export.passes.clamps import free_clamps
 from tfq.export.passes.edges import set_edges
-from tfq.export.passes.float_runs import free_float_runs
 from tfq.export.passes.float_weights import set_float_weights
 from tfq.export.passes.impose import impose
-from tfq.export.passes.joined import join_copies
 from tfq.export.passes.names import name_tensors
-from tfq.export.passes.requantize import requantize
+from tfq.export.passes.operations import free_clamps, free_float_runs, join_copies, requantize
 from tfq.models.graph import Graph
 from tfq.quantized_model import QuantizedModel
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
 from tfq.export import flatbuffer
@@ -43,21 +42,15 @@ def set_edges(file: Any, model: QuantizedModel, binding: Binding) -> Binding:
 
 def _set_uint8(tensor: Any, grid: Grid) -> None:
     tensor.type = schema.TensorType.UINT8
-    tensor.quantization = schema.QuantizationParametersT()
-    flatbuffer.set_grid(tensor, np.asarray(grid.scale), grid.zero_point, 0)
-    tensor.quantization.zeroPoint = np.asarray([grid.zero_point + 128], np.int64)
+    flatbuffer.set_grid(tensor, grid.scale, grid.zero_point + 128)
 
 
 def _append_uint8_copy(file: Any, source: int, grid: Grid) -> int:
     """Add a QUANTIZE operation to uint8 at the end; the index of its output."""
     subgraph = file.subgraphs[0]
-    tensor, operator = schema.TensorT(), schema.OperatorT()
-    tensor.shape, tensor.shapeSignature = subgraph.tensors[source].shape, subgraph.tensors[source].shapeSignature
-    tensor.hasRank = True
-    _set_uint8(tensor, grid)
-    operator.opcodeIndex = flatbuffer.operator_code(file, schema.BuiltinOperator.QUANTIZE, version=2)
-    operator.inputs = np.asarray([source], np.int32)
-    operator.outputs = np.asarray([len(subgraph.tensors)], np.int32)
-    subgraph.tensors.append(tensor)
-    subgraph.operators.append(operator)
-    return len(subgraph.tensors) - 1
+    target = flatbuffer.add_tensor(file, subgraph.tensors[source].shape, "uint8")
+    subgraph.tensors[target].shapeSignature = subgraph.tensors[source].shapeSignature
+    _set_uint8(subgraph.tensors[target], grid)
+    quantize = schema.BuiltinOperator.QUANTIZE
+    subgraph.operators.append(flatbuffer.make_operator(file, quantize, source, target, version=2))
+    return target

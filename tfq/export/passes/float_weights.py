@@ -22,7 +22,6 @@ from tfq.precision import FLOAT16
 from tfq.quantized_model import QuantizedModel
 from tfq.simulate.weights import snap_node
 
-_TYPES = {"<f2": schema.TensorType.FLOAT16, "<f4": schema.TensorType.FLOAT32}
 _DEQUANTIZE_FLOAT16 = 3  # version of the operation
 
 
@@ -44,12 +43,13 @@ def set_float_weights(file: Any, model: QuantizedModel, binding: Binding) -> Bin
             old = int(operator.inputs[position])
             values = _checked(file, subgraph.tensors[old], snap_node(node), weight)
             if node.precision == FLOAT16 and weight in node.weights:
-                constant = _append_tensor(file, subgraph.tensors[old], values.astype("<f2"))
-                new = _append_tensor(file, subgraph.tensors[old], None)
-                added.append(_dequantize(file, constant, new))
+                constant = flatbuffer.add_tensor(file, values.shape, "float16", values.astype("<f2").tobytes())
+                new = flatbuffer.add_tensor(file, values.shape, "float32")
+                dequantize = schema.BuiltinOperator.DEQUANTIZE
+                added.append(flatbuffer.make_operator(file, dequantize, constant, new, version=_DEQUANTIZE_FLOAT16))
             else:
-                new = _append_tensor(file, subgraph.tensors[old], values)
-            operator.inputs = np.asarray([new if i == old else i for i in operator.inputs], np.int32)
+                new = flatbuffer.add_tensor(file, values.shape, "float32", values.tobytes())
+            flatbuffer.replace_input(operator, old, new)
     subgraph.operators = added + list(subgraph.operators)
     moved = {len(added) + index: name for index, name in binding.operator_node.items()}
     return dataclasses.replace(binding, operator_node=moved)
@@ -69,26 +69,3 @@ def _checked(file: Any, tensor: Any, node: Node, weight: str) -> np.ndarray:
     if wanted.shape != tuple(tensor.shape) or not same:
         raise RuntimeError(f"the converter changed {weight} of float layer {node.name!r}")
     return np.asarray(wanted, "<f4")
-
-
-def _append_tensor(file: Any, like: Any, values: np.ndarray | None) -> int:
-    """Add a tensor of the shape of `like`: a constant, or float32 that an operation writes; its index."""
-    subgraph, tensor = file.subgraphs[0], schema.TensorT()
-    tensor.shape, tensor.hasRank, tensor.type, tensor.buffer = like.shape, True, schema.TensorType.FLOAT32, 0
-    if values is not None:
-        buffer = schema.BufferT()
-        buffer.data = np.frombuffer(values.tobytes(), np.uint8)
-        tensor.buffer = len(file.buffers)
-        file.buffers.append(buffer)
-        tensor.type = _TYPES[values.dtype.str]
-    subgraph.tensors.append(tensor)
-    return len(subgraph.tensors) - 1
-
-
-def _dequantize(file: Any, source: int, target: int) -> Any:
-    operator = schema.OperatorT()
-    operator.opcodeIndex = flatbuffer.operator_code(
-        file, schema.BuiltinOperator.DEQUANTIZE, version=_DEQUANTIZE_FLOAT16
-    )
-    operator.inputs, operator.outputs = np.asarray([source], np.int32), np.asarray([target], np.int32)
-    return operator

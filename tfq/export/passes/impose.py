@@ -12,7 +12,7 @@ import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
 from tfq.export import flatbuffer
-from tfq.export.binding import Binding, missing
+from tfq.export.binding import Binding, missing, weight_positions
 from tfq.export.layout import pack, tflite_layout, tflite_scales
 from tfq.grid import Grid
 from tfq.models.graph import Node
@@ -21,7 +21,6 @@ from tfq.operations.table import OPERATORS
 from tfq.quantized_model import QuantizedModel
 from tfq.simulate.weights import weight_integers
 
-_TYPES = {"int8": schema.TensorType.INT8, "int32": schema.TensorType.INT32, "int4": schema.TensorType.INT4}
 # operation -> (number, version) that may read INT4 weights; the runtime that brought the last of them
 _INT4_OPERATORS = {
     "CONV_2D": (schema.BuiltinOperator.CONV_2D, 7),
@@ -38,7 +37,7 @@ def impose(file: Any, model: QuantizedModel, binding: Binding) -> None:
     An activation grid is not overwritten blindly: the converter's own must be the one that it makes of
     the model's, to 1e-5 of the scale and in the zero-point, or the model was not converted as wrapped.
     """
-    lacking = missing(binding, model)
+    lacking = missing(file, binding, model)
     if lacking:
         raise RuntimeError(f"the converter's file cannot carry the specification: {'; '.join(lacking)}")
     tensors = file.subgraphs[0].tensors
@@ -48,7 +47,7 @@ def impose(file: Any, model: QuantizedModel, binding: Binding) -> None:
     for index, name in binding.operator_node.items():
         node = model[name]
         if OPERATORS[node.kind].kernel and node.precision.is_int8:
-            _impose_weights(file, file.subgraphs[0].operators[index], node, model, binding)
+            _impose_weights(file, file.subgraphs[0].operators[index], node, model)
 
 
 def _impose_activation(tensor: Any, name: str, grid: Grid) -> None:
@@ -65,7 +64,7 @@ def _impose_activation(tensor: Any, name: str, grid: Grid) -> None:
             f"tensor {name!r} came out of the converter as {flatbuffer.type_name(tensor)} with scale {scales[:1]},"
             f" zero-point {zero_points[:1]}; specified: {grid.storage}, {grid.scale[0]}, {grid.zero_point}"
         )
-    flatbuffer.set_grid(tensor, np.asarray(grid.scale), grid.zero_point, 0)
+    flatbuffer.set_grid(tensor, grid.scale, grid.zero_point)
 
 
 def _converted(grid: Grid) -> tuple[float, int]:
@@ -82,15 +81,15 @@ def _converted(grid: Grid) -> tuple[float, int]:
     return scale, int(reference.round_half_away(qmin - low / scale))
 
 
-def _impose_weights(file: Any, operator: Any, node: Node, model: QuantizedModel, binding: Binding) -> None:
-    grids, codes = node.weight_grids, weight_integers(node)
+def _impose_weights(file: Any, operator: Any, node: Node, model: QuantizedModel) -> None:
+    grids, codes, position_of = node.weight_grids, weight_integers(node), weight_positions(file, operator, node)
     name = OPERATORS[node.kind].kernel
     scales, axis = tflite_scales(node.kind, grids[name], node.weights[name].shape)
     kernel = tflite_layout(node.kind, codes[name])
-    _replace_constant(file, operator, binding.kernel[node.name], kernel, grids[name], scales, axis)
+    _replace_constant(file, operator, position_of[name], kernel, grids[name], scales, axis)
     if grids[name].storage == "int4":
         _require_int4(file, operator)
-    if node.name not in binding.bias:
+    if "bias" not in position_of:
         # the converter leaves out a bias of zeros
         if "bias" in grids and codes["bias"].any():
             raise RuntimeError(f"the converter dropped the bias of {node.kind} {node.name!r}")
@@ -99,11 +98,11 @@ def _impose_weights(file: Any, operator: Any, node: Node, model: QuantizedModel,
         grid, values = grids["bias"], codes["bias"]
         bias_scales = np.asarray(grid.scale, np.float32)
     else:  # the converter adds a zero bias where the layer has none
-        size = file.subgraphs[0].tensors[binding.bias[node.name]].shape[0]
+        size = file.subgraphs[0].tensors[operator.inputs[position_of["bias"]]].shape[0]
         values = np.zeros(size, np.int32)
         bias_scales = np.float32(model.grids[node.inputs[0]].scale[0]) * scales
         grid = Grid(tuple(map(float, bias_scales)), 0, 32, "int32", True, 0)
-    _replace_constant(file, operator, binding.bias[node.name], values, grid, bias_scales, 0)
+    _replace_constant(file, operator, position_of["bias"], values, grid, bias_scales, 0)
 
 
 def _require_int4(file: Any, operator: Any) -> None:
@@ -122,20 +121,11 @@ def _version(text: bytes) -> list[int]:
 
 
 def _replace_constant(
-    file: Any, operator: Any, index: int, codes: np.ndarray, grid: Grid, scales: np.ndarray, axis: int
+    file: Any, operator: Any, position: int, codes: np.ndarray, grid: Grid, scales: np.ndarray, axis: int
 ) -> None:
     """Give `operator` its own constant: the converter may have let several operations share the old one."""
-    old = file.subgraphs[0].tensors[index]
-    new = schema.TensorT()
-    new.shape = np.asarray(codes.shape, np.int32)
-    new.hasRank, new.name = True, old.name
-    new.type = _TYPES[grid.storage]
-    new.buffer = len(file.buffers)
-    new.quantization = schema.QuantizationParametersT()
-    flatbuffer.set_grid(new, scales, grid.zero_point, axis)
-    buffer = schema.BufferT()
-    buffer.data = np.frombuffer(pack(codes, grid.storage), np.uint8)
-    file.buffers.append(buffer)
-    place = len(file.subgraphs[0].tensors)
-    operator.inputs = np.asarray([place if i == index else i for i in operator.inputs], np.int32)
-    file.subgraphs[0].tensors.append(new)
+    old, tensors = int(operator.inputs[position]), file.subgraphs[0].tensors
+    new = flatbuffer.add_tensor(file, codes.shape, grid.storage, pack(codes, grid.storage))
+    tensors[new].name = tensors[old].name
+    flatbuffer.set_grid(tensors[new], scales, grid.zero_point, axis)
+    flatbuffer.replace_input(operator, old, new)
