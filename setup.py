@@ -57,7 +57,7 @@ setup(
         "matplotlib>=3.8,<4",
         "numpy>=1.26,<3",
         "pillow>=10",
-        "pulp>=2.8,<4",
+        "pulp>=3.3,<4",
         "scipy>=1.15,<2",
         "tensorflow>=2.18,<2.22",
         "tensorflow-model-optimization>=0.8,<0.9",

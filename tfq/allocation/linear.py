@@ -1,4 +1,4 @@
-"""The integer program as rows for HiGHS (`scipy.optimize.milp`), and what that found and proved.
+"""The integer program as rows for HiGHS, through PuLP, and what that found and proved.
 
 How rows are scaled so that tolerances hide nothing, `tfq.allocation.program` says.
 """
@@ -9,9 +9,7 @@ import dataclasses
 import math
 from collections.abc import Collection, Mapping, Sequence
 
-import numpy as np
-import scipy.optimize
-import scipy.sparse
+import pulp
 
 from tfq.allocation.problem import Problem
 from tfq.execution.terminal import silenced
@@ -56,7 +54,7 @@ class Program:
     """
 
     places: Sequence[Place]
-    objective: np.ndarray
+    objective: Sequence[float]
     rows: Sequence[tuple[Terms, float, float]]
     constant: float
     scale: float
@@ -106,8 +104,7 @@ class Program:
                 rows.append(({number: value * scale for number, value in terms.items()}, -math.inf, room * scale))
         terms, constant, least = row(objective)
         scale = _OBJECTIVE_SPREAD / max(map(abs, terms.values()), default=1.0)
-        costs = np.zeros(len(places) + len(borders))
-        costs[list(terms)] = [value * scale for value in terms.values()]
+        costs = [scale * terms.get(number, 0.0) for number in range(len(places) + len(borders))]
         return cls(places, costs, rows, constant, scale, least)
 
     def solve(self) -> Outcome:
@@ -116,25 +113,25 @@ class Program:
         Raises:
           RuntimeError: the solver ended without a solution and without the proof that there is none.
         """
-        entries = [(row, *term) for row, (terms, *_) in enumerate(self.rows) for term in terms.items()]
-        at_row, at_variable, values = np.transpose(entries)
-        shape = len(self.rows), len(self.objective)
-        matrix = scipy.sparse.csr_array((values, (at_row.astype(int), at_variable.astype(int))), shape=shape)
-        limits = np.transpose([limits for _, *limits in self.rows])
-        with silenced():  # of some programs it prints a line, whatever it is told
-            found = scipy.optimize.milp(
-                self.objective,
-                integrality=np.arange(shape[1]) < len(self.places),
-                bounds=scipy.optimize.Bounds(0, 1),
-                constraints=scipy.optimize.LinearConstraint(matrix, *limits),
-                options={"mip_rel_gap": 0.0},
-            )
-        if found.status == 2:
+        program = pulp.LpProblem("allocation", pulp.LpMinimize)
+        variables = [
+            program.add_variable(f"x_{number}", 0, 1, pulp.LpInteger if number < len(self.places) else pulp.LpContinuous)
+            for number in range(len(self.objective))
+        ]
+        program.setObjective(pulp.LpAffineExpression(zip(variables, self.objective, strict=True)))
+        for terms, least, most in self.rows:
+            row = pulp.LpAffineExpression([(variables[number], factor) for number, factor in terms.items()])
+            program += row == most if least == most else row <= most
+        with silenced():  # it prints its version, whatever it is told
+            # HiGHS starts its threads once a process, and fails where a later program asks for another number
+            program.solve(pulp.HiGHS(msg=False, threads=1, gapRel=0.0, gapAbs=0.0))
+        if program.status == pulp.LpStatusInfeasible:
             return Outcome(None, math.inf)
-        if found.x is None:
-            raise RuntimeError(f"HiGHS ended with status {found.status}: {found.message}")
-        chosen = dict(place for place, value in zip(self.places, found.x, strict=False) if value > 0.5)
-        return Outcome(chosen, max(found.mip_dual_bound / self.scale + self.constant, self.least))
+        if program.status != pulp.LpStatusOptimal:
+            raise RuntimeError(f"HiGHS ended with {pulp.LpStatus[program.status]!r}")
+        chosen = dict(place for place, variable in zip(self.places, variables, strict=False) if variable.value() > 0.5)
+        bound = program.solverModel.getInfo().mip_dual_bound
+        return Outcome(chosen, max(bound / self.scale + self.constant, self.least))
 
     def without(self, chosen: Mapping[str, str]) -> Program:
         """The program whose solutions are not these candidates."""
