@@ -114,10 +114,8 @@ class Program:
           RuntimeError: the solver ended without a solution and without the proof that there is none.
         """
         program = pulp.LpProblem("allocation", pulp.LpMinimize)
-        variables = [
-            program.add_variable(f"x_{number}", 0, 1, pulp.LpInteger if number < len(self.places) else pulp.LpContinuous)
-            for number in range(len(self.objective))
-        ]
+        kinds = [pulp.LpInteger] * len(self.places) + [pulp.LpContinuous] * (len(self.objective) - len(self.places))
+        variables = [program.add_variable(f"x_{number}", 0, 1, kind) for number, kind in enumerate(kinds)]
         program.setObjective(pulp.LpAffineExpression(zip(variables, self.objective, strict=True)))
         for terms, least, most in self.rows:
             row = pulp.LpAffineExpression([(variables[number], factor) for number, factor in terms.items()])
