@@ -101,7 +101,6 @@ def run_command(
     required: Sequence[str] = (),
     writes: Sequence[str] = (),
     grace: float = 10.0,
-    argv: Sequence[str] | None = None,
 ) -> NoReturn:
     """Parse the flags, run `main` on them in a process of its own, and exit.
 
@@ -114,12 +113,11 @@ def run_command(
       required: names of the flags that must be given.
       writes: names of the flags that name files to write; with output_dir and journal they are checked beforehand.
       grace: seconds for the work to end by itself after a signal.
-      argv: arguments without the command's name; by default those of the process.
     """
     own = is_own_process()
     if own:
         _open_closed_streams()
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = sys.argv[1:]
     try:
         if any(argument in _HELP for argument in arguments):
             print(help_text(name, flag_values, summary=summary, groups=groups), flush=True)
