@@ -185,9 +185,10 @@ def compare_models(
     from tfq_bench.bench import prepare, run_bench
     from tfq_bench.summary import device_summary
 
-    from tfq.data.loading import load_samples
+    from tfq.data.loading import Selection, load_samples
     from tfq.evaluation.evaluate import check_metric, input_signatures
     from tfq.execution.files import staged_directory
+    from tfq.execution.resources import Resources
     from tfq.report.devices import MODELS, merge_devices
 
     result = Path(values.result) if values.result else None
@@ -195,9 +196,9 @@ def compare_models(
     samples = load_samples(
         values.evaluation_data,
         input_signatures(_first_readable(list(models.values()))),
-        limit=values.num_samples or None,
+        Selection(values.num_samples or None),
         preprocess=values.preprocess,
-        progress=progress,
+        resources=Resources(progress=progress),
     )
     check_metric(values.metric, _first_readable(list(models.values())), samples)
     output, names = Path(values.output_dir), {serial: f"{_file_name(serial)}.json" for serial in devices}

@@ -43,7 +43,7 @@ HELP = {
     " have not seen.",
     "equalization": "Rescale channels between layers, so that they share a scale well. default: expected where"
     " weights have one scale per tensor, else none.",
-    "memory_limit": "MiB of memory for stored activations during reconstruction; the rest goes to temporary files.",
+    "memory_limit": "MiB of samples and activations that a step keeps in memory; the rest goes to temporary files.",
     "workers": "Number of processes that reconstruct layers in parallel mode.",
     "weight_bits": "Bits of a weight, 2 to 8.",
     "activation_bits": "Bits of the values that convolutions and dense layers read. TFLite runs 8. With 4 to 7 tfq"

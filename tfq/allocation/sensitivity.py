@@ -28,6 +28,7 @@ from tfq.errors import UserError
 from tfq.execution.ledger import Ledger
 from tfq.execution.predict import predict
 from tfq.execution.progress import Progress, Silent
+from tfq.execution.views import Arrays, View
 from tfq.execution.workers import in_order
 from tfq.export.variants import Exporter
 from tfq.models.graph import Graph
@@ -57,7 +58,7 @@ class Loss:
       labels: class numbers [n]; None: the loss is the divergence from `reference`.
     """
 
-    samples: Mapping[str, np.ndarray]
+    samples: Arrays
     reference: Sequence[np.ndarray]
     labels: np.ndarray | None = None
 
@@ -75,7 +76,7 @@ class Loss:
 
     def at(self, positions: np.ndarray) -> Loss:
         """The same on the samples at these positions."""
-        samples = {name: values[positions] for name, values in self.samples.items()}
+        samples = {name: View.of(values, positions) for name, values in self.samples.items()}
         labels = None if self.labels is None else self.labels[positions]
         return Loss(samples, [values[positions] for values in self.reference], labels)
 
@@ -85,7 +86,7 @@ class Loss:
         return is_distribution(self.reference[0])
 
 
-def find_loss(reference: Graph, samples: Mapping[str, np.ndarray], labels: np.ndarray | None = None) -> Loss:
+def find_loss(reference: Graph, samples: Arrays, labels: np.ndarray | None = None) -> Loss:
     """The loss on these samples.
 
     Args:
@@ -119,7 +120,7 @@ def find_loss(reference: Graph, samples: Mapping[str, np.ndarray], labels: np.nd
     return Loss(samples, outputs, labels)
 
 
-def exporter_of(samples: Mapping[str, np.ndarray]) -> Exporter:
+def exporter_of(samples: Arrays) -> Exporter:
     """Makes the files of models; `samples` show TFLiteConverter what inputs look like."""
     count = min(len(next(iter(samples.values()))), _REPRESENTATIVE)
     return Exporter(lambda: ({name: a[i : i + 1] for name, a in samples.items()} for i in range(count)))
@@ -216,7 +217,7 @@ def _ledger(
 def _digest(base: QuantizedModel, states: Sequence[State], loss: Loss) -> str:
     """Of everything that a loss depends on but the states' own names."""
     found = hashlib.sha256()
-    arrays = [loss.samples[name] for name in base.inputs] + list(loss.reference)
+    arrays = [np.asarray(loss.samples[name]) for name in base.inputs] + list(loss.reference)
     arrays += [] if loss.labels is None else [loss.labels]
     for node in base.nodes:
         found.update(f"{node.name} {node.kind} {sorted(node.config.items())} {node.inputs} {node.activation}".encode())

@@ -30,7 +30,6 @@ from tfq import __version__
 from tfq.allocation.allocate import Allocated
 from tfq.allocation.frontier import budgets_between, frontier
 from tfq.allocation.wish import LATENCY, WEIGHTS, float_bytes
-from tfq.data.samples import Samples
 from tfq.errors import UserError
 from tfq.evaluation.evaluate import Evaluation, Simulated, evaluate
 from tfq.evaluation.layers import layer_errors
@@ -40,9 +39,9 @@ from tfq.export.package import describe, export_plain, export_quantized, gzipped
 from tfq.export.plain import plain_model
 from tfq.inputs import Inputs
 from tfq.models.graph import Graph
-from tfq.pipeline.begin import Begun, begin
+from tfq.pipeline.begin import Run, begin
 from tfq.pipeline.budget import contradiction, surveyed, within_budget
-from tfq.pipeline.quantized import BATCH, Run, equalized, quantized, setting_of, stepped
+from tfq.pipeline.quantized import equalized, quantized, setting_of, stepped
 from tfq.quantized_model import QuantizedModel
 from tfq.recipe import Recipe
 from tfq.reconstruction.steps import FITTING, TUNING, StepOutcome
@@ -50,7 +49,7 @@ from tfq.report.frontier import BASE, FrontierReport
 from tfq.report.page import page
 from tfq.report.report import Report, layer_reports, model_facts, tensor_reports
 from tfq.result import Result
-from tfq.simulate.wrap import simulate
+from tfq.simulate.eager import simulate
 from tfq.spec import Specification
 from tfq.verify.forced import observe, teacher_forced
 from tfq.verify.parity import layer_parity, output_parity, parity_note
@@ -76,18 +75,17 @@ def quantize(
       VerificationError: the exported file is not what was specified.
     """
     progress, journal = progress or Silent(), Journal()
-    begun = begin(recipe, inputs or Inputs.of(recipe), journal, progress)
-    loaded, prepared, graph, files = begun.loaded, begun.prepared, begun.graph, {"float.tflite": begun.baseline}
-    representative = begun.representative
+    run = begin(recipe, inputs or Inputs.of(recipe), journal, progress)
+    loaded, prepared, graph, files = run.loaded, run.prepared, run.graph, {"float.tflite": run.baseline}
+    representative = run.representative
 
     if recipe.precision == "int8":
-        run = Run.of(begun)
         start, equalisation = equalized(run, quantized(run, graph))
         setting = setting_of(run, start)
         allocated: Allocated | None = None
         fits: tuple[StepOutcome, ...] = ()
         if recipe.allocates:
-            fitted, allocated = within_budget(run, start, setting, begun.table, ledger)
+            fitted, allocated = within_budget(run, start, setting, ledger)
         else:
             fitted, fits = stepped(run, setting, start.model, FITTING[recipe.pipeline])
         model, tunings = stepped(run, setting, fitted, TUNING[recipe.pipeline])
@@ -105,7 +103,7 @@ def quantize(
                 content = files["model.tflite"] = export_quantized(model, representative, progress=progress)
             with journal.stage("verify"):
                 measured["verification"] = verify_structure(content, model)
-                measured |= _compare(content, model, start.reference, steps, begun.unseen, journal, progress)
+                measured |= _compare(run, content, model, start.reference, steps)
     else:
         with journal.stage("export"):
             content = files["model.tflite"] = export_plain(graph, recipe.precision, representative, progress=progress)
@@ -114,13 +112,13 @@ def quantize(
 
     with journal.stage("package"):
         described = functools.partial(
-            describe, loaded=loaded, samples=begun.samples, labels=begun.labels, recipe=recipe
+            describe, loaded=loaded, samples=run.calibration.samples, labels=run.labels, recipe=recipe
         )
         files = {name: described(content) for name, content in files.items()}
         for name, content in files.items():
-            verify_runtimes(content, begun.few.arrays, name=name)
+            verify_runtimes(content, run.few, name=name)
     with journal.stage("evaluate"):
-        evaluation = _evaluate(begun, files, model)
+        evaluation = _evaluate(run, files, model)
         journal.warn(contradiction(recipe, evaluation.models[-1].difference))
     if recipe.package == "gzip":
         files["model.tflite.gz"] = gzipped(files["model.tflite"])
@@ -129,7 +127,7 @@ def quantize(
         version=__version__,
         recipe=recipe,
         model=model_facts(loaded, prepared),
-        calibration_samples=begun.calibration_samples,
+        calibration_samples=run.given_samples,
         preparation=prepared.checks,
         evaluation=evaluation,
         package_bytes=len(files["model.tflite.gz"]) if recipe.package == "gzip" else None,
@@ -169,63 +167,53 @@ def explore(
     if recipe.simulated:
         raise UserError(f"{recipe.simulated}, and a frontier is measured on files; leave w4a4 out of `candidates`")
     progress, journal = progress or Silent(), Journal()
-    begun = begin(recipe, inputs or Inputs.of(recipe), journal, progress)
-    run = Run.of(begun)
-    start, _ = equalized(run, quantized(run, begun.graph))
+    run = begin(recipe, inputs or Inputs.of(recipe), journal, progress)
+    start, _ = equalized(run, quantized(run, run.graph))
     setting = setting_of(run, start)
     with journal.stage("survey"):
-        found = surveyed(run, start, setting, begun.table, ledger)
+        found = surveyed(run, start, setting, ledger)
     with journal.stage("frontier"):
-        costs = [WEIGHTS, *([LATENCY] if begun.table else [])]
+        costs = [WEIGHTS, *([LATENCY] if run.table else [])]
         budgets = [(cost, budget) for cost in costs for budget in budgets_between(found.problem, cost, points)]
-        models = frontier(found.problem, found.bench, budgets, reconstruct=reconstruct, progress=progress)
+        made = frontier(found.problem, found.bench, budgets, reconstruct=reconstruct, progress=progress)
     with journal.stage("evaluate"):
-        files = {"float": begun.baseline, BASE: found.bench.export(start.model)}
-        names = [f"point {number}" for number in range(1, len(models) + 1)]
-        files |= {name: found.bench.export(point.model) for name, point in zip(names, models, strict=True)}
-        options: dict[str, Any] = {"metric": begun.metric, "seed": recipe.seed, "progress": progress}
-        evaluation = evaluate(files, begun.unseen, latency_runs=0, **options)
+        files = {"float": run.baseline, BASE: found.bench.export(start.model)}
+        files |= {name: found.bench.export(point.model) for name, point in made.points.items()}
+        options: dict[str, Any] = {"metric": run.metric, "seed": recipe.seed, "resources": run.resources}
+        evaluation = evaluate(files, run.unseen, timing=None, **options)
     return FrontierReport.of(
         recipe,
-        model_facts(begun.loaded, begun.prepared),
-        dict(zip(names, models, strict=True)),
-        found.problem,
+        model_facts(run.loaded, run.prepared),
+        made,
         evaluation,
-        float_weight_bytes=float_bytes(begun.graph, found.units),
-        reconstructed=reconstruct,
+        float_weight_bytes=float_bytes(run.graph, found.units),
         journal=journal,
     )
 
 
 def _compare(
-    content: bytes,
-    model: QuantizedModel,
-    reference: Graph,
-    steps: Sequence[StepOutcome],
-    unseen: Samples,
-    journal: Journal,
-    progress: Progress,
+    run: Run, content: bytes, model: QuantizedModel, reference: Graph, steps: Sequence[StepOutcome]
 ) -> dict[str, Any]:
     """The file against simulation and float model, layer by layer and end to end."""
-    few = unseen.head(_LAYERS).arrays
-    observed = observe(content, model, few, progress=progress)
+    few = run.unseen.head(_LAYERS).read()
+    observed = observe(content, model, few, progress=run.resources.progress)
     parity = layer_parity(teacher_forced(model, observed, few), observed)
-    journal.warn(parity_note(parity))
+    run.journal.warn(parity_note(parity))
     errors = layer_errors(reference, teacher_forced(reference, observed, few), observed, few)
     return {
         "layers": layer_reports(model, errors, parity, steps),
-        "parity": output_parity(content, model, unseen.head(_PARITY).arrays),
+        "parity": output_parity(content, model, run.unseen.head(_PARITY).read()),
     }
 
 
-def _evaluate(begun: Begun, files: Mapping[str, bytes], quantized: QuantizedModel) -> Evaluation:
+def _evaluate(run: Run, files: Mapping[str, bytes], quantized: QuantizedModel) -> Evaluation:
     """Float against exported or simulated model."""
-    recipe, samples, progress = begun.recipe, begun.unseen, begun.progress
+    recipe, samples = run.recipe, run.unseen
     model: bytes | Simulated
     if recipe.simulated:
-        outputs = simulate(quantized, samples.batches(BATCH), total=len(samples), progress=progress)
+        outputs = simulate(quantized, samples.arrays, resources=run.resources)
         model = Simulated(outputs, recipe.simulated)
     else:
         model = files["model.tflite"]
     models = {"float": files["float.tflite"], recipe.model_name: model}
-    return evaluate(models, samples, metric=begun.metric, seed=recipe.seed, progress=progress)
+    return evaluate(models, samples, metric=run.metric, seed=recipe.seed, resources=run.resources)
