@@ -75,10 +75,10 @@ class Run:
         return self.calibration.samples.head(_REPRESENTATIVE).representative_dataset()
 
 
-def begin(recipe: Recipe, inputs: Inputs, journal: Journal, progress: Progress) -> Run:
+def begin(recipe: Recipe, inputs: Inputs, progress: Progress) -> Run:
     find_metric(inputs.metric)  # what can be told before the model is read
     table = read_table(Path(recipe.latency_table)) if recipe.latency_table else None
-    resources = recipe.resources(progress)
+    journal, resources = Journal(), recipe.resources(progress)
     with journal.stage("load the model"):
         loaded = load_model(inputs.model, allow_unsafe_deserialization=recipe.allow_unsafe_deserialization)
         labels = read_labels(inputs.labels)

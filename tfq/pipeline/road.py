@@ -20,7 +20,6 @@ chose in sequence. (x): on request. Every step is kept only where samples gain b
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,7 +32,6 @@ from tfq.allocation.wish import LATENCY, WEIGHTS, float_bytes
 from tfq.errors import UserError
 from tfq.evaluation.evaluate import Evaluation, Simulated, evaluate
 from tfq.evaluation.layers import layer_errors
-from tfq.execution.journal import Journal
 from tfq.execution.progress import Progress, Silent
 from tfq.export.package import describe, export_plain, export_quantized, gzipped
 from tfq.export.plain import plain_model
@@ -74,47 +72,13 @@ def quantize(
       UserError: anything the user can put right.
       VerificationError: the exported file is not what was specified.
     """
-    progress, journal = progress or Silent(), Journal()
-    run = begin(recipe, inputs or Inputs.of(recipe), journal, progress)
-    loaded, prepared, graph, files = run.loaded, run.prepared, run.graph, {"float.tflite": run.baseline}
-    representative = run.representative
-
-    if recipe.precision == "int8":
-        start, equalisation = equalized(run, quantized(run, graph))
-        setting = setting_of(run, start)
-        allocated: Allocated | None = None
-        fits: tuple[StepOutcome, ...] = ()
-        if recipe.allocates:
-            fitted, allocated = within_budget(run, start, setting, ledger)
-        else:
-            fitted, fits = stepped(run, setting, start.model, FITTING[recipe.pipeline])
-        model, tunings = stepped(run, setting, fitted, TUNING[recipe.pipeline])
-        steps = equalisation + fits + tunings
-        measured: dict[str, Any] = {
-            "calibration_cost": start.calibration.cost,
-            "guard": start.guard,
-            "steps": steps,
-            "allocation": allocated,
-            "tensors": tensor_reports(model, start.calibration, start.guard),
-            "layers": layer_reports(model, steps=steps),
-        }
-        if not recipe.simulated:
-            with journal.stage("export"):
-                content = files["model.tflite"] = export_quantized(model, representative, progress=progress)
-            with journal.stage("verify"):
-                measured["verification"] = verify_structure(content, model)
-                measured |= _compare(run, content, model, start.reference, steps)
-    else:
-        with journal.stage("export"):
-            content = files["model.tflite"] = export_plain(graph, recipe.precision, representative, progress=progress)
-            model = plain_model(content, graph, recipe.precision)
-            measured = {"layers": layer_reports(model)}
-
+    run = begin(recipe, inputs or Inputs.of(recipe), progress or Silent())
+    journal = run.journal
+    model, files, measured = _int8(run, ledger) if recipe.precision == "int8" else _plain(run)
+    files = {"float.tflite": run.baseline} | files
     with journal.stage("package"):
-        described = functools.partial(
-            describe, loaded=loaded, samples=run.calibration.samples, labels=run.labels, recipe=recipe
-        )
-        files = {name: described(content) for name, content in files.items()}
+        options: dict[str, Any] = {"loaded": run.loaded, "labels": run.labels, "recipe": recipe}
+        files = {name: describe(file, samples=run.calibration.samples, **options) for name, file in files.items()}
         for name, content in files.items():
             verify_runtimes(content, run.few, name=name)
     with journal.stage("evaluate"):
@@ -126,9 +90,9 @@ def quantize(
     report = Report(
         version=__version__,
         recipe=recipe,
-        model=model_facts(loaded, prepared),
+        model=model_facts(run.loaded, run.prepared),
         calibration_samples=run.given_samples,
-        preparation=prepared.checks,
+        preparation=run.prepared.checks,
         evaluation=evaluation,
         package_bytes=len(files["model.tflite.gz"]) if recipe.package == "gzip" else None,
         stages=tuple(journal.stages),
@@ -142,6 +106,50 @@ def quantize(
     }
     texts["report.html"] = page(json.loads(texts["report.json"]))
     return Result(files | {name: text.encode() for name, text in texts.items()}, report)
+
+
+_Made = tuple[QuantizedModel, dict[str, bytes], dict[str, Any]]
+"""(model, its file by name where there is one, what the report says of both)."""
+
+
+def _int8(run: Run, ledger: Path | None) -> _Made:
+    """The model by the pipeline or the budget that is asked for."""
+    recipe = run.recipe
+    start, equalisation = equalized(run, quantized(run, run.graph))
+    setting = setting_of(run, start)
+    allocated: Allocated | None = None
+    fits: tuple[StepOutcome, ...] = ()
+    if recipe.allocates:
+        fitted, allocated = within_budget(run, start, setting, ledger)
+    else:
+        fitted, fits = stepped(run, setting, start.model, FITTING[recipe.pipeline])
+    model, tunings = stepped(run, setting, fitted, TUNING[recipe.pipeline])
+    steps = equalisation + fits + tunings
+    measured: dict[str, Any] = {
+        "calibration_cost": start.calibration.cost,
+        "guard": start.guard,
+        "steps": steps,
+        "allocation": allocated,
+        "tensors": tensor_reports(model, start.calibration, start.guard),
+        "layers": layer_reports(model, steps=steps),
+    }
+    if recipe.simulated:
+        return model, {}, measured
+    with run.journal.stage("export"):
+        content = export_quantized(model, run.representative, progress=run.resources.progress)
+    with run.journal.stage("verify"):
+        measured["verification"] = verify_structure(content, model)
+        measured |= _compare(run, content, model, start.reference, steps)
+    return model, {"model.tflite": content}, measured
+
+
+def _plain(run: Run) -> _Made:
+    """One of TFLiteConverter's own whole-model exports."""
+    precision = run.recipe.precision
+    with run.journal.stage("export"):
+        content = export_plain(run.graph, precision, run.representative, progress=run.resources.progress)
+        model = plain_model(content, run.graph, precision)
+    return model, {"model.tflite": content}, {"layers": layer_reports(model)}
 
 
 def explore(
@@ -166,17 +174,16 @@ def explore(
     """
     if recipe.simulated:
         raise UserError(f"{recipe.simulated}, and a frontier is measured on files; leave w4a4 out of `candidates`")
-    progress, journal = progress or Silent(), Journal()
-    run = begin(recipe, inputs or Inputs.of(recipe), journal, progress)
+    run = begin(recipe, inputs or Inputs.of(recipe), progress or Silent())
     start, _ = equalized(run, quantized(run, run.graph))
     setting = setting_of(run, start)
-    with journal.stage("survey"):
+    with run.journal.stage("survey"):
         found = surveyed(run, start, setting, ledger)
-    with journal.stage("frontier"):
+    with run.journal.stage("frontier"):
         costs = [WEIGHTS, *([LATENCY] if run.table else [])]
         budgets = [(cost, budget) for cost in costs for budget in budgets_between(found.problem, cost, points)]
-        made = frontier(found.problem, found.bench, budgets, reconstruct=reconstruct, progress=progress)
-    with journal.stage("evaluate"):
+        made = frontier(found.problem, found.bench, budgets, reconstruct=reconstruct, progress=run.resources.progress)
+    with run.journal.stage("evaluate"):
         files = {"float": run.baseline, BASE: found.bench.export(start.model)}
         files |= {name: found.bench.export(point.model) for name, point in made.points.items()}
         options: dict[str, Any] = {"metric": run.metric, "seed": recipe.seed, "resources": run.resources}
@@ -187,7 +194,7 @@ def explore(
         made,
         evaluation,
         float_weight_bytes=float_bytes(run.graph, found.units),
-        journal=journal,
+        journal=run.journal,
     )
 
 
