@@ -129,7 +129,7 @@ def collect_float_rows(
         store.create(targets_name(name), (layer.rows, groups, outputs))
         if with_inputs:
             store.create(inputs_name(name), (layer.rows, groups, taps))
-    step = batch_size(resources.memory_limit, *(tuple(t.shape[1:]) for t in model.outputs))
+    step = batch_size(*(tuple(t.shape[1:]) for t in model.outputs))
 
     def batches() -> Iterator[tuple[slice, Mapping[str, np.ndarray]]]:
         for start in range(0, len(samples), step):

@@ -35,7 +35,7 @@ class TensorStore:
     """
 
     def __init__(self, memory_limit: int):
-        self.memory_limit = self._free = memory_limit
+        self._free = memory_limit
         self._stored: dict[str, _Stored] = {}
         self._files = threading.Lock()
 

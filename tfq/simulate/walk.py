@@ -26,10 +26,14 @@ _BATCH_BYTES, _LARGEST_BATCH = 2**26, 64
 Compute = Callable[[Sequence[tf.Tensor]], tf.Tensor]
 
 
-def batch_size(memory_limit: int, *shapes: tuple[int, ...]) -> int:
-    """Samples to run at a time where tensors of these shapes are held."""
+def batch_size(*shapes: tuple[int, ...]) -> int:
+    """Samples to run at a time where tensors of these shapes are held.
+
+    The same whatever the memory limit, so that it changes no bit of a result: they take no more than the least limit
+    that a recipe may have.
+    """
     size = 4 * sum(math.prod(shape) for shape in shapes)
-    return max(1, min(_LARGEST_BATCH, min(_BATCH_BYTES, memory_limit) // max(size, 1)))
+    return max(1, min(_LARGEST_BATCH, _BATCH_BYTES // max(size, 1)))
 
 
 def deployed(node: Node) -> Compute:
@@ -79,7 +83,7 @@ class Walk:
 
     def parts(self, *names: str) -> list[slice]:
         """All samples, as many at a time as may be held of these tensors."""
-        step = batch_size(self._store.memory_limit, *(self._shapes[name] for name in names))
+        step = batch_size(*(self._shapes[name] for name in names))
         return [slice(start, min(start + step, self.count)) for start in range(0, self.count, step)]
 
     def read(self, name: str, part: slice = slice(None), *, on_grid: bool = True) -> np.ndarray:
