@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,12 +22,13 @@ from benchmarks.cells import Key, Outcome, Width
 from tfq.calibration.calibrate import Calibration, calibrate
 from tfq.calibration.specify import specify
 from tfq.calibration.statistics import Range
-from tfq.data.loading import load_samples
-from tfq.data.roles import Roles
+from tfq.data.calibration_set import CalibrationSet
+from tfq.data.loading import Selection, load_samples
 from tfq.data.samples import Samples
 from tfq.data.signatures import input_signatures
 from tfq.evaluation.evaluate import Evaluation, Simulated, evaluate
 from tfq.execution.predict import predict
+from tfq.execution.progress import Silent
 from tfq.export.package import export_plain, export_quantized
 from tfq.models.graph import Graph
 from tfq.models.load import load_model
@@ -39,10 +39,10 @@ from tfq.precision import Precision
 from tfq.quantized_model import QuantizedModel
 from tfq.recipe import Recipe
 from tfq.reconstruction.methods import METHODS
-from tfq.reconstruction.reconstruct import reconstruct
+from tfq.reconstruction.reconstruct import Reconstruction, reconstruct
 from tfq.reconstruction.steps import Setting, Step, tune_all_biases, tune_batch_norms, with_mse_scales
-from tfq.simulate.judge import divergence
-from tfq.simulate.wrap import simulate
+from tfq.simulate.eager import simulate
+from tfq.simulate.judge import Judge, divergence
 
 _BATCH, _FEW, _REPRESENTATIVE = 32, 8, 100
 _FLOAT, _QUANTIZED = "float", "quantized"
@@ -97,15 +97,15 @@ class _Case:
 def load_prepared(model: Path, calibration: Path, count: int) -> tuple[Graph, Samples]:
     """(the prepared float graph, the first `count` calibration samples)."""
     loaded = load_model(model)
-    samples = load_samples(str(calibration), input_signatures(loaded.graph), limit=count)
-    return prepare(loaded.graph, samples.head(_FEW).arrays, original=loaded, seed=0).graph, samples
+    samples = load_samples(str(calibration), input_signatures(loaded.graph), Selection(count))
+    return prepare(loaded.graph, samples.head(_FEW).read(), original=loaded, seed=0).graph, samples
 
 
 def calibrated(graph: Graph, precisions: Precisions, samples: Samples, *, judges: bool = True) -> Calibration:
     """With the defaults of `tfq-quantize`; judges: on the samples too that judge steps."""
-    positions = np.arange(len(samples)) if judges else Roles.of(len(samples)).seen
-    batches, bits = samples.batches(_BATCH, positions), activation_bits(graph, precisions)
-    return calibrate(graph, batches, method="auto", percentile=99.9, total=len(positions), bits=bits)
+    used = samples if judges else CalibrationSet.of(samples).seen
+    bits = activation_bits(graph, precisions)
+    return calibrate(graph, used.batches(_BATCH), method="auto", percentile=99.9, total=len(used), bits=bits)
 
 
 def setting_of(recipe: Recipe, graph: Graph, precisions: Precisions, samples: Samples) -> Setting:
@@ -114,13 +114,15 @@ def setting_of(recipe: Recipe, graph: Graph, precisions: Precisions, samples: Sa
     def recalibrate(changed: Graph) -> Mapping[str, Range]:
         return calibrated(changed, precisions, samples, judges=False).ranges
 
-    return Setting.of(recipe, graph, samples.arrays, recalibrate)
+    calibration = CalibrationSet.of(samples)
+    judge = Judge(graph, calibration.judging.arrays)
+    return Setting.of(recipe, calibration, judge, recalibrate, recipe.resources(Silent()))
 
 
 @functools.lru_cache(maxsize=1)
 def _case(files: CaseFiles) -> _Case:
     graph, samples = load_prepared(files.model, files.calibration, _REPRESENTATIVE)
-    test = load_samples(str(files.test), input_signatures(graph), limit=None, require_labels=True)
+    test = load_samples(str(files.test), input_signatures(graph), require_labels=True)
     content = export_plain(graph, "float32", samples.representative_dataset())
     return _Case(graph, content, samples, test)
 
@@ -128,7 +130,7 @@ def _case(files: CaseFiles) -> _Case:
 @functools.lru_cache(maxsize=1)
 def _samples(files: CaseFiles, count: int, selection: str, seed: int) -> Samples:
     signatures = input_signatures(_case(files).graph)
-    return load_samples(str(files.calibration), signatures, limit=count, selection=selection, seed=seed)
+    return load_samples(str(files.calibration), signatures, Selection(count, selection, seed))
 
 
 def _samples_of(files: CaseFiles, key: Key) -> Samples:
@@ -172,8 +174,8 @@ def _quantized(files: CaseFiles, key: Key, width: Width) -> _Quantized:
     if key.method == "mse":
         return _Quantized(with_mse_scales(start), time.monotonic() - began)
     method, mode = ENGINE[key.method]
-    options: dict[str, Any] = {"name": method, "mode": mode, "seed": key.seed}
-    model, layers = reconstruct(graph, start, samples.arrays, METHODS[method], **options)
+    how = Reconstruction(method, METHODS[method], mode)
+    model, layers = reconstruct(graph, start, CalibrationSet.of(samples), how, seed=key.seed)
     rolled_back = sum(not layer.kept for layer in layers)
     note = f"{rolled_back} of {len(layers)} layers rolled back" if rolled_back else ""
     return _Quantized(model, time.monotonic() - began, note)
@@ -194,13 +196,12 @@ def _deployed(files: CaseFiles, model: QuantizedModel, width: Width) -> bytes | 
     case = _case(files)
     if width.activation_bits == 8:
         return export_quantized(model, case.representative.representative_dataset())
-    batches = case.test.batches(_BATCH)
-    return Simulated(simulate(model, batches, total=len(case.test)), "simulated")
+    return Simulated(simulate(model, case.test.arrays), "simulated")
 
 
 def _judged(files: CaseFiles, model: bytes | Path | Simulated) -> Evaluation:
     case = _case(files)
-    return evaluate({_FLOAT: case.float_model, _QUANTIZED: model}, case.test, latency_runs=0)
+    return evaluate({_FLOAT: case.float_model, _QUANTIZED: model}, case.test, timing=None)
 
 
 @functools.lru_cache(maxsize=1)

@@ -31,7 +31,8 @@ from tfq_tools.command import new_flags, run_command
 
 from benchmarks import allocation_cost, allocation_runs, cases, common
 from benchmarks.allocation_bars import BUDGET_OF_BITS, COST_CASE, COST_SAMPLES, GROWTH, judge
-from benchmarks.allocation_page import draw_accuracy, draw_degradation, draw_speed, page
+from benchmarks.allocation_figures import draw_accuracy, draw_degradation, draw_speed
+from benchmarks.allocation_page import page
 from benchmarks.cases import CaseFiles
 from benchmarks.cells import Results
 from benchmarks.common import Bar

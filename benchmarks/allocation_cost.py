@@ -104,8 +104,8 @@ def _surveyed(model: Path, calibration: Path, num_samples: int, with_frontier: b
     if with_frontier:
         began = time.monotonic()
         budgets = [(WEIGHTS, budget) for budget in budgets_between(found.problem, WEIGHTS, FRONTIER_POINTS)]
-        points = frontier(found.problem, found.bench, budgets)
-        result |= {"frontier_seconds": time.monotonic() - began, "frontier_points": len(points)}
+        made = frontier(found.problem, found.bench, budgets)
+        result |= {"frontier_seconds": time.monotonic() - began, "frontier_points": len(made.points)}
     return result
 
 

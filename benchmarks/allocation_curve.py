@@ -81,7 +81,7 @@ def measure_speed(files: CaseFiles, num_samples: int) -> dict[str, Any]:
     budgets = [(LATENCY, budget) for budget in budgets_between(problem, LATENCY, LATENCY_POINTS)]
     made = {
         f"{point.budget:.4g} ms": _Made(point.allocated.allocation, bench.export(point.model), point.last.measured.loss)
-        for point in frontier(problem, bench, budgets)
+        for point in frontier(problem, bench, budgets).points.values()
     }
     contents = {FLOAT: surveyed.float_file} | {name: model.content for name, model in made.items()}
     sample = {name: values[:1] for name, values in surveyed.test.arrays.items()}
@@ -142,7 +142,7 @@ def _judging(files: CaseFiles, start: Ready, **options: Any) -> _Surveyed:
     began = time.monotonic()
     found = start.survey(**options)
     seconds = time.monotonic() - began
-    test = load_samples(str(files.test), input_signatures(start.graph), limit=None, require_labels=True)
+    test = load_samples(str(files.test), input_signatures(start.graph), require_labels=True)
     content = export_plain(start.graph, "float32", start.samples.head(_REPRESENTATIVE).representative_dataset())
     outputs = predict(content, test.arrays)
     size = float_bytes(start.graph, found.units)

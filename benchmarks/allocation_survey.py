@@ -47,7 +47,9 @@ class Ready:
         self, *, wish: Wish = _EVERY_WIDTH, table: LatencyTable | None = None, progress: Progress | None = None
     ) -> Survey:
         """What the wish offers: as it stands every unit at 2, 3, 4, 5, 6 and 8 bits, stored as int8."""
-        setting = self.setting if progress is None else dataclasses.replace(self.setting, progress=progress)
+        setting = self.setting
+        if progress is not None:
+            setting = dataclasses.replace(setting, resources=dataclasses.replace(setting.resources, progress=progress))
         return survey(setting, self.base, self.at, wish, table=table)
 
 

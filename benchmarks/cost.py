@@ -49,17 +49,19 @@ def timed_reconstruction(
     """Seconds of the reconstruction alone at W4A8, and how many layers it took on."""
     from benchmarks.ablation import calibrated, load_prepared
     from tfq.calibration.specify import specify
+    from tfq.data.calibration_set import CalibrationSet
+    from tfq.execution.resources import Resources
     from tfq.models.widths import assign_precisions
     from tfq.precision import Precision
     from tfq.reconstruction.methods import METHODS
-    from tfq.reconstruction.reconstruct import reconstruct
+    from tfq.reconstruction.reconstruct import Reconstruction, reconstruct
 
     prepared, samples = load_prepared(model, calibration, num_samples)
     graph, precisions = assign_precisions(prepared, Precision(weight_bits=4))
     start = specify(graph, calibrated(graph, precisions, samples).ranges, precisions)
-    options: dict[str, Any] = {"name": method, "mode": mode, "workers": workers, "seed": seed}
+    how, resources = Reconstruction(method, METHODS[method], mode), Resources(workers=workers)
     began = time.monotonic()
-    _, layers = reconstruct(graph, start, samples.arrays, METHODS[method], **options)
+    _, layers = reconstruct(graph, start, CalibrationSet.of(samples), how, seed=seed, resources=resources)
     return {"layers": len(layers), "samples": len(samples), "seconds": time.monotonic() - began}
 
 
@@ -113,14 +115,14 @@ def _cost(run: TfqRun) -> dict[str, Any]:
 
 def side_by_side(models: dict[str, Path], calibration: Path) -> dict[str, dict[str, Any]]:
     """Size of every file, and its latency against the first one's."""
-    from tfq.evaluation.latency import measure_latency
+    from tfq.evaluation.latency import Timing, measure_latency
     from tfq.evaluation.size import measure_size
     from tfq.execution.interpreter import TfliteModel
 
     with np.load(calibration) as arrays:
         sample = arrays["x"][:1]
     inputs = {name: {info.name: sample for info in TfliteModel(path).inputs} for name, path in models.items()}
-    latencies = measure_latency(models, inputs, seconds=3.0)  # a model; the bar is narrow
+    latencies = measure_latency(models, inputs, timing=Timing(seconds=3.0))  # a model; the bar is narrow
     return {
         name: {
             **dataclasses.asdict(measure_size(path)),

@@ -24,6 +24,7 @@ from benchmarks.common import Bar, TfqRun
 from tfq.data.loading import load_samples
 from tfq.evaluation.bootstrap import Estimate
 from tfq.evaluation.evaluate import Evaluation, evaluate, input_signatures
+from tfq.evaluation.latency import Timing
 from tfq.execution.progress import Lines, Progress
 from tfq.recipe import Recipe
 from tfq.report.summary import interval, number
@@ -111,10 +112,10 @@ def run_case(name: str, *, num_samples: int, seed: int, progress: Progress) -> C
 def compare(directory: Path, test: Path, seed: int) -> tuple[Evaluation, Evaluation]:
     """The three files on the test samples: (against float, against TFLite int8)."""
     files = {FLOAT: directory / "float.tflite", TFLITE: directory / "int8.tflite", TFQ: directory / "tfq/model.tflite"}
-    samples = load_samples(str(test), input_signatures(files[FLOAT]), limit=None, require_labels=True)
-    against_float = evaluate(files, samples, seed=seed, latency_seconds=_LATENCY_SECONDS)
+    samples = load_samples(str(test), input_signatures(files[FLOAT]), require_labels=True)
+    against_float = evaluate(files, samples, seed=seed, timing=Timing(seconds=_LATENCY_SECONDS))
     both = {name: files[name] for name in (TFLITE, TFQ)}
-    return against_float, evaluate(both, samples, seed=seed, latency_seconds=_LATENCY_SECONDS)
+    return against_float, evaluate(both, samples, seed=seed, timing=Timing(seconds=_LATENCY_SECONDS))
 
 
 def bars(result: CaseResult) -> list[Bar]:

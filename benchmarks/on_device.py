@@ -86,8 +86,8 @@ def measure(case: str, num_samples: int, rounds: int, arm64: Path | None, arm64_
         recipe = Recipe(str(files.model), str(files.calibration), num_calibration_samples=files.calibration_samples)
         common.run_tfq(recipe, folder / "out")
         paths = {"float": folder / "out/float.tflite", "int8": folder / "out/model.tflite"}
-        samples = load_samples(str(files.test), input_signatures(paths["float"]), limit=None)
-        evaluated = evaluate(paths, samples, latency_runs=0)
+        samples = load_samples(str(files.test), input_signatures(paths["float"]))
+        evaluated = evaluate(paths, samples, timing=None)
         single = {name: {key: values[:1] for key, values in samples.arrays.items()} for name in paths}
 
         settings = Settings(warmup_seconds=0.5, seconds=1.0, rounds=1)

@@ -322,7 +322,6 @@ def option_cases() -> Iterator[tuple[str, Case]]:
         {"mode": "parallel"},
         {"workers": "4"},
         {"granularity": "layer"},
-        {"memory_limit": "1024"},
         {"pipeline": "light", "mode": "parallel"},
         {"percentile": "99", "calibration_method": "kl"},
         {"objective": "latency"},

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tfq.evaluation.latency import Timing
+
 _EXTREMES = (0, 1, 2, 255, 256, 32767, 65536, 100_000, 2**20, 2**30, 2**31 - 1, -1, -2, -(2**31))
 _TABLES_BYTES = 24_000  # the tables of a small model stand at the end of its file, behind constants
 
@@ -61,7 +63,7 @@ def evaluated(content: bytes, whole: bytes, *, alone: bool) -> None:
     with contextlib.suppress(UserError):
         input_signatures(content)
         models = {"damaged": content} if alone else {"whole": whole, "damaged": content}
-        evaluate(models, samples, metric="sqnr", latency_runs=2, latency_seconds=0.0)
+        evaluate(models, samples, metric="sqnr", timing=Timing(runs=2, seconds=0.0))
 
 
 def inputs(whole: bytes) -> dict[str, np.ndarray]:

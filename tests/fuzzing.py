@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 
-from tfq.data.loading import load_samples
+from tfq.data.loading import Selection, load_samples
 from tfq.data.samples import InputSignature
 from tfq.errors import UserError
 from tfq.execution.journal import peak_memory_mb
@@ -48,7 +48,7 @@ def damaged(content: bytes, generator: random.Random) -> bytes:
 
 def read_data(path: pathlib.Path) -> None:
     for limit, selection in ((16, "first"), (16, "random"), (None, "first")):
-        load_samples(str(path), SIGNATURE, limit=limit, selection=selection)
+        load_samples(str(path), SIGNATURE, Selection(limit, selection))
 
 
 def read_recipe(path: pathlib.Path) -> None:

@@ -14,6 +14,8 @@ import numpy as np
 
 from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
+from tfq.data.calibration_set import CalibrationSet
+from tfq.data.samples import Samples
 from tfq.export.convert import convert_quantized
 from tfq.export.package import export_quantized
 from tfq.export.passes import finish
@@ -374,3 +376,8 @@ def case(name: str, input_type: str = "int8", output_type: str = "int8") -> Case
     graph, samples, model, converted = _converted(name)
     model = dataclasses.replace(model, input_type=input_type, output_type=output_type)
     return Case(graph, samples, model, finish(converted, model))
+
+
+def calibration_of(samples: Mapping[str, np.ndarray]) -> CalibrationSet:
+    """Calibration samples in the roles that as many have."""
+    return CalibrationSet.of(Samples.of(samples))

@@ -25,8 +25,8 @@ from tfq.quantized_model import QuantizedModel
 from tfq.recipe import Recipe
 from tfq.report.layers import layer_table
 from tfq.report.summary import summary
+from tfq.simulate.eager import simulate
 from tfq.simulate.weights import snap
-from tfq.simulate.wrap import simulate
 from tfq.spec import Specification
 from tfq.verify.structure import verify_structure
 
@@ -479,8 +479,7 @@ class TestSimulatedActivations:
             values[node.name] = reference.fake_quantize(
                 values[node.name], grid.scale[0], grid.zero_point, *grid.integer_range
             )
-        batches = [{"image": samples["image"]}]
-        found = simulate(model, batches, total=64)["digit"]
+        found = simulate(model, samples)["digit"]
         np.testing.assert_array_equal(found.argmax(-1), values[graph.outputs[0]].argmax(-1))
         np.testing.assert_allclose(found, values[graph.outputs[0]], atol=2 / 256)
 

@@ -184,7 +184,6 @@ IDLE = {
     "output of another precision": {"precision": "float16", "output_type": "uint8"},
     "mode without a pipeline": {"mode": "parallel"},
     "granularity without a pipeline": {"granularity": "layer"},
-    "memory without a pipeline": {"memory_limit": 1024},
     "workers without a pipeline": {"workers": 2},
     "workers without a reconstruction": {"pipeline": "light", "workers": 2},
     "granularity without a reconstruction": {"pipeline": "advanced", "reconstruction": "none", "granularity": "layer"},
@@ -230,6 +229,7 @@ def test_what_acts_or_repeats_what_happens_anyhow_is_allowed():
     Recipe("m", pipeline="light", size_budget=0.2, storage="packed", workers=2, granularity="layer")
     Recipe("m", weight_bits=4, storage="packed", first_last_bits=8)
     Recipe("m", percentile=99.0)
+    Recipe("m", precision="float16", memory_limit=64)
     Recipe("m", evaluation_data="t.npz", metric="auc")
     Recipe("m", metric="mse")  # against the float model
 

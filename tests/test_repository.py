@@ -21,6 +21,8 @@ _SERVING = ("errors", "execution", "numerics", "precision", "grid", "operations"
 _ROAD = ("models", "data", "quantized_model", "spec", "calibration", "simulate", "export", "verify", "evaluation")
 _WHOLE = ("reconstruction", "allocation", "report", "inputs", "result", "pipeline", "library")
 ORDER = (*_SERVING, *_ROAD, *_WHOLE)
+PRODUCT = ("tfq", "tools", "android_bench/host", "benchmarks")
+_MOST_LINES, _MOST_PARAMETERS = 400, 8
 
 
 def sources(folder: str) -> list[str]:
@@ -135,6 +137,17 @@ def test_every_part_of_the_library_has_its_place() -> None:
     found = {path.parent.name for path in (ROOT / "tfq").glob("*/__init__.py")}
     found |= {path.stem for path in (ROOT / "tfq").glob("*.py") if path.stem != "__init__"}
     assert found == set(ORDER)
+
+
+@pytest.mark.parametrize("folder", PRODUCT)
+def test_files_and_signatures_stay_small(folder: str) -> None:
+    for name in sources(folder):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert len(text.splitlines()) <= _MOST_LINES, name
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                taken = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                assert len(taken) <= _MOST_PARAMETERS, f"{name} line {node.lineno}: {node.name} takes {len(taken)}"
 
 
 def test_library_defines_no_flags() -> None:

@@ -60,7 +60,6 @@ RULES = (
             "equalization",
             "mode",
             "granularity",
-            "memory_limit",
             "workers",
         ),
         _is_int8,
@@ -69,7 +68,7 @@ RULES = (
     ),
     Rule(("input_type", "output_type"), _is_int8, _PRECISION, repeats=("float32",)),
     Rule(
-        ("mode", "granularity", "memory_limit", "workers"),
+        ("mode", "granularity", "workers"),
         _reconstructs,
         "no layer is reconstructed; add `pipeline='advanced'`, or leave it out",
     ),

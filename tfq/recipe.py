@@ -11,6 +11,8 @@ from tfq import __version__
 from tfq.errors import UserError
 from tfq.execution.inputs import check_encodable
 from tfq.execution.json_files import built, checked_types, parse_json, read_json, shown
+from tfq.execution.progress import Progress
+from tfq.execution.resources import Resources
 from tfq.options import check_options
 from tfq.precision import precision_of
 
@@ -262,6 +264,10 @@ class Recipe:
         if found is None or value <= 0:
             raise UserError(f"`latency_budget` is {self.latency_budget!r}; it must be a time, as 1.2ms or 800us")
         return value * {"us": 1e-3, "ms": 1.0, "s": 1e3}[found[2]]
+
+    def resources(self, progress: Progress) -> Resources:
+        """What a run of the recipe may take."""
+        return Resources(self.memory_limit * 2**20, self.workers, progress)
 
     @property
     def simulated(self) -> str:

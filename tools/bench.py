@@ -141,9 +141,10 @@ def compare_models(
     from tfq_bench.bench import prepare, run_bench
     from tfq_bench.summary import device_summary
 
-    from tfq.data.loading import load_samples
+    from tfq.data.loading import Selection, load_samples
     from tfq.evaluation.evaluate import check_metric, input_signatures
     from tfq.execution.files import staged_directory
+    from tfq.execution.resources import Resources
     from tfq.report.devices import MODELS, merge_devices
 
     result = Path(values.result) if values.result else None
@@ -152,9 +153,9 @@ def compare_models(
     samples = load_samples(
         values.evaluation_data,
         input_signatures(readable),
-        limit=values.num_samples or None,
+        Selection(values.num_samples or None),
         preprocess=values.preprocess,
-        progress=progress,
+        resources=Resources(progress=progress),
     )
     check_metric(values.metric, readable, samples)
     output, names = Path(values.output_dir), {serial: re.sub(r"[^\w.-]", "_", serial) + ".json" for serial in devices}

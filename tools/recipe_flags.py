@@ -94,7 +94,7 @@ HELP = {
         "package": "gzip: also write model.tflite.gz, which an app unpacks itself (docs/android.md).",
     },
     "Resources": {
-        "memory_limit": "MiB of memory for stored activations during reconstruction; the rest goes to temporary files.",
+        "memory_limit": "MiB of samples and activations that a step keeps in memory; the rest goes to temporary files.",
         "workers": "Number of processes that reconstruct layers in parallel mode.",
     },
     "Reproducibility": {

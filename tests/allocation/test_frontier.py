@@ -32,7 +32,7 @@ def test_where_the_best_is_the_cheapest_there_is_one_budget():
 def test_every_point_keeps_its_budget_and_more_room_never_predicts_worse(reconstruct):
     made = Made()
     budgets = [(COST, budget) for budget in budgets_between(problem(), COST, 9)]
-    points = frontier(problem(), made.bench(), budgets, reconstruct=reconstruct)
+    points = tuple(frontier(problem(), made.bench(), budgets, reconstruct=reconstruct).points.values())
     mixtures = [tuple(point.last.candidates.items()) for point in points]
     assert len(set(mixtures)) == len(mixtures) > 4
     assert all(size(point.last.candidates) <= point.budget for point in points)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import operator_graphs
 import pytest
-from operator_graphs import draw, representative, specified
+from operator_graphs import calibration_of, draw, representative, specified
 
 from tfq.allocation import sensitivity
 from tfq.allocation.fisher import gradient_estimates
@@ -35,7 +35,7 @@ def start(name):
     graph = operator_graphs.ALL[name]()
     samples = draw(graph)
     base = specified(graph, samples)
-    return graph, samples, base, find_states(graph, base, samples, candidates=CANDIDATES, seed=1)
+    return graph, samples, base, find_states(graph, base, calibration_of(samples), candidates=CANDIDATES, seed=1)
 
 
 @functools.cache
@@ -126,7 +126,7 @@ def test_threads_change_nothing_and_nothing_is_below_the_floor():
 
 def test_the_state_that_the_base_is_in_costs_nothing():
     graph, samples, base, _ = start("shared")
-    same = find_states(graph, base, samples, candidates=[INT8], method="nearest")
+    same = find_states(graph, base, calibration_of(samples), candidates=[INT8], method="nearest")
     assert set(measured(base, same.values(), Loss.of(graph, samples)).values()) == {FLOOR}
     assert set(gradient_estimates(graph, same.values(), Loss.of(graph, samples)).values()) != {FLOOR}
 

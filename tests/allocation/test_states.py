@@ -6,15 +6,16 @@ import functools
 import numpy as np
 import operator_graphs
 import pytest
-from operator_graphs import draw, specified
+from operator_graphs import calibration_of, draw, specified
 
 from tfq.allocation.states import apply, find_states, float_states, packed, with_candidate
+from tfq.execution.resources import Resources
 from tfq.models.widths import units
 from tfq.numerics import reference as numerics
 from tfq.operations.table import OPERATORS
 from tfq.precision import FLOAT16, FLOATS, precision_of
 from tfq.reconstruction.methods import METHODS
-from tfq.reconstruction.reconstruct import reconstruct
+from tfq.reconstruction.reconstruct import Reconstruction, reconstruct
 from tfq.simulate.weights import integers
 from tfq.spec import Specification
 
@@ -35,7 +36,13 @@ def start(name):
 def found(name, method="least_squares", workers=1, memory_limit=2**30):
     graph, samples, base = start(name)
     return find_states(
-        graph, base, samples, candidates=CANDIDATES, method=method, workers=workers, memory_limit=memory_limit, seed=3
+        graph,
+        base,
+        calibration_of(samples),
+        candidates=CANDIDATES,
+        method=method,
+        seed=3,
+        resources=Resources(memory_limit=memory_limit, workers=workers),
     )
 
 
@@ -83,7 +90,11 @@ def test_all_states_of_one_candidate_are_the_parallel_reconstruction_of_the_mode
     for unit in units(graph):
         uniform = with_candidate(uniform, unit, precision_of(candidate))
     expected, outcomes = reconstruct(
-        graph, uniform, samples, METHODS["least_squares"], name="least_squares", mode="parallel", seed=3
+        graph,
+        uniform,
+        calibration_of(samples),
+        Reconstruction("least_squares", METHODS["least_squares"], mode="parallel"),
+        seed=3,
     )
     chosen = [found(name)[unit.name, candidate] for unit in units(graph)]
     model = apply(base, *chosen)
@@ -130,7 +141,9 @@ def test_states_start_from_the_float_weights_and_not_from_those_of_the_base():
     graph, samples, base = start("shared")
     nodes = [n.replace(weights={k: v * 0 for k, v in n.weights.items()}) for n in base.nodes]
     emptied = base.with_nodes(*nodes)
-    assert_same_states(find_states(graph, emptied, samples, candidates=CANDIDATES, seed=3), found("shared"))
+    assert_same_states(
+        find_states(graph, emptied, calibration_of(samples), candidates=CANDIDATES, seed=3), found("shared")
+    )
 
 
 @pytest.mark.parametrize("options", [{"workers": 2}, {"memory_limit": 0}])

@@ -5,7 +5,8 @@ import functools
 import numpy as np
 import operator_graphs
 import pytest
-from operator_graphs import draw, specified
+from keras_outputs import predict_list
+from operator_graphs import calibration_of, draw, specified
 
 from tfq.allocation.allocate import allocate
 from tfq.allocation.costs import multiply_accumulates
@@ -25,7 +26,7 @@ from tfq.precision import FLOAT16
 from tfq.recipe import Recipe
 from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.steps import Setting
-from tfq.simulate.run import predict_list
+from tfq.simulate.judge import Judge
 from tfq.simulate.wrap import build_simulation
 from tfq.verify.structure import verify_structure
 
@@ -44,6 +45,11 @@ def start(name):
     return graph, samples, specified(graph, samples), at
 
 
+def setting_of(recipe, graph, samples):
+    calibration = calibration_of(samples)
+    return Setting.of(recipe, calibration, Judge(graph, calibration.judging.arrays), lambda _: {})
+
+
 def decide(setting, base, at, wish, *, narrow=None):
     """(the model, its precisions and the rounds that led to them)."""
     found = survey(setting, base, at, wish, narrow=narrow)
@@ -55,7 +61,7 @@ PINS = (("^stem$", "float16"),)
 
 def decided(name, pipeline="light", **wish):
     graph, samples, base, at = start(name)
-    setting = Setting.of(Recipe(model="", pipeline=pipeline), graph, samples, lambda _: {})
+    setting = setting_of(Recipe(model="", pipeline=pipeline), graph, samples)
     return graph, samples, decide(setting, base, at, Wish(**wish))
 
 
@@ -152,7 +158,7 @@ def test_the_layer_that_8_bits_destroy_is_put_into_float16_without_being_asked()
     def at(chosen):
         return specify(graph, ranges, chosen)
 
-    setting = Setting.of(Recipe(model="", pipeline="light"), graph, samples, lambda _: {})
+    setting = setting_of(Recipe(model="", pipeline="light"), graph, samples)
     base = specified(graph, samples)
     _, found = decide(setting, base, at, Wish(max_accuracy_drop=5.0))
     assert found.attained
@@ -178,7 +184,7 @@ def test_4_bit_activations_are_given_where_a_compute_budget_asks_for_them_and_si
         own = {**ranges, **{group: narrow[group] for group in few}}
         return specify(graph, own, {node: chosen[unit.name] for unit in units(graph) for node in unit.nodes})
 
-    setting = Setting.of(Recipe(model="", pipeline=pipeline), graph, samples, lambda _: {})
+    setting = setting_of(Recipe(model="", pipeline=pipeline), graph, samples)
     base = specify(graph, ranges)
     wish = Wish(compute_budget=0.4, candidates=("w4", "w8", "w4a4"))
     model, found = decide(setting, base, at, wish, narrow=narrow)
@@ -203,7 +209,7 @@ def test_gradients_do_not_see_the_error_of_4_bit_activations():
     graph = separate_inputs(start("convolutions")[0], ["stem"], apart=True)
     samples = draw(graph)
     ranges = calibrate(graph, iter([samples]), method="minmax", percentile=99.9, total=24).ranges
-    setting = Setting.of(Recipe(model="", pipeline="light"), graph, samples, lambda _: {})
+    setting = setting_of(Recipe(model="", pipeline="light"), graph, samples)
     wish = Wish(compute_budget=0.9, candidates=("w8",), pins=(("stem", "w4a4"),), sensitivity="gradient")
     base = specify(graph, ranges)
     with pytest.raises(UserError, match="use `sensitivity='measured'` or output_error"):
@@ -225,7 +231,7 @@ def test_what_single_layers_lose_is_told_without_the_samples_that_judge(sensitiv
         changed = {name: values.copy() for name, values in samples.items()}
         for values in changed.values():
             values[7::8] *= factor
-        setting = Setting.of(Recipe(model="", pipeline="advanced"), graph, changed, lambda _: {})
+        setting = setting_of(Recipe(model="", pipeline="advanced"), graph, changed)
         wish = Wish(size_budget=0.2, candidates=("w3", "w8"), sensitivity=sensitivity)
         found.append(survey(setting, base, at, wish))
     assert found[0].sensitivities == found[1].sensitivities
@@ -242,6 +248,6 @@ def test_states_are_fitted_by_the_method_that_the_recipe_names(monkeypatch):
 
     monkeypatch.setitem(METHODS, "adaquant", spy)
     recipe = Recipe(model="", pipeline="advanced", reconstruction="adaquant")
-    setting = Setting.of(recipe, graph, samples, lambda _: {})
+    setting = setting_of(recipe, graph, samples)
     survey(setting, base, at, Wish(size_budget=0.2, candidates=("w3", "w8"), sensitivity="output_error"))
     assert set(asked) == {unit.name for unit in units(graph)}

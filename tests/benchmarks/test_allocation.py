@@ -23,8 +23,9 @@ from benchmarks.allocation_bars import (
     over_seeds,
     runs_of,
 )
+from benchmarks.allocation_figures import draw_accuracy, draw_degradation, draw_speed
 from benchmarks.allocation_networks import network_problem
-from benchmarks.allocation_page import draw_accuracy, draw_degradation, draw_speed, page
+from benchmarks.allocation_page import page
 from benchmarks.cells import Results
 from tfq.allocation.problem import DEGRADATION
 

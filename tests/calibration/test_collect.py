@@ -11,6 +11,7 @@ from tfq.calibration import collect
 from tfq.calibration.collect import collect_statistics
 from tfq.calibration.histogram import histogram
 from tfq.errors import UserError
+from tfq.execution.resources import Resources
 from tfq.models.graph import Graph, Node, build_model
 
 
@@ -113,7 +114,9 @@ def test_result_does_not_depend_on_the_batch_size_of_the_source(collected):
 
 def test_memory_bound_shrinks_the_batch_and_changes_nothing(collected):
     data, found = collected
-    tight = collect_statistics(small_graph(), batches(data, 70), tensors=NAMES, memory_bytes=3 * 4 * 12 * 16 * 11)
+    tight = collect_statistics(
+        small_graph(), batches(data, 70), tensors=NAMES, resources=Resources(memory_limit=3 * 4 * 12 * 16 * 11)
+    )
     for name in NAMES:
         assert tight.everything.first[name].samples == found.everything.first[name].samples
         np.testing.assert_allclose(
@@ -158,7 +161,9 @@ def test_progress_is_told_of_every_sample():
             told.append((description, total))
             yield told.append
 
-    collect_statistics(small_graph(), batches(samples(5), 2), tensors=["pool"], total=5, progress=Recorder())
+    collect_statistics(
+        small_graph(), batches(samples(5), 2), tensors=["pool"], total=5, resources=Resources(progress=Recorder())
+    )
     assert told[0] == ("calibrate", 5)
     assert sum(told[1:]) == 5
 

@@ -3,11 +3,11 @@
 import numpy as np
 import operator_graphs
 import pytest
+from keras_outputs import predict_list
 
 from tfq.execution.interpreter import RUNTIMES, TfliteModel
 from tfq.export.package import export_quantized
 from tfq.models.graph import Graph, Node
-from tfq.simulate.run import predict_list
 from tfq.simulate.wrap import build_simulation
 
 

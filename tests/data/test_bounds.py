@@ -12,7 +12,7 @@ from PIL import Image
 
 from tfq.data import functions as functions_module
 from tfq.data.images import resize_bilinear
-from tfq.data.loading import load_samples
+from tfq.data.loading import Selection, load_samples
 from tfq.data.npy import read_header, rows
 from tfq.data.samples import InputSignature, SampleWriter
 from tfq.errors import UserError
@@ -38,7 +38,7 @@ def test_a_few_rows_of_columns_take_little_memory_and_no_disk(tmp_path, monkeypa
     np.savez_compressed(tmp_path / "a.npz", x=np.asfortranarray(np.zeros((400_000, 4, 5), np.float32)))  # 32 MB
     monkeypatch.setattr("tempfile.TemporaryFile", None)
     tracemalloc.start()
-    samples = load_samples(str(tmp_path / "a.npz"), SIGNATURE, limit=32)
+    samples = load_samples(str(tmp_path / "a.npz"), SIGNATURE, Selection(32))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(samples) == 32
@@ -48,10 +48,10 @@ def test_a_few_rows_of_columns_take_little_memory_and_no_disk(tmp_path, monkeypa
 def test_many_rows_of_columns_go_through_a_file_for_which_there_is_room(tmp_path, monkeypatch):
     monkeypatch.setattr("tfq.data.npy._IN_MEMORY", 1000)
     np.savez_compressed(tmp_path / "a.npz", x=np.asfortranarray(X))
-    np.testing.assert_array_equal(load_samples(str(tmp_path / "a.npz"), SIGNATURE, limit=None).arrays["in"], X)
+    np.testing.assert_array_equal(load_samples(str(tmp_path / "a.npz"), SIGNATURE).arrays["in"], X)
     monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((0,) * 10))
     with pytest.raises(UserError, match=r"needs .* GiB of temporary files, and .* has 0.0 GiB free"):
-        load_samples(str(tmp_path / "a.npz"), SIGNATURE, limit=None)
+        load_samples(str(tmp_path / "a.npz"), SIGNATURE)
 
 
 @pytest.fixture
@@ -66,16 +66,16 @@ def endless(tmp_path, monkeypatch):
 @pytest.mark.parametrize("selection", ["random", "balanced", "coverage"])
 def test_a_source_that_never_ends(endless, selection):
     with pytest.raises(UserError, match="does not end: it has given 2,000 samples"):
-        load_samples(endless, SIGNATURE, limit=32, selection=selection)
+        load_samples(endless, SIGNATURE, Selection(32, selection))
     with pytest.raises(UserError, match="does not end"):
-        load_samples(endless, SIGNATURE, limit=None)
-    assert len(load_samples(endless, SIGNATURE, limit=32)) == 32
+        load_samples(endless, SIGNATURE)
+    assert len(load_samples(endless, SIGNATURE, Selection(32))) == 32
 
 
 def test_a_source_of_too_many_bytes(endless, monkeypatch):
     monkeypatch.setattr(functions_module, "MOST_BYTES", 80 * 100)
     with pytest.raises(UserError, match="does not end: it has given 100 samples"):
-        load_samples(endless, SIGNATURE, limit=32, selection="random")
+        load_samples(endless, SIGNATURE, Selection(32, "random"))
 
 
 def test_a_full_disk_is_told(monkeypatch):
@@ -83,7 +83,7 @@ def test_a_full_disk_is_told(monkeypatch):
         def seek(self, _):
             raise OSError(28, "No space left on device")
 
-    writer = SampleWriter()
+    writer = SampleWriter(2**30)
     writer.write(0, {"in": X[0]}, None)
     monkeypatch.setattr(writer, "_files", {"in": Full()})
     with pytest.raises(UserError, match=r"do not fit into .*: No space left on device; make room, set TMPDIR"):
@@ -98,14 +98,14 @@ def test_what_a_member_claims_is_compared_with_the_file(tmp_path):
     content[place : place + 4] = struct.pack("<I", 2**31)
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"array 'x' of .* claims 2,147,483,648 bytes in"):
-        load_samples(str(path), SIGNATURE, limit=3)
+        load_samples(str(path), SIGNATURE, Selection(3))
 
 
 def test_zeros_are_no_bomb(tmp_path):
     np.savez_compressed(tmp_path / "a.npz", x=np.zeros((10_000, 4, 5), np.float32))
     with zipfile.ZipFile(tmp_path / "a.npz") as archive:
         assert archive.infolist()[0].file_size > 200 * archive.infolist()[0].compress_size
-    assert len(load_samples(str(tmp_path / "a.npz"), SIGNATURE, limit=None)) == 10_000
+    assert len(load_samples(str(tmp_path / "a.npz"), SIGNATURE)) == 10_000
 
 
 def test_large_images_take_little_more_than_they_are():
@@ -131,7 +131,7 @@ def folders(tmp_path):
 
 
 def load(folder, **options):
-    return load_samples(str(folder), IMAGE, limit=None, preprocess="raw", **options)
+    return load_samples(str(folder), IMAGE, preprocess="raw", **options)
 
 
 def test_class_folders_are_matched_by_name(folders):

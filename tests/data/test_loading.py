@@ -11,9 +11,10 @@ import tensorflow as tf
 from PIL import Image
 
 from tfq.data.checks import compare_ranges
-from tfq.data.loading import load_samples
+from tfq.data.loading import Selection, load_samples
 from tfq.data.samples import InputSignature
 from tfq.errors import UserError
+from tfq.execution.resources import Resources
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((150, 4, 5)).astype(np.float32)
@@ -82,7 +83,7 @@ def test_all_sources_give_the_same_samples(tmp_path, selection):
     for kind, source in make_sources(tmp_path, X, Y).items():
         if kind == "npy" and selection == "balanced":
             continue
-        samples = load_samples(source, SIGNATURE, limit=20, selection=selection, seed=5)
+        samples = load_samples(source, SIGNATURE, Selection(20, selection, 5))
         np.testing.assert_array_equal(samples.arrays["in"], X[samples.indices], err_msg=kind)
         if kind != "npy":
             np.testing.assert_array_equal(samples.labels, Y[samples.indices], err_msg=kind)
@@ -100,7 +101,7 @@ def test_all_sources_give_the_same_samples(tmp_path, selection):
 
 def test_without_a_limit_everything_comes_in_order(tmp_path):
     for kind, source in make_sources(tmp_path, X, Y).items():
-        samples = load_samples(source, SIGNATURE, limit=None, selection="random", require_labels=kind != "npy")
+        samples = load_samples(source, SIGNATURE, Selection(None, "random"), require_labels=kind != "npy")
         np.testing.assert_array_equal(samples.arrays["in"], X, err_msg=kind)
         assert samples.warnings == ()
 
@@ -108,29 +109,16 @@ def test_without_a_limit_everything_comes_in_order(tmp_path):
 def test_a_source_with_fewer_samples_than_wanted_gives_all(tmp_path):
     for selection in ("first", "random", "coverage"):
         for kind, source in make_sources(tmp_path, X, Y).items():
-            samples = load_samples(source, SIGNATURE, limit=1000, selection=selection)
+            samples = load_samples(source, SIGNATURE, Selection(1000, selection))
             np.testing.assert_array_equal(samples.indices, np.arange(150), err_msg=kind)
 
 
 def test_the_same_seed_draws_the_same_samples_and_another_seed_others(npz):
     def draw(seed, selection="random"):
-        return load_samples(npz, SIGNATURE, limit=30, selection=selection, seed=seed).indices.tolist()
+        return load_samples(npz, SIGNATURE, Selection(30, selection, seed)).indices.tolist()
 
     assert draw(1) == draw(1) != draw(2)
     assert draw(1, "balanced") == draw(1, "balanced") != draw(2, "balanced")
-
-
-def test_coverage_takes_the_user_s_embedding(npz):
-    def first_value(batch):
-        return batch["in"][:, 0, :1]
-
-    samples = load_samples(npz, SIGNATURE, limit=12, selection="coverage", embed=first_value)
-    values = X[:, 0, 0]
-    chosen = np.sort(values[samples.indices])
-    # On a line: both ends are taken and no value lies far from a chosen one.
-    assert chosen[0] == values.min()
-    assert chosen[-1] == values.max()
-    assert np.abs(values[:, None] - chosen).min(axis=1).max() < (values.max() - values.min()) / 11
 
 
 def test_coverage_weighs_all_inputs_alike(tmp_path):
@@ -138,7 +126,7 @@ def test_coverage_weighs_all_inputs_alike(tmp_path):
     left[7] = 1e-3
     right[9] = 10**6
     path = write_npz(tmp_path / "two.npz", left=left, right=right)
-    assert set(load_samples(path, TWO, limit=3, selection="coverage").indices) >= {7, 9}
+    assert set(load_samples(path, TWO, Selection(3, "coverage")).indices) >= {7, 9}
 
 
 def test_several_inputs_come_by_name_from_every_source(tmp_path):
@@ -160,7 +148,7 @@ def test_several_inputs_come_by_name_from_every_source(tmp_path):
         )
     )
     for source in sources:
-        samples = load_samples(source, TWO, limit=None)
+        samples = load_samples(source, TWO)
         np.testing.assert_array_equal(samples.arrays["left"], left)
         np.testing.assert_array_equal(samples.arrays["right"], right)
         assert samples.arrays["right"].dtype == np.int32
@@ -173,11 +161,11 @@ def test_a_module_is_found_where_python_looks_and_in_the_working_directory(tmp_p
     )
     (tmp_path / "data_of_mine.py").write_text(f"import numpy as np\n{functions}")
     monkeypatch.chdir(tmp_path)
-    assert len(load_samples("data_of_mine:f", SIGNATURE, limit=None)) == 2
-    assert load_samples("data_of_mine:batches", SIGNATURE, limit=None).labels.tolist() == [0, 1, 2]
+    assert len(load_samples("data_of_mine:f", SIGNATURE)) == 2
+    assert load_samples("data_of_mine:batches", SIGNATURE).labels.tolist() == [0, 1, 2]
     monkeypatch.chdir("/")
     monkeypatch.syspath_prepend(tmp_path)
-    assert len(load_samples("data_of_mine:f", SIGNATURE, limit=None)) == 2
+    assert len(load_samples("data_of_mine:f", SIGNATURE)) == 2
 
 
 def image_folder(path, count=6, classes=("cat", "dog"), size=(8, 10)):
@@ -192,23 +180,23 @@ IMAGES = [InputSignature("image", (8, 10, 3), "float32")]
 
 
 def test_image_folder_with_and_without_classes(tmp_path):
-    labelled = load_samples(str(image_folder(tmp_path / "a")), IMAGES, limit=None, preprocess="zero_one")
+    labelled = load_samples(str(image_folder(tmp_path / "a")), IMAGES, preprocess="zero_one")
     assert labelled.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert labelled.names[0] == "cat/0.png"
     pixels = np.asarray(Image.open(tmp_path / "a/cat/0.png"))
     np.testing.assert_array_equal(labelled.arrays["image"][0], pixels / np.float32(255))
-    flat = load_samples(str(image_folder(tmp_path / "b", classes=())), IMAGES, limit=4, preprocess="raw")
+    flat = load_samples(str(image_folder(tmp_path / "b", classes=())), IMAGES, Selection(4), preprocess="raw")
     assert flat.labels is None
     assert flat.names == ("0.png", "1.png", "2.png", "3.png")
 
 
 def test_image_folder_decodes_only_the_selected_images(tmp_path):
     folder = image_folder(tmp_path / "a", count=8)
-    chosen = load_samples(str(folder), IMAGES, limit=3, preprocess="raw", selection="random", seed=2).names
+    chosen = load_samples(str(folder), IMAGES, Selection(3, "random", 2), preprocess="raw").names
     for file in folder.rglob("*.png"):
         if file.relative_to(folder).as_posix() not in chosen:
             file.write_bytes(b"broken")
-    again = load_samples(str(folder), IMAGES, limit=3, preprocess="raw", selection="random", seed=2)
+    again = load_samples(str(folder), IMAGES, Selection(3, "random", 2), preprocess="raw")
     assert again.names == chosen
 
 
@@ -217,7 +205,7 @@ def test_images_are_brought_to_the_channels_of_the_input(tmp_path, channels, mod
     source = Image.fromarray(RNG.integers(0, 256, (8, 10, 3), np.uint8)).quantize()
     source.save(tmp_path / "a.png")
     signature = [InputSignature("i", (8, 10, channels), "uint8")]
-    found = load_samples(str(tmp_path), signature, limit=None).arrays["i"][0]
+    found = load_samples(str(tmp_path), signature).arrays["i"][0]
     np.testing.assert_array_equal(found, np.asarray(source.convert(mode)).reshape(8, 10, channels))
 
 
@@ -226,7 +214,7 @@ def test_an_image_s_exif_orientation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     image.save(tmp_path / "a.png", exif=exif)
-    found = load_samples(str(tmp_path), IMAGES, limit=None, preprocess="raw").arrays["image"][0]
+    found = load_samples(str(tmp_path), IMAGES, preprocess="raw").arrays["image"][0]
     np.testing.assert_array_equal(found, np.rot90(np.asarray(image), -1))
 
 
@@ -236,7 +224,7 @@ def test_tfrecords_of_images_tensors_and_bytes(tmp_path):
     tensor = tf.io.serialize_tensor(pixels.astype(np.float32)).numpy()
     for name, value in {"image/encoded": encoded, "x": tensor, "image_raw": pixels.tobytes()}.items():
         path = write_tfrecord(tmp_path / "a.tfrecord", [features(**{name: value, "image/class/label": 4})])
-        samples = load_samples(path, IMAGES, limit=None, preprocess="raw")
+        samples = load_samples(path, IMAGES, preprocess="raw")
         np.testing.assert_array_equal(samples.arrays["image"][0], pixels, err_msg=name)
         assert samples.labels.tolist() == [4]
 
@@ -244,14 +232,14 @@ def test_tfrecords_of_images_tensors_and_bytes(tmp_path):
 def test_samples_come_in_the_model_s_dtype(tmp_path):
     path = write_npz(tmp_path / "a.npz", x=np.arange(6, dtype=np.int64).reshape(3, 2))
     for dtype in ("float32", "float16", "int32", "int8", "uint8"):
-        samples = load_samples(path, [InputSignature("i", (2,), dtype)], limit=None)
+        samples = load_samples(path, [InputSignature("i", (2,), dtype)])
         assert samples.arrays["i"].dtype == dtype
         np.testing.assert_array_equal(samples.arrays["i"], [[0, 1], [2, 3], [4, 5]])
 
 
 def test_labels_of_any_numeric_shape_survive(tmp_path):
     y = RNG.random((150, 2, 2))
-    samples = load_samples(write_npz(tmp_path / "a.npz", x=X, y=y), SIGNATURE, limit=3, selection="random")
+    samples = load_samples(write_npz(tmp_path / "a.npz", x=X, y=y), SIGNATURE, Selection(3, "random"))
     np.testing.assert_array_equal(samples.labels, y[samples.indices])
 
 
@@ -259,8 +247,8 @@ def test_reading_a_few_of_a_large_npz_is_bounded_too(tmp_path):
     path = write_npz(tmp_path / "a.npz", x=np.zeros((3000, 100, 100), np.float32))
     tracemalloc.start()
     try:
-        load_samples(path, [InputSignature("i", (100, 100), "float32")], limit=5, selection="random")
-        load_samples(path, [InputSignature("i", (100, 100), "float32")], limit=5, selection="coverage")
+        load_samples(path, [InputSignature("i", (100, 100), "float32")], Selection(5, "random"))
+        load_samples(path, [InputSignature("i", (100, 100), "float32")], Selection(5, "coverage"))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -286,18 +274,18 @@ class Watched:
 
 def test_progress_counts_every_sample(npz):
     watched = Watched()
-    load_samples(npz, SIGNATURE, limit=None, progress=watched)
-    load_samples(npz, SIGNATURE, limit=7, selection="random", progress=watched)
+    load_samples(npz, SIGNATURE, resources=Resources(progress=watched))
+    load_samples(npz, SIGNATURE, Selection(7, "random"), resources=Resources(progress=watched))
     assert [task[1:] for task in watched.tasks] == [[150, 150], [7, 7]]
 
 
 # Warnings
 
 
-def warnings_of(tmp_path, x, *, signature=None, limit=512, **options):
-    path = write_npz(tmp_path / "w.npz", x=x, **options.pop("arrays", {}))
+def warnings_of(tmp_path, x, *, signature=None, limit=512, selection="first", arrays=None, **options):
+    path = write_npz(tmp_path / "w.npz", x=x, **(arrays or {}))
     signature = signature or [InputSignature("in", x.shape[1:], "float32")]
-    return load_samples(path, signature, limit=limit, **options).warnings
+    return load_samples(path, signature, Selection(limit, selection), **options).warnings
 
 
 def test_good_data_gives_no_warning(tmp_path):
@@ -335,14 +323,14 @@ def test_other_files_among_the_images_are_mentioned(tmp_path):
     image_folder(tmp_path)
     (tmp_path / "cat" / "notes.txt").write_text("x")
     (tmp_path / ".DS_Store").write_text("x")
-    samples = load_samples(str(tmp_path), IMAGES, limit=None, preprocess="raw")
+    samples = load_samples(str(tmp_path), IMAGES, preprocess="raw")
     assert samples.warnings == (f"1 files in {tmp_path} are no images and were ignored",)
 
 
 def test_calibration_and_evaluation_data_scaled_differently_are_noticed(tmp_path):
     def load(x):
         signature = [InputSignature("in", x.shape[1:], "float32")]
-        return load_samples(write_npz(tmp_path / "r.npz", x=x), signature, limit=None)
+        return load_samples(write_npz(tmp_path / "r.npz", x=x), signature)
 
     unit = RNG.random((100, 6, 6)).astype(np.float32)
     assert compare_ranges(load(unit), load(RNG.random((300, 6, 6)))) == ()
@@ -358,9 +346,9 @@ def test_calibration_and_evaluation_data_scaled_differently_are_noticed(tmp_path
 # Errors
 
 
-def refuse(source, message, signatures=SIGNATURE, **options):
+def refuse(source, message, signatures=SIGNATURE, *, limit=10, selection="first", **options):
     with pytest.raises(UserError, match=message) as caught:
-        load_samples(str(source), signatures, **{"limit": 10, **options})
+        load_samples(str(source), signatures, Selection(limit, selection), **options)
     assert "\n" not in str(caught.value)
 
 
@@ -472,7 +460,7 @@ def test_values_that_are_not_finite_are_named_with_their_sample(tmp_path, value,
     x = X.copy()
     x[37, 1, 2] = value
     refuse(write_npz(tmp_path / "a.npz", x=x), f"sample 37 of array 'x' of .* has {kind}", limit=None)
-    assert len(load_samples(str(tmp_path / "a.npz"), SIGNATURE, limit=37)) == 37
+    assert len(load_samples(str(tmp_path / "a.npz"), SIGNATURE, Selection(37))) == 37
 
 
 def test_labels_that_are_missing_or_do_not_fit(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfq.data.loading import load_samples
+from tfq.data.loading import Selection, load_samples
 from tfq.data.objects import Given
 from tfq.data.samples import InputSignature, Samples
 from tfq.errors import UserError
@@ -23,8 +23,8 @@ LEFT, RIGHT = RNG.standard_normal((30, 3)).astype(np.float32), RNG.integers(0, 9
 TWO = [InputSignature("left", (3,), "float32"), InputSignature("right", (2, 2), "int32")]
 
 
-def load(data, signatures=ONE, *, limit=None, **options) -> Samples:
-    return load_samples(Given(data, "the data"), signatures, limit=limit, **options)
+def load(data, signatures=ONE, *, limit=None, selection="first", **options) -> Samples:
+    return load_samples(Given(data, "the data"), signatures, Selection(limit, selection), **options)
 
 
 class Batches(keras.utils.PyDataset):
@@ -126,10 +126,10 @@ def test_a_dataset_that_repeats_serves_calibration_and_no_evaluation():
 @pytest.mark.parametrize("selection", ["random", "balanced", "coverage"])
 def test_selections_are_those_of_a_file(selection, tmp_path):
     np.savez(tmp_path / "data.npz", x=X, y=Y)
-    options = {"limit": 8, "selection": selection, "seed": 3}
-    stored = load_samples(str(tmp_path / "data.npz"), ONE, **options)
+    selected = Selection(8, selection, 3)
+    stored = load_samples(str(tmp_path / "data.npz"), ONE, selected)
     for data in ((X, Y), tf.data.Dataset.from_tensor_slices((X, Y))):
-        found = load(data, **options)
+        found = load_samples(Given(data, "the data"), ONE, selected)
         assert np.array_equal(found.indices, stored.indices)
         assert np.array_equal(found.arrays["in"], stored.arrays["in"])
 

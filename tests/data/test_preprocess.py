@@ -45,7 +45,7 @@ def test_a_folder_equals_what_keras_reads_from_it(tmp_path):
     )
     x, y = next(iter(expected))
     found = load_samples(
-        str(tmp_path), [InputSignature("i", (20, 20, 3), "float32")], limit=None, preprocess="raw", require_labels=True
+        str(tmp_path), [InputSignature("i", (20, 20, 3), "float32")], preprocess="raw", require_labels=True
     )
     np.testing.assert_allclose(found.arrays["i"], x.numpy(), atol=1e-3)
     np.testing.assert_array_equal(found.labels, y.numpy())

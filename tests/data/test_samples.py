@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tfq.data.loading import load_samples
 from tfq.data.samples import InputSignature, Samples, SampleWriter
-from tfq.errors import UserError
+from tfq.execution.resources import Resources
 
 
 def samples(count=10, **changes):
@@ -40,26 +40,33 @@ def test_take_keeps_every_field_aligned():
     assert len(samples().take([])) == 0
 
 
-@given(st.integers(2, 40), st.integers(1, 39), st.integers(0, 9))
-def test_split_parts_are_disjoint_complete_and_in_order(count, held_back, seed):
-    if held_back >= count:
-        with pytest.raises(UserError, match=f"cannot hold back {held_back} of {count}"):
-            samples(count).split(held_back, seed)
-        return
-    fit, rest = samples(count).split(held_back, seed)
-    assert len(rest) == held_back
-    assert sorted([*fit.indices, *rest.indices]) == list(range(count))
-    assert all((np.diff(part.indices) > 0).all() for part in (fit, rest))
-    np.testing.assert_array_equal(samples(count).split(held_back, seed)[1].indices, rest.indices)
+def test_what_is_taken_is_a_view_until_it_is_read():
+    data = samples()
+    taken = data.take([7, 2, 9]).take([2, 0])
+    view = taken.arrays["a"]
+    assert (view.shape, view.dtype, view.nbytes, len(view)) == ((2, 2, 3), np.float32, 48, 2)
+    data.arrays["a"][9] = 5
+    np.testing.assert_array_equal(view[0], np.full((2, 3), 5))
+    np.testing.assert_array_equal(view[np.array([1, 0])], data.arrays["a"][[7, 9]])
+    np.testing.assert_array_equal(list(view), data.arrays["a"][[9, 7]])
+    view[:][:] = -1
+    assert view[0].min() == 5
+    assert [len(batch["b"]) for batch in data.take(range(5)).batches(2)] == [2, 2, 1]
+    np.testing.assert_array_equal(taken.read()["b"], [9, 7])
 
 
-def test_split_by_fraction_holds_back_at_least_one():
-    assert [len(p) for p in samples(10).split(0.25, 0)] == [8, 2]
-    assert [len(p) for p in samples(3).split(0.01, 0)] == [2, 1]
+@pytest.mark.parametrize(("limit", "kind"), [(0, np.memmap), (1000, np.ndarray)])
+def test_what_is_stored_are_arrays_of_their_own(limit, kind):
+    stored = samples(names=tuple("abcdefghij")).take([7, 2]).stored(limit)
+    assert type(stored.arrays["a"]) is kind
+    np.testing.assert_array_equal(stored.arrays["a"], samples().arrays["a"][[7, 2]])
+    np.testing.assert_array_equal(stored.labels, [1, 2])
+    assert stored.names == ("h", "c")
 
 
-def test_different_seeds_split_differently():
-    assert len({tuple(samples(30).split(5, seed)[1].indices) for seed in range(5)}) == 5
+def test_extremes_are_those_of_all_samples():
+    assert samples(100).extremes("b") == (0, 99)
+    assert samples(100).take([40, 3]).extremes("a") == (18, 245)
 
 
 @settings(max_examples=30, deadline=None)
@@ -128,20 +135,24 @@ def test_memory_stays_bounded_whatever_the_size_of_the_npz(tmp_path):
     signatures = [InputSignature("i", (64, 64, 3), "float32")]
     tracemalloc.start()
     try:
-        loaded = load_samples(str(path), signatures, limit=None, memory_limit=8 << 20)
+        loaded = load_samples(str(path), signatures, resources=Resources(memory_limit=8 << 20))
         before, mapped, seen = resident_file_pages(), 0, 0.0
         for batch in loaded.batches(64):
             seen += float(batch["i"][:, 0, 0, 0].sum())
             mapped = max(mapped, resident_file_pages() - before)
-        fit, held_back = loaded.split(0.5, 0)
+        few = loaded.take(range(0, 4000, 2))
+        for batch in few.batches(64):
+            seen += float(batch["i"][:, 0, 0, 0].sum())
+            mapped = max(mapped, resident_file_pages() - before)
+        stored = few.stored(8 << 20)
         mapped = max(mapped, resident_file_pages() - before)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert total > 190e6
-    assert seen == 4000 * 3999 / 2
+    assert seen == 4000 * 3999 / 2 + 2 * 2000 * 1999 / 2
     assert isinstance(loaded.arrays["i"], np.memmap)
-    assert isinstance(fit.arrays["i"], np.memmap)
-    np.testing.assert_array_equal(held_back.arrays["i"][:, 0, 0, 0], held_back.indices)
+    assert isinstance(stored.arrays["i"], np.memmap)
+    np.testing.assert_array_equal(stored.arrays["i"][:, 0, 0, 0], stored.indices)
     assert peak < 48 << 20
     assert mapped < 48 << 20

@@ -9,6 +9,7 @@ from tfq.data.samples import Samples
 from tfq.errors import UserError
 from tfq.evaluation.agreement import gives_classes
 from tfq.evaluation.evaluate import Simulated, check_metric, evaluate, input_signatures
+from tfq.evaluation.latency import Timing
 from tfq.execution.interpreter import TfliteModel
 from tfq.execution.predict import predict
 
@@ -25,7 +26,7 @@ def judged(classifier):
     generator = np.random.default_rng(0)
     labels = np.where(generator.uniform(size=120) < 0.7, outputs[0].argmax(1), generator.integers(0, 4, 120))
     models = {"float": first, "int8": second}
-    found = evaluate(models, samples_of({"image": images}, labels), metric="top1", latency_runs=8, latency_seconds=0)
+    found = evaluate(models, samples_of({"image": images}, labels), metric="top1", timing=Timing(runs=8, seconds=0))
     return found, *outputs, labels
 
 
@@ -65,13 +66,13 @@ def test_json_holds_every_number(judged):
 def test_same_seed_same_evaluation(classifier):
     _, images, first, second = classifier
     samples = samples_of({"image": images}, np.arange(120) % 4)
-    runs = [evaluate({"a": first, "b": second}, samples, latency_runs=0, seed=5, threads=t) for t in (1, 2)]
+    runs = [evaluate({"a": first, "b": second}, samples, seed=5, threads=t, timing=None) for t in (1, 2)]
     assert runs[0] == runs[1]
 
 
 def test_without_labels_the_agreement_stays(classifier):
     _, images, first, second = classifier
-    found = evaluate({"float": first, "int8": second}, samples_of({"image": images}), latency_runs=0)
+    found = evaluate({"float": first, "int8": second}, samples_of({"image": images}), timing=None)
     assert found.omitted == "metric top1 needs labels, and the data has none"
     assert found["int8"].score is None
     assert found["int8"].agreement.value > 50
@@ -80,7 +81,7 @@ def test_without_labels_the_agreement_stays(classifier):
 
 def test_a_model_against_itself_is_equal(classifier):
     _, images, first, _ = classifier
-    found = evaluate({"a": first, "b": first}, samples_of({"image": images}), metric="sqnr", latency_runs=0)
+    found = evaluate({"a": first, "b": first}, samples_of({"image": images}), metric="sqnr", timing=None)
     assert found["b"].agreement.value == 100
     assert found["b"].sqnr.value is None
     assert found["b"].difference.value is None
@@ -91,7 +92,7 @@ def test_autoencoder_by_auc(autoencoder):
     keras_model, samples, first, second = autoencoder
     error = np.square(keras_model(samples).numpy() - samples).mean(axis=1)
     labels = (error + np.random.default_rng(0).normal(size=80) / 5 > np.median(error)).astype(int)
-    found = evaluate({"f": first, "q": second}, samples_of({"signal": samples}, labels), metric="auc", latency_runs=0)
+    found = evaluate({"f": first, "q": second}, samples_of({"signal": samples}, labels), metric="auc", timing=None)
     assert (found["q"].agreement, found.higher_is_better) == (None, True)
     assert found["q"].sqnr.value > 10
     for name, content in (("f", first), ("q", second)):
@@ -107,7 +108,7 @@ def test_several_inputs_and_signatures(two_inputs):
     assert signatures == {"left": ((3,), "float32"), "ids": ((2,), "int32")}
     generator = np.random.default_rng(0)
     arrays = {"left": generator.normal(size=(20, 3)).astype(np.float32), "ids": generator.integers(0, 5, (20, 2))}
-    found = evaluate({"a": content, "b": content}, samples_of(arrays), metric="mse", latency_runs=4, latency_seconds=0)
+    found = evaluate({"a": content, "b": content}, samples_of(arrays), metric="mse", timing=Timing(runs=4, seconds=0))
     assert found["b"].score.value == 0
     assert found["a"].latency.runs == 4
 
@@ -120,22 +121,22 @@ def test_quantized_inputs_take_real_values(classifier):
 def test_models_that_do_not_match(classifier, autoencoder, two_inputs):
     images, first = classifier[1:3]
     with pytest.raises(UserError, match=r"'signal' has the shape \[any, 6\]"):
-        evaluate({"a": first, "b": autoencoder[2]}, samples_of({"image": images}), latency_runs=0)
+        evaluate({"a": first, "b": autoencoder[2]}, samples_of({"image": images}), timing=None)
     with pytest.raises(UserError, match="the data serves image"):
-        evaluate({"a": first, "b": two_inputs[1]}, samples_of({"image": images}), latency_runs=0)
+        evaluate({"a": first, "b": two_inputs[1]}, samples_of({"image": images}), timing=None)
 
 
 def test_outputs_of_other_shapes(batch_traps):
     samples = samples_of({"x": np.ones((3, 4), np.float32)})
     with pytest.raises(UserError, match="compare like with like"):
-        evaluate({"a": batch_traps["fails"], "b": batch_traps["mixes samples"]}, samples, latency_runs=0)
+        evaluate({"a": batch_traps["fails"], "b": batch_traps["mixes samples"]}, samples, timing=None)
 
 
 def test_outputs_that_are_not_finite(autoencoder):
     broken = np.ones((5, 6), np.float32)
     broken[3] = np.inf
     with pytest.raises(UserError, match=r"a gives NaN or infinite values in output .* for 1 of 5"):
-        evaluate({"a": autoencoder[2]}, samples_of({"signal": broken}), metric="mse", latency_runs=0)
+        evaluate({"a": autoencoder[2]}, samples_of({"signal": broken}), metric="mse", timing=None)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ def test_where_the_largest_output_means_a_class(outputs, judged_so, expected):
 
 def test_autoencoder_without_labels_and_with_the_default_metric(autoencoder):
     _, samples, first, second = autoencoder
-    found = evaluate({"f": first, "q": second}, samples_of({"signal": samples}), latency_runs=0)
+    found = evaluate({"f": first, "q": second}, samples_of({"signal": samples}), timing=None)
     assert found.omitted
     assert found["q"].agreement is None
     assert found["q"].sqnr.value > 10
@@ -173,7 +174,7 @@ def test_outputs_are_matched_by_name(two_inputs):
     swapped = bytes(builder.Output())
     assert [o.name for o in TfliteModel(swapped).outputs] == [o.name for o in TfliteModel(content).outputs][::-1]
     arrays = {"left": np.ones((5, 3), np.float32), "ids": np.array([[0, 1], [2, 3], [4, 0], [1, 2], [3, 4]])}
-    found = evaluate({"a": content, "b": swapped}, samples_of(arrays), metric="mse", latency_runs=0)
+    found = evaluate({"a": content, "b": swapped}, samples_of(arrays), metric="mse", timing=None)
     assert found["b"].score.value == 0
     assert set(found.outputs) == {"sum", "product"}
 
@@ -183,7 +184,7 @@ def test_a_simulation_is_scored_as_a_file_is_and_has_neither_size_nor_latency(cl
     samples = samples_of({"image": images}, np.arange(120) % 4)
     outputs = {"probabilities": TfliteModel(second).run({"image": images})[0]}
     models = {"float": first, "W4A4": Simulated(outputs, "no kernels"), "int8": second}
-    found = evaluate(models, samples, latency_runs=4, latency_seconds=0)
+    found = evaluate(models, samples, timing=Timing(runs=4, seconds=0))
     assert [m.name for m in found.models] == ["float", "W4A4", "int8"]
     simulated, file = found["W4A4"], found["int8"]
     for measure in ("score", "difference", "agreement", "sqnr"):
@@ -199,9 +200,9 @@ def test_outputs_of_a_simulation_are_checked_too(classifier):
     _, images, first, _ = classifier
     samples = samples_of({"image": images})
     with pytest.raises(UserError, match="compare like with like"):
-        evaluate({"a": first, "b": Simulated({"x": np.zeros((120, 3))}, "why")}, samples, latency_runs=0)
+        evaluate({"a": first, "b": Simulated({"x": np.zeros((120, 3))}, "why")}, samples, timing=None)
     with pytest.raises(UserError, match="b gives NaN or infinite values"):
-        evaluate({"a": first, "b": Simulated({"x": np.full((120, 4), np.nan)}, "why")}, samples, latency_runs=0)
+        evaluate({"a": first, "b": Simulated({"x": np.full((120, 4), np.nan)}, "why")}, samples, timing=None)
 
 
 def test_a_metric_is_tried_against_all_labels_on_a_few_outputs(classifier, monkeypatch):

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfq.evaluation.latency import BLOCK, WARM_UP, _ratio, measure_latency
+from tfq.evaluation.latency import BLOCK, WARM_UP, Timing, _ratio, measure_latency
 from tfq.execution.interpreter import TfliteModel
 
 
@@ -18,7 +18,7 @@ def test_models_take_turns(classifier, monkeypatch):
     monkeypatch.setattr(TfliteModel, "invoke", recorded)
     _, images, first, second = classifier
     inputs = {"image": images[:1]}
-    measure_latency({"a": first, "b": second}, {"a": inputs, "b": inputs}, runs=3 * BLOCK, seconds=0)
+    measure_latency({"a": first, "b": second}, {"a": inputs, "b": inputs}, timing=Timing(runs=3 * BLOCK, seconds=0))
     a, b = [len(first)] * (BLOCK + 1), [len(second)] * (BLOCK + 1)
     assert calls == [len(first)] * WARM_UP + [len(second)] * WARM_UP + a + b + b + a + a + b
 
@@ -27,7 +27,9 @@ def test_numbers_belong_together(classifier):
     _, images, first, second = classifier
     inputs = {"image": images[:2]}
     models = {"a": first, "b": second}
-    found = measure_latency(models, {name: inputs for name in models}, runs=10, seconds=0, threads=2, delegate=False)
+    found = measure_latency(
+        models, {name: inputs for name in models}, delegate=False, timing=Timing(runs=10, seconds=0, threads=2)
+    )
     for latency in found.values():
         assert latency.runs == len(latency.times_ms) == 12
         assert latency.p50_ms == pytest.approx(np.median(latency.times_ms))
@@ -40,7 +42,9 @@ def test_numbers_belong_together(classifier):
 
 
 def test_fast_models_get_more_runs_but_not_endlessly_many(classifier):
-    found = measure_latency({"a": classifier[2]}, {"a": {"image": classifier[1][:1]}}, runs=4, seconds=1e6)
+    found = measure_latency(
+        {"a": classifier[2]}, {"a": {"image": classifier[1][:1]}}, timing=Timing(runs=4, seconds=1e6)
+    )
     assert found["a"].runs == 1000
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tfq.errors import UserError
 from tfq.execution.interpreter import TensorInfo, TfliteModel, parse_tflite
 from tfq.execution.predict import predict
+from tfq.execution.resources import Resources
 
 
 def reference_run(content: bytes, inputs: dict[int, np.ndarray]) -> list[np.ndarray]:
@@ -188,7 +189,7 @@ def test_predict_shows_every_sample(classifier):
             pass
 
     progress = Recorder()
-    predict(classifier[2], {"image": classifier[1]}, progress=progress, description="score")
+    predict(classifier[2], {"image": classifier[1]}, description="score", resources=Resources(progress=progress))
     assert (progress.description, progress.total, sum(progress.done)) == ("score", 120, 120)
 
 

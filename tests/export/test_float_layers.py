@@ -8,6 +8,7 @@ import operator_graphs
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from keras_outputs import predict_list
 
 from tfq.errors import UserError
 from tfq.evaluation.size import measure_size
@@ -20,7 +21,6 @@ from tfq.models.widths import is_weighted
 from tfq.operations.table import OPERATORS
 from tfq.precision import FLOAT32, Precision
 from tfq.simulate.judge import divergence
-from tfq.simulate.run import predict_list
 from tfq.simulate.wrap import build_simulation
 from tfq.verify.forced import observe, teacher_forced
 from tfq.verify.parity import layer_parity

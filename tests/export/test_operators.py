@@ -3,13 +3,13 @@
 import numpy as np
 import operator_graphs
 import pytest
+from keras_outputs import predict_list
 
 from tfq.execution.interpreter import RUNTIMES, TfliteModel
 from tfq.export import flatbuffer
 from tfq.models.graph import Graph, Node
 from tfq.operations.table import OPERATORS
 from tfq.precision import FLOAT32
-from tfq.simulate.run import predict_list
 from tfq.simulate.wrap import build_simulation
 from tfq.verify.forced import observe, teacher_forced
 from tfq.verify.parity import layer_parity

@@ -4,13 +4,13 @@ import keras
 import numpy as np
 import pytest
 import tf_keras
+from keras_outputs import predict_list
 
 from tfq.models.decompose import decompose
 from tfq.models.fold import affines_to_depthwise, fold_affines
 from tfq.models.graph import Graph, Node, build_model
 from tfq.models.load import load_model
 from tfq.models.prepare import prepare
-from tfq.simulate.run import predict_list
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(0.3, 1, (64, 10, 8, 3)).astype(np.float32)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from layer_problems import fitted_errors, layer_problem
+from operator_graphs import calibration_of
 
 from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
@@ -17,7 +18,7 @@ from tfq.precision import Precision
 from tfq.reconstruction.adaquant import LearnedLayer, Rates, adaquant, moved_grid, on_learned_range
 from tfq.reconstruction.descent import output_slope
 from tfq.reconstruction.problem import clamp
-from tfq.reconstruction.reconstruct import has_own_input_grid, reconstruct
+from tfq.reconstruction.reconstruct import Reconstruction, has_own_input_grid, reconstruct
 from tfq.reconstruction.weight_scales import output_scales
 
 RNG = np.random.default_rng(0)
@@ -173,7 +174,9 @@ def test_in_a_network_free_ranges_alone_are_moved_and_bits_stay(network, mode):
     def method(problem, seed):
         return adaquant(problem, seed, steps=300)
 
-    changed, outcomes = reconstruct(graph, model, samples, method, name="adaquant", mode=mode)
+    changed, outcomes = reconstruct(
+        graph, model, calibration_of(samples), Reconstruction("adaquant", method, mode=mode)
+    )
     kept = {outcome.name for outcome in outcomes if outcome.kept}
     moved = {name for name, grid in changed.grids.items() if grid != model.grids[name]}
     assert moved == {source for layer, source in (("b", "a"), ("d", "sum")) if layer in kept}

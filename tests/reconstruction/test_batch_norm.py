@@ -6,10 +6,12 @@ import pathlib
 import numpy as np
 import operator_graphs
 import pytest
+from keras_outputs import predict_list
 from operator_graphs import specified
 
 from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
+from tfq.data.samples import Samples
 from tfq.models.graph import Graph, Node, build_model
 from tfq.models.load import load_model
 from tfq.models.prepare import prepare
@@ -18,7 +20,6 @@ from tfq.operations.table import OPERATORS
 from tfq.precision import FLOAT16, Precision
 from tfq.reconstruction.batch_norm import tunable_layers, tune_batch_norm
 from tfq.simulate.judge import Judge
-from tfq.simulate.run import predict_list
 from tfq.simulate.weights import integers, snap, weight_integers
 from tfq.spec import Specification
 
@@ -111,7 +112,7 @@ def test_one_layer_against_numpy(damped, paired):
     stem = Graph(stem.nodes[:2], ("x",), ("conv",))
     graph = trained(stem, draw(200, seed=2, shift=0.2))
     model = specified(graph, samples, Precision(weight_bits=3))
-    tuned = tune_batch_norm(model, samples, damped=damped, reference=graph if paired else None)
+    tuned = tune_batch_norm(model, Samples.of(samples), damped=damped, reference=graph if paired else None)
 
     # the quantised layer's output on quantised inputs, without its ReLU and output grid
     grid = model.grids["x"]
@@ -142,7 +143,7 @@ def test_the_integers_of_the_weights_do_not_change_and_the_kernels_lie_on_their_
     graph = trained(network(), samples)
     model = specified(graph, samples, Precision(weight_bits=bits))
     tuned = tune_batch_norm(
-        model, samples, damped=False, reference=graph if paired else None, recalibrate=recalibrated(samples)
+        model, Samples.of(samples), damped=False, reference=graph if paired else None, recalibrate=recalibrated(samples)
     )
     changed = 0
     for name in ("conv", "depthwise", "pointwise", "dense"):
@@ -162,7 +163,9 @@ def test_the_integers_of_the_weights_do_not_change_and_the_kernels_lie_on_their_
 
 def test_paired_tuning_brings_the_outputs_of_new_samples_nearer_to_float(setting):
     graph, samples, model = setting
-    tuned = tune_batch_norm(model, samples, damped=False, reference=graph, recalibrate=recalibrated(samples))
+    tuned = tune_batch_norm(
+        model, Samples.of(samples), damped=False, reference=graph, recalibrate=recalibrated(samples)
+    )
     kept, verdict = judged(graph, tuned, model)
     assert kept is tuned
     assert verdict.divergences["batch-norm tuning"] < 0.8 * verdict.divergences["nearest"]
@@ -176,11 +179,11 @@ def test_ranges_are_those_of_the_new_weights(setting):
         seen.append((graph, recalibrated(samples)(graph)))
         return seen[0][1]
 
-    tuned = tune_batch_norm(model, samples, damped=False, recalibrate=recalibrate)
+    tuned = tune_batch_norm(model, Samples.of(samples), damped=False, recalibrate=recalibrate)
     ((graph, ranges),) = seen
     assert tuned.grids == specify(tuned, ranges, Precision(weight_bits=3)).grids
     assert tuned.grids != model.grids
-    assert tune_batch_norm(model, samples, damped=False).grids == model.grids
+    assert tune_batch_norm(model, Samples.of(samples), damped=False).grids == model.grids
     for node in tuned.nodes:
         for name, values in node.weights.items():
             step = np.max(model[node.name].weight_grids[name].scale) if name == "bias" else 0
@@ -201,9 +204,9 @@ def test_batches_are_pooled_into_the_statistics_over_all_samples(paired, monkeyp
     graph = trained(Graph(network(head="").nodes[:2], ("x",), ("conv",)), samples)
     model = specified(graph, draw(24, seed=1), Precision(weight_bits=3))
     options = {"damped": False, "reference": graph if paired else None}
-    whole = tune_batch_norm(model, samples, **options)
+    whole = tune_batch_norm(model, Samples.of(samples), **options)
     monkeypatch.setattr("tfq.reconstruction.batch_norm._MEMORY", 6 * 4 * 8 * 8 * 16 * 7)  # 7 samples
-    parts = tune_batch_norm(model, samples, **options)
+    parts = tune_batch_norm(model, Samples.of(samples), **options)
     np.testing.assert_allclose(
         parts["conv"].weight_grids["kernel"].scale, whole["conv"].weight_grids["kernel"].scale, rtol=2 * ROUNDED
     )
@@ -220,7 +223,7 @@ def test_a_channel_without_variance_keeps_its_scale(paired):
     dead = conv.replace(weights={**conv.weights, "kernel": kernel})
     graph = trained(graph.replace_nodes([dead if n.name == "conv" else n for n in graph.nodes]), samples)
     model = specified(graph, samples, Precision(weight_bits=3))
-    tuned = tune_batch_norm(model, samples, damped=False, reference=graph if paired else None)
+    tuned = tune_batch_norm(model, Samples.of(samples), damped=False, reference=graph if paired else None)
     scales = [v["conv"].weight_grids["kernel"].scale for v in (model, tuned)]
     assert scales[0][3] == scales[1][3]
     assert scales[0] != scales[1]
@@ -237,7 +240,7 @@ def test_a_channel_whose_weights_are_all_rounded_to_zero_gets_its_mean_and_is_no
     bias = dataclasses.replace(bias, scale=(*bias.scale[:5], 100 * model.grids["x"].scale[0], *bias.scale[6:]))
     model = model.with_nodes(model["conv"].replace(weight_grids={"kernel": wide, "bias": bias}))
     assert not weight_integers(model["conv"])["kernel"][..., 5].any()
-    tuned = tune_batch_norm(model, samples, damped=False, reference=graph)
+    tuned = tune_batch_norm(model, Samples.of(samples), damped=False, reference=graph)
     assert tuned["conv"].weight_grids["kernel"].scale[5] == pytest.approx(400, rel=1e-3)
     mean, _ = statistics(graph, samples, "conv")
     assert tuned["conv"].weights["bias"][5] == pytest.approx(mean[5], rel=1e-3)
@@ -256,36 +259,36 @@ def test_layers_that_cannot_take_a_factor_per_channel_are_left_alone():
     ]  # no bias: no_bias, logits; two a scale: doubled
     assert tunable_layers(model, normalized=False) == expected
     assert tunable_layers(model) == []
-    assert tune_batch_norm(model, samples) is model
-    tuned = tune_batch_norm(model, samples, reference=graph)
+    assert tune_batch_norm(model, Samples.of(samples)) is model
+    tuned = tune_batch_norm(model, Samples.of(samples), reference=graph)
     for name in ("doubled", "no_bias", "logits"):
         assert decided(tuned)[name] == decided(model)[name]
         assert tuned[name].weights.keys() == graph[name].weights.keys()
     mixed = specified(graph, samples, {expected[0]: FLOAT16, expected[1]: Precision(entropy_bits=3)})
     assert tunable_layers(mixed, normalized=False) == expected[2:]
     per_tensor = specified(graph, samples, per_channel=False)
-    assert tune_batch_norm(per_tensor, samples, reference=graph) is per_tensor
+    assert tune_batch_norm(per_tensor, Samples.of(samples), reference=graph) is per_tensor
 
 
 def test_calls_of_one_layer_are_left_alone():
     graph = operator_graphs.shared()
     samples = operator_graphs.draw(graph)
     model = specified(graph, samples, Precision(weight_bits=3))
-    assert tune_batch_norm(model, samples, reference=graph) is model
+    assert tune_batch_norm(model, Samples.of(samples), reference=graph) is model
 
 
 def test_float_layers_are_left_alone():
     graph = operator_graphs.islands()
     samples = operator_graphs.draw(graph)
     model = specified(graph, samples, Precision(weight_bits=3))
-    tuned = tune_batch_norm(model, samples, reference=graph, damped=False)
+    tuned = tune_batch_norm(model, Samples.of(samples), reference=graph, damped=False)
     assert {x.name: x.precision for x in tuned.layers} == {x.name: x.precision for x in model.layers}
 
 
 def test_a_calibration_set_unlike_training_spoils_published_tuning_and_the_judge_rolls_it_back(setting):
     graph, samples, _ = setting
     model = specified(graph, samples, Precision(weight_bits=6))
-    tuned = tune_batch_norm(model, faint(24, seed=4), damped=False)
+    tuned = tune_batch_norm(model, Samples.of(faint(24, seed=4)), damped=False)
     kept, verdict = judged(graph, tuned, model)
     assert kept is model
     assert verdict.rolled_back
@@ -299,15 +302,15 @@ def test_paired_tuning_does_not_mind_such_a_set(setting):
     graph, samples, _ = setting
     model = specified(graph, samples, Precision(weight_bits=6))
     other = faint(24, seed=4)
-    published = tune_batch_norm(model, other, damped=False)
-    paired = tune_batch_norm(model, other, damped=False, reference=graph)
+    published = tune_batch_norm(model, Samples.of(other), damped=False)
+    paired = tune_batch_norm(model, Samples.of(other), damped=False, reference=graph)
     _, verdict = judged(graph, published, paired, names=("published", "paired"))
     assert verdict.divergences["paired"] < 0.2 * verdict.divergences["published"]
 
 
 def test_one_sample_is_enough_to_run(setting):
     graph, samples, model = setting
-    tuned = tune_batch_norm(model, {"x": samples["x"][:1]}, reference=graph)
+    tuned = tune_batch_norm(model, Samples.of({"x": samples["x"][:1]}), reference=graph)
     assert all(np.isfinite(w).all() for n in tuned.nodes for w in n.weights.values())
 
 
@@ -324,8 +327,8 @@ def test_keyword_spotting_published_tuning_is_rolled_back_and_paired_tuning_is_k
     ranges = calibrate(graph, [samples], method="minmax", percentile=99.9, total=100).ranges
     model = specify(graph, ranges, Precision(weight_bits=4))
     assert len(tunable_layers(model)) == 9
-    published = tune_batch_norm(model, samples, damped=False)
-    paired = tune_batch_norm(model, samples, damped=False, reference=graph)
+    published = tune_batch_norm(model, Samples.of(samples), damped=False)
+    paired = tune_batch_norm(model, Samples.of(samples), damped=False, reference=graph)
     judge = Judge(graph, held)
     assert judge.keep_better(("published", published), ("nearest", model))[0] is model
     kept, verdict = judge.keep_better(("paired", paired), ("nearest", model))

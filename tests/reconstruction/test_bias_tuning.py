@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 import operator_graphs
 import pytest
+from keras_outputs import predict_list
+from operator_graphs import calibration_of
 
 from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
@@ -13,7 +15,6 @@ from tfq.models.graph import Graph, Node, build_model
 from tfq.precision import INT8, Precision
 from tfq.reconstruction.bias_tuning import _mixtures, tune_biases
 from tfq.simulate.judge import Judge
-from tfq.simulate.run import predict_list
 from tfq.simulate.weights import snap, weight_integers
 from tfq.simulate.wrap import build_simulation
 from tfq.spec import Specification
@@ -75,7 +76,7 @@ def test_the_first_step_goes_against_the_gradient_by_the_rate_in_output_steps(he
     graph, samples = dense_graph(head), draw(MANY)
     model = spoiled(quantized(graph, samples))
     rate = 0.5
-    tuned = tune_biases(graph, model, samples, steps=1, rate=rate, batch_size=MANY * 6 // 8)
+    tuned = tune_biases(graph, model, calibration_of(samples), steps=1, rate=rate, batch_size=MANY * 6 // 8)
     fitted = Roles.of(MANY).fit
     x = samples["x"][fitted].astype(np.float64)
     y = x @ graph["dense"].weights["kernel"] + graph["dense"].weights["bias"]
@@ -96,7 +97,7 @@ def test_spoiled_biases_are_found_again(head):
     graph, samples = dense_graph(head), draw(64)
     model = quantized(graph, {"x": np.concatenate([samples["x"], draw(64, seed=3)["x"]])})  # nothing is clipped
     bad = spoiled(model)
-    tuned = tune_biases(graph, bad, samples, steps=100, rate=1.0)
+    tuned = tune_biases(graph, bad, calibration_of(samples), steps=100, rate=1.0)
     kept, verdict = judged(graph, tuned, bad, draw(64, seed=3))
     assert kept is tuned
     assert verdict.divergences["bias tuning"] < 0.2 * verdict.divergences["spoiled"]
@@ -112,7 +113,7 @@ def test_weights_scales_and_ranges_stay(name):
     graph = operator_graphs.ALL[name]()
     samples = operator_graphs.draw(graph, count=MANY)
     model = spoiled(quantized(graph, samples, Precision(weight_bits=4)))
-    tuned = tune_biases(graph, model, samples, steps=STEPS, rate=1.0)
+    tuned = tune_biases(graph, model, calibration_of(samples), steps=STEPS, rate=1.0)
     assert Specification.of(tuned) == Specification.of(model)
     moved = 0
     for node in model.nodes:
@@ -136,7 +137,7 @@ def test_weights_scales_and_ranges_stay(name):
 def test_calls_of_one_layer_keep_one_bias():
     graph = operator_graphs.shared()
     samples = operator_graphs.draw(graph, count=MANY)
-    tuned = tune_biases(graph, spoiled(quantized(graph, samples)), samples, steps=STEPS, rate=1.0)
+    tuned = tune_biases(graph, spoiled(quantized(graph, samples)), calibration_of(samples), steps=STEPS, rate=1.0)
     for layer in ("conv", "dense"):
         first, second = (tuned[f"{layer}_{side}"].weights["bias"] for side in ("right", "left"))
         np.testing.assert_array_equal(first, second)
@@ -147,14 +148,14 @@ def test_what_cannot_be_improved_comes_back_unchanged():
     graph, samples = dense_graph(), draw(64)
     model = quantized(graph, samples)
     # steps so large that every state but the first is worse
-    assert tune_biases(graph, model, samples, steps=4, rate=500.0) is model
-    assert tune_biases(graph, model, draw(1), steps=4) is model
+    assert tune_biases(graph, model, calibration_of(samples), steps=4, rate=500.0) is model
+    assert tune_biases(graph, model, calibration_of(draw(1)), steps=4) is model
     no_bias = graph["dense"].replace(
         config={"units": 4, "use_bias": False}, weights={"kernel": np.ones((5, 4), np.float32)}
     )
     bare = graph.replace_nodes([graph["x"], no_bias])
     unbiased = quantized(bare, draw(MANY))
-    assert tune_biases(bare, unbiased, samples, steps=4) is unbiased
+    assert tune_biases(bare, unbiased, calibration_of(samples), steps=4) is unbiased
 
 
 def test_the_same_seed_gives_the_same_biases_and_another_seed_others():
@@ -163,7 +164,7 @@ def test_the_same_seed_gives_the_same_biases_and_another_seed_others():
     model = spoiled(quantized(graph, samples, Precision(weight_bits=4)))
 
     def biases(seed):
-        tuned = tune_biases(graph, model, samples, steps=10, rate=1.0, batch_size=4, seed=seed)
+        tuned = tune_biases(graph, model, calibration_of(samples), steps=10, rate=1.0, batch_size=4, seed=seed)
         return np.concatenate([n.weights["bias"] for n in tuned.nodes if "bias" in n.weights])
 
     first = biases(0)
@@ -179,8 +180,8 @@ def test_the_units_of_the_network_do_not_matter(factor):
     scaled = layer.replace(weights={**layer.weights, "kernel": layer.weights["kernel"] / np.float32(factor)})
     other = graph.replace_nodes([scaled if n.name == "dense" else n for n in graph.nodes])
     large = {"x": samples["x"] * np.float32(factor)}
-    here = tune_biases(graph, spoiled(quantized(graph, samples)), samples, steps=STEPS, rate=1.0)
-    there = tune_biases(other, spoiled(quantized(other, large)), large, steps=STEPS, rate=1.0)
+    here = tune_biases(graph, spoiled(quantized(graph, samples)), calibration_of(samples), steps=STEPS, rate=1.0)
+    there = tune_biases(other, spoiled(quantized(other, large)), calibration_of(large), steps=STEPS, rate=1.0)
     step = quantized(graph, samples).grids["dense"].scale[0]
     np.testing.assert_allclose(there["dense"].weights["bias"], here["dense"].weights["bias"], atol=2 * step)
 
@@ -194,7 +195,7 @@ def test_a_bias_too_large_for_int32_widens_its_scale():
     grids = model["dense"].weight_grids
     tiny = {n: dataclasses.replace(g, scale=tuple(s * 2.0**-20 for s in g.scale)) for n, g in grids.items()}
     narrow = model.with_nodes(model["dense"].replace(weight_grids=tiny))
-    tuned = tune_biases(graph, narrow, samples, steps=STEPS, rate=4.0)
+    tuned = tune_biases(graph, narrow, calibration_of(samples), steps=STEPS, rate=4.0)
     assert tuned is not narrow
     bias = tuned["dense"].weights["bias"]
     scale = np.array(tuned["dense"].weight_grids["bias"].scale)

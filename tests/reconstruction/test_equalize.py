@@ -7,6 +7,7 @@ import tf_keras
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tfq.data.samples import Samples
 from tfq.models.equality import relative_error, run_graph
 from tfq.models.graph import Graph, Node, build_model
 from tfq.models.load import load_model
@@ -76,7 +77,7 @@ def chain(*nodes, outputs=None):
 
 
 def statistics(graph):
-    return channel_statistics(graph, [{"x": X[:9]}, {"x": X[9:]}], measured_tensors(graph))
+    return channel_statistics(graph, Samples.of({"x": X}), measured_tensors(graph))
 
 
 def changed(graph, other):
@@ -300,7 +301,7 @@ def mobilenet():
 @pytest.mark.parametrize("method", METHODS)
 def test_mobilenet_computes_the_same(mobilenet, method):
     graph, x = mobilenet
-    found = channel_statistics(graph, [x], measured_tensors(graph))
+    found = channel_statistics(graph, Samples.of(x), measured_tensors(graph))
     equal = METHODS[method](graph, found)
     assert len(changed(graph, equal)) > 10
     names = [n.name for n in graph.nodes if n.kind == "Add"] + list(graph.outputs)

@@ -5,9 +5,12 @@ import functools
 import numpy as np
 import operator_graphs
 import pytest
+from keras_outputs import predict_list
+from operator_graphs import calibration_of
 
 from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
+from tfq.data.samples import Samples
 from tfq.export.package import export_quantized
 from tfq.models.graph import build_model
 from tfq.models.widths import activation_bits, assign_precisions, is_weighted, precisions_of, separate_inputs
@@ -16,9 +19,8 @@ from tfq.precision import FLOAT16, FLOAT32, Precision
 from tfq.reconstruction.batch_norm import tune_batch_norm
 from tfq.reconstruction.bias_tuning import tune_biases
 from tfq.reconstruction.methods import METHODS
-from tfq.reconstruction.reconstruct import reconstruct, reconstructed_names
+from tfq.reconstruction.reconstruct import Reconstruction, reconstruct, reconstructed_names
 from tfq.simulate.judge import divergence
-from tfq.simulate.run import predict_list
 from tfq.simulate.weights import snap
 from tfq.simulate.wrap import build_simulation
 from tfq.spec import Specification
@@ -52,21 +54,28 @@ def recalibrated(graph, samples):
 
 
 def in_sequence(graph, model, samples):
-    return reconstruct(graph, model, samples, METHODS["least_squares"], name="least_squares")[0]
+    return reconstruct(
+        graph, model, calibration_of(samples), Reconstruction("least_squares", METHODS["least_squares"])
+    )[0]
 
 
 def in_parallel(graph, model, samples):
-    return reconstruct(graph, model, samples, METHODS["least_squares"], name="least_squares", mode="parallel")[0]
+    return reconstruct(
+        graph,
+        model,
+        calibration_of(samples),
+        Reconstruction("least_squares", METHODS["least_squares"], mode="parallel"),
+    )[0]
 
 
 def batch_norm(graph, model, samples):
     again = functools.partial(recalibrated, samples=samples)
-    return tune_batch_norm(model, samples, reference=graph, recalibrate=again)
+    return tune_batch_norm(model, Samples.of(samples), reference=graph, recalibrate=again)
 
 
 def biases(graph, model, _):
     """With more samples: by a handful held back no gain is beyond chance."""
-    return tune_biases(graph, model, operator_graphs.draw(graph, count=96), steps=40)
+    return tune_biases(graph, model, calibration_of(operator_graphs.draw(graph, count=96)), steps=40)
 
 
 @pytest.mark.parametrize("improve", [in_sequence, in_parallel, batch_norm, biases], ids=lambda f: f.__name__)

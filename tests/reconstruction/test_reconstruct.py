@@ -8,9 +8,11 @@ import numpy as np
 import operator_graphs
 import pytest
 import tensorflow as tf
-from operator_graphs import draw, specified
+from keras_outputs import predict_list
+from operator_graphs import calibration_of, draw, specified
 
 from tfq.data.roles import Roles
+from tfq.execution.resources import Resources
 from tfq.export.package import export_quantized
 from tfq.models.equality import node_function, tensor_shapes
 from tfq.models.graph import Graph, Node, build_model
@@ -19,13 +21,13 @@ from tfq.precision import Precision
 from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.problem import Solution
 from tfq.reconstruction.reconstruct import (
+    Reconstruction,
     has_own_input_grid,
     reconstruct,
     reconstructed_names,
     rows_to_choose_by,
 )
 from tfq.reconstruction.rows import sampled_layers
-from tfq.simulate.run import predict_list
 from tfq.simulate.weights import snap
 from tfq.simulate.wrap import build_simulation
 from tfq.spec import Specification
@@ -101,7 +103,10 @@ def test_a_model_without_weights_stays_as_it_is():
     )
     samples = {"x": np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)}
     model = specified(graph, samples, Precision(weight_bits=4))
-    assert reconstruct(graph, model, samples, LEAST_SQUARES, name="least_squares") == (model, ())
+    assert reconstruct(graph, model, calibration_of(samples), Reconstruction("least_squares", LEAST_SQUARES)) == (
+        model,
+        (),
+    )
 
 
 class TestRows:
@@ -110,7 +115,9 @@ class TestRows:
     def test_in_sequence_they_are_what_the_simulation_of_the_result_computes(self, name, granularity):
         graph, samples, model = start(name)
         spy = Spy()
-        changed, outcomes = reconstruct(graph, model, samples, spy, name="spy", granularity=granularity, seed=3)
+        changed, outcomes = reconstruct(
+            graph, model, calibration_of(samples), Reconstruction("spy", spy, granularity=granularity), seed=3
+        )
         names = reconstructed_names(model)
         assert [o.name for o in outcomes] == list(spy.problems) == names
         assert spy.seeds == [3 + index for index in range(len(names))]
@@ -138,7 +145,9 @@ class TestRows:
     def test_targets_are_the_float_layers_before_their_activation(self, name, mode):
         graph, samples, model = start(name)
         spy = Spy(METHODS["nearest"])
-        reconstruct(graph, model, samples, spy, name="spy", mode=mode, granularity="layer", seed=1)
+        reconstruct(
+            graph, model, calibration_of(samples), Reconstruction("spy", spy, mode=mode, granularity="layer"), seed=1
+        )
         names = reconstructed_names(model)
         layers = sampled_layers(graph, names, 21, 1, by_block=False)
         found = float_tensors(graph, [*names, *(graph[n].inputs[0] for n in names)], those_seen(samples))
@@ -158,7 +167,7 @@ class TestRows:
     def test_the_last_layer_of_a_block_is_fitted_to_the_sum(self):
         graph, samples, model = start("convolutions")
         spy = Spy()
-        reconstruct(graph, model, samples, spy, name="spy")
+        reconstruct(graph, model, calibration_of(samples), Reconstruction("spy", spy))
         layers = sampled_layers(graph, list(spy.problems), 24, 0, by_block=True)
         # zero_bias has a ReLU of its own before the addition, and no_bias is read by zero_bias too
         assert {n for n, x in layers.items() if x.addend} == set()
@@ -168,7 +177,7 @@ class TestRows:
     def test_a_residual_block(self):
         graph, samples, model = residual()
         spy = Spy()
-        changed, outcomes = reconstruct(graph, model, samples, spy, name="spy")
+        changed, outcomes = reconstruct(graph, model, calibration_of(samples), Reconstruction("spy", spy))
         layers = sampled_layers(graph, list(spy.problems), 21, 0, by_block=True)
         assert {n: x.addend for n, x in layers.items()} == {"stem": None, "expand": None, "project": "stem"}
         problem, layer = spy.problems["project"], layers["project"]
@@ -188,7 +197,9 @@ class TestRows:
         graph, samples, model = residual(bits=2)
         errors = {}
         for granularity in ("layer", "block"):
-            changed, _ = reconstruct(graph, model, samples, METHODS["best"], name="x", granularity=granularity)
+            changed, _ = reconstruct(
+                graph, model, calibration_of(samples), Reconstruction("x", METHODS["best"], granularity=granularity)
+            )
             found, wanted = tensors(changed, ["add"], samples)["add"], float_tensors(graph, ["add"], samples)["add"]
             errors[granularity] = np.square(found - wanted).sum()
         assert errors["block"] < errors["layer"]
@@ -222,7 +233,9 @@ class TestOutcomes:
     @pytest.mark.parametrize("name", GRAPHS)
     def test_before_and_after_are_what_the_deployed_layers_give(self, name):
         graph, samples, model = start(name)
-        changed, outcomes = reconstruct(graph, model, samples, LEAST_SQUARES, name="x", granularity="layer")
+        changed, outcomes = reconstruct(
+            graph, model, calibration_of(samples), Reconstruction("x", LEAST_SQUARES, granularity="layer")
+        )
         names = [o.name for o in outcomes]
         layers = sampled_layers(graph, names, 21, 0, by_block=False)
         found = tensors(changed, [graph[n].inputs[0] for n in names], those_seen(samples))
@@ -245,7 +258,7 @@ class TestOutcomes:
             nearest = METHODS["nearest"](problem, seed)
             return Solution(np.zeros_like(nearest.codes), nearest.scales * 3, nearest.bias + problem.has_bias)
 
-        changed, outcomes = reconstruct(graph, model, samples, bad, name="bad", mode=mode)
+        changed, outcomes = reconstruct(graph, model, calibration_of(samples), Reconstruction("bad", bad, mode=mode))
         assert Specification.of(changed) == Specification.of(model)
         for before, after in zip(model.nodes, changed.nodes, strict=True):
             assert_untouched(before, after)
@@ -261,7 +274,7 @@ class TestOutcomes:
             found = LEAST_SQUARES(problem, seed)
             return found if problem.name != "doubled" else dataclasses.replace(found, bias=found.bias + 100)
 
-        changed, outcomes = reconstruct(graph, model, samples, one_bad, name="x")
+        changed, outcomes = reconstruct(graph, model, calibration_of(samples), Reconstruction("x", one_bad))
         assert [o.name for o in outcomes if not o.kept] == ["doubled"]
         assert_untouched(model["doubled"], changed["doubled"])
         assert changed["doubled"].weight_grids["depthwise_kernel"] == model["doubled"].weight_grids["depthwise_kernel"]
@@ -271,7 +284,9 @@ class TestOutcomes:
     @pytest.mark.parametrize("mode", ["sequential", "parallel"])
     def test_the_outputs_come_nearer_to_the_float_model(self, mode, bits):
         graph, samples, model = start("convolutions", bits)
-        changed, outcomes = reconstruct(graph, model, samples, METHODS["best"], name="best", mode=mode)
+        changed, outcomes = reconstruct(
+            graph, model, calibration_of(samples), Reconstruction("best", METHODS["best"], mode=mode)
+        )
         wanted = float_tensors(graph, ["logits"], those_seen(samples))["logits"]
         before, after = (
             np.square(tensors(v, ["logits"], those_seen(samples))["logits"] - wanted).sum() for v in (model, changed)
@@ -293,7 +308,7 @@ class TestResults:
         graph = operator_graphs.ALL[name]()
         samples = draw(graph)
         model = specified(graph, samples, Precision(weight_bits=4), per_channel=per_channel)
-        changed, outcomes = reconstruct(graph, model, samples, METHODS[method], name=method)
+        changed, outcomes = reconstruct(graph, model, calibration_of(samples), Reconstruction(method, METHODS[method]))
         kept = {o.name for o in outcomes if o.kept}
         groups = {graph[n].group for n in kept}
         snapped = snap(changed)
@@ -318,7 +333,7 @@ class TestResults:
 
     def test_calls_of_one_keras_layer_keep_equal_weights(self):
         graph, samples, model = start("shared", bits=3)
-        changed, outcomes = reconstruct(graph, model, samples, METHODS["best"], name="x")
+        changed, outcomes = reconstruct(graph, model, calibration_of(samples), Reconstruction("x", METHODS["best"]))
         assert [o.name for o in outcomes] == ["conv_right", "dense_right"]
         assert all(o.kept for o in outcomes)
         for kind in ("conv", "dense"):
@@ -332,7 +347,10 @@ class TestResults:
     @pytest.mark.parametrize("method", ["least_squares", "adaquant"])
     def test_the_same_seed_gives_the_same_bytes(self, method, mode):
         graph, samples, model = start("shared")
-        runs = [reconstruct(graph, model, samples, METHODS[method], name="x", mode=mode, seed=5) for _ in range(2)]
+        runs = [
+            reconstruct(graph, model, calibration_of(samples), Reconstruction("x", METHODS[method], mode=mode), seed=5)
+            for _ in range(2)
+        ]
         assert_equal(*runs)
 
     def test_another_seed_looks_at_other_positions(self):
@@ -345,7 +363,7 @@ class TestResults:
         model = specified(graph, samples, Precision(weight_bits=3))
         spies = [Spy(METHODS["nearest"]) for _ in range(2)]
         for seed, spy in enumerate(spies):
-            reconstruct(graph, model, samples, spy, name="x", seed=seed)
+            reconstruct(graph, model, calibration_of(samples), Reconstruction("x", spy), seed=seed)
         first, second = (spy.problems["conv"].inputs for spy in spies)
         assert first.shape == second.shape
         assert len(first) < 24 * 40 * 40
@@ -356,7 +374,9 @@ class TestResults:
     def test_few_samples(self, mode, count):
         graph, samples, model = start("convolutions")
         spy = Spy()
-        _, outcomes = reconstruct(graph, model, few(samples, count), spy, name="x", mode=mode)
+        _, outcomes = reconstruct(
+            graph, model, calibration_of(few(samples, count)), Reconstruction("x", spy, mode=mode)
+        )
         assert len(outcomes) == 8
         for o in outcomes:
             problem = spy.problems[o.name]
@@ -369,29 +389,22 @@ class TestResults:
     @pytest.mark.parametrize("name", GRAPHS)
     def test_one_sample_of_every_graph(self, name):
         graph, samples, model = start(name)
-        _, outcomes = reconstruct(graph, model, few(samples, 1), LEAST_SQUARES, name="x")
+        _, outcomes = reconstruct(graph, model, calibration_of(few(samples, 1)), Reconstruction("x", LEAST_SQUARES))
         assert all(np.isfinite([o.before, o.after]).all() for o in outcomes)
 
     @pytest.mark.parametrize("mode", ["sequential", "parallel"])
     @pytest.mark.parametrize("name", GRAPHS)
     def test_what_does_not_fit_into_memory_changes_nothing(self, name, mode):
         graph, samples, model = start(name)
-        options = {"name": "x", "mode": mode}
-        assert_equal(
-            *(
-                reconstruct(graph, model, samples, LEAST_SQUARES, memory_limit=limit, **options)
-                for limit in (0, 20_000, 2**30)
-            )
-        )
+        given = graph, model, calibration_of(samples), Reconstruction("x", LEAST_SQUARES, mode=mode)
+        assert_equal(*(reconstruct(*given, resources=Resources(limit)) for limit in (0, 20_000, 2**30)))
 
     @pytest.mark.slow
     @pytest.mark.parametrize("method", ["best", "adaround"])
     def test_two_workers_give_what_one_gives(self, method):
         graph, samples, model = start("convolutions")
-        options = {"name": "x", "mode": "parallel", "seed": 2}
-        alone, shared = (
-            reconstruct(graph, model, samples, METHODS[method], workers=count, **options) for count in (1, 2)
-        )
+        given = graph, model, calibration_of(samples), Reconstruction("x", METHODS[method], mode="parallel")
+        alone, shared = (reconstruct(*given, seed=2, resources=Resources(workers=count)) for count in (1, 2))
         assert [o.name for o in alone[1]] == [o.name for o in shared[1]]
         assert_equal(alone, shared)
 
@@ -399,7 +412,7 @@ class TestResults:
     @pytest.mark.parametrize("name", ["convolutions", "transformer"])
     def test_the_exported_file_holds_the_codes(self, name):
         graph, samples, model = start(name)
-        changed, _ = reconstruct(graph, model, samples, METHODS["best"], name="x")
+        changed, _ = reconstruct(graph, model, calibration_of(samples), Reconstruction("x", METHODS["best"]))
         content = export_quantized(changed, operator_graphs.representative(samples))
         assert verify_structure(content, changed).weights
 
@@ -470,14 +483,20 @@ class TestChoices:
     def test_progress_counts_layers_and_samples(self):
         graph, samples, model = start("shared")
         progress = Counting()
-        reconstruct(graph, model, samples, METHODS["nearest"], name="nearest", progress=progress)
+        reconstruct(
+            graph,
+            model,
+            calibration_of(samples),
+            Reconstruction("nearest", METHODS["nearest"]),
+            resources=Resources(progress=progress),
+        )
         assert progress.done == {"run the float model": [21, 21], "reconstruct the layers, nearest": [2, 2]}
 
 
 def test_rows_are_not_more_than_the_sampled_positions():
     graph, samples, model = start("convolutions")
     spy = Spy(METHODS["nearest"])
-    reconstruct(graph, model, samples, spy, name="x")
+    reconstruct(graph, model, calibration_of(samples), Reconstruction("x", spy))
     shapes = tensor_shapes(graph)
     for name, problem in spy.problems.items():
         positions = np.prod(shapes[name][:-1], dtype=int)

@@ -6,18 +6,18 @@ import functools
 import numpy as np
 import operator_graphs
 import pytest
-from operator_graphs import draw, specified
+from keras_outputs import predict_list
+from operator_graphs import calibration_of, draw, specified
 
 import tfq.reconstruction.bias_tuning
 from tfq.calibration.calibrate import calibrate
-from tfq.data.roles import Roles
 from tfq.models.graph import build_model
 from tfq.precision import Precision
 from tfq.recipe import CHOICES
 from tfq.reconstruction import steps
 from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.problem import Solution
-from tfq.reconstruction.reconstruct import LayerReconstruction
+from tfq.reconstruction.reconstruct import LayerReconstruction, Reconstruction
 from tfq.reconstruction.steps import (
     FITTING,
     TUNING,
@@ -30,7 +30,6 @@ from tfq.reconstruction.steps import (
     tune_batch_norms,
 )
 from tfq.simulate.judge import Judge, Verdict, divergence
-from tfq.simulate.run import predict_list
 from tfq.simulate.wrap import build_simulation
 from tfq.spec import Specification
 
@@ -52,30 +51,27 @@ def normalized():
     return graph.replace_nodes(nodes)
 
 
-def setting(graph, samples, **changes):
-    roles = Roles.of(len(next(iter(samples.values()))))
+def setting(graph, samples, *, method="least_squares", mode="sequential", **changes):
+    calibration = calibration_of(samples)
 
     def recalibrate(changed):
-        seen = {name: values[roles.seen] for name, values in samples.items()}
-        return calibrate(changed, [seen], method="minmax", percentile=99.9, total=len(roles.seen)).ranges
+        seen = calibration.seen.read()
+        return calibrate(changed, [seen], method="minmax", percentile=99.9, total=len(calibration.seen)).ranges
 
+    how = method and Reconstruction(getattr(method, "__name__", method), METHODS.get(method, method), mode)
     defaults = {
-        "reconstruction": "least_squares",
+        "judge": Judge(graph, calibration.judging.arrays),
+        "reconstruction": how,
         "states": "least_squares",
-        "mode": "sequential",
-        "granularity": "block",
-        "memory_limit": 2**28,
-        "workers": 1,
-        "seed": 0,
         "batch_norm_tuning": "best",
         "recalibrate": recalibrate,
     }
-    return Setting(graph=graph, samples=samples, roles=roles, **(defaults | changes))
+    return Setting(calibration=calibration, **(defaults | changes))
 
 
 def judging(shared):
     """The samples by which the steps of a setting are judged."""
-    return shared.judge._samples
+    return {name: np.asarray(values) for name, values in shared.judge._samples.items()}
 
 
 @functools.cache
@@ -109,20 +105,6 @@ def test_the_pipelines_are_the_table_of_the_paper():
 
 
 class TestSamples:
-    @pytest.mark.parametrize("count", [2, 7, 8, 9, 24, 2000])
-    def test_seen_and_judged_never_overlap(self, count):
-        graph = start()[0]
-        samples = {"image": np.arange(count)}
-        found = setting(graph, samples)
-        fitted, judged = found.seen["image"], judging(found)["image"]
-        assert not {*fitted.tolist()} & {*judged.tolist()}
-        assert len(judged) == min(128, max(1, count // 8))
-        assert len(fitted) == count - max(1, count // 8)
-
-    def test_one_sample_is_both(self):
-        found = setting(start()[0], {"image": np.arange(1)})
-        assert found.seen["image"].tolist() == judging(found)["image"].tolist() == [0]
-
     def test_no_method_and_no_tuning_sees_what_judges(self, monkeypatch):
         """Samples held back are marked by a value that nothing else holds."""
         graph, samples, model = start()
@@ -136,17 +118,15 @@ class TestSamples:
 
         def recorded(name, function):
             def call(*arguments, **options):
-                given[name] = arguments[-1]["image"]
-                if "roles" in options:  # of all samples it reads those that its roles let it
-                    given[name] = given[name][options["roles"].seen]
+                samples = arguments[-1]
+                given[name] = getattr(samples, "seen", samples).read()["image"]
                 return function(*arguments, **options)
 
             return call
 
-        monkeypatch.setattr(steps, "METHODS", {"spy": method})
         monkeypatch.setattr(steps, "tune_batch_norm", recorded("batch norm", steps.tune_batch_norm))
         monkeypatch.setattr(steps, "tune_biases", recorded("biases", steps.tune_biases))
-        shared = setting(graph, marked, reconstruction="spy", mode="parallel")
+        shared = setting(graph, marked, method=method, mode="parallel")
         for step in PIPELINES["advanced"]:
             model, _ = step(shared, model)
         assert {"stem", "batch norm", "biases"} <= set(given)
@@ -167,7 +147,7 @@ class TestSamples:
         for factor in (1.0, -50.0):
             changed = {"image": samples["image"].copy()}
             changed["image"][7::8] *= factor
-            shared, made = setting(graph, changed, reconstruction="best", mode="parallel"), model
+            shared, made = setting(graph, changed, method="best", mode="parallel"), model
             for step in PIPELINES["advanced"]:
                 made, _ = step(shared, made)
             found.append(made)
@@ -181,17 +161,16 @@ class TestSamples:
 
 class TestVerdicts:
     @pytest.mark.parametrize("mode", ["sequential", "parallel"])
-    def test_a_method_that_harms_every_layer_is_rolled_back_layer_by_layer(self, mode, monkeypatch):
+    def test_a_method_that_harms_every_layer_is_rolled_back_layer_by_layer(self, mode):
         graph, samples, model = start()
-        monkeypatch.setattr(steps, "METHODS", {"bad": spoiled})
-        kept, outcome = reconstruct_layers(setting(graph, samples, reconstruction="bad", mode=mode), model)
+        kept, outcome = reconstruct_layers(setting(graph, samples, method=spoiled, mode=mode), model)
         assert not any(layer.kept for layer in outcome.layers)
         assert Specification.of(kept) == Specification.of(model)
         # nothing has changed, so nothing was lost either
         (guard,) = outcome.guards
-        assert guard.divergences["before"] == guard.divergences[f"bad, {mode}"]
+        assert guard.divergences["before"] == guard.divergences[f"spoiled, {mode}"]
 
-    def test_a_method_that_helps_layers_and_harms_the_model_is_rolled_back_for_the_model(self, monkeypatch):
+    def test_a_method_that_helps_layers_and_harms_the_model_is_rolled_back_for_the_model(self):
         """The layers' own guard is deceived: the method makes the rows that judge it agree. The outputs still tell."""
         graph, samples, model = start(8)
 
@@ -199,8 +178,7 @@ class TestVerdicts:
             problem.held_inputs[:], problem.held_targets[:] = 0, 0
             return Solution(np.zeros_like(problem.nearest().codes), problem.scales, np.zeros_like(problem.bias))
 
-        monkeypatch.setattr(steps, "METHODS", {"bad": cheats})
-        kept, outcome = reconstruct_layers(setting(graph, samples, reconstruction="bad"), model)
+        kept, outcome = reconstruct_layers(setting(graph, samples, method=cheats), model)
         assert any(layer.kept for layer in outcome.layers)
         assert kept is model
         assert not outcome.kept
@@ -249,7 +227,7 @@ class TestSteps:
     def test_without_reconstruction_there_is_nothing_to_judge(self):
         graph, samples, model = start()
         for step in (reconstruct_layers, reconstruct_in_sequence):
-            same, outcome = step(setting(graph, samples, reconstruction="none"), model)
+            same, outcome = step(setting(graph, samples, method=None), model)
             assert same is model
             assert outcome.guards == outcome.layers == ()
             assert not outcome.kept

@@ -3,12 +3,12 @@
 import numpy as np
 import operator_graphs
 import pytest
+from keras_outputs import predict_list
 
 from tfq.models.graph import INPUT, build_model
 from tfq.models.widths import is_weighted
 from tfq.precision import FLOAT16, FLOAT32, Precision
 from tfq.simulate.eager import tensor_parts, tensors
-from tfq.simulate.run import predict_list
 from tfq.simulate.wrap import build_simulation
 
 

@@ -6,7 +6,7 @@ from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
 from tfq.calibration.statistics import Range
 from tfq.precision import Precision
-from tfq.simulate.eager import tensors
+from tfq.simulate.eager import tensor_parts
 from tfq.simulate.judge import Judge, divergence, is_proved, signed_ranks
 
 
@@ -113,11 +113,11 @@ def test_the_last_model_kept_and_the_float_model_are_run_once(setting, monkeypat
     models = [specify(graph, narrowed(ranges, factor)) for factor in (30.0, 4.0, 1.0)]
     runs = []
 
-    def counted(model, samples):
+    def counted(model, *arguments, **options):
         runs.append(model)
-        return tensors(model, samples)
+        return tensor_parts(model, *arguments, **options)
 
-    monkeypatch.setattr("tfq.simulate.judge.tensors", counted)
+    monkeypatch.setattr("tfq.simulate.judge.tensor_parts", counted)
     judge = Judge(graph, samples)
     first, _ = judge.keep_better(("b", models[1]), ("a", models[0]))
     second, _ = judge.keep_better(("c", models[2]), ("b", first))

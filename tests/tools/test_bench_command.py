@@ -78,7 +78,7 @@ def test_table_and_json(files: pathlib.Path, runner: pathlib.Path, classifier: A
     found = report(files)
     images = classifier[1]
     samples = Samples({"image": images}, np.arange(120), np.arange(120) % 4)
-    expected = evaluate({"float": classifier[2], "int8": classifier[3]}, samples, latency_runs=0)
+    expected = evaluate({"float": classifier[2], "int8": classifier[3]}, samples, timing=None)
     assert found["failures"] == []
     assert [model["name"] for model in found["models"]] == ["float.tflite", "int8.tflite"]
     for model, evaluated, content in zip(found["models"], expected.models, classifier[2:], strict=True):

@@ -49,6 +49,21 @@ class Point:
         return self.allocated.rounds[-1]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Frontier:
+    """The best models for a row of budgets.
+
+    Attributes:
+      points: by name, in the order of the budgets.
+      problem: what was chosen from.
+      reconstructed: every point was reconstructed in sequence; otherwise put together from parallel states.
+    """
+
+    points: Mapping[str, Point]
+    problem: Problem
+    reconstructed: bool
+
+
 def budgets_between(problem: Problem, cost: str, count: int) -> list[float]:
     """`count` budgets from the least attainable to what the least degradation costs; one where both are equal."""
     if count < 2:
@@ -68,7 +83,7 @@ def frontier(
     *,
     reconstruct: bool = False,
     progress: Progress | None = None,
-) -> tuple[Point, ...]:
+) -> Frontier:
     """A point for each budget, without those whose precisions an earlier one has.
 
     Args:
@@ -96,7 +111,7 @@ def frontier(
             if all(allocated.allocation.candidates != p.allocated.allocation.candidates for p in points):
                 points.append(Point(cost, budget, model, allocated))
             advance(1)
-    return tuple(points)
+    return Frontier({f"point {number}": point for number, point in enumerate(points, 1)}, problem, reconstruct)
 
 
 def undominated(values: Sequence[Sequence[float]]) -> list[bool]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import functools
 import importlib.metadata
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,7 +37,7 @@ from tfq.allocation.latency_table import (
 from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
 from tfq.errors import UserError
-from tfq.evaluation.latency import Latency, measure_latency
+from tfq.evaluation.latency import Latency, Timing, measure_latency
 from tfq.execution.progress import Progress, Silent
 from tfq.export import flatbuffer
 from tfq.export.package import export_plain, export_quantized
@@ -90,10 +89,10 @@ def profile(
       seed: of the inputs.
     """
     progress = progress or Silent()
-    timed = functools.partial(measure_latency, threads=threads, runs=runs, seed=seed)
 
     def times_of(alone: Isolated, seconds: float) -> dict[str, Latency]:
-        return timed(alone.files, dict.fromkeys(alone.files, alone.inputs), seconds=seconds)
+        timing = Timing(runs, seconds, threads)
+        return measure_latency(alone.files, dict.fromkeys(alone.files, alone.inputs), timing=timing, seed=seed)
 
     overhead = times_of(idle_operation(seed), seconds)["int8"].p50_ms
     entries: list[Entry] = []

@@ -27,6 +27,7 @@ from tfq.allocation.states import Key, State, apply
 from tfq.execution.ledger import Ledger
 from tfq.execution.predict import predict
 from tfq.execution.progress import Progress, Silent
+from tfq.execution.views import Arrays, View
 from tfq.execution.workers import in_order
 from tfq.export.variants import Exporter
 from tfq.models.graph import Graph
@@ -52,11 +53,11 @@ class Loss:
       reference: the float model's outputs [n, ...], in the order of the graph's outputs.
     """
 
-    samples: Mapping[str, np.ndarray]
+    samples: Arrays
     reference: Sequence[np.ndarray]
 
     @classmethod
-    def of(cls, reference: Graph, samples: Mapping[str, np.ndarray]) -> Loss:
+    def of(cls, reference: Graph, samples: Arrays) -> Loss:
         """With the outputs of the prepared float graph."""
         return cls(samples, tensors(reference, samples))
 
@@ -66,7 +67,7 @@ class Loss:
 
     def at(self, positions: np.ndarray) -> Loss:
         """The same on the samples at these positions."""
-        samples = {name: values[positions] for name, values in self.samples.items()}
+        samples = {name: View.of(values, positions) for name, values in self.samples.items()}
         return Loss(samples, [values[positions] for values in self.reference])
 
 
@@ -161,7 +162,7 @@ def _ledger(
 def _digest(base: QuantizedModel, states: Sequence[State], loss: Loss) -> str:
     """Of everything that a loss depends on but the states' own names."""
     found = hashlib.sha256()
-    arrays = [loss.samples[name] for name in base.inputs] + list(loss.reference)
+    arrays = [np.asarray(loss.samples[name]) for name in base.inputs] + list(loss.reference)
     for node in base.nodes:
         found.update(f"{node.name} {node.kind} {sorted(node.config.items())} {node.inputs} {node.activation}".encode())
         arrays += [node.weights[name] for name in sorted(node.weights)]

@@ -13,13 +13,13 @@ import contextlib
 import dataclasses
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-import numpy as np
 import threadpoolctl
 
 from tfq.calibration.specify import weight_scales, with_floats, with_ranges, with_scales
 from tfq.calibration.statistics import Range
+from tfq.data.calibration_set import CalibrationSet
 from tfq.data.roles import Roles
-from tfq.execution.progress import Progress, Silent
+from tfq.execution.resources import DEFAULT, Resources
 from tfq.execution.workers import in_order
 from tfq.grid import Grid
 from tfq.models.graph import Graph, Node
@@ -33,13 +33,12 @@ from tfq.reconstruction.problem import Problem
 from tfq.reconstruction.reconstruct import layer_problem, solve, weight_grid, with_solution
 from tfq.reconstruction.rows import (
     SampledLayer,
-    SeenSamples,
     collect_float_rows,
     inputs_name,
     sampled_layers,
     targets_name,
 )
-from tfq.reconstruction.tensor_store import TensorStore
+from tfq.simulate.tensor_store import TensorStore
 
 Key = tuple[str, str]
 """(name of the unit, name of the candidate)."""
@@ -127,16 +126,13 @@ def packed(state: State) -> State:
 def find_states(
     reference: Graph,
     base: QuantizedModel,
-    samples: Mapping[str, np.ndarray],
+    calibration: CalibrationSet,
     *,
     candidates: Sequence[Precision] = GRIDS,
     narrow: Mapping[str, Range] | None = None,
     method: str = "least_squares",
-    roles: Roles | None = None,
-    memory_limit: int = 2**30,
-    workers: int = 1,
     seed: int = 0,
-    progress: Progress | None = None,
+    resources: Resources = DEFAULT,
 ) -> dict[Key, State]:
     """The state of every unit at every candidate, units in topological order.
 
@@ -144,19 +140,17 @@ def find_states(
       reference: the prepared float graph, from whose weights every state starts.
       base: the 8-bit model, whose activation grids and per-channel or per-tensor scales the states keep; it has the
         nodes of `reference`.
-      samples: arrays [n, ...] by input name.
+      calibration: read are the samples to fit and those to choose by.
       candidates: of int8 precision and storage, with 8-bit activations.
       narrow: 4-bit ranges by group of tensors (`tfq.models.grids`): every unit gets a state of 4-bit weights and
         inputs too, and reads tensors of its own.
       method: a name in `METHODS`.
-      roles: as in `reconstruct`.
-      memory_limit: bytes of rows kept in memory; the rest is on disk.
-      workers: threads; each works on all candidates of one layer.
       seed: of the sampled positions and of the method.
+      resources: each worker, a thread, works on all candidates of one layer.
     """
     found = units(reference)
-    feeds = SeenSamples(samples, roles or Roles.of(len(next(iter(samples.values())))))
-    layers = sampled_layers(reference, [unit.name for unit in found], len(feeds), seed, by_block=False)
+    seen = calibration.seen
+    layers = sampled_layers(reference, [unit.name for unit in found], len(seen), seed, by_block=False)
     start = _float_weights(reference, base)
 
     def work(task: tuple[int, Unit, Problem]) -> list[State]:
@@ -192,11 +186,12 @@ def find_states(
         return states
 
     limit = threadpoolctl.threadpool_limits(1, user_api="blas")  # as in `reconstruct`
-    with limit, contextlib.closing(TensorStore(memory_limit)) as store:
-        collect_float_rows(reference, layers, feeds, store, with_inputs=True, workers=workers, progress=progress)
-        with (progress or Silent()).task(f"states of the layers, {method}", len(found)) as advance:
+    with limit, contextlib.closing(TensorStore(resources.memory_limit)) as store:
+        collect_float_rows(reference, layers, seen, store, with_inputs=True, resources=resources)
+        with resources.progress.task(f"states of the layers, {method}", len(found)) as advance:
             states: dict[Key, State] = {}
-            for solved in in_order(work, _problems(start, found, layers, store, feeds.roles), workers):
+            problems = _problems(start, found, layers, store, calibration.roles)
+            for solved in in_order(work, problems, resources.workers):
                 states |= {state.key: state for state in solved}
                 advance(1)
     return states

@@ -36,7 +36,6 @@ from tfq.models.graph import Graph
 from tfq.models.widths import Unit, units
 from tfq.precision import INT8, STORED_BITS, Precision, precision_of
 from tfq.quantized_model import QuantizedModel
-from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.reconstruct import reconstruct
 from tfq.reconstruction.steps import Setting
 from tfq.simulate.eager import tensors
@@ -74,7 +73,6 @@ def survey(
     at: At,
     wish: Wish,
     *,
-    labels: np.ndarray | None = None,
     table: LatencyTable | None = None,
     narrow: Mapping[str, Range] | None = None,
     ledger: Path | None = None,
@@ -82,12 +80,12 @@ def survey(
     """Everything that the program needs.
 
     Args:
-      setting: the float graph, the samples, and how layers are reconstructed; with no reconstruction the parallel
+      setting: the float graph, the samples, whose labels tell the accuracy drop (without labels the float model's own
+        probabilities do), and how layers are reconstructed; with no reconstruction the parallel
         states with scales of the smallest squared error are the result.
       base: the 8-bit model, rounded to the nearest.
       at: makes the models that sequential reconstruction starts from.
       wish: what is asked for.
-      labels: of the samples, for the accuracy drop; None: the float model's own probabilities.
       table: latencies, where a budget or the objective needs them.
       narrow: 4-bit ranges by group, where w4a4 is among the candidates; such models are simulated.
       ledger: file that keeps the sensitivities, so that a killed run resumes.
@@ -97,12 +95,14 @@ def survey(
     """
     graph, found = setting.graph, units(setting.graph)
     check_within_reach(graph, found, wish)
-    export, loss, roles = Exporter.of(setting.samples).export, Loss.of(graph, setting.samples), setting.roles
+    calibration, quiet = setting.calibration, setting.resources.silent()
+    samples, labels, roles = calibration.samples.arrays, calibration.samples.labels, calibration.roles
+    export, loss = Exporter.of(samples).export, Loss.of(graph, samples)
 
     judging_loss, judges = loss.at(roles.judging), np.isin(np.arange(len(roles)), roles.judge)
     estimating = wish.max_accuracy_drop is not None  # on all samples; what judges is enough for the rest
-    needed = setting.samples if estimating else judging_loss.samples
-    base_outputs = predict(export(base), needed)
+    needed = samples if estimating else judging_loss.samples
+    base_outputs = predict(export(base), needed, resources=quiet)
 
     def judged(outputs: Sequence[np.ndarray]) -> float:
         return judging_loss([values[roles.judging] for values in outputs] if estimating else outputs)
@@ -114,7 +114,7 @@ def survey(
 
     def measure(model: QuantizedModel) -> Measured:
         content = export(model) if _runs(model) else None
-        outputs = tensors(model, needed) if content is None else predict(content, needed)
+        outputs = tensors(model, needed) if content is None else predict(content, needed, resources=quiet)
         found, size = judged(outputs) - base_loss, None if content is None else len(deflated(content))
         if not estimating:
             return Measured(found, None, size)
@@ -136,21 +136,11 @@ def survey(
 
     def rebuild(candidates: Mapping[str, str]) -> tuple[QuantizedModel, Measured]:
         assembled = assemble(candidates)
-        if setting.reconstruction == "none":
+        if setting.reconstruction is None:
             return assembled
         start = at({unit: precision_of(name) for unit, name in candidates.items()})
-        rebuilt, _ = reconstruct(
-            graph,
-            start,
-            setting.samples,
-            METHODS[setting.reconstruction],
-            roles=roles,
-            name=setting.reconstruction,
-            granularity=setting.granularity,
-            memory_limit=setting.memory_limit,
-            seed=setting.seed,
-            progress=setting.progress,
-        )
+        how = dataclasses.replace(setting.reconstruction, mode="sequential")
+        rebuilt, _ = reconstruct(graph, start, calibration, how, seed=setting.seed, resources=setting.resources)
         return min(assembled, (rebuilt, measure(rebuilt)), key=lambda made: made[1].loss)
 
     return Survey(problem, Bench(assemble, rebuild, export), sensitivities, found)
@@ -173,15 +163,12 @@ def _states(
         states = find_states(
             setting.graph,
             base,
-            setting.samples,
+            setting.calibration,
             candidates=plain,
             narrow=narrow,
-            method="mse" if setting.states == "none" else setting.states,
-            roles=setting.roles,
-            memory_limit=setting.memory_limit,
-            workers=setting.workers,
+            method=setting.states,
             seed=setting.seed,
-            progress=setting.progress,
+            resources=setting.resources,
         )
     floats = sorted(candidate for candidate in candidates if candidate.is_float)
     states |= float_states(setting.graph, base, floats) if floats else {}
@@ -204,13 +191,13 @@ def _sensitivities(
             "`sensitivity` is gradient, which sees errors of weights alone, and a candidate has activations of 4 bits;"
             " use `sensitivity='measured'` or output_error"
         )
-    roles, fitted = setting.roles, setting.reconstruction != "none"
+    roles, fitted = setting.calibration.roles, setting.reconstruction is not None
     unseen = roles.choose if fitted and len(roles.choose) else roles.seen
-    few, options = loss.at(unseen[:_SENSITIVITY_SAMPLES]), {"progress": setting.progress}
-    estimates = gradient_estimates(setting.graph, states.values(), few, seed=setting.seed, **options)
+    few, resources = loss.at(unseen[:_SENSITIVITY_SAMPLES]), setting.resources
+    estimates = gradient_estimates(setting.graph, states.values(), few, seed=setting.seed, progress=resources.progress)
     if wish.sensitivity == "gradient":
         return estimates
-    found = measured(base, states.values(), few, ledger=ledger, workers=setting.workers, **options)
+    found = measured(base, states.values(), few, ledger=ledger, workers=resources.workers, progress=resources.progress)
     return {key: max(value, min(estimates[key], _RESOLUTION)) for key, value in found.items()}
 
 

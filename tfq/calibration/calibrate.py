@@ -10,7 +10,7 @@ import numpy as np
 from tfq.calibration.choose import Choice, choose_range
 from tfq.calibration.collect import CollectionCost, Halves, collect_statistics
 from tfq.calibration.statistics import Range, TensorStatistics, merge_statistics
-from tfq.execution.progress import Progress, Silent
+from tfq.execution.resources import DEFAULT, Resources
 from tfq.models.graph import Graph
 from tfq.models.grids import grid_groups
 from tfq.operations.table import OPERATORS
@@ -77,7 +77,7 @@ def calibrate(
     total: int,
     judges: Collection[int] = (),
     bits: Mapping[str, int] = {},
-    progress: Progress | None = None,
+    resources: Resources = DEFAULT,
 ) -> Calibration:
     """Run the samples once and choose every group's range.
 
@@ -95,9 +95,7 @@ def calibrate(
         if group not in prescribed:
             members.setdefault(group, []).append(tensor)
     wanted = [tensor for tensors in members.values() for tensor in tensors]
-    collected = collect_statistics(
-        graph, batches, tensors=wanted, judges=judges, total=total, progress=progress or Silent()
-    )
+    collected = collect_statistics(graph, batches, tensors=wanted, judges=judges, total=total, resources=resources)
 
     def chosen(found: Halves) -> dict[str, Choice]:
         choices = {}

@@ -32,7 +32,7 @@ import tf_keras
 from tfq.calibration import histogram as histograms
 from tfq.calibration.statistics import TensorStatistics
 from tfq.errors import UserError
-from tfq.execution.progress import Progress, Silent
+from tfq.execution.resources import DEFAULT, Resources
 from tfq.models.graph import Graph, Node, build_model
 from tfq.operations.table import OPERATORS
 
@@ -191,8 +191,7 @@ def collect_statistics(
     tensors: Sequence[str],
     judges: Collection[int] = (),
     total: int = 0,
-    memory_bytes: int = 512 * 2**20,
-    progress: Progress | None = None,
+    resources: Resources = DEFAULT,
 ) -> Collected:
     """Run the samples through `graph` once and collect the statistics of `tensors`.
 
@@ -202,8 +201,7 @@ def collect_statistics(
       tensors: names of the nodes whose outputs are wanted.
       judges: positions of the samples that judge, not all of them.
       total: number of samples, for the progress display only.
-      memory_bytes: bound on the exposed activations of one batch.
-      progress: told of every sample.
+      resources: the exposed activations of one batch fit into the memory.
 
     Raises:
       UserError: no sample at all, an input missing, or NaN or Inf in a tensor (named).
@@ -213,7 +211,7 @@ def collect_statistics(
     bare = tf_keras.Model(exposed.inputs, exposed.outputs[len(tensors) :])
     wanted = exposed.outputs[: len(tensors)]
     size = sum(math.prod(t.shape[1:]) for t in wanted) * 4
-    batch_size = max(1, min(_LARGEST_BATCH, memory_bytes // max(size, 1)))
+    batch_size = resources.batch(size, _LARGEST_BATCH)
     signature = [tf.TensorSpec((batch_size, *t.shape[1:]), t.dtype) for t in exposed.inputs]
     watched = tf_keras.Model(exposed.inputs, wanted)
     run_bare = tf.function(lambda *inputs: bare(inputs, training=False), input_signature=signature)
@@ -226,7 +224,7 @@ def collect_statistics(
     judging = np.asarray(list(judges), np.int64)
     seen = pending = timed = batch_count = 0
     forward = collect = 0.0
-    with (progress or Silent()).task("calibrate", total) as advance, ThreadPoolExecutor(_WORKERS) as pool:
+    with resources.progress.task("calibrate", total) as advance, ThreadPoolExecutor(_WORKERS) as pool:
         for arrays, count in _rebatch(batches, graph.inputs, batch_size):
             inputs = [tf.constant(a, s.dtype) for a, s in zip(arrays, signature, strict=True)]
             if not batch_count:  # traced and warmed up outside the measurement

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import glob
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,35 +17,55 @@ from tfq.data.functions import StreamSource, import_function
 from tfq.data.images import ImageFolder
 from tfq.data.objects import Given, open_object
 from tfq.data.preprocess import Normalization, normalizations
-from tfq.data.samples import MEMORY_LIMIT, InputSignature, Samples, SampleWriter
+from tfq.data.samples import InputSignature, Samples, SampleWriter
 from tfq.data.sources import RawSample, Source
 from tfq.data.tfrecords import TFRecordSource
 from tfq.errors import UserError
 from tfq.execution.inputs import check_encodable, check_regular, kind_of
-from tfq.execution.progress import Progress, Silent
-
-Embed = Callable[[Mapping[str, np.ndarray]], np.ndarray]
+from tfq.execution.progress import Progress
+from tfq.execution.resources import DEFAULT, Resources
 
 SELECTIONS = ("first", "random", "balanced", "coverage")
 COVERAGE_CANDIDATES = 20_000
 _EMBED_BATCH = 64
 _SOURCES = "give an .npz or .npy file, a folder of images, a .tfrecord file or module:function"
-_SILENT = Silent()
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Which samples of a source are taken.
+
+    Attributes:
+      limit: number of samples wanted (calibration), or None for all of them in order (evaluation).
+        A source with fewer gives all it has.
+      how: "first"; "random", every subset alike; "balanced", over the classes in turn;
+        "coverage", farthest first in a feature space, out of at most COVERAGE_CANDIDATES at random.
+        Whatever is selected comes in source order. "balanced" and "coverage" take two passes over
+        the source, the others one.
+      seed: of the draw and of coverage's random projection.
+    """
+
+    limit: int | None = None
+    how: str = "first"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.how not in SELECTIONS:
+            raise UserError(f"selection is {self.how!r}; it must be one of {', '.join(SELECTIONS)}")
+
+
+ALL = Selection()
 
 
 def load_samples(
     source: str | Given,
     signatures: Sequence[InputSignature],
+    selected: Selection = ALL,
     *,
-    limit: int | None,
-    selection: str = "first",
     preprocess: str = "none",
-    seed: int = 0,
     require_labels: bool = False,
-    embed: Embed | None = None,
-    progress: Progress = _SILENT,
-    memory_limit: int = MEMORY_LIMIT,
     class_names: Sequence[str] = (),
+    resources: Resources = DEFAULT,
 ) -> Samples:
     """Read, select, preprocess and check the samples of a source.
 
@@ -53,21 +73,12 @@ def load_samples(
       source: path of an .npz or .npy file, of a folder of images, of a TFRecord file or a pattern
         such as "train-*.tfrecord", "module:function", or an object of the caller's; see the module of each.
       signatures: the model's inputs.
-      limit: number of samples wanted (calibration), or None for all of them in order (evaluation).
-        A source with fewer gives all it has.
-      selection: "first"; "random", every subset alike; "balanced", over the classes in turn;
-        "coverage", farthest first in a feature space, out of at most COVERAGE_CANDIDATES at random.
-        Whatever is selected comes in source order. "balanced" and "coverage" take two passes over
-        the source, the others one.
+      selected: which samples are taken.
       preprocess: "none" or a key of `preprocess.NORMALIZATIONS`.
-      seed: of selection and of coverage's random projection.
       require_labels: raise where a sample has no label.
-      embed: batch by input name -> [batch, ...] features for "coverage"; without it pooled inputs
-        under a random projection.
-      progress: told about every pass over the source.
-      memory_limit: bytes above which the arrays live in a temporary file; arrays that are given as the model takes
-        them are not copied.
       class_names: of the model's classes, by which the sub-folders of a folder of images are numbered; may be empty.
+      resources: arrays beyond the memory limit live in a temporary file; arrays that are given as the model takes
+        them are not copied. Progress is told about every pass over the source.
 
     Returns:
       The samples, with warnings about their number and values.
@@ -75,15 +86,14 @@ def load_samples(
     Raises:
       UserError: the source is missing, damaged, empty, or does not fit the model.
     """
-    if selection not in SELECTIONS:
-        raise UserError(f"selection is {selection!r}; it must be one of {', '.join(SELECTIONS)}")
+    limit = selected.limit
     if not source:
         raise UserError("no data is named; give an .npz or .npy file, a folder of images, TFRecords or module:function")
     opened = open_source(source, signatures, preprocess=preprocess, class_names=class_names)
-    reader = _Reader(opened, str(source), signatures, preprocess, progress)
-    views = reader.views if limit is None or selection == "first" else {}
-    placed = reader.all() if limit is None else reader.chosen(limit, selection, seed, embed)
-    writer = SampleWriter(memory_limit)
+    reader = _Reader(opened, str(source), signatures, preprocess, resources.progress)
+    views = reader.views if limit is None or selected.how == "first" else {}
+    placed = reader.all() if limit is None else reader.chosen(limit, selected.how, selected.seed)
+    writer = SampleWriter(resources.memory_limit)
     watches = {s.name: checks.InputWatch() for s in signatures}
     taken: dict[int, tuple[int, str]] = {}
     label_kind = None
@@ -107,7 +117,6 @@ def load_samples(
         labels,
         names if any(names) else (),
         opened.class_names,
-        memory_limit=memory_limit,
     )
     if (np.diff(samples.indices) < 0).any():
         samples = samples.take(np.argsort(samples.indices))
@@ -207,7 +216,7 @@ class _Reader:
         """(slot, sample) of every sample."""
         return enumerate(self._tracked("read", self.source.read(None), self.source.count))
 
-    def chosen(self, limit: int, how: str, seed: int, embed: Embed | None) -> Iterator[tuple[int, RawSample]]:
+    def chosen(self, limit: int, how: str, seed: int) -> Iterator[tuple[int, RawSample]]:
         """(slot, sample) of at most `limit` samples; a slot that comes again replaces what it held."""
         count = self.source.count
         if how == "first" or (count is not None and limit >= count):
@@ -219,7 +228,7 @@ class _Reader:
             if labels is None or labels.reshape(len(labels), -1).shape[1] != 1:
                 raise UserError(f"`selection='balanced'` needs one class label a sample; {self.source.label_hint}")
             return self._at(selection.balanced_positions(labels.reshape(-1), limit, seed))
-        return self._at(self._coverage(limit, seed, embed))
+        return self._at(self._coverage(limit, seed))
 
     def _random(self, limit: int, seed: int) -> Iterator[tuple[int, RawSample]]:
         if self.source.count is not None:
@@ -239,9 +248,9 @@ class _Reader:
         if exactly and found != len(positions):
             raise UserError(f"{self._name} gave fewer samples on its second pass; it must give the same each time")
 
-    def _coverage(self, limit: int, seed: int, embed: Embed | None) -> np.ndarray:
+    def _coverage(self, limit: int, seed: int) -> np.ndarray:
         """Positions by coverage; holds one row of features for each candidate."""
-        embeds = [embed] if embed else [PooledProjection(s, seed) for s in self._signatures]
+        embeds = [PooledProjection(s, seed) for s in self._signatures]
         positions: dict[int, int] = {}
         rows: dict[int, np.ndarray] = {}
         for batch in _batched(self._random(COVERAGE_CANDIDATES, seed), _EMBED_BATCH):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import mmap
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any
@@ -12,8 +11,9 @@ from typing import IO, Any
 import numpy as np
 
 from tfq.errors import UserError
+from tfq.execution.views import Arrays, View, release_pages
 
-MEMORY_LIMIT = 1 << 30
+_BATCH = 32
 _LABELS = ("labels",)
 
 
@@ -31,83 +31,74 @@ class Samples:
     """Samples ready for the model.
 
     Attributes:
-      arrays: input name -> [n, ...] in the model's dtype; a read-only np.memmap when large.
+      arrays: input name -> [n, ...] in the model's dtype: read-only, a np.memmap when large; or views of some samples.
       indices: [n] int64, the position of each sample in its source; ascending.
       labels: [n] int64, or [n, ...] of whatever dtype the source has; None without labels.
       names: file of each sample, relative to its folder; empty for other sources.
       class_names: name of each integer label, where the source names its classes.
       warnings: what a person should know about this data, one line each.
-      memory_limit: bytes above which the arrays made from these live in a temporary file too.
     """
 
-    arrays: Mapping[str, np.ndarray]
+    arrays: Arrays
     indices: np.ndarray
     labels: np.ndarray | None = None
     names: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    memory_limit: int = MEMORY_LIMIT
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def batches(self, batch_size: int, positions: np.ndarray | None = None) -> Iterator[dict[str, np.ndarray]]:
-        """Batches by input name, of all samples or of those at these positions; the last one may be smaller.
+    @classmethod
+    def of(cls, arrays: Arrays) -> Samples:
+        """Arrays [n, ...] by input name as they stand."""
+        return cls(arrays, np.arange(len(next(iter(arrays.values())))))
 
-        The arrays are copies in memory.
-        """
-        taken = np.arange(len(self)) if positions is None else positions
-        for start in range(0, len(taken), batch_size):
-            batch = {name: np.array(a[taken[start : start + batch_size]]) for name, a in self.arrays.items()}
-            self._release_pages()
-            yield batch
+    def batches(self, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+        """Batches by input name, copies in memory; the last one may be smaller."""
+        for start in range(0, len(self), batch_size):
+            yield self.at(slice(start, start + batch_size))
+
+    def at(self, positions: slice | np.ndarray) -> dict[str, np.ndarray]:
+        """The samples at these positions by input name, as copies in memory."""
+        found = {name: np.array(values[positions]) for name, values in self.arrays.items()}
+        for values in self.arrays.values():
+            if isinstance(values, np.ndarray):  # a view does it by itself
+                release_pages(values)
+        return found
+
+    def read(self) -> dict[str, np.ndarray]:
+        """All of them by input name, as copies in memory: for a few."""
+        return self.at(slice(None))
 
     def head(self, count: int) -> Samples:
-        """The first `count` samples, or all where there are fewer."""
+        """The first `count` samples, or all where there are fewer; as `take`."""
         return self.take(range(min(count, len(self))))
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Samples:
-        """The samples at these positions of `self`, in the given order."""
+        """The samples at these positions of `self`, in the given order. No inputs are copied."""
         positions = np.asarray(indices, dtype=np.int64)
-        writer = SampleWriter(self.memory_limit)
-        for slot, position in enumerate(positions):
-            label = None if self.labels is None else self.labels[position]
-            writer.write(slot, {name: a[position] for name, a in self.arrays.items()}, label)
-            self._release_pages()
-        arrays, labels = writer.finish() if len(positions) else self._empty()
         return dataclasses.replace(
             self,
-            arrays=arrays,
-            labels=labels,
+            arrays={name: View.of(values, positions) for name, values in self.arrays.items()},
+            labels=None if self.labels is None else self.labels[positions],
             indices=self.indices[positions],
             names=tuple(self.names[p] for p in positions) if self.names else (),
         )
 
-    def _release_pages(self) -> None:
-        """Hand the pages read from temporary files back, or a whole pass would make all of them resident."""
-        for array in self.arrays.values():
-            if isinstance(array.base, mmap.mmap):
-                array.base.madvise(mmap.MADV_DONTNEED)
+    def stored(self, memory_limit: int) -> Samples:
+        """The same in arrays of their own: in memory, or in temporary files beyond so many bytes."""
+        writer = SampleWriter(memory_limit)
+        for slot in range(len(self)):
+            label = None if self.labels is None else self.labels[slot]
+            writer.write(slot, {name: values[slot] for name, values in self.arrays.items()}, label)
+        arrays, labels = writer.finish()
+        return dataclasses.replace(self, arrays=arrays, labels=labels)
 
-    def _empty(self) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-        return {name: a[:0] for name, a in self.arrays.items()}, None if self.labels is None else self.labels[:0]
-
-    def split(self, held_back: float, seed: int) -> tuple[Samples, Samples]:
-        """(samples to fit on, samples held back), drawn at random and each in source order.
-
-        Args:
-          held_back: how many to hold back: a fraction as a float in (0, 1), rounded, or a count as
-            an int. Both parts get at least one sample.
-          seed: of the draw; the same seed gives the same split.
-
-        Raises:
-          UserError: there are too few samples to split so.
-        """
-        count = max(1, round(held_back * len(self))) if isinstance(held_back, float) else held_back
-        if not 1 <= count < len(self):
-            raise UserError(f"cannot hold back {count} of {len(self)} samples; give more calibration samples")
-        order = np.random.default_rng(seed).permutation(len(self))
-        return self.take(np.sort(order[count:])), self.take(np.sort(order[:count]))
+    def extremes(self, name: str) -> tuple[float, float]:
+        """The smallest and the largest number of an input."""
+        ends = [(part[name].min(), part[name].max()) for part in self.batches(_BATCH)]
+        return float(min(low for low, _ in ends)), float(max(high for _, high in ends))
 
     def representative_dataset(self) -> Callable[[], Iterator[dict[str, np.ndarray]]]:
         """What `TFLiteConverter.representative_dataset` takes: a function that starts a new pass each time.
@@ -124,7 +115,7 @@ class SampleWriter:
     A slot may be written again, and the number of slots need not be known beforehand.
     """
 
-    def __init__(self, memory_limit: int = MEMORY_LIMIT):
+    def __init__(self, memory_limit: int):
         self._memory_limit = memory_limit
         self._files: dict[Any, IO[bytes]] = {}
         self._rows: dict[Any, np.ndarray] = {}

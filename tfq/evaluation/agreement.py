@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from tfq.evaluation.bootstrap import Statistic
 from tfq.evaluation.metrics import class_indices, mean_of
+from tfq.execution.views import Arrays
 
 
-def gives_classes(outputs: np.ndarray, inputs: Mapping[str, np.ndarray], *, judged_so: bool) -> bool:
+def gives_classes(outputs: np.ndarray, inputs: Arrays, *, judged_so: bool) -> bool:
     """Whether the largest of outputs [n, ..., classes] means a class.
 
     It does where the metric judges classes (`judged_so`) or every output is a distribution: never below

@@ -13,12 +13,16 @@ from tfq.data.samples import InputSignature, Samples
 from tfq.errors import UserError
 from tfq.evaluation.agreement import class_agreement, gives_classes
 from tfq.evaluation.bootstrap import CONFIDENCE, Estimate, Statistic, estimate, point, resampled
-from tfq.evaluation.latency import Latency, measure_latency
+from tfq.evaluation.latency import DEFAULT as TIMING
+from tfq.evaluation.latency import Latency, Timing, measure_latency
 from tfq.evaluation.metrics import Metric, Predictions, UserMetric, find_metric, sqnr_against
 from tfq.evaluation.size import Size, measure_size
 from tfq.execution.interpreter import TensorInfo, TfliteModel
 from tfq.execution.predict import predict
 from tfq.execution.progress import Progress, Silent
+from tfq.execution.resources import DEFAULT as RESOURCES
+from tfq.execution.resources import Resources
+from tfq.execution.views import Arrays
 
 _TRIED = 8
 
@@ -115,11 +119,9 @@ def evaluate(
     metric: str | UserMetric = "top1",
     seed: int = 0,
     threads: int | None = None,
-    latency_runs: int = 48,
-    latency_seconds: float = 1.0,
-    latency_threads: int = 1,
+    timing: Timing | None = TIMING,
     delegate: bool = True,
-    progress: Progress | None = None,
+    resources: Resources = RESOURCES,
 ) -> Evaluation:
     """Measure models on the same samples.
 
@@ -129,15 +131,12 @@ def evaluate(
       metric: see `find_metric`. One that needs labels is left out, with the reason, where there are none.
       seed: of the bootstrap.
       threads: interpreters at work at once while scoring, by default one per core.
-      latency_runs: timed invocations of each model at the least; 0 for none.
-      latency_seconds: about how long to time each model that is fast.
-      latency_threads: threads of one timed invocation.
+      timing: how latency is measured; None: it is not.
       delegate: with XNNPACK, as on a device.
 
     Raises:
       UserError: broken model, unknown metric, inputs or outputs that do not match, outputs that are not finite.
     """
-    progress = Silent() if progress is None else progress
     judge = find_metric(metric)
     outputs_of: dict[str, tuple[np.ndarray, ...]] = {}
     single: dict[str, Mapping[str, np.ndarray]] = {}
@@ -152,27 +151,18 @@ def evaluate(
             for info in loaded.inputs
         }
         found = predict(
-            content, inputs, threads=threads, delegate=delegate, progress=progress, description=f"evaluate {name}"
+            content, inputs, threads=threads, delegate=delegate, resources=resources, description=f"evaluate {name}"
         )
         outputs_of[name] = outputs_like([info.name for info in loaded.outputs], found, expected, name)
     for name, model in models.items():
         if isinstance(model, Simulated):
             outputs_of[name] = outputs_like(list(model.outputs), tuple(model.outputs.values()), expected, name)
-    latencies = (
-        measure_latency(
-            files,
-            single,
-            runs=latency_runs,
-            seconds=latency_seconds,
-            threads=latency_threads,
-            delegate=delegate,
-            seed=seed,
-            progress=progress,
+    latencies: Mapping[str, Latency] = {}
+    if timing is not None:
+        latencies = measure_latency(
+            files, single, timing=timing, delegate=delegate, seed=seed, progress=resources.progress
         )
-        if latency_runs
-        else {}
-    )
-    judged, omitted = judge_outputs(outputs_of, samples, metric=metric, seed=seed, progress=progress)
+    judged, omitted = judge_outputs(outputs_of, samples, metric=metric, seed=seed, progress=resources.progress)
     evaluated = []
     for name, model in models.items():
         size, simulated = (None, model.reason) if isinstance(model, Simulated) else (measure_size(model), "")
@@ -202,7 +192,7 @@ def check_metric(metric: str | UserMetric, baseline: bytes | Path, samples: Samp
         return
     few, loaded = samples.head(_TRIED), TfliteModel(baseline)
     inputs = inputs_of(loaded, few.arrays, "the first model")
-    found = predict(baseline, inputs, threads=1, progress=Silent(), description="")
+    found = predict(baseline, inputs, threads=1)
     names, repeated = [info.name for info in loaded.outputs], np.arange(len(samples)) % len(few)
     outputs = tuple(values[repeated] for values in outputs_like(names, found, loaded.outputs, "the first model"))
     point(judge.statistic(Predictions(outputs, samples.labels, samples.arrays, outputs)), len(samples))
@@ -267,7 +257,7 @@ def _estimated(statistic: Statistic, unit: str, n: int, seed: int) -> Estimate:
     return estimate(point(statistic, n), resampled([statistic], n, seed=seed)[0], unit=unit, n=n)
 
 
-def inputs_of(model: TfliteModel, arrays: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+def inputs_of(model: TfliteModel, arrays: Arrays, name: str) -> Arrays:
     """The samples under this model's input names: the same names, or its only input for the only array."""
     wanted = [info.name for info in model.inputs]
     if set(wanted) == set(arrays):

@@ -25,6 +25,24 @@ _MOST_RUNS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
+class Timing:
+    """How models are timed.
+
+    Attributes:
+      runs: timed invocations of each at the least, rounded up to whole blocks of 4.
+      seconds: go on for about so long a model, up to 1000 runs, so that fast models are timed well too.
+      threads: of one invocation.
+    """
+
+    runs: int = 48
+    seconds: float = 1.0
+    threads: int = 1
+
+
+DEFAULT = Timing()
+
+
+@dataclasses.dataclass(frozen=True)
 class Latency:
     """Times of one model.
 
@@ -52,9 +70,7 @@ def measure_latency(
     models: Mapping[str, bytes | Path],
     inputs: Mapping[str, Mapping[str, np.ndarray]],
     *,
-    runs: int = 48,
-    seconds: float = 1.0,
-    threads: int = 1,
+    timing: Timing = DEFAULT,
     delegate: bool = True,
     seed: int = 0,
     progress: Progress = SILENT,
@@ -64,11 +80,9 @@ def measure_latency(
     Args:
       models: .tflite files or their content, by name; the first is the baseline.
       inputs: by model name: real-valued arrays of one invocation, batch axis included, by input name.
-      runs: timed invocations of each at the least, rounded up to whole blocks of 4.
-      seconds: go on for about so long a model, up to 1000 runs, so that fast models are timed well too.
       seed: of the bootstrap of the ratio.
     """
-    loaded = {name: TfliteModel(content, threads=threads, delegate=delegate) for name, content in models.items()}
+    loaded = {name: TfliteModel(content, threads=timing.threads, delegate=delegate) for name, content in models.items()}
     names = list(models)
     start = time.perf_counter()
     for name, model in loaded.items():
@@ -76,7 +90,7 @@ def measure_latency(
         for _ in range(WARM_UP - 1):
             model.invoke()
     each = (time.perf_counter() - start) / (WARM_UP * len(names))
-    runs = max(runs, min(_MOST_RUNS, round(seconds / each)))
+    runs = max(timing.runs, min(_MOST_RUNS, round(timing.seconds / each)))
     rounds = -(-runs // BLOCK)
     times = np.empty((len(names), rounds, BLOCK))
     with progress.task("time", rounds) as advance:
@@ -95,7 +109,7 @@ def measure_latency(
             ratio=_ratio(medians[row] / medians[0], seed=seed),
             runs=rounds * BLOCK,
             warm_up=WARM_UP,
-            threads=threads,
+            threads=timing.threads,
             batch=len(next(iter(inputs[name].values()))),
             delegate=delegate,
             times_ms=tuple(times[row].ravel().tolist()),

@@ -20,7 +20,7 @@ import dataclasses
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -28,6 +28,7 @@ import numpy as np
 from tfq.data.functions import import_function
 from tfq.errors import UserError, described
 from tfq.evaluation.bootstrap import Statistic
+from tfq.execution.views import Arrays, View
 
 _SLOW_RESAMPLES = 200
 _ROWS = 256
@@ -46,7 +47,7 @@ class Predictions:
 
     outputs: tuple[np.ndarray, ...]
     labels: np.ndarray | None
-    inputs: Mapping[str, np.ndarray]
+    inputs: Arrays
     baseline: tuple[np.ndarray, ...]
 
 
@@ -169,7 +170,7 @@ def _top(k: int) -> Callable[[Predictions], Statistic]:
     return statistic
 
 
-def reconstruction_error(outputs: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+def reconstruction_error(outputs: np.ndarray, inputs: np.ndarray | View) -> np.ndarray:
     """[n] mean squares of output - input; in blocks, since inputs may lie on disk."""
     starts = range(0, len(outputs), _ROWS)
     return np.concatenate(

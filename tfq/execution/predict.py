@@ -14,22 +14,21 @@ import numpy as np
 
 from tfq.errors import UserError
 from tfq.execution.interpreter import TfliteModel, written
-from tfq.execution.progress import Progress, Silent
+from tfq.execution.resources import DEFAULT, Resources
+from tfq.execution.views import Arrays
 
 _BATCH_BYTES = 4 << 20
-_ARENA_BYTES = 1 << 30  # of the activations of a batch
 
 
 def predict(
     model: bytes | Path,
-    samples: Mapping[str, np.ndarray] | Iterable[Mapping[str, np.ndarray]],
+    samples: Arrays | Iterable[Mapping[str, np.ndarray]],
     *,
-    total: int | None = None,
     batch_size: int | None = None,
     threads: int | None = None,
     delegate: bool = True,
     runtime: str = "litert",
-    progress: Progress | None = None,
+    resources: Resources = DEFAULT,
     description: str = "predict",
 ) -> tuple[np.ndarray, ...]:
     """Outputs of many samples: one float32 array [n, ...] per output, in the order of the samples.
@@ -41,22 +40,21 @@ def predict(
     Args:
       model: the file's content, or its path.
       samples: arrays [n, ...] by input name, in real values; or batches [k, ...] of such arrays.
-      total: number of samples, for the progress of batches.
       batch_size: samples of one invocation; by default up to 32, and no more than 4 MB of inputs.
       threads: interpreters at work at once, by default one per core.
-      progress: shows the samples done.
+      resources: the activations of all batches at work fit into the memory.
     """
-    progress = Silent() if progress is None else progress
+    total = None
     if isinstance(samples, Mapping):
         total = _sample_count(samples)
-        samples = _slices(samples, batch_size or _suited_batch(samples))
+        samples = _slices(samples, batch_size or _suited_batch(samples, resources))
     workers = threads or available_cores()
     batches = iter(samples)
     first = next(batches, None)
     if first is None or not _sample_count(first):
         raise UserError("there are no samples to run the model on; give at least one")
     models = [TfliteModel(model, delegate=delegate, runtime=runtime)]
-    batch_size = min(batch_size or _suited_batch(first), max(1, _ARENA_BYTES // max(1, models[0].arena_bytes)))
+    batch_size = resources.batch(workers * models[0].arena_bytes, batch_size or _suited_batch(first, resources))
     step = batch_size if _batches_agree(models[0], first, min(4, batch_size)) else _fixed_batch(models[0])
     workers = min(workers, -(-total // batch_size)) if total else workers
     models += [TfliteModel(models[0].content, delegate=delegate, runtime=runtime) for _ in range(workers - 1)]
@@ -73,7 +71,10 @@ def predict(
 
     done: list[tuple[np.ndarray, ...]] = []
     waiting: collections.deque[concurrent.futures.Future[list[tuple[np.ndarray, ...]]]] = collections.deque()
-    with progress.task(description, total or 0) as advance, concurrent.futures.ThreadPoolExecutor(workers) as pool:
+    with (
+        resources.progress.task(description, total or 0) as advance,
+        concurrent.futures.ThreadPoolExecutor(workers) as pool,
+    ):
 
         def collect() -> None:
             outputs = waiting.popleft().result()
@@ -114,10 +115,10 @@ def _batches_agree(model: TfliteModel, batch: Mapping[str, np.ndarray], count: i
     )
 
 
-def _suited_batch(samples: Mapping[str, np.ndarray]) -> int:
+def _suited_batch(samples: Arrays, resources: Resources) -> int:
     """Small inputs gain by a batch; large ones only cost memory, an arena for each interpreter."""
     bytes_each = sum(values.nbytes // max(1, len(values)) for values in samples.values())
-    return max(1, min(32, _BATCH_BYTES // max(1, bytes_each)))
+    return resources.batch(bytes_each, max(1, min(32, _BATCH_BYTES // max(1, bytes_each))))
 
 
 def _fixed_batch(model: TfliteModel) -> int:
@@ -146,14 +147,14 @@ def _run_padded(model: TfliteModel, part: Mapping[str, np.ndarray], step: int) -
     return tuple(output[:count] for output in outputs)
 
 
-def _sample_count(batch: Mapping[str, np.ndarray]) -> int:
+def _sample_count(batch: Arrays) -> int:
     counts = {name: len(values) for name, values in batch.items()}
     if len(set(counts.values())) != 1:
         raise UserError(f"every input needs the same number of samples, at least one input; got {counts or 'none'}")
     return next(iter(counts.values()))
 
 
-def _slices(batch: Mapping[str, np.ndarray], size: int) -> Iterator[Mapping[str, np.ndarray]]:
+def _slices(batch: Arrays, size: int) -> Iterator[Mapping[str, np.ndarray]]:
     for start in range(0, _sample_count(batch), size):
         yield {name: values[start : start + size] for name, values in batch.items()}
 

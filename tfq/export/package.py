@@ -63,15 +63,15 @@ def describe(
     def input_metadata(signature: InputSignature) -> TensorMetadata:
         channels = signature.shape[-1] if len(signature.shape) == 3 else 0
         found = normalized.get(signature.name)
-        values = samples.arrays[signature.name]
-        is_float = values.dtype.kind == "f"
+        is_float = samples.arrays[signature.name].dtype.kind == "f"
+        low, high = samples.extremes(signature.name) if is_float else (0.0, 0.0)
         return TensorMetadata(
             signature.name,
             color_space={1: "GRAYSCALE", 3: "RGB"}.get(channels, ""),
             mean=() if found is None else found.mean,
             std=() if found is None else found.std,
-            minimum=(float(values.min()),) if is_float else (),
-            maximum=(float(values.max()),) if is_float else (),
+            minimum=(low,) if is_float else (),
+            maximum=(high,) if is_float else (),
         )
 
     first, *others = loaded.graph.output_names

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import collections
 import threading
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 
-import numpy as np
-
+from tfq.execution.views import Arrays
 from tfq.export.convert import RepresentativeDataset, convert_quantized
 from tfq.export.passes import finish
 from tfq.models.graph import Node
@@ -37,7 +36,7 @@ class Exporter:
         self._lock = threading.Lock()
 
     @classmethod
-    def of(cls, samples: Mapping[str, np.ndarray]) -> Exporter:
+    def of(cls, samples: Arrays) -> Exporter:
         """`samples` [n, ...] by input name show TFLiteConverter what inputs look like."""
         count = min(len(next(iter(samples.values()))), _REPRESENTATIVE)
         return cls(lambda: ({name: values[i : i + 1] for name, values in samples.items()} for i in range(count)))

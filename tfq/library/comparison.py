@@ -6,13 +6,15 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypedDict
 
-from tfq.data.loading import load_samples
+from tfq.data.loading import Selection, load_samples
 from tfq.data.objects import Data, given
 from tfq.errors import UserError
 from tfq.evaluation import evaluate as evaluation
+from tfq.evaluation import latency
 from tfq.evaluation.metrics import UserMetric, find_metric
 from tfq.evaluation.names import Tflite, by_name
 from tfq.execution.progress import Progress, shown
+from tfq.execution.resources import Resources
 from tfq.options import check_names
 from tfq.report.summary import evaluation_table
 from tfq.report.table import format_table, html_table
@@ -78,15 +80,15 @@ def evaluate(
     for name, value in bounded.items():
         if value < (least := int(name == "threads")):
             raise UserError(f"`{name}` is {value}; it must be at least {least}")
-    named = by_name(models)
+    named, resources = by_name(models), Resources(progress=shown(progress))
     find_metric(metric)  # a misspelt one is told before the data is read
     signatures = [evaluation.input_signatures(model) for model in named.values()]  # all files are opened before it is
     samples = load_samples(
         given(data, "the data"),
         signatures[0],
-        limit=num_samples or None,
+        Selection(num_samples or None),
         preprocess=preprocess,
-        progress=shown(progress),
+        resources=resources,
     )
     evaluation.check_metric(metric, next(iter(named.values())), samples)
     found = evaluation.evaluate(
@@ -94,9 +96,8 @@ def evaluate(
         samples,
         metric=metric,
         seed=seed,
-        latency_runs=latency_runs,
-        latency_threads=threads,
+        timing=latency.Timing(latency_runs, threads=threads) if latency_runs else None,
         delegate=timing.get("xnnpack", True),
-        progress=shown(progress),
+        resources=resources,
     )
     return Comparison(**vars(found))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from tfq.data.loading import load_samples
+from tfq.data.loading import Selection, load_samples
 from tfq.data.objects import Data, given
 from tfq.errors import UserError
 from tfq.evaluation.evaluate import input_signatures
@@ -61,5 +61,5 @@ def inspect(
         return Inspection(operations(content))
     float_content = read_content(tflite(float_model))
     signatures = input_signatures(float_content)
-    samples = load_samples(given(data, "the data"), signatures, limit=num_samples, preprocess=preprocess)
-    return Inspection(compare_operations(content, float_content, samples.arrays))
+    samples = load_samples(given(data, "the data"), signatures, Selection(num_samples), preprocess=preprocess)
+    return Inspection(compare_operations(content, float_content, samples.read()))

@@ -39,19 +39,39 @@ def node_function(node: Node) -> Callable[[Sequence[tf.Tensor]], tf.Tensor]:
     return run
 
 
+def schedule(graph: Graph, names: Sequence[str] | None = None) -> list[tuple[str, tuple[str, ...]]]:
+    """The nodes that `names` need, in order, each with the tensors that are not read again after it.
+
+    Args:
+      names: of tensors that are wanted, and not let go; None: every node is computed, and none kept.
+    """
+    needed = set(graph.by_name if names is None else names)
+    for node in reversed(graph.nodes):
+        if node.name in needed:
+            needed.update(node.inputs)
+    left = {name: sum(reader in needed for reader in graph.readers[name]) for name in needed}
+    found = []
+    for node in graph.nodes:
+        if node.name not in needed:
+            continue
+        for source in node.inputs:
+            left[source] -= 1
+        done = (source for source in dict.fromkeys(node.inputs) if not left[source] and source not in (names or ()))
+        found.append((node.name, tuple(done)))
+    return found
+
+
 def run_graph(graph: Graph, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """The graph's outputs, in its own order, for a batch of every input by node name (cast to the input's dtype)."""
-    readers = {name: len(found) for name, found in graph.readers.items()}
     tensors: dict[str, tf.Tensor] = {}
-    for node in graph.nodes:
+    for name, done in schedule(graph, graph.outputs):
+        node = graph[name]
         if node.kind == INPUT:
-            tensors[node.name] = tf.constant(np.asarray(inputs[node.name], node.config["dtype"]))
+            tensors[name] = tf.constant(np.asarray(inputs[name], node.config["dtype"]))
         else:
-            tensors[node.name] = node_function(node)([tensors[i] for i in node.inputs])
-            for source in node.inputs:
-                readers[source] -= 1
-                if not readers[source] and source not in graph.outputs:
-                    tensors.pop(source, None)
+            tensors[name] = node_function(node)([tensors[i] for i in node.inputs])
+        for source in done:
+            del tensors[source]
     return [tensors[name].numpy() for name in graph.outputs]
 
 

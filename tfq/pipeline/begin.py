@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 
 from tfq.allocation.latency_table import LatencyTable, read_table
+from tfq.data.calibration_set import CalibrationSet
 from tfq.data.checks import compare_ranges
 from tfq.data.labels import label_notes, read_labels
-from tfq.data.loading import load_samples
-from tfq.data.roles import Roles
+from tfq.data.loading import Selection, load_samples
 from tfq.data.samples import Samples
 from tfq.data.signatures import input_signatures
 from tfq.evaluation.evaluate import check_metric
 from tfq.evaluation.metrics import UserMetric, find_metric
 from tfq.execution.journal import Journal
 from tfq.execution.progress import Progress
+from tfq.execution.resources import Resources
 from tfq.export.convert import RepresentativeDataset
 from tfq.export.package import export_plain
 from tfq.inputs import Inputs
@@ -38,12 +39,16 @@ _PREPARATION, _SPREAD, _REPRESENTATIVE = 8, 64, 100
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Begun:
-    """What every road begins with: model and samples loaded and checked, the model prepared, the float baseline.
+class Run:
+    """What all stops of one run work with.
 
     Attributes:
-      samples, roles: the calibration samples but those of the report, and what each is for.
+      calibration: the samples that may have a part in the model; those of the report are not among them.
       unseen: what models are judged by in the end: evaluation data, or those of the report without their labels.
+      given_samples: number of calibration samples, those of the report included.
+      prepared, graph: the prepared model, and its graph as it is quantised.
+      precisions: of its layers, where no budget decides.
+      baseline: the float .tflite.
     """
 
     recipe: Recipe
@@ -51,62 +56,63 @@ class Begun:
     loaded: LoadedModel
     labels: Sequence[str]
     table: LatencyTable | None
-    samples: Samples
-    roles: Roles
+    calibration: CalibrationSet
     unseen: Samples
-    calibration_samples: int
+    given_samples: int
     prepared: Prepared
     graph: Graph
     precisions: Mapping[str, Precision]
     baseline: bytes
     journal: Journal
-    progress: Progress
+    resources: Resources
 
     @property
-    def few(self) -> Samples:
-        return self.samples.head(_PREPARATION)
+    def few(self) -> dict[str, np.ndarray]:
+        """Some samples by input name, to try a model with."""
+        return self.calibration.samples.head(_PREPARATION).read()
 
     @property
     def representative(self) -> RepresentativeDataset:
-        return self.samples.head(_REPRESENTATIVE).representative_dataset()
+        return self.calibration.samples.head(_REPRESENTATIVE).representative_dataset()
 
 
-def begin(recipe: Recipe, inputs: Inputs, journal: Journal, progress: Progress) -> Begun:
+def begin(recipe: Recipe, inputs: Inputs, progress: Progress) -> Run:
     find_metric(inputs.metric)  # what can be told before the model is read
     table = read_table(Path(recipe.latency_table)) if recipe.latency_table else None
+    journal, resources = Journal(), recipe.resources(progress)
     with journal.stage("load the model"):
         loaded = load_model(inputs.model, allow_unsafe_deserialization=recipe.allow_unsafe_deserialization)
         labels = read_labels(inputs.labels)
     with journal.stage("load the samples"):
-        given, evaluation_samples = _samples(recipe, inputs, loaded.graph, labels, journal, progress)
-        samples, roles, unseen = _by_role(given, evaluation_samples, journal)
+        given, evaluation_samples = _samples(recipe, inputs, loaded.graph, labels, journal, resources)
+        calibration, unseen = _by_role(given, evaluation_samples, journal, resources)
     with journal.stage("prepare the model"):
-        few = samples.head(_PREPARATION).arrays
-        wide = find_wide(loaded.graph, samples.head(_SPREAD).arrays) if recipe.precision == "int8" else None
+        few = calibration.samples.head(_PREPARATION).read()
+        spread = calibration.samples.head(_SPREAD).read()
+        wide = find_wide(loaded.graph, spread) if recipe.precision == "int8" else None
         prepared = prepare(loaded.graph, few, original=loaded, seed=recipe.seed, progress=progress, wide=wide)
         journal.warn(*prepared.notes)
         if recipe.precision == "int8":
-            journal.warn(*zero_notes(prepared.graph, samples.head(_SPREAD).arrays))
+            journal.warn(*zero_notes(prepared.graph, spread))
         output = tensor_shapes(prepared.graph)[prepared.graph.outputs[0]]
-        for found in (samples, evaluation_samples):
+        for found in (given, evaluation_samples):
             journal.warn(*label_notes(labels, () if labels or found is None else found.class_names, output))
         wanted = Precision("int8", recipe.weight_bits, recipe.storage, recipe.activation_bits)
         graph, precisions = assign_precisions(prepared.graph, wanted, first_last_bits=recipe.first_last_bits)
         if recipe.separates_inputs:
             graph = separate_inputs(graph, [node.name for node in graph.nodes if is_weighted(node)], apart=True)
     with journal.stage("export the float baseline"):
-        representative = samples.head(_REPRESENTATIVE).representative_dataset()
+        representative = calibration.samples.head(_REPRESENTATIVE).representative_dataset()
         baseline = export_plain(prepared.graph, "float32", representative, progress=progress)
         if evaluation_samples is not None:
             check_metric(inputs.metric, baseline, evaluation_samples)
-    return Begun(
+    return Run(
         recipe,
         inputs.metric,
         loaded,
         labels,
         table,
-        samples,
-        roles,
+        calibration,
         unseen,
         len(given),
         prepared,
@@ -114,47 +120,43 @@ def begin(recipe: Recipe, inputs: Inputs, journal: Journal, progress: Progress) 
         precisions,
         baseline,
         journal,
-        progress,
+        resources,
     )
 
 
 def _samples(
-    recipe: Recipe, inputs: Inputs, graph: Graph, labels: Sequence[str], journal: Journal, progress: Progress
+    recipe: Recipe, inputs: Inputs, graph: Graph, labels: Sequence[str], journal: Journal, resources: Resources
 ) -> tuple[Samples, Samples | None]:
     """(calibration samples, evaluation samples)."""
     signatures = input_signatures(graph)
-    options: dict[str, Any] = {"preprocess": recipe.preprocess, "seed": recipe.seed, "progress": progress}
-    options["class_names"] = labels
-    samples = load_samples(
-        inputs.calibration,
-        signatures,
-        limit=recipe.num_calibration_samples,
-        selection=recipe.selection,
-        **options,
-    )
+    options: dict[str, Any] = {"preprocess": recipe.preprocess, "class_names": labels, "resources": resources}
+    selection = Selection(recipe.num_calibration_samples, recipe.selection, recipe.seed)
+    samples = load_samples(inputs.calibration, signatures, selection, **options)
     journal.warn(*samples.warnings)
     if inputs.evaluation is None:
         return samples, None
-    evaluation_samples = load_samples(inputs.evaluation, signatures, limit=None, **options)
+    evaluation_samples = load_samples(inputs.evaluation, signatures, **options)
     journal.warn(*evaluation_samples.warnings, *compare_ranges(samples, evaluation_samples))
     return samples, evaluation_samples
 
 
-def _by_role(samples: Samples, evaluation_samples: Samples | None, journal: Journal) -> tuple[Samples, Roles, Samples]:
-    """(samples that may have a part in the model, their roles, samples that may not, by which it is judged)."""
-    roles = Roles.of(len(samples), report=evaluation_samples is None)
-    shortage = roles.shortage(report=evaluation_samples is None)
+def _by_role(
+    given: Samples, evaluation_samples: Samples | None, journal: Journal, resources: Resources
+) -> tuple[CalibrationSet, Samples]:
+    """(samples that may have a part in the model, samples that may not, by which it is judged)."""
+    reports = evaluation_samples is None
+    calibration = CalibrationSet.of(given, report=reports)
+    roles = calibration.roles
+    shortage = roles.shortage(report=reports)
     if shortage:
         journal.warn(shortage)
     if evaluation_samples is not None:
-        return samples, roles, evaluation_samples
+        return calibration, evaluation_samples
     journal.warn(
-        f"no `evaluation`: agreement with float is measured on {len(roles.reporting)} of the {len(samples)}"
+        f"no `evaluation`: agreement with float is measured on {len(roles.reporting)} of the {len(given)}"
         " calibration samples, which are used for nothing else; accuracy is not measured"
         if len(roles.report)
         else "no `evaluation`: agreement with float is measured on a calibration sample, accuracy is not"
     )
-    unseen = dataclasses.replace(samples.take(roles.reporting), labels=None)
-    if len(roles.report):
-        samples = samples.take(np.setdiff1d(np.arange(len(samples)), roles.report))
-    return samples, roles.without_report(), unseen
+    # a metric, which may be a function of the user's, is given arrays
+    return calibration.without_report(), calibration.reporting.stored(resources.memory_limit)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from tfq.allocation.allocate import Allocated, allocate
-from tfq.allocation.latency_table import LatencyTable
 from tfq.allocation.survey import At, Survey, survey
 from tfq.allocation.wish import Wish, goal_of
 from tfq.calibration.statistics import Range
@@ -16,7 +14,8 @@ from tfq.evaluation.bootstrap import Estimate
 from tfq.models.graph import Graph
 from tfq.models.grids import grid_groups
 from tfq.models.widths import activation_bits, is_weighted, units
-from tfq.pipeline.quantized import Run, Start
+from tfq.pipeline.begin import Run
+from tfq.pipeline.quantized import Start, recalibrated, specified
 from tfq.precision import SIMULATED, Precision
 from tfq.quantized_model import QuantizedModel
 from tfq.recipe import Recipe
@@ -33,7 +32,7 @@ def _narrow_ranges(run: Run, graph: Graph) -> Mapping[str, Range] | None:
         return None
     nodes = [node.name for node in graph.nodes if is_weighted(node)]
     bits = activation_bits(graph, dict.fromkeys(nodes, SIMULATED))
-    ranges = run.recalibrated(graph, bits=bits).ranges
+    ranges = recalibrated(run, graph, bits=bits).ranges
     return {group: ranges[group] for group in bits}
 
 
@@ -45,26 +44,24 @@ def _at(run: Run, start: Start, narrow: Mapping[str, Range] | None) -> At:
     def at(chosen: Mapping[str, Precision]) -> QuantizedModel:
         few = [group for unit, precision in chosen.items() if precision.is_simulated for group in reading[unit]]
         ranges = {**start.ranges, **{group: (narrow or {})[group] for group in few}}
-        return run.specified(graph, ranges, chosen)
+        return specified(run, graph, ranges, chosen)
 
     return at
 
 
-def surveyed(run: Run, start: Start, setting: Setting, table: LatencyTable | None, ledger: Path | None) -> Survey:
+def surveyed(run: Run, start: Start, setting: Setting, ledger: Path | None) -> Survey:
     """What can be chosen."""
     narrow = _narrow_ranges(run, start.reference)
-    options: dict[str, Any] = {"labels": run.samples.labels, "table": table, "narrow": narrow, "ledger": ledger}
-    return survey(setting, start.model, _at(run, start, narrow), wish_of(run.recipe), **options)
+    at, wish = _at(run, start, narrow), wish_of(run.recipe)
+    return survey(setting, start.model, at, wish, table=run.table, narrow=narrow, ledger=ledger)
 
 
-def within_budget(
-    run: Run, start: Start, setting: Setting, table: LatencyTable | None, ledger: Path | None
-) -> tuple[QuantizedModel, Allocated]:
+def within_budget(run: Run, start: Start, setting: Setting, ledger: Path | None) -> tuple[QuantizedModel, Allocated]:
     """A precision for every layer, checked on the file."""
     with run.journal.stage("allocate"):
-        found = surveyed(run, start, setting, table, ledger)
+        found = surveyed(run, start, setting, ledger)
         goal = goal_of(setting.graph, found.units, wish_of(run.recipe))
-        model, allocated = allocate(found.problem, goal, found.bench, progress=run.progress)
+        model, allocated = allocate(found.problem, goal, found.bench, progress=run.resources.progress)
         if not allocated.attained:
             run.journal.warn(_missed(run.recipe, allocated))
     return model, allocated

@@ -20,7 +20,6 @@ chose in sequence. (x): on request. Every step is kept only where samples gain b
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,19 +29,17 @@ from tfq import __version__
 from tfq.allocation.allocate import Allocated
 from tfq.allocation.frontier import budgets_between, frontier
 from tfq.allocation.wish import LATENCY, WEIGHTS, float_bytes
-from tfq.data.samples import Samples
 from tfq.errors import UserError
 from tfq.evaluation.evaluate import Evaluation, Simulated, evaluate
 from tfq.evaluation.layers import layer_errors
-from tfq.execution.journal import Journal
 from tfq.execution.progress import Progress, Silent
 from tfq.export.package import describe, export_plain, export_quantized, gzipped
 from tfq.export.plain import plain_model
 from tfq.inputs import Inputs
 from tfq.models.graph import Graph
-from tfq.pipeline.begin import Begun, begin
+from tfq.pipeline.begin import Run, begin
 from tfq.pipeline.budget import contradiction, surveyed, within_budget
-from tfq.pipeline.quantized import BATCH, Run, equalized, quantized, setting_of, stepped
+from tfq.pipeline.quantized import equalized, quantized, setting_of, stepped
 from tfq.quantized_model import QuantizedModel
 from tfq.recipe import Recipe
 from tfq.reconstruction.steps import FITTING, TUNING, StepOutcome
@@ -50,7 +47,7 @@ from tfq.report.frontier import BASE, FrontierReport
 from tfq.report.page import page
 from tfq.report.report import Report, layer_reports, model_facts, tensor_reports
 from tfq.result import Result
-from tfq.simulate.wrap import simulate
+from tfq.simulate.eager import simulate
 from tfq.spec import Specification
 from tfq.verify.forced import observe, teacher_forced
 from tfq.verify.parity import layer_parity, output_parity, parity_note
@@ -75,52 +72,17 @@ def quantize(
       UserError: anything the user can put right.
       VerificationError: the exported file is not what was specified.
     """
-    progress, journal = progress or Silent(), Journal()
-    begun = begin(recipe, inputs or Inputs.of(recipe), journal, progress)
-    loaded, prepared, graph, files = begun.loaded, begun.prepared, begun.graph, {"float.tflite": begun.baseline}
-    representative = begun.representative
-
-    if recipe.precision == "int8":
-        run = Run.of(begun)
-        start, equalisation = equalized(run, quantized(run, graph))
-        setting = setting_of(run, start)
-        allocated: Allocated | None = None
-        fits: tuple[StepOutcome, ...] = ()
-        if recipe.allocates:
-            fitted, allocated = within_budget(run, start, setting, begun.table, ledger)
-        else:
-            fitted, fits = stepped(run, setting, start.model, FITTING[recipe.pipeline])
-        model, tunings = stepped(run, setting, fitted, TUNING[recipe.pipeline])
-        steps = equalisation + fits + tunings
-        measured: dict[str, Any] = {
-            "calibration_cost": start.calibration.cost,
-            "guard": start.guard,
-            "steps": steps,
-            "allocation": allocated,
-            "tensors": tensor_reports(model, start.calibration, start.guard),
-            "layers": layer_reports(model, steps=steps),
-        }
-        if not recipe.simulated:
-            with journal.stage("export"):
-                content = files["model.tflite"] = export_quantized(model, representative, progress=progress)
-            with journal.stage("verify"):
-                measured["verification"] = verify_structure(content, model)
-                measured |= _compare(content, model, start.reference, steps, begun.unseen, journal, progress)
-    else:
-        with journal.stage("export"):
-            content = files["model.tflite"] = export_plain(graph, recipe.precision, representative, progress=progress)
-            model = plain_model(content, graph, recipe.precision)
-            measured = {"layers": layer_reports(model)}
-
+    run = begin(recipe, inputs or Inputs.of(recipe), progress or Silent())
+    journal = run.journal
+    model, files, measured = _int8(run, ledger) if recipe.precision == "int8" else _plain(run)
+    files = {"float.tflite": run.baseline} | files
     with journal.stage("package"):
-        described = functools.partial(
-            describe, loaded=loaded, samples=begun.samples, labels=begun.labels, recipe=recipe
-        )
-        files = {name: described(content) for name, content in files.items()}
+        options: dict[str, Any] = {"loaded": run.loaded, "labels": run.labels, "recipe": recipe}
+        files = {name: describe(file, samples=run.calibration.samples, **options) for name, file in files.items()}
         for name, content in files.items():
-            verify_runtimes(content, begun.few.arrays, name=name)
+            verify_runtimes(content, run.few, name=name)
     with journal.stage("evaluate"):
-        evaluation = _evaluate(begun, files, model)
+        evaluation = _evaluate(run, files, model)
         journal.warn(contradiction(recipe, evaluation.models[-1].difference))
     if recipe.package == "gzip":
         files["model.tflite.gz"] = gzipped(files["model.tflite"])
@@ -128,9 +90,9 @@ def quantize(
     report = Report(
         version=__version__,
         recipe=recipe,
-        model=model_facts(loaded, prepared),
-        calibration_samples=begun.calibration_samples,
-        preparation=prepared.checks,
+        model=model_facts(run.loaded, run.prepared),
+        calibration_samples=run.given_samples,
+        preparation=run.prepared.checks,
         evaluation=evaluation,
         package_bytes=len(files["model.tflite.gz"]) if recipe.package == "gzip" else None,
         stages=tuple(journal.stages),
@@ -144,6 +106,50 @@ def quantize(
     }
     texts["report.html"] = page(json.loads(texts["report.json"]))
     return Result(files | {name: text.encode() for name, text in texts.items()}, report)
+
+
+_Made = tuple[QuantizedModel, dict[str, bytes], dict[str, Any]]
+"""(model, its file by name where there is one, what the report says of both)."""
+
+
+def _int8(run: Run, ledger: Path | None) -> _Made:
+    """The model by the pipeline or the budget that is asked for."""
+    recipe = run.recipe
+    start, equalisation = equalized(run, quantized(run, run.graph))
+    setting = setting_of(run, start)
+    allocated: Allocated | None = None
+    fits: tuple[StepOutcome, ...] = ()
+    if recipe.allocates:
+        fitted, allocated = within_budget(run, start, setting, ledger)
+    else:
+        fitted, fits = stepped(run, setting, start.model, FITTING[recipe.pipeline])
+    model, tunings = stepped(run, setting, fitted, TUNING[recipe.pipeline])
+    steps = equalisation + fits + tunings
+    measured: dict[str, Any] = {
+        "calibration_cost": start.calibration.cost,
+        "guard": start.guard,
+        "steps": steps,
+        "allocation": allocated,
+        "tensors": tensor_reports(model, start.calibration, start.guard),
+        "layers": layer_reports(model, steps=steps),
+    }
+    if recipe.simulated:
+        return model, {}, measured
+    with run.journal.stage("export"):
+        content = export_quantized(model, run.representative, progress=run.resources.progress)
+    with run.journal.stage("verify"):
+        measured["verification"] = verify_structure(content, model)
+        measured |= _compare(run, content, model, start.reference, steps)
+    return model, {"model.tflite": content}, measured
+
+
+def _plain(run: Run) -> _Made:
+    """One of TFLiteConverter's own whole-model exports."""
+    precision = run.recipe.precision
+    with run.journal.stage("export"):
+        content = export_plain(run.graph, precision, run.representative, progress=run.resources.progress)
+        model = plain_model(content, run.graph, precision)
+    return model, {"model.tflite": content}, {"layers": layer_reports(model)}
 
 
 def explore(
@@ -168,64 +174,53 @@ def explore(
     """
     if recipe.simulated:
         raise UserError(f"{recipe.simulated}, and a frontier is measured on files; leave w4a4 out of `candidates`")
-    progress, journal = progress or Silent(), Journal()
-    begun = begin(recipe, inputs or Inputs.of(recipe), journal, progress)
-    run = Run.of(begun)
-    start, _ = equalized(run, quantized(run, begun.graph))
+    run = begin(recipe, inputs or Inputs.of(recipe), progress or Silent())
+    start, _ = equalized(run, quantized(run, run.graph))
     setting = setting_of(run, start)
-    with journal.stage("survey"):
-        found = surveyed(run, start, setting, begun.table, ledger)
-    with journal.stage("frontier"):
-        costs = [WEIGHTS, *([LATENCY] if begun.table else [])]
+    with run.journal.stage("survey"):
+        found = surveyed(run, start, setting, ledger)
+    with run.journal.stage("frontier"):
+        costs = [WEIGHTS, *([LATENCY] if run.table else [])]
         budgets = [(cost, budget) for cost in costs for budget in budgets_between(found.problem, cost, points)]
-        models = frontier(found.problem, found.bench, budgets, reconstruct=reconstruct, progress=progress)
-    with journal.stage("evaluate"):
-        files = {"float": begun.baseline, BASE: found.bench.export(start.model)}
-        names = [f"point {number}" for number in range(1, len(models) + 1)]
-        files |= {name: found.bench.export(point.model) for name, point in zip(names, models, strict=True)}
-        options: dict[str, Any] = {"metric": begun.metric, "seed": recipe.seed, "progress": progress}
-        evaluation = evaluate(files, begun.unseen, latency_runs=0, **options)
+        made = frontier(found.problem, found.bench, budgets, reconstruct=reconstruct, progress=run.resources.progress)
+    with run.journal.stage("evaluate"):
+        files = {"float": run.baseline, BASE: found.bench.export(start.model)}
+        files |= {name: found.bench.export(point.model) for name, point in made.points.items()}
+        options: dict[str, Any] = {"metric": run.metric, "seed": recipe.seed, "resources": run.resources}
+        evaluation = evaluate(files, run.unseen, timing=None, **options)
     return FrontierReport.of(
         recipe,
-        model_facts(begun.loaded, begun.prepared),
-        dict(zip(names, models, strict=True)),
-        found.problem,
+        model_facts(run.loaded, run.prepared),
+        made,
         evaluation,
-        float_weight_bytes=float_bytes(begun.graph, found.units),
-        reconstructed=reconstruct,
-        journal=journal,
+        float_weight_bytes=float_bytes(run.graph, found.units),
+        journal=run.journal,
     )
 
 
 def _compare(
-    content: bytes,
-    model: QuantizedModel,
-    reference: Graph,
-    steps: Sequence[StepOutcome],
-    unseen: Samples,
-    journal: Journal,
-    progress: Progress,
+    run: Run, content: bytes, model: QuantizedModel, reference: Graph, steps: Sequence[StepOutcome]
 ) -> dict[str, Any]:
     """The file against simulation and float model, layer by layer and end to end."""
-    few = unseen.head(_LAYERS).arrays
-    observed = observe(content, model, few, progress=progress)
+    few = run.unseen.head(_LAYERS).read()
+    observed = observe(content, model, few, progress=run.resources.progress)
     parity = layer_parity(teacher_forced(model, observed, few), observed)
-    journal.warn(parity_note(parity))
+    run.journal.warn(parity_note(parity))
     errors = layer_errors(reference, teacher_forced(reference, observed, few), observed, few)
     return {
         "layers": layer_reports(model, errors, parity, steps),
-        "parity": output_parity(content, model, unseen.head(_PARITY).arrays),
+        "parity": output_parity(content, model, run.unseen.head(_PARITY).read()),
     }
 
 
-def _evaluate(begun: Begun, files: Mapping[str, bytes], quantized: QuantizedModel) -> Evaluation:
+def _evaluate(run: Run, files: Mapping[str, bytes], quantized: QuantizedModel) -> Evaluation:
     """Float against exported or simulated model."""
-    recipe, samples, progress = begun.recipe, begun.unseen, begun.progress
+    recipe, samples = run.recipe, run.unseen
     model: bytes | Simulated
     if recipe.simulated:
-        outputs = simulate(quantized, samples.batches(BATCH), total=len(samples), progress=progress)
+        outputs = simulate(quantized, samples.arrays, resources=run.resources)
         model = Simulated(outputs, recipe.simulated)
     else:
         model = files["model.tflite"]
     models = {"float": files["float.tflite"], recipe.model_name: model}
-    return evaluate(models, samples, metric=begun.metric, seed=recipe.seed, progress=progress)
+    return evaluate(models, samples, metric=run.metric, seed=recipe.seed, resources=run.resources)

@@ -52,7 +52,8 @@ import tf_keras
 
 from tfq.calibration.specify import with_ranges, with_scales
 from tfq.calibration.statistics import Range
-from tfq.execution.progress import Progress, Silent
+from tfq.data.samples import Samples
+from tfq.execution.resources import DEFAULT, Resources
 from tfq.grid import Grid
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph, Node, build_model
@@ -67,31 +68,31 @@ _G = TypeVar("_G", bound=Graph)
 _DAMPING = 1 - 0.9**5
 _EPSILON = 1e-5
 _LARGEST_FACTOR = 4.0
-# Five batches, as published, of at least 32 samples where there are as many; but the six or so copies of the
-# largest tensor that a normalisation in training mode holds stay within half a gigabyte.
+# Five batches, as published, of at least 32 samples where there are as many, and where the six or so copies of the
+# largest tensor that a normalisation in training mode holds fit into the memory.
 _BATCHES, _LEAST_BATCH = 5, 32
-_COPIES, _MEMORY = 6, 2**29
+_COPIES = 6
 
 
 def tune_batch_norm(
     model: QuantizedModel,
-    samples: Mapping[str, np.ndarray],
+    samples: Samples,
     *,
     reference: Graph | None = None,
     damped: bool = True,
     recalibrate: Callable[[Graph], Mapping[str, Range]] | None = None,
-    progress: Progress | None = None,
+    resources: Resources = DEFAULT,
 ) -> QuantizedModel:
     """The model with weight scales and biases that restore mean and deviation of every channel.
 
     Args:
       model: the quantised model.
-      samples: arrays [n, ...] by input name; run once, a batch at a time.
+      samples: run once, a batch at a time.
       reference: the float graph that `model` was quantised from, node for node: m and d are measured on it.
         None: they are the nodes' `normalized`, as published.
       damped: move part of the way, as published.
       recalibrate: ranges of the graph with its new weights, which it gets; they replace those of the model.
-      progress: counts samples.
+      resources: a batch is as large as the memory allows, at most what is published.
 
     Returns:
       Another model, or `model` itself where it has no layer to tune. Kernels lie on their grids, on the same integers
@@ -100,7 +101,7 @@ def tune_batch_norm(
     tuned = tunable_layers(model, normalized=reference is None)
     if not tuned:
         return model
-    wanted, measured = _measure(model, reference, tuned, samples, progress or Silent())
+    wanted, measured = _measure(model, reference, tuned, samples, resources)
     share = _DAMPING if damped else 1.0
     snapped = snap(model)
 
@@ -161,10 +162,10 @@ def _identity(node: Node) -> Node:
     return node.replace(kind="Identity", config={}, weights={})
 
 
-def _batches(graph: Graph, samples: int) -> list[np.ndarray]:
+def _batches(graph: Graph, samples: int, resources: Resources) -> list[np.ndarray]:
     """Positions of the samples of each batch, all batches of about the same size."""
     largest = 4 * max(int(np.prod(shape)) for shape in tensor_shapes(graph).values())
-    size = max(1, min(max(-(-samples // _BATCHES), _LEAST_BATCH), _MEMORY // (_COPIES * largest)))
+    size = resources.batch(_COPIES * largest, max(-(-samples // _BATCHES), _LEAST_BATCH))
     return np.array_split(np.arange(samples), -(-samples // size))
 
 
@@ -215,8 +216,8 @@ def _measure(
     model: QuantizedModel,
     reference: Graph | None,
     layers: Sequence[str],
-    samples: Mapping[str, np.ndarray],
-    progress: Progress,
+    samples: Samples,
+    resources: Resources,
 ) -> tuple[_Statistics, _Statistics]:
     """(wanted statistics, those of the quantised layers while the layers before them are normalised by batch)."""
     split = _split(model, layers, _batch_normalization)
@@ -225,10 +226,9 @@ def _measure(
     inserted = {x.name: x for x in inner if isinstance(x, tf_keras.layers.BatchNormalization)}
     statistics = _trained_statistics(model, layers) if reference is None else _float_statistics(reference, layers)
     wanted, measured = ({name: _Pooled() for name in layers} for _ in range(2))
-    total = len(samples[model.inputs[0]])
-    with progress.task("batch-norm tuning", total) as advance:
-        for part in _batches(model, total):
-            feeds = [samples[name][part] for name in model.inputs]
+    with resources.progress.task("batch-norm tuning", len(samples)) as advance:
+        for part in _batches(model, len(samples), resources):
+            feeds = [samples.arrays[name][part] for name in model.inputs]
             for name, (mean, variance) in statistics(feeds).items():
                 wanted[name].add(len(part), mean, variance)
                 layer, layer_epsilon = inserted[name], _epsilon(variance)

@@ -30,7 +30,7 @@ Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018 (arXiv:1710.0941
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,34 +38,35 @@ import tensorflow as tf
 import tf_keras
 
 from tfq.calibration.specify import with_scales
-from tfq.data.roles import Roles
-from tfq.execution.progress import Progress, Silent
+from tfq.data.calibration_set import CalibrationSet
+from tfq.execution.resources import DEFAULT, Resources
+from tfq.execution.views import View
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import INPUT, Graph, Node, build_model
 from tfq.operations.table import OPERATORS
 from tfq.quantized_model import QuantizedModel
 from tfq.simulate.judge import is_proved
-from tfq.simulate.run import predict_list
 from tfq.simulate.weights import snap
 from tfq.simulate.wrap import build_simulation
 
 _LOOKS = 8  # times that the samples to choose by are looked at
 _MOST_OF_THE_OTHER = 0.5  # in a mixture of two samples
 _TINY = 1e-7
-_COPIES, _MEMORY = 4, 2**30  # a layer, its activation, its grid and a gradient, of every tensor
+_COPIES = 4  # a layer, its activation, its grid and a gradient, of every tensor
+_MOST_NUMBERS = 2**26  # of all tensors of the samples of a step, which its time grows with
+_PREDICTED = 8
 
 
 def tune_biases(
     reference: Graph,
     model: QuantizedModel,
-    samples: Mapping[str, np.ndarray],
+    calibration: CalibrationSet,
     *,
-    roles: Roles | None = None,
     steps: int = 200,
     rate: float = 0.1,
     batch_size: int = 32,
     seed: int = 0,
-    progress: Progress | None = None,
+    resources: Resources = DEFAULT,
 ) -> QuantizedModel:
     """The model with biases that bring its outputs nearer to the float network's.
 
@@ -73,32 +74,29 @@ def tune_biases(
       reference: the prepared float graph; its outputs, or what the softmaxes before them read, are called as in
         the model.
       model: the quantised model.
-      samples: arrays [n, ...] by input name.
-      roles: of the samples; None: those that `Roles.of` gives as many. Read are those to fit and those to choose by.
+      calibration: read are the samples to fit and those to choose by.
       steps: of Adam.
       rate: how far a step moves a bias at first, in steps of the layer's output grid.
-      batch_size: samples a step, fewer where their tensors would not fit into a gigabyte.
+      batch_size: samples a step, fewer of a large network (`_MOST_NUMBERS`).
       seed: of the order of the samples.
-      progress: counts steps.
+      resources: where the tensors of a step do not fit into the memory, its gradient is summed over parts of it.
 
     Returns:
       Another model, or `model` itself where the samples to choose by show no improvement or there are
       none, and where no layer has a bias to tune.
     """
-    roles = roles or Roles.of(len(samples[reference.inputs[0]]))
-    groups = _groups(model)
-    if not groups or not len(roles.choose):
+    groups, fit, choose = _groups(model), calibration.fit, calibration.choose
+    if not groups or not len(choose):
         return model
     ends = [_end(reference, name) for name in reference.outputs]
     exposed = [name for name, _ in ends]
-    feeds, held = ([samples[name][part] for name in reference.inputs] for part in (roles.fit, roles.choose))
+    elements = sum(int(np.prod(shape)) for shape in tensor_shapes(reference).values())
+    batch_size = min(batch_size, max(1, _MOST_NUMBERS // elements), len(fit))
+    at_once = resources.batch(_COPIES * 4 * elements, batch_size)
     float_model = build_model(reference, outputs=exposed)
-    targets = predict_list(float_model, held)
-    sizes = [1.0] * len(ends)
-    if not all(softmax for _, softmax in ends):
-        outputs = predict_list(float_model, feeds)
-        sizes = [1.0 if softmax else _size(y) for y, (_, softmax) in zip(outputs, ends, strict=True)]
-
+    batches = fit.batches(min(_PREDICTED, at_once))
+    floats = (float_model.predict_on_batch([batch[name] for name in reference.inputs]) for batch in batches)
+    sizes = _sizes(floats, [softmax for _, softmax in ends], len(fit))
     simulation = build_simulation(model, outputs=exposed)
     biases = _Biases(simulation, model, groups)
     optimizer = tf_keras.optimizers.Adam(
@@ -106,53 +104,61 @@ def tune_biases(
     )
     optimizer.build(biases.moves)
 
-    def listed(found: Any) -> list[tf.Tensor]:
-        return found if isinstance(found, list) else [found]
-
-    def loss(x: Sequence[tf.Tensor], y: Sequence[tf.Tensor]) -> tf.Tensor:
-        found = listed(simulation(list(x)))
+    def loss(x: Sequence[tf.Tensor]) -> tf.Tensor:
+        y, q = _listed(float_model(list(x))), _listed(simulation(list(x)))
         return tf.add_n(
             [
-                _divergence(a, q, softmax=softmax, size=s)
-                for a, q, (_, softmax), s in zip(y, found, ends, sizes, strict=True)
+                _divergence(a, b, softmax=softmax, size=size)
+                for a, b, (_, softmax), size in zip(y, q, ends, sizes, strict=True)
             ]
         )
 
     @tf.function(reduce_retracing=True)
-    def measure(x: Sequence[tf.Tensor], y: Sequence[tf.Tensor]) -> tf.Tensor:
-        return loss(x, y)
+    def measure(x: Sequence[tf.Tensor]) -> tf.Tensor:
+        return loss(x)
 
     @tf.function(reduce_retracing=True)
-    def learn(x: Sequence[tf.Tensor]) -> None:
-        y = listed(float_model(list(x)))
+    def slopes(x: Sequence[tf.Tensor], share: tf.Tensor) -> list[tf.Tensor]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(biases.variables)
-            value = tf.reduce_mean(loss(x, y))
-        optimizer.apply_gradients(
-            zip(biases.gradients(tape.gradient(value, biases.variables)), biases.moves, strict=True)
-        )
+            value = share * tf.reduce_mean(loss(x))
+        return biases.gradients(tape.gradient(value, biases.variables))
+
+    @tf.function
+    def move(gradients: Sequence[tf.Tensor]) -> None:
+        optimizer.apply_gradients(zip(gradients, biases.moves, strict=True))
         biases.assign()
 
-    batch_size = min(batch_size, _affordable(reference), len(roles.fit))
+    def learn(x: Sequence[np.ndarray]) -> None:
+        parts = [
+            slopes([feed[part] for feed in x], tf.constant(len(part) / batch_size, tf.float32))
+            for part in _parts(batch_size, at_once)
+        ]
+        move(parts[0] if len(parts) == 1 else [tf.add_n(found) for found in zip(*parts, strict=True)])
 
-    def held_divergences() -> np.ndarray:
-        parts = np.array_split(np.arange(len(roles.choose)), -(-len(roles.choose) // batch_size))
-        found = [measure([feed[part] for feed in held], [y[part] for y in targets]) for part in parts]
+    def chosen_by() -> np.ndarray:
+        batches = (choose.at(part) for part in _parts(len(choose), at_once))
+        found = [measure([batch[name] for name in reference.inputs]) for batch in batches]
         return np.concatenate(found).astype(np.float64)
 
-    best, first = None, held_divergences()
+    best, first = None, chosen_by()
     least = first
     look = max(1, steps // _LOOKS)
-    batches = _mixtures(feeds, batch_size, np.random.default_rng(seed))
-    with (progress or Silent()).task("bias tuning", steps) as advance:
+    mixtures = _mixtures([fit.arrays[name] for name in reference.inputs], batch_size, np.random.default_rng(seed))
+    with resources.progress.task("bias tuning", steps) as advance:
         for step in range(1, steps + 1):
-            learn(next(batches))
+            learn(next(mixtures))
             if step % look == 0 or step == steps:
-                found = held_divergences()
+                found = chosen_by()
                 if found.mean() < least.mean():
                     best, least = biases.values(), found
             advance(1)
     return model if best is None or not is_proved(least - first) else _with_biases(model, best)
+
+
+def _parts(count: int, at_once: int) -> list[np.ndarray]:
+    """`count` positions, as few parts as may be of at most `at_once`, all of about the same size."""
+    return np.array_split(np.arange(count), -(-count // at_once))
 
 
 def _groups(model: QuantizedModel) -> dict[str, list[Node]]:
@@ -172,9 +178,19 @@ def _end(graph: Graph, output: str) -> tuple[str, bool]:
     return (node.inputs[0], True) if node.kind == "Softmax" else (output, False)
 
 
-def _size(values: np.ndarray) -> float:
-    """Mean over samples of |y|^2."""
-    return max(float(np.square(values.astype(np.float64)).sum()) / len(values), _TINY)
+def _sizes(floats: Iterable[Any], softmax: Sequence[bool], samples: int) -> list[float]:
+    """Mean over samples of |y|^2, of every output of the float model, batch by batch; 1 of what a softmax reads."""
+    if all(softmax):
+        return [1.0] * len(softmax)
+    squares = np.zeros(len(softmax))
+    for outputs in map(_listed, floats):
+        squares += [float(np.square(y.astype(np.float64)).sum()) for y in outputs]
+    return [1.0 if own else max(size, _TINY) for own, size in zip(softmax, squares / samples, strict=True)]
+
+
+def _listed(found: Any) -> list[Any]:
+    """The outputs of a Keras model, which gives a single one as it is."""
+    return found if isinstance(found, list) else [found]
 
 
 def _divergence(y: tf.Tensor, q: tf.Tensor, *, softmax: bool, size: float) -> tf.Tensor:
@@ -185,13 +201,7 @@ def _divergence(y: tf.Tensor, q: tf.Tensor, *, softmax: bool, size: float) -> tf
     return tf.reduce_sum(tf.reshape(tf.math.squared_difference(y, q), [tf.shape(y)[0], -1]), -1) / size
 
 
-def _affordable(graph: Graph) -> int:
-    """Samples whose tensors, as often as a step of training holds them, fit into the memory allowed."""
-    elements = sum(int(np.prod(shape)) for shape in tensor_shapes(graph).values())
-    return max(1, _MEMORY // (_COPIES * 4 * elements))
-
-
-def _mixtures(feeds: Sequence[np.ndarray], size: int, rng: np.random.Generator) -> Iterator[list[np.ndarray]]:
+def _mixtures(feeds: Sequence[np.ndarray | View], size: int, rng: np.random.Generator) -> Iterator[list[np.ndarray]]:
     """Batches of `size` inputs, mixed in pairs where all of them are floating-point numbers."""
     order = _shuffled(len(feeds[0]), size, rng)
     mixed = all(np.issubdtype(feed.dtype, np.floating) for feed in feeds)

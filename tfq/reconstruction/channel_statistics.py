@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from tfq.data.samples import Samples
 from tfq.errors import UserError
-from tfq.execution.progress import Progress, Silent
+from tfq.execution.resources import DEFAULT, Resources
 from tfq.models.graph import Graph, build_model
 
-_BATCH = 8
+_LARGEST_BATCH = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,19 +55,16 @@ class ChannelStatistics:
 
 def channel_statistics(
     graph: Graph,
-    batches: Iterable[Mapping[str, np.ndarray]],
+    samples: Samples,
     tensors: Sequence[str],
     *,
-    total: int = 0,
-    progress: Progress | None = None,
+    resources: Resources = DEFAULT,
 ) -> dict[str, ChannelStatistics]:
     """Run the samples through the float graph.
 
     Args:
       graph: the prepared graph.
-      batches: arrays [k, ...] by input name.
       tensors: node names of float tensors.
-      total: number of samples, for the progress display only.
 
     Raises:
       UserError: there is no sample.
@@ -85,19 +83,18 @@ def channel_statistics(
         return found
 
     positions = [math.prod(t.shape[1:-1]) for t in model.outputs]
+    size = resources.batch(4 * sum(math.prod(t.shape[1:]) for t in model.outputs), _LARGEST_BATCH)
     merged: list[ChannelStatistics] = []
-    with (progress or Silent()).task("measure channels", total) as advance:
-        for batch in batches:
-            arrays = [np.asarray(batch[name]) for name in graph.inputs]
-            for start in range(0, len(arrays[0]), _BATCH):
-                part = [tf.constant(a[start : start + _BATCH], s.dtype) for a, s in zip(arrays, inputs, strict=True)]
-                count = int(part[0].shape[0])
-                found = [
-                    ChannelStatistics(low.numpy(), high.numpy(), power.numpy().astype(np.float64), count * elements)
-                    for (low, high, power), elements in zip(reduced(*part), positions, strict=True)
-                ]
-                merged = [a.merged(b) for a, b in zip(merged, found, strict=True)] if merged else found
-                advance(count)
+    with resources.progress.task("measure channels", len(samples)) as advance:
+        for batch in samples.batches(size):
+            part = [tf.constant(batch[name], s.dtype) for name, s in zip(graph.inputs, inputs, strict=True)]
+            count = int(part[0].shape[0])
+            found = [
+                ChannelStatistics(low.numpy(), high.numpy(), power.numpy().astype(np.float64), count * elements)
+                for (low, high, power), elements in zip(reduced(*part), positions, strict=True)
+            ]
+            merged = [a.merged(b) for a, b in zip(merged, found, strict=True)] if merged else found
+            advance(count)
     if not merged:
         raise UserError("the calibration data holds no sample; at least one is needed, some hundreds are better")
     return dict(zip(tensors, merged, strict=True))

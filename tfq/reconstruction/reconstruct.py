@@ -24,8 +24,10 @@ import threadpoolctl
 from tfq.calibration.calibrate import fixed_grid
 from tfq.calibration.specify import with_ranges, with_scales
 from tfq.calibration.statistics import Range
+from tfq.data.calibration_set import CalibrationSet
 from tfq.data.roles import Roles
-from tfq.execution.progress import Progress, Silent
+from tfq.data.samples import Samples
+from tfq.execution.resources import DEFAULT, Resources
 from tfq.execution.workers import Spread, processes
 from tfq.grid import Grid
 from tfq.models.graph import INPUT, Graph, Node
@@ -34,17 +36,18 @@ from tfq.models.rewrite import sole_readers
 from tfq.models.widths import is_weighted
 from tfq.quantized_model import QuantizedModel
 from tfq.reconstruction.linear import LinearForm
-from tfq.reconstruction.problem import Method, Problem, Solution
+from tfq.reconstruction.problem import Method, Problem, Solution, on_grid
 from tfq.reconstruction.rows import (
     SampledLayer,
-    SeenSamples,
     collect_float_rows,
     inputs_name,
     sampled_layers,
     targets_name,
+    walked_outputs,
+    walked_rows,
 )
-from tfq.reconstruction.tensor_store import TensorStore
-from tfq.reconstruction.walk import Walk
+from tfq.simulate.tensor_store import TensorStore
+from tfq.simulate.walk import Walk
 from tfq.simulate.weights import integers, snap_node
 
 _EVERY = 8  # position is chosen by where no sample is
@@ -89,70 +92,80 @@ def rows_to_choose_by(roles: Roles, rows_per_sample: int) -> np.ndarray:
     return np.arange(len(roles.seen) * rows_per_sample) % _EVERY == _EVERY - 1
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """How layers are reconstructed.
+
+    Attributes:
+      name: of the method, for reports.
+      method: finds a solution for one problem and a seed.
+      mode: "sequential" or "parallel".
+      granularity: "layer": each layer is fitted to its own float output. "block": the last layer before a residual
+        addition is fitted to the float sum, so that it makes good what its block and the shortcut have lost. In
+        parallel mode no layer knows of another's loss, and the two are one.
+    """
+
+    name: str
+    method: Method
+    mode: str = "sequential"
+    granularity: str = "block"
+
+
 def reconstruct(
     reference: Graph,
     model: QuantizedModel,
-    samples: Mapping[str, np.ndarray],
-    method: Method,
+    calibration: CalibrationSet,
+    how: Reconstruction,
     *,
-    name: str,
-    roles: Roles | None = None,
-    mode: str = "sequential",
-    granularity: str = "block",
-    memory_limit: int = 2**30,
-    workers: int = 1,
     seed: int = 0,
-    progress: Progress | None = None,
+    resources: Resources = DEFAULT,
 ) -> tuple[QuantizedModel, tuple[LayerReconstruction, ...]]:
     """The model with its layers reconstructed.
 
     Args:
       reference: the prepared float graph.
       model: the quantised model to start from; it has the nodes of `reference`.
-      samples: arrays [n, ...] by input name.
-      method: finds a solution for one problem and a seed.
-      name: of the method, for the report.
-      roles: of the samples; None: those that `Roles.of` gives as many. Read are those to fit and those to choose by.
-      mode: "sequential" or "parallel".
-      granularity: "layer": each layer is fitted to its own float output. "block": the last layer before a residual
-        addition is fitted to the float sum, so that it makes good what its block and the shortcut have lost. In
-        parallel mode no layer knows of another's loss, and the two are one.
-      memory_limit: bytes of activations kept in memory.
-      workers: threads that gather rows; in parallel mode also processes that work on the layers (`processes` says what
-        a script has to heed).
+      calibration: read are the samples to fit and those to choose by.
+      how: by which method, in which mode.
       seed: of the sampled positions and of the method.
+      resources: workers gather rows; in parallel mode they are also processes that work on the layers (`processes` says
+        what a script has to heed).
     """
     names = reconstructed_names(model)
     if not names:  # a model without weights
         return model, ()
-    feeds = SeenSamples(samples, roles or Roles.of(len(next(iter(samples.values())))))
-    parallel = mode == "parallel"
-    layers = sampled_layers(reference, names, len(feeds), seed, by_block=granularity == "block" and not parallel)
+    seen, parallel = calibration.seen, how.mode == "parallel"
+    by_block = how.granularity == "block" and not parallel
+    layers = sampled_layers(reference, names, len(seen), seed, by_block=by_block)
     # the matrices are small: two threads cost more than they bring, much more on a machine that is busy
     limit = threadpoolctl.threadpool_limits(1, user_api="blas")
-    solvers = processes(workers if parallel else 1, method)
-    with limit, solvers as spread, contextlib.closing(TensorStore(memory_limit)) as store:
-        collect_float_rows(reference, layers, feeds, store, with_inputs=parallel, workers=workers, progress=progress)
-        setting = _Setting(reference, model, layers, feeds, store, seed)
-        solved = _solved_apart if parallel else _solved_in_turn
-        with (progress or Silent()).task(f"reconstruct the layers, {name}", len(names)) as advance:
-            found = []
-            for outcome in solved(setting, method, name, spread):
+    solvers = processes(resources.workers if parallel else 1, how.method)
+    with limit, solvers as spread, contextlib.closing(TensorStore(resources.memory_limit)) as store:
+        collect_float_rows(reference, layers, seen, store, with_inputs=parallel, resources=resources)
+        task = _Task(reference, model, layers, seen, calibration.roles, store, how, seed)
+        found = []
+        with resources.progress.task(f"reconstruct the layers, {how.name}", len(names)) as advance:
+            for outcome in task.solved_apart(spread) if parallel else task.solved_in_turn():
                 model = outcome[0]
                 found.append(outcome[1])
                 advance(1)
     return model, tuple(sorted(found, key=lambda outcome: names.index(outcome.name)))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Setting:
+_Outcome = tuple[QuantizedModel, LayerReconstruction]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Task:
     """What one run of the engine works with."""
 
     reference: Graph
     model: QuantizedModel
     layers: Mapping[str, SampledLayer]
-    samples: SeenSamples
+    seen: Samples
+    roles: Roles
     store: TensorStore
+    how: Reconstruction
     seed: int
 
     def problem(
@@ -160,46 +173,43 @@ class _Setting:
     ) -> Problem:
         """A layer's problem; its targets leave the store."""
         name = targets_name(layer.form.node.name)
-        problem = layer_problem(model, layer, inputs, offset, self.store.read(name), self.samples.roles)
+        problem = layer_problem(model, layer, inputs, offset, self.store.read(name), self.roles)
         self.store.release(name)
         return dataclasses.replace(problem, seed=self.seed)
 
+    def solved_in_turn(self) -> Iterator[_Outcome]:
+        """Sequential mode: (model so far, outcome) for every layer."""
+        model = self.model
+        walk = Walk(self.reference, self.seen.arrays, self.store)
+        for index, (node, layer) in enumerate(self.layers.items()):
+            walk.advance(model, until=node)
+            offset = None
+            if layer.addend is not None:
+                offset = on_grid(walked_outputs(walk, layer, layer.addend), model[layer.addend].grid)
+            problem = self.problem(model, layer, walked_rows(walk, layer), offset)
+            solution, outcome = solve(model, layer.form, problem, self.how.method, self.seed + index, self.how.name)
+            model = with_solution(model, layer.form, problem, solution, outcome)
+            yield model, outcome
 
-_Outcome = tuple[QuantizedModel, LayerReconstruction]
+    def solved_apart(self, spread: Spread) -> Iterator[_Outcome]:
+        """Parallel mode: the same, by workers that begin with the largest layers so as to end together."""
+        model, names = self.model, list(self.layers)
+        by_size = sorted(enumerate(names), key=lambda found: -self.layers[found[1]].multiplications)
+        posed: dict[int, tuple[LinearForm, Problem]] = {}
 
+        def tasks() -> Iterator[tuple[Problem, int]]:
+            for number, (index, node) in enumerate(by_size):
+                layer = self.layers[node]
+                problem = self.problem(self.model, layer, self.store.read(inputs_name(node)), None)
+                self.store.release(inputs_name(node))
+                posed[number] = layer.form, problem
+                yield problem, self.seed + index
 
-def _solved_in_turn(setting: _Setting, method: Method, name: str, _: Spread) -> Iterator[_Outcome]:
-    """Sequential mode: (model so far, outcome) for every layer."""
-    model = setting.model
-    walk = Walk(setting.reference, setting.samples, setting.store)
-    for index, (node, layer) in enumerate(setting.layers.items()):
-        walk.advance_to(model, node)
-        offset = None if layer.addend is None else walk.outputs(layer, layer.addend)
-        problem = setting.problem(model, layer, walk.rows(layer), offset)
-        solution, outcome = solve(model, layer.form, problem, method, setting.seed + index, name)
-        model = with_solution(model, layer.form, problem, solution, outcome)
-        yield model, outcome
-
-
-def _solved_apart(setting: _Setting, method: Method, name: str, spread: Spread) -> Iterator[_Outcome]:
-    """Parallel mode: the same, by workers that begin with the largest layers so as to end together."""
-    model, names = setting.model, list(setting.layers)
-    by_size = sorted(enumerate(names), key=lambda found: -setting.layers[found[1]].multiplications)
-    posed: dict[int, tuple[LinearForm, Problem]] = {}
-
-    def tasks() -> Iterator[tuple[Problem, int]]:
-        for number, (index, node) in enumerate(by_size):
-            layer = setting.layers[node]
-            problem = setting.problem(setting.model, layer, setting.store.read(inputs_name(node)), None)
-            setting.store.release(inputs_name(node))
-            posed[number] = layer.form, problem
-            yield problem, setting.seed + index
-
-    for number, solution in spread(method, tasks()):
-        form, problem = posed.pop(number)
-        outcome = judged(setting.model, form, problem, solution, name)
-        model = with_solution(model, form, problem, solution, outcome)
-        yield model, outcome
+        for number, solution in spread(self.how.method, tasks()):
+            form, problem = posed.pop(number)
+            outcome = judged(self.model, form, problem, solution, self.how.name)
+            model = with_solution(model, form, problem, solution, outcome)
+            yield model, outcome
 
 
 def layer_problem(

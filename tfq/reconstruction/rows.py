@@ -7,42 +7,23 @@ only the sampled positions are kept, in memory up to a limit and on disk beyond 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from tfq.data.roles import Roles
-from tfq.execution.progress import Progress, Silent
+from tfq.data.samples import Samples
+from tfq.execution.resources import DEFAULT, Resources
 from tfq.execution.workers import in_order
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph, build_model
 from tfq.models.rewrite import sole_readers
 from tfq.reconstruction.linear import LinearForm
 from tfq.reconstruction.problem import product
-from tfq.reconstruction.tensor_store import TensorStore
+from tfq.simulate.tensor_store import TensorStore
+from tfq.simulate.walk import Walk, batch_size
 
 # Rows a layer: enough to determine 4,000 taps, and no more than the largest number of inputs that they may hold.
 _ROWS, _FEWEST_ROWS, _INPUT_NUMBERS = 16_384, 2_048, 2**25
-_BATCH_BYTES, _LARGEST_BATCH = 2**26, 64
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class SeenSamples:
-    """Arrays [n, ...] by input name, of which methods see those to fit and those to choose by; the others are not read.
-
-    They are numbered anew: 0 to `len` - 1.
-    """
-
-    arrays: Mapping[str, np.ndarray]
-    roles: Roles
-
-    def __len__(self) -> int:
-        return len(self.roles.seen)
-
-    def part(self, name: str, start: int, stop: int) -> np.ndarray:
-        """The samples `start` to `stop` - 1 of an input, as a copy."""
-        return self.arrays[name][self.roles.seen[start:stop]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,12 +97,6 @@ def sampled_layers(
     return found
 
 
-def batch_size(*shapes: tuple[int, ...]) -> int:
-    """Samples to run at a time where tensors of these shapes are held."""
-    size = 4 * sum(math.prod(shape) for shape in shapes)
-    return max(1, min(_LARGEST_BATCH, _BATCH_BYTES // max(size, 1)))
-
-
 def targets_name(name: str) -> str:
     return f"{name}/targets"
 
@@ -133,12 +108,11 @@ def inputs_name(name: str) -> str:
 def collect_float_rows(
     graph: Graph,
     layers: Mapping[str, SampledLayer],
-    samples: SeenSamples,
+    samples: Samples,
     store: TensorStore,
     *,
     with_inputs: bool,
-    workers: int = 1,
-    progress: Progress | None = None,
+    resources: Resources = DEFAULT,
 ) -> None:
     """Put `targets_name(layer)` [rows, groups, outputs] into the store, and with_inputs `inputs_name(layer)`.
 
@@ -146,12 +120,10 @@ def collect_float_rows(
       graph: the prepared float graph.
       layers: by node name.
       samples: those that methods see.
-      workers: threads that gather rows while the model runs.
     """
     addends = [layer.addend for layer in layers.values() if layer.addend is not None]
     sources = list(dict.fromkeys([*(graph[name].inputs[0] for name in layers), *addends]))
     model = build_model(graph, outputs=sources)
-    count = len(samples)
     for name, layer in layers.items():
         groups, taps, outputs = layer.form.matrix_shape
         store.create(targets_name(name), (layer.rows, groups, outputs))
@@ -160,9 +132,9 @@ def collect_float_rows(
     step = batch_size(*(tuple(t.shape[1:]) for t in model.outputs))
 
     def batches() -> Iterator[tuple[slice, Mapping[str, np.ndarray]]]:
-        for start in range(0, count, step):
-            part = slice(start, min(start + step, count))
-            found = model.predict_on_batch([samples.part(name, part.start, part.stop) for name in graph.inputs])
+        for start in range(0, len(samples), step):
+            part = slice(start, min(start + step, len(samples)))
+            found = model.predict_on_batch([samples.arrays[name][part] for name in graph.inputs])
             yield part, dict(zip(sources, found if isinstance(found, list) else [found], strict=True))
 
     def gather(batch: tuple[slice, Mapping[str, np.ndarray]]) -> int:
@@ -175,6 +147,33 @@ def collect_float_rows(
                 store.write(inputs_name(name), first, inputs)
         return part.stop - part.start
 
-    with (progress or Silent()).task("run the float model", count) as advance:
-        for done in in_order(gather, batches(), workers):
+    with resources.progress.task("run the float model", len(samples)) as advance:
+        for done in in_order(gather, batches(), resources.workers):
             advance(done)
+
+
+def walked_rows(walk: Walk, layer: SampledLayer) -> np.ndarray:
+    """[rows, groups, taps] of a layer's input as the walk has computed it, before it is put on its grid."""
+    groups, taps, _ = layer.form.matrix_shape
+    return _gathered(walk, layer, layer.form.node.inputs[0], layer.form.rows, (groups, taps))
+
+
+def walked_outputs(walk: Walk, layer: SampledLayer, name: str) -> np.ndarray:
+    """[rows, groups, outputs] of a tensor shaped as the layer's output, likewise."""
+    groups, _, outputs = layer.form.matrix_shape
+    return _gathered(walk, layer, name, layer.outputs, (groups, outputs))
+
+
+def _gathered(
+    walk: Walk,
+    layer: SampledLayer,
+    name: str,
+    gather: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    shape: tuple[int, int],
+) -> np.ndarray:
+    """What `gather` takes from a tensor at the layer's positions: [rows, *shape]."""
+    found, per_sample = np.empty((layer.rows, *shape), np.float32), layer.rows_per_sample
+    for part in walk.parts(name):
+        values = walk.read(name, part, on_grid=False)
+        found[part.start * per_sample : part.stop * per_sample] = gather(values, layer.positions[part])
+    return found

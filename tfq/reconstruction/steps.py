@@ -11,15 +11,12 @@ They are the same for every step. The ranges that a model starts with are of all
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-
-import numpy as np
 
 from tfq.calibration.specify import with_scales
 from tfq.calibration.statistics import Range
-from tfq.data.roles import Roles
-from tfq.execution.progress import Progress, Silent
+from tfq.data.calibration_set import CalibrationSet
+from tfq.execution.resources import DEFAULT, Resources
 from tfq.models.graph import Graph, Node
 from tfq.models.widths import is_weighted
 from tfq.operations.table import OPERATORS
@@ -28,11 +25,9 @@ from tfq.recipe import Recipe
 from tfq.reconstruction.batch_norm import tune_batch_norm
 from tfq.reconstruction.bias_tuning import tune_biases
 from tfq.reconstruction.methods import METHODS
-from tfq.reconstruction.reconstruct import LayerReconstruction, reconstruct
+from tfq.reconstruction.reconstruct import LayerReconstruction, Reconstruction, reconstruct
 from tfq.reconstruction.weight_scales import mse_scales
 from tfq.simulate.judge import Judge, Named, Verdict
-
-_JUDGED = 128  # samples that judge, at most
 
 # Name -> (damped, targets paired with the float network).
 BATCH_NORM_TUNINGS: Mapping[str, tuple[bool, bool]] = {
@@ -47,78 +42,58 @@ class Setting:
     """What all steps of one run share.
 
     Attributes:
-      graph: the prepared float graph.
-      samples: calibration samples [n, ...] by input name.
-      roles: of the samples.
-      reconstruction: a name in `METHODS`, or "none".
-      states: likewise, by which allocation fits layers of every precision.
-      mode, granularity, memory_limit (bytes), workers, seed: as `reconstruct` takes them.
+      calibration: the samples.
+      judge: of models made from the prepared float graph.
+      reconstruction: how layers are reconstructed; None: they are not.
+      states: name of the method by which allocation fits layers of every precision.
       batch_norm_tuning: one of BATCH_NORM_TUNINGS, "best" of all, or "none".
       recalibrate: gives a graph with rounded weights its ranges, without a look at the samples that judge.
+      seed: of everything that is left to chance.
     """
 
-    graph: Graph
-    samples: Mapping[str, np.ndarray]
-    roles: Roles
-    reconstruction: str
+    calibration: CalibrationSet
+    judge: Judge
+    reconstruction: Reconstruction | None
     states: str
-    mode: str
-    granularity: str
-    memory_limit: int
-    workers: int
-    seed: int
     batch_norm_tuning: str
     recalibrate: Callable[[Graph], Mapping[str, Range]]
-    progress: Progress = dataclasses.field(default_factory=Silent)
+    seed: int = 0
+    resources: Resources = DEFAULT
 
     @classmethod
     def of(
         cls,
         recipe: Recipe,
-        graph: Graph,
-        samples: Mapping[str, np.ndarray],
+        calibration: CalibrationSet,
+        judge: Judge,
         recalibrate: Callable[[Graph], Mapping[str, Range]],
-        *,
-        roles: Roles | None = None,
-        progress: Progress | None = None,
+        resources: Resources = DEFAULT,
     ) -> Setting:
-        """What the recipe asks for; roles: as in `reconstruct`.
+        """What the recipe asks for.
 
         States are fitted by the method that the recipe names; by least squares where it names none and the pipeline
-        reconstructs, because `best`, at every precision of every layer, would take several times as long.
+        reconstructs, because `best`, at every precision of every layer, would take several times as long; and where
+        nothing is reconstructed, they have scales of the smallest squared error.
         """
-        method = recipe.reconstruction_method
-        by_default = recipe.reconstruction == "default" and method != "none"
+        name, how, states = recipe.reconstruction_method, None, "mse"
+        if name != "none":
+            how = Reconstruction(name, METHODS[name], recipe.mode, recipe.granularity)
+            states = "least_squares" if recipe.reconstruction == "default" else name
         return cls(
-            graph=graph,
-            samples=samples,
-            roles=roles or Roles.of(len(next(iter(samples.values())))),
-            reconstruction=method,
-            states="least_squares" if by_default else method,
-            mode=recipe.mode,
-            granularity=recipe.granularity,
-            memory_limit=recipe.memory_limit * 2**20,
-            workers=recipe.workers,
-            seed=recipe.seed,
+            calibration=calibration,
+            judge=judge,
+            reconstruction=how,
+            states=states,
             batch_norm_tuning="best" if recipe.batch_norm_tuning == "default" else recipe.batch_norm_tuning,
             recalibrate=recalibrate,
-            progress=progress or Silent(),
+            seed=recipe.seed,
+            resources=resources,
         )
 
     @property
-    def seen(self) -> dict[str, np.ndarray]:
-        """The samples that steps may see."""
-        return {name: np.asarray(values)[self.roles.seen] for name, values in self.samples.items()}
-
-    @functools.cached_property
-    def judge(self) -> Judge:
-        """By which they are judged."""
-        return Judge(self.graph, judging(self.samples, self.roles))
-
-
-def judging(samples: Mapping[str, np.ndarray], roles: Roles) -> dict[str, np.ndarray]:
-    """The samples by which all versions of a model are compared."""
-    return {name: np.asarray(values)[roles.judging[:_JUDGED]] for name, values in samples.items()}
+    def graph(self) -> Graph:
+        """The prepared float graph."""
+        return self.judge.reference
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,15 +142,14 @@ def with_mse_scales(model: QuantizedModel) -> QuantizedModel:
 
 def reconstruct_layers(setting: Setting, model: QuantizedModel) -> tuple[QuantizedModel, StepOutcome]:
     """Reconstruction in the mode asked for."""
-    return _reconstructed(setting, model, "reconstruction", setting.mode)
+    return _reconstructed(setting, model, "reconstruction", setting.reconstruction)
 
 
 def reconstruct_in_sequence(setting: Setting, model: QuantizedModel) -> tuple[QuantizedModel, StepOutcome]:
     """The sequential pass on the final precisions; nothing to do where the first was sequential."""
-    name = "sequential reconstruction"
-    if setting.mode == "sequential":
-        return model, StepOutcome(name, ())
-    return _reconstructed(setting, model, name, "sequential")
+    first = setting.reconstruction
+    again = None if first is None or first.mode == "sequential" else dataclasses.replace(first, mode="sequential")
+    return _reconstructed(setting, model, "sequential reconstruction", again)
 
 
 def tune_batch_norms(setting: Setting, model: QuantizedModel) -> tuple[QuantizedModel, StepOutcome]:
@@ -184,16 +158,15 @@ def tune_batch_norms(setting: Setting, model: QuantizedModel) -> tuple[Quantized
     names = {"none": (), "best": tuple(BATCH_NORM_TUNINGS)}.get(wanted, (wanted,))
 
     def candidates() -> Iterator[Named]:
-        seen = setting.seen
         for name in names:
             damped, paired = BATCH_NORM_TUNINGS[name]
             tuned = tune_batch_norm(
                 model,
-                seen,
+                setting.calibration.seen,
                 reference=setting.graph if paired else None,
                 damped=damped,
                 recalibrate=setting.recalibrate,
-                progress=setting.progress,
+                resources=setting.resources,
             )
             if tuned is not model:
                 yield name, tuned
@@ -203,14 +176,7 @@ def tune_batch_norms(setting: Setting, model: QuantizedModel) -> tuple[Quantized
 
 def tune_all_biases(setting: Setting, model: QuantizedModel) -> tuple[QuantizedModel, StepOutcome]:
     """Bias tuning."""
-    tuned = tune_biases(
-        setting.graph,
-        model,
-        setting.samples,
-        roles=setting.roles,
-        seed=setting.seed,
-        progress=setting.progress,
-    )
+    tuned = tune_biases(setting.graph, model, setting.calibration, seed=setting.seed, resources=setting.resources)
     return _kept(setting, "bias tuning", model, [] if tuned is model else [("tuned", tuned)])
 
 
@@ -227,25 +193,15 @@ TUNING: Mapping[str, tuple[Step, ...]] = {
 }
 
 
-def _reconstructed(setting: Setting, model: QuantizedModel, name: str, mode: str) -> tuple[QuantizedModel, StepOutcome]:
-    if setting.reconstruction == "none":
+def _reconstructed(
+    setting: Setting, model: QuantizedModel, name: str, how: Reconstruction | None
+) -> tuple[QuantizedModel, StepOutcome]:
+    if how is None:
         return model, StepOutcome(name, ())
     candidate, layers = reconstruct(
-        setting.graph,
-        model,
-        setting.samples,
-        METHODS[setting.reconstruction],
-        roles=setting.roles,
-        name=setting.reconstruction,
-        mode=mode,
-        granularity=setting.granularity,
-        memory_limit=setting.memory_limit,
-        workers=setting.workers,
-        seed=setting.seed,
-        progress=setting.progress,
+        setting.graph, model, setting.calibration, how, seed=setting.seed, resources=setting.resources
     )
-    named = [(f"{setting.reconstruction}, {mode}", candidate)]
-    kept, outcome = _kept(setting, name, model, named, must_gain=False)
+    kept, outcome = _kept(setting, name, model, [(f"{how.name}, {how.mode}", candidate)], must_gain=False)
     return kept, dataclasses.replace(outcome, layers=layers)
 
 

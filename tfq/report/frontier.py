@@ -11,8 +11,7 @@ from typing import Any
 
 from tfq import __version__
 from tfq.allocation.allocate import DOWNLOAD
-from tfq.allocation.frontier import Point, undominated
-from tfq.allocation.problem import Problem
+from tfq.allocation.frontier import Frontier, undominated
 from tfq.allocation.wish import LATENCY, WEIGHTS
 from tfq.evaluation.evaluate import Evaluation, ModelEvaluation
 from tfq.execution.files import FRONTIER_NAMES, Saved
@@ -82,21 +81,19 @@ class FrontierReport(Saved):
         cls,
         recipe: Recipe,
         model: Mapping[str, Any],
-        points: Mapping[str, Point],
-        problem: Problem,
+        frontier: Frontier,
         evaluation: Evaluation,
         *,
         float_weight_bytes: int,
-        reconstructed: bool,
         journal: Journal,
     ) -> FrontierReport:
         """The report of these points.
 
         Args:
-          points: by their names in `evaluation`.
-          problem: what was chosen from.
+          frontier: the points; `evaluation` calls them by the same names.
           float_weight_bytes: of which a size budget is a share.
         """
+        points = frontier.points
         sizes = {name: evaluation[name].size for name in points}
         compared = []
         for name, point in points.items():
@@ -106,7 +103,7 @@ class FrontierReport(Saved):
         for (name, point), best in zip(points.items(), undominated(compared), strict=True):
             last, size = point.last, sizes[name]
             share = f"--size_budget={point.budget / float_weight_bytes:.4g}"
-            predicted = {"degradation": last.predicted, **{c: last.costs[c] for c in problem.names}}
+            predicted = {"degradation": last.predicted, **{c: last.costs[c] for c in frontier.problem.names}}
             rows.append(
                 FrontierPoint(
                     name=name,
@@ -121,7 +118,7 @@ class FrontierReport(Saved):
                 )
             )
         stages, warnings = tuple(journal.stages), tuple(journal.warnings)
-        return cls(__version__, recipe, model, reconstructed, tuple(rows), evaluation, stages, warnings)
+        return cls(__version__, recipe, model, frontier.reconstructed, tuple(rows), evaluation, stages, warnings)
 
     def to_json(self) -> str:
         return json.dumps(finite(dataclasses.asdict(self)), indent=1, allow_nan=False) + "\n"

@@ -1,27 +1,24 @@
-"""Tensors of a float graph, or of a quantised model as the integer model will compute them, node by node.
-
-Nothing is built: a Keras model of the same nodes takes seconds to build and trace, a few samples a fraction of one.
-What is computed is what `tfq.simulate.wrap` wraps: weights on their grids, every output put on its own by TensorFlow's
-fake-quant.
-"""
+"""Tensors of a float graph, or of a quantised model as the integer model will compute them, some samples at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-import tensorflow as tf
 
-from tfq.models.equality import node_function
-from tfq.models.graph import INPUT, Graph
-from tfq.simulate.quantizers import fake_quant
-from tfq.simulate.weights import snap_node
+from tfq.execution.resources import DEFAULT, Resources
+from tfq.execution.views import Arrays
+from tfq.models.graph import Graph, Node
+from tfq.quantized_model import QuantizedModel
+from tfq.simulate.tensor_store import TensorStore
+from tfq.simulate.walk import Compute, Walk, deployed
 
-_BATCH = 16
+BATCH = 16
 _PART = 2  # samples whose every tensor is held at a time: 180 MB of EfficientNetB0
 
 
-def tensors(graph: Graph, samples: Mapping[str, np.ndarray], names: Sequence[str] | None = None) -> list[np.ndarray]:
+def tensors(graph: Graph, samples: Arrays, names: Sequence[str] | None = None) -> list[np.ndarray]:
     """One array [n, ...] for each name.
 
     Args:
@@ -29,44 +26,36 @@ def tensors(graph: Graph, samples: Mapping[str, np.ndarray], names: Sequence[str
       samples: arrays [n, ...] by input name.
       names: of nodes; by default the graph's outputs.
     """
-    parts = [found for _, found in _parts(graph, samples, names or graph.outputs, _BATCH)]
+    parts = [found for _, found in tensor_parts(graph, samples, names or graph.outputs, size=BATCH)]
     return [np.concatenate(values) for values in zip(*parts, strict=True)]
 
 
 def tensor_parts(
-    graph: Graph, samples: Mapping[str, np.ndarray], names: Sequence[str]
+    graph: Graph, samples: Arrays, names: Sequence[str], *, size: int = _PART, resources: Resources = DEFAULT
 ) -> Iterator[tuple[slice, list[np.ndarray]]]:
-    """As `tensors`, a few samples at a time, for many large tensors: (which samples, tensors)."""
-    return _parts(graph, samples, names, _PART)
+    """As `tensors`, `size` samples at a time, for many large tensors: (which samples, tensors)."""
+    count, functions = len(samples[graph.inputs[0]]), dict[str, Compute]()
+    size = resources.batch(sum(samples[name].nbytes // count for name in graph.inputs), size)
 
+    def function_of(node: Node) -> Compute:
+        if node.name not in functions:
+            functions[node.name] = deployed(node)
+        return functions[node.name]
 
-def _parts(
-    graph: Graph, samples: Mapping[str, np.ndarray], names: Sequence[str], size: int
-) -> Iterator[tuple[slice, list[np.ndarray]]]:
-    needed = _needed(graph, names)
-    nodes = [node for node in graph.nodes if node.name in needed]
-    functions = {node.name: node_function(snap_node(node)) for node in nodes if node.kind != INPUT}
-    count = len(samples[graph.inputs[0]])
     for start in range(0, count, size):
         part = slice(start, min(start + size, count))
-        found: dict[str, tf.Tensor] = {}
-        readers = {name: sum(reader in needed for reader in graph.readers[name]) for name in needed}
-        for node in nodes:
-            if node.kind == INPUT:
-                value = tf.constant(np.asarray(samples[node.name][part], node.config["dtype"]))
-            else:
-                value = functions[node.name]([found[source] for source in node.inputs])
-            found[node.name] = value if node.grid is None else fake_quant(value, node.grid)
-            for source in node.inputs:
-                readers[source] -= 1
-                if not readers[source] and source not in names:
-                    del found[source]
-        yield part, [found[name].numpy() for name in names]
+        with contextlib.closing(TensorStore(resources.memory_limit)) as store:
+            few = {name: samples[name][part] for name in graph.inputs}
+            walk = Walk(graph, few, store, names=names, function_of=function_of)
+            walk.advance(graph)
+            yield part, [walk.read(name) for name in names]
 
 
-def _needed(graph: Graph, names: Sequence[str]) -> set[str]:
-    needed = set(names)
-    for node in reversed(graph.nodes):
-        if node.name in needed:
-            needed.update(node.inputs)
-    return needed
+def simulate(model: QuantizedModel, samples: Arrays, *, resources: Resources = DEFAULT) -> dict[str, np.ndarray]:
+    """The outputs [n, ...] of the integer model, simulated, by the model's output names."""
+    found: list[list[np.ndarray]] = []
+    with resources.progress.task("simulate", len(samples[model.inputs[0]])) as advance:
+        for _, outputs in tensor_parts(model, samples, model.outputs, size=BATCH, resources=resources):
+            found.append(outputs)
+            advance(len(outputs[0]))
+    return dict(zip(model.output_names, map(np.concatenate, zip(*found, strict=True)), strict=True))

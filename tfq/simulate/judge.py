@@ -20,13 +20,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from tfq.execution.resources import DEFAULT, Resources
+from tfq.execution.views import Arrays
 from tfq.models.graph import Graph
 from tfq.quantized_model import QuantizedModel
-from tfq.simulate.eager import tensors
+from tfq.simulate.eager import BATCH, tensor_parts
+from tfq.simulate.tensor_store import TensorStore
 
 _TINY = 1e-7
 _PROVED = -2.0  # standard deviations of the sum of signed ranks
@@ -74,27 +77,46 @@ Named = tuple[str, QuantizedModel]
 class Judge:
     """Compares models on samples that nothing in them was fitted to.
 
-    It runs the float model once, and every model that it is shown once as long as that was the last it kept.
+    It runs the float model once, and every model that it is shown once as long as that was the last it kept. So one
+    judge serves a float model for the whole run.
     """
 
-    def __init__(self, reference: Graph, samples: Mapping[str, np.ndarray]):
+    def __init__(self, reference: Graph, samples: Arrays, *, resources: Resources = DEFAULT):
         """
         Args:
           reference: the prepared float graph.
           samples: arrays [n, ...] by input name.
+          resources: the float model's outputs beyond the memory limit lie on disk.
         """
-        self._reference, self._samples = reference, samples
+        self.reference, self._samples, self._resources = reference, samples, resources
         self._kept: tuple[QuantizedModel, np.ndarray] | None = None
 
     @functools.cached_property
-    def _outputs(self) -> Sequence[np.ndarray]:
-        return tensors(self._reference, self._samples)
+    def _floats(self) -> tuple[TensorStore, Sequence[Yardstick]]:
+        """The float model's outputs, and how others are measured against each."""
+        store, rods = TensorStore(self._resources.memory_limit), [_Accumulated() for _ in self.reference.outputs]
+        count = len(self._samples[self.reference.inputs[0]])
+        for part, outputs in self._run(self.reference):
+            for number, (values, rod) in enumerate(zip(outputs, rods, strict=True)):
+                if not part.start:
+                    store.create(str(number), (count, *values.shape[1:]), str(values.dtype))
+                store.write(str(number), part.start, values)
+                rod.add(values)
+        return store, [rod.yardstick for rod in rods]
+
+    def _run(self, graph: Graph) -> Iterator[tuple[slice, list[np.ndarray]]]:
+        return tensor_parts(graph, self._samples, graph.outputs, size=BATCH, resources=self._resources)
 
     def divergence(self, model: QuantizedModel) -> np.ndarray:
         """Of every sample, [n]."""
         if self._kept is not None and self._kept[0] is model:
             return self._kept[1]
-        return divergence(self._outputs, tensors(model, self._samples))
+        store, rods = self._floats
+        found = []
+        for part, outputs in self._run(model):
+            floats = [store.read(str(number), part.start, part.stop) for number in range(len(rods))]
+            found.append(sum(rod(y, q) for rod, y, q in zip(rods, floats, outputs, strict=True)))
+        return np.concatenate(found)
 
     def keep_better(
         self, candidate: Named, fallback: Named, *, tolerance: float = 1.0
@@ -152,9 +174,7 @@ def signed_ranks(differences: np.ndarray) -> float:
 
 def divergence(reference: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> np.ndarray:
     """Divergence of every sample, summed over the outputs; arrays [n, ...], result [n]."""
-    return np.sum(
-        [_one(y.astype(np.float64), q.astype(np.float64)) for y, q in zip(reference, values, strict=True)], axis=0
-    )
+    return np.sum([Yardstick.of(y)(y, q) for y, q in zip(reference, values, strict=True)], axis=0)
 
 
 def is_distribution(values: np.ndarray) -> bool:
@@ -162,11 +182,44 @@ def is_distribution(values: np.ndarray) -> bool:
     return values.ndim > 1 and bool(values.min() >= 0) and np.allclose(values.sum(-1), 1, atol=1e-3)
 
 
-def _one(y: np.ndarray, q: np.ndarray) -> np.ndarray:
-    samples = len(y)
-    if is_distribution(y):
-        p, r = np.clip(y, _TINY, None), np.clip(q, _TINY, None)
-        p, r = p / p.sum(-1, keepdims=True), r / r.sum(-1, keepdims=True)
-        return (p * np.log(p / r)).sum(-1).reshape(samples, -1).mean(1)
-    noise = np.square(y - q).reshape(samples, -1).sum(1)
-    return noise / max(np.square(y).sum() / samples, _TINY)
+@dataclasses.dataclass(frozen=True)
+class Yardstick:
+    """What one output of a model is compared by.
+
+    Attributes:
+      size: mean over samples of |y|^2 in the float model; None where the output holds probabilities.
+    """
+
+    size: float | None
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> Yardstick:
+        """That of the float model's output [n, ...]."""
+        found = _Accumulated()
+        found.add(values)
+        return found.yardstick
+
+    def __call__(self, reference: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Divergence of every sample [n] of some."""
+        y, q = reference.astype(np.float64), values.astype(np.float64)
+        if self.size is None:
+            p, r = np.clip(y, _TINY, None), np.clip(q, _TINY, None)
+            p, r = p / p.sum(-1, keepdims=True), r / r.sum(-1, keepdims=True)
+            return (p * np.log(p / r)).sum(-1).reshape(len(y), -1).mean(1)
+        return np.square(y - q).reshape(len(y), -1).sum(1) / self.size
+
+
+class _Accumulated:
+    """What a yardstick needs to know of an output, from some samples after others."""
+
+    def __init__(self) -> None:
+        self._distribution, self._squares, self._samples = True, 0.0, 0
+
+    def add(self, values: np.ndarray) -> None:
+        self._distribution &= is_distribution(values)
+        self._squares += float(np.square(values, dtype=np.float64).sum())
+        self._samples += len(values)
+
+    @property
+    def yardstick(self) -> Yardstick:
+        return Yardstick(None if self._distribution else max(self._squares / self._samples, _TINY))

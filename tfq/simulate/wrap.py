@@ -10,13 +10,11 @@ no grid.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-import numpy as np
 import tf_keras
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_wrapper import QuantizeWrapperV2
 
-from tfq.execution.progress import Progress, Silent
 from tfq.models.graph import Node, build_model, make_layers
 from tfq.precision import INT8
 from tfq.quantized_model import QuantizedModel
@@ -24,8 +22,8 @@ from tfq.simulate.quantizers import SpecQuantizeConfig
 from tfq.simulate.weights import snap
 
 
-def with_input_grids(model: QuantizedModel) -> QuantizedModel:
-    """The model with an `Identity` node behind every quantised input, which has its grid.
+def with_input_grids(model: QuantizedModel) -> tuple[QuantizedModel, Mapping[str, str]]:
+    """(the model with an `Identity` node behind every quantised input, which has its grid, names of those nodes).
 
     A tfmot wrapper needs a layer to wrap, which an input is not.
     """
@@ -37,9 +35,8 @@ def with_input_grids(model: QuantizedModel) -> QuantizedModel:
             nodes[-1] = nodes[-1].replace(grid=None)
             behind = Node(renamed[node.name], "Identity", inputs=(node.name,), origin=node.origin, precision=INT8)
             nodes.append(behind.replace(grid=node.grid))
-    return dataclasses.replace(
-        model, nodes=tuple(nodes), outputs=tuple(renamed.get(output, output) for output in model.outputs)
-    )
+    outputs = tuple(renamed.get(output, output) for output in model.outputs)
+    return dataclasses.replace(model, nodes=tuple(nodes), outputs=outputs), renamed
 
 
 def wrapped_layers(node: Node) -> list[tf_keras.layers.Layer]:
@@ -65,33 +62,7 @@ def build_simulation(
       model: its weights need not lie on their grids yet.
       batch_size, outputs: as in `tfq.models.graph.build_model`.
     """
-    wrapped = with_input_grids(snap(model))
+    wrapped, renamed = with_input_grids(snap(model))
     if outputs is not None:
-        renamed = {name for name in model.inputs if model[name].grid is not None}
-        outputs = [f"{name}.grid" if name in renamed else name for name in outputs]
+        outputs = [renamed.get(name, name) for name in outputs]
     return build_model(wrapped, batch_size=batch_size, outputs=outputs, make=wrapped_layers)
-
-
-def simulate(
-    model: QuantizedModel,
-    batches: Iterable[Mapping[str, np.ndarray]],
-    *,
-    total: int,
-    progress: Progress | None = None,
-) -> dict[str, np.ndarray]:
-    """The simulation's outputs [total, ...] by the model's output names.
-
-    Args:
-      model: as in `build_simulation`.
-      batches: arrays [k, ...] by input name; `total` samples in all.
-    """
-    simulation = build_simulation(model, outputs=model.outputs)
-    parts: list[list[np.ndarray]] = []
-    with (progress or Silent()).task("simulate", total) as advance:
-        for batch in batches:
-            found = simulation.predict_on_batch([batch[name] for name in model.inputs])
-            parts.append(found if isinstance(found, list) else [found])
-            advance(len(parts[-1][0]))
-    return {
-        name: np.concatenate(arrays) for name, arrays in zip(model.output_names, zip(*parts, strict=True), strict=True)
-    }

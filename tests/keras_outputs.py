@@ -1,4 +1,4 @@
-"""Running a model built by `build_model` or `build_simulation` over many samples."""
+"""What a model built by `build_model` or `build_simulation` gives on many samples."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfq.reconstruction.tensor_store import TensorStore
+from tfq.simulate.tensor_store import TensorStore
 
 
 def filled(limit, arrays):
