@@ -47,7 +47,6 @@ def read_metadata(model: bytes) -> ModelMetadata:
     return ModelMetadata(
         values.get("name", ""),
         values.get("description", ""),
-        values.get("version", ""),
         inputs,
         outputs,
         recipe["tfq"],
@@ -69,7 +68,6 @@ def _tensor_metadata(model: bytes, values: Mapping[str, Any]) -> TensorMetadata:
             break
     return TensorMetadata(
         values.get("name", ""),
-        values.get("description", ""),
         {number: name for name, number in COLOR_SPACES.items()}.get(color, ""),
         normalization.get("mean", ()),
         normalization.get("std", ()),

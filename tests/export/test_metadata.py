@@ -39,13 +39,8 @@ def image_model():
 IMAGE_METADATA = ModelMetadata(
     "classifier",
     "what it does",
-    "1.2",
-    inputs=(
-        TensorMetadata(
-            "image", "a picture", "RGB", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), (-2.1,), (2.6,)
-        ),
-    ),
-    outputs=(TensorMetadata("scores", "logits", minimum=(-9,), maximum=(11,), labels=LABELS),),
+    inputs=(TensorMetadata("image", "RGB", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), (-2.1,), (2.6,)),),
+    outputs=(TensorMetadata("scores", minimum=(-9,), maximum=(11,), labels=LABELS),),
     tfq_version="0.1.0",
     recipe=RECIPE,
 )
@@ -179,10 +174,10 @@ def test_fields_lie_where_the_public_schema_puts_them(image_model):
     data = found["TFLITE_METADATA"]
     assert data[4:8] == b"M001"
     root = Reader.root(data)
-    assert [root.string(k) for k in (0, 1, 2, 7)] == ["classifier", "what it does", "1.2", "1.0.0"]
+    assert [root.string(k) for k in (0, 1, 2, 7)] == ["classifier", "what it does", "", "1.0.0"]
     (subgraph,) = root.tables(3)
     ((image,), (scores,)) = subgraph.tables(2), subgraph.tables(3)
-    assert [image.string(0), image.string(1)] == ["image", "a picture"]
+    assert [image.string(0), image.string(1)] == ["image", ""]
     content = image.table(3)
     assert content.byte(0) == 2  # ImageProperties
     assert content.table(1).byte(0) == 1  # RGB
@@ -214,8 +209,7 @@ def test_any_metadata_survives_the_round_trip(
     metadata = ModelMetadata(
         name,
         description,
-        version,
-        (TensorMetadata("image", description, color_space, mean, mean, minimum, maximum),),
+        (TensorMetadata("image", color_space, mean, mean, minimum, maximum),),
         (TensorMetadata("scores", labels=labels),),
         version,
     )

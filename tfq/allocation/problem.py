@@ -54,7 +54,11 @@ class Border:
     costs: Mapping[str, float]
 
     def __post_init__(self) -> None:
-        _check_costs(f"border of {self.first!r} and {self.second!r}", self.costs)
+        _check_costs(self.name, self.costs)
+
+    @property
+    def name(self) -> str:
+        return f"border of {self.first!r} and {self.second!r}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,13 +135,10 @@ class Problem:
             offered[choice.candidate] = {DEGRADATION: choice.degradation, **choice.costs}
         fixed = dict(fixed or {})
         _check_costs("fixed costs", fixed)
-        for where, costs in (
-            ("fixed costs", fixed),
-            *((f"border of {b.first!r} and {b.second!r}", b.costs) for b in borders),
-        ):
-            _check_known(where, costs, names)
+        _check_known("fixed costs", fixed, names)
         for border in borders:
-            _check_known(f"border of {border.first!r} and {border.second!r}", (border.first, border.second), values)
+            _check_known(border.name, border.costs, names)
+            _check_known(border.name, (border.first, border.second), values)
         return cls(values, tuple(b for b in borders if b.first != b.second), fixed, names)
 
     def total(self, name: str, candidates: Mapping[str, str]) -> float:

@@ -74,20 +74,12 @@ class Loss:
 def exported(loss: Loss) -> Evaluate:
     """The loss of a model's .tflite in the interpreter: activations of 8 bits. May be called from several threads."""
     exporter = Exporter.of(loss.samples)
-
-    def evaluate(model: QuantizedModel) -> float:
-        return loss(predict(exporter.export(model), loss.samples, threads=1))
-
-    return evaluate
+    return lambda model: loss(predict(exporter.export(model), loss.samples, threads=1))
 
 
 def simulated(loss: Loss) -> Evaluate:
     """The loss of a model's simulation: for precisions that TFLite cannot run, or that need a conversion each."""
-
-    def evaluate(model: QuantizedModel) -> float:
-        return loss(tensors(model, loss.samples))
-
-    return evaluate
+    return lambda model: loss(tensors(model, loss.samples))
 
 
 def measured(

@@ -82,7 +82,6 @@ class TensorMetadata:
 
     Attributes:
       name: the name the model's signature gives it.
-      description: what it is, for people.
       color_space: "RGB" or "GRAYSCALE" for an image, empty for anything else.
       mean, std: the float model takes (x - mean) / std, x as the caller has it (0..255 for an image);
         one value or one per channel; empty where the model takes x itself.
@@ -91,7 +90,6 @@ class TensorMetadata:
     """
 
     name: str
-    description: str = ""
     color_space: str = ""
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
@@ -116,7 +114,7 @@ class ModelMetadata:
     """What a .tflite says about itself.
 
     Attributes:
-      name, description, version: of the model, for people.
+      name, description: of the model, for people.
       inputs, outputs: one for each of the model's, in any order.
       tfq_version: version of tfq that wrote the file.
       recipe: the recipe that reproduces it, as JSON.
@@ -124,7 +122,6 @@ class ModelMetadata:
 
     name: str
     description: str = ""
-    version: str = ""
     inputs: tuple[TensorMetadata, ...] = ()
     outputs: tuple[TensorMetadata, ...] = ()
     tfq_version: str = ""
@@ -149,7 +146,7 @@ def add_metadata(model: bytes, metadata: ModelMetadata) -> bytes:
     values = {
         "name": metadata.name,
         "description": metadata.description,
-        "version": metadata.version,
+        "version": "",
         "subgraph_metadata": [subgraph],
         "min_parser_version": _PARSER_VERSION,
     }
@@ -219,7 +216,7 @@ def _tensor_values(tensor: TensorMetadata, label_file: str) -> dict[str, Any]:
     if tensor.color_space:
         properties = {"color_space": COLOR_SPACES[tensor.color_space]}
         content = {"content_properties_type": IMAGE, "content_properties": properties}
-    values: dict[str, Any] = {"name": tensor.name, "description": tensor.description, "content": content}
+    values: dict[str, Any] = {"name": tensor.name, "description": "", "content": content}
     if tensor.mean:
         options = {"mean": tensor.mean, "std": tensor.std}
         values["process_units"] = [{"options_type": NORMALIZATION, "options": options}]

@@ -87,15 +87,15 @@ def run_alone(contents: Contents, graph: Graph, weights: Weights) -> tuple[Alone
         try:
             part = _part(contents, owners, target, name)
             reached |= set(part.operations)
-            found = _compare(contents, graph, weights, part, set(owners.values()))
+            compared, told = _compare(contents, graph, weights, part, set(owners.values()))
         except _Fault as fault:
             faults.append(f"{what} {fault}")
             continue
         except UserError as error:
             faults.append(f"{what} does not run alone: {error}")
             continue
-        done, elements = done + 1, elements + found.compared
-        if found.told < _LEAST:
+        done, elements = done + 1, elements + compared
+        if told < _LEAST:
             unseen.append(name)
     for index in set(range(len(contents.operations))) - reached:
         operation = contents.operations[index]
@@ -142,14 +142,8 @@ def _part(contents: Contents, owners: Mapping[int, str], target: int, name: str)
     return _Part(name, target, sorted(operations), sources)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Found:
-    compared: int
-    told: int
-
-
-def _compare(contents: Contents, graph: Graph, weights: Weights, part: _Part, present: set[str]) -> _Found:
-    """Run one part; raises _Fault where it is off."""
+def _compare(contents: Contents, graph: Graph, weights: Weights, part: _Part, present: set[str]) -> tuple[int, int]:
+    """Run one part: how many elements were compared, and how many told; raises _Fault where it is off."""
     needed = _needed(graph, part, present)
     shaped = {e: n for n in sorted(needed) for e in same_elements(graph, n) if e != n and e in part.sources}
     if needed | set(shaped) != set(part.sources):
@@ -172,7 +166,7 @@ def _compare(contents: Contents, graph: Graph, weights: Weights, part: _Part, pr
         reference = _reference(graph, part, real, weights, chosen)
         empty = _reference(graph, part, {n: np.zeros_like(x) for n, x in real.items()}, weights, chosen)
         if reference is None or empty is None:
-            return _Found(0, 0)
+            return 0, 0
         found = chosen.of_output(found) if part.node not in real else found
         if found.shape != reference.shape:
             # between layers the converter may leave a reshape that adds or drops axes of size 1 to its neighbour
@@ -187,7 +181,7 @@ def _compare(contents: Contents, graph: Graph, weights: Weights, part: _Part, pr
         compared, told = compared + found.size, told + seen
         if told >= _WANTED and turn + 1 >= _LEAST_TURNS:
             break
-    return _Found(compared, told)
+    return compared, told
 
 
 def _needed(graph: Graph, part: _Part, present: set[str]) -> set[str]:
