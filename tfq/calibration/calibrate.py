@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 import numpy as np
 
 from tfq.calibration.choose import Choice, choose_range
-from tfq.calibration.collect import CollectionCost, Halves, collect_statistics
+from tfq.calibration.collect import Halves, collect_statistics
 from tfq.calibration.statistics import Range, TensorStatistics, merge_statistics
 from tfq.execution.progress import Progress, Silent
 from tfq.models.graph import Graph
@@ -27,14 +27,12 @@ class Calibration:
         prescribes (softmax, sigmoid, tanh) have none.
       trials: the same, method and range, without the samples that judge; the choices where none does.
       statistics: tensor -> statistics over all samples; none of tensors whose grid is prescribed.
-      cost: time of the pass against the bare forward pass.
     """
 
     groups: Mapping[str, str]
     choices: Mapping[str, Choice]
     trials: Mapping[str, Choice]
     statistics: Mapping[str, TensorStatistics]
-    cost: CollectionCost
 
     @property
     def ranges(self) -> dict[str, Range]:
@@ -112,7 +110,7 @@ def calibrate(
 
     choices = chosen(collected.everything)
     trials = choices if collected.unjudged is collected.everything else chosen(collected.unjudged)
-    return Calibration(groups, choices, trials, collected.everything.whole, collected.cost)
+    return Calibration(groups, choices, trials, collected.everything.whole)
 
 
 def edge_tensors(graph: Graph) -> set[str]:

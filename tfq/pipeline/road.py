@@ -93,7 +93,6 @@ def quantize(
         model, tunings = stepped(run, setting, fitted, TUNING[recipe.pipeline])
         steps = equalisation + fits + tunings
         measured: dict[str, Any] = {
-            "calibration_cost": start.calibration.cost,
             "guard": start.guard,
             "steps": steps,
             "allocation": allocated,

@@ -15,7 +15,6 @@ from typing import Any
 from tfq.allocation.allocate import Allocated
 from tfq.calibration import histogram
 from tfq.calibration.calibrate import Calibration
-from tfq.calibration.collect import CollectionCost
 from tfq.evaluation.evaluate import Evaluation
 from tfq.evaluation.layers import LayerError
 from tfq.execution.journal import Stage
@@ -103,7 +102,7 @@ class Report:
       stages, warnings: as the run went.
       steps: what the pipeline's improvements did, in order.
       allocation: the precisions chosen by a budget, and the rounds that led to them; None without a budget.
-      calibration_cost, guard, tensors, verification, parity: of the int8 road; absent for the plain
+      guard, tensors, verification, parity: of the int8 road; absent for the plain
         whole-model exports, the last two also for a simulation.
       package_bytes: size of model.tflite.gz; None where none was asked for.
       devices: what tfq-bench measured of the models (`tfq.report.devices`); nothing until it has run.
@@ -118,7 +117,6 @@ class Report:
     evaluation: Evaluation
     stages: tuple[Stage, ...]
     warnings: tuple[str, ...]
-    calibration_cost: CollectionCost | None = None
     guard: Verdict | None = None
     steps: tuple[StepOutcome, ...] = ()
     allocation: Allocated | None = None
