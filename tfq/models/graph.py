@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
+import tensorflow as tf
 import tf_keras
 
 from tfq.grid import Grid
@@ -211,6 +212,7 @@ def call_layer(layer: tf_keras.layers.Layer, arguments: Sequence[Any]) -> Any:
     return layer(arguments[0] if len(arguments) == 1 else list(arguments))
 
 
+@tf.autograph.experimental.do_not_convert  # no layer has conditions on values, and to look for them takes seconds
 def build_model(
     graph: Graph,
     *,
