@@ -7,8 +7,10 @@ and a `run()` that calls `run_command`. Exit codes: 0 done, 1 a defect of tfq (w
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import faulthandler
+import gc
 import logging as python_logging
 import os
 import resource
@@ -16,7 +18,7 @@ import sys
 import textwrap
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -49,6 +51,23 @@ def new_flags() -> flags.FlagValues:
     flags.DEFINE_boolean("verbose", False, "Show the log of TensorFlow and the other libraries.", flag_values=values)
     flags.DEFINE_string("flagfile", "", "Read more flags from this file, one a line.", flag_values=values)
     return values
+
+
+@contextlib.contextmanager
+def lasting_imports() -> Iterator[None]:
+    """For the imports of the libraries: nothing that they make is searched for garbage, now or later.
+
+    TensorFlow's hundreds of thousands of objects stay until the process ends, and every search would visit them.
+    """
+    if "tensorflow" in sys.modules:  # a program's own process, whose objects are its affair
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
 
 
 def define_evaluation_flags(values: flags.FlagValues) -> None:
