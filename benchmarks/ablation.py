@@ -161,7 +161,7 @@ def _quantized(files: CaseFiles, key: Key, width: Width) -> _Quantized:
     graph, precisions = _precisions(files, width)
     samples = _samples_of(files, key)
     if key.method in STAGES:
-        recipe = Recipe(model="", pipeline="advanced", seed=key.seed)
+        recipe = Recipe(model="", pipeline="advanced", seed=key.seed, batch_norm_tuning="always", bias_tuning="always")
         return _next_stage(files, key, width, setting_of(recipe, graph, precisions, samples))
     # the bits of the weights do not matter to calibration
     calibration = _calibration(files, samples, dataclasses.replace(width, weight_bits=8))

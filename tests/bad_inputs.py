@@ -323,7 +323,8 @@ def option_cases() -> Iterator[tuple[str, Case]]:
         {"workers": "4"},
         {"granularity": "layer"},
         {"memory_limit": "1024"},
-        {"pipeline": "light", "mode": "parallel"},
+        {"pipeline": "light", "reconstruction": "none", "mode": "parallel"},
+        {"pipeline": "light", "bias_tuning": "always"},
         {"percentile": "99", "calibration_method": "kl"},
         {"objective": "latency"},
         {"storage": "packed"},
@@ -340,7 +341,7 @@ def option_cases() -> Iterator[tuple[str, Case]]:
         {"pipeline": "light", "size_budget": "0.1", "sensitivity": "gradient", "journal": "journal.jsonl"},
         {"activation_bits": "4", "package": "gzip"},
         {"reconstruction": "best"},
-        {"batch_norm_tuning": "damped"},
+        {"batch_norm_tuning": "always"},
         {"pipeline": "light", "reconstruction": "adaround"},
     )
     for changes in contradictions:

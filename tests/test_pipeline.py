@@ -325,9 +325,9 @@ class TestPipelines:
         weighted = [x for x in report["layers"] if x["weight_bits"]]
         for layer in report["layers"]:
             found = layer["reconstruction"]
-            assert len(found) == (1 if pipeline == "advanced" and layer in weighted else 0)
+            assert len(found) == (1 if layer in weighted else 0)
             for outcome in found:
-                assert outcome["method"] == "best"
+                assert outcome["method"] == {"light": "least_squares", "advanced": "best"}[pipeline]
                 assert outcome["kept"] == (outcome["after"] <= outcome["before"])
                 assert bool(outcome["reason"]) != outcome["kept"]
                 assert outcome["before"] > 0
@@ -341,12 +341,14 @@ class TestPipelines:
         assert "fit weight scales" in names
         assert ("tune all biases" in names) == (pipeline == "advanced")
 
-    def test_light_reconstructs_on_request(self, improved):
-        product = improved("light", reconstruction="least_squares", batch_norm_tuning="none")
-        _scales, layers, tuning = product.report.steps
+    def test_tunings_are_tried_where_layers_are_not_reconstructed(self, improved):
+        _scales, layers, tuning = improved("light").report.steps
         assert len(layers.layers) == 15
-        assert tuning.guards == ()
         assert any(x.kept for x in layers.layers)
+        assert tuning.guards == ()
+        _scales, layers, tuning = improved("light", reconstruction="none").report.steps
+        assert layers.layers == ()
+        assert len(tuning.guards) == 1
 
     @pytest.mark.slow
     def test_the_nearest_rounding_of_3_bits_is_beaten_on_unseen_digits(self, improved):

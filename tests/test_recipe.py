@@ -126,7 +126,7 @@ def test_every_choice_is_a_field_whose_default_is_one_of_them():
         ({"reconstruction": "gptq"}, "`reconstruction` is 'gptq'; it must be one of default, none, bias_correction"),
         ({"mode": "both"}, "`mode` is 'both'; it must be one of sequential, parallel"),
         ({"granularity": "model"}, "`granularity` is 'model'; it must be one of layer, block"),
-        ({"batch_norm_tuning": "on"}, "`batch_norm_tuning` is 'on'; it must be one of default, none, damped"),
+        ({"batch_norm_tuning": "on"}, "`batch_norm_tuning` is 'on'; it must be one of default, none, always"),
         ({"equalization": "on"}, "`equalization` is 'on'; it must be one of default, none, published, expected"),
         (
             {"pipeline": "light", "precision": "float16"},
@@ -136,7 +136,7 @@ def test_every_choice_is_a_field_whose_default_is_one_of_them():
             {"reconstruction": "best"},
             "`reconstruction` is best and `batch_norm_tuning` is default, but `pipeline='int8'`",
         ),
-        ({"batch_norm_tuning": "paired"}, "`reconstruction` is default and `batch_norm_tuning` is paired, but `pipel"),
+        ({"batch_norm_tuning": "always"}, "`reconstruction` is default and `batch_norm_tuning` is always, but `pipel"),
         (
             {"pipeline": "light", "reconstruction": "adaquant"},
             "`reconstruction` is adaquant, which learns by gradients, and `pipeline` is light; use `pipe",
@@ -186,7 +186,8 @@ IDLE = {
     "granularity without a pipeline": {"granularity": "layer"},
     "memory without a pipeline": {"memory_limit": 1024},
     "workers without a pipeline": {"workers": 2},
-    "workers without a reconstruction": {"pipeline": "light", "workers": 2},
+    "workers without a reconstruction": {"pipeline": "light", "reconstruction": "none", "workers": 2},
+    "bias tuning of the light pipeline": {"pipeline": "light", "bias_tuning": "always"},
     "granularity without a reconstruction": {"pipeline": "advanced", "reconstruction": "none", "granularity": "layer"},
     "granularity in parallel": {
         "pipeline": "light",

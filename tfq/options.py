@@ -79,6 +79,12 @@ RULES = (
         "`mode` is parallel, where every layer is fitted to its own output; leave one of the two out",
     ),
     Rule(
+        ("bias_tuning",),
+        lambda recipe: recipe.pipeline == "advanced",
+        "`pipeline` is {pipeline}, which tunes no biases; add `pipeline='advanced'`, or leave it out",
+        repeats=("none",),
+    ),
+    Rule(
         ("percentile",),
         lambda recipe: recipe.calibration_method in ("percentile", "auto"),
         (

@@ -20,7 +20,8 @@ CHOICES = {
     "reconstruction": ("default", "none", "bias_correction", "least_squares", "adaround", "adaquant", "best"),
     "mode": ("sequential", "parallel"),
     "granularity": ("layer", "block"),
-    "batch_norm_tuning": ("default", "none", "damped", "undamped", "paired", "best"),
+    "batch_norm_tuning": ("default", "none", "always"),
+    "bias_tuning": ("default", "none", "always"),
     "equalization": ("default", "none", "published", "expected"),
     "calibration_method": ("auto", "minmax", "moving_average", "percentile", "kl", "mse"),
     "storage": ("int8", "packed"),
@@ -85,6 +86,7 @@ class Recipe:
     mode: str = "sequential"
     granularity: str = "block"
     batch_norm_tuning: str = "default"
+    bias_tuning: str = "default"
     equalization: str = "default"
     weight_bits: int = 8
     activation_bits: int = 8
@@ -271,8 +273,8 @@ class Recipe:
 
     @property
     def reconstruction_method(self) -> str:
-        """How layers are reconstructed where nothing else was asked for: not at all in the light pipeline."""
-        defaults = {"int8": "none", "light": "none", "advanced": "best"}
+        """How layers are reconstructed, by default as well as the pipeline can."""
+        defaults = {"int8": "none", "light": "least_squares", "advanced": "best"}
         return defaults[self.pipeline] if self.reconstruction == "default" else self.reconstruction
 
     @property

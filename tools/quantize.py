@@ -28,6 +28,7 @@ GROUPS = {
         "mode",
         "granularity",
         "batch_norm_tuning",
+        "bias_tuning",
         "equalization",
         "weight_bits",
         "activation_bits",

@@ -21,7 +21,7 @@ DEMO = pathlib.Path(__file__).resolve().parents[2] / "demo"
 FLAGS = """model output_dir calibration_data evaluation_data num_calibration_samples metric pipeline weight_bits
     activation_bits per_channel calibration_method percentile storage input_type output_type seed overwrite precision
     preprocess selection labels allow_unsafe_deserialization recipe flagfile package first_last_bits
-    reconstruction mode granularity batch_norm_tuning equalization memory_limit workers max_accuracy_drop
+    reconstruction mode granularity batch_norm_tuning bias_tuning equalization memory_limit workers max_accuracy_drop
     size_budget latency_budget latency_table objective candidates pin sensitivity"""
 GOOD = ("--model=digits.keras", "--calibration_data=calibration.npz", "--preprocess=raw", "--output_dir=out")
 PROGRESS = re.compile(r".*: (done in [\d.]+ s|\d.*left|[\d.]+ s so far)$")
@@ -214,7 +214,8 @@ def test_help_lists_every_flag(tmp_path):
         "--reconstruction=default|none|bias_correction|least_squares|adaround|adaquant|best",
         "--mode=sequential|parallel",
         "--granularity=layer|block",
-        "--batch_norm_tuning=default|none|damped|undamped|paired|best",
+        "--batch_norm_tuning=default|none|always",
+        "--bias_tuning=default|none|always",
         "--equalization=default|none|published|expected",
         "--calibration_method=auto|minmax|moving_average|percentile|kl|mse",
         "--storage=int8|packed",
@@ -329,7 +330,7 @@ BAD = {
     "pipeline of a float model": (with_(pipeline="light", precision="float16"), "only int8 models have a pipeline"),
     "reconstruction": (with_(pipeline="advanced", reconstruction="gptq"), "--reconstruction=gptq"),
     "reconstruction without a pipeline": (with_(reconstruction="best"), "but --pipeline=int8 has neither"),
-    "batch norms without a pipeline": (with_(batch_norm_tuning="best"), "but --pipeline=int8 has neither"),
+    "batch norms without a pipeline": (with_(batch_norm_tuning="always"), "but --pipeline=int8 has neither"),
     "gradients in the light pipeline": (with_(pipeline="light", reconstruction="adaquant"), "use --pipeline=advanced"),
     "mode": (with_(mode="both"), "--mode=both"),
     "granularity": (with_(granularity="model"), "--granularity=model"),

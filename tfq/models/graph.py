@@ -40,9 +40,6 @@ class Node:
       activation: clamp fused onto the output, "relu" or "relu6"; no tensor is quantised before it.
       origin: names, as the user wrote them, of the Keras layers this node stands for.
       group: nodes that call the same Keras layer share this name; they must keep equal weights.
-      normalized: mean and standard deviation of the output before `activation` over the training set, one of
-        each per channel of the last axis, as a batch normalisation folded into the node left them; None where
-        none did. They say what the float model does: a change of the weights does not change them.
       precision, reason: what was decided for it, and why it is not int8 where it is not. A node of a graph that is not
         quantised is float32, for no reason.
       grid: of its output; None for a float tensor.
@@ -57,7 +54,6 @@ class Node:
     activation: str | None = None
     origin: tuple[str, ...] = ()
     group: str = ""
-    normalized: tuple[np.ndarray, np.ndarray] | None = None
     precision: Precision = FLOAT32
     reason: str = ""
     grid: Grid | None = None

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -34,12 +35,8 @@ from tfq.simulate.judge import Judge, Named, Verdict
 
 _JUDGED = 128  # samples that judge, at most
 
-# Name -> (damped, targets paired with the float network).
-BATCH_NORM_TUNINGS: Mapping[str, tuple[bool, bool]] = {
-    "damped": (True, False),
-    "undamped": (False, False),
-    "paired": (False, True),
-}
+# Behind these there was nothing left for a tuning to gain, on any network measured (docs/reconstruction.md).
+_LEAVES_NOTHING = ("least_squares", "best")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,7 +50,7 @@ class Setting:
       reconstruction: a name in `METHODS`, or "none".
       states: likewise, by which allocation fits layers of every precision.
       mode, granularity, memory_limit (bytes), workers, seed: as `reconstruct` takes them.
-      batch_norm_tuning: one of BATCH_NORM_TUNINGS, "best" of all, or "none".
+      tunes_batch_norms, tunes_biases: whether a pipeline that has the step tries it.
       recalibrate: gives a graph with rounded weights its ranges, without a look at the samples that judge.
     """
 
@@ -67,7 +64,8 @@ class Setting:
     memory_limit: int
     workers: int
     seed: int
-    batch_norm_tuning: str
+    tunes_batch_norms: bool
+    tunes_biases: bool
     recalibrate: Callable[[Graph], Mapping[str, Range]]
     progress: Progress = dataclasses.field(default_factory=Silent)
 
@@ -89,6 +87,7 @@ class Setting:
         """
         method = recipe.reconstruction_method
         by_default = recipe.reconstruction == "default" and method != "none"
+        tunes = {"default": method not in _LEAVES_NOTHING, "none": False, "always": True}
         return cls(
             graph=graph,
             samples=samples,
@@ -100,7 +99,8 @@ class Setting:
             memory_limit=recipe.memory_limit * 2**20,
             workers=recipe.workers,
             seed=recipe.seed,
-            batch_norm_tuning="best" if recipe.batch_norm_tuning == "default" else recipe.batch_norm_tuning,
+            tunes_batch_norms=tunes[recipe.batch_norm_tuning],
+            tunes_biases=tunes[recipe.bias_tuning],
             recalibrate=recalibrate,
             progress=progress or Silent(),
         )
@@ -179,39 +179,20 @@ def reconstruct_in_sequence(setting: Setting, model: QuantizedModel) -> tuple[Qu
 
 
 def tune_batch_norms(setting: Setting, model: QuantizedModel) -> tuple[QuantizedModel, StepOutcome]:
-    """Batch-norm tuning in the way asked for, or in all ways."""
-    wanted = setting.batch_norm_tuning
-    names = {"none": (), "best": tuple(BATCH_NORM_TUNINGS)}.get(wanted, (wanted,))
-
-    def candidates() -> Iterator[Named]:
-        seen = setting.seen
-        for name in names:
-            damped, paired = BATCH_NORM_TUNINGS[name]
-            tuned = tune_batch_norm(
-                model,
-                seen,
-                reference=setting.graph if paired else None,
-                damped=damped,
-                recalibrate=setting.recalibrate,
-                progress=setting.progress,
-            )
-            if tuned is not model:
-                yield name, tuned
-
-    return _kept(setting, "batch-norm tuning", model, candidates())
+    """Batch-norm tuning, where it is wanted."""
+    if not setting.tunes_batch_norms:
+        return model, StepOutcome("batch-norm tuning", ())
+    options: dict[str, Any] = {"recalibrate": setting.recalibrate, "progress": setting.progress}
+    tuned = tune_batch_norm(setting.graph, model, setting.seen, **options)
+    return _tuned(setting, "batch-norm tuning", model, tuned)
 
 
 def tune_all_biases(setting: Setting, model: QuantizedModel) -> tuple[QuantizedModel, StepOutcome]:
-    """Bias tuning."""
-    tuned = tune_biases(
-        setting.graph,
-        model,
-        setting.samples,
-        roles=setting.roles,
-        seed=setting.seed,
-        progress=setting.progress,
-    )
-    return _kept(setting, "bias tuning", model, [] if tuned is model else [("tuned", tuned)])
+    """Bias tuning, where it is wanted."""
+    if not setting.tunes_biases:
+        return model, StepOutcome("bias tuning", ())
+    options: dict[str, Any] = {"roles": setting.roles, "seed": setting.seed, "progress": setting.progress}
+    return _tuned(setting, "bias tuning", model, tune_biases(setting.graph, model, setting.samples, **options))
 
 
 # How a pipeline finds the weights of given precisions, and what it tunes afterwards.
@@ -247,6 +228,12 @@ def _reconstructed(setting: Setting, model: QuantizedModel, name: str, mode: str
     named = [(f"{setting.reconstruction}, {mode}", candidate)]
     kept, outcome = _kept(setting, name, model, named, must_gain=False)
     return kept, dataclasses.replace(outcome, layers=layers)
+
+
+def _tuned(
+    setting: Setting, name: str, model: QuantizedModel, tuned: QuantizedModel
+) -> tuple[QuantizedModel, StepOutcome]:
+    return _kept(setting, name, model, [] if tuned is model else [("tuned", tuned)])
 
 
 def _kept(

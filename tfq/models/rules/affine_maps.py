@@ -27,11 +27,9 @@ def batch_normalization(node: Node, inputs: Sequence[Shape], _: Shape) -> list[N
             raise refuse(node, f"axis (={list(axis)}) names several axes", "normalise over one channel axis")
         axis = axis[0]
     rank, channels = len(inputs[0]), len(scale)
-    mean = np.broadcast_to(weights.get("beta", 0.0), (channels,))
-    normalized = (mean, np.abs(scale) * np.sqrt(weights["moving_variance"]))
 
     def mapped(role: str, source: str) -> Node:
-        return affine(node, role, source, channels, scale, offset).replace(normalized=normalized)
+        return affine(node, role, source, channels, scale, offset)
 
     if axis in (-1, rank):
         return [mapped("", node.inputs[0])]
