@@ -105,7 +105,7 @@ def calibrated(graph: Graph, precisions: Precisions, samples: Samples, *, judges
     """With the defaults of `tfq-quantize`; judges: on the samples too that judge steps."""
     positions = np.arange(len(samples)) if judges else Roles.of(len(samples)).seen
     batches, bits = samples.batches(_BATCH, positions), activation_bits(graph, precisions)
-    return calibrate(graph, batches, method="auto", percentile=99.9, total=len(positions), bits=bits)
+    return calibrate(graph, batches, method="auto", total=len(positions), bits=bits)
 
 
 def setting_of(recipe: Recipe, graph: Graph, precisions: Precisions, samples: Samples) -> Setting:

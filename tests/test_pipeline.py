@@ -252,7 +252,7 @@ def test_evaluation_data_without_labels(tmp_path):
         ({"weight_bits": 4, "storage": "packed", "calibration_method": "minmax"}, 4, 90),
         pytest.param({"weight_bits": 4}, 4, 90, marks=pytest.mark.slow),
         pytest.param({"weight_bits": 6, "per_channel": False}, 6, 85, marks=pytest.mark.slow),
-        pytest.param({"calibration_method": "percentile", "percentile": 99.99}, 8, 93, marks=pytest.mark.slow),
+        pytest.param({"calibration_method": "percentile=99.99"}, 8, 93, marks=pytest.mark.slow),
     ],
     ids=lambda value: str(value),
 )

@@ -55,7 +55,6 @@ RULES = (
             "first_last_bits",
             "per_channel",
             "calibration_method",
-            "percentile",
             "storage",
             "equalization",
             "mode",
@@ -83,14 +82,6 @@ RULES = (
         lambda recipe: recipe.pipeline == "advanced",
         "`pipeline` is {pipeline}, which tunes no biases; add `pipeline='advanced'`, or leave it out",
         repeats=("none",),
-    ),
-    Rule(
-        ("percentile",),
-        lambda recipe: recipe.calibration_method in ("percentile", "auto"),
-        (
-            "`calibration_method` is {calibration_method}, which does not use it; choose percentile or auto,"
-            " or leave one of the two out"
-        ),
     ),
     Rule(
         ("first_last_bits",),

@@ -23,7 +23,6 @@ CHOICES = {
     "batch_norm_tuning": ("default", "none", "always"),
     "bias_tuning": ("default", "none", "always"),
     "equalization": ("default", "none", "published", "expected"),
-    "calibration_method": ("auto", "minmax", "moving_average", "percentile", "kl", "mse"),
     "storage": ("int8", "packed"),
     "package": ("none", "gzip"),
     "input_type": ("int8", "uint8", "float32"),
@@ -102,7 +101,6 @@ class Recipe:
     sensitivity: str = "measured"
     per_channel: bool = True
     calibration_method: str = "auto"
-    percentile: float = 99.9
     num_calibration_samples: int = 512
     selection: str = "first"
     preprocess: str = "none"
@@ -145,8 +143,6 @@ class Recipe:
                 f"`package` is {self.package} and {narrow}; {self.simulated}, so there is no model.tflite to package,"
                 " leave one of the two out"
             )
-        if not 50.0 < self.percentile <= 100.0:
-            raise UserError(f"`percentile` is {self.percentile}; it must lie in (50, 100], e.g. 99.9")
         if self.pipeline != "int8" and self.precision != "int8":
             raise UserError(
                 f"`pipeline` is {self.pipeline} and `precision` is {self.precision}; only int8 models have a pipeline,"

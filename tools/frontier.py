@@ -25,7 +25,6 @@ GROUPS = {
         "equalization",
         "per_channel",
         "calibration_method",
-        "percentile",
         "input_type",
         "output_type",
     ),

@@ -36,7 +36,6 @@ GROUPS = {
         "per_channel",
         "storage",
         "calibration_method",
-        "percentile",
     ),
     "A precision for every layer, within a budget": (
         "max_accuracy_drop",

@@ -72,14 +72,15 @@ HELP = {
     "storage": "How weights are stored. int8: runs fastest. packed: 4 bits and fewer become INT4 tensors, which make"
     " the file smaller and convolutions slower.",
     "package": "gzip: also write model.tflite.gz, which an app unpacks itself (docs/android.md).",
-    "calibration_method": "How the range of each activation is chosen. auto: the best method for each tensor.",
-    "percentile": "How many of the values the method percentile keeps within the range, in %.",
+    "calibration_method": "How the range of each activation is chosen: minmax, moving_average, percentile, kl, mse."
+    " auto: the best of them for each tensor. Some take a number, for example percentile=99.99 (% of the values that"
+    " the range keeps).",
     "input_type": "Type of the values that the app gives to the model.",
     "output_type": "Type of the values that the app gets from the model.",
     "labels": "A text file with one class name per line; the names are stored in the model for Android's Task library.",
     "seed": "Seed of everything random. The same seed and files give the same bytes.",
 }
-_FLOATS = ("max_accuracy_drop", "size_budget", "compute_budget", "percentile")
+_FLOATS = ("max_accuracy_drop", "size_budget", "compute_budget")
 _REPEATED = ("pin",)
 
 

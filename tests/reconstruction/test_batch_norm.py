@@ -80,7 +80,7 @@ def decided(model):
 
 def recalibrated(samples):
     total = len(samples["x"])
-    return lambda graph: calibrate(graph, [samples], method="minmax", percentile=99.9, total=total).ranges
+    return lambda graph: calibrate(graph, [samples], method="minmax", total=total).ranges
 
 
 @pytest.fixture(scope="module")
@@ -271,7 +271,7 @@ def test_keyword_spotting_gains_although_trained_on_other_samples():
         values = file["x"].astype(np.float32)
     samples, held = {name: values[:100]}, {name: values[100:164]}
     graph = prepare(graph, {name: values[:8]}).graph
-    ranges = calibrate(graph, [samples], method="minmax", percentile=99.9, total=100).ranges
+    ranges = calibrate(graph, [samples], method="minmax", total=100).ranges
     model = specify(graph, ranges, Precision(weight_bits=4))
     assert len(tunable_layers(model)) == 10
     tuned = tune_batch_norm(graph, model, samples)

@@ -48,7 +48,7 @@ def setting(graph, samples, **changes):
 
     def recalibrate(changed):
         seen = {name: values[roles.seen] for name, values in samples.items()}
-        return calibrate(changed, [seen], method="minmax", percentile=99.9, total=len(roles.seen)).ranges
+        return calibrate(changed, [seen], method="minmax", total=len(roles.seen)).ranges
 
     defaults = {
         "reconstruction": "least_squares",

@@ -19,7 +19,7 @@ import pytest
 
 DEMO = pathlib.Path(__file__).resolve().parents[2] / "demo"
 FLAGS = """model output_dir calibration_data evaluation_data num_calibration_samples metric pipeline weight_bits
-    activation_bits per_channel calibration_method percentile storage input_type output_type seed overwrite precision
+    activation_bits per_channel calibration_method storage input_type output_type seed overwrite precision
     preprocess selection labels allow_unsafe_deserialization recipe flagfile package first_last_bits
     reconstruction mode granularity batch_norm_tuning bias_tuning equalization memory_limit workers max_accuracy_drop
     size_budget latency_budget latency_table objective candidates pin sensitivity"""
@@ -217,14 +217,13 @@ def test_help_lists_every_flag(tmp_path):
         "--batch_norm_tuning=default|none|always",
         "--bias_tuning=default|none|always",
         "--equalization=default|none|published|expected",
-        "--calibration_method=auto|minmax|moving_average|percentile|kl|mse",
         "--storage=int8|packed",
         "--package=none|gzip",
         "--input_type=int8|uint8|float32",
         "--output_type=int8|uint8|float32",
     ):
         assert choices in done.stdout
-    for default in ("num_calibration_samples", "weight_bits", "percentile", "metric"):
+    for default in ("num_calibration_samples", "weight_bits", "metric"):
         assert re.search(rf"--{default}\n(?:      .*\n)*?      .*\(default: \S+\)", done.stdout), default
 
 
@@ -316,7 +315,7 @@ BAD = {
     "activation bits": (with_(activation_bits="3"), "--activation_bits is 3; it must be 8, which TFLite runs"),
     "a package of nothing": (with_(activation_bits="4", package="gzip"), "there is no model.tflite to package"),
     "bits of the first and last layer": (with_(first_last_bits="9"), "--first_last_bits is 9"),
-    "percentile": (with_(percentile="120"), "--percentile is 120.0"),
+    "percentile": (with_(calibration_method="percentile=120"), "the number of percentile must lie in (50, 100]"),
     "calibration method": (with_(calibration_method="entropy"), "--calibration_method=entropy"),
     "number of samples": (with_(num_calibration_samples="0"), "--num_calibration_samples is 0"),
     "unknown flag": ([*GOOD, "--bits=4"], "bits"),

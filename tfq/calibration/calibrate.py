@@ -71,7 +71,6 @@ def calibrate(
     batches: Iterable[Mapping[str, np.ndarray]],
     *,
     method: str,
-    percentile: float,
     total: int,
     judges: Collection[int] = (),
     bits: Mapping[str, int] = {},
@@ -82,7 +81,7 @@ def calibrate(
     Args:
       graph: the prepared graph.
       batches: arrays [k, ...] by input name; `total` samples in all.
-      method, percentile: as in `choose_range`.
+      method: as in `choose_range`.
       judges: positions of the samples that judge.
       bits: grid bits by group (`tfq.models.widths.activation_bits`); 8 for groups that are absent.
     """
@@ -104,7 +103,7 @@ def calibrate(
             width = bits.get(group, STORED_BITS)
             kept_whole = method == "auto" and width == STORED_BITS and not edges.isdisjoint(tensors)
             used = "minmax" if kept_whole else method
-            choice = choose_range(*parts, method=used, percentile=percentile, bits=width)
+            choice = choose_range(*parts, method=used, bits=width)
             choices[group] = _covering_tables(choice, graph, tensors)
         return choices
 

@@ -53,7 +53,6 @@ class Options(TypedDict, total=False):
     sensitivity: str
     per_channel: bool
     calibration_method: str
-    percentile: float
     num_calibration_samples: int
     selection: str
     preprocess: str

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfq.allocation.latency_table import LatencyTable, read_table
+from tfq.calibration.choose import find_method
 from tfq.data.checks import compare_ranges
 from tfq.data.labels import label_notes, read_labels
 from tfq.data.loading import load_samples
@@ -72,6 +73,7 @@ class Begun:
 
 def begin(recipe: Recipe, inputs: Inputs, journal: Journal, progress: Progress) -> Begun:
     find_metric(inputs.metric)  # what can be told before the model is read
+    find_method(recipe.calibration_method)
     table = read_table(Path(recipe.latency_table)) if recipe.latency_table else None
     with journal.stage("load the model"):
         loaded = load_model(inputs.model, allow_unsafe_deserialization=recipe.allow_unsafe_deserialization)

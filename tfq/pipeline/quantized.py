@@ -91,7 +91,6 @@ class Run:
             graph,
             self.samples.batches(BATCH, positions),
             method=self.recipe.calibration_method,
-            percentile=self.recipe.percentile,
             total=len(self.samples if positions is None else positions),
             judges=judges,
             bits=activation_bits(graph, self.precisions) if bits is None else bits,
