@@ -72,9 +72,9 @@ HELP = {
     "storage": "How weights are stored. int8: runs fastest. packed: 4 bits and fewer become INT4 tensors, which make"
     " the file smaller and convolutions slower.",
     "package": "gzip: also write model.tflite.gz, which an app unpacks itself (docs/android.md).",
-    "calibration_method": "How the range of each activation is chosen: minmax, moving_average, percentile, kl, mse."
-    " auto: the best of them for each tensor. Some take a number, for example percentile=99.99 (% of the values that"
-    " the range keeps).",
+    "calibration_method": "How the range of each activation is chosen: minmax, moving_average, percentile, kl, mse,"
+    " deviations. auto: the best for each tensor. Some take a number, as percentile=99.99 (% of the values that the"
+    " range keeps) or deviations=3.5 (standard deviations from the mean).",
     "input_type": "Type of the values that the app gives to the model.",
     "output_type": "Type of the values that the app gets from the model.",
     "labels": "A text file with one class name per line; the names are stored in the model for Android's Task library.",

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfq.calibration.choose import METHODS, choose_range, find_method
+from tfq.calibration.deviations import deviations_range
 from tfq.calibration.histogram import histogram
 from tfq.calibration.kl import CANDIDATES, FLOOR, kl_range
 from tfq.calibration.minmax import minmax_range
@@ -95,6 +96,16 @@ def test_percentile_leaves_the_wanted_share_of_the_raw_values_outside(kind, perc
         assert np.mean(x > found.high + width) <= outside <= np.mean(x > found.high - 2 * width)
     if x.min() < 0:
         assert np.mean(x < found.low - width) <= outside <= np.mean(x < found.low + 2 * width)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("deviations", [0.5, 3.0, 100.0])
+def test_deviations_reach_as_far_as_those_of_the_raw_values_and_no_further_than_these(kind, deviations):
+    x = data(kind)
+    found = deviations_range(statistics(x), deviations=deviations)
+    mean, deviation = x.mean(dtype=np.float64), x.std(dtype=np.float64)
+    expected = Range(max(x.min(), mean - deviations * deviation), min(x.max(), mean + deviations * deviation))
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=0.01, abs=0.01 * deviation)
 
 
 def test_percentile_100_is_min_max_even_where_the_histogram_missed_it():

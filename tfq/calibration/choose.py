@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tfq.calibration import kl, minmax, moving_average, mse, percentile
+from tfq.calibration import deviations, kl, minmax, moving_average, mse, percentile
 from tfq.calibration.method import Method
 from tfq.calibration.minmax import minmax_range
 from tfq.calibration.mse import squared_errors
@@ -22,7 +22,7 @@ from tfq.calibration.statistics import Range, TensorStatistics
 from tfq.errors import UserError
 
 METHODS: Mapping[str, Method] = {
-    module.METHOD.name: module.METHOD for module in (minmax, moving_average, percentile, kl, mse)
+    module.METHOD.name: module.METHOD for module in (minmax, moving_average, percentile, kl, mse, deviations)
 }
 TIE = 0.01
 Fit = Callable[[TensorStatistics, int], Range]
