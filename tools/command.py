@@ -27,6 +27,7 @@ from tfq_tools.arguments import check_numbers, expanded, with_flags
 from tfq_tools.supervise import DEFECT, USER_ERROR, is_own_process, supervised
 
 from tfq.errors import UserError
+from tfq.evaluation.metrics import METRICS
 from tfq.execution.files import check_directory, check_file, remove_partials
 from tfq.execution.ledger import check_journal
 from tfq.execution.terminal import PrintableStream, printable
@@ -42,6 +43,7 @@ _SHORT_OF = {
 }
 """What a run may lack, and what to do about it."""
 _OF_RECIPE = ("model", "calibration_data")  # what a file of --recipe gives too
+METRIC_HELP = f"What is measured: {', '.join(METRICS)}, or your own module:function."
 _HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 
 
@@ -97,7 +99,7 @@ def define_evaluation_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "metric",
         "top1",
-        "What is measured: top1, top5, auc, f1, mse, sqnr, or your own module:function.",
+        METRIC_HELP,
         flag_values=values,
     )
     flags.DEFINE_integer(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from tfq_tools.command import new_flags
+from tfq_tools.command import METRIC_HELP, new_flags
 
 from tfq.errors import UserError
 from tfq.options import check_journal_acts
@@ -27,7 +27,7 @@ HELP = {
     " - 1. imagenet: ImageNet's mean and deviation. raw: not at all, for a model that scales by itself. none: the"
     " data are stored as the model expects them.",
     "evaluation_data": "Test samples with labels 'y'. The models are measured on them, and never tuned on them.",
-    "metric": "What is measured: top1, top5, auc, f1, mse, sqnr, or your own module:function.",
+    "metric": METRIC_HELP,
     "precision": "Number format of the whole model. tfq makes int8; the others are plain exports of TFLiteConverter.",
     "pipeline": "How much work goes into the weights. int8: rounded to the nearest level. light: every layer"
     " is fitted to the float model by least squares. advanced: the same with a longer search. Use advanced for 4 bits"
