@@ -13,7 +13,6 @@ def test_names_are_unique_and_say_what_the_candidate_is():
     assert CANDIDATES["w4-packed"] == Precision(weight_bits=4, storage="packed")
     assert CANDIDATES["w4a4"] == Precision(weight_bits=4, activation_bits=4)
     assert CANDIDATES["e3"] == Precision(entropy_bits=3)
-    assert CANDIDATES["e6"].bits_stored == 6
     assert (CANDIDATES["float16"], CANDIDATES["float32"]) == FLOATS
     for name, candidate in CANDIDATES.items():
         assert candidate.name == name

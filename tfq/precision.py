@@ -1,7 +1,7 @@
 """What a layer can be: how its weights are stored and on how many levels they lie, how it computes.
 
     w2 ... w8               weights on a grid of that many bits, stored as int8; activations int8
-    e1 ... e6               weights on an 8-bit grid so coarse that an ideal code takes that many bits for one of them;
+    e1 ... e5               weights on an 8-bit grid so coarse that an ideal code takes that many bits for one of them;
                             one scale for the layer, so that a download holds less than with w2 ... w5
                             of the same error
     w2-packed ... w4-packed those of w2 ... w4 stored as INT4 tensors
@@ -98,7 +98,6 @@ CANDIDATES: Mapping[str, Precision] = {
         SIMULATED,
         *FLOATS,
         *COARSE,
-        Precision(entropy_bits=6),
     )
 }
 """What allocation can give a layer, by name."""
