@@ -103,7 +103,6 @@ def test_every_choice_is_a_field_whose_default_is_one_of_them():
         ({"pipeline": "light", "size_budget": 0.2, "weight_bits": 4}, "`weight_bits` is 4 and a budget is given"),
         ({"precision": "int7"}, "`precision` is 'int7'; it must be one of int8, int16x8, float16"),
         ({"pipeline": "best"}, "`pipeline` is 'best'"),
-        ({"calibration_method": "entropy"}, "`calibration_method` is 'entropy'"),
         ({"storage": "int4"}, "`storage` is 'int4'; it must be one of int8, packed"),
         ({"input_type": "float16"}, "`input_type` is 'float16'"),
         ({"output_type": "int16"}, "`output_type` is 'int16'"),
