@@ -316,7 +316,7 @@ BAD = {
     "a package of nothing": (with_(activation_bits="4", package="gzip"), "there is no model.tflite to package"),
     "bits of the first and last layer": (with_(first_last_bits="9"), "--first_last_bits is 9"),
     "percentile": (with_(calibration_method="percentile=120"), "the number of percentile must lie in (50, 100]"),
-    "calibration method": (with_(calibration_method="entropy"), "--calibration_method=entropy"),
+    "calibration method": (with_(calibration_method="entropy"), "--calibration_method is 'entropy'"),
     "number of samples": (with_(num_calibration_samples="0"), "--num_calibration_samples is 0"),
     "unknown flag": ([*GOOD, "--bits=4"], "bits"),
     "no model named": (with_(model=""), "missing --model"),
