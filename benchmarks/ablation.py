@@ -105,7 +105,7 @@ def calibrated(graph: Graph, precisions: Precisions, samples: Samples, *, judges
     """With the defaults of `tfq-quantize`; judges: on the samples too that judge steps."""
     used = samples if judges else CalibrationSet.of(samples).seen
     bits = activation_bits(graph, precisions)
-    return calibrate(graph, used.batches(_BATCH), method="auto", percentile=99.9, total=len(used), bits=bits)
+    return calibrate(graph, used.batches(_BATCH), method="auto", total=len(used), bits=bits)
 
 
 def setting_of(recipe: Recipe, graph: Graph, precisions: Precisions, samples: Samples) -> Setting:
@@ -163,7 +163,7 @@ def _quantized(files: CaseFiles, key: Key, width: Width) -> _Quantized:
     graph, precisions = _precisions(files, width)
     samples = _samples_of(files, key)
     if key.method in STAGES:
-        recipe = Recipe(model="", pipeline="advanced", seed=key.seed)
+        recipe = Recipe(model="", pipeline="advanced", seed=key.seed, batch_norm_tuning="always", bias_tuning="always")
         return _next_stage(files, key, width, setting_of(recipe, graph, precisions, samples))
     # the bits of the weights do not matter to calibration
     calibration = _calibration(files, samples, dataclasses.replace(width, weight_bits=8))

@@ -57,7 +57,6 @@ class TfqRun:
     Attributes:
       seconds: from before the import of tfq to the end, writing the files not included.
       peak_memory_mb: largest resident memory of the process, in MiB.
-      calibration_ratio: time of the calibration pass against the bare forward pass.
       layers: layers whose parity with the simulation was measured.
       max_steps: largest difference of any of them on its own inputs, in steps of its grid.
       digests: SHA-256 of the files that must not change from run to run.
@@ -66,7 +65,6 @@ class TfqRun:
 
     seconds: float
     peak_memory_mb: float
-    calibration_ratio: float
     layers: int
     max_steps: int
     digests: Mapping[str, str]
@@ -79,7 +77,7 @@ class TfqRun:
 
     def figures(self) -> dict[str, Any]:
         """What the benchmark's JSON keeps: the parts of the report that stay readable."""
-        kept = ("verification", "parity", "calibration_cost", "guard", "warnings", "stages", "model")
+        kept = ("verification", "parity", "guard", "warnings", "stages", "model")
         own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "report"}
         return own | {name: self.report[name] for name in kept}
 
@@ -95,12 +93,10 @@ def run_tfq(recipe: Recipe, output: Path) -> TfqRun:
     for name, content in product.files.items():
         (output / name).write_bytes(content)
     report = json.loads(product.files["report.json"])
-    cost = report["calibration_cost"]
     steps = [layer["parity_max_steps"] for layer in report["layers"] if layer["parity_max_steps"] is not None]
     return TfqRun(
         seconds=seconds,
         peak_memory_mb=report["stages"][-1]["peak_memory_mb"],
-        calibration_ratio=cost["collect_seconds"] / cost["forward_seconds"],
         layers=len(steps),
         max_steps=max(steps),
         digests={name: hashlib.sha256(product.files[name]).hexdigest() for name in REPEATABLE},

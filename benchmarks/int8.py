@@ -236,7 +236,7 @@ def _verification(results: Sequence[CaseResult]) -> str:
 def _cost(results: Sequence[CaseResult]) -> str:
     stages = list(results[0].tfq.stages)
     header = ["case", "calibration samples", "TFLite float", "TFLite int8", "tfq", *stages]
-    header += ["calibration cost", "peak memory, MiB"]
+    header += ["peak memory, MiB"]
     rows = [
         [
             result.name,
@@ -244,7 +244,6 @@ def _cost(results: Sequence[CaseResult]) -> str:
             *(f"{result.converter_seconds[name]:.1f}" for name in ("float", "int8")),
             f"{result.tfq.seconds:.1f}",
             *(f"{result.tfq.stages[stage]:.1f}" for stage in stages),
-            f"{result.tfq.calibration_ratio:.2f} x",
             f"{result.tfq.peak_memory_mb:,.0f}",
         ]
         for result in results

@@ -346,7 +346,7 @@ def specified(
     **options: Any,
 ) -> QuantizedModel:
     """The quantised model from min-max ranges; precisions and options as in `specify`."""
-    calibration = calibrate(graph, [samples], method="minmax", percentile=99.9, total=SAMPLES)
+    calibration = calibrate(graph, [samples], method="minmax", total=SAMPLES)
     return specify(graph, calibration.ranges, precisions, **options)
 
 

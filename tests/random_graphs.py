@@ -248,7 +248,7 @@ def outcome(drawn: Drawn) -> Outcome:
         graph, samples = prepared.graph, dict(drawn.samples)
         one_by_one = [{n: v[i : i + 1] for n, v in samples.items()} for i in range(SAMPLES)]
         plain = export_plain(graph, "float32", lambda: iter(one_by_one))
-        ranges = calibrate(graph, iter([samples]), method="minmax", percentile=99.99, total=SAMPLES).ranges
+        ranges = calibrate(graph, iter([samples]), method="minmax", total=SAMPLES).ranges
         model = specify(graph, ranges)
         content = export_quantized(model, lambda: iter(one_by_one))
         stop = "verify"

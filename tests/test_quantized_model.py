@@ -97,7 +97,6 @@ class TestStructure:
             {"precision": FLOAT16, "reason": "chosen"},
             {"grid": activation_grid(0.5, 0)},
             {"weight_grids": {"kernel": activation_grid(0.5, 0)}},
-            {"normalized": (np.zeros(3), np.ones(3))},
         ],
         ids=lambda changes: next(iter(changes)),
     )

@@ -20,7 +20,6 @@ FREE |= {field: TEXT for field in ("model", "calibration_data", "evaluation_data
 FREE |= {field: st.booleans() for field in ("per_channel", "allow_unsafe_deserialization")}
 FREE |= {
     "weight_bits": st.integers(2, 8),
-    "percentile": st.floats(50.0, 100.0, exclude_min=True),
     "num_calibration_samples": st.integers(1, 10**6),
     "memory_limit": st.integers(64, 10**6),
     "workers": st.integers(1, 64),
@@ -104,7 +103,6 @@ def test_every_choice_is_a_field_whose_default_is_one_of_them():
         ({"pipeline": "light", "size_budget": 0.2, "weight_bits": 4}, "`weight_bits` is 4 and a budget is given"),
         ({"precision": "int7"}, "`precision` is 'int7'; it must be one of int8, int16x8, float16"),
         ({"pipeline": "best"}, "`pipeline` is 'best'"),
-        ({"calibration_method": "entropy"}, "`calibration_method` is 'entropy'"),
         ({"storage": "int4"}, "`storage` is 'int4'; it must be one of int8, packed"),
         ({"input_type": "float16"}, "`input_type` is 'float16'"),
         ({"output_type": "int16"}, "`output_type` is 'int16'"),
@@ -121,12 +119,10 @@ def test_every_choice_is_a_field_whose_default_is_one_of_them():
         ({"activation_bits": 4, "package": "gzip"}, "`package` is gzip and `activation_bits` is 4; TFLite has no ker"),
         ({"first_last_bits": 4}, "`first_last_bits` is 4; it must be 8, or 0 for no exception"),
         ({"package": "zip"}, "`package` is 'zip'; it must be one of none, gzip"),
-        ({"percentile": 50.0}, "`percentile` is 50.0; it must lie in"),
-        ({"percentile": float("nan")}, "`percentile` is nan"),
         ({"reconstruction": "gptq"}, "`reconstruction` is 'gptq'; it must be one of default, none, bias_correction"),
         ({"mode": "both"}, "`mode` is 'both'; it must be one of sequential, parallel"),
         ({"granularity": "model"}, "`granularity` is 'model'; it must be one of layer, block"),
-        ({"batch_norm_tuning": "on"}, "`batch_norm_tuning` is 'on'; it must be one of default, none, damped"),
+        ({"batch_norm_tuning": "on"}, "`batch_norm_tuning` is 'on'; it must be one of default, none, always"),
         ({"equalization": "on"}, "`equalization` is 'on'; it must be one of default, none, published, expected"),
         (
             {"pipeline": "light", "precision": "float16"},
@@ -136,7 +132,7 @@ def test_every_choice_is_a_field_whose_default_is_one_of_them():
             {"reconstruction": "best"},
             "`reconstruction` is best and `batch_norm_tuning` is default, but `pipeline='int8'`",
         ),
-        ({"batch_norm_tuning": "paired"}, "`reconstruction` is default and `batch_norm_tuning` is paired, but `pipel"),
+        ({"batch_norm_tuning": "always"}, "`reconstruction` is default and `batch_norm_tuning` is always, but `pipel"),
         (
             {"pipeline": "light", "reconstruction": "adaquant"},
             "`reconstruction` is adaquant, which learns by gradients, and `pipeline` is light; use `pipe",
@@ -176,7 +172,6 @@ IDLE = {
     "first and last layer of another precision": {"precision": "int16x8", "first_last_bits": 8},
     "one scale a tensor of another precision": {"precision": "dynamic_range", "per_channel": False},
     "calibration of another precision": {"precision": "float32", "calibration_method": "mse"},
-    "percentile of another precision": {"precision": "float32", "percentile": 99.0},
     "storage of another precision": {"precision": "int16x8", "storage": "packed"},
     "equalisation of another precision": {"precision": "float16", "equalization": "expected"},
     "mode of another precision": {"precision": "float16", "mode": "parallel"},
@@ -185,7 +180,8 @@ IDLE = {
     "mode without a pipeline": {"mode": "parallel"},
     "granularity without a pipeline": {"granularity": "layer"},
     "workers without a pipeline": {"workers": 2},
-    "workers without a reconstruction": {"pipeline": "light", "workers": 2},
+    "workers without a reconstruction": {"pipeline": "light", "reconstruction": "none", "workers": 2},
+    "bias tuning of the light pipeline": {"pipeline": "light", "bias_tuning": "always"},
     "granularity without a reconstruction": {"pipeline": "advanced", "reconstruction": "none", "granularity": "layer"},
     "granularity in parallel": {
         "pipeline": "light",
@@ -193,7 +189,6 @@ IDLE = {
         "mode": "parallel",
         "granularity": "layer",
     },
-    "percentile of another method": {"calibration_method": "mse", "percentile": 99.0},
     "first and last layer where all have 8 bits": {"first_last_bits": 8},
     "packed bytes": {"storage": "packed"},
     "packed grids of 5 bits": {"storage": "packed", "weight_bits": 5},
@@ -228,7 +223,6 @@ def test_what_acts_or_repeats_what_happens_anyhow_is_allowed():
     Recipe("m", pipeline="advanced", workers=4, memory_limit=64, mode="parallel", granularity="layer")
     Recipe("m", pipeline="light", size_budget=0.2, storage="packed", workers=2, granularity="layer")
     Recipe("m", weight_bits=4, storage="packed", first_last_bits=8)
-    Recipe("m", percentile=99.0)
     Recipe("m", precision="float16", memory_limit=64)
     Recipe("m", evaluation_data="t.npz", metric="auc")
     Recipe("m", metric="mse")  # against the float model

@@ -55,7 +55,6 @@ RULES = (
             "first_last_bits",
             "per_channel",
             "calibration_method",
-            "percentile",
             "storage",
             "equalization",
             "mode",
@@ -78,12 +77,10 @@ RULES = (
         "`mode` is parallel, where every layer is fitted to its own output; leave one of the two out",
     ),
     Rule(
-        ("percentile",),
-        lambda recipe: recipe.calibration_method in ("percentile", "auto"),
-        (
-            "`calibration_method` is {calibration_method}, which does not use it; choose percentile or auto,"
-            " or leave one of the two out"
-        ),
+        ("bias_tuning",),
+        lambda recipe: recipe.pipeline == "advanced",
+        "`pipeline` is {pipeline}, which tunes no biases; add `pipeline='advanced'`, or leave it out",
+        repeats=("none",),
     ),
     Rule(
         ("first_last_bits",),

@@ -22,9 +22,9 @@ CHOICES = {
     "reconstruction": ("default", "none", "bias_correction", "least_squares", "adaround", "adaquant", "best"),
     "mode": ("sequential", "parallel"),
     "granularity": ("layer", "block"),
-    "batch_norm_tuning": ("default", "none", "damped", "undamped", "paired", "best"),
+    "batch_norm_tuning": ("default", "none", "always"),
+    "bias_tuning": ("default", "none", "always"),
     "equalization": ("default", "none", "published", "expected"),
-    "calibration_method": ("auto", "minmax", "moving_average", "percentile", "kl", "mse"),
     "storage": ("int8", "packed"),
     "package": ("none", "gzip"),
     "input_type": ("int8", "uint8", "float32"),
@@ -87,6 +87,7 @@ class Recipe:
     mode: str = "sequential"
     granularity: str = "block"
     batch_norm_tuning: str = "default"
+    bias_tuning: str = "default"
     equalization: str = "default"
     weight_bits: int = 8
     activation_bits: int = 8
@@ -102,7 +103,6 @@ class Recipe:
     sensitivity: str = "measured"
     per_channel: bool = True
     calibration_method: str = "auto"
-    percentile: float = 99.9
     num_calibration_samples: int = 512
     selection: str = "first"
     preprocess: str = "none"
@@ -145,8 +145,6 @@ class Recipe:
                 f"`package` is {self.package} and {narrow}; {self.simulated}, so there is no model.tflite to package,"
                 " leave one of the two out"
             )
-        if not 50.0 < self.percentile <= 100.0:
-            raise UserError(f"`percentile` is {self.percentile}; it must lie in (50, 100], e.g. 99.9")
         if self.pipeline != "int8" and self.precision != "int8":
             raise UserError(
                 f"`pipeline` is {self.pipeline} and `precision` is {self.precision}; only int8 models have a pipeline,"
@@ -277,8 +275,8 @@ class Recipe:
 
     @property
     def reconstruction_method(self) -> str:
-        """How layers are reconstructed where nothing else was asked for: not at all in the light pipeline."""
-        defaults = {"int8": "none", "light": "none", "advanced": "best"}
+        """How layers are reconstructed, by default as well as the pipeline can."""
+        defaults = {"int8": "none", "light": "least_squares", "advanced": "best"}
         return defaults[self.pipeline] if self.reconstruction == "default" else self.reconstruction
 
     @property

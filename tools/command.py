@@ -7,8 +7,10 @@ and a `run()` that calls `run_command`. Exit codes: 0 done, 1 a defect of tfq (w
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import faulthandler
+import gc
 import logging as python_logging
 import os
 import resource
@@ -16,7 +18,7 @@ import sys
 import textwrap
 import traceback
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,6 +27,7 @@ from tfq_tools.arguments import check_numbers, expanded, with_flags
 from tfq_tools.supervise import DEFECT, USER_ERROR, is_own_process, supervised
 
 from tfq.errors import UserError
+from tfq.evaluation.metrics import METRICS
 from tfq.execution.files import check_directory, check_file, remove_partials
 from tfq.execution.ledger import check_journal
 from tfq.execution.terminal import PrintableStream, printable
@@ -40,6 +43,7 @@ _SHORT_OF = {
 }
 """What a run may lack, and what to do about it."""
 _OF_RECIPE = ("model", "calibration_data")  # what a file of --recipe gives too
+METRIC_HELP = f"What is measured: {', '.join(METRICS)}, or your own module:function."
 _HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 
 SAMPLES = {
@@ -51,7 +55,7 @@ SAMPLES = {
     "num_samples": "Use only the first samples; 0: all of them.",
 }
 SCORE = {
-    "metric": "What is measured: top1, top5, auc, f1, mse, sqnr, or your own module:function.",
+    "metric": METRIC_HELP,
     "seed": "Seed of the bootstrap, which gives the intervals.",
 }
 EVALUATION = {"models": [], "evaluation_data": "", "preprocess": "none", "num_samples": 0, "metric": "top1", "seed": 0}
@@ -94,6 +98,23 @@ def new_flags(
         known = dict(zip(("lower_bound", "upper_bound"), bounds, strict=True)) if kind in ("int", "float") else {}
         DEFINE[kind](name, default, text, flag_values=values, **known)
     return values
+
+
+@contextlib.contextmanager
+def lasting_imports() -> Iterator[None]:
+    """For the imports of the libraries: nothing that they make is searched for garbage, now or later.
+
+    TensorFlow's hundreds of thousands of objects stay until the process ends, and every search would visit them.
+    """
+    if "tensorflow" in sys.modules:  # a program's own process, whose objects are its affair
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
 
 
 def run_command(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from absl import flags
 from tfq_tools.arguments import check_idle
-from tfq_tools.command import EVALUATION, SAMPLES, SCORE, new_flags, run_command
+from tfq_tools.command import EVALUATION, SAMPLES, SCORE, lasting_imports, new_flags, run_command
 
 GROUPS = {
     "Models and data": SAMPLES,
@@ -25,7 +25,9 @@ SUMMARY = "Compare .tflite models on the same samples: score, agreement with the
 
 def main(values: flags.FlagValues) -> None:
     from tfq.execution.files import write_atomic
-    from tfq.library.comparison import evaluate
+
+    with lasting_imports():
+        from tfq.library.comparison import evaluate
 
     check_idle(values, {"threads": values.latency_runs > 0}, "--latency_runs is 0: nothing is timed; leave it out")
     options = {name: values[name].value for name in _DEFAULTS if name not in ("models", "evaluation_data", "json")}

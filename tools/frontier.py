@@ -7,13 +7,13 @@ from pathlib import Path
 
 from absl import flags
 from tfq_tools.arguments import check_idle, with_flags
-from tfq_tools.command import run_command
+from tfq_tools.command import lasting_imports, run_command
 from tfq_tools.recipe_flags import groups_of, ledger_from_flags, new_recipe_flags, recipe_from_flags
 
 from tfq.execution.files import FRONTIER_NAMES
 from tfq.recipe import UNBOUND
 
-_WITHOUT = ("precision", "mode", "batch_norm_tuning", "activation_bits", "labels", "package", *UNBOUND)
+_WITHOUT = ("precision", "mode", "batch_norm_tuning", "bias_tuning", "activation_bits", "labels", "package", *UNBOUND)
 FLAGS = new_recipe_flags(output=", ".join(FRONTIER_NAMES), without=_WITHOUT)
 FLAGS.set_default("pipeline", "advanced")
 _POINTS = (
@@ -41,9 +41,10 @@ def main(values: flags.FlagValues) -> None:
     # before the libraries are imported, which takes seconds
     check_model_file(Path(recipe.model), trusted=recipe.allow_unsafe_deserialization)
 
-    from tfq.execution.files import staged_directory
-    from tfq.execution.progress import Lines
-    from tfq.pipeline import explore
+    with lasting_imports():
+        from tfq.execution.files import staged_directory
+        from tfq.execution.progress import Lines
+        from tfq.pipeline import explore
 
     output = Path(values.output_dir)
     with staged_directory(output, overwrite=values.overwrite, ours=FRONTIER_NAMES) as directory:

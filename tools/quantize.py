@@ -7,7 +7,7 @@ from pathlib import Path
 
 from absl import flags
 from tfq_tools.arguments import with_flags
-from tfq_tools.command import run_command
+from tfq_tools.command import lasting_imports, run_command
 from tfq_tools.recipe_flags import groups_of, ledger_from_flags, new_recipe_flags, recipe_from_flags
 
 FLAGS = new_recipe_flags(output="model.tflite, float.tflite, spec.json, report.json, report.html and recipe.json")
@@ -24,10 +24,11 @@ def main(values: flags.FlagValues) -> None:
     # before the libraries are imported, which takes seconds
     check_model_file(Path(recipe.model), trusted=recipe.allow_unsafe_deserialization)
 
-    from tfq.execution.files import staged_directory
-    from tfq.execution.progress import Lines
-    from tfq.pipeline import quantize
-    from tfq.report.summary import summary
+    with lasting_imports():
+        from tfq.execution.files import staged_directory
+        from tfq.execution.progress import Lines
+        from tfq.pipeline import quantize
+        from tfq.report.summary import summary
 
     output, ledger = Path(values.output_dir), ledger_from_flags(values, recipe)
     with staged_directory(output, overwrite=values.overwrite) as directory:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from tfq_tools.command import DEFINE, new_flags
+from tfq_tools.command import DEFINE, METRIC_HELP, new_flags
 
 from tfq.errors import UserError
 from tfq.options import check_journal_acts
@@ -35,23 +35,24 @@ HELP = {
     },
     "Evaluation": {
         "evaluation_data": "Test samples with labels 'y'. The models are measured on them, and never tuned on them.",
-        "metric": "What is measured: top1, top5, auc, f1, mse, sqnr, or your own module:function.",
+        "metric": METRIC_HELP,
     },
     "Quantisation": {
         "precision": "Number format of the whole model. tfq makes int8; the others are plain exports of"
         " TFLiteConverter.",
-        "pipeline": "How much work goes into the weights. int8: rounded to the nearest level. light: also better"
-        " weight scales and batch-norm tuning; no gradients. advanced: also, every layer is fitted to the float model"
-        " and biases are tuned. Use advanced for 4 bits and fewer.",
+        "pipeline": "How much work goes into the weights. int8: rounded to the nearest level. light: every layer is"
+        " fitted to the float model by least squares. advanced: the same with a longer search. Use advanced for 4 bits"
+        " and fewer.",
         "reconstruction": "How the weights of each layer are fitted to the float model. default: best in the advanced"
-        " pipeline, none in the light one. bias_correction and least_squares need no gradients. adaround and adaquant"
+        " pipeline, least_squares in the light one. Both, and bias_correction, need no gradients. adaround and adaquant"
         " are published methods; docs/reconstruction.md says what differs here.",
         "mode": "sequential: each layer also corrects the error of the layers before it. parallel: every layer by"
         " itself, which is faster.",
         "granularity": "What the last layer before a residual addition is fitted to. block: the sum. layer: its own"
         " output.",
-        "batch_norm_tuning": "The method of batch-norm tuning. default: try all, and keep the best on samples that"
-        " they have not seen.",
+        "batch_norm_tuning": "Whether to try batch-norm tuning. default: where layers are not fitted by least_squares"
+        " or best, which leave it nothing to gain.",
+        "bias_tuning": "Whether the advanced pipeline tries bias tuning. default: as for batch norms.",
         "equalization": "Rescale channels between layers, so that they share a scale well. default: expected where"
         " weights have one scale per tensor, else none.",
         "weight_bits": "Bits of a weight, 2 to 8.",
@@ -62,8 +63,9 @@ HELP = {
         "per_channel": "One scale for each output channel of the weights; otherwise one for the whole tensor.",
         "storage": "How weights are stored. int8: runs fastest. packed: 4 bits and fewer become INT4 tensors, which"
         " make the file smaller and convolutions slower.",
-        "calibration_method": "How the range of each activation is chosen. auto: the best method for each tensor.",
-        "percentile": "How many of the values the method percentile keeps within the range, in %.",
+        "calibration_method": "How the range of each activation is chosen: minmax, moving_average, percentile, kl, mse,"
+        " deviations. auto: the best for each tensor. Some take a number, as percentile=99.99 (% of the values that the"
+        " range keeps) or deviations=3.5 (standard deviations from the mean).",
     },
     "A precision for every layer, within a budget": {
         "max_accuracy_drop": "Find the smallest model (with --objective=latency the fastest) that loses at most this"

@@ -82,7 +82,7 @@ def test_totals_of_resnet8_are_near_those_of_the_files():
     loaded = load_model(found.model_path)
     inputs = {loaded.graph.inputs[0]: found.calibration[:32]}
     graph = prepare(loaded.graph, inputs).graph
-    ranges = calibrate(graph, [inputs], method="minmax", percentile=99.9, total=32).ranges
+    ranges = calibrate(graph, [inputs], method="minmax", total=32).ranges
 
     def export(precisions):
         model = specify(graph, ranges, precisions)

@@ -36,7 +36,7 @@ def start(name):
     graph = operator_graphs.ALL[name]()
     samples = draw(graph)
     count = len(next(iter(samples.values())))
-    ranges = calibrate(graph, iter([samples]), method="minmax", percentile=99.9, total=count).ranges
+    ranges = calibrate(graph, iter([samples]), method="minmax", total=count).ranges
 
     def at(chosen):
         by_node = {node: chosen[unit.name] for unit in units(graph) for node in unit.nodes}
@@ -153,7 +153,7 @@ def test_the_layers_that_few_bits_hurt_stay_in_float16():
 def test_the_layer_that_8_bits_destroy_is_put_into_float16_without_being_asked():
     graph = operator_graphs.outlier()
     samples = draw(graph)
-    ranges = calibrate(graph, iter([samples]), method="minmax", percentile=99.9, total=len(samples["image"])).ranges
+    ranges = calibrate(graph, iter([samples]), method="minmax", total=len(samples["image"])).ranges
 
     def at(chosen):
         return specify(graph, ranges, chosen)
@@ -175,9 +175,7 @@ def test_4_bit_activations_are_given_where_a_compute_budget_asks_for_them_and_si
     groups = grid_groups(graph)
     reads = {unit.name: [groups[graph[node].inputs[0]] for node in unit.nodes] for unit in units(graph)}
     bits = dict.fromkeys((group for found in reads.values() for group in found), 4)
-    ranges, narrow = (
-        calibrate(graph, iter([samples]), method="mse", percentile=99.9, total=count, bits=b).ranges for b in ({}, bits)
-    )
+    ranges, narrow = (calibrate(graph, iter([samples]), method="mse", total=count, bits=b).ranges for b in ({}, bits))
 
     def at(chosen):
         few = [group for unit, c in chosen.items() if c.activation_bits == 4 for group in reads[unit]]
@@ -208,7 +206,7 @@ def test_4_bit_activations_are_given_where_a_compute_budget_asks_for_them_and_si
 def test_gradients_do_not_see_the_error_of_4_bit_activations():
     graph = separate_inputs(start("convolutions")[0], ["stem"], apart=True)
     samples = draw(graph)
-    ranges = calibrate(graph, iter([samples]), method="minmax", percentile=99.9, total=24).ranges
+    ranges = calibrate(graph, iter([samples]), method="minmax", total=24).ranges
     setting = setting_of(Recipe(model="", pipeline="light"), graph, samples)
     wish = Wish(compute_budget=0.9, candidates=("w8",), pins=(("stem", "w4a4"),), sensitivity="gradient")
     base = specify(graph, ranges)

@@ -17,7 +17,7 @@ from tfq.execution.progress import Silent
 
 
 def run_of(**changes):
-    run = TfqRun(100.0, 2000.0, 1.5, 10, 1, dict.fromkeys(common.REPEATABLE, "00"), {"stages": []})
+    run = TfqRun(100.0, 2000.0, 10, 1, dict.fromkeys(common.REPEATABLE, "00"), {"stages": []})
     return dataclasses.replace(run, **changes)
 
 
@@ -82,15 +82,20 @@ def test_bars_hold_at_their_limit_and_fail_beyond_it(measured, limit, at_most, a
         ({}, ""),
         ({"seconds": 241.0}, "whole run"),
         ({"peak_memory_mb": 4001.0}, "peak memory"),
-        ({"calibration_ratio": 2.01}, "calibration"),
         ({"digests": {**dict.fromkeys(common.REPEATABLE, "00"), "spec.json": "01"}}, "differ: spec.json"),
     ],
 )
 def test_scale_judges_the_worse_of_two_runs(changes, failed):
     for runs in ((run_of(), run_of(**changes)), (run_of(**changes), run_of())):
-        missed = [bar.text for bar in scale.bars(scale.ModelResult("a/b", runs)) if not bar.passed]
+        missed = [bar.text for bar in scale.bars(scale.ModelResult("a/b", runs, 1.5)) if not bar.passed]
         assert len(missed) == bool(failed)
         assert not failed or failed in missed[0]
+
+
+def test_scale_judges_what_calibration_costs():
+    for ratio, failed in ((2.0, []), (2.01, ["a/b: calibration of the forward pass: 2.01 x, bar at most 2.00 x"])):
+        found = scale.bars(scale.ModelResult("a/b", (run_of(), run_of()), ratio))
+        assert [bar.text for bar in found if not bar.passed] == failed
 
 
 def test_a_missed_bar_gives_exit_code_1_and_still_writes(tmp_path, capsys):

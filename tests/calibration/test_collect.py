@@ -145,13 +145,6 @@ def test_extremes_are_exact_wherever_a_grid_depends_on_them():
     assert 0 < found["gate"].minimum < found["gate"].maximum < 1
 
 
-def test_cost_is_measured(collected):
-    cost = collected[1].cost
-    assert cost.samples == 70
-    assert cost.forward_seconds > 0
-    assert cost.ratio == cost.collect_seconds / cost.forward_seconds > 0
-
-
 def test_progress_is_told_of_every_sample():
     told = []
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfq.calibration.choose import METHODS, choose_range
+from tfq.calibration.choose import METHODS, choose_range, find_method
+from tfq.calibration.deviations import deviations_range
 from tfq.calibration.histogram import histogram
 from tfq.calibration.kl import CANDIDATES, FLOOR, kl_range
 from tfq.calibration.minmax import minmax_range
@@ -52,13 +53,7 @@ def true_error(x, low, high, bits):
 
 
 def ranges_of(found, bits=8):
-    return {
-        "minmax": minmax_range(found),
-        "moving_average": moving_average_range(found),
-        "percentile": percentile_range(found, percentile=99.9),
-        "kl": kl_range(found, bits=bits),
-        "mse": mse_range(found, bits=bits),
-    }
+    return {name: method.fitter()(found, bits) for name, method in METHODS.items()}
 
 
 @settings(deadline=None, max_examples=40)
@@ -101,6 +96,16 @@ def test_percentile_leaves_the_wanted_share_of_the_raw_values_outside(kind, perc
         assert np.mean(x > found.high + width) <= outside <= np.mean(x > found.high - 2 * width)
     if x.min() < 0:
         assert np.mean(x < found.low - width) <= outside <= np.mean(x < found.low + 2 * width)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("deviations", [0.5, 3.0, 100.0])
+def test_deviations_reach_as_far_as_those_of_the_raw_values_and_no_further_than_these(kind, deviations):
+    x = data(kind)
+    found = deviations_range(statistics(x), deviations=deviations)
+    mean, deviation = x.mean(dtype=np.float64), x.std(dtype=np.float64)
+    expected = Range(max(x.min(), mean - deviations * deviation), min(x.max(), mean + deviations * deviation))
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=0.01, abs=0.01 * deviation)
 
 
 def test_percentile_100_is_min_max_even_where_the_histogram_missed_it():
@@ -196,12 +201,12 @@ def choose(x, other, **options):
 @pytest.mark.parametrize("kind", KINDS)
 def test_auto_takes_the_smallest_error_on_the_held_back_values_or_min_max_when_close(kind):
     x, other = data(kind), data(kind, seed=1)
-    choice = choose(x, other, method="auto", percentile=99.9, bits=8)
+    choice = choose(x, other, method="auto", bits=8)
     there = {m: true_error(other, r.low, r.high, 8) for m, r in ranges_of(statistics(x)).items()}
     back = {m: true_error(x, r.low, r.high, 8) for m, r in ranges_of(statistics(other)).items()}
-    measured = {m: (there[m] + back[m]) / 2 for m in METHODS}
-    assert set(choice.errors) == set(METHODS)
-    for method in METHODS:
+    measured = {name: (there[name] + back[name]) / 2 for name, method in METHODS.items() if method.in_auto}
+    assert set(choice.errors) == set(measured)
+    for method in measured:
         assert choice.errors[method] == pytest.approx(measured[method], rel=0.01)
     best = min(choice.errors.values())
     expected_bound = 1.01 * best if choice.method == "minmax" else best
@@ -213,13 +218,13 @@ def test_auto_takes_the_smallest_error_on_the_held_back_values_or_min_max_when_c
 
 def test_the_range_is_fitted_once_more_to_all_samples():
     x, other = data("normal"), data("normal", seed=1)
-    choice = choose(x, other, method="minmax", percentile=99.9, bits=8)
+    choice = choose(x, other, method="minmax", bits=8)
     assert (choice.range.low, choice.range.high) == (min(x.min(), other.min()), max(x.max(), other.max()))
 
 
 def test_a_method_that_loses_to_min_max_is_rolled_back_and_says_so():
     x = np.concatenate([data("normal", 20_000), np.full(600, 9.0), np.full(500, -7.0)])  # what 95 % cuts off matters
-    choice = choose(x, x, method="percentile", percentile=95.0, bits=8)
+    choice = choose(x, x, method="percentile=95", bits=8)
     assert choice.rolled_back
     assert choice.method == "minmax"
     assert choice.errors["percentile"] > choice.errors["minmax"]
@@ -228,15 +233,35 @@ def test_a_method_that_loses_to_min_max_is_rolled_back_and_says_so():
 
 def test_a_method_that_wins_is_kept():
     found = statistics(data("outliers"))
-    choice = choose_range(found, found, found, method="mse", percentile=99.9, bits=8)
+    choice = choose_range(found, found, found, method="mse", bits=8)
     assert (choice.method, choice.rolled_back) == ("mse", False)
     assert set(choice.errors) == {"minmax", "mse"}
 
 
-def test_an_unknown_method_is_refused():
+def test_a_method_takes_its_number_or_its_default():
     found = statistics(data("normal"))
-    with pytest.raises(UserError, match="'entropy'; it must be auto or one of minmax"):
-        choose_range(found, found, found, method="entropy", percentile=99.9, bits=8)
+    for text, percentile in (("percentile", 99.9), ("percentile=99.9", 99.9), ("percentile=90", 90.0)):
+        name, fitters = find_method(text)
+        assert name == "percentile"
+        assert list(fitters) == ["minmax", "percentile"]
+        assert fitters["percentile"](found, 8) == percentile_range(found, percentile=percentile)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("entropy", "'entropy'; it must be auto or one of minmax"),
+        ("", "''; it must be auto or one of minmax"),
+        ("auto=1", "'auto=1'; it must be"),
+        ("kl=2", "'kl=2'; kl takes no number, leave it out"),
+        ("percentile=50", r"number of percentile must lie in \(50, 100\], as percentile=99.9"),
+        ("percentile=", "number of percentile"),
+        ("percentile=nan", "number of percentile"),
+    ],
+)
+def test_what_is_no_method_is_refused(text, message):
+    with pytest.raises(UserError, match=message):
+        find_method(text)
 
 
 def test_merged_statistics_are_those_of_both_tensors():

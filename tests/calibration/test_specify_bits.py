@@ -22,7 +22,7 @@ def few():
     graph, precisions = assign_precisions(operator_graphs.convolutions(), wanted, first_last_bits=8)
     samples = operator_graphs.draw(graph)
     bits = activation_bits(graph, precisions)
-    calibration = calibrate(graph, [samples], method="mse", percentile=99.9, total=operator_graphs.SAMPLES, bits=bits)
+    calibration = calibrate(graph, [samples], method="mse", total=operator_graphs.SAMPLES, bits=bits)
     return graph, precisions, samples, calibration, specify(graph, calibration.ranges, precisions)
 
 
@@ -61,7 +61,7 @@ def test_ranges_are_fitted_to_their_bits(few):
     """A 4-bit range gains from clipping where an 8-bit one of the same tensor does not."""
     graph, precisions, samples, calibration, _ = few
     bits = activation_bits(graph, precisions)
-    plain = calibrate(graph, [samples], method="mse", percentile=99.9, total=operator_graphs.SAMPLES)
+    plain = calibrate(graph, [samples], method="mse", total=operator_graphs.SAMPLES)
     width = {g: r.high - r.low for g, r in calibration.ranges.items()}
     before = {g: r.high - r.low for g, r in plain.ranges.items()}
     assert {g for g in width if width[g] != before[g]} <= set(bits)
@@ -73,16 +73,14 @@ def test_auto_leaves_the_input_whole_at_8_bits_only():
     graph = operator_graphs.convolutions()
     samples = operator_graphs.draw(graph)
     samples["image"][0, 0, 0, 0] = 60.0  # an outlier
-    options = {"method": "auto", "percentile": 99.9, "total": operator_graphs.SAMPLES}
+    options = {"method": "auto", "total": operator_graphs.SAMPLES}
     assert calibrate(graph, [samples], **options).ranges["image"].high == 60
     assert calibrate(graph, [samples], **options, bits={"image": 4}).ranges["image"].high < 30
 
 
 def test_one_precision_and_the_same_for_every_name_agree():
     graph = operator_graphs.convolutions()
-    ranges = calibrate(
-        graph, [operator_graphs.draw(graph)], method="minmax", percentile=99.9, total=operator_graphs.SAMPLES
-    ).ranges
+    ranges = calibrate(graph, [operator_graphs.draw(graph)], method="minmax", total=operator_graphs.SAMPLES).ranges
     five = Precision(weight_bits=5, activation_bits=6)
 
     def specified(*precisions):

@@ -13,7 +13,7 @@ from tfq.spec import Specification
 @pytest.fixture(scope="module")
 def setting():
     graph = operator_graphs.convolutions()
-    ranges = calibrate(graph, [operator_graphs.draw(graph)], method="minmax", percentile=99.9, total=24).ranges
+    ranges = calibrate(graph, [operator_graphs.draw(graph)], method="minmax", total=24).ranges
     return graph, ranges, specify(graph, ranges, Precision(weight_bits=4))
 
 

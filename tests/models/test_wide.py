@@ -23,7 +23,7 @@ def sqnr_and_notes(model, samples, *, look=True):
     loaded, arrays = load_model(model), {"x": samples}
     wide = find_wide(loaded.graph, arrays) if look else None
     prepared = prepare(loaded.graph, {"x": samples[:8]}, original=loaded, wide=wide)
-    ranges = calibrate(prepared.graph, iter([arrays]), method="minmax", percentile=99, total=len(samples)).ranges
+    ranges = calibrate(prepared.graph, iter([arrays]), method="minmax", total=len(samples)).ranges
     quantized = specify(prepared.graph, ranges)
     content = export_quantized(quantized, lambda: iter([{"x": samples[:1]}]))
     verify_structure(content, quantized)

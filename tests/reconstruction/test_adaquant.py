@@ -156,7 +156,7 @@ def network():
     samples = {"x": RNG.normal(size=(64, 6, 6, 4)).astype(np.float32)}
     precisions = precisions_of(graph, Precision(weight_bits=4, activation_bits=4))
     bits = activation_bits(graph, precisions)
-    found = calibrate(graph, iter([samples]), method="minmax", percentile=99.9, total=64, bits=bits)
+    found = calibrate(graph, iter([samples]), method="minmax", total=64, bits=bits)
     return graph, samples, specify(graph, found.ranges, precisions)
 
 

@@ -56,7 +56,7 @@ def spoiled(model, amount=0.4, seed=5):
 
 def quantized(graph, samples, precisions=INT8):
     total = len(samples[graph.inputs[0]])
-    ranges = calibrate(graph, [samples], method="minmax", percentile=99.9, total=total).ranges
+    ranges = calibrate(graph, [samples], method="minmax", total=total).ranges
     return specify(graph, ranges, precisions)
 
 

@@ -256,17 +256,6 @@ def test_statistics_are_those_of_all_samples():
         np.testing.assert_allclose(again[name].power, scaled.power, rtol=1e-4)
 
 
-def test_known_statistics_of_the_output_are_scaled_with_it():
-    graph = two("nothing")
-    mean, deviation = np.arange(4.0), np.arange(1.0, 5.0)
-    graph = graph.replace_nodes([n.replace(normalized=(mean, deviation)) if n.inputs else n for n in graph.nodes])
-    for method in METHODS.values():
-        equal = method(graph, statistics(graph))
-        ratio = equal["first"].weights["bias"] / graph["first"].weights["bias"]
-        np.testing.assert_allclose(equal["first"].normalized, (mean * ratio, deviation * ratio), rtol=1e-5)
-        np.testing.assert_array_equal(equal["last"].normalized, (mean, deviation))
-
-
 def test_dead_channels_stay_as_they_are():
     graph = two("nothing")
     graph["first"].weights["kernel"][..., 0] = graph["first"].weights["bias"][0] = 0

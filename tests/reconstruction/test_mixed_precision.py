@@ -50,7 +50,7 @@ def lost(reference, model, samples):
 
 
 def recalibrated(graph, samples):
-    return calibrate(graph, [samples], method="minmax", percentile=99.9, total=operator_graphs.SAMPLES).ranges
+    return calibrate(graph, [samples], method="minmax", total=operator_graphs.SAMPLES).ranges
 
 
 def in_sequence(graph, model, samples):
@@ -107,7 +107,7 @@ def test_few_bit_inputs_of_the_layers_that_are_not_float():
     precisions = with_floats(separated, Precision(weight_bits=4, activation_bits=4))
     bits = activation_bits(separated, precisions)
     assert bits == {separated[name].inputs[0]: 4 for name in narrow}
-    found = calibrate(separated, [samples], method="minmax", percentile=99.9, total=operator_graphs.SAMPLES, bits=bits)
+    found = calibrate(separated, [samples], method="minmax", total=operator_graphs.SAMPLES, bits=bits)
     model = specify(separated, found.ranges, precisions)
     assert {model.grids[separated[name].inputs[0]].bits for name in narrow} == {4}
     read = {separated[name].inputs[0] for name in FLOATS} & set(model.grids)
@@ -121,7 +121,7 @@ def test_a_copy_that_a_float_layer_reads_of_a_float_tensor_is_float():
     separated, precisions = assign_precisions(graph, Precision(activation_bits=4))
     bits = activation_bits(separated, precisions)
     assert bits
-    found = calibrate(separated, [samples], method="minmax", percentile=99.9, total=operator_graphs.SAMPLES, bits=bits)
+    found = calibrate(separated, [samples], method="minmax", total=operator_graphs.SAMPLES, bits=bits)
     model = specify(separated, found.ranges, FLOAT32, input_type="float32", output_type="float32")
     assert not model.grids
     assert lost(graph, model, samples) < 1e-9

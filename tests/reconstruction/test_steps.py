@@ -13,7 +13,7 @@ import tfq.reconstruction.bias_tuning
 from tfq.calibration.calibrate import calibrate
 from tfq.models.graph import build_model
 from tfq.precision import Precision
-from tfq.recipe import CHOICES
+from tfq.recipe import CHOICES, Recipe
 from tfq.reconstruction import steps
 from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.problem import Solution
@@ -42,28 +42,20 @@ def spoiled(problem, _):
     return Solution(np.zeros_like(nearest.codes), nearest.scales, nearest.bias + 3 * problem.has_bias)
 
 
-@functools.cache
-def normalized():
-    """The convolutions, as if a batch normalisation had been folded into the stem."""
-    graph = operator_graphs.convolutions()
-    mean, deviation = np.full(8, 0.5, np.float32), np.full(8, 1.5, np.float32)
-    nodes = [n.replace(normalized=(mean, deviation)) if n.name in ("stem", "depthwise") else n for n in graph.nodes]
-    return graph.replace_nodes(nodes)
-
-
 def setting(graph, samples, *, method="least_squares", mode="sequential", **changes):
     calibration = calibration_of(samples)
 
     def recalibrate(changed):
         seen = calibration.seen.read()
-        return calibrate(changed, [seen], method="minmax", percentile=99.9, total=len(calibration.seen)).ranges
+        return calibrate(changed, [seen], method="minmax", total=len(calibration.seen)).ranges
 
     how = method and Reconstruction(getattr(method, "__name__", method), METHODS.get(method, method), mode)
     defaults = {
         "judge": Judge(graph, calibration.judging.arrays),
         "reconstruction": how,
         "states": "least_squares",
-        "batch_norm_tuning": "best",
+        "tunes_batch_norms": True,
+        "tunes_biases": True,
         "recalibrate": recalibrate,
     }
     return Setting(calibration=calibration, **(defaults | changes))
@@ -76,7 +68,7 @@ def judging(shared):
 
 @functools.cache
 def start(bits=3):
-    graph = normalized()
+    graph = operator_graphs.convolutions()
     samples = draw(graph)
     return graph, samples, specified(graph, samples, Precision(weight_bits=bits))
 
@@ -242,25 +234,35 @@ class TestSteps:
         assert len(outcome.layers) == 8
 
     @pytest.mark.parametrize(
-        ("wanted", "tried"),
-        [("none", []), ("damped", ["damped"]), ("paired", ["paired"]), ("best", ["damped", "undamped", "paired"])],
+        ("step", "name"), [(tune_batch_norms, "batch-norm tuning"), (tune_all_biases, "bias tuning")]
     )
-    def test_batch_norms_are_tuned_in_the_ways_asked_for(self, wanted, tried):
+    def test_a_tuning_is_judged_where_it_is_wanted(self, step, name):
         graph, samples, model = start()
-        kept, outcome = tune_batch_norms(setting(graph, samples, batch_norm_tuning=wanted), model)
-        assert [next(iter(g.divergences)) for g in outcome.guards] == tried
-        lowest = min((d for g in outcome.guards for d in g.divergences.values()), default=None)
-        if lowest is not None:  # the best of all goes on
-            assert judged_divergence(graph, kept, samples) == pytest.approx(lowest, rel=1e-3)
-
-    def test_biases_are_tuned_and_judged(self):
-        graph, samples, model = start()
-        kept, outcome = tune_all_biases(setting(graph, samples), model)
-        assert outcome.name == "bias tuning"
+        kept, outcome = step(setting(graph, samples), model)
+        assert outcome.name == name
         for guard in outcome.guards:
             assert list(guard.divergences) == ["tuned", "before"]
-        if not outcome.kept:
-            assert kept is model
+            assert judged_divergence(graph, kept, samples) == pytest.approx(guard.divergences[guard.kept], rel=1e-3)
+        assert outcome.kept == (kept is not model)
+        unwanted = setting(graph, samples, tunes_batch_norms=False, tunes_biases=False)
+        assert step(unwanted, model) == (model, StepOutcome(name, ()))
+
+    @pytest.mark.parametrize(
+        ("options", "tunes"),
+        [
+            ({"pipeline": "advanced"}, (False, False)),
+            ({"pipeline": "light"}, (False, False)),
+            ({"pipeline": "advanced", "reconstruction": "none"}, (True, True)),
+            ({"pipeline": "advanced", "reconstruction": "adaquant"}, (True, True)),
+            ({"pipeline": "advanced", "batch_norm_tuning": "always"}, (True, False)),
+            ({"pipeline": "advanced", "bias_tuning": "always"}, (False, True)),
+            ({"pipeline": "advanced", "reconstruction": "none", "bias_tuning": "none"}, (True, False)),
+        ],
+    )
+    def test_behind_least_squares_tunings_are_tried_on_request_alone(self, options, tunes):
+        graph, samples, _ = start()
+        found = Setting.of(Recipe(model="", **options), graph, samples, lambda _: {})
+        assert (found.tunes_batch_norms, found.tunes_biases) == tunes
 
     @pytest.mark.slow
     @pytest.mark.parametrize("name", ["transformer", "islands", "shared", "arithmetic"])
@@ -285,4 +287,3 @@ def test_a_step_is_kept_if_any_of_its_candidates_was():
 
 def test_every_method_that_a_recipe_names_exists():
     assert set(CHOICES["reconstruction"]) - {"default", "none"} <= set(METHODS)
-    assert set(CHOICES["batch_norm_tuning"]) - {"default", "none", "best"} == set(steps.BATCH_NORM_TUNINGS)

@@ -15,7 +15,7 @@ def setting():
     """(graph, ranges, samples that no range was fitted to)."""
     graph = operator_graphs.convolutions()
     samples = operator_graphs.draw(graph)
-    ranges = calibrate(graph, [samples], method="minmax", percentile=99.9, total=24).ranges
+    ranges = calibrate(graph, [samples], method="minmax", total=24).ranges
     return graph, ranges, operator_graphs.draw(graph, seed=1)
 
 

@@ -19,9 +19,9 @@ import pytest
 
 DEMO = pathlib.Path(__file__).resolve().parents[2] / "demo"
 FLAGS = """model output_dir calibration_data evaluation_data num_calibration_samples metric pipeline weight_bits
-    activation_bits per_channel calibration_method percentile storage input_type output_type seed overwrite precision
+    activation_bits per_channel calibration_method storage input_type output_type seed overwrite precision
     preprocess selection labels allow_unsafe_deserialization recipe flagfile package first_last_bits
-    reconstruction mode granularity batch_norm_tuning equalization memory_limit workers max_accuracy_drop
+    reconstruction mode granularity batch_norm_tuning bias_tuning equalization memory_limit workers max_accuracy_drop
     size_budget latency_budget latency_table objective candidates pin sensitivity"""
 GOOD = ("--model=digits.keras", "--calibration_data=calibration.npz", "--preprocess=raw", "--output_dir=out")
 PROGRESS = re.compile(r".*: (done in [\d.]+ s|\d.*left|[\d.]+ s so far)$")
@@ -214,16 +214,16 @@ def test_help_lists_every_flag(tmp_path):
         "--reconstruction=default|none|bias_correction|least_squares|adaround|adaquant|best",
         "--mode=sequential|parallel",
         "--granularity=layer|block",
-        "--batch_norm_tuning=default|none|damped|undamped|paired|best",
+        "--batch_norm_tuning=default|none|always",
+        "--bias_tuning=default|none|always",
         "--equalization=default|none|published|expected",
-        "--calibration_method=auto|minmax|moving_average|percentile|kl|mse",
         "--storage=int8|packed",
         "--package=none|gzip",
         "--input_type=int8|uint8|float32",
         "--output_type=int8|uint8|float32",
     ):
         assert choices in done.stdout
-    for default in ("num_calibration_samples", "weight_bits", "percentile", "metric"):
+    for default in ("num_calibration_samples", "weight_bits", "metric"):
         assert re.search(rf"--{default}\n(?:      .*\n)*?      .*\(default: \S+\)", done.stdout), default
 
 
@@ -315,8 +315,8 @@ BAD = {
     "activation bits": (with_(activation_bits="3"), "--activation_bits is 3; it must be 8, which TFLite runs"),
     "a package of nothing": (with_(activation_bits="4", package="gzip"), "there is no model.tflite to package"),
     "bits of the first and last layer": (with_(first_last_bits="9"), "--first_last_bits is 9"),
-    "percentile": (with_(percentile="120"), "--percentile is 120.0"),
-    "calibration method": (with_(calibration_method="entropy"), "--calibration_method=entropy"),
+    "percentile": (with_(calibration_method="percentile=120"), "the number of percentile must lie in (50, 100]"),
+    "calibration method": (with_(calibration_method="entropy"), "--calibration_method is 'entropy'"),
     "number of samples": (with_(num_calibration_samples="0"), "--num_calibration_samples is 0"),
     "unknown flag": ([*GOOD, "--bits=4"], "bits"),
     "no model named": (with_(model=""), "missing --model"),
@@ -329,7 +329,7 @@ BAD = {
     "pipeline of a float model": (with_(pipeline="light", precision="float16"), "only int8 models have a pipeline"),
     "reconstruction": (with_(pipeline="advanced", reconstruction="gptq"), "--reconstruction=gptq"),
     "reconstruction without a pipeline": (with_(reconstruction="best"), "but --pipeline=int8 has neither"),
-    "batch norms without a pipeline": (with_(batch_norm_tuning="best"), "but --pipeline=int8 has neither"),
+    "batch norms without a pipeline": (with_(batch_norm_tuning="always"), "but --pipeline=int8 has neither"),
     "gradients in the light pipeline": (with_(pipeline="light", reconstruction="adaquant"), "use --pipeline=advanced"),
     "mode": (with_(mode="both"), "--mode=both"),
     "granularity": (with_(granularity="model"), "--granularity=model"),

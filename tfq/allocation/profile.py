@@ -266,7 +266,7 @@ def _quantized(
     graph: Graph, inputs: Mapping[str, np.ndarray], families: Mapping[str, str], *, progress: Progress | None = None
 ) -> bytes:
     """The file in which the weighted nodes have these families."""
-    ranges = calibrate(graph, [inputs], method="minmax", percentile=99.9, total=_SAMPLES).ranges
+    ranges = calibrate(graph, [inputs], method="minmax", total=_SAMPLES).ranges
     precisions = {name: _FAMILIES[family] for name, family in families.items() if family in _FAMILIES}
     return export_quantized(specify(graph, ranges, precisions), _representative(inputs), progress=progress)
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 import numpy as np
 
 from tfq.calibration.choose import Choice, choose_range
-from tfq.calibration.collect import CollectionCost, Halves, collect_statistics
+from tfq.calibration.collect import Halves, collect_statistics
 from tfq.calibration.statistics import Range, TensorStatistics, merge_statistics
 from tfq.execution.resources import DEFAULT, Resources
 from tfq.models.graph import Graph
@@ -27,14 +27,12 @@ class Calibration:
         prescribes (softmax, sigmoid, tanh) have none.
       trials: the same, method and range, without the samples that judge; the choices where none does.
       statistics: tensor -> statistics over all samples; none of tensors whose grid is prescribed.
-      cost: time of the pass against the bare forward pass.
     """
 
     groups: Mapping[str, str]
     choices: Mapping[str, Choice]
     trials: Mapping[str, Choice]
     statistics: Mapping[str, TensorStatistics]
-    cost: CollectionCost
 
     @property
     def ranges(self) -> dict[str, Range]:
@@ -73,7 +71,6 @@ def calibrate(
     batches: Iterable[Mapping[str, np.ndarray]],
     *,
     method: str,
-    percentile: float,
     total: int,
     judges: Collection[int] = (),
     bits: Mapping[str, int] = {},
@@ -84,7 +81,7 @@ def calibrate(
     Args:
       graph: the prepared graph.
       batches: arrays [k, ...] by input name; `total` samples in all.
-      method, percentile: as in `choose_range`.
+      method: as in `choose_range`.
       judges: positions of the samples that judge.
       bits: grid bits by group (`tfq.models.widths.activation_bits`); 8 for groups that are absent.
     """
@@ -104,13 +101,13 @@ def calibrate(
             width = bits.get(group, STORED_BITS)
             kept_whole = method == "auto" and width == STORED_BITS and not edges.isdisjoint(tensors)
             used = "minmax" if kept_whole else method
-            choice = choose_range(*parts, method=used, percentile=percentile, bits=width)
+            choice = choose_range(*parts, method=used, bits=width)
             choices[group] = _covering_tables(choice, graph, tensors)
         return choices
 
     choices = chosen(collected.everything)
     trials = choices if collected.unjudged is collected.everything else chosen(collected.unjudged)
-    return Calibration(groups, choices, trials, collected.everything.whole, collected.cost)
+    return Calibration(groups, choices, trials, collected.everything.whole)
 
 
 def edge_tensors(graph: Graph) -> set[str]:

@@ -14,16 +14,18 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tfq.calibration.kl import kl_range
+from tfq.calibration import deviations, kl, minmax, moving_average, mse, percentile
+from tfq.calibration.method import Method
 from tfq.calibration.minmax import minmax_range
-from tfq.calibration.moving_average import moving_average_range
-from tfq.calibration.mse import mse_range, squared_errors
-from tfq.calibration.percentile import percentile_range
+from tfq.calibration.mse import squared_errors
 from tfq.calibration.statistics import Range, TensorStatistics
 from tfq.errors import UserError
 
-METHODS = ("minmax", "moving_average", "percentile", "kl", "mse")
+METHODS: Mapping[str, Method] = {
+    module.METHOD.name: module.METHOD for module in (minmax, moving_average, percentile, kl, mse, deviations)
+}
 TIE = 0.01
+Fit = Callable[[TensorStatistics, int], Range]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,52 +48,71 @@ class Choice:
     rolled_back: bool
 
 
+def find_method(text: str) -> tuple[str, dict[str, Fit]]:
+    """What a recipe asks for: a method's name or "auto", and by name how every method that is tried makes a range.
+
+    Raises UserError for what is no method, or a number that it does not take.
+    """
+    name, separator, number = text.partition("=")
+    if name == "auto" and not separator:
+        return name, {other: method.fitter() for other, method in METHODS.items() if method.in_auto}
+    if name not in METHODS:
+        raise UserError(f"`calibration_method` is {text!r}; it must be auto or one of {', '.join(METHODS)}")
+    method = METHODS[name]
+    minmax_fitter = METHODS["minmax"].fitter()
+    if not separator:
+        return name, {"minmax": minmax_fitter, name: method.fitter()}
+    if method.parameter is None:
+        raise UserError(f"`calibration_method` is {text!r}; {name} takes no number, leave it out")
+    bounds = method.parameter
+    try:
+        value = float(number)
+    except ValueError:
+        value = float("nan")
+    if not bounds.above < value <= bounds.most:
+        raise UserError(
+            f"`calibration_method` is {text!r}; the number of {name} must lie in ({bounds.above:g}, {bounds.most:g}],"
+            f" as {name}={bounds.default:g}"
+        )
+    return name, {"minmax": minmax_fitter, name: method.fitter(value)}
+
+
 def choose_range(
     first: TensorStatistics,
     second: TensorStatistics,
     whole: TensorStatistics,
     *,
     method: str,
-    percentile: float,
     bits: int,
 ) -> Choice:
-    """Choose among METHODS.
+    """Choose among the methods that `method` asks for.
 
     Args:
       first, second: statistics of the tensor (or of all tensors that share its grid) over disjoint
         samples, about as many in both.
       whole: over all samples of both.
-      method: one of METHODS, or "auto".
-      percentile: share of the elements, in %, that the percentile method keeps.
+      method: as `find_method` takes it.
       bits: grid bits of the activation.
 
     Raises:
-      UserError: an unknown method.
+      UserError: as `find_method` does.
     """
-    if method not in (*METHODS, "auto"):
-        raise UserError(f"the calibration method is {method!r}; it must be auto or one of {', '.join(METHODS)}")
-    fitters: dict[str, Callable[[TensorStatistics], Range]] = {
-        "minmax": minmax_range,
-        "moving_average": moving_average_range,
-        "percentile": lambda s: percentile_range(s, percentile=percentile),
-        "kl": lambda s: kl_range(s, bits=bits),
-        "mse": lambda s: mse_range(s, bits=bits),
-    }
-    tried = METHODS if method == "auto" else tuple(dict.fromkeys(("minmax", method)))
+    name, fitters = find_method(method)
+    tried = tuple(fitters)
     found = np.zeros(len(tried))
     for fit, held_back in ((first, second), (second, first)):
-        fitted = [fitters[name](fit) for name in tried]
+        fitted = [fitter(fit, bits) for fitter in fitters.values()]
         low, high = np.array([r.low for r in fitted]), np.array([r.high for r in fitted])
         found += squared_errors(held_back, low, high, bits=bits) / 2
     errors = dict(zip(tried, found.tolist(), strict=True))
-    if method == "auto":
-        best = min(tried, key=lambda name: errors[name])
+    if name == "auto":
+        best = min(tried, key=lambda other: errors[other])
         used = "minmax" if errors["minmax"] <= (1 + TIE) * errors[best] else best
     else:
-        used = method if errors[method] <= errors["minmax"] else "minmax"
-    rolled_back = method not in ("auto", used)
+        used = name if errors[name] <= errors["minmax"] else "minmax"
+    rolled_back = name not in ("auto", used)
     return Choice(
-        range=fitters[used](whole),
+        range=fitters[used](whole, bits),
         minmax=minmax_range(whole),
         method=used,
         errors=errors,

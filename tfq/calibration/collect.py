@@ -20,7 +20,6 @@ import functools
 import itertools
 import math
 import os
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -41,31 +40,10 @@ FEWEST_ELEMENTS, MOST_ELEMENTS = 64, 1024
 DECAY = 0.99  # of the moving averages, per sample
 _LARGEST_BATCH = 128
 _PENDING_SAMPLES = 64  # subsamples wait until at least so many are there: one histogram call for all
-_TIMED_FIRST = 3  # the bare forward pass is timed on the first batches ...
-_TIMED_EVERY = 8  # ... and then on every eighth
 _WORKERS = os.cpu_count() or 1
 _TASKS_PER_WORKER = 4
 
 _T = TypeVar("_T")
-
-
-@dataclasses.dataclass(frozen=True)
-class CollectionCost:
-    """What collecting took against the bare forward pass of the same model on the same batches.
-
-    Attributes:
-      forward_seconds: the bare forward pass over all batches, extrapolated from those timed.
-      collect_seconds: forward pass and statistics over all batches; building the model not included.
-      samples: number of samples.
-    """
-
-    forward_seconds: float
-    collect_seconds: float
-    samples: int
-
-    @property
-    def ratio(self) -> float:
-        return self.collect_seconds / self.forward_seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +66,6 @@ class Collected:
 
     everything: Halves
     unjudged: Halves
-    cost: CollectionCost
 
 
 class _Elements:
@@ -207,41 +184,29 @@ def collect_statistics(
       UserError: no sample at all, an input missing, or NaN or Inf in a tensor (named).
     """
     tensors = tuple(dict.fromkeys(tensors))
-    exposed = build_model(graph, outputs=[*tensors, *graph.outputs])
-    bare = tf_keras.Model(exposed.inputs, exposed.outputs[len(tensors) :])
-    wanted = exposed.outputs[: len(tensors)]
+    watched = build_model(graph, outputs=tensors)
+    wanted = watched.outputs
     size = sum(math.prod(t.shape[1:]) for t in wanted) * 4
     batch_size = resources.batch(size, _LARGEST_BATCH)
-    signature = [tf.TensorSpec((batch_size, *t.shape[1:]), t.dtype) for t in exposed.inputs]
-    watched = tf_keras.Model(exposed.inputs, wanted)
-    run_bare = tf.function(lambda *inputs: bare(inputs, training=False), input_signature=signature)
-    run_watched = tf.function(lambda *inputs: watched(inputs, training=False), input_signature=signature)
+    signature = [tf.TensorSpec((batch_size, *t.shape[1:]), t.dtype) for t in watched.inputs]
+    run = tf.function(lambda *inputs: watched(inputs, training=False), input_signature=signature, autograph=False)
     strides = [_stride(tuple(t.shape[1:])) for t in wanted]
     exact = [_is_source(graph[name]) for name in tensors]
     clamped = [graph[name].activation is not None or graph[name].kind == "ReLU" for name in tensors]
 
     accumulators = {name: _Accumulator() for name in tensors}
     judging = np.asarray(list(judges), np.int64)
-    seen = pending = timed = batch_count = 0
-    forward = collect = 0.0
+    seen = pending = 0
     with resources.progress.task("calibrate", total) as advance, ThreadPoolExecutor(_WORKERS) as pool:
         for arrays, count in _rebatch(batches, graph.inputs, batch_size):
             inputs = [tf.constant(a, s.dtype) for a, s in zip(arrays, signature, strict=True)]
-            if not batch_count:  # traced and warmed up outside the measurement
-                try:
-                    run_watched(*inputs)
-                    run_bare(*inputs)
-                except (tf.errors.UnimplementedError, tf.errors.AbortedError):
-                    # TensorFlow fuses operations that its oneDNN has no kernel for, unless it runs them one by one
-                    run_watched = functools.partial(_one_by_one, watched)
-                    run_bare = functools.partial(_one_by_one, bare)
-            if batch_count < _TIMED_FIRST or batch_count % _TIMED_EVERY == 0:
-                start = time.perf_counter()
-                tf.nest.map_structure(np.asarray, run_bare(*inputs))
-                forward += time.perf_counter() - start
-                timed += 1
-            start = time.perf_counter()
-            values = [np.asarray(v)[:count] for v in tf.nest.flatten(run_watched(*inputs))]
+            try:
+                found = run(*inputs)
+            except (tf.errors.UnimplementedError, tf.errors.AbortedError):
+                # TensorFlow fuses operations that its oneDNN has no kernel for, unless it runs them one by one
+                run = functools.partial(_one_by_one, watched)
+                found = run(*inputs)
+            values = [np.asarray(v)[:count] for v in tf.nest.flatten(found)]
             reduced = _in_parallel(pool, _reduce, list(zip(values, strides, clamped, exact, strict=True)))
             positions = np.arange(seen, seen + count)
             second, judged = positions % 2 == 1, np.isin(positions, judging)
@@ -252,18 +217,14 @@ def collect_statistics(
             if pending >= _PENDING_SAMPLES:
                 _in_parallel(pool, _Accumulator.flush, [(a,) for a in accumulators.values()])
                 pending = 0
-            collect += time.perf_counter() - start
             seen += count
-            batch_count += 1
             advance(count)
-        start = time.perf_counter()
         _in_parallel(pool, _Accumulator.flush, [(a,) for a in accumulators.values()])
-        collect += time.perf_counter() - start
     if not seen:
         raise UserError("the calibration data holds no sample; at least one is needed, some hundreds are better")
     everything = _halves(accumulators, judges=True)
     unjudged = _halves(accumulators, judges=False) if len(judging) else everything
-    return Collected(everything, unjudged, CollectionCost(forward / timed * batch_count, collect, seen))
+    return Collected(everything, unjudged)
 
 
 def _one_by_one(model: tf_keras.Model, *inputs: Any) -> Any:

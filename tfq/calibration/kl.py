@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tfq.calibration.method import Method
 from tfq.calibration.statistics import Range, TensorStatistics
 from tfq.numerics.reference import asymmetric_grids, integer_range
 
@@ -81,3 +82,6 @@ def _divergences(
 
 def _x_log_x(x: np.ndarray) -> np.ndarray:
     return x * np.log(np.where(x > 0, x, 1.0))
+
+
+METHOD = Method("kl", lambda statistics, bits, _: kl_range(statistics, bits=bits))

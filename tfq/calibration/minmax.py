@@ -6,9 +6,13 @@ Integer-Arithmetic-Only Inference", 2018; what TFLiteConverter does.
 
 from __future__ import annotations
 
+from tfq.calibration.method import Method
 from tfq.calibration.statistics import Range, TensorStatistics
 
 
 def minmax_range(statistics: TensorStatistics) -> Range:
     """[min, max]."""
     return Range(statistics.minimum, statistics.maximum)
+
+
+METHOD = Method("minmax", lambda statistics, _bits, _: minmax_range(statistics))

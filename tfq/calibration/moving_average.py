@@ -8,9 +8,13 @@ Source: Jacob et al., 2018, section 3.1; the bias correction from Kingma and Ba,
 
 from __future__ import annotations
 
+from tfq.calibration.method import Method
 from tfq.calibration.statistics import Range, TensorStatistics
 
 
 def moving_average_range(statistics: TensorStatistics) -> Range:
     """The averages, as `collect` has updated them sample by sample."""
     return Range(statistics.average_minimum, statistics.average_maximum)
+
+
+METHOD = Method("moving_average", lambda statistics, _bits, _: moving_average_range(statistics))

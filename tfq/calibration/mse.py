@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tfq.calibration.method import Method
 from tfq.calibration.statistics import Range, TensorStatistics
 from tfq.numerics.reference import asymmetric_grids, integer_range
 
@@ -86,3 +87,6 @@ def _best(statistics: TensorStatistics, lows: np.ndarray, highs: np.ndarray, bit
     ends = min(statistics.minimum, 0.0) * low, max(statistics.maximum, 0.0) * high
     best = int(np.argmin(squared_errors(statistics, *ends, bits=bits)))
     return float(low[best]), float(high[best])
+
+
+METHOD = Method("mse", lambda statistics, bits, _: mse_range(statistics, bits=bits))

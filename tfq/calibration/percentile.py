@@ -1,4 +1,4 @@
-"""Percentile: the range keeps the central p % of the elements.
+"""Percentile: the range keeps the central p % of the elements; p is the parameter.
 
 Equation: (100 - p) / 2 % of the elements lie above the range and as many below it. A tensor without
 negative elements keeps its low end and loses (100 - p) % at the top; one without positive elements
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tfq.calibration.method import Method, Parameter
 from tfq.calibration.statistics import Range, TensorStatistics
 
 
@@ -34,3 +35,10 @@ def _cut(counts: np.ndarray, edges: np.ndarray, outside: float) -> float:
         return 0.0
     share = (beyond[right - 1] - outside) / (beyond[right - 1] - beyond[right])
     return float(edges[right - 1] + share * (edges[right] - edges[right - 1]))
+
+
+METHOD = Method(
+    "percentile",
+    lambda statistics, _bits, percentile: percentile_range(statistics, percentile=percentile),
+    Parameter(default=99.9, above=50.0, most=100.0),
+)

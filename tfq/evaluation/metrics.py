@@ -1,4 +1,4 @@
-"""Scores of a model's outputs: top-1, top-5, AUC, F1, MSE, SQNR, or any function of the user's.
+"""Scores of a model's outputs: top-1, top-5, AUC, F1, MSE, SQNR, cosine, or any function of the user's.
 
 Every metric turns `Predictions` into a `Statistic`: a function of the samples' weights, so that the
 bootstrap can resample single samples and whole sets alike. With weights w:
@@ -10,6 +10,8 @@ bootstrap can resample single samples and whole sets alike. With weights w:
             classes that occur in labels or predictions
     mse     sum w[i] * mean((output i - target i)^2) / sum w
     sqnr    10 log10(sum w[i] * |target i|^2 / sum w[i] * |output i - target i|^2)  in dB
+    cosine  sum w[i] * mean(o . t / (|o| |t|)) / sum w       o, t: rows of the last axis of output i and target i;
+            two rows of zeros agree (1), one of zeros and another do not (0)
 
 The target is the label where labels have the output's shape, and the baseline's output otherwise.
 """
@@ -267,6 +269,17 @@ def finite_decibels(signal: float, noise: float) -> float | None:
     return found if np.isfinite(found) else None
 
 
+def _cosine(predictions: Predictions) -> Statistic:
+    outputs, target = (
+        np.asarray(values, np.float64).reshape(len(values), -1, values.shape[-1] if values.ndim > 1 else 1)
+        for values in (predictions.outputs[0], _target(predictions))
+    )
+    norms = np.linalg.norm(outputs, axis=-1) * np.linalg.norm(target, axis=-1)
+    alike = (outputs == target).all(axis=-1)
+    cosines = np.divide((outputs * target).sum(axis=-1), norms, out=alike.astype(np.float64), where=norms > 0)
+    return mean_of(_per_sample(cosines))
+
+
 def _imported(name: str) -> UserMetric:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
@@ -359,5 +372,6 @@ METRICS: dict[str, Metric] = {
         Metric("f1", "%", True, needs_labels=True, classifies=True, statistic=_f1),
         Metric("mse", "", False, needs_labels=False, classifies=False, statistic=_mse),
         Metric("sqnr", "dB", True, needs_labels=False, classifies=False, statistic=_sqnr),
+        Metric("cosine", "", True, needs_labels=False, classifies=False, statistic=_cosine),
     )
 }

@@ -63,7 +63,7 @@ def evaluate(
     Args:
       models: paths or contents of .tflite files, by the names of the table or in a list; the first is the baseline.
       data: the samples, as `quantize` takes them; for a score (x, y).
-      metric: top1, top5, auc, f1, mse, sqnr, or your own function of (outputs, labels) or (outputs, labels, inputs),
+      metric: a name (`tfq.evaluation.metrics`), or your own function of (outputs, labels) or (outputs, labels, inputs),
         itself or as "module:function".
       preprocess: scaling of images in 0..255: none, zero_one, minus_one_one, imagenet or raw.
       num_samples: take the first samples only; 0 for all of them.

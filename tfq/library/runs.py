@@ -37,6 +37,7 @@ class Options(TypedDict, total=False):
     mode: str
     granularity: str
     batch_norm_tuning: str
+    bias_tuning: str
     equalization: str
     weight_bits: int
     activation_bits: int
@@ -52,7 +53,6 @@ class Options(TypedDict, total=False):
     sensitivity: str
     per_channel: bool
     calibration_method: str
-    percentile: float
     num_calibration_samples: int
     selection: str
     preprocess: str

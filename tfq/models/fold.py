@@ -9,10 +9,8 @@ Forward, into the weighted layer that reads it, exact where no padding meets a n
   W'[..., i, o] = W[..., i, o] * scale[i],   b'[o] = b[o] + sum_{h,w,i} W[h, w, i, o] * offset[i].
 Between the two may lie nodes that commute with the map (pooling, reshapes, padding when offset = 0, ...).
 Nothing between them may be read elsewhere or be an output of the model, and layers called several times
-are folded only if every call agrees. A layer takes over the mean and deviation that a batch normalisation
-gives its output (`Node.normalized`) where the map came from right behind it, or through reshapes alone; a
-map without them transforms those that the layer has:  mean * scale + offset,  deviation * |scale|. What
-remains becomes a 1x1 depthwise convolution: one int8 operation, exact per channel, that can carry a ReLU.
+are folded only if every call agrees. What remains becomes a 1x1 depthwise convolution: one int8 operation, exact per
+channel, that can carry a ReLU.
 """
 
 from __future__ import annotations
@@ -30,24 +28,19 @@ from tfq.operations.table import OPERATORS, matrix_of, operator_of
 
 _Shapes = Mapping[str, tuple[int, ...]]
 _MAXIMA = ("MaxPooling2D", "GlobalMaxPooling2D")
-_Statistics = tuple[np.ndarray, np.ndarray]
 
 
 class AffineMap(NamedTuple):
-    """An affine map on its way through the graph, and the node it comes from.
-
-    `normalized`: mean and deviation of the tensor that the map would give where it has got to, if known.
-    """
+    """An affine map on its way through the graph, and the node it comes from."""
 
     node: Node
     scale: np.ndarray
     offset: np.ndarray
-    normalized: _Statistics | None
 
 
 def _start(node: Node) -> AffineMap:
     scale, offset = (np.asarray(node.weights[name], np.float64) for name in ("scale", "offset"))
-    return AffineMap(node, scale, offset, node.normalized)
+    return AffineMap(node, scale, offset)
 
 
 def commutes(node: Node, source: str, moving: AffineMap, shapes: _Shapes) -> bool:
@@ -91,8 +84,6 @@ def _reached_backward(graph: Graph, shapes: _Shapes) -> Iterator[tuple[str, Affi
                 break
             if node.kind == "Multiply" or not node.inputs or not commutes(node, node.inputs[0], moving, shapes):
                 break
-            if node.kind not in ("Reshape", "Flatten"):
-                moving = moving._replace(normalized=None)
             node = nodes[node.inputs[0]]
 
 
@@ -146,15 +137,9 @@ def _kernel(node: Node) -> tuple[str, np.ndarray, np.ndarray | float, Matrix]:
     return name, kernel, bias, matrix
 
 
-def mapped_statistics(normalized: _Statistics | None, scale: np.ndarray, offset: np.ndarray) -> _Statistics | None:
-    """`Node.normalized` of a node whose output is mapped: y = x * scale + offset per channel."""
-    return None if normalized is None else (normalized[0] * scale + offset, normalized[1] * np.abs(scale))
-
-
 def scale_output(node: Node, moving: AffineMap) -> Node:
     """The layer followed by the map."""
     scale, offset = moving.scale, moving.offset
-    node = node.replace(normalized=moving.normalized or mapped_statistics(node.normalized, scale, offset))
     origin = merged_origin(node, moving.node)
     if node.kind == "Affine":
         first = _start(node)

@@ -285,8 +285,7 @@ def split_groups(graph: Graph) -> Graph:
             slices.append(made_by(node, f"slice{g}", "Slice", node.inputs, window))
             weights = {name: w[g] for name, w in parts.items()}
             layer = made_by(node, f"group{g}", "Conv2D", (slices[-1].name,), config, weights)
-            normalized = node.normalized and tuple(np.split(values, groups)[g] for values in node.normalized)
-            layers.append(layer.replace(activation=node.activation, normalized=normalized))
+            layers.append(layer.replace(activation=node.activation))
         joined = made_by(node, "concatenate", "Concatenate", [layer.name for layer in layers])
         return [*slices, *layers, joined]
 

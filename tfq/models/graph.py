@@ -42,9 +42,6 @@ class Node:
       activation: clamp fused onto the output, "relu" or "relu6"; no tensor is quantised before it.
       origin: names, as the user wrote them, of the Keras layers this node stands for.
       group: nodes that call the same Keras layer share this name; they must keep equal weights.
-      normalized: mean and standard deviation of the output before `activation` over the training set, one of
-        each per channel of the last axis, as a batch normalisation folded into the node left them; None where
-        none did. They say what the float model does: a change of the weights does not change them.
       precision, reason: what was decided for it, and why it is not int8 where it is not. A node of a graph that is not
         quantised is float32, for no reason.
       grid: of its output; None for a float tensor.
@@ -59,7 +56,6 @@ class Node:
     activation: str | None = None
     origin: tuple[str, ...] = ()
     group: str = ""
-    normalized: tuple[np.ndarray, np.ndarray] | None = None
     precision: Precision = FLOAT32
     reason: str = ""
     grid: Grid | None = None
@@ -245,7 +241,15 @@ def build_model(
       make: makes the layers of one node; the simulation passes one that wraps them. The first
         layer returned must hold the node's weights.
     """
+    import tensorflow as tf
     import tf_keras
+
+    @tf.autograph.experimental.do_not_convert  # no layer has conditions on values, and to look for them takes seconds
+    def output(stack: Sequence[tf_keras.layers.Layer], arguments: Sequence[Any]) -> Any:
+        value = call_layer(stack[0], arguments)
+        for layer in stack[1:]:
+            value = layer(value)
+        return value
 
     tensors: dict[str, Any] = {}
     for node in graph.nodes:
@@ -255,10 +259,7 @@ def build_model(
             )
         else:
             stack = make(node)
-            value = call_layer(stack[0], [tensors[i] for i in node.inputs])
-            for layer in stack[1:]:
-                value = layer(value)
-            tensors[node.name] = value
+            tensors[node.name] = output(stack, [tensors[i] for i in node.inputs])
             if node.weights:
                 assign_weights(stack[0], node.weights)
     exposed = [tensors[name] for name in (graph.outputs if outputs is None else outputs)]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfq.allocation.latency_table import LatencyTable, read_table
+from tfq.calibration.choose import find_method
 from tfq.data.calibration_set import CalibrationSet
 from tfq.data.checks import compare_ranges
 from tfq.data.labels import label_notes, read_labels
@@ -78,6 +79,7 @@ class Run:
 
 def begin(recipe: Recipe, inputs: Inputs, progress: Progress) -> Run:
     find_metric(inputs.metric)  # what can be told before the model is read
+    find_method(recipe.calibration_method)
     table = read_table(Path(recipe.latency_table)) if recipe.latency_table else None
     journal, resources = Journal(), recipe.resources(progress)
     with journal.stage("load the model"):

@@ -67,7 +67,6 @@ def _calibrated(
         graph,
         samples.batches(BATCH),
         method=run.recipe.calibration_method,
-        percentile=run.recipe.percentile,
         total=len(samples),
         judges=judges,
         bits=activation_bits(graph, run.precisions) if bits is None else bits,

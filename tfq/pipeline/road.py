@@ -8,12 +8,13 @@
 Improve, as in Hubara et al. 2020 (arXiv:2006.10518), table of the light and the advanced pipeline:
 
     pipeline     weight scales  reconstruction  batch-norm tuning  bias tuning  sequential reconstruction
-    light             x              (x)                x
-    advanced          x               x                 x               x        x, after a parallel one
+    light             x        least squares           (x)
+    advanced          x            best                (x)             (x)       x, after a parallel one
 
 With a budget the first two are allocation's: it fits every layer at every precision, chooses, and reconstructs what it
-chose in sequence. (x): on request. Every step is kept only where samples gain by it that had no part in it
-(`tfq.reconstruction.steps`); which samples do what, `tfq.data.roles` says.
+chose in sequence. (x): on request; tunings also where layers are fitted neither by least squares nor by best.
+Every step is kept only where samples gain by it that had no part in it (`tfq.reconstruction.steps`); which samples do
+what, `tfq.data.roles` says.
 `--precision` other than int8 hands the prepared model to TFLiteConverter's own whole-model exports.
 `--activation_bits` below 8 ends in a simulation: nothing is exported or verified, and the simulation is evaluated.
 """
@@ -126,7 +127,6 @@ def _int8(run: Run, ledger: Path | None) -> _Made:
     model, tunings = stepped(run, setting, fitted, TUNING[recipe.pipeline])
     steps = equalisation + fits + tunings
     measured: dict[str, Any] = {
-        "calibration_cost": start.calibration.cost,
         "guard": start.guard,
         "steps": steps,
         "allocation": allocated,

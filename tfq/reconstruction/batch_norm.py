@@ -5,29 +5,15 @@ layer a batch normalisation is inserted, the identity as long as the mean m and 
 
     BN_r(x) = d' (x - mean) / sqrt(variance + eps) + m,     mean = m,  variance = d^2,  d' = sqrt(d^2 + eps)
 
-The calibration samples run through the quantised network in training mode: every batch is normalised by its own
-statistics, in all layers at once. Over all samples these give mean_s and variance_s, which count with the weight t:
-
-    mean = (1 - t) m + t mean_s,     variance = (1 - t) d^2 + t variance_s
-
-    undamped   t = 1
-    damped     t = 1 - 0.9^5 = 0.41: what 5 batches weigh in a moving average of momentum 0.1 that starts from
-               float; here every batch weighs the same, and their number does not matter
-
-Then BN_r is folded again, f = d' / sqrt(variance + eps):
+m and d are those of the float network on the same samples, batch by batch: what the samples are like drops out, as
+long as the ranges hold them. The calibration samples run through the quantised network in training mode: every batch is
+normalised by its own statistics, in all layers at once. Over all samples these give mean and variance, with which BN_r
+is folded again, f = d' / sqrt(variance + eps):
 
     scale'[o] = scale[o] f[o],     b'[o] = (b[o] - mean[o]) f[o] + m[o]
 
 The integers of the weights do not change; f > 0, held within [1/4, 4], so that a channel whose weights were all
 rounded to 0 is not blown up. eps is 1e-5 of the layer's mean d^2: a channel without variance keeps its scale.
-
-m and d come from one of two places:
-
-    published   what the batch normalisation folded into the layer had in training (`Node.normalized`). Needs no
-                float network, but such a layer; and the samples must be like those of training: a shifted set, or
-                augmentation in training, is taken for rounding errors
-    paired      the float network on the same samples, batch by batch: what the samples are like drops out, as long
-                as the ranges hold them, and layers without a batch normalisation are tuned too
 
 Scope: int8 convolutions and dense layers with a bias and one scale per output channel. Left
 alone are layers with one scale per tensor or for several channels (a depth multiplier above 1), which cannot take a
@@ -36,8 +22,10 @@ several times, which must keep equal weights. It can make things worse (few samp
 `tfq.simulate.judge`.
 
 Source: Hubara et al., "Accurate Post Training Quantization With Small Calibration Sets", 2021
-(arXiv:2006.10518), and its released code, which damps. Unlike there, the variance is that over all
-samples, not the mean of the batches' variances, which misses what lies between batches.
+(arXiv:2006.10518), and its released code. Unlike there, the variance is that over all samples, not the mean of the
+batches' variances, which misses what lies between batches; and m and d are not those that the folded batch
+normalisation had in training, nor is what moves damped: both departed further from float on every network measured
+(docs/reconstruction.md).
 """
 
 from __future__ import annotations
@@ -65,7 +53,6 @@ from tfq.simulate.wrap import build_simulation
 
 _Statistics = dict[str, tuple[np.ndarray, np.ndarray]]  # layer -> mean and variance of its channels, [channels]
 _G = TypeVar("_G", bound=Graph)
-_DAMPING = 1 - 0.9**5
 _EPSILON = 1e-5
 _LARGEST_FACTOR = 4.0
 # Five batches, as published, of at least 32 samples where there are as many, and where the six or so copies of the
@@ -75,22 +62,19 @@ _COPIES = 6
 
 
 def tune_batch_norm(
+    reference: Graph,
     model: QuantizedModel,
     samples: Samples,
     *,
-    reference: Graph | None = None,
-    damped: bool = True,
     recalibrate: Callable[[Graph], Mapping[str, Range]] | None = None,
     resources: Resources = DEFAULT,
 ) -> QuantizedModel:
     """The model with weight scales and biases that restore mean and deviation of every channel.
 
     Args:
+      reference: the float graph that `model` was quantised from, node for node.
       model: the quantised model.
       samples: run once, a batch at a time.
-      reference: the float graph that `model` was quantised from, node for node: m and d are measured on it.
-        None: they are the nodes' `normalized`, as published.
-      damped: move part of the way, as published.
       recalibrate: ranges of the graph with its new weights, which it gets; they replace those of the model.
       resources: a batch is as large as the memory allows, at most what is published.
 
@@ -98,28 +82,26 @@ def tune_batch_norm(
       Another model, or `model` itself where it has no layer to tune. Kernels lie on their grids, on the same integers
       as those of `model`.
     """
-    tuned = tunable_layers(model, normalized=reference is None)
+    tuned = tunable_layers(model)
     if not tuned:
         return model
     wanted, measured = _measure(model, reference, tuned, samples, resources)
-    share = _DAMPING if damped else 1.0
     snapped = snap(model)
 
     def refolded(name: str) -> Node:
-        mean, variance = ((1 - share) * w + share * m for w, m in zip(wanted[name], measured[name], strict=True))
         node = snapped[name]
-        return _refold(node, snapped.grids[node.inputs[0]], wanted[name], (mean, variance))
+        return _refold(node, snapped.grids[node.inputs[0]], wanted[name], measured[name])
 
     found = snapped.with_nodes(*map(refolded, tuned))
     return found if recalibrate is None else with_ranges(found, recalibrate(snap(found)))
 
 
-def tunable_layers(model: QuantizedModel, *, normalized: bool = True) -> list[str]:
-    """Names of the layers that batch-norm tuning changes (see the scope above), all or those with `normalized`."""
+def tunable_layers(model: QuantizedModel) -> list[str]:
+    """Names of the layers that batch-norm tuning changes (see the scope above)."""
     calls = Counter(node.group for node in model.nodes if node.weights)
 
     def tunable(node: Node) -> bool:
-        if not is_weighted(node) or calls[node.group] > 1 or (normalized and node.normalized is None):
+        if not is_weighted(node) or calls[node.group] > 1:
             return False
         grids = node.weight_grids
         if "bias" not in grids:  # or a float layer
@@ -188,13 +170,6 @@ def _float_statistics(reference: Graph, layers: Sequence[str]) -> Callable[[Sequ
     return run
 
 
-def _trained_statistics(graph: Graph, layers: Sequence[str]) -> Callable[[Sequence[np.ndarray]], _Statistics]:
-    """What gives `Node.normalized`, whatever the batch."""
-    known = {n.name: n.normalized for n in graph.nodes if n.normalized is not None}
-    found = {name: (known[name][0], np.square(known[name][1])) for name in layers}
-    return lambda _: found
-
-
 class _Pooled:
     """Mean and variance over all samples from those of the batches."""
 
@@ -214,7 +189,7 @@ class _Pooled:
 
 def _measure(
     model: QuantizedModel,
-    reference: Graph | None,
+    reference: Graph,
     layers: Sequence[str],
     samples: Samples,
     resources: Resources,
@@ -224,7 +199,7 @@ def _measure(
     simulation = build_simulation(split, outputs=split.outputs)
     inner = [getattr(layer, "layer", layer) for layer in simulation.layers]  # without their quantising wrappers
     inserted = {x.name: x for x in inner if isinstance(x, tf_keras.layers.BatchNormalization)}
-    statistics = _trained_statistics(model, layers) if reference is None else _float_statistics(reference, layers)
+    statistics = _float_statistics(reference, layers)
     wanted, measured = ({name: _Pooled() for name in layers} for _ in range(2))
     with resources.progress.task("batch-norm tuning", len(samples)) as advance:
         for part in _batches(model, len(samples), resources):

@@ -159,7 +159,7 @@ def _equalized(
 
 
 def _map(node: Node, scale: np.ndarray) -> AffineMap:
-    return AffineMap(node, scale, np.zeros_like(scale), None)
+    return AffineMap(node, scale, np.zeros_like(scale))
 
 
 def _pairs(graph: Graph) -> Iterator[_Pair]:

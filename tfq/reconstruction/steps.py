@@ -11,7 +11,8 @@ They are the same for every step. The ranges that a model starts with are of all
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from tfq.calibration.specify import with_scales
 from tfq.calibration.statistics import Range
@@ -29,12 +30,8 @@ from tfq.reconstruction.reconstruct import LayerReconstruction, Reconstruction, 
 from tfq.reconstruction.weight_scales import mse_scales
 from tfq.simulate.judge import Judge, Named, Verdict
 
-# Name -> (damped, targets paired with the float network).
-BATCH_NORM_TUNINGS: Mapping[str, tuple[bool, bool]] = {
-    "damped": (True, False),
-    "undamped": (False, False),
-    "paired": (False, True),
-}
+# Behind these there was nothing left for a tuning to gain, on any network measured (docs/reconstruction.md).
+_LEAVES_NOTHING = ("least_squares", "best")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,7 +43,7 @@ class Setting:
       judge: of models made from the prepared float graph.
       reconstruction: how layers are reconstructed; None: they are not.
       states: name of the method by which allocation fits layers of every precision.
-      batch_norm_tuning: one of BATCH_NORM_TUNINGS, "best" of all, or "none".
+      tunes_batch_norms, tunes_biases: whether a pipeline that has the step tries it.
       recalibrate: gives a graph with rounded weights its ranges, without a look at the samples that judge.
       seed: of everything that is left to chance.
     """
@@ -55,7 +52,8 @@ class Setting:
     judge: Judge
     reconstruction: Reconstruction | None
     states: str
-    batch_norm_tuning: str
+    tunes_batch_norms: bool
+    tunes_biases: bool
     recalibrate: Callable[[Graph], Mapping[str, Range]]
     seed: int = 0
     resources: Resources = DEFAULT
@@ -79,12 +77,14 @@ class Setting:
         if name != "none":
             how = Reconstruction(name, METHODS[name], recipe.mode, recipe.granularity)
             states = "least_squares" if recipe.reconstruction == "default" else name
+        tunes = {"default": name not in _LEAVES_NOTHING, "none": False, "always": True}
         return cls(
             calibration=calibration,
             judge=judge,
             reconstruction=how,
             states=states,
-            batch_norm_tuning="best" if recipe.batch_norm_tuning == "default" else recipe.batch_norm_tuning,
+            tunes_batch_norms=tunes[recipe.batch_norm_tuning],
+            tunes_biases=tunes[recipe.bias_tuning],
             recalibrate=recalibrate,
             seed=recipe.seed,
             resources=resources,
@@ -153,31 +153,20 @@ def reconstruct_in_sequence(setting: Setting, model: QuantizedModel) -> tuple[Qu
 
 
 def tune_batch_norms(setting: Setting, model: QuantizedModel) -> tuple[QuantizedModel, StepOutcome]:
-    """Batch-norm tuning in the way asked for, or in all ways."""
-    wanted = setting.batch_norm_tuning
-    names = {"none": (), "best": tuple(BATCH_NORM_TUNINGS)}.get(wanted, (wanted,))
-
-    def candidates() -> Iterator[Named]:
-        for name in names:
-            damped, paired = BATCH_NORM_TUNINGS[name]
-            tuned = tune_batch_norm(
-                model,
-                setting.calibration.seen,
-                reference=setting.graph if paired else None,
-                damped=damped,
-                recalibrate=setting.recalibrate,
-                resources=setting.resources,
-            )
-            if tuned is not model:
-                yield name, tuned
-
-    return _kept(setting, "batch-norm tuning", model, candidates())
+    """Batch-norm tuning, where it is wanted."""
+    if not setting.tunes_batch_norms:
+        return model, StepOutcome("batch-norm tuning", ())
+    options: dict[str, Any] = {"recalibrate": setting.recalibrate, "resources": setting.resources}
+    tuned = tune_batch_norm(setting.graph, model, setting.calibration.seen, **options)
+    return _tuned(setting, "batch-norm tuning", model, tuned)
 
 
 def tune_all_biases(setting: Setting, model: QuantizedModel) -> tuple[QuantizedModel, StepOutcome]:
-    """Bias tuning."""
+    """Bias tuning, where it is wanted."""
+    if not setting.tunes_biases:
+        return model, StepOutcome("bias tuning", ())
     tuned = tune_biases(setting.graph, model, setting.calibration, seed=setting.seed, resources=setting.resources)
-    return _kept(setting, "bias tuning", model, [] if tuned is model else [("tuned", tuned)])
+    return _tuned(setting, "bias tuning", model, tuned)
 
 
 # How a pipeline finds the weights of given precisions, and what it tunes afterwards.
@@ -203,6 +192,12 @@ def _reconstructed(
     )
     kept, outcome = _kept(setting, name, model, [(f"{how.name}, {how.mode}", candidate)], must_gain=False)
     return kept, dataclasses.replace(outcome, layers=layers)
+
+
+def _tuned(
+    setting: Setting, name: str, model: QuantizedModel, tuned: QuantizedModel
+) -> tuple[QuantizedModel, StepOutcome]:
+    return _kept(setting, name, model, [] if tuned is model else [("tuned", tuned)])
 
 
 def _kept(

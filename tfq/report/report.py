@@ -20,7 +20,6 @@ from tfq.recipe import Recipe
 if TYPE_CHECKING:  # they would load TensorFlow, which reading a report does not need
     from tfq.allocation.allocate import Allocated
     from tfq.calibration.calibrate import Calibration
-    from tfq.calibration.collect import CollectionCost
     from tfq.evaluation.layers import LayerError
     from tfq.models.load import LoadedModel
     from tfq.models.prepare import Prepared, TransformationCheck
@@ -103,7 +102,7 @@ class Report:
       stages, warnings: as the run went.
       steps: what the pipeline's improvements did, in order.
       allocation: the precisions chosen by a budget, and the rounds that led to them; None without a budget.
-      calibration_cost, guard, tensors, verification, parity: of the int8 road; absent for the plain
+      guard, tensors, verification, parity: of the int8 road; absent for the plain
         whole-model exports, the last two also for a simulation.
       package_bytes: size of model.tflite.gz; None where none was asked for.
       devices: what tfq-bench measured of the models (`tfq.report.devices`); nothing until it has run.
@@ -118,7 +117,6 @@ class Report:
     evaluation: Evaluation
     stages: tuple[Stage, ...]
     warnings: tuple[str, ...]
-    calibration_cost: CollectionCost | None = None
     guard: Verdict | None = None
     steps: tuple[StepOutcome, ...] = ()
     allocation: Allocated | None = None

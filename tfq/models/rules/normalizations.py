@@ -15,17 +15,11 @@ _LEAST_SQUARE = 1e-12  # of a norm, in Keras
 
 
 def batch_normalization(node: Node, _: Sequence[Shape], __: Shape) -> list[Node]:
-    """An Affine node that remembers the mean beta and the deviation |gamma| sqrt(variance / (variance + epsilon)).
-
-    The frontends take the last axis only. The deviation is what the layer really gives where the moving variance is
-    true. |gamma| alone would tell of a channel without variance, a dead one, that it varies.
-    """
+    """An Affine node; the frontends take the last axis only."""
     weights = {name: np.asarray(w, np.float64) for name, w in node.weights.items()}
     scale = weights.get("gamma", 1.0) / np.sqrt(weights["moving_variance"] + node.config.get("epsilon", 1e-3))
     offset = weights.get("beta", 0.0) - weights["moving_mean"] * scale
-    mean = np.broadcast_to(weights.get("beta", 0.0), scale.shape)
-    normalized = (mean, np.abs(scale) * np.sqrt(weights["moving_variance"]))
-    return [affine(node, "", node.inputs[0], len(scale), scale, offset).replace(normalized=normalized)]
+    return [affine(node, "", node.inputs[0], len(scale), scale, offset)]
 
 
 def _per_channel(node: Node, what: str, value: Any, channels: int) -> np.ndarray:
