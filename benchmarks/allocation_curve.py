@@ -29,7 +29,7 @@ from tfq.allocation.problem import Allocation
 from tfq.allocation.profile import profile
 from tfq.allocation.program import Infeasible, minimise_degradation
 from tfq.allocation.survey import Survey
-from tfq.allocation.wish import LATENCY, WEIGHTS, Wish, float_bytes
+from tfq.allocation.wish import LATENCY, WEIGHTS, float_bytes
 from tfq.data.loading import load_samples
 from tfq.data.samples import Samples
 from tfq.data.signatures import input_signatures
@@ -39,9 +39,10 @@ from tfq.evaluation.metrics import Predictions, find_metric
 from tfq.evaluation.size import measure_size
 from tfq.execution.predict import predict
 from tfq.export.package import export_plain
+from tfq.option_groups import BudgetOptions
 
 _REPRESENTATIVE = 100
-_FAST = Wish(candidates=("w4-packed", "w8", "float32"))
+_FAST = BudgetOptions(candidates=("w4-packed", "w8", "float32"))
 _KEPT = 64  # models; budgets that are close to each other often share one
 
 

@@ -9,18 +9,18 @@ from pathlib import Path
 from benchmarks.ablation import calibrated, load_prepared, setting_of
 from tfq.allocation.latency_table import LatencyTable
 from tfq.allocation.survey import At, Survey, survey
-from tfq.allocation.wish import Wish
 from tfq.calibration.specify import specify
 from tfq.data.samples import Samples
 from tfq.execution.progress import Progress
 from tfq.models.graph import Graph
 from tfq.models.widths import assign_precisions, units
+from tfq.option_groups import BudgetOptions
 from tfq.precision import INT8, Precision
 from tfq.quantized_model import QuantizedModel
 from tfq.recipe import Recipe
 from tfq.reconstruction.steps import Setting
 
-_EVERY_WIDTH = Wish()
+_EVERY_WIDTH = BudgetOptions()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class Ready:
         return self.setting.graph
 
     def survey(
-        self, *, wish: Wish = _EVERY_WIDTH, table: LatencyTable | None = None, progress: Progress | None = None
+        self, *, wish: BudgetOptions = _EVERY_WIDTH, table: LatencyTable | None = None, progress: Progress | None = None
     ) -> Survey:
         """What the wish offers: as it stands every unit at 2, 3, 4, 5, 6 and 8 bits, stored as int8."""
         setting = self.setting

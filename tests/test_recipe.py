@@ -7,8 +7,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tfq.errors import UserError
+from tfq.option_groups import GRADIENT_METHODS
 from tfq.options import RULES
-from tfq.recipe import CHOICES, GRADIENT_METHODS, Recipe
+from tfq.recipe import CHOICES, Recipe
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20)
 FREE = {

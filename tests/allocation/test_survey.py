@@ -12,7 +12,7 @@ from tfq.allocation.allocate import allocate
 from tfq.allocation.costs import multiply_accumulates
 from tfq.allocation.program import Infeasible
 from tfq.allocation.survey import survey
-from tfq.allocation.wish import Wish, goal_of, offered
+from tfq.allocation.wish import goal_of, offered
 from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
 from tfq.errors import UserError
@@ -22,6 +22,7 @@ from tfq.export.package import export_quantized
 from tfq.models.grids import grid_groups
 from tfq.models.widths import is_weighted, separate_inputs, units
 from tfq.operations.table import OPERATORS
+from tfq.option_groups import BudgetOptions
 from tfq.precision import FLOAT16
 from tfq.recipe import Recipe
 from tfq.reconstruction.methods import METHODS
@@ -56,13 +57,13 @@ def decide(setting, base, at, wish, *, narrow=None):
     return allocate(found.problem, goal_of(setting.graph, found.units, wish), found.bench)
 
 
-PINS = (("^stem$", "float16"),)
+PINS = ("^stem$:float16",)
 
 
 def decided(name, pipeline="light", **wish):
     graph, samples, base, at = start(name)
     setting = setting_of(Recipe(model="", pipeline=pipeline), graph, samples)
-    return graph, samples, decide(setting, base, at, Wish(**wish))
+    return graph, samples, decide(setting, base, at, BudgetOptions(**wish))
 
 
 def file_of(samples, model):
@@ -98,7 +99,7 @@ def test_a_size_budget_is_kept_by_the_file_that_is_verified(pipeline):
 
 def test_pins_and_named_candidates_are_followed():
     _, _, (_, found) = decided(
-        "convolutions", size_budget=0.3, candidates=("w3", "w8"), pins=(("stem", "w8"),), sensitivity="output_error"
+        "convolutions", size_budget=0.3, candidates=("w3", "w8"), pin=("stem:w8",), sensitivity="output_error"
     )
     chosen = found.allocation.candidates
     assert chosen["stem"] == "w8"
@@ -132,13 +133,13 @@ def test_coarse_grids_are_reconstructed_and_stored_with_one_scale_a_layer(pipeli
 )
 def test_coarse_grids_are_offered_where_the_download_is_made_small(wish):
     graph = start("convolutions")[0]
-    names = {name for _, name in offered(graph, units(graph), Wish(**wish))}
+    names = {name for _, name in offered(graph, units(graph), BudgetOptions(**wish))}
     assert any(name[0] == "e" for name in names) == (wish == {"max_accuracy_drop": 1.0})
 
 
 def test_the_layers_that_few_bits_hurt_stay_in_float16():
     _, samples, (model, found) = decided(
-        "convolutions", max_accuracy_drop=5.0, candidates=("w2", "float16", "w8"), pins=PINS
+        "convolutions", max_accuracy_drop=5.0, candidates=("w2", "float16", "w8"), pin=PINS
     )
     assert found.attained
     assert found.rounds[-1].measured.points <= 5.0
@@ -160,7 +161,7 @@ def test_the_layer_that_8_bits_destroy_is_put_into_float16_without_being_asked()
 
     setting = setting_of(Recipe(model="", pipeline="light"), graph, samples)
     base = specified(graph, samples)
-    _, found = decide(setting, base, at, Wish(max_accuracy_drop=5.0))
+    _, found = decide(setting, base, at, BudgetOptions(max_accuracy_drop=5.0))
     assert found.attained
     assert found.allocation.candidates["second"] == "float16"
 
@@ -184,7 +185,7 @@ def test_4_bit_activations_are_given_where_a_compute_budget_asks_for_them_and_si
 
     setting = setting_of(Recipe(model="", pipeline=pipeline), graph, samples)
     base = specify(graph, ranges)
-    wish = Wish(compute_budget=0.4, candidates=("w4", "w8", "w4a4"))
+    wish = BudgetOptions(compute_budget=0.4, candidates=("w4", "w8", "w4a4"))
     model, found = decide(setting, base, at, wish, narrow=narrow)
 
     chosen = found.allocation.candidates
@@ -208,7 +209,7 @@ def test_gradients_do_not_see_the_error_of_4_bit_activations():
     samples = draw(graph)
     ranges = calibrate(graph, iter([samples]), method="minmax", total=24).ranges
     setting = setting_of(Recipe(model="", pipeline="light"), graph, samples)
-    wish = Wish(compute_budget=0.9, candidates=("w8",), pins=(("stem", "w4a4"),), sensitivity="gradient")
+    wish = BudgetOptions(compute_budget=0.9, candidates=("w8",), pin=("stem:w4a4",), sensitivity="gradient")
     base = specify(graph, ranges)
     with pytest.raises(UserError, match="use `sensitivity='measured'` or output_error"):
         decide(setting, base, lambda _: base, wish, narrow=ranges)
@@ -218,7 +219,7 @@ def test_what_cannot_be_met_or_is_not_there_is_told():
     with pytest.raises(Infeasible, match="weight_bytes"):
         decided("convolutions", size_budget=0.01, sensitivity="output_error")
     with pytest.raises(UserError, match="nowhere"):
-        decided("convolutions", size_budget=0.2, pins=(("nowhere", "w8"),), sensitivity="output_error")
+        decided("convolutions", size_budget=0.2, pin=("nowhere:w8",), sensitivity="output_error")
 
 
 @pytest.mark.parametrize("sensitivity", ["measured", "gradient", "output_error"])
@@ -230,7 +231,7 @@ def test_what_single_layers_lose_is_told_without_the_samples_that_judge(sensitiv
         for values in changed.values():
             values[7::8] *= factor
         setting = setting_of(Recipe(model="", pipeline="advanced"), graph, changed)
-        wish = Wish(size_budget=0.2, candidates=("w3", "w8"), sensitivity=sensitivity)
+        wish = BudgetOptions(size_budget=0.2, candidates=("w3", "w8"), sensitivity=sensitivity)
         found.append(survey(setting, base, at, wish))
     assert found[0].sensitivities == found[1].sensitivities
     assert found[0].problem == found[1].problem
@@ -247,5 +248,5 @@ def test_states_are_fitted_by_the_method_that_the_recipe_names(monkeypatch):
     monkeypatch.setitem(METHODS, "adaquant", spy)
     recipe = Recipe(model="", pipeline="advanced", reconstruction="adaquant")
     setting = setting_of(recipe, graph, samples)
-    survey(setting, base, at, Wish(size_budget=0.2, candidates=("w3", "w8"), sensitivity="output_error"))
+    survey(setting, base, at, BudgetOptions(size_budget=0.2, candidates=("w3", "w8"), sensitivity="output_error"))
     assert set(asked) == {unit.name for unit in units(graph)}

@@ -25,7 +25,7 @@ from tfq.allocation.latency_table import LatencyTable, border_price, unit_latenc
 from tfq.allocation.problem import Border, Choice, Problem
 from tfq.allocation.sensitivity import FLOOR, Loss, Sensitivities, measured, output_errors
 from tfq.allocation.states import Key, State, apply, find_states, float_states, packed
-from tfq.allocation.wish import LATENCY, WEIGHTS, Wish, check_within_reach, offered, weight_bits, weight_count
+from tfq.allocation.wish import LATENCY, WEIGHTS, check_within_reach, offered, weight_bits, weight_count
 from tfq.calibration.statistics import Range
 from tfq.errors import UserError
 from tfq.execution.deflate import deflated
@@ -34,6 +34,7 @@ from tfq.export.variants import Exporter
 from tfq.models.borders import find_borders
 from tfq.models.graph import Graph
 from tfq.models.widths import Unit, units
+from tfq.option_groups import BudgetOptions
 from tfq.precision import INT8, STORED_BITS, Precision, precision_of
 from tfq.quantized_model import QuantizedModel
 from tfq.reconstruction.reconstruct import reconstruct
@@ -71,7 +72,7 @@ def survey(
     setting: Setting,
     base: QuantizedModel,
     at: At,
-    wish: Wish,
+    wish: BudgetOptions,
     *,
     table: LatencyTable | None = None,
     narrow: Mapping[str, Range] | None = None,
@@ -181,7 +182,12 @@ def _states(
 
 
 def _sensitivities(
-    setting: Setting, base: QuantizedModel, states: Mapping[Key, State], wish: Wish, loss: Loss, ledger: Path | None
+    setting: Setting,
+    base: QuantizedModel,
+    states: Mapping[Key, State],
+    wish: BudgetOptions,
+    loss: Loss,
+    ledger: Path | None,
 ) -> dict[Key, float]:
     """dL of every state. What is too small to be measured is ordered by its estimate, up to where measuring begins."""
     if wish.sensitivity == "output_error":

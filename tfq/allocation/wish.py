@@ -16,40 +16,14 @@ from tfq.errors import UserError
 from tfq.models.graph import Graph, Node
 from tfq.models.widths import Unit, can_pack
 from tfq.operations.table import OPERATORS
+from tfq.option_groups import BudgetOptions
 from tfq.precision import FLOATS, FOR_DOWNLOADS, GRIDS, INT8, MOST_PACKED_BITS, precision_of
 
 LATENCY, WEIGHTS, COMPUTE = "latency_ms", "weight_bytes", "bops"
 _FLOAT_BYTES = 4
 
 
-@dataclasses.dataclass(frozen=True)
-class Wish:
-    """What the user asks for; names and values are those of `tfq.recipe.Recipe`.
-
-    Attributes:
-      max_accuracy_drop: points, or None.
-      size_budget: share of the float weights' bytes, or None.
-      latency_budget_ms: or None.
-      compute_budget: share of the bit operations of the 8-bit model, or None.
-      objective: "size" or "latency": what `max_accuracy_drop` makes small.
-      candidates: names; empty for every grid width.
-      pins: (regex of units, name of a candidate).
-      storage: "int8" or "packed", of candidates that are not named.
-      sensitivity: "measured", "gradient" or "output_error".
-    """
-
-    max_accuracy_drop: float | None = None
-    size_budget: float | None = None
-    latency_budget_ms: float | None = None
-    compute_budget: float | None = None
-    objective: str = "size"
-    candidates: tuple[str, ...] = ()
-    pins: tuple[tuple[str, str], ...] = ()
-    storage: str = "int8"
-    sensitivity: str = "measured"
-
-
-def offered(graph: Graph, found: Sequence[Unit], wish: Wish, *, with_floats: bool = False) -> list[Key]:
+def offered(graph: Graph, found: Sequence[Unit], wish: BudgetOptions, *, with_floats: bool = False) -> list[Key]:
     """What every unit may get: its pin, else the candidates named, else every width stored as wished.
 
     Packed is only what TFLite has INT4 kernels for; the same bits are stored as int8 elsewhere.
@@ -67,7 +41,7 @@ def offered(graph: Graph, found: Sequence[Unit], wish: Wish, *, with_floats: boo
     return keys
 
 
-def check_within_reach(graph: Graph, found: Sequence[Unit], wish: Wish) -> None:
+def check_within_reach(graph: Graph, found: Sequence[Unit], wish: BudgetOptions) -> None:
     """What can be told before anything is measured. Raises Infeasible, UserError."""
     for pattern, _ in wish.pins:
         if not any(re.search(pattern, unit.name) for unit in found):
@@ -83,7 +57,7 @@ def check_within_reach(graph: Graph, found: Sequence[Unit], wish: Wish) -> None:
         minimise_cost(Problem.of(choices), cost=WEIGHTS, max_degradation=0.0, budgets=budgets)
 
 
-def goal_of(graph: Graph, found: Sequence[Unit], wish: Wish) -> Goal:
+def goal_of(graph: Graph, found: Sequence[Unit], wish: BudgetOptions) -> Goal:
     """The wish in the units of the costs."""
     budgets: dict[str, float] = {}
     if wish.size_budget is not None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
 from tfq.allocation.allocate import Allocated, allocate
 from tfq.allocation.survey import At, Survey, survey
-from tfq.allocation.wish import Wish, goal_of
+from tfq.allocation.wish import goal_of
 from tfq.calibration.statistics import Range
 from tfq.evaluation.bootstrap import Estimate
 from tfq.models.graph import Graph
@@ -20,10 +19,6 @@ from tfq.precision import SIMULATED, Precision
 from tfq.quantized_model import QuantizedModel
 from tfq.recipe import Recipe
 from tfq.reconstruction.steps import Setting
-
-
-def wish_of(recipe: Recipe) -> Wish:
-    return Wish(**{field.name: getattr(recipe, field.name) for field in dataclasses.fields(Wish)})
 
 
 def _narrow_ranges(run: Run, graph: Graph) -> Mapping[str, Range] | None:
@@ -52,15 +47,15 @@ def _at(run: Run, start: Start, narrow: Mapping[str, Range] | None) -> At:
 def surveyed(run: Run, start: Start, setting: Setting, ledger: Path | None) -> Survey:
     """What can be chosen."""
     narrow = _narrow_ranges(run, start.reference)
-    at, wish = _at(run, start, narrow), wish_of(run.recipe)
-    return survey(setting, start.model, at, wish, table=run.table, narrow=narrow, ledger=ledger)
+    at = _at(run, start, narrow)
+    return survey(setting, start.model, at, run.recipe, table=run.table, narrow=narrow, ledger=ledger)
 
 
 def within_budget(run: Run, start: Start, setting: Setting, ledger: Path | None) -> tuple[QuantizedModel, Allocated]:
     """A precision for every layer, checked on the file."""
     with run.journal.stage("allocate"):
         found = surveyed(run, start, setting, ledger)
-        goal = goal_of(setting.graph, found.units, wish_of(run.recipe))
+        goal = goal_of(setting.graph, found.units, run.recipe)
         model, allocated = allocate(found.problem, goal, found.bench, progress=run.resources.progress)
         if not allocated.attained:
             run.journal.warn(_missed(run.recipe, allocated))
