@@ -33,7 +33,7 @@ from tfq.allocation.baselines import greedy, uniform
 from tfq.allocation.drop import Drop
 from tfq.allocation.problem import Allocation, Problem
 from tfq.allocation.program import Infeasible, minimise_cost, minimise_degradation
-from tfq.execution.progress import Progress, Silent
+from tfq.execution.progress import SILENT, Progress
 from tfq.quantized_model import QuantizedModel
 
 _BISECTIONS, _REBUILDS = 8, 6
@@ -139,14 +139,14 @@ class Bench:
 
 
 def allocate(
-    problem: Problem, goal: Goal, bench: Bench, *, progress: Progress | None = None
+    problem: Problem, goal: Goal, bench: Bench, *, progress: Progress = SILENT
 ) -> tuple[QuantizedModel, Allocated]:
     """The best model for the goal, reconstructed at the chosen precisions, and how it was found.
 
     Raises:
       Infeasible: the budgets cannot be met; says the nearest attainable.
     """
-    search = _Search(problem, goal, bench, progress or Silent())
+    search = _Search(problem, goal, bench, progress)
     return search.within_budgets() if goal.max_drop is None else search.within_drop()
 
 

@@ -27,7 +27,7 @@ import tf_keras
 
 from tfq.allocation.sensitivity import FLOOR, Loss
 from tfq.allocation.states import Key, State
-from tfq.execution.progress import Progress, Silent
+from tfq.execution.progress import SILENT, Progress
 from tfq.models.graph import Graph, build_model, variable_names
 from tfq.simulate.judge import is_distribution
 from tfq.simulate.weights import snap_node
@@ -36,7 +36,7 @@ _TINY = 1e-7
 
 
 def gradient_estimates(
-    reference: Graph, states: Iterable[State], loss: Loss, *, seed: int = 0, progress: Progress | None = None
+    reference: Graph, states: Iterable[State], loss: Loss, *, seed: int = 0, progress: Progress = SILENT
 ) -> dict[Key, float]:
     """dL of every state by the estimate above, at least 1e-6.
 
@@ -56,7 +56,7 @@ def gradient_estimates(
     factors = [_drawn(y, rng) if is_distribution(y) else _signed(y, rng) for y in loss.reference]
     count = len(loss.reference[0])
     total = np.zeros(len(states))
-    with (progress or Silent()).task("gradients of the float model", count) as advance:
+    with progress.task("gradients of the float model", count) as advance:
         for index in range(count):
             part = slice(index, index + 1)
             found = slopes_of(

@@ -22,7 +22,7 @@ from tfq.allocation.allocate import Allocated, Bench, Goal, Measured, Round, all
 from tfq.allocation.problem import Problem
 from tfq.allocation.program import minimise_cost, minimise_degradation
 from tfq.errors import UserError
-from tfq.execution.progress import Progress, Silent
+from tfq.execution.progress import SILENT, Progress
 from tfq.quantized_model import QuantizedModel
 
 _KEPT = 8  # models of the last mixtures; neighbours on the frontier are often the same
@@ -82,7 +82,7 @@ def frontier(
     budgets: Sequence[tuple[str, float]],
     *,
     reconstruct: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> Frontier:
     """A point for each budget, without those whose precisions an earlier one has.
 
@@ -105,7 +105,7 @@ def frontier(
 
     once = Bench(assemble, bench.rebuild if reconstruct else assemble, bench.export)
     points: list[Point] = []
-    with (progress or Silent()).task("frontier", len(budgets)) as advance:
+    with progress.task("frontier", len(budgets)) as advance:
         for cost, budget in budgets:
             model, allocated = allocate(problem, Goal({cost: budget}), once)
             if all(allocated.allocation.candidates != p.allocated.allocation.candidates for p in points):

@@ -38,7 +38,7 @@ from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
 from tfq.errors import UserError
 from tfq.evaluation.latency import Latency, Timing, measure_latency
-from tfq.execution.progress import Progress, Silent
+from tfq.execution.progress import SILENT, Progress
 from tfq.export import flatbuffer
 from tfq.export.package import export_plain, export_quantized
 from tfq.models.graph import INPUT, Graph, Node
@@ -78,7 +78,7 @@ def profile(
     runs: int = 48,
     seconds: float = 0.2,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> LatencyTable:
     """The latency table of every operation of the prepared graph on this machine.
 
@@ -88,7 +88,6 @@ def profile(
       runs, seconds: of each one-operation model, as in `measure_latency`; five times the seconds for whole models.
       seed: of the inputs.
     """
-    progress = progress or Silent()
 
     def times_of(alone: Isolated, seconds: float) -> dict[str, Latency]:
         timing = Timing(runs, seconds, threads)
@@ -134,9 +133,8 @@ def idle_operation(seed: int) -> Isolated:
     return _border(QUANTIZE, (1,), seed)
 
 
-def whole_models(graph: Graph, seed: int, *, progress: Progress | None = None) -> Isolated:
+def whole_models(graph: Graph, seed: int, *, progress: Progress = SILENT) -> Isolated:
     """The whole model at every family, by its name, and models of mixed precision, by what they are."""
-    progress = progress or Silent()
     inputs = random_inputs(graph, _SAMPLES, seed)
     files = {}
     for name, families in _models(graph).items():
@@ -263,7 +261,7 @@ def _alone(graph: Graph, node: Node, operation: Operation) -> Graph:
 
 
 def _quantized(
-    graph: Graph, inputs: Mapping[str, np.ndarray], families: Mapping[str, str], *, progress: Progress | None = None
+    graph: Graph, inputs: Mapping[str, np.ndarray], families: Mapping[str, str], *, progress: Progress = SILENT
 ) -> bytes:
     """The file in which the weighted nodes have these families."""
     ranges = calibrate(graph, [inputs], method="minmax", total=_SAMPLES).ranges

@@ -26,7 +26,7 @@ import numpy as np
 from tfq.allocation.states import Key, State, apply
 from tfq.execution.ledger import Ledger
 from tfq.execution.predict import predict
-from tfq.execution.progress import Progress, Silent
+from tfq.execution.progress import SILENT, Progress
 from tfq.execution.views import Arrays, View
 from tfq.execution.workers import in_order
 from tfq.export.variants import Exporter
@@ -89,7 +89,7 @@ def measured(
     *,
     ledger: Path | None = None,
     workers: int = 1,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> dict[Key, float]:
     """dL of every state by measurement, int8 states in the file and all others in the simulation.
 
@@ -110,9 +110,7 @@ def measured(
         swaps[_way(state)].append((state.key, (state,)))
     with _ledger(ledger, base, states, loss) as (known, note):
         planned = [(way, [((way, ""), ()), *found]) for way, found in swaps.items() if found]
-        with (progress or Silent()).task(
-            "measure the sensitivities", sum(len(found) for _, found in planned)
-        ) as advance:
+        with progress.task("measure the sensitivities", sum(len(found) for _, found in planned)) as advance:
             for way, found in planned:
                 evaluate, threads = ways[way]
                 waiting = [swap for swap in found if swap[0] not in known]

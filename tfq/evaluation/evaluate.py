@@ -19,7 +19,7 @@ from tfq.evaluation.metrics import Metric, Predictions, UserMetric, find_metric,
 from tfq.evaluation.size import Size, measure_size
 from tfq.execution.interpreter import TensorInfo, TfliteModel
 from tfq.execution.predict import predict
-from tfq.execution.progress import Progress, Silent
+from tfq.execution.progress import SILENT, Progress
 from tfq.execution.resources import DEFAULT as RESOURCES
 from tfq.execution.resources import Resources
 from tfq.execution.views import Arrays
@@ -204,7 +204,7 @@ def judge_outputs(
     *,
     metric: str | UserMetric,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> tuple[dict[str, Judgement], str]:
     """Judge outputs [n, ...] float32 by model name, wherever they were computed; the first is the baseline.
 
@@ -220,7 +220,6 @@ def judge_outputs(
     omitted = ""
     if judge.needs_labels and samples.labels is None:
         omitted = f"metric {judge.name} needs labels, and the data has none"
-    progress = Silent() if progress is None else progress
     scores = {} if omitted else _scores(judge, predictions, len(samples), seed=seed, progress=progress)
     classifies = gives_classes(baseline[0], samples.arrays, judged_so=judge.classifies)
     judged = {}

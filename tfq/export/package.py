@@ -9,7 +9,7 @@ from tfq.data.preprocess import normalizations
 from tfq.data.samples import InputSignature, Samples
 from tfq.data.signatures import input_signatures
 from tfq.execution.deflate import GZIP, deflated
-from tfq.execution.progress import Progress, Silent
+from tfq.execution.progress import SILENT, Progress
 from tfq.export.convert import RepresentativeDataset, convert_plain, convert_quantized
 from tfq.export.metadata import ModelMetadata, TensorMetadata, add_metadata
 from tfq.export.passes import finish
@@ -23,20 +23,20 @@ _QUANTIZED_SECONDS, _PLAIN_SECONDS = 0.1, 0.04
 
 
 def export_quantized(
-    model: QuantizedModel, representative: RepresentativeDataset, *, progress: Progress | None = None
+    model: QuantizedModel, representative: RepresentativeDataset, *, progress: Progress = SILENT
 ) -> bytes:
     """The .tflite of the model, without metadata; arguments and errors as in `convert_quantized`."""
     expected = _QUANTIZED_SECONDS * len(model.nodes)
-    with (progress or Silent()).task("convert to int8", 0, expected_seconds=expected):
+    with progress.task("convert to int8", 0, expected_seconds=expected):
         return finish(convert_quantized(model, representative), model)
 
 
 def export_plain(
-    graph: Graph, precision: str, representative: RepresentativeDataset, *, progress: Progress | None = None
+    graph: Graph, precision: str, representative: RepresentativeDataset, *, progress: Progress = SILENT
 ) -> bytes:
     """A whole-model export by TFLiteConverter's own means, with tensors called by their Keras layers."""
     expected = _PLAIN_SECONDS * len(graph.nodes)
-    with (progress or Silent()).task(f"convert to {precision}", 0, expected_seconds=expected):
+    with progress.task(f"convert to {precision}", 0, expected_seconds=expected):
         return finish(convert_plain(graph, precision, representative), graph)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from tfq.errors import UserError
-from tfq.execution.progress import Progress, Silent
+from tfq.execution.progress import SILENT, Progress
 from tfq.models.decompose import decompose, split_activations
 from tfq.models.equality import random_inputs, relative_error, run_graph
 from tfq.models.fold import affines_to_depthwise, fold_affines
@@ -212,7 +212,7 @@ def prepare(
     *,
     original: LoadedModel | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
     wide: Wide | None = None,
 ) -> Prepared:
     """Rewrite `graph` into the operations of `OPERATORS`, checking every step.
@@ -235,7 +235,7 @@ def prepare(
     inputs = _checked_inputs(declared, graph, samples, seed)
     checks = []
     notes: tuple[str, ...] = ()
-    with (progress or Silent()).task("prepare", len(TRANSFORMATIONS) + 1) as advance:
+    with progress.task("prepare", len(TRANSFORMATIONS) + 1) as advance:
         expected = run_graph(graph, inputs)
         if not all(np.isfinite(y[: len(y) // 2]).all() for y in expected):
             raise UserError("the model gives NaN or infinity on the samples; check its weights and their preprocessing")

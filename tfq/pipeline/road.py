@@ -33,7 +33,7 @@ from tfq.allocation.wish import LATENCY, WEIGHTS, float_bytes
 from tfq.errors import UserError
 from tfq.evaluation.evaluate import Evaluation, Simulated, evaluate
 from tfq.evaluation.layers import layer_errors
-from tfq.execution.progress import Progress, Silent
+from tfq.execution.progress import SILENT, Progress
 from tfq.export.package import describe, export_plain, export_quantized, gzipped
 from tfq.export.plain import plain_model
 from tfq.inputs import Inputs
@@ -59,7 +59,7 @@ _LAYERS, _PARITY = 4, 32  # samples by which layers, and outputs, are compared
 
 
 def quantize(
-    recipe: Recipe, inputs: Inputs | None = None, *, ledger: Path | None = None, progress: Progress | None = None
+    recipe: Recipe, inputs: Inputs | None = None, *, ledger: Path | None = None, progress: Progress = SILENT
 ) -> Result:
     """Run the whole road; nothing is written but the ledger.
 
@@ -73,7 +73,7 @@ def quantize(
       UserError: anything the user can put right.
       VerificationError: the exported file is not what was specified.
     """
-    run = begin(recipe, inputs or Inputs.of(recipe), progress or Silent())
+    run = begin(recipe, inputs or Inputs.of(recipe), progress)
     journal = run.journal
     model, files, measured = _int8(run, ledger) if recipe.precision == "int8" else _plain(run)
     files = {"float.tflite": run.baseline} | files
@@ -159,7 +159,7 @@ def explore(
     points: int,
     reconstruct: bool = False,
     ledger: Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> FrontierReport:
     """The frontier of accuracy, size and, with a latency table, latency; nothing is written but the ledger.
 
@@ -174,7 +174,7 @@ def explore(
     """
     if recipe.simulated:
         raise UserError(f"{recipe.simulated}, and a frontier is measured on files; leave w4a4 out of `candidates`")
-    run = begin(recipe, inputs or Inputs.of(recipe), progress or Silent())
+    run = begin(recipe, inputs or Inputs.of(recipe), progress)
     start, _ = equalized(run, quantized(run, run.graph))
     setting = setting_of(run, start)
     with run.journal.stage("survey"):

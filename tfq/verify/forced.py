@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from tfq.execution.interpreter import TfliteModel
-from tfq.execution.progress import Progress, Silent
+from tfq.execution.progress import SILENT, Progress
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import INPUT, Graph, Node
 from tfq.quantized_model import QuantizedModel
@@ -41,7 +41,7 @@ def observe(
     quantized: QuantizedModel,
     samples: Mapping[str, np.ndarray],
     *,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> dict[str, np.ndarray]:
     """Real values of every quantised activation tensor that the file has, [n, *shape in the graph] by node name.
 
@@ -54,7 +54,7 @@ def observe(
     count, shapes = len(next(iter(samples.values()))), tensor_shapes(quantized)
     # filled in place: all tensors of a large model, twice, would not be little
     values = {name: np.empty((count, *shapes[name]), np.float32) for name in label}
-    with (progress or Silent()).task("compare with the simulation", count) as advance:
+    with progress.task("compare with the simulation", count) as advance:
         for i in range(count):
             model.run({name: samples[name][i : i + 1] for name in quantized.inputs})
             tensors = model.tensors(label.values())
