@@ -90,7 +90,7 @@ def states(graph, calibration, model, resources):
 
 
 def batch_norms(graph, calibration, model, resources):
-    tune_batch_norm(model, calibration.seen, reference=graph, resources=resources)
+    tune_batch_norm(graph, model, calibration.seen, resources=resources)
     return []  # every batch is normalised by itself: others give others
 
 

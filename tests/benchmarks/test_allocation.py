@@ -311,7 +311,7 @@ def test_page_and_figures_show_every_measurement(tmp_path):
     assert mixed in lines
     assert "| frontier of 12 budgets, 11 points | 10.0 |" in lines
     assert "| 10 | 256 | 2.0 | 0.20 | 800 |" in lines
-    assert "| highs, 1 budgets | 200 | 12 | 3 | 0.70 | 1.50 |" in lines
+    assert "| 1 | 200 | 12 | 3 | 0.70 | 1.50 |" in lines
     assert "- a note" in lines
     for draw in (draw_accuracy, draw_degradation, draw_speed):
         draw(found, tmp_path / "images/figure.png")

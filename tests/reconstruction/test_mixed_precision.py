@@ -70,7 +70,7 @@ def in_parallel(graph, model, samples):
 
 def batch_norm(graph, model, samples):
     again = functools.partial(recalibrated, samples=samples)
-    return tune_batch_norm(model, Samples.of(samples), reference=graph, recalibrate=again)
+    return tune_batch_norm(graph, model, Samples.of(samples), recalibrate=again)
 
 
 def biases(graph, model, _):

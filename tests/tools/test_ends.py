@@ -27,6 +27,8 @@ def main(values):
         file.write(b"code")
     exec(values.do)
 
+for number in (signal.SIGINT, signal.SIGQUIT):  # which a shell has its background jobs ignore
+    signal.signal(number, signal.SIG_DFL)
 run_command("tfq-test", main, FLAGS, summary="Tests.", groups={})
 """
 WAIT = "print('ready', flush=True); time.sleep(60)"
