@@ -195,7 +195,7 @@ class Call:
 
 
 @dataclasses.dataclass(frozen=True)
-class Operator:
+class OperatorRow:
     """An operator of either framework. A model file may name it.
 
     Attributes:

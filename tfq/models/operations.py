@@ -1,7 +1,7 @@
 """Operators (`a + b`, `tf.nn.relu6`, `keras.ops.reshape`, ...) as nodes of the graph.
 
 Each function adds the nodes of one operator to a `Call` and returns its output. An operand is a
-`Tensor` or a constant, which becomes an `Affine` node. `OPERATORS` says what either framework calls them.
+`Tensor` or a constant, which becomes an `Affine` node. `ROWS` say what either framework calls them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tfq.models.flatten import Call, Operator, Tensor
+from tfq.models.flatten import Call, OperatorRow, Tensor
 
 Value = Any  # a Tensor, a number or an array
 _LARGEST_EPSILON = 1e-6  # of a norm
@@ -337,46 +337,46 @@ def pool(kind: str) -> Callable[..., Tensor]:
 _UNARY = "ceil cos erf exp expm1 floor log log_sigmoid reciprocal rsqrt sign sin sqrt square"
 _RESIZE = "images size method preserve_aspect_ratio antialias"
 _POOL = "input ksize strides padding"
-OPERATORS = (
-    Operator(add, {"Add": "x1 x2"}, {"math.add": "x y", "__operators__.add": "x y", "nn.bias_add": "value bias"}),
-    Operator(add_all, {}, {"math.add_n": "inputs"}),
-    Operator(subtract, {"Subtract": "x1 x2"}, {"math.subtract": "x y"}),
-    Operator(multiply, {"Multiply": "x1 x2"}, {"math.multiply": "x y"}),
-    Operator(divide, {"Divide": "x1 x2", "TrueDivide": "x1 x2"}, {"math.divide": "x y", "math.truediv": "x y"}),
-    Operator(power, {"Power": "x1 x2"}, {"math.pow": "x y"}),
-    Operator(negative, {"Negative": "x"}, {"math.negative": "x"}),
-    Operator(maximum, {"Maximum": "x1 x2"}, {"math.maximum": "x y"}),
-    Operator(minimum, {"Minimum": "x1 x2"}, {"math.minimum": "x y"}),
-    Operator(clip, {"Clip": "x x_min x_max"}, {"clip_by_value": "t clip_value_min clip_value_max"}),
-    Operator(matmul, {"Matmul": "x1 x2"}, {}),
-    Operator(plain_matmul, {}, {"linalg.matmul": f"a b transpose_a transpose_b {_STRANGE}"}),
-    Operator(relu, {"Relu": "x", "ReLU": "x max_value negative_slope threshold"}, {"nn.relu": "features"}),
-    Operator(relu6, {"Relu6": "x"}, {"nn.relu6": "features"}),
-    Operator(leaky_relu, {"LeakyRelu": "x negative_slope"}, {"nn.leaky_relu": "features alpha"}),
-    Operator(elu, {"Elu": "x alpha"}, {"nn.elu": "features"}),
-    Operator(activation("selu"), {"Selu": "x"}, {"nn.selu": "features"}),
-    Operator(activation("mish"), {"Mish": "x"}, {}),
-    Operator(silu, {"Silu": "x"}, {"nn.silu": "features beta"}),
-    Operator(named("HardSwish"), {"HardSilu": "x"}, {}),
-    Operator(hard_sigmoid_sixth, {"HardSigmoid": "x"}, {}),
-    Operator(gelu, {"Gelu": "x approximate"}, {"nn.gelu": "features approximate"}),
-    Operator(named("Sigmoid"), {"Sigmoid": "x"}, {"math.sigmoid": "x"}),
-    Operator(named("Tanh"), {"Tanh": "x"}, {"math.tanh": "x"}),
-    Operator(softmax, {"Softmax": "x axis"}, {"nn.softmax": "logits axis"}),
-    Operator(log_softmax, {"LogSoftmax": "x axis"}, {"nn.log_softmax": "logits axis"}),
-    Operator(l2_normalize, {"Normalize": "x axis epsilon order"}, {"math.l2_normalize": "x axis|dim epsilon"}),
-    Operator(unary("abs"), {"Abs": "x", "Absolute": "x"}, {"math.abs": "x"}),
-    Operator(unary("log1p"), {"Log1p": "x"}, {"math.log1p": "x"}),
-    Operator(unary("softplus"), {"Softplus": "x"}, {"math.softplus": "features", "nn.softplus": "features"}),
-    Operator(unary("softsign"), {"Softsign": "x"}, {"math.softsign": "features", "nn.softsign": "features"}),
-    *(Operator(unary(f), {f.title().replace("_", ""): "x"}, {f"math.{f}": "x"}) for f in _UNARY.split()),
-    Operator(reshape, {"Reshape": "x newshape"}, {"reshape": "tensor shape"}),
-    Operator(mean, {"Mean": "x axis keepdims"}, {"math.reduce_mean": "input_tensor axis keepdims"}),
-    Operator(total, {"Sum": "x axis keepdims"}, {"math.reduce_sum": "input_tensor axis keepdims"}),
-    Operator(largest, {"Max": "x axis keepdims"}, {"math.reduce_max": "input_tensor axis keepdims"}),
-    Operator(identity, {"StopGradient": "variable", "Copy": "x"}, {"identity": "input", "stop_gradient": "input"}),
-    Operator(cast, {"Cast": "x dtype"}, {"cast": "x dtype"}),
-    Operator(resize, {}, {"image.resize": _RESIZE, "compat.v1.image.resize": _RESIZE}),
-    Operator(pool("MaxPooling2D"), {}, {"nn.max_pool2d": _POOL}),
-    Operator(pool("AveragePooling2D"), {}, {"nn.avg_pool2d": _POOL}),
+ROWS = (
+    OperatorRow(add, {"Add": "x1 x2"}, {"math.add": "x y", "__operators__.add": "x y", "nn.bias_add": "value bias"}),
+    OperatorRow(add_all, {}, {"math.add_n": "inputs"}),
+    OperatorRow(subtract, {"Subtract": "x1 x2"}, {"math.subtract": "x y"}),
+    OperatorRow(multiply, {"Multiply": "x1 x2"}, {"math.multiply": "x y"}),
+    OperatorRow(divide, {"Divide": "x1 x2", "TrueDivide": "x1 x2"}, {"math.divide": "x y", "math.truediv": "x y"}),
+    OperatorRow(power, {"Power": "x1 x2"}, {"math.pow": "x y"}),
+    OperatorRow(negative, {"Negative": "x"}, {"math.negative": "x"}),
+    OperatorRow(maximum, {"Maximum": "x1 x2"}, {"math.maximum": "x y"}),
+    OperatorRow(minimum, {"Minimum": "x1 x2"}, {"math.minimum": "x y"}),
+    OperatorRow(clip, {"Clip": "x x_min x_max"}, {"clip_by_value": "t clip_value_min clip_value_max"}),
+    OperatorRow(matmul, {"Matmul": "x1 x2"}, {}),
+    OperatorRow(plain_matmul, {}, {"linalg.matmul": f"a b transpose_a transpose_b {_STRANGE}"}),
+    OperatorRow(relu, {"Relu": "x", "ReLU": "x max_value negative_slope threshold"}, {"nn.relu": "features"}),
+    OperatorRow(relu6, {"Relu6": "x"}, {"nn.relu6": "features"}),
+    OperatorRow(leaky_relu, {"LeakyRelu": "x negative_slope"}, {"nn.leaky_relu": "features alpha"}),
+    OperatorRow(elu, {"Elu": "x alpha"}, {"nn.elu": "features"}),
+    OperatorRow(activation("selu"), {"Selu": "x"}, {"nn.selu": "features"}),
+    OperatorRow(activation("mish"), {"Mish": "x"}, {}),
+    OperatorRow(silu, {"Silu": "x"}, {"nn.silu": "features beta"}),
+    OperatorRow(named("HardSwish"), {"HardSilu": "x"}, {}),
+    OperatorRow(hard_sigmoid_sixth, {"HardSigmoid": "x"}, {}),
+    OperatorRow(gelu, {"Gelu": "x approximate"}, {"nn.gelu": "features approximate"}),
+    OperatorRow(named("Sigmoid"), {"Sigmoid": "x"}, {"math.sigmoid": "x"}),
+    OperatorRow(named("Tanh"), {"Tanh": "x"}, {"math.tanh": "x"}),
+    OperatorRow(softmax, {"Softmax": "x axis"}, {"nn.softmax": "logits axis"}),
+    OperatorRow(log_softmax, {"LogSoftmax": "x axis"}, {"nn.log_softmax": "logits axis"}),
+    OperatorRow(l2_normalize, {"Normalize": "x axis epsilon order"}, {"math.l2_normalize": "x axis|dim epsilon"}),
+    OperatorRow(unary("abs"), {"Abs": "x", "Absolute": "x"}, {"math.abs": "x"}),
+    OperatorRow(unary("log1p"), {"Log1p": "x"}, {"math.log1p": "x"}),
+    OperatorRow(unary("softplus"), {"Softplus": "x"}, {"math.softplus": "features", "nn.softplus": "features"}),
+    OperatorRow(unary("softsign"), {"Softsign": "x"}, {"math.softsign": "features", "nn.softsign": "features"}),
+    *(OperatorRow(unary(f), {f.title().replace("_", ""): "x"}, {f"math.{f}": "x"}) for f in _UNARY.split()),
+    OperatorRow(reshape, {"Reshape": "x newshape"}, {"reshape": "tensor shape"}),
+    OperatorRow(mean, {"Mean": "x axis keepdims"}, {"math.reduce_mean": "input_tensor axis keepdims"}),
+    OperatorRow(total, {"Sum": "x axis keepdims"}, {"math.reduce_sum": "input_tensor axis keepdims"}),
+    OperatorRow(largest, {"Max": "x axis keepdims"}, {"math.reduce_max": "input_tensor axis keepdims"}),
+    OperatorRow(identity, {"StopGradient": "variable", "Copy": "x"}, {"identity": "input", "stop_gradient": "input"}),
+    OperatorRow(cast, {"Cast": "x dtype"}, {"cast": "x dtype"}),
+    OperatorRow(resize, {}, {"image.resize": _RESIZE, "compat.v1.image.resize": _RESIZE}),
+    OperatorRow(pool("MaxPooling2D"), {}, {"nn.max_pool2d": _POOL}),
+    OperatorRow(pool("AveragePooling2D"), {}, {"nn.avg_pool2d": _POOL}),
 )

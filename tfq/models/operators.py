@@ -12,7 +12,7 @@ from tfq.models import operations, shaping
 from tfq.models.flatten import Call
 
 _Found = tuple[Callable[..., Any], str]
-_ROWS = (*operations.OPERATORS, *shaping.OPERATORS)
+_ROWS = (*operations.ROWS, *shaping.ROWS)
 KERAS: Mapping[str, _Found] = {name: (row.rule, names) for row in _ROWS for name, names in row.keras.items()}
 TENSORFLOW: Mapping[str, _Found] = {name: (row.rule, names) for row in _ROWS for name, names in row.tensorflow.items()}
 SHAPES = ("shape", "compat.v1.shape", "shape_v2")

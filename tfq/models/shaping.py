@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tfq.models.flatten import Call, Operator, Tensor
+from tfq.models.flatten import Call, OperatorRow, Tensor
 from tfq.models.operations import Value, positive_axis, reshape
 
 
@@ -165,26 +165,28 @@ def _image(call: Call, x: Tensor) -> tuple[int, int, int]:
     return height, width, channels
 
 
-OPERATORS = (
-    Operator(squeeze, {"Squeeze": "x axis"}, {"squeeze": "input axis", "compat.v1.squeeze": "input axis|squeeze_dims"}),
-    Operator(
+ROWS = (
+    OperatorRow(
+        squeeze, {"Squeeze": "x axis"}, {"squeeze": "input axis", "compat.v1.squeeze": "input axis|squeeze_dims"}
+    ),
+    OperatorRow(
         expand_dims,
         {"ExpandDims": "x axis"},
         {"expand_dims": "input axis", "compat.v1.expand_dims": "input axis|dim"},
     ),
-    Operator(transpose, {"Transpose": "x axes"}, {"transpose": "a perm", "compat.v1.transpose": "a perm"}),
-    Operator(swap_axes, {"Swapaxes": "x axis1 axis2"}, {}),
-    Operator(concatenate, {"Concatenate": "xs axis"}, {"concat": "values axis"}),
-    Operator(stack, {"Stack": "x axis"}, {"stack": "values axis"}),
-    Operator(
+    OperatorRow(transpose, {"Transpose": "x axes"}, {"transpose": "a perm", "compat.v1.transpose": "a perm"}),
+    OperatorRow(swap_axes, {"Swapaxes": "x axis1 axis2"}, {}),
+    OperatorRow(concatenate, {"Concatenate": "xs axis"}, {"concat": "values axis"}),
+    OperatorRow(stack, {"Stack": "x axis"}, {"stack": "values axis"}),
+    OperatorRow(
         pad,
         {"Pad": "x pad_width mode constant_values"},
         dict.fromkeys(("pad", "compat.v1.pad"), "tensor paddings mode constant_values"),
     ),
-    Operator(get_item, {"GetItem": "x key"}, {"__operators__.getitem": "tensor slice_spec"}),
-    Operator(split, {}, {"split": "value num_or_size_splits axis"}),
-    Operator(split_at, {"Split": "x indices_or_sections axis"}, {}),
-    Operator(unstack, {"Unstack": "x axis"}, {"unstack": "value axis"}),
-    Operator(depth_to_space, {"DepthToSpace": "x block_size"}, {"nn.depth_to_space": "input block_size"}),
-    Operator(space_to_depth, {"SpaceToDepth": "x block_size"}, {"nn.space_to_depth": "input block_size"}),
+    OperatorRow(get_item, {"GetItem": "x key"}, {"__operators__.getitem": "tensor slice_spec"}),
+    OperatorRow(split, {}, {"split": "value num_or_size_splits axis"}),
+    OperatorRow(split_at, {"Split": "x indices_or_sections axis"}, {}),
+    OperatorRow(unstack, {"Unstack": "x axis"}, {"unstack": "value axis"}),
+    OperatorRow(depth_to_space, {"DepthToSpace": "x block_size"}, {"nn.depth_to_space": "input block_size"}),
+    OperatorRow(space_to_depth, {"SpaceToDepth": "x block_size"}, {"nn.space_to_depth": "input block_size"}),
 )
