@@ -56,7 +56,7 @@ def fitting(draw, **fields):
 WITHOUT_GRADIENTS = [x for x in CHOICES["reconstruction"] if x not in GRADIENT_METHODS]
 RECIPES = st.one_of(
     recipes("int8", precision=CHOICES["precision"]),
-    recipes("int8", reconstruction=["none"], batch_norm_tuning=["none"]),
+    recipes("int8", **{n: ["default", "none"] for n in ("reconstruction", "batch_norm_tuning")}),
     recipes("light", reconstruction=WITHOUT_GRADIENTS, batch_norm_tuning=CHOICES["batch_norm_tuning"]),
     recipes("advanced", **{n: CHOICES[n] for n in ("reconstruction", "batch_norm_tuning")}),
     fitting(pipeline=st.sampled_from(["light", "advanced"]), **{**FREE, **BUDGETS}),
@@ -66,6 +66,11 @@ RECIPES = st.one_of(
 @given(RECIPES)
 def test_json_round_trip(recipe):
     assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+@pytest.mark.parametrize("name", ["reconstruction", "batch_norm_tuning", "bias_tuning", "equalization"])
+def test_what_the_int8_pipeline_leaves_out_anyhow_may_be_said(name):
+    assert getattr(Recipe(model="", **{name: "none"}), name) == "none"
 
 
 def test_every_choice_is_a_field_whose_default_is_one_of_them():
@@ -129,11 +134,8 @@ def test_every_choice_is_a_field_whose_default_is_one_of_them():
             {"pipeline": "light", "precision": "float16"},
             "`pipeline` is light and `precision` is float16; only int8 models have a pipeline",
         ),
-        (
-            {"reconstruction": "best"},
-            "`reconstruction` is best and `batch_norm_tuning` is default, but `pipeline='int8'`",
-        ),
-        ({"batch_norm_tuning": "always"}, "`reconstruction` is default and `batch_norm_tuning` is always, but `pipel"),
+        ({"reconstruction": "best"}, "`reconstruction` is best, but `pipeline='int8'` has none; add `pipeline"),
+        ({"batch_norm_tuning": "always"}, "`batch_norm_tuning` is always, but `pipeline='int8'` has none; add `pipe"),
         (
             {"pipeline": "light", "reconstruction": "adaquant"},
             "`reconstruction` is adaquant, which learns by gradients, and `pipeline` is light; use `pipe",

@@ -98,14 +98,13 @@ class FittingOptions:
     equalization: str = one_of("default", "none", "published", "expected")
 
     def check(self) -> None:
-        if self.pipeline == "int8" and (self.reconstruction, self.batch_norm_tuning) not in (
-            ("default", "default"),
-            ("none", "none"),
-        ):
-            raise UserError(
-                f"`reconstruction` is {self.reconstruction} and `batch_norm_tuning` is {self.batch_norm_tuning}, but"
-                " `pipeline='int8'` has neither; add `pipeline='light'` or `pipeline='advanced'`"
-            )
+        for name in ("reconstruction", "batch_norm_tuning"):
+            value = getattr(self, name)
+            if self.pipeline == "int8" and value not in ("default", "none"):
+                raise UserError(
+                    f"`{name}` is {value}, but `pipeline='int8'` has none; add `pipeline='light'` or"
+                    " `pipeline='advanced'`"
+                )
         if self.pipeline == "light" and self.reconstruction in GRADIENT_METHODS:
             raise UserError(
                 f"`reconstruction` is {self.reconstruction}, which learns by gradients, and `pipeline` is light; use"

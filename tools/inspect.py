@@ -15,7 +15,7 @@ GROUPS = {
         "result": "The output directory of a tfq-quantize run: shows what its report measured.",
         "model": "Any .tflite: shows what is in the file.",
         "layers": "Show only layers whose name matches this regular expression.",
-        "sort": "order: as the model runs. error: the worst SQNR first.",
+        "sort": "order: as the model runs. error: the worst own SQNR first (of a .tflite: the worst SQNR).",
     },
     "SQNR of a .tflite": {
         "float_model": "With --model and --data: a float .tflite; each layer's SQNR is measured against it.",

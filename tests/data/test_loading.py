@@ -293,7 +293,8 @@ def test_good_data_gives_no_warning(tmp_path):
 
 
 def test_few_calibration_samples_are_warned_about_but_not_few_evaluation_samples(tmp_path):
-    assert "only 99 calibration samples" in warnings_of(tmp_path, X[:99])[0]
+    assert "only 99 calibration samples;" in warnings_of(tmp_path, X[:99])[0]
+    assert "only 1 calibration sample;" in warnings_of(tmp_path, X[:1])[0]
     assert warnings_of(tmp_path, X[:100]) == ()
     assert warnings_of(tmp_path, X[:99], limit=None) == ()
 
@@ -518,7 +519,7 @@ def test_functions_that_cannot_serve(tmp_path):
     refuse(f"{path}:raises", "fails at sample 1: KeyError")
     refuse(f"{path}:number", "cannot be iterated")
     refuse(f"{path}:wrong_dict", "has no 'in'; it has: 'other'")
-    refuse(f"{path}:three", "has 3 arrays; the model has the inputs 'in'")
+    refuse(f"{path}:three", "has 3 arrays; the model has the input 'in'")
     refuse(f"{path}:ragged", "sample 0 of .*ragged")
     refuse(f"{path}:shrinking", "fewer samples on its second pass", selection="balanced", limit=9)
     refuse("no_such_module_anywhere:f", "cannot import 'no_such_module_anywhere'")

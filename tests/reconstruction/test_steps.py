@@ -28,6 +28,7 @@ from tfq.reconstruction.steps import (
     reconstruct_layers,
     tune_all_biases,
     tune_batch_norms,
+    wanted,
 )
 from tfq.simulate.judge import Judge, Verdict, divergence
 from tfq.simulate.wrap import build_simulation
@@ -245,7 +246,15 @@ class TestSteps:
             assert judged_divergence(graph, kept, samples) == pytest.approx(guard.divergences[guard.kept], rel=1e-3)
         assert outcome.kept == (kept is not model)
         unwanted = setting(graph, samples, tunes_batch_norms=False, tunes_biases=False)
-        assert step(unwanted, model) == (model, StepOutcome(name, ()))
+        assert step not in wanted(PIPELINES["advanced"], unwanted)
+
+    def test_what_has_nothing_to_do_is_no_step_of_the_run(self):
+        graph, samples, _ = start()
+        idle = {"tunes_batch_norms": False, "tunes_biases": False}
+        assert wanted(PIPELINES["advanced"], setting(graph, samples, mode="parallel")) == PIPELINES["advanced"]
+        assert wanted(PIPELINES["advanced"], setting(graph, samples)) == PIPELINES["advanced"][:-1]
+        assert wanted(PIPELINES["advanced"], setting(graph, samples, **idle)) == (fit_weight_scales, reconstruct_layers)
+        assert wanted(PIPELINES["light"], setting(graph, samples, method=None)) == (fit_weight_scales, tune_batch_norms)
 
     @pytest.mark.parametrize(
         ("options", "tunes"),

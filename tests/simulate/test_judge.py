@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import operator_graphs
 import pytest
@@ -34,6 +36,8 @@ def test_a_bad_specification_is_rolled_back(setting):
     assert guarded.note("calibration by kl").startswith(
         "calibration by kl made the outputs of 24 held-back samples worse than minmax"
     )
+    alone = dataclasses.replace(guarded, samples=1)
+    assert alone.note("it").startswith("it made the outputs of 1 held-back sample worse than minmax")
 
 
 def test_a_better_specification_is_kept(setting):

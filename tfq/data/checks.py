@@ -138,7 +138,8 @@ def calibration_warnings(samples: Samples, *, exhausted: bool) -> list[str]:
     """Doubts about the choice of samples: too few, or all of one class, unless the source has no others."""
     warnings = []
     if len(samples) < FEW_SAMPLES:
-        warnings.append(f"only {len(samples)} calibration samples; with fewer than {FEW_SAMPLES} ranges are uncertain")
+        few = f"only {len(samples)} calibration sample{'s' * (len(samples) > 1)}"
+        warnings.append(f"{few}; with fewer than {FEW_SAMPLES} ranges are uncertain")
     labels = samples.labels
     if not exhausted and len(samples) > 1 and labels is not None and labels.ndim == 1 and (labels == labels[0]).all():
         warnings.append(

@@ -118,8 +118,8 @@ class StreamSource(Source):
             parts = sample if isinstance(sample, tuple) else (sample,)
             if len(parts) != len(names):
                 raise UserError(
-                    f"sample {index} of {self._name} has {len(parts)} arrays; the model has the inputs"
-                    f" {', '.join(map(repr, names))}"
+                    f"sample {index} of {self._name} has {len(parts)} array{'s' * (len(parts) != 1)}; the model has"
+                    f" the input{'s' * (len(names) > 1)} {', '.join(map(repr, names))}"
                 )
             values = dict(zip(names, parts, strict=True))
         missing = [name for name in names if name not in values]

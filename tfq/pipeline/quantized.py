@@ -17,7 +17,7 @@ from tfq.precision import Precision
 from tfq.quantized_model import QuantizedModel
 from tfq.reconstruction.channel_statistics import channel_statistics
 from tfq.reconstruction.equalize import equalize, equalize_published, measured_tensors
-from tfq.reconstruction.steps import Setting, Step, StepOutcome
+from tfq.reconstruction.steps import Setting, Step, StepOutcome, wanted
 from tfq.simulate.judge import Judge, Verdict
 
 BATCH = 32  # samples that run through a model at once
@@ -139,9 +139,9 @@ def setting_of(run: Run, start: Start) -> Setting:
 def stepped(
     run: Run, setting: Setting, model: QuantizedModel, steps: Sequence[Step]
 ) -> tuple[QuantizedModel, tuple[StepOutcome, ...]]:
-    """One step after the other."""
+    """One step after the other, of those that are wanted."""
     outcomes = []
-    for step in steps:
+    for step in wanted(steps, setting):
         with run.journal.stage(step.__name__.replace("_", " ")):
             model, outcome = step(setting, model)
         outcomes.append(outcome)

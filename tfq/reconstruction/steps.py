@@ -11,7 +11,7 @@ They are the same for every step. The ranges that a model starts with are of all
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from tfq.calibration.specify import with_scales
@@ -95,6 +95,12 @@ class Setting:
         """The prepared float graph."""
         return self.judge.reference
 
+    @property
+    def sequential(self) -> Reconstruction | None:
+        """The sequential pass behind a parallel reconstruction; None where there was no parallel one."""
+        first = self.reconstruction
+        return None if first is None or first.mode == "sequential" else dataclasses.replace(first, mode="sequential")
+
 
 @dataclasses.dataclass(frozen=True)
 class StepOutcome:
@@ -147,24 +153,18 @@ def reconstruct_layers(setting: Setting, model: QuantizedModel) -> tuple[Quantiz
 
 def reconstruct_in_sequence(setting: Setting, model: QuantizedModel) -> tuple[QuantizedModel, StepOutcome]:
     """The sequential pass on the final precisions; nothing to do where the first was sequential."""
-    first = setting.reconstruction
-    again = None if first is None or first.mode == "sequential" else dataclasses.replace(first, mode="sequential")
-    return _reconstructed(setting, model, "sequential reconstruction", again)
+    return _reconstructed(setting, model, "sequential reconstruction", setting.sequential)
 
 
 def tune_batch_norms(setting: Setting, model: QuantizedModel) -> tuple[QuantizedModel, StepOutcome]:
-    """Batch-norm tuning, where it is wanted."""
-    if not setting.tunes_batch_norms:
-        return model, StepOutcome("batch-norm tuning", ())
+    """Batch-norm tuning."""
     options: dict[str, Any] = {"recalibrate": setting.recalibrate, "resources": setting.resources}
     tuned = tune_batch_norm(setting.graph, model, setting.calibration.seen, **options)
     return _tuned(setting, "batch-norm tuning", model, tuned)
 
 
 def tune_all_biases(setting: Setting, model: QuantizedModel) -> tuple[QuantizedModel, StepOutcome]:
-    """Bias tuning, where it is wanted."""
-    if not setting.tunes_biases:
-        return model, StepOutcome("bias tuning", ())
+    """Bias tuning."""
     tuned = tune_biases(setting.graph, model, setting.calibration, seed=setting.seed, resources=setting.resources)
     return _tuned(setting, "bias tuning", model, tuned)
 
@@ -180,6 +180,17 @@ TUNING: Mapping[str, tuple[Step, ...]] = {
     "light": (tune_batch_norms,),
     "advanced": (tune_batch_norms, tune_all_biases, reconstruct_in_sequence),
 }
+
+
+def wanted(steps: Sequence[Step], setting: Setting) -> tuple[Step, ...]:
+    """Those of the steps that the setting asks for."""
+    idle: Mapping[Step, bool] = {
+        reconstruct_layers: setting.reconstruction is None,
+        tune_batch_norms: not setting.tunes_batch_norms,
+        tune_all_biases: not setting.tunes_biases,
+        reconstruct_in_sequence: setting.sequential is None,
+    }
+    return tuple(step for step in steps if not idle.get(step))
 
 
 def _reconstructed(

@@ -63,8 +63,9 @@ class Verdict:
         candidate, fallback = self.divergences
         if not self.rolled_back:
             return ""
+        judges = f"{self.samples} held-back sample{'s' * (self.samples != 1)}"
         return (
-            f"{what} made the outputs of {self.samples} held-back samples worse than {fallback}"
+            f"{what} made the outputs of {judges} worse than {fallback}"
             f" ({self.divergences[candidate]:.3g} against {self.divergences[fallback]:.3g}, standard error"
             f" {self.standard_error:.2g}) and was rolled back for the whole model"
         )
