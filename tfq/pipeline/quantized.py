@@ -104,7 +104,8 @@ def quantized(run: Run, graph: Graph) -> Start:
         if method != "minmax":
             candidate = specified(run, graph, calibration.trial_ranges)
             trial, guard = judge.keep_better((method, candidate), ("minmax", trial))
-            run.journal.warn(guard.note(f"calibration by {method}"))
+            if method != "auto":  # which leaves the choice to tfq; the table of steps has it either way
+                run.journal.warn(guard.note(f"calibration by {method}"))
         ranges = _kept_ranges(calibration, guard)
         return Start(graph, judge, calibration, ranges, guard, specified(run, graph, ranges), trial)
 
