@@ -1,9 +1,11 @@
-"""What is said where the evaluation data contradicts a budget."""
+"""What is said where the evaluation data contradicts a budget, and where a reconstruction was left out."""
 
+import made_up_models
 import pytest
 
+from tfq.allocation.allocate import Goal, allocate
 from tfq.evaluation.bootstrap import Estimate
-from tfq.pipeline.budget import contradiction
+from tfq.pipeline.budget import contradiction, left_as_they_were
 from tfq.recipe import Recipe
 
 LOST = Estimate(-3.39, -5.14, -1.76, "points", 797)
@@ -32,3 +34,12 @@ def test_a_loss_beyond_the_largest_drop_is_told_with_its_interval():
 )
 def test_else_nothing_is_said(options, difference):
     assert contradiction(recipe(**options), difference) == ""
+
+
+@pytest.mark.parametrize(("gain", "said"), [(0.5, ""), (1.0, "reconstruction in sequence")])
+def test_a_reconstruction_that_was_left_out_is_told(gain, said):
+    bench = made_up_models.Made(gain=gain).bench()
+    _, allocated = allocate(made_up_models.problem(), Goal({"download_bytes": 2000}), bench)
+    found = left_as_they_were(allocated)
+    assert said in found
+    assert bool(said) == bool(found)

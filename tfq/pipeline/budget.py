@@ -59,7 +59,23 @@ def within_budget(run: Run, start: Start, setting: Setting, ledger: Path | None)
         model, allocated = allocate(found.problem, goal, found.bench, progress=run.resources.progress)
         if not allocated.attained:
             run.journal.warn(_missed(run.recipe, allocated))
+        if setting.reconstruction is not None:
+            run.journal.warn(left_as_they_were(allocated))
     return model, allocated
+
+
+def left_as_they_were(allocated: Allocated) -> str:
+    """One line where the chosen layers lost by a reconstruction in sequence, and are the assembled ones; else nothing."""
+    losses: dict[str, list[float]] = {"assembled": [], "reconstructed": []}
+    for made in allocated.rounds:
+        if made.candidates == allocated.allocation.candidates:
+            losses[made.kind].append(made.measured.loss)
+    if not losses["reconstructed"] or losses["reconstructed"][-1] not in losses["assembled"]:
+        return ""
+    return (
+        "the reconstruction in sequence made the outputs of the samples that judge worse and was left out: the layers"
+        " are as they were fitted one by one"
+    )
 
 
 def _missed(recipe: Recipe, allocated: Allocated) -> str:
