@@ -65,7 +65,7 @@ def within_budget(run: Run, start: Start, setting: Setting, ledger: Path | None)
 
 
 def left_as_they_were(allocated: Allocated) -> str:
-    """One line where the chosen layers lost by a reconstruction in sequence, and are the assembled ones; else nothing."""
+    """One line where the chosen layers lost by a reconstruction in sequence and are as assembled; else nothing."""
     losses: dict[str, list[float]] = {"assembled": [], "reconstructed": []}
     for made in allocated.rounds:
         if made.candidates == allocated.allocation.candidates:
