@@ -42,8 +42,11 @@ def kill_children() -> None:
 
 def _children() -> list[int]:
     """Of the process's main thread; those of other threads' making count as its own."""
-    found = [path.read_text(encoding="ascii").split() for path in Path("/proc/self/task").glob("*/children")]
-    return [int(number) for numbers in found for number in numbers]
+    found: list[int] = []
+    for path in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # the thread has ended since
+            found += map(int, path.read_text(encoding="ascii").split())
+    return found
 
 
 def _session(process: int) -> int | None:
