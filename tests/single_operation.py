@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import faulthandler
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flatbuffers
@@ -177,16 +178,23 @@ def file_of(made: Operation, version: int) -> bytes:
 
 
 def asked(made: Operation) -> str:
-    """What the installed runtime does with the operation: FAST, PLAIN or REFUSED.
+    """What the installed runtime does with the operation: FAST, PLAIN or REFUSED; versions are tried upwards."""
+    return in_a_child(lambda: _asked_here(made))
 
-    It is asked in a child process, because some scales end the process. Versions of the operator are tried upwards.
-    """
+
+def in_a_child(ask: Callable[[], str]) -> str:
+    """The answer of a child process; REFUSED where it ends without one, as some scales have a runtime do."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        os.write(write, _asked_here(made).encode())
-        os._exit(0)
+        faulthandler.disable()
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+        try:
+            os.write(write, ask().encode())
+        finally:
+            os._exit(0)
     os.close(write)
     answer = os.read(read, 100).decode()
     os.close(read)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import faulthandler
-import os
-
 import numpy as np
 import pytest
-from single_operation import SHAPES, file_of, operation
+from single_operation import SHAPES, file_of, in_a_child, operation
 
 from tfq.targets.cpu import CPU
 from tfq.targets.micro import MICRO
@@ -21,27 +18,16 @@ _PACKED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 
 
 def asked(made: Operation) -> str:
-    """What the interpreter does with the operation, in a child process: some scales end it."""
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        faulthandler.disable()
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 1)
-        os.dup2(null, 2)
-        try:
-            interpreter = micro.Interpreter.from_bytes(file_of(made, 1), arena_size=_ARENA)
-            for place, operand in enumerate(operand for operand in made.inputs if not operand.constant):
-                interpreter.set_input(np.ones(operand.shape, operand.dtype), place)
-            interpreter.invoke()
-            os.write(write, FAST.encode())
-        finally:
-            os._exit(0)
-    os.close(write)
-    answer = os.read(read, 100).decode()
-    os.close(read)
-    os.waitpid(child, 0)
-    return answer or REFUSED
+    """What the interpreter does with the operation: FAST or REFUSED."""
+
+    def ask() -> str:
+        interpreter = micro.Interpreter.from_bytes(file_of(made, 1), arena_size=_ARENA)
+        for place, operand in enumerate(operand for operand in made.inputs if not operand.constant):
+            interpreter.set_input(np.ones(operand.shape, operand.dtype), place)
+        interpreter.invoke()
+        return FAST
+
+    return in_a_child(ask)
 
 
 @pytest.mark.parametrize("name", _OPERATORS)
