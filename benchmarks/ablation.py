@@ -41,8 +41,9 @@ from tfq.recipe import Recipe
 from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.reconstruct import Reconstruction, reconstruct
 from tfq.reconstruction.steps import Setting, Step, tune_all_biases, tune_batch_norms, with_mse_scales
+from tfq.simulate.divergence import divergence
 from tfq.simulate.eager import simulate
-from tfq.simulate.judge import Judge, divergence
+from tfq.simulate.judge import Judge
 
 _BATCH, _FEW, _REPRESENTATIVE = 32, 8, 100
 _FLOAT, _QUANTIZED = "float", "quantized"

@@ -24,7 +24,7 @@ from tfq.export.package import export_quantized
 from tfq.export.variants import Exporter
 from tfq.models.graph import Graph, Node
 from tfq.precision import INT8, Precision, precision_of
-from tfq.simulate.judge import divergence
+from tfq.simulate.divergence import divergence
 
 CANDIDATES = [precision_of(name) for name in ("w2", "w3", "e3", "w4", "w6", "w8")]
 

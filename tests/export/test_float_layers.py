@@ -20,7 +20,7 @@ from tfq.models.graph import build_model
 from tfq.models.widths import is_weighted
 from tfq.operations.table import OPERATORS
 from tfq.precision import FLOAT32, Precision
-from tfq.simulate.judge import divergence
+from tfq.simulate.divergence import divergence
 from tfq.simulate.wrap import build_simulation
 from tfq.verify.forced import observe, teacher_forced
 from tfq.verify.parity import layer_parity

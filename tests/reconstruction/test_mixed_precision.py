@@ -20,7 +20,7 @@ from tfq.reconstruction.batch_norm import tune_batch_norm
 from tfq.reconstruction.bias_tuning import tune_biases
 from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.reconstruct import Reconstruction, reconstruct, reconstructed_names
-from tfq.simulate.judge import divergence
+from tfq.simulate.divergence import divergence
 from tfq.simulate.weights import snap
 from tfq.simulate.wrap import build_simulation
 from tfq.spec import Specification

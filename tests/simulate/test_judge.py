@@ -9,7 +9,7 @@ from tfq.calibration.specify import specify
 from tfq.calibration.statistics import Range
 from tfq.precision import Precision
 from tfq.simulate.eager import tensor_parts
-from tfq.simulate.judge import Judge, divergence, is_proved, signed_ranks
+from tfq.simulate.judge import Judge, is_proved, signed_ranks
 
 
 @pytest.fixture(scope="module")
@@ -129,17 +129,3 @@ def test_the_last_model_kept_and_the_float_model_are_run_once(setting, monkeypat
     assert second is models[2]
     assert len(runs) == 1 + 3  # the float model, and each of the three
     np.testing.assert_array_equal(judge.divergence(second), Judge(graph, samples).divergence(second))
-
-
-def test_divergence_of_probabilities_is_kullback_leibler():
-    p = np.array([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]])
-    q = np.array([[0.25, 0.5, 0.25], [0.1, 0.8, 0.1]])
-    expected = [0.5 * np.log(2) + 0.25 * np.log(0.5), 0]
-    np.testing.assert_allclose(divergence([p], [q]), expected, atol=1e-6)
-
-
-def test_divergence_of_other_outputs_is_relative_squared_error():
-    y, q = np.array([[3.0, 4.0], [0.0, 5.0]]), np.array([[3.0, 5.0], [2.0, 5.0]])
-    np.testing.assert_allclose(divergence([y], [q]), [1 / 25, 4 / 25])
-    np.testing.assert_allclose(divergence([y, y], [q, y]), divergence([y], [q]))
-    assert np.isfinite(divergence([np.zeros((2, 3))], [np.zeros((2, 3))])).all()

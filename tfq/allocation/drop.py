@@ -49,7 +49,7 @@ import dataclasses
 import numpy as np
 
 from tfq.errors import UserError
-from tfq.simulate.judge import is_distribution
+from tfq.simulate.divergence import is_distribution
 
 _UNSEEN = 0.5  # difference of the odds of a change that the samples do not hold
 _LEAST_SECOND, _LEAST = 1 / 64, 1 / 512  # of p(b) for a margin to have an error; of q, half a step of an 8-bit softmax

@@ -29,7 +29,7 @@ from tfq.allocation.sensitivity import FLOOR, Loss
 from tfq.allocation.states import Key, State
 from tfq.execution.progress import SILENT, Progress
 from tfq.models.graph import Graph, build_model, variable_names
-from tfq.simulate.judge import is_distribution
+from tfq.simulate.divergence import is_distribution
 from tfq.simulate.weights import snap_node
 
 _TINY = 1e-7

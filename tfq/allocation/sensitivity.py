@@ -33,8 +33,8 @@ from tfq.export.variants import Exporter
 from tfq.models.graph import Graph
 from tfq.precision import precision_of
 from tfq.quantized_model import QuantizedModel
+from tfq.simulate.divergence import divergence
 from tfq.simulate.eager import tensors
-from tfq.simulate.judge import divergence
 from tfq.spec import Specification
 
 Sensitivities = Mapping[Key, float]

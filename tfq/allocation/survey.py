@@ -39,8 +39,8 @@ from tfq.precision import INT8, STORED_BITS, Precision, precision_of
 from tfq.quantized_model import QuantizedModel
 from tfq.reconstruction.reconstruct import reconstruct
 from tfq.reconstruction.steps import Setting
+from tfq.simulate.divergence import divergence
 from tfq.simulate.eager import tensors
-from tfq.simulate.judge import divergence
 
 _SENSITIVITY_SAMPLES = 256
 # Of a measured dL: a softmax has a grid of 1/256, and what one layer changes in the outputs of a confident model is

@@ -1,12 +1,9 @@
 """The judge of every step that can make things worse: by the outputs of the simulation on samples it has not seen.
 
-    divergence of a sample =  KL(float || simulated)            for outputs that are probabilities
-                              |y - q|^2 / mean over samples |y|^2   for all others
-
-What is compared is rolled back when its mean divergence exceeds that without it by more than `tolerance` standard
-errors of the paired difference. With 1, where the samples do not tell the two apart, the candidate stays; with 0 it
-must not lose. What has to prove itself must lower the mean, and that of most samples: with r_i the rank of |d_i| among
-the n differences d_i that are not 0,
+What is compared is rolled back when its mean divergence (`tfq.simulate.divergence`) exceeds that without it by more
+than `tolerance` standard errors of the paired difference. With 1, where the samples do not tell the two apart, the
+candidate stays; with 0 it must not lose. What has to prove itself must lower the mean, and that of most samples: with
+r_i the rank of |d_i| among the n differences d_i that are not 0,
 
     z = sum sign(d_i) r_i / sqrt(n (n + 1) (2 n + 1) / 6)  <  -2        equal |d_i| share the mean of their ranks
 
@@ -28,10 +25,10 @@ from tfq.execution.resources import DEFAULT, Resources
 from tfq.execution.views import Arrays
 from tfq.models.graph import Graph
 from tfq.quantized_model import QuantizedModel
+from tfq.simulate.divergence import Measured, Yardstick, ends
 from tfq.simulate.eager import BATCH, tensor_parts
 from tfq.simulate.tensor_store import TensorStore
 
-_TINY = 1e-7
 _PROVED = -2.0  # standard deviations of the sum of signed ranks
 
 
@@ -90,12 +87,14 @@ class Judge:
           resources: the float model's outputs beyond the memory limit lie on disk.
         """
         self.reference, self._samples, self._resources = reference, samples, resources
+        self._ends = ends(reference)
         self._kept: tuple[QuantizedModel, np.ndarray] | None = None
 
     @functools.cached_property
     def _floats(self) -> tuple[TensorStore, Sequence[Yardstick]]:
-        """The float model's outputs, and how others are measured against each."""
-        store, rods = TensorStore(self._resources.memory_limit), [_Accumulated() for _ in self.reference.outputs]
+        """What the float model is compared by, and how others are measured against each."""
+        store = TensorStore(self._resources.memory_limit)
+        rods = [Measured(logits=end.logits) for end in self._ends]
         count = len(self._samples[self.reference.inputs[0]])
         for part, outputs in self._run(self.reference):
             for number, (values, rod) in enumerate(zip(outputs, rods, strict=True)):
@@ -106,7 +105,8 @@ class Judge:
         return store, [rod.yardstick for rod in rods]
 
     def _run(self, graph: Graph) -> Iterator[tuple[slice, list[np.ndarray]]]:
-        return tensor_parts(graph, self._samples, graph.outputs, size=BATCH, resources=self._resources)
+        names = [end.tensor for end in self._ends]
+        return tensor_parts(graph, self._samples, names, size=BATCH, resources=self._resources)
 
     def divergence(self, model: QuantizedModel) -> np.ndarray:
         """Of every sample, [n]."""
@@ -171,56 +171,3 @@ def signed_ranks(differences: np.ndarray) -> float:
     if not differences.any():
         return 0.0
     return float(wilcoxon(differences, alternative="less", method="asymptotic").zstatistic)
-
-
-def divergence(reference: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> np.ndarray:
-    """Divergence of every sample, summed over the outputs; arrays [n, ...], result [n]."""
-    return np.sum([Yardstick.of(y)(y, q) for y, q in zip(reference, values, strict=True)], axis=0)
-
-
-def is_distribution(values: np.ndarray) -> bool:
-    """Whether the last axis of an output [n, ...] holds probabilities."""
-    return values.ndim > 1 and bool(values.min() >= 0) and np.allclose(values.sum(-1), 1, atol=1e-3)
-
-
-@dataclasses.dataclass(frozen=True)
-class Yardstick:
-    """What one output of a model is compared by.
-
-    Attributes:
-      size: mean over samples of |y|^2 in the float model; None where the output holds probabilities.
-    """
-
-    size: float | None
-
-    @classmethod
-    def of(cls, values: np.ndarray) -> Yardstick:
-        """That of the float model's output [n, ...]."""
-        found = _Accumulated()
-        found.add(values)
-        return found.yardstick
-
-    def __call__(self, reference: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """Divergence of every sample [n] of some."""
-        y, q = reference.astype(np.float64), values.astype(np.float64)
-        if self.size is None:
-            p, r = np.clip(y, _TINY, None), np.clip(q, _TINY, None)
-            p, r = p / p.sum(-1, keepdims=True), r / r.sum(-1, keepdims=True)
-            return (p * np.log(p / r)).sum(-1).reshape(len(y), -1).mean(1)
-        return np.square(y - q).reshape(len(y), -1).sum(1) / self.size
-
-
-class _Accumulated:
-    """What a yardstick needs to know of an output, from some samples after others."""
-
-    def __init__(self) -> None:
-        self._distribution, self._squares, self._samples = True, 0.0, 0
-
-    def add(self, values: np.ndarray) -> None:
-        self._distribution &= is_distribution(values)
-        self._squares += float(np.square(values, dtype=np.float64).sum())
-        self._samples += len(values)
-
-    @property
-    def yardstick(self) -> Yardstick:
-        return Yardstick(None if self._distribution else max(self._squares / self._samples, _TINY))
