@@ -53,6 +53,7 @@ def layer_problem(
         activation=activation,
         bits=bits,
         samples=rows,
+        held_samples=0,
         scales=(largest / top)[tied],
         tied=tied,
         has_bias=has_bias,

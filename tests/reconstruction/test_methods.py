@@ -7,6 +7,7 @@ import pytest
 from layer_problems import layer_problem
 
 from tfq.reconstruction.methods import METHODS
+from tfq.reconstruction.problem import on_grid
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -46,6 +47,22 @@ def test_gains_on_samples_that_it_has_not_seen(name, bits):
     assert problem.error(METHODS[name](problem, 0)) < 0.8 * problem.error(METHODS["nearest"](problem, 0))
 
 
+@pytest.mark.parametrize("name", ["least_squares", "best"])
+@pytest.mark.parametrize(
+    ("activation", "options"), [(None, {}), ("relu", {}), ("relu", {"input_bits": 4, "free": True})]
+)
+def test_a_fit_with_the_choices_made_is_the_one_that_was_chosen(name, activation, options):
+    problem = layer_problem(taps=12, outputs=5, bits=3, activation=activation, rows=600, **options)
+    found = METHODS[name](problem, 0)
+    assert found.choices is not None
+    nothing = {"held_inputs": problem.held_inputs[:0], "held_targets": problem.held_targets[:0]}
+    again = METHODS[name](dataclasses.replace(problem, choices=found.choices, **nothing), 0)
+    np.testing.assert_array_equal(again.codes, found.codes)
+    np.testing.assert_array_equal(again.scales, found.scales)
+    np.testing.assert_array_equal(again.bias, found.bias)
+    assert (again.choices, again.input_grid) == (found.choices, found.input_grid)
+
+
 def test_mse_scales_lower_the_error_of_the_weights():
     problem = layer_problem(taps=50, bits=3)
     errors = [np.square(METHODS[n](problem, 0).matrix - problem.matrix).sum() for n in ("nearest", "mse")]
@@ -62,3 +79,20 @@ def test_bias_correction_leaves_no_mean_error_and_the_codes_alone(with_offset, g
     y = y + (problem.offset if with_offset else 0)
     np.testing.assert_allclose(y.mean(0), problem.targets.mean(0), atol=1e-4)
     assert np.abs(before.bias - solution.bias).max() > 1e-3
+
+
+def test_the_error_of_samples_is_that_of_rows_and_of_their_means():
+    problem = layer_problem(taps=8, outputs=3, bits=3, activation="relu")  # 128 rows to choose by
+    solution = problem.nearest()
+    y = np.einsum("ngk,gkc->ngc", on_grid(problem.held_inputs, problem.input_grid), solution.matrix) + solution.bias
+    y, z = np.maximum(y, 0), np.maximum(problem.held_targets, 0)
+
+    def relative(y, z):
+        return np.square(y - z).sum() / np.square(z - z.mean(0)).sum()
+
+    rows = relative(y, z)
+    means = relative(*(values.reshape(16, 8, 1, 3).mean(1) for values in (y, z)))
+    assert problem.error(solution) == pytest.approx(rows, rel=1e-4)
+    told_apart = dataclasses.replace(problem, held_samples=16)
+    assert told_apart.error(solution) == pytest.approx(np.sqrt(rows * means), rel=1e-4)
+    assert dataclasses.replace(problem, held_samples=128).error(solution) == problem.error(solution)

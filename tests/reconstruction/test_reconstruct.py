@@ -226,7 +226,11 @@ def layer_error(model, layer, source, target, addend):
     values = values if addend is None else values + addend
     y, z = (split(layer.outputs(v, layer.positions), 24, layer)[1] for v in (values, target))
     y, z = clamped(y, layer.activation), clamped(z, layer.activation)
-    return np.square(y - z).sum() / np.square(z - z.mean(0)).sum()
+    by_row = np.square(y - z).sum() / np.square(z - z.mean(0)).sum()
+    if len(z) == 3:  # one row of each of the three samples to choose by
+        return by_row
+    y, z = (values.reshape(3, -1, *values.shape[1:]).mean(1) for values in (y, z))
+    return np.sqrt(by_row * np.square(y - z).sum() / np.square(z - z.mean(0)).sum())
 
 
 class TestOutcomes:
@@ -266,6 +270,29 @@ class TestOutcomes:
         for o in outcomes:
             assert o.after > o.before
             assert o.reason == f"the error on samples it was not fitted to rose from {o.before:.3g} to {o.after:.3g}"
+
+    @pytest.mark.parametrize("mode", ["sequential", "parallel"])
+    def test_what_was_kept_is_fitted_to_all_samples_with_the_same_choices(self, mode):
+        graph, samples, model = start("convolutions")
+        calibration, kept = calibration_of(samples), {}
+
+        def one_bad(problem, seed):
+            found = LEAST_SQUARES(problem, seed)
+            return found if problem.name != "doubled" else dataclasses.replace(found, bias=found.bias + 100)
+
+        first, outcomes = reconstruct(graph, model, calibration, Reconstruction("x", one_bad, mode=mode))
+        spy = Spy(lambda problem, seed: kept.setdefault(problem.name, LEAST_SQUARES(problem, seed)))
+        how = Reconstruction("x", spy if mode == "sequential" else LEAST_SQUARES, mode=mode)
+        last, again = reconstruct(graph, model, calibration, how, outcomes=outcomes)
+        assert [o.name for o in again] == [o.name for o in outcomes if o.kept]
+        assert_untouched(model["doubled"], last["doubled"])
+        assert (last["stem"].weights["kernel"] != first["stem"].weights["kernel"]).any()
+        if mode == "sequential":
+            chosen = {o.name: o.choices for o in outcomes if o.kept}
+            assert {name: problem.choices for name, problem in spy.problems.items()} == chosen
+            assert {name: solution.choices for name, solution in kept.items()} == chosen
+            assert all(problem.samples == 24 for problem in spy.problems.values())
+            assert all(len(problem.held_inputs) == 0 for problem in spy.problems.values())
 
     def test_one_bad_layer_leaves_the_others_alone(self):
         graph, samples, model = start("convolutions")

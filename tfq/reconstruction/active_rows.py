@@ -52,7 +52,7 @@ def refined(problem: Problem, start: Solution, damping: float) -> Solution:
         part = _Part.of(problem, inputs, groups, outputs)
         found = part.refined(codes[groups, :, outputs], scales[groups, outputs], bias[groups, outputs], damping)
         codes[groups, :, outputs], scales[groups, outputs], bias[groups, outputs] = found
-    return Solution(codes, scales, bias, start.input_grid)
+    return dataclasses.replace(start, codes=codes, scales=scales, bias=bias)
 
 
 def _parts(problem: Problem) -> Iterator[tuple[slice, slice]]:

@@ -1,20 +1,29 @@
 """Layer-wise least squares on the integer grid: no gradient, a closed form and a descent over the codes.
 
-With rows x = Q(x_q) and z, both centred about their means,
+With rows x = Q(x_q) and z, both centred about their means, and mu = trace(X' X / n) / taps,
 
-    H = X' X / n + lambda I,   W* = H^-1 (X' Z / n + lambda W_0),   lambda = damping * trace(X' X / n) / taps
+    W* = (X' X / n + lambda mu I)^-1 (X' Z / n + lambda mu W_0)
 
-minimises |X W - Z|^2 / n + lambda |W - W_0|^2, so that the layer also makes good the error of its inputs.
-What rounding adds on top is (w - w*)' H (w - w*) for each output; it is minimised over w = s * q by
+minimises |X W - Z|^2 / n + lambda mu |W - W_0|^2, so that the layer also makes good the error of its inputs.
+What rounding adds on top is about (w - w*)' H (w - w*) for each output, with
+
+    H = X' X / n + min(lambda, 0.1) mu I
+
+It is minimised over w = s * q by
 
     1. s on a lattice of clipping ratios, errors weighted by diag H;
     2. for multiples of it, codes in the order of falling H_kk, each error spread over the taps not yet rounded (GPTQ);
        the multiple of the smallest error is taken, because what is best for diag H is not so for H;
     3. coordinate descent: the code of each output that gains most moves, until none gains;
     4. s = q' H w* / q' H q, and 2.-3. again for this one;
-    5. if `searching`, for the damping that is chosen: s again and a search over the codes in turns.
+    5. in `with_search`: s again and a search over the codes in turns.
 
 The bias follows: b = mean z - mean x @ (s q).
+
+Two dampings, because they guard against different things. H has to be known in the directions in which weights are
+rounded, and the rows of a few hundred samples tell it well. W* - W_0 makes good what the layers before have lost, which
+is small and noisy: how much of it holds for other samples is a question for each layer. The rows to choose by pick
+lambda from 0.01 to infinity (W* = W_0, the layer's own function), by the error of W* before it is rounded.
 
 A fused clamp f changes what counts: below a target z <= 0 any y <= 0 is right. As |f(y) - f(z)|^2 is bounded by
 |y - t|^2, with equality where the clamp cuts the present y off no further than z, for the targets
@@ -25,8 +34,8 @@ steps 3. and 4. are repeated on these targets, and the best solution is kept (ma
 short, as if every row counted; `active_rows` goes on from there.
 
 Sources: Frantar et al. 2022 (arXiv:2210.17323, GPTQ), equations 2-4; Hubara et al. 2020 (arXiv:2006.10518),
-equation 2, whose sequential objective this is, with the range of the inputs fixed; Hunter and Lange 2004 on
-majorisation.
+equation 2, whose sequential objective this is, with the range of the inputs fixed; Hoerl and Kennard 1970, "Ridge
+Regression"; Hunter and Lange 2004 on majorisation.
 """
 
 from __future__ import annotations
@@ -47,49 +56,55 @@ from tfq.reconstruction.lattice import (
     search,
     stored_scales,
 )
-from tfq.reconstruction.problem import Problem, Solution, clamp
+from tfq.reconstruction.problem import Choices, Problem, Solution, clamp
 
-DAMPING = 1e-1
+DAMPINGS = (1e-2, 1e-1, 1.0, 10.0, np.inf)
+_ROUNDING = 1e-1
 _ALTERNATIONS = 3
 _ROUNDS = 8
-_SIDE_BYTES = 2**26  # of the H of dampings, or the weights at several scales, that are worked on side by side
+_SIDE_BYTES = 2**26  # of the weights at several scales that are worked on side by side
 
 
-def least_squares(problem: Problem, *, dampings: Sequence[float] = (DAMPING,), searching: bool = False) -> Solution:
+def least_squares(problem: Problem, *, dampings: Sequence[float] = DAMPINGS) -> Solution:
     """Codes, scales and bias of a small error on the rows of `problem`.
 
     Args:
       problem: the layer.
-      dampings: how much the weights are held where they are; of several the one of the smallest error on the rows to
-        choose by is taken.
-      searching: step 5. too.
+      dampings: how much the weights are held where they are; of several the one is taken whose W* has the smallest
+        error on the rows to choose by, or that of the problem's choices. None below 1 / samples is tried: the moments
+        of n samples are known to about 1 / sqrt(n), their square to 1 / n, and the rows to choose by of so few samples
+        resemble those fitted to, and favour too little.
     """
+    return next(with_search(problem, dampings=dampings))
+
+
+def with_search(problem: Problem, *, dampings: Sequence[float] = DAMPINGS) -> Iterator[Solution]:
+    """That of `least_squares`, and then the one that a search over its codes finds (step 5.)."""
     rows = _Rows(problem)
-    normals = [rows.normal(damping) for damping in dampings]
     moment = rows.moment(rows.targets)
-    at_once = max(1, _SIDE_BYTES // normals[0].gram.nbytes)
-    solutions = [
-        solution
-        for first in range(0, len(normals), at_once)
-        for solution in _solved(problem, rows, moment, normals[first : first + at_once])
-    ]
-    chosen = min(range(len(normals)), key=lambda index: problem.error(solutions[index]))
-    normal, found = normals[chosen], solutions[chosen]
-    if searching:
-        found = _searched(problem, rows, moment, normal, found)
-    return found if problem.activation is None else _majorised(problem, rows, normal, found)
+    tried = [damping for damping in dampings if damping >= 1 / problem.samples] or dampings
+    if problem.choices is not None:
+        tried = [problem.choices.damping]
+    wanted = [rows.normal(damping).wanted(moment, problem.matrix) for damping in tried]
+    chosen = 0
+    if len(tried) > 1:
+        errors = [problem.error_of(w.astype(np.float32), rows.bias(w, rows.targets)) for w in wanted]
+        chosen = int(np.argmin(errors))
+    normal = rows.normal(tried[chosen])
+
+    def finished(solution: Solution) -> Solution:
+        if problem.activation is not None:
+            solution = _majorised(problem, rows, normal, solution)
+        return dataclasses.replace(solution, choices=Choices(tried[chosen]))
+
+    found = _solved(problem, rows, normal.gram, wanted[chosen])
+    yield finished(found)
+    yield finished(_searched(problem, rows, normal.gram, wanted[chosen], found))
 
 
-def _solved(problem: Problem, rows: _Rows, moment: np.ndarray, normals: Sequence[_Normal]) -> list[Solution]:
-    """Steps 1. to 4. for every damping; rounding to the nearest where that is better.
-
-    The dampings stand side by side as if they were groups: the loops over the taps are run once for all of them.
-    """
-    gram = np.concatenate([normal.gram for normal in normals])
-    wanted = np.concatenate([normal.wanted(moment, problem.matrix) for normal in normals])
-    present = np.concatenate([problem.scales] * len(normals))
-    tied = np.concatenate([problem.tied + number * (problem.tied.max() + 1) for number in range(len(normals))])
-    top = problem.largest_code
+def _solved(problem: Problem, rows: _Rows, gram: np.ndarray, wanted: np.ndarray) -> Solution:
+    """Steps 1. to 4.; rounding to the nearest where that is better."""
+    present, tied, top = problem.scales, problem.tied, problem.largest_code
     ordered = Ordered.of(gram)
     starts = [present]
     if not problem.scales_are_given:
@@ -103,12 +118,8 @@ def _solved(problem: Problem, rows: _Rows, moment: np.ndarray, normals: Sequence
         if np.array_equal(found, scales):
             break
         scales = found
-    nearest = rows.fitted(problem.nearest())
-    solutions = []
-    for own, own_scales in zip(np.split(codes, len(normals)), np.split(scales, len(normals)), strict=True):
-        fitted = rows.fitted(rows.solution(own, own_scales, rows.targets))
-        solutions.append(min(fitted, nearest, key=lambda start: start.loss).solution)
-    return solutions
+    fitted, nearest = rows.fitted(rows.solution(codes, scales, rows.targets)), rows.fitted(problem.nearest())
+    return min(fitted, nearest, key=lambda start: start.loss).solution
 
 
 def _at_scales(
@@ -122,9 +133,9 @@ def _at_scales(
         yield from zip(np.split(codes, len(part), 2), part, strict=True)
 
 
-def _searched(problem: Problem, rows: _Rows, moment: np.ndarray, normal: _Normal, start: Solution) -> Solution:
+def _searched(problem: Problem, rows: _Rows, gram: np.ndarray, wanted: np.ndarray, start: Solution) -> Solution:
     """Step 5.; what it starts from where that is better on the rows."""
-    gram, wanted, top = normal.gram, normal.wanted(moment, problem.matrix), problem.largest_code
+    top = problem.largest_code
     codes, scales = start.codes.astype(np.float64), start.scales
     for _ in range(1 if problem.scales_are_given else _ALTERNATIONS):
         if not problem.scales_are_given:
@@ -161,15 +172,15 @@ class _Fitted:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Normal:
-    """H, its inverse and lambda, for one damping; float64, [groups, taps, taps] and [groups, 1, 1]."""
+    """H, and what W* takes of X' Z / n and of W_0; float64 [groups, taps, taps]."""
 
     gram: np.ndarray
-    inverse: np.ndarray
-    added: np.ndarray
+    fitted: np.ndarray
+    kept: np.ndarray
 
     def wanted(self, moment: np.ndarray, start: np.ndarray) -> np.ndarray:
         """W* [g, k, c] for the moment X' Z / n."""
-        return self.inverse @ (moment + self.added * start)
+        return self.fitted @ moment + self.kept @ start
 
 
 class _Rows:
@@ -194,10 +205,14 @@ class _Rows:
     def normal(self, damping: float) -> _Normal:
         """The normal equations."""
         taps = self._gram.shape[1]
-        added = damping * np.trace(self._gram, axis1=1, axis2=2)[:, None, None] / taps
-        added = np.where(added > 0, added, 1.0)  # an input that is constant tells nothing: the weights stay
-        gram = self._gram + added * np.eye(taps)
-        return _Normal(gram, np.linalg.inv(gram), added)
+        size = np.trace(self._gram, axis1=1, axis2=2)[:, None, None] / taps
+        size = np.where(size > 0, size, 1.0)  # an input that is constant tells nothing: the weights stay
+        identity = np.broadcast_to(np.eye(taps), self._gram.shape)
+        gram = self._gram + min(damping, _ROUNDING) * size * identity
+        if np.isinf(damping):
+            return _Normal(gram, np.zeros_like(gram), identity)
+        inverse = np.linalg.inv(self._gram + damping * size * identity)
+        return _Normal(gram, inverse, damping * size * inverse)
 
     def moment(self, targets: np.ndarray) -> np.ndarray:
         """X' Z / n [g, k, c] of targets [g, n, c]."""
@@ -208,11 +223,13 @@ class _Rows:
 
     def solution(self, codes: np.ndarray, scales: np.ndarray, targets: np.ndarray) -> Solution:
         """Codes and scales with the bias that the targets want."""
-        bias = self._problem.bias
-        if self._problem.has_bias:
-            means = (targets - self._offset).mean(1, dtype=np.float64)
-            bias = means - (self._mean @ (codes * scales[:, None]))[:, 0]
-        return Solution(codes.astype(np.int8), scales, bias)
+        return Solution(codes.astype(np.int8), scales, self.bias(codes * scales[:, None], targets))
+
+    def bias(self, matrix: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """The bias [g, c] that the targets want with these weights [g, k, c]."""
+        if not self._problem.has_bias:
+            return self._problem.bias
+        return (targets - self._offset).mean(1, dtype=np.float64) - (self._mean @ matrix)[:, 0]
 
     def fitted(self, solution: Solution) -> _Fitted:
         """The solution on these rows."""

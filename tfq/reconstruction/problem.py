@@ -4,13 +4,20 @@
               z    the float layer's output before its activation f      [n, groups, outputs]
     wanted    q, s, b    with   f(Q(x_q) @ (s * q) + b)  ~  f(z)          q integers of b bits, |q| <= 2^(bits-1) - 1
 
-The error that decides is  sum |f(y) - f(z)|^2 / sum |f(z) - mean f(z)|^2  on rows that nothing is fitted to: those of
-the samples to choose by (`tfq.data.roles`).
+The error that decides, on rows that nothing is fitted to, those of the samples to choose by (`tfq.data.roles`), is
+
+    e = sqrt(e_rows e_means),     e_rows  = sum |f(y) - f(z)|^2 / sum |f(z) - mean f(z)|^2     over rows
+                                  e_means = the same of the means over the rows of every sample
+
+Row by row, noise that later layers average away weighs as much as an error that all rows of a sample share. A fit that
+trades the one for the other lowers e_rows and harms the network (docs/reconstruction.md). Where a sample has one row,
+or rows are not told apart by samples, e is e_rows.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -19,6 +26,21 @@ from tfq.grid import Grid
 from tfq.numerics import reference
 
 _CHUNK = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """What a method chose by the rows to choose by, so that a last fit to all samples can do the same.
+
+    Attributes:
+      damping: of W* (`least_squares`).
+      stage: of `best` that was the last: 0 least squares, 1 the search over its codes, 2 the active rows.
+      input_ratio: of the range of a few-bit input to what it was.
+    """
+
+    damping: float
+    stage: int = 0
+    input_ratio: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,6 +55,7 @@ class Problem:
       activation: f: None, "relu" or "relu6".
       bits: grid bits of the weights.
       samples: from which the rows come; those of one sample resemble each other.
+      held_samples: from which the rows to choose by come, as many of each after another; 0: they are not told apart.
       scales: float64 [groups, outputs]: their present scales.
       tied: int [groups, outputs]: outputs with equal numbers share one scale.
       has_bias: False: the layer has none, and it stays zero.
@@ -42,6 +65,7 @@ class Problem:
       input_is_free: the method may move the input's range, which no other layer depends on.
       scales_are_given: the method may not choose others than the present ones.
       seed: of the run, the same for all layers; a method is given one more, which is the layer's own.
+      choices: what a fit to fewer samples chose: this is the fit to all of them, and no row is left to choose by.
     """
 
     name: str
@@ -54,6 +78,7 @@ class Problem:
     activation: str | None
     bits: int
     samples: int
+    held_samples: int
     scales: np.ndarray
     tied: np.ndarray
     has_bias: bool
@@ -63,6 +88,7 @@ class Problem:
     offset: np.ndarray | None = None
     held_offset: np.ndarray | None = None
     seed: int = 0
+    choices: Choices | None = None
 
     @property
     def largest_code(self) -> int:
@@ -80,16 +106,23 @@ class Problem:
 
     def error(self, solution: Solution) -> float:
         """Relative error of a solution on the rows to choose by."""
-        grid = self.input_grid if solution.input_grid is None else solution.input_grid
-        noise = 0.0
-        for start in range(0, len(self.held_inputs), _CHUNK):
+        return self.error_of(solution.matrix, solution.bias, solution.input_grid)
+
+    def error_of(self, matrix: np.ndarray, bias: np.ndarray, input_grid: Grid | None = None) -> float:
+        """The same of any weights float32 [groups, taps, outputs] and bias."""
+        grid, errors = input_grid or self.input_grid, np.empty(self.held_targets.shape, np.float32)
+        z = clamp(self.held_targets, self.activation)
+        for start in range(0, len(errors), _CHUNK):
             part = slice(start, start + _CHUNK)
-            y = product(on_grid(self.held_inputs[part], grid), solution.matrix) + solution.bias
+            y = product(on_grid(self.held_inputs[part], grid), matrix) + bias
             if self.held_offset is not None:
                 y = y + self.held_offset[part]
-            z = clamp(self.held_targets[part], self.activation)
-            noise += float(np.square(clamp(y, self.activation) - z, dtype=np.float64).sum())
-        return noise / signal(clamp(self.held_targets, self.activation))
+            errors[part] = clamp(y, self.activation) - z[part]
+        by_row = float(np.square(errors, dtype=np.float64).sum()) / signal(z)
+        if not 1 < self.held_samples < len(errors):
+            return by_row
+        means, levels = (values.reshape(self.held_samples, -1, *z.shape[1:]).mean(1) for values in (errors, z))
+        return math.sqrt(by_row * float(np.square(means, dtype=np.float64).sum()) / signal(levels))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -100,12 +133,14 @@ class Solution:
       codes: int8 [groups, taps, outputs].
       scales, bias: float [groups, outputs].
       input_grid: new grid of the inputs, None where it stays.
+      choices: by which it was found; None where a fit to more samples would not repeat them.
     """
 
     codes: np.ndarray
     scales: np.ndarray
     bias: np.ndarray
     input_grid: Grid | None = None
+    choices: Choices | None = None
 
     @property
     def matrix(self) -> np.ndarray:
