@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 from tfq_tools.arguments import check_idle, with_flags
-from tfq_tools.command import new_flags, run_command
+from tfq_tools.command import lasting_imports, new_flags, run_command
 
 GROUPS = {
     "What to show": {
         "result": "The output directory of a tfq-quantize run: shows what its report measured.",
         "model": "Any .tflite: shows what is in the file.",
         "layers": "Show only layers whose name matches this regular expression.",
+        "diagnose": "With --result: make its model once more and show what weights and activations lose by themselves,"
+        " how the error grows from layer to layer, and what was rolled back. Takes as long as the run.",
         "sort": "order: as the model runs. error: the worst own SQNR first (of a .tflite: the worst SQNR).",
     },
     "SQNR of a .tflite": {
@@ -26,7 +29,7 @@ GROUPS = {
 }
 _DEFAULTS: dict[str, Any] = {
     **dict.fromkeys(("result", "model", "layers", "float_model", "data"), ""),
-    **{"sort": ("order", "error"), "num_samples": 8, "preprocess": "none"},
+    **{"diagnose": False, "sort": ("order", "error"), "num_samples": 8, "preprocess": "none"},
 }
 FLAGS = new_flags(GROUPS, _DEFAULTS, num_samples=(1, None))
 SUMMARY = (
@@ -49,9 +52,14 @@ def main(values: flags.FlagValues) -> None:
         raise UserError("--float_model and --data go together; give both, or leave both out")
     with_data = {name: bool(values.data) for name in ("num_samples", "preprocess")}
     check_idle(values, with_data, "no --data is given; add --float_model and --data, or leave it out")
-    sorts = {"sort": values.sort == "order" or bool(values.result or values.data)}
-    check_idle(values, sorts, "nothing measures errors; add --float_model and --data, or leave it out")
-    print(with_flags(_result(values, wanted)) if values.result else _model(values, wanted))
+    sorts = {"sort": values.sort == "order" or (bool(values.result or values.data) and not values.diagnose)}
+    unsorted = "nothing measures errors; add --float_model and --data"
+    check_idle(values, sorts, f"{'--diagnose shows layers in order' if values.diagnose else unsorted}, or leave it out")
+    check_idle(values, {"diagnose": bool(values.result)}, "--diagnose needs --result=DIRECTORY (of tfq-quantize)")
+    if values.diagnose:
+        print(with_flags(_diagnosis(values, wanted)))
+    else:
+        print(with_flags(_result(values, wanted)) if values.result else _model(values, wanted))
 
 
 def _result(values: flags.FlagValues, wanted: re.Pattern[str]) -> str:
@@ -61,6 +69,23 @@ def _result(values: flags.FlagValues, wanted: re.Pattern[str]) -> str:
 
     report = read_report(Path(values.result))
     return "\n\n".join([layer_table(report, wanted, values.sort), stage_table(report)])
+
+
+def _diagnosis(values: flags.FlagValues, wanted: re.Pattern[str]) -> str:
+    """Where the model of the run loses."""
+    from tfq.recipe import Recipe
+    from tfq.report.devices import read_report
+
+    result = Path(values.result)
+    read_report(result)  # the recipe is one of a run
+    recipe = Recipe.read(result / "recipe.json", what=str(result / "recipe.json"))
+    with lasting_imports():
+        from tfq.execution.progress import Lines
+        from tfq.pipeline import diagnose
+        from tfq.report.diagnosis import diagnosis_text
+
+    found, steps = diagnose(recipe, progress=Lines(sys.stderr))
+    return diagnosis_text(found, steps, wanted)
 
 
 def _model(values: flags.FlagValues, wanted: re.Pattern[str]) -> str:

@@ -158,6 +158,14 @@ class TestARun:
         assert shown
         assert all(name.startswith(("block1_add", "block1_expand")) for name in shown)
 
+    def test_inspect_diagnoses_a_result(self, demo):
+        place, _ = demo
+        done = run(place, "--result=out", "--diagnose", "--layers=add$", tool="inspect")
+        assert done.returncode == 0, done.stderr
+        for part in ("all", "weights", "activations", "depthwise weights"):
+            assert re.search(rf"^{part} +unseen .* dB", done.stdout, re.MULTILINE)
+        assert [line.split()[0] for line in done.stdout.splitlines() if " Add " in line] == ["block1_add", "block3_add"]
+
     def test_inspect_compares_any_two_files(self, demo):
         place, _ = demo
         data = ("--data=test.npz", "--preprocess=raw", "--num_samples=4")
@@ -177,6 +185,8 @@ class TestARun:
             (("--model=digits.keras",), "is not a .tflite file"),
             (("--model=out/model.tflite", "--layers=("), "--layers=( is no regular expression"),
             (("--model=out/model.tflite", "--data=test.npz"), "--float_model and --data go together"),
+            (("--model=out/model.tflite", "--diagnose"), "--diagnose needs --result=DIRECTORY"),
+            (("--result=out", "--diagnose", "--sort=error"), "--diagnose shows layers in order"),
         ):
             code, _, errors = inspect_here(place, *arguments)
             assert code == 2

@@ -1,4 +1,5 @@
 """The road from a Keras model to a measured .tflite."""
 
+from tfq.pipeline.road import diagnose as diagnose
 from tfq.pipeline.road import explore as explore
 from tfq.pipeline.road import quantize as quantize

@@ -21,6 +21,7 @@ what, `tfq.data.roles` says.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,8 @@ from tfq.allocation.allocate import Allocated
 from tfq.allocation.frontier import budgets_between, frontier
 from tfq.allocation.wish import LATENCY, WEIGHTS, float_bytes
 from tfq.errors import UserError
+from tfq.evaluation.diagnosis import Diagnosis
+from tfq.evaluation.diagnosis import diagnose as diagnosis
 from tfq.evaluation.evaluate import Evaluation, Simulated, evaluate
 from tfq.evaluation.layers import layer_errors
 from tfq.execution.progress import SILENT, Progress
@@ -40,7 +43,7 @@ from tfq.inputs import Inputs
 from tfq.models.graph import Graph
 from tfq.pipeline.begin import Run, begin
 from tfq.pipeline.budget import contradiction, surveyed, within_budget
-from tfq.pipeline.quantized import equalized, quantized, setting_of, stepped
+from tfq.pipeline.quantized import Start, equalized, quantized, setting_of, stepped
 from tfq.quantized_model import QuantizedModel
 from tfq.recipe import Recipe
 from tfq.reconstruction.steps import FITTING, TUNING, StepOutcome
@@ -56,6 +59,7 @@ from tfq.verify.runtimes import verify_runtimes
 from tfq.verify.structure import verify_structure
 
 _LAYERS, _PARITY = 4, 32  # samples by which layers, and outputs, are compared
+_DIAGNOSED = 128  # by which a diagnosis is made
 
 
 def quantize(
@@ -113,8 +117,17 @@ _Made = tuple[QuantizedModel, dict[str, bytes], dict[str, Any]]
 """(model, its file by name where there is one, what the report says of both)."""
 
 
-def _int8(run: Run, ledger: Path | None) -> _Made:
-    """The model by the pipeline or the budget that is asked for."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Fitted:
+    """The model by the pipeline or the budget that is asked for, and what became of it on the way."""
+
+    start: Start
+    model: QuantizedModel
+    steps: tuple[StepOutcome, ...]
+    allocation: Allocated | None
+
+
+def _fitted(run: Run, ledger: Path | None) -> _Fitted:
     recipe = run.recipe
     start, equalisation = equalized(run, quantized(run, run.graph))
     setting = setting_of(run, start)
@@ -125,11 +138,17 @@ def _int8(run: Run, ledger: Path | None) -> _Made:
     else:
         fitted, fits = stepped(run, setting, start.model, FITTING[recipe.pipeline])
     model, tunings = stepped(run, setting, fitted, TUNING[recipe.pipeline])
-    steps = equalisation + fits + tunings
+    return _Fitted(start, model, equalisation + fits + tunings, allocated)
+
+
+def _int8(run: Run, ledger: Path | None) -> _Made:
+    """The fitted model, exported and verified."""
+    found, recipe = _fitted(run, ledger), run.recipe
+    start, model, steps = found.start, found.model, found.steps
     measured: dict[str, Any] = {
         "guard": start.guard,
         "steps": steps,
-        "allocation": allocated,
+        "allocation": found.allocation,
         "tensors": tensor_reports(model, start.calibration, start.guard),
         "layers": layer_reports(model, steps=steps),
     }
@@ -196,6 +215,24 @@ def explore(
         float_weight_bytes=float_bytes(run.graph, found.units),
         journal=run.journal,
     )
+
+
+def diagnose(
+    recipe: Recipe, inputs: Inputs | None = None, *, ledger: Path | None = None, progress: Progress = SILENT
+) -> tuple[Diagnosis, tuple[StepOutcome, ...]]:
+    """Where the model of a run loses, and what its steps did. The model is made once more; nothing is written.
+
+    Arguments as in `quantize`.
+
+    Raises:
+      UserError: anything the user can put right.
+    """
+    if recipe.precision != "int8":
+        raise UserError(f"`precision` is {recipe.precision}, which has no ranges to diagnose; expected int8")
+    run = begin(recipe, inputs or Inputs.of(recipe), progress)
+    found = _fitted(run, ledger)
+    fitted, unseen = (samples.head(_DIAGNOSED).arrays for samples in (run.calibration.fit, run.unseen))
+    return diagnosis(found.start.reference, found.model, fitted, unseen, resources=run.resources), found.steps
 
 
 def _compare(
