@@ -47,22 +47,6 @@ def test_gains_on_samples_that_it_has_not_seen(name, bits):
     assert problem.error(METHODS[name](problem, 0)) < 0.8 * problem.error(METHODS["nearest"](problem, 0))
 
 
-@pytest.mark.parametrize("name", ["least_squares", "best"])
-@pytest.mark.parametrize(
-    ("activation", "options"), [(None, {}), ("relu", {}), ("relu", {"input_bits": 4, "free": True})]
-)
-def test_a_fit_with_the_choices_made_is_the_one_that_was_chosen(name, activation, options):
-    problem = layer_problem(taps=12, outputs=5, bits=3, activation=activation, rows=600, **options)
-    found = METHODS[name](problem, 0)
-    assert found.choices is not None
-    nothing = {"held_inputs": problem.held_inputs[:0], "held_targets": problem.held_targets[:0]}
-    again = METHODS[name](dataclasses.replace(problem, choices=found.choices, **nothing), 0)
-    np.testing.assert_array_equal(again.codes, found.codes)
-    np.testing.assert_array_equal(again.scales, found.scales)
-    np.testing.assert_array_equal(again.bias, found.bias)
-    assert (again.choices, again.input_grid) == (found.choices, found.input_grid)
-
-
 def test_mse_scales_lower_the_error_of_the_weights():
     problem = layer_problem(taps=50, bits=3)
     errors = [np.square(METHODS[n](problem, 0).matrix - problem.matrix).sum() for n in ("nearest", "mse")]

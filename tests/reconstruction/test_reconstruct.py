@@ -271,29 +271,6 @@ class TestOutcomes:
             assert o.after > o.before
             assert o.reason == f"the error on samples it was not fitted to rose from {o.before:.3g} to {o.after:.3g}"
 
-    @pytest.mark.parametrize("mode", ["sequential", "parallel"])
-    def test_what_was_kept_is_fitted_to_all_samples_with_the_same_choices(self, mode):
-        graph, samples, model = start("convolutions")
-        calibration, kept = calibration_of(samples), {}
-
-        def one_bad(problem, seed):
-            found = LEAST_SQUARES(problem, seed)
-            return found if problem.name != "doubled" else dataclasses.replace(found, bias=found.bias + 100)
-
-        first, outcomes = reconstruct(graph, model, calibration, Reconstruction("x", one_bad, mode=mode))
-        spy = Spy(lambda problem, seed: kept.setdefault(problem.name, LEAST_SQUARES(problem, seed)))
-        how = Reconstruction("x", spy if mode == "sequential" else LEAST_SQUARES, mode=mode)
-        last, again = reconstruct(graph, model, calibration, how, outcomes=outcomes)
-        assert [o.name for o in again] == [o.name for o in outcomes if o.kept]
-        assert_untouched(model["doubled"], last["doubled"])
-        assert (last["stem"].weights["kernel"] != first["stem"].weights["kernel"]).any()
-        if mode == "sequential":
-            chosen = {o.name: o.choices for o in outcomes if o.kept}
-            assert {name: problem.choices for name, problem in spy.problems.items()} == chosen
-            assert {name: solution.choices for name, solution in kept.items()} == chosen
-            assert all(problem.samples == 24 for problem in spy.problems.values())
-            assert all(len(problem.held_inputs) == 0 for problem in spy.problems.values())
-
     def test_one_bad_layer_leaves_the_others_alone(self):
         graph, samples, model = start("convolutions")
 

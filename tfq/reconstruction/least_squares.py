@@ -56,7 +56,7 @@ from tfq.reconstruction.lattice import (
     search,
     stored_scales,
 )
-from tfq.reconstruction.problem import Choices, Problem, Solution, clamp
+from tfq.reconstruction.problem import Problem, Solution, clamp
 
 DAMPINGS = (1e-2, 1e-1, 1.0, 10.0, np.inf)
 _ROUNDING = 1e-1
@@ -71,9 +71,9 @@ def least_squares(problem: Problem, *, dampings: Sequence[float] = DAMPINGS) -> 
     Args:
       problem: the layer.
       dampings: how much the weights are held where they are; of several the one is taken whose W* has the smallest
-        error on the rows to choose by, or that of the problem's choices. None below 1 / samples is tried: the moments
-        of n samples are known to about 1 / sqrt(n), their square to 1 / n, and the rows to choose by of so few samples
-        resemble those fitted to, and favour too little.
+        error on the rows to choose by. None below 1 / samples is tried: the moments of n samples are known to about
+        1 / sqrt(n), their square to 1 / n, and the rows to choose by of so few samples resemble those fitted to, and
+        favour too little.
     """
     return next(with_search(problem, dampings=dampings))
 
@@ -83,8 +83,6 @@ def with_search(problem: Problem, *, dampings: Sequence[float] = DAMPINGS) -> It
     rows = _Rows(problem)
     moment = rows.moment(rows.targets)
     tried = [damping for damping in dampings if damping >= 1 / problem.samples] or dampings
-    if problem.choices is not None:
-        tried = [problem.choices.damping]
     wanted = [rows.normal(damping).wanted(moment, problem.matrix) for damping in tried]
     chosen = 0
     if len(tried) > 1:
@@ -93,9 +91,7 @@ def with_search(problem: Problem, *, dampings: Sequence[float] = DAMPINGS) -> It
     normal = rows.normal(tried[chosen])
 
     def finished(solution: Solution) -> Solution:
-        if problem.activation is not None:
-            solution = _majorised(problem, rows, normal, solution)
-        return dataclasses.replace(solution, choices=Choices(tried[chosen]))
+        return solution if problem.activation is None else _majorised(problem, rows, normal, solution)
 
     found = _solved(problem, rows, normal.gram, wanted[chosen])
     yield finished(found)

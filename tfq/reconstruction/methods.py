@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
-from tfq.grid import activation_grid
+from tfq.grid import Grid, activation_grid
 from tfq.numerics import reference
 from tfq.reconstruction.active_rows import is_affordable, refined
 from tfq.reconstruction.adaquant import adaquant
@@ -46,42 +46,26 @@ def best(problem: Problem) -> Solution:
     They choose the damping, for a few-bit input of its own the range, whether the codes are searched, and whether the
     active rows alone are better.
     """
-    found = [solution for ratio in _input_ratios(problem) for solution in _tried(problem, ratio)]
-    return found[0] if problem.choices is not None else min(found, key=problem.error)
+    return min((found for grid in _input_grids(problem) for found in _stages(problem, grid)), key=problem.error)
 
 
-def _input_ratios(problem: Problem) -> Sequence[float]:
-    """How the range of the input may change: not at all, but where it has few bits and is no other layer's."""
-    if problem.choices is not None:
-        return (problem.choices.input_ratio,)
+def _stages(problem: Problem, grid: Grid | None) -> Iterator[Solution]:
+    """With the input on this grid: least squares, a search over its codes, and what the active rows make of that."""
+    posed = dataclasses.replace(problem, input_grid=grid)
+    found = list(with_search(posed))
+    if problem.activation is not None and is_affordable(problem):
+        found.append(refined(posed, found[-1], max(_DAMPING, 1 / problem.samples)))
+    moved = grid if problem.input_is_free else None
+    yield from (dataclasses.replace(solution, input_grid=moved) for solution in found)
+
+
+def _input_grids(problem: Problem) -> list[Grid | None]:
+    """The input's grid; where it has few bits and is no other layer's, narrower and wider ones too."""
     grid = problem.input_grid
-    few_bits = grid is not None and problem.input_is_free and grid.bits < _AMPLE_BITS
-    return _INPUT_RATIOS if few_bits else (1.0,)
-
-
-def _tried(problem: Problem, ratio: float) -> Iterator[Solution]:
-    """The solution of every stage at this range of the input; of a problem whose choices are made, of that one."""
-    grid, moved, made = problem.input_grid, None, problem.choices
-    if grid is not None and ratio != 1:
-        low, high = (ratio * end for end in grid.real_range)
-        moved = grid = activation_grid(*reference.asymmetric_parameters(low, high, grid.bits), grid.bits)
-    for stage, found in enumerate(_stages(dataclasses.replace(problem, input_grid=grid))):
-        if made is None or made.stage == stage:
-            assert found.choices is not None
-            choices = dataclasses.replace(found.choices, stage=stage, input_ratio=ratio)
-            yield dataclasses.replace(found, input_grid=moved, choices=choices)
-        if made is not None and made.stage == stage:
-            return
-
-
-def _stages(problem: Problem) -> Iterator[Solution]:
-    """Least squares, the search over its codes, and what the active rows make of that where they are affordable."""
-    found = None
-    for found in with_search(problem):
-        yield found
-    assert found is not None
-    if problem.activation is not None and (problem.choices is not None or is_affordable(problem)):
-        yield refined(problem, found, max(_DAMPING, 1 / problem.samples))
+    if grid is None or not problem.input_is_free or grid.bits >= _AMPLE_BITS:
+        return [grid]
+    ends = [(ratio * grid.real_range[0], ratio * grid.real_range[1]) for ratio in _INPUT_RATIOS]
+    return [activation_grid(*reference.asymmetric_parameters(low, high, grid.bits), grid.bits) for low, high in ends]
 
 
 def _seedless(find: Callable[[Problem], Solution], problem: Problem, _: int) -> Solution:

@@ -28,21 +28,6 @@ from tfq.numerics import reference
 _CHUNK = 4096
 
 
-@dataclasses.dataclass(frozen=True)
-class Choices:
-    """What a method chose by the rows to choose by, so that a last fit to all samples can do the same.
-
-    Attributes:
-      damping: of W* (`least_squares`).
-      stage: of `best` that was the last: 0 least squares, 1 the search over its codes, 2 the active rows.
-      input_ratio: of the range of a few-bit input to what it was.
-    """
-
-    damping: float
-    stage: int = 0
-    input_ratio: float = 1.0
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Problem:
     """One layer to be reconstructed.
@@ -65,7 +50,6 @@ class Problem:
       input_is_free: the method may move the input's range, which no other layer depends on.
       scales_are_given: the method may not choose others than the present ones.
       seed: of the run, the same for all layers; a method is given one more, which is the layer's own.
-      choices: what a fit to fewer samples chose: this is the fit to all of them, and no row is left to choose by.
     """
 
     name: str
@@ -88,7 +72,6 @@ class Problem:
     offset: np.ndarray | None = None
     held_offset: np.ndarray | None = None
     seed: int = 0
-    choices: Choices | None = None
 
     @property
     def largest_code(self) -> int:
@@ -133,14 +116,12 @@ class Solution:
       codes: int8 [groups, taps, outputs].
       scales, bias: float [groups, outputs].
       input_grid: new grid of the inputs, None where it stays.
-      choices: by which it was found; None where a fit to more samples would not repeat them.
     """
 
     codes: np.ndarray
     scales: np.ndarray
     bias: np.ndarray
     input_grid: Grid | None = None
-    choices: Choices | None = None
 
     @property
     def matrix(self) -> np.ndarray:

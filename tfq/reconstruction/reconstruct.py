@@ -9,15 +9,13 @@ Methods are fitted to the samples to fit, and by those to choose by (`tfq.data.r
 the same a layer keeps the solution or what it had, which is one choice more. The samples that judge, which the whole
 is compared on afterwards, are not read. Where there is no sample to choose by, every eighth position is one, and a
 layer of fewer positions chooses by what it was fitted to.
-
-What was kept can be fitted once more, to all samples: `outcomes` holds the choices, and nothing is left to choose.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -38,7 +36,7 @@ from tfq.models.rewrite import sole_readers
 from tfq.models.widths import is_weighted
 from tfq.quantized_model import QuantizedModel
 from tfq.reconstruction.linear import LinearForm
-from tfq.reconstruction.problem import Choices, Method, Problem, Solution, on_grid
+from tfq.reconstruction.problem import Method, Problem, Solution, on_grid
 from tfq.reconstruction.rows import (
     SampledLayer,
     collect_float_rows,
@@ -65,7 +63,6 @@ class LayerReconstruction:
       before, after: relative error on the rows to choose by (`tfq.reconstruction.problem`) without and with it.
       kept: the reconstruction was kept.
       reason: why it was rolled back; empty where it was kept.
-      choices: that the method made; None where it makes none that a fit to more samples could repeat.
     """
 
     name: str
@@ -74,7 +71,6 @@ class LayerReconstruction:
     after: float
     kept: bool
     reason: str = ""
-    choices: Choices | None = None
 
 
 def reconstructed_names(model: QuantizedModel) -> list[str]:
@@ -121,7 +117,6 @@ def reconstruct(
     calibration: CalibrationSet,
     how: Reconstruction,
     *,
-    outcomes: Sequence[LayerReconstruction] = (),
     seed: int = 0,
     resources: Resources = DEFAULT,
 ) -> tuple[QuantizedModel, tuple[LayerReconstruction, ...]]:
@@ -132,25 +127,22 @@ def reconstruct(
       model: the quantised model to start from; it has the nodes of `reference`.
       calibration: read are the samples to fit and those to choose by.
       how: by which method, in which mode.
-      outcomes: of a reconstruction by the samples to fit and to choose by. Those of its layers that were kept are
-        fitted to all samples, with the same choices; the others stay as they are.
       seed: of the sampled positions and of the method.
       resources: workers gather rows; in parallel mode they are also processes that work on the layers (`processes` says
         what a script has to heed).
     """
-    made = {outcome.name: outcome.choices for outcome in outcomes if outcome.kept}
-    names = [name for name in reconstructed_names(model) if not outcomes or name in made]
+    names = reconstructed_names(model)
     if not names:  # a model without weights
         return model, ()
-    used, parallel = calibration.samples if made else calibration.seen, how.mode == "parallel"
+    seen, parallel = calibration.seen, how.mode == "parallel"
     by_block = how.granularity == "block" and not parallel
-    layers = sampled_layers(reference, names, len(used), seed, by_block=by_block)
+    layers = sampled_layers(reference, names, len(seen), seed, by_block=by_block)
     # the matrices are small: two threads cost more than they bring, much more on a machine that is busy
     limit = threadpoolctl.threadpool_limits(1, user_api="blas")
     solvers = processes(resources.workers if parallel else 1, how.method)
     with limit, solvers as spread, contextlib.closing(TensorStore(resources.memory_limit)) as store:
-        collect_float_rows(reference, layers, used, store, with_inputs=parallel, resources=resources)
-        task = _Task(reference, model, layers, used, calibration.roles, store, how, seed, made)
+        collect_float_rows(reference, layers, seen, store, with_inputs=parallel, resources=resources)
+        task = _Task(reference, model, layers, seen, calibration.roles, store, how, seed)
         found = []
         with resources.progress.task(f"reconstruct the layers, {how.name}", len(names)) as advance:
             for outcome in task.solved_apart(spread) if parallel else task.solved_in_turn():
@@ -170,27 +162,25 @@ class _Task:
     reference: Graph
     model: QuantizedModel
     layers: Mapping[str, SampledLayer]
-    used: Samples
+    seen: Samples
     roles: Roles
     store: TensorStore
     how: Reconstruction
     seed: int
-    made: Mapping[str, Choices | None]
 
     def problem(
         self, model: QuantizedModel, layer: SampledLayer, inputs: np.ndarray, offset: np.ndarray | None
     ) -> Problem:
         """A layer's problem; its targets leave the store."""
         name = targets_name(layer.form.node.name)
-        roles = None if self.made else self.roles
-        problem = layer_problem(model, layer, inputs, offset, self.store.read(name), roles)
+        problem = layer_problem(model, layer, inputs, offset, self.store.read(name), self.roles)
         self.store.release(name)
-        return dataclasses.replace(problem, seed=self.seed, choices=self.made.get(problem.name))
+        return dataclasses.replace(problem, seed=self.seed)
 
     def solved_in_turn(self) -> Iterator[_Outcome]:
         """Sequential mode: (model so far, outcome) for every layer."""
         model = self.model
-        walk = Walk(self.reference, self.used.arrays, self.store)
+        walk = Walk(self.reference, self.seen.arrays, self.store)
         for index, (node, layer) in enumerate(self.layers.items()):
             walk.advance(model, until=node)
             offset = None
@@ -228,7 +218,7 @@ def layer_problem(
     inputs: np.ndarray,
     offset: np.ndarray | None,
     targets: np.ndarray,
-    roles: Roles | None,
+    roles: Roles,
 ) -> Problem:
     """The problem of one layer.
 
@@ -236,13 +226,13 @@ def layer_problem(
       model: what the search starts from: weights, grids.
       layer: with the positions at which the rows below were gathered.
       inputs, offset, targets: as in `Problem`, of all samples to fit and to choose by.
-      roles: of the samples; None: all are fitted to, and none is left to choose by.
+      roles: of the samples.
     """
     form = layer.form
     node = model[form.node.name]
     grid = node.weight_grids[form.kernel_name]
-    held = np.zeros(layer.rows, bool) if roles is None else rows_to_choose_by(roles, layer.rows_per_sample)
-    chosen = held if held.any() or roles is None else ~held
+    held = rows_to_choose_by(roles, layer.rows_per_sample)
+    chosen = held if held.any() else ~held
     tied = scale_numbers(form, grid.axis is not None)
     groups, _, outputs = form.matrix_shape
     return Problem(
@@ -254,8 +244,8 @@ def layer_problem(
         matrix=form.matrix(node.weights[form.kernel_name]),
         bias=node.weights["bias"].reshape(groups, outputs) if "bias" in node.weights else np.zeros((groups, outputs)),
         activation=layer.activation,
-        samples=len(layer.positions),
-        held_samples=0 if roles is None else len(roles.choose),
+        samples=len(roles.seen),
+        held_samples=len(roles.choose),
         tied=tied,
         has_bias="bias" in node.weights,
         input_grid=model[node.inputs[0]].grid,
@@ -306,12 +296,10 @@ def judged(
     model: QuantizedModel, form: LinearForm, problem: Problem, solution: Solution, name: str
 ) -> LayerReconstruction:
     """Whether a solution is better on the rows to choose by than the model; compared is what is deployed."""
-    if problem.choices is not None:
-        return LayerReconstruction(problem.name, name, np.nan, np.nan, kept=True)
     before, after = (_deployed(v, form, problem) for v in (model, _applied(model, form, problem, solution)))
     kept = after <= before
     reason = "" if kept else f"the error on samples it was not fitted to rose from {before:.3g} to {after:.3g}"
-    return LayerReconstruction(problem.name, name, before, after, kept, reason, solution.choices)
+    return LayerReconstruction(problem.name, name, before, after, kept, reason)
 
 
 def with_solution(
