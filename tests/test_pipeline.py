@@ -394,16 +394,19 @@ class TestPipelines:
         assert equal.report.verification.weights == 15
         assert any(s.name == "equalise" for s in equal.report.stages)
         assert not any(s.name == "equalise" for s in plain.report.stages)
-        (step,) = equal.report.steps
-        assert step.name == "equalisation"
-        assert plain.report.steps == ()
-        assert step.kept == (equal.files["spec.json"] != plain.files["spec.json"])
+        assert [step.name for step in equal.report.steps] == ["equalisation", "bias correction"]
+        assert [step.name for step in plain.report.steps] == ["bias correction"]
         names = [stage.name for stage in equal.report.stages]
         assert names.count("calibrate") == 2  # the equalised model has ranges of its own
 
-    def test_one_scale_per_tensor_is_equalised_by_default(self):
-        assert dataclasses.replace(IMPROVED, per_channel=False).equalization_method == "expected"
-        assert IMPROVED.equalization_method == "none"
+    def test_one_scale_per_tensor_and_plain_int8_are_equalised_by_default(self):
+        for pipeline, per_channel, wanted in (
+            ("int8", True, "expected"),
+            ("light", True, "none"),
+            ("advanced", False, "expected"),
+        ):
+            recipe = dataclasses.replace(IMPROVED, pipeline=pipeline, per_channel=per_channel)
+            assert recipe.equalization_method == wanted
         assert dataclasses.replace(RECIPE, precision="float16").equalization_method == "none"
 
     @pytest.mark.slow

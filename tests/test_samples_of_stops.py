@@ -35,6 +35,7 @@ STOPS = {
     "tfq.simulate.judge._floats": {"judge"},
     "tfq.simulate.judge.divergence": {"judge"},
     "tfq.reconstruction.channel_statistics.channel_statistics": SEEN,
+    "tfq.reconstruction.bias_correction.correct_biases": {"fit"},
     "tfq.reconstruction.rows.collect_float_rows": SEEN,
     "tfq.reconstruction.reconstruct.solved_in_turn": SEEN,
     "tfq.reconstruction.batch_norm._measure": SEEN,
@@ -54,11 +55,15 @@ SEQUENTIAL = {"tfq.reconstruction.rows.collect_float_rows", "tfq.reconstruction.
 TUNED = {"tfq.reconstruction.batch_norm._measure", "tfq.pipeline.quantized.recalibrated"}
 BIASES = {name for name in STOPS if name.startswith("tfq.reconstruction.bias_tuning")}
 ALLOCATION = {name for name in STOPS if name.startswith("tfq.allocation")}
+INT8 = ALWAYS | {
+    "tfq.reconstruction.channel_statistics.channel_statistics",
+    "tfq.reconstruction.bias_correction.correct_biases",
+}
 RUNS = {
-    "int8": ({}, ALWAYS, 1),
+    "int8": ({}, INT8, 1),
     "per tensor": (
         {"per_channel": False},
-        ALWAYS | {"tfq.reconstruction.channel_statistics.channel_statistics"},
+        INT8,
         2,  # the graph as it is, and equalised
     ),
     "light": ({"pipeline": "light", "reconstruction": "least_squares"}, ALWAYS | SEQUENTIAL | TUNED, 1),

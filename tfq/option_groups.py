@@ -86,7 +86,7 @@ class FittingOptions:
       reconstruction: a method; default: the pipeline's own.
       mode, granularity: as `tfq.reconstruction.reconstruct` takes them.
       batch_norm_tuning, bias_tuning: default: where the reconstruction leaves something to gain.
-      equalization: default: where weights have one scale per tensor.
+      equalization: default: where weights have one scale per tensor, or layers are not fitted.
     """
 
     pipeline: str = one_of("int8", "light", "advanced")

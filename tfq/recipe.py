@@ -131,8 +131,9 @@ class Recipe(ResourceOptions, FileOptions, CalibrationOptions, BudgetOptions, Fi
 
     @property
     def equalization_method(self) -> str:
-        """Equalisation pays where weights have one scale per tensor."""
-        default = "none" if self.per_channel or self.precision != "int8" else "expected"
+        """By default it is tried where weights have one scale per tensor, and where nothing is fitted to the layers."""
+        tried = self.precision == "int8" and (self.pipeline == "int8" or not self.per_channel)
+        default = "expected" if tried else "none"
         return default if self.equalization == "default" else self.equalization
 
     @property

@@ -54,7 +54,7 @@ HELP = {
         " or best, which leave it nothing to gain.",
         "bias_tuning": "Whether the advanced pipeline tries bias tuning. default: as for batch norms.",
         "equalization": "Rescale channels between layers, so that they share a scale well. default: expected where"
-        " weights have one scale per tensor, else none.",
+        " weights have one scale per tensor, and in the int8 pipeline where much is to be gained; else none.",
         "weight_bits": "Bits of a weight, 2 to 8.",
         "activation_bits": "Bits of the values that convolutions and dense layers read. TFLite runs 8. With 4 to 7 tfq"
         " only simulates the model, for comparison with published results, and writes no model.tflite.",

@@ -40,6 +40,12 @@ def test_take_keeps_every_field_aligned():
     assert len(samples().take([])) == 0
 
 
+def test_spread_samples_lie_at_even_distances():
+    samples = Samples.of({"x": np.arange(10)})
+    for count, positions in ((4, [0, 2, 5, 7]), (1, [0]), (10, range(10)), (99, range(10)), (0, [])):
+        assert samples.spread(count).arrays["x"][:].tolist() == list(positions)
+
+
 def test_what_is_taken_is_a_view_until_it_is_read():
     data = samples()
     taken = data.take([7, 2, 9]).take([2, 0])

@@ -25,6 +25,7 @@ from tfq.reconstruction.steps import (
     TUNING,
     Setting,
     StepOutcome,
+    correct_all_biases,
     fit_weight_scales,
     reconstruct_in_sequence,
     reconstruct_layers,
@@ -87,7 +88,7 @@ def judged_divergence(graph, model, samples):
 def test_the_pipelines_are_the_table_of_the_paper():
     """Rows of docs and of Hubara et al. 2020: light without gradients, advanced with all steps."""
     assert {name: [step.__name__ for step in found] for name, found in PIPELINES.items()} == {
-        "int8": [],
+        "int8": ["correct_all_biases"],
         "light": ["fit_weight_scales", "reconstruct_layers", "tune_batch_norms"],
         "advanced": [
             "fit_weight_scales",
@@ -205,6 +206,24 @@ class TestVerdicts:
             assert found[-1] <= found[-2] * (1 + 1e-6), outcome.name
             assert outcome.kept == (model is not before)
         assert found[-1] < 0.8 * found[0]
+
+    def test_a_bias_correction_is_kept_if_it_does_not_lose(self, monkeypatch):
+        graph, samples, model = start()
+        shared, correct = setting(graph, samples, method=None), steps.correct_biases
+        kept, outcome = correct_all_biases(shared, model)
+        assert (outcome.name, outcome.kept) == ("bias correction", True)
+        assert judged_divergence(graph, kept, samples) < judged_divergence(graph, model, samples)
+
+        def a_little_off(*arguments, **options):
+            corrected = correct(*arguments, **options)
+            stem = corrected["stem"]
+            weights = {**stem.weights, "bias": stem.weights["bias"] + 1}
+            return corrected.with_nodes(stem.replace(weights=weights))
+
+        monkeypatch.setattr(steps, "correct_biases", a_little_off)
+        same, outcome = correct_all_biases(shared, model)
+        assert same is model
+        assert not outcome.kept
 
 
 class TestSteps:

@@ -75,6 +75,11 @@ class Samples:
         """The first `count` samples, or all where there are fewer; as `take`."""
         return self.take(range(min(count, len(self))))
 
+    def spread(self, count: int) -> Samples:
+        """`count` samples at even distances, or all where there are fewer; as `take`."""
+        count = min(count, len(self))
+        return self.take(np.arange(count) * len(self) // max(count, 1))
+
     def take(self, indices: Sequence[int] | np.ndarray) -> Samples:
         """The samples at these positions of `self`, in the given order. No inputs are copied."""
         positions = np.asarray(indices, dtype=np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Collection, Mapping, Sequence
 
 from tfq.calibration.calibrate import Calibration, calibrate
@@ -21,6 +22,8 @@ from tfq.reconstruction.steps import Setting, Step, StepOutcome, wanted
 from tfq.simulate.judge import Judge, Verdict
 
 BATCH = 32  # samples that run through a model at once
+_MEASURED = 64  # samples that the channels' statistics are of
+_WORTHWHILE = 0.75  # of the expected error: what is equalised has to be calibrated anew
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -111,17 +114,26 @@ def quantized(run: Run, graph: Graph) -> Start:
 
 
 def equalized(run: Run, start: Start) -> tuple[Start, tuple[StepOutcome, ...]]:
-    """The start from the equalised graph where that is asked for, and is a gain."""
+    """The start from the equalised graph where that is asked for, or much is expected of it, and is a gain."""
     graph, recipe = start.reference, run.recipe
     if recipe.equalization_method == "none":
         return start, ()
     with run.journal.stage("equalise"):
-        found = channel_statistics(graph, run.calibration.seen, measured_tensors(graph), resources=run.resources)
-        equal = (
-            equalize_published(graph, found)
-            if recipe.equalization_method == "published"
-            else equalize(graph, found, weight_bits=recipe.weight_bits, per_channel=recipe.per_channel)
-        )
+        samples = run.calibration.seen.spread(_MEASURED)
+        found = channel_statistics(graph, samples, measured_tensors(graph), resources=run.resources)
+        if recipe.equalization_method == "published":
+            equal = equalize_published(graph, found)
+        else:
+            asked = recipe.equalization != "default" or not recipe.per_channel
+            equal = equalize(
+                graph,
+                found,
+                weight_bits=recipe.weight_bits,
+                per_channel=recipe.per_channel,
+                worthwhile=math.inf if asked else _WORTHWHILE,
+            )
+    if equal is graph:
+        return start, ()
     candidate = quantized(run, equal)
     proposed = ("equalised", candidate.trial), ("nearest", start.trial)
     _, guard = start.judge.keep_better(*proposed, tolerance=0.0)

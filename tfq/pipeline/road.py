@@ -1,18 +1,20 @@
 """The road from a Keras model to a measured .tflite. It holds no algorithm: every line is a stop.
 
     pipeline     load  prepare  equalise  calibrate  specify  improve  export  verify  evaluate
-    int8          x       x        (x)        x         x                x       x        x
+    int8          x       x        (x)        x         x        x       x       x        x
     light         x       x        (x)        x         x        x       x       x        x
     advanced      x       x        (x)        x         x        x       x       x        x
 
 Improve, as in Hubara et al. 2020 (arXiv:2006.10518), table of the light and the advanced pipeline:
 
     pipeline     weight scales  reconstruction  batch-norm tuning  bias tuning  sequential reconstruction
+    int8        bias correction alone
     light             x        least squares           (x)
     advanced          x            best                (x)             (x)       x, after a parallel one
 
 With a budget the first two are allocation's: it fits every layer at every precision, chooses, and reconstructs what it
-chose in sequence. (x): on request; tunings also where layers are fitted neither by least squares nor by best.
+chose in sequence. (x): on request; tunings also where layers are fitted neither by least squares nor by best, and
+equalisation also in int8, where much is expected of it.
 Every step is kept only where samples gain by it that had no part in it (`tfq.reconstruction.steps`); which samples do
 what, `tfq.data.roles` says.
 `--precision` other than int8 hands the prepared model to TFLiteConverter's own whole-model exports.

@@ -1,33 +1,32 @@
-"""Cross-layer equalisation: channels of like range between two layers, the function unchanged.
+"""Cross-layer equalisation: channels of like range between layers, the function unchanged.
 
-A weighted layer, nodes that commute with positive scaling, a weighted layer, each the only reader of the one
-before it. For factors f > 0, one per channel c between the two:
+For factors f > 0, one for each channel c of a stream of tensors (`tfq.reconstruction.streams`), with W1 every layer
+that writes it and W2 every layer that reads it:
 
     W1' = W1 / f,   b1' = b1 / f,   W2' = W2 * f          along output, output and input channels.
 
-`equalize_published`: f = sqrt(r1 / r2), r the largest magnitude of a channel in W1 and in W2; then both are
-sqrt(r1 r2). That is right for one scale a tensor. With a scale for every output channel W1's absorbs f, and what f
-still changes is how the input channels of W2 share a scale, and how the channels of the activation do.
+`equalize_published`: f = sqrt(r1 / r2), r the largest magnitude of a channel in all W1 and in all W2; of two layers
+both are then sqrt(r1 r2). That is right for one scale a tensor. With a scale for every output channel W1's absorbs f,
+and what f still changes is how the input channels of W2 share a scale, and how the channels of the activations do.
 
-`equalize` takes from a family of factors the one with the smallest error to be expected at W2's output,
+`equalize` takes from a family of factors the one with the smallest error to be expected at the outputs of the W2,
 
     f = m^a * r2^-b,   a, b in {0, 1/4, 1/2, 3/4, 1},   and the published f and f = 1,
 
-m being the channel's largest activation. a + b = 1 is SmoothQuant's, b = 0 AWQ's, and a = 1, b = 0 gives every
-channel the whole activation grid, which is best in front of a depthwise layer, whose scales absorb the rest. The
-error is the rounding error of both kernels and of the activation, taken as independent of one another:
+m being the channel's largest activation, in the tensor that is read where it is largest beside the others. a + b = 1
+is SmoothQuant's, b = 0 AWQ's, and a = 1, b = 0 gives every channel the whole activation grid, which is best in front of
+a depthwise layer, whose scales absorb the rest. The error is the rounding error of all kernels and of every tensor of
+the stream that has a grid of its own, taken as independent of one another, and added up along the stream:
 
-    noise_o = sum_c E[y_c^2] (W2' - Q(W2'))_co^2 + (n1_c + step^2 / 12 + clip_c) W2'_co^2,
-    n1_c    = sum_i E[x_i^2] (W1' - Q(W1'))_ic^2,
+    noise_o = sum_c E[y_c^2] (W2' - Q(W2'))_co^2 + n_c W2'_co^2                  of every layer that reads y
+    n_c     = sum of the n_c of what y is computed from + step^2 / 12 + clip_c   of every tensor y
+            = sum_i E[x_i^2] (W1' - Q(W1'))_ic^2 + step^2 / 12 + clip_c          of the output of a layer that reads x
     clip_c  = 2 t^2 / N exp(-(R - h_c) / t),   t = h_c / ln N,
 
-each output channel's taken relative to its signal. clip_c is what the end R of the activation grid will cut off
-samples not seen yet: the tail of a channel whose largest of N elements is h_c, taken as exponential. It keeps small
-channels, of which little was seen, away from the end of the grid.
-
-ReLU, LeakyReLU and PReLU commute with positive scaling whatever their slopes. A ReLU6 does not: through one only
-those channels are scaled that stay below 6 with a margin over all samples, and by factors that keep them there.
-Layers called several times are left alone.
+each output channel's taken relative to its signal, and the layers' mean over channels added up. A gate passes as much
+of the noise as of the power, an average over k positions a k-th of it. clip_c is what the end R of the activation grid
+will cut off samples not seen yet: the tail of a channel whose largest of N elements is h_c, taken as exponential. It
+keeps small channels, of which little was seen, away from the end of the grid.
 
 Sources: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019
 (arXiv:1906.04721), section 4.1; Xiao et al., "SmoothQuant", 2023 (arXiv:2211.10438), equation 4; Lin et al., "AWQ",
@@ -36,21 +35,21 @@ Sources: Nagel et al., "Data-Free Quantization Through Weight Equalization and B
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
-from tfq.models.equality import tensor_shapes
-from tfq.models.fold import AffineMap, accepts, carried, scale_input, scale_output
+from tfq.models.fold import AffineMap, scale_input, scale_output
 from tfq.models.graph import Graph, Node
-from tfq.models.rewrite import sole_readers
 from tfq.numerics import reference
 from tfq.operations.matrix import Matrix
 from tfq.operations.table import OPERATORS, matrix_of
 from tfq.reconstruction.channel_statistics import ChannelStatistics
+from tfq.reconstruction.streams import Stream, streams
 
 _EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _BOUND = 32.0  # factors lie within 1/32 .. 32 of their geometric mean: a channel seldom seen may be larger than seen
@@ -60,167 +59,128 @@ _CONVERGED = 0.01  # a factor's distance from 1 that is not worth another sweep
 _GAIN = 0.99  # a change must cut the expected error to this
 _SILENT = 1e-3  # of the mean signal: an output channel below it counts as if it had so much
 _ACTIVATION_STEPS = 255
+_OUTPUTS = 64  # channels, about as many, of a layer that reads
 _FEWEST = 8  # elements on whose largest one a tail can be based
-
-_Shapes = Mapping[str, tuple[int, ...]]
-_Statistics = dict[str, ChannelStatistics]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Pair:
-    """Two weighted layers and what lies between them.
-
-    Attributes:
-      first, last: the layers.
-      tensors: from the output of `first` to the input of `last`.
-      limits: tensor -> where a clamp ends it.
-      channels: of the output of `first`; those of the other tensors are runs of them.
-    """
-
-    first: str
-    last: str
-    tensors: tuple[str, ...]
-    limits: Mapping[str, float]
-    channels: int
 
 
 def measured_tensors(graph: Graph) -> tuple[str, ...]:
     """The tensors whose channel statistics the equalisation of `graph` needs."""
-    names = [name for pair in _pairs(graph) for name in (graph[pair.first].inputs[0], *pair.tensors)]
-    return tuple(dict.fromkeys(names))
+    names = ((*(graph[name].inputs[0] for name in stream.writers), *stream.tensors) for stream in streams(graph))
+    return tuple(dict.fromkeys(itertools.chain.from_iterable(names)))
 
 
 def equalize_published(graph: Graph, statistics: Mapping[str, ChannelStatistics]) -> Graph:
-    """The graph with the factors sqrt(r1 / r2), taken pair by pair until they are 1.
+    """The graph with the factors sqrt(r1 / r2), taken stream by stream until they are 1.
 
     Args:
       graph: the prepared graph.
       statistics: of `measured_tensors(graph)`; they say what may be scaled through a ReLU6.
     """
 
-    def factors(pair: _Pair, first: Node, last: Node, found: _Statistics) -> np.ndarray:
-        return _allowed(np.sqrt(_ratio(_output_peaks(first), _input_peaks(last, pair.channels))), pair, found)
+    def factors(stream: Stream, state: _State) -> np.ndarray:
+        return _allowed(_published(stream, state), stream, state)
 
-    return _equalized(graph, statistics, factors)
+    return graph.with_nodes(*_equalized(graph, statistics, factors).nodes.values())
 
 
 def equalize(
-    graph: Graph, statistics: Mapping[str, ChannelStatistics], *, weight_bits: int = 8, per_channel: bool = True
+    graph: Graph,
+    statistics: Mapping[str, ChannelStatistics],
+    *,
+    weight_bits: int = 8,
+    per_channel: bool = True,
+    worthwhile: float = math.inf,
 ) -> Graph:
-    """The graph with the factors of the smallest expected error, taken pair by pair until nothing is gained.
+    """The graph with the factors of the smallest expected error, taken stream by stream until nothing is gained.
 
     Args:
       graph: the prepared graph.
       statistics: of `measured_tensors(graph)`.
       weight_bits, per_channel: how the weights will be quantised, as in `specify`.
+      worthwhile: unless the expected error falls to less than this share, the graph is given back as it is.
     """
+    rounding: dict[str, Any] = {"weight_bits": weight_bits, "per_channel": per_channel}
 
-    def factors(pair: _Pair, first: Node, last: Node, found: _Statistics) -> np.ndarray:
-        def error(factors: np.ndarray) -> float:
-            return _expected_error(factors, pair, first, last, found, weight_bits=weight_bits, per_channel=per_channel)
-
-        best = np.ones(pair.channels)
+    def factors(stream: Stream, state: _State) -> np.ndarray:
+        error = _error_of(stream, state, **rounding)
+        best = np.ones(stream.channels)
         smallest = _GAIN * error(best)
-        for candidate in _candidates(pair, first, last, found):
+        for candidate in _candidates(stream, state):
             expected = error(candidate)
             if expected < smallest:
                 best, smallest = candidate, expected
         return best
 
-    return _equalized(graph, statistics, factors)
+    state = _equalized(graph, statistics, factors)
+    equal = graph.with_nodes(*state.nodes.values())
+    before = expected_error(graph, statistics, **rounding)
+    return equal if expected_error(equal, state.statistics, **rounding) < worthwhile * before else graph
+
+
+def expected_error(
+    graph: Graph, statistics: Mapping[str, ChannelStatistics], *, weight_bits: int = 8, per_channel: bool = True
+) -> float:
+    """Of all layers that read a stream, summed; arguments as in `equalize`."""
+    state = _State(graph.by_name, statistics)
+    return sum(
+        _error_of(stream, state, weight_bits=weight_bits, per_channel=per_channel)(np.ones(stream.channels))
+        for stream in streams(graph)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _State:
+    """The nodes as they are, and what their tensors hold."""
+
+    nodes: Mapping[str, Node]
+    statistics: Mapping[str, ChannelStatistics]
+
+    def scaled(self, stream: Stream, factors: np.ndarray) -> _State:
+        """With the tensors of the stream divided by the factors [channels]."""
+        nodes, statistics = dict(self.nodes), dict(self.statistics)
+        for name in stream.writers:
+            nodes[name] = scale_output(nodes[name], _map(nodes[name], 1 / factors, _output_peaks))
+        for name in stream.readers:
+            nodes[name] = scale_input(nodes[name], _map(nodes[name], factors, _input_peaks))
+        for name in stream.tensors:
+            statistics[name] = statistics[name].scaled(_runs(1 / factors, statistics[name].low))
+        return _State(nodes, statistics)
+
+    def folded(self, name: str, stream: Stream) -> ChannelStatistics:
+        """Those of a tensor of the stream by channel of the stream."""
+        return self.statistics[name].folded(stream.channels)
+
+
+def _map(node: Node, factors: np.ndarray, like: Callable[[Node], np.ndarray]) -> AffineMap:
+    scale = _runs(factors, like(node))
+    return AffineMap(node, scale, np.zeros_like(scale))
 
 
 def _equalized(
     graph: Graph,
     statistics: Mapping[str, ChannelStatistics],
-    factors_of: Callable[[_Pair, Node, Node, _Statistics], np.ndarray],
-) -> Graph:
-    pairs, nodes, found = list(_pairs(graph)), dict(graph.by_name), dict(statistics)
-    settled: dict[str, tuple[Node, Node]] = {}  # by first layer: a pair of these layers gains nothing
+    factors_of: Callable[[Stream, _State], np.ndarray],
+) -> _State:
+    state, settled = _State(graph.by_name, statistics), dict[int, list[int]]()
     for _ in range(_SWEEPS):
         moved = 0.0
-        for pair in pairs:
-            first, last = nodes[pair.first], nodes[pair.last]
-            seen = settled.get(pair.first, (None, None))
-            if seen[0] is first and seen[1] is last:
+        for number, stream in enumerate(streams(graph)):
+            layers = [id(state.nodes[name]) for name in (*stream.writers, *stream.readers)]
+            if settled.get(number) == layers:  # they gained nothing, and nothing has scaled them since
                 continue
-            factors = factors_of(pair, first, last, found)
+            factors = factors_of(stream, state)
             if (factors == 1).all():
-                settled[pair.first] = first, last
+                settled[number] = layers
                 continue
             moved = max(moved, float(np.abs(np.log(factors)).max()))
-            nodes[pair.first] = scale_output(first, _map(first, 1 / factors))
-            nodes[pair.last] = scale_input(last, _map(last, _runs(factors, nodes[pair.last])))
-            for name in pair.tensors:
-                found[name] = found[name].scaled(np.tile(1 / factors, len(found[name].low) // pair.channels))
+            state = state.scaled(stream, factors)
         if moved < _CONVERGED:
             break
-    return graph.with_nodes(*nodes.values())
-
-
-def _map(node: Node, scale: np.ndarray) -> AffineMap:
-    return AffineMap(node, scale, np.zeros_like(scale))
-
-
-def _pairs(graph: Graph) -> Iterator[_Pair]:
-    """In topological order of their first layers."""
-    shapes, readers, nodes = tensor_shapes(graph), sole_readers(graph), graph.by_name
-    calls = collections.Counter(node.group for node in graph.nodes)
-    for first in graph.nodes:
-        if matrix_of(first.kind) is None or calls[first.group] > 1:
-            continue
-        node, moving, tensors = first, _map(first, np.ones(shapes[first.name][-1])), [first.name]
-        limits = {}
-        while True:
-            limit = _limit(node)
-            if limit is not None:
-                limits[node.name] = limit
-            name = readers[node.name]
-            if name is None:
-                break
-            source, node = node.name, nodes[name]
-            if matrix_of(node.kind) is not None:
-                if calls[node.group] == 1 and accepts(node, moving):
-                    yield _Pair(first.name, node.name, tuple(tensors), limits, shapes[first.name][-1])
-                break
-            passed = moving if _homogeneous(node) else carried(node, source, moving, shapes)
-            if passed is None:
-                break
-            moving = passed
-            tensors.append(node.name)
-
-
-def _homogeneous(node: Node) -> bool:
-    """Whether node(f x) == f node(x) for f > 0, but for a limit."""
-    if node.kind == "ReLU":
-        return not node.config.get("threshold")
-    return node.kind in ("LeakyReLU", "PReLU", "Requantize")
-
-
-def _limit(node: Node) -> float | None:
-    """Where the node clamps its output."""
-    if node.activation == "relu6":
-        return 6.0
-    return node.config.get("max_value") if node.kind == "ReLU" else None
+    return state
 
 
 def _kernel(node: Node) -> np.ndarray:
     return np.asarray(node.weights[OPERATORS[node.kind].kernel], np.float64)
-
-
-def _output_peaks(node: Node) -> np.ndarray:
-    """Largest magnitude of every output channel of the kernel."""
-    return _matrix(node).of_outputs(np.abs(_kernel(node))).max(1)
-
-
-def _input_peaks(node: Node, channels: int) -> np.ndarray:
-    """Largest magnitude of every input channel of the kernel, runs of `channels` put together."""
-    return _matrix(node).of_inputs(np.abs(_kernel(node))).max(1).reshape(-1, channels).max(0)
-
-
-def _runs(factors: np.ndarray, last: Node) -> np.ndarray:
-    """The factors of all input channels of `last`."""
-    return np.tile(factors, _kernel(last).shape[_matrix(last).input_axis] // len(factors))
 
 
 def _matrix(node: Node) -> Matrix:
@@ -229,39 +189,75 @@ def _matrix(node: Node) -> Matrix:
     return found
 
 
+def _output_peaks(node: Node) -> np.ndarray:
+    """Largest magnitude of every output channel of the kernel."""
+    return _matrix(node).of_outputs(np.abs(_kernel(node))).max(1)
+
+
+def _input_peaks(node: Node) -> np.ndarray:
+    """Largest magnitude of every input channel of the kernel."""
+    return _matrix(node).of_inputs(np.abs(_kernel(node))).max(1)
+
+
+def _runs(values: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """As many values as `like` has, run after run."""
+    return np.tile(values, len(like) // len(values))
+
+
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """1 where either is 0: such a channel holds nothing that could be equalised."""
     used = (numerator > 0) & (denominator > 0)
     return np.where(used, numerator, 1.0) / np.where(used, denominator, 1.0)
 
 
-def _allowed(factors: np.ndarray, pair: _Pair, found: _Statistics) -> np.ndarray:
+def _largest(rows: Iterator[np.ndarray], stream: Stream) -> np.ndarray:
+    """By channel of the stream, of rows that hold runs of them."""
+    return np.max([row.reshape(-1, stream.channels).max(0) for row in rows], axis=0)
+
+
+def _read_peaks(stream: Stream, state: _State) -> np.ndarray:
+    return _largest((_input_peaks(state.nodes[name]) for name in stream.readers), stream)
+
+
+def _published(stream: Stream, state: _State) -> np.ndarray:
+    written = _largest((_output_peaks(state.nodes[name]) for name in stream.writers), stream)
+    return np.sqrt(_ratio(written, _read_peaks(stream, state)))
+
+
+def _activation_peaks(stream: Stream, state: _State) -> np.ndarray:
+    """Of every channel, as a share of the tensor's, in the tensor that is read where that is largest."""
+    sources = dict.fromkeys(state.nodes[name].inputs[0] for name in stream.readers)
+    found = (state.statistics[name] for name in sources)
+    peaks = (np.maximum(of.high, -of.low) for of in found)
+    return _largest((peak / (peak.max() or 1.0) for peak in peaks), stream)
+
+
+def _allowed(factors: np.ndarray, stream: Stream, state: _State) -> np.ndarray:
     """The factors within their bounds, and 1 where a clamp forbids them."""
     centre = np.exp(np.mean(np.log(factors)))
     factors = np.clip(factors, centre / _BOUND, centre * _BOUND)
-    for name, limit in pair.limits.items():
-        reached = found[name].folded(pair.channels).high / (_MARGIN * limit)
+    for name, limit in stream.limits.items():
+        reached = state.folded(name, stream).high / (_MARGIN * limit)
         factors = np.where(reached <= 1, np.maximum(factors, reached), 1.0)
     return factors
 
 
-def _candidates(pair: _Pair, first: Node, last: Node, found: _Statistics) -> Iterator[np.ndarray]:
-    read = found[pair.tensors[-1]].folded(pair.channels)
-    activation, second = np.maximum(read.high, -read.low), _input_peaks(last, pair.channels)
+def _candidates(stream: Stream, state: _State) -> Iterator[np.ndarray]:
+    activation, second = _activation_peaks(stream, state), _read_peaks(stream, state)
     live = (activation > 0) & (second > 0)
     if not live.any():
         return
-    raw = [np.sqrt(_ratio(_output_peaks(first), second))]
+    raw = [_published(stream, state)]
     for a, b in itertools.product(_EXPONENTS, repeat=2):
         raw.append(np.where(live, activation, 1.0) ** a * np.where(live, second, 1.0) ** -b)
     for factors in raw:
         factors = np.where(live, factors / np.exp(np.mean(np.log(factors[live]))), 1.0)
-        yield _allowed(factors, pair, found)
-        for name, limit in pair.limits.items():  # the largest activation allowed
-            high = found[name].folded(pair.channels).high
+        yield _allowed(factors, stream, state)
+        for name, limit in stream.limits.items():  # the largest activation allowed
+            high = state.folded(name, stream).high
             free = live & (high <= _MARGIN * limit)
             if free.any():
-                yield _allowed(factors * np.max(high[free] / factors[free]) / (_MARGIN * limit), pair, found)
+                yield _allowed(factors * np.max(high[free] / factors[free]) / (_MARGIN * limit), stream, state)
 
 
 def _rounding(node: Node, bits: int, *, per_channel: bool) -> np.ndarray:
@@ -278,30 +274,83 @@ def _through(node: Node, squares: np.ndarray, power: np.ndarray) -> np.ndarray:
     return _matrix(node).through(squares, power)
 
 
-def _expected_error(
-    factors: np.ndarray,
-    pair: _Pair,
-    first: Node,
-    last: Node,
-    found: _Statistics,
-    *,
-    weight_bits: int,
-    per_channel: bool,
-) -> float:
-    """Noise of the last layer's output relative to its signal, mean over output channels."""
-    runs = _runs(factors, last)
-    read = found[pair.tensors[-1]]
-    signal = _through(last, np.square(_kernel(last)), read.power)
-    first, last = scale_output(first, _map(first, 1 / factors)), scale_input(last, _map(last, runs))
-    read = read.scaled(1 / runs)
-    own = _through(first, _rounding(first, weight_bits, per_channel=per_channel), found[first.inputs[0]].power)
-    low, high = min(read.low.min(), 0.0), max(read.high.max(), 0.0)
-    limit = min((pair.limits.get(name, np.inf) for name in pair.tensors), default=np.inf)
-    own = np.resize(own, len(runs)) + ((high - low) / _ACTIVATION_STEPS) ** 2 / 12
-    own += _overshoot(-read.low, -low, read.count) + _overshoot(read.high, high, read.count) * (read.high < limit)
-    noise = _through(last, _rounding(last, weight_bits, per_channel=per_channel), read.power)
-    noise += _through(last, np.square(_kernel(last)), own)
-    return float(np.mean(noise / np.maximum(signal, _SILENT * signal.mean() or 1.0)))
+def _thinned(node: Node) -> Node:
+    """The layer with some of its output channels; a depthwise layer keeps all."""
+    name, axis = OPERATORS[node.kind].kernel, _matrix(node).channel_axis
+    kernel = node.weights[name]
+    if _matrix(node).is_depthwise:
+        return node
+    some = np.arange(0, kernel.shape[axis], max(1, kernel.shape[axis] // _OUTPUTS))
+    return node.replace(weights={name: kernel.take(some, axis)})
+
+
+def _error_of(stream: Stream, state: _State, *, weight_bits: int, per_channel: bool) -> Callable[[np.ndarray], float]:
+    """Gives the expected error for factors: the layers' noise relative to their signal, mean over channels, summed.
+
+    With a scale for every output channel the codes of a layer that writes do not depend on the factors, and some of the
+    output channels of one that reads tell enough.
+    """
+
+    def rounded(node: Node, held: _State) -> np.ndarray:
+        """The noise that the rounding of a layer makes at its output."""
+        power = held.statistics[node.inputs[0]].power
+        return _through(node, _rounding(node, weight_bits, per_channel=per_channel), power)
+
+    apart = per_channel and not set(stream.writers).intersection(stream.readers)
+    if apart:
+        state = _State(
+            {**state.nodes, **{name: _thinned(state.nodes[name]) for name in stream.readers}}, state.statistics
+        )
+    written = {name: rounded(state.nodes[name], state) for name in stream.writers}
+    moving = dataclasses.replace(stream, writers=()) if apart else stream
+
+    def error(factors: np.ndarray) -> float:
+        trial = state.scaled(moving, factors)
+        noises = _noises(
+            stream,
+            trial,
+            {
+                name: noise / np.square(_runs(factors, noise)) if apart else rounded(trial.nodes[name], trial)
+                for name, noise in written.items()
+            },
+        )
+        total = 0.0
+        for name in stream.readers:
+            node = trial.nodes[name]
+            squares, source = np.square(_kernel(node)), node.inputs[0]
+            signal = _through(node, squares, trial.statistics[source].power)
+            noise = rounded(node, trial) + _through(node, squares, noises[source])
+            total += float(np.mean(noise / np.maximum(signal, _SILENT * signal.mean() or 1.0)))
+        return total
+
+    return error
+
+
+def _noises(stream: Stream, state: _State, own: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """By tensor of the stream, n_c of every channel; own: by layer, the part of its output that its rounding makes."""
+    found: dict[str, np.ndarray] = {}
+    for name in stream.tensors:
+        node, held = state.nodes[name], state.statistics[name]
+        if matrix_of(node.kind) is not None:
+            noise = own[name]
+        else:
+            sources = [source for source in node.inputs if source in stream.tensors]
+            passed = _passed(node, state.statistics[sources[0]], held)
+            noise = sum((_runs(found[source], held.low) for source in sources), np.zeros(len(held.low))) * passed
+        if OPERATORS[node.kind].output == "own":
+            low, high = min(held.low.min(), 0.0), max(held.high.max(), 0.0)
+            noise = noise + ((high - low) / _ACTIVATION_STEPS) ** 2 / 12 + _overshoot(-held.low, -low, held.count)
+            noise += _overshoot(held.high, high, held.count) * (held.high < stream.limits.get(name, np.inf))
+        found[name] = noise
+    return found
+
+
+def _passed(node: Node, before: ChannelStatistics, behind: ChannelStatistics) -> np.ndarray | float:
+    """The share of its input's noise that an unweighted node hands on."""
+    if node.kind == "Multiply":
+        return np.divide(behind.power, before.power, out=np.zeros_like(behind.power), where=before.power > 0)
+    averages = OPERATORS[node.kind].averages or node.kind == "Mean"
+    return min(1.0, behind.count / before.count) if averages else 1.0
 
 
 def _overshoot(peaks: np.ndarray, end: float, count: int) -> np.ndarray:

@@ -4,8 +4,9 @@ A step takes the model as it is and proposes others. One of them goes on if its 
 the samples that judge (`tfq.simulate.judge`) is smaller, and beyond chance: of several tunings tried on few samples one
 is soon ahead, and loses on others (docs/reconstruction.md). Weight scales, which others build on, and a reconstruction,
 whose every layer has proved itself already, are rolled back only if they lose by more than one standard error: chance
-must not undo them either. Nothing that a step fits or chooses has seen the samples that judge it (`tfq.data.roles`).
-They are the same for every step. The ranges that a model starts with are of all samples, before and after a step.
+must not undo them either. A bias correction must not lose. Nothing that a step fits or chooses has seen the samples
+that judge it (`tfq.data.roles`). They are the same for every step. The ranges that a model starts with are of all
+samples, before and after a step.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from tfq.operations.table import OPERATORS
 from tfq.quantized_model import QuantizedModel
 from tfq.recipe import Recipe
 from tfq.reconstruction.batch_norm import tune_batch_norm
+from tfq.reconstruction.bias_correction import correct_biases
 from tfq.reconstruction.bias_tuning import tune_biases
 from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.reconstruct import LayerReconstruction, Reconstruction, reconstruct
@@ -156,6 +158,13 @@ def reconstruct_in_sequence(setting: Setting, model: QuantizedModel) -> tuple[Qu
     return _reconstructed(setting, model, "sequential reconstruction", setting.sequential)
 
 
+def correct_all_biases(setting: Setting, model: QuantizedModel) -> tuple[QuantizedModel, StepOutcome]:
+    """Bias correction of the whole network, where nothing is reconstructed."""
+    corrected = correct_biases(setting.graph, model, setting.calibration.fit, resources=setting.resources)
+    proposed = [] if corrected is model else [("corrected", corrected)]
+    return _kept(setting, "bias correction", model, proposed, must_gain=False, tolerance=0.0)
+
+
 def tune_batch_norms(setting: Setting, model: QuantizedModel) -> tuple[QuantizedModel, StepOutcome]:
     """Batch-norm tuning."""
     options: dict[str, Any] = {"recalibrate": setting.recalibrate, "resources": setting.resources}
@@ -171,7 +180,7 @@ def tune_all_biases(setting: Setting, model: QuantizedModel) -> tuple[QuantizedM
 
 # How a pipeline finds the weights of given precisions, and what it tunes afterwards.
 FITTING: Mapping[str, tuple[Step, ...]] = {
-    "int8": (),
+    "int8": (correct_all_biases,),
     "light": (fit_weight_scales, reconstruct_layers),
     "advanced": (fit_weight_scales, reconstruct_layers),
 }
@@ -218,7 +227,8 @@ def _kept(
     candidates: Iterable[Named],
     *,
     must_gain: bool = True,
+    tolerance: float = 1.0,
 ) -> tuple[QuantizedModel, StepOutcome]:
-    """The best of the model and the candidates."""
-    kept, verdicts = setting.judge.keep_best(("before", model), candidates, must_gain=must_gain)
+    """The best of the model and the candidates; must_gain and tolerance as in `Judge.keep_best`."""
+    kept, verdicts = setting.judge.keep_best(("before", model), candidates, must_gain=must_gain, tolerance=tolerance)
     return kept, StepOutcome(name, verdicts)
