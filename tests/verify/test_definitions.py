@@ -71,6 +71,8 @@ CASES = [
     (plain("Multiply", inputs=TWO), IMAGE, (1, 1, 4)),
     (plain("FloatAffine", weights={"scale": normal(4), "offset": normal(4)}), IMAGE),
     (plain("Cast"), ROWS),
+    (plain("AddConstant", constant=-1.5), IMAGE),
+    (plain("MultiplyConstant", constant=-1.5), ROWS),
     (plain("MatMul", inputs=TWO), (2, 3, 4), (2, 4, 5)),
     (plain("MatMul", inputs=TWO, transpose_a=True), (2, 4, 3), (2, 4, 5)),
     (plain("MatMul", inputs=TWO, transpose_b=True), (2, 3, 4), (2, 5, 4)),

@@ -70,6 +70,8 @@ OPERATORS: dict[str, Operator] = {
     "Add": Operator("own", clamps=True, elementwise=True, largest_ratio=2.0**18),
     "Subtract": Operator("own", clamps=True, elementwise=True, largest_ratio=2.0**18),
     "Multiply": Operator("own", clamps=True, elementwise=True),
+    "AddConstant": Operator("own", clamps=True, elementwise=True, largest_ratio=2.0**18),
+    "MultiplyConstant": Operator("own", clamps=True, elementwise=True),
     "MatMul": Operator("own"),
     "Maximum": Operator("same", elementwise=True),
     "Minimum": Operator("same", elementwise=True),

@@ -98,6 +98,7 @@ def quantize(
         model=model_facts(run.loaded, run.prepared),
         calibration_samples=run.given_samples,
         preparation=run.prepared.checks,
+        anew=run.prepared.anew,
         evaluation=evaluation,
         package_bytes=len(files["model.tflite.gz"]) if recipe.package == "gzip" else None,
         stages=tuple(journal.stages),

@@ -221,6 +221,7 @@ def _checks(report: Report) -> str:
         )
         if checked.unseen:
             lines.append(f"not verified, because the output hardly changes with the input: {', '.join(checked.unseen)}")
+    lines += [f"form: {words.anew(**vars(found))}" for found in report.anew]
     floats = [x for x in report.layers if x.precision in ("float32", "float16") and x.kind not in ("Reshape",)]
     if report.recipe.precision == "int8" and floats:
         named = ", ".join(f"{x.name} ({x.kind}, {x.precision})" for x in floats[:5])

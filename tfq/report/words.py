@@ -44,6 +44,12 @@ def verdict(reason: str) -> str:
     return f"rolled back: {reason.replace('chance,', 'may be chance,')}"
 
 
+def anew(operator: str, operators: Sequence[str], layers: Sequence[str], reason: str, error: str) -> str:
+    """Layers in another form; arguments as in `tfq.models.forms.WrittenAnew`."""
+    forms = " and ".join(operators)
+    return f"{operator} of {counted(len(layers), 'layer')} is written as {forms}, because it {reason}. {error}"
+
+
 def proof(status: str, gap: float | None, solver: str) -> str:
     """What is proved of the chosen precisions, as a sentence; arguments as in `tfq.allocation.problem.Allocation`."""
     if status == "feasible":

@@ -32,6 +32,7 @@ _SCALED = {
 
 MICRO = Target(
     "micro",
+    "TFLite Micro",
     kernels=(
         *(Kernel(name, ("float32",)) for name in (*_BOTH, *_FLOAT_ONLY, *_SCALED) if name != "DEQUANTIZE"),
         *(Kernel(name, ("int8",)) for name in _BOTH),

@@ -159,12 +159,14 @@ class Target:
     """A runtime with its fast path.
 
     Attributes:
-      name: as in `--target`.
+      name: as in the option `target`.
+      path: what its fast path is called.
       kernels: what the fast path takes.
       plain: operators, with their types, that run outside it. Whatever is in neither list is not known to run.
     """
 
     name: str
+    path: str
     kernels: tuple[Kernel, ...]
     plain: tuple[Kernel, ...]
 

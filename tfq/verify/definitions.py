@@ -252,6 +252,8 @@ _PLAIN: dict[str, Callable[[_Config, Sequence[_Array], Mapping[str, _Array]], _A
     "Add": lambda _, x, __: x[0] + x[1],
     "Subtract": lambda _, x, __: x[0] - x[1],
     "Multiply": lambda _, x, __: x[0] * x[1],
+    "AddConstant": lambda c, x, _: x[0] + c["constant"],
+    "MultiplyConstant": lambda c, x, _: x[0] * c["constant"],
     "Divide": _divide,
     "MatMul": _matmul,
     "Maximum": lambda _, x, __: np.maximum(x[0], x[1]),
