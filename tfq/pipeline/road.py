@@ -50,6 +50,7 @@ from tfq.reconstruction.steps import FITTING, TUNING, StepOutcome
 from tfq.report.frontier import BASE, FrontierReport
 from tfq.report.page import page
 from tfq.report.report import Report, layer_reports, model_facts, tensor_reports
+from tfq.report.verdict import verdict
 from tfq.result import Result
 from tfq.simulate.eager import simulate
 from tfq.spec import Specification
@@ -97,6 +98,7 @@ def quantize(
         recipe=recipe,
         model=model_facts(run.loaded, run.prepared),
         calibration_samples=run.given_samples,
+        verdict=verdict(evaluation, recipe),
         preparation=run.prepared.checks,
         anew=run.prepared.anew,
         evaluation=evaluation,

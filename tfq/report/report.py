@@ -97,6 +97,7 @@ class Report:
     Attributes:
       version, recipe: of tfq; what was asked for.
       model: name, framework, number of nodes before and after preparation, parameters.
+      verdict: what it came to (`tfq.report.verdict`).
       preparation: every transformation with its error against the original model.
       anew: layers that were given another form for the target, and why.
       layers: in topological order.
@@ -114,6 +115,7 @@ class Report:
     recipe: Recipe
     model: Mapping[str, Any]
     calibration_samples: int
+    verdict: str
     preparation: tuple[TransformationCheck, ...]
     anew: tuple[WrittenAnew, ...]
     layers: tuple[LayerReport, ...]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 STEPS = (
     "Before and after: how far the outputs are from those of the float model, on calibration samples that the step has"
@@ -26,6 +26,18 @@ ROUNDS = (
 def counted(count: int, thing: str) -> str:
     """ "1 layer", "2 layers" """
     return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
+def operators(counts: Mapping[str, int], most: int = 3) -> str:
+    """ "19 HARD_SWISH, 1 SOFTMAX", those after the first `most` together. counts: the most frequent first."""
+    shown = [f"{count} {name}" for name, count in counts.items()][:most]
+    rest = sum(list(counts.values())[most:])
+    return ", ".join([*shown, *([f"{rest} more"] if rest else [])])
+
+
+def delegated(partitions: int, outside: Mapping[str, int]) -> str:
+    """ "2 (outside: 1 SOFTMAX)"; arguments as in `tfq.execution.delegation.Delegation`."""
+    return f"{partitions} (outside: {operators(outside)})" if outside else str(partitions)
 
 
 def setting(value: object) -> str:
