@@ -205,7 +205,8 @@ def islands() -> Graph:
     make.node("pooled", "GlobalAveragePooling2D", "sum")
     make.dense("scores", "pooled", 6, 4)
     make.node("exponential", "Unary", "scores", function="exp")
-    return make.graph(("exponential", "scores"))
+    make.node("joined", "FloatConcatenate", ("pooled", "scores"))
+    return make.graph(("exponential", "scores", "joined"))
 
 
 def shared() -> Graph:

@@ -43,6 +43,7 @@ def model(name, **changes):
         "difference": None,
         "agreement": None,
         "sqnr": None,
+        "other_sqnr": [],
         "latency": None,
         "delegation": None,
         "simulated": "",

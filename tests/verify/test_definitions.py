@@ -96,6 +96,7 @@ CASES = [
     (plain("Softmax"), IMAGE),
     (plain("Concatenate", inputs=TWO), IMAGE, (7, 6, 2)),
     (plain("Concatenate", inputs=TWO, axis=1), IMAGE, (3, 6, 4)),
+    (plain("FloatConcatenate", inputs=TWO, axis=1), IMAGE, (3, 6, 4)),
     (plain("Reshape", target_shape=(6, 28)), IMAGE),
     (plain("Flatten"), IMAGE),
     (plain("Permute", dims=(3, 1, 2)), IMAGE),

@@ -39,6 +39,7 @@ class ModelEvaluation:
       difference: score minus the baseline's, with the paired interval; None for the baseline.
       agreement: share of samples with the baseline's class; None for the baseline and for other than classifiers.
       sqnr: of the first output against the baseline's; its value is None where both are equal in every bit.
+      other_sqnr: the same of the other outputs, in their order.
       latency: None where none was asked for, and of a simulation.
       delegation: what XNNPACK takes of it; None without the delegate, and of a simulation.
       simulated: why there is a simulation only, and neither size nor latency; "" for a file.
@@ -50,6 +51,7 @@ class ModelEvaluation:
     difference: Estimate | None
     agreement: Estimate | None
     sqnr: Estimate | None
+    other_sqnr: tuple[Estimate, ...]
     latency: Latency | None
     delegation: Delegation | None = None
     simulated: str = ""
@@ -63,6 +65,7 @@ class Judgement:
     difference: Estimate | None
     agreement: Estimate | None
     sqnr: Estimate | None
+    other_sqnr: tuple[Estimate, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -239,11 +242,16 @@ def judge_outputs(
     for row, (name, outputs) in enumerate(outputs_of.items()):
         score, difference = scores.get(name, (None, None))
         agreement = sqnr = None
+        others: tuple[Estimate, ...] = ()
         if row:
-            sqnr = _estimated(sqnr_against(outputs[0], baseline[0]), "dB", len(samples), seed)
+            sqnr, *rest = (
+                _estimated(sqnr_against(output, wanted), "dB", len(samples), seed)
+                for output, wanted in zip(outputs, baseline, strict=True)
+            )
+            others = tuple(rest)
             if classifies:
                 agreement = _estimated(class_agreement(outputs[0], baseline[0]), "%", len(samples), seed)
-        judged[name] = Judgement(score, difference, agreement, sqnr)
+        judged[name] = Judgement(score, difference, agreement, sqnr, others)
     return judged, omitted
 
 

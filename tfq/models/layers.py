@@ -54,6 +54,10 @@ class MultiplyConstant(tf_keras.layers.Layer):
         return inputs * tf.constant([self.constant], inputs.dtype)
 
 
+class FloatConcatenate(tf_keras.layers.Concatenate):
+    """A Concatenate that is computed in float32."""
+
+
 class Sigmoid(tf_keras.layers.Layer):
     """1 / (1 + exp(-x))."""
 

@@ -17,6 +17,7 @@ import numpy as np
 from tfq.errors import UserError
 from tfq.execution.progress import SILENT, Progress
 from tfq.models.decompose import decompose, split_activations
+from tfq.models.ends import free_ends
 from tfq.models.equality import random_inputs, relative_error, run_graph
 from tfq.models.fold import affines_to_layers, fold_affines
 from tfq.models.forms import WrittenAnew, written_for
@@ -282,6 +283,9 @@ def prepare(
                 graph, notes = keep_wide_float(graph, wide)
             graph = checked(name, before, graph)
             advance(1)
+        if target is not None and not target.integers_only:
+            graph, found = free_ends(graph, {name: x[: len(x) // 2] for name, x in inputs.items()})
+            notes += found
         plain = checked("separate grids", graph, separate_grids(graph))
         before = graph
         if target is not None:

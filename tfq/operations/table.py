@@ -108,6 +108,7 @@ OPERATORS: dict[str, Operator] = {
     "Divide": Operator("float", elementwise=True),
     "ELU": Operator("float", elementwise=True),
     "FloatAffine": Operator("float", why="kept float: an 8-bit grid would lose the small values that it is there for"),
+    "FloatConcatenate": Operator("float", why="kept float: it joins tensors of unlike ranges, and ends the model"),
     "Cast": Operator("float", why="it makes whole numbers, such as indices, of an input"),
 }
 

@@ -53,6 +53,10 @@ def comparison(report: Report) -> tuple[list[str], list[list[str]], list[str]]:
     rows += [
         ["agreement with float", *others, number(last.agreement), interval(last.agreement)],
         ["output SQNR", *others, number(last.sqnr, 1), ""],
+        *(
+            [f"SQNR of {name}", *others, number(found, 1), ""]
+            for name, found in zip(evaluation.outputs[1:], last.other_sqnr, strict=False)
+        ),
         _ratio_row("file bytes", models, lambda size: size.file_bytes),
         _ratio_row("download bytes (compressed)", models, lambda size: size.download_bytes),
         ["bits per weight", *(f"{m.size.weight_bits:.2f}" if m.size else "" for m in models), ""],

@@ -40,4 +40,5 @@ MICRO = Target(
         *(Kernel(name, ("int8", "int4")) for name in ("CONV_2D", "DEPTHWISE_CONV_2D")),
     ),
     plain=(),
+    integers_only=True,
 )

@@ -272,6 +272,7 @@ _PLAIN: dict[str, Callable[[_Config, Sequence[_Array], Mapping[str, _Array]], _A
     "Tanh": lambda _, x, __: np.tanh(x[0]),
     "Softmax": _softmax,
     "Concatenate": lambda c, x, _: np.concatenate(x, c.get("axis", -1)),
+    "FloatConcatenate": lambda c, x, _: np.concatenate(x, c.get("axis", -1)),
     "Reshape": lambda c, x, _: x[0].reshape(1, *c["target_shape"]),
     "Flatten": lambda _, x, __: x[0].reshape(1, -1),
     "Permute": lambda c, x, _: np.transpose(x[0], (0, *c["dims"])),
