@@ -128,10 +128,12 @@ def arithmetic() -> Graph:
     make.node("product", "Multiply", ("difference", "apple"), activation="relu")
     make.node("larger", "Maximum", ("product", "zebra"))
     make.node("smaller", "Minimum", ("larger", "apple"))
-    make.node("hard", "HardSwish", "smaller")
+    make.node("moved", "AddConstant", "smaller", activation="relu6", constant=0.5)
+    make.node("hard", "HardSwish", "moved")
     make.node("smooth", "Gelu", "hard")
+    make.node("scaled", "MultiplyConstant", "smooth", constant=-1.5)
     make.node("gate", "Sigmoid", "smooth")
-    make.node("squashed", "Tanh", "smooth")
+    make.node("squashed", "Tanh", "scaled")
     make.node("gate_copy", "Requantize", "gate")
     make.node("squashed_copy", "Requantize", "squashed")
     make.node("joined", "Concatenate", ("gate_copy", "squashed_copy"))
@@ -203,7 +205,8 @@ def islands() -> Graph:
     make.node("pooled", "GlobalAveragePooling2D", "sum")
     make.dense("scores", "pooled", 6, 4)
     make.node("exponential", "Unary", "scores", function="exp")
-    return make.graph(("exponential", "scores"))
+    make.node("joined", "FloatConcatenate", ("pooled", "scores"))
+    return make.graph(("exponential", "scores", "joined"))
 
 
 def shared() -> Graph:

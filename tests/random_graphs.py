@@ -39,6 +39,7 @@ from tfq.models.grids import grid_groups
 from tfq.models.load import load_model
 from tfq.models.prepare import prepare
 from tfq.operations.table import OPERATORS
+from tfq.targets.cpu import CPU
 from tfq.verify.structure import verify_structure
 
 SAMPLES = 24
@@ -232,7 +233,8 @@ def outcome(drawn: Drawn) -> Outcome:
     try:
         loaded = load_model(drawn.model)
         stop = "prepare"
-        prepared = prepare(loaded.graph, {n: v[:8] for n, v in drawn.samples.items()}, original=loaded)
+        few = {n: v[:8] for n, v in drawn.samples.items()}
+        prepared = prepare(loaded.graph, few, original=loaded, target=CPU)
     except UserError as error:
         jumps = stop == "prepare" and any(n.config.get("function") in _JUMPS for n in loaded.graph.nodes)
         if "\n" in str(error) or ("defect of tfq" in str(error) and not jumps):
@@ -247,7 +249,7 @@ def outcome(drawn: Drawn) -> Outcome:
         stop = "export"
         graph, samples = prepared.graph, dict(drawn.samples)
         one_by_one = [{n: v[i : i + 1] for n, v in samples.items()} for i in range(SAMPLES)]
-        plain = export_plain(graph, "float32", lambda: iter(one_by_one))
+        plain = export_plain(prepared.plain, "float32", lambda: iter(one_by_one))
         ranges = calibrate(graph, iter([samples]), method="minmax", total=SAMPLES).ranges
         model = specify(graph, ranges)
         content = export_quantized(model, lambda: iter(one_by_one))

@@ -14,6 +14,7 @@ from tfq.errors import UserError
 from tfq.execution.progress import Progress
 from tfq.execution.resources import Resources
 from tfq.precision import precision_of
+from tfq.targets import TARGETS
 
 GRADIENT_METHODS = ("adaround", "adaquant")
 
@@ -225,6 +226,7 @@ class FileOptions:
       input_type, output_type: of the values that an app gives and gets.
       metric: a name in `tfq.evaluation.metrics`, or module:function.
       labels: a file with a class name on every line.
+      target: what an int8 model is to run on: operations that it runs slowly take other forms (`tfq.models.forms`).
     """
 
     package: str = one_of("none", "gzip")
@@ -232,6 +234,7 @@ class FileOptions:
     output_type: str = one_of("int8", "uint8", "float32")
     metric: str = "top1"
     labels: str = ""
+    target: str = one_of(*TARGETS)
 
 
 @dataclasses.dataclass(frozen=True)

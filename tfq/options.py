@@ -65,6 +65,7 @@ RULES = (
         _PRECISION,
         repeats=("none",),
     ),
+    Rule(("target",), _is_int8, _PRECISION),
     Rule(("input_type", "output_type"), _is_int8, _PRECISION, repeats=("float32",)),
     Rule(
         ("mode", "granularity", "workers"),

@@ -56,10 +56,11 @@ def prepared_graph(values: flags.FlagValues) -> Graph:
     from tfq.allocation.profile import random_inputs
     from tfq.models.load import load_model
     from tfq.models.prepare import prepare
+    from tfq.targets.cpu import CPU
 
     loaded = load_model(Path(values.model))
     samples = random_inputs(loaded.graph, 4, values.seed)
-    return prepare(loaded.graph, samples, original=loaded, seed=values.seed).graph
+    return prepare(loaded.graph, samples, original=loaded, seed=values.seed, target=CPU).graph
 
 
 def table_summary(table: LatencyTable, path: Path) -> str:

@@ -89,6 +89,8 @@ HELP = {
         " it.",
     },
     "The .tflite": {
+        "target": "What an int8 model is to run on. cpu: LiteRT with XNNPACK, on a phone or a computer. micro: TFLite"
+        " Micro. Operations that it runs slowly, such as hard-swish on a CPU, are written in others that it runs fast.",
         "input_type": "Type of the values that the app gives to the model.",
         "output_type": "Type of the values that the app gets from the model.",
         "labels": "A text file with one class name per line; the names are stored in the model for Android's Task"

@@ -122,7 +122,7 @@ class ModelReport:
       against_host: each output against this host's Python interpreter with the same kernels.
       outputs_differ: further off than is allowed; its speed is then that of something else.
       against_baseline: each output in real values against the first model's on the same device.
-      score, difference, agreement, sqnr: as tfq-evaluate computes them, on the device's outputs.
+      score, difference, agreement, sqnr, other_sqnr: as tfq-evaluate computes them, on the device's outputs.
       timings, profiles: by number of threads.
     """
 
@@ -138,6 +138,7 @@ class ModelReport:
     difference: Estimate | None
     agreement: Estimate | None
     sqnr: Estimate | None
+    other_sqnr: tuple[Estimate, ...]
     timings: tuple[Timing, ...]
     profiles: tuple[Profile, ...]
 

@@ -1,11 +1,26 @@
-"""Scales that no runtime takes are told in one line before anything is converted."""
+"""Scales are brought to what the kernels take; those that no runtime takes are told in one line."""
 
+from collections.abc import Iterator
+
+import numpy as np
 import operator_graphs
 import pytest
 
+from tfq.calibration.specify import specify
+from tfq.calibration.statistics import Range
 from tfq.errors import UserError
-from tfq.export.scales import require_runnable
+from tfq.execution.delegation import delegation
+from tfq.execution.interpreter import TfliteModel
+from tfq.export.package import export_quantized
+from tfq.export.scales import require_runnable, with_legal_scales
 from tfq.grid import activation_grid
+from tfq.models.graph import Graph, Node
+from tfq.operations.table import OPERATORS
+from tfq.quantized_model import QuantizedModel
+from tfq.targets.cpu import CPU
+from tfq.targets.micro import MICRO
+from tfq.targets.target import FAST, PLAIN, Operand, Operation
+from tfq.verify.structure import verify_structure
 
 
 @pytest.mark.parametrize(
@@ -20,3 +35,68 @@ def test_a_layer_whose_input_is_far_too_coarse_for_its_output_is_named(graph, la
     with pytest.raises(UserError, match=f"layer 'keras_{layer}' .* cannot be computed in int8: one step of") as caught:
         require_runnable(quantized)
     assert "\n" not in str(caught.value)
+
+
+KINDS = {
+    "Add": {}, "Subtract": {}, "Multiply": {}, "LeakyReLU": {"alpha": 0.5}, "Requantize": {},
+    "AddConstant": {"constant": 3.0}, "MultiplyConstant": {"constant": -0.7},
+}  # fmt: skip
+
+
+def apart() -> Graph:
+    """One operation of each kind, on inputs of its own."""
+    nodes, outputs = [], []
+    for kind, config in KINDS.items():
+        inputs = [f"{kind}_{i}" for i in range(1 + (kind in ("Add", "Subtract", "Multiply")))]
+        nodes += [Node(name, "Input", {"shape": (4, 4, 4), "dtype": "float32"}) for name in inputs]
+        nodes.append(Node(kind, kind, config, tuple(inputs)))
+        outputs.append(kind)
+    return Graph(tuple(nodes), tuple(n.name for n in nodes if n.kind == "Input"), tuple(outputs))
+
+
+def with_drawn_scales(seed: int, spread: float) -> QuantizedModel:
+    rng, graph = np.random.default_rng(seed), apart()
+    return specify(graph, {node.name: Range(-(2.0 ** rng.uniform(-spread, spread)), 0) for node in graph.nodes})
+
+
+def operations(model: QuantizedModel) -> Iterator[tuple[str, Operation]]:
+    """Each node as the table of a target sees it; a number that is added or multiplied with lies on 255 steps."""
+    for node in model.layers:
+        inputs = [Operand("int8", (1, 4, 4, 4), model.grids[name].scale) for name in node.inputs]
+        if "constant" in node.config:
+            inputs.append(Operand("int8", (1,), (abs(node.config["constant"]) / 255,), constant=True))
+        output = Operand("int8", (1, 4, 4, 4), model.grids[node.name].scale)
+        yield node.kind, Operation(OPERATORS[node.kind].tflite, tuple(inputs), (output,), node.config)
+
+
+@pytest.mark.parametrize("spread", [4, 20, 45])
+@pytest.mark.parametrize("target", [CPU, MICRO], ids=lambda target: target.name)
+def test_scales_from_the_whole_range_of_float32_become_legal(target, spread):
+    broken = 0
+    for seed in range(25):
+        drawn = with_drawn_scales(seed, spread)
+        made = with_legal_scales(drawn, target)
+        broken += any(target.verdict(found)[0] != FAST for _, found in operations(drawn))
+        for kind, found in operations(made):
+            verdict, why = target.verdict(found)
+            # a number that is nothing beside the output's step is all that may be left, in a plain kernel
+            assert verdict == FAST or (kind, verdict) == ("AddConstant", PLAIN), f"{kind}: {why}"
+        for name, grid in drawn.grids.items():
+            assert made.grids[name].scale[0] >= grid.scale[0]
+            assert made.grids[name].zero_point == grid.zero_point
+        assert with_legal_scales(made, target) == made
+    assert broken > 5 or target is MICRO or spread < 20
+
+
+def test_legal_scales_stay_as_they_are():
+    model = operator_graphs.case("arithmetic").model
+    assert with_legal_scales(model, CPU) is model
+
+
+@pytest.mark.parametrize("spread", [12, 30, 45])
+def test_files_with_drawn_scales_are_taken_whole(spread):
+    made = with_legal_scales(with_drawn_scales(spread, spread), CPU)
+    samples = {name: np.zeros((4, 4, 4, 4), np.float32) for name in made.inputs}
+    content = export_quantized(made, operator_graphs.representative(samples))
+    verify_structure(content, made)
+    assert set(delegation(TfliteModel(content)).outside) <= {"ADD"}

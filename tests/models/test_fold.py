@@ -5,7 +5,7 @@ import pytest
 
 from tfq.models.decompose import decompose
 from tfq.models.equality import relative_error, run_graph
-from tfq.models.fold import affines_to_depthwise, fold_affines
+from tfq.models.fold import affines_to_layers, fold_affines
 from tfq.models.graph import Graph, Node
 
 RNG = np.random.default_rng(0)
@@ -228,7 +228,7 @@ def test_a_layer_whose_own_output_is_needed_is_not_folded(why):
         graph = chain(*nodes, outputs=("layer", "bn"))
     graph = decompose(graph)
     assert fold_affines(graph) is graph
-    left = affines_to_depthwise(graph)
+    left = affines_to_layers(graph)
     assert "DepthwiseConv2D" in kinds(left)
     assert relative_error(run_graph(graph, {"x": X}), run_graph(left, {"x": X})) < 1e-6
 
@@ -275,9 +275,21 @@ def test_the_scale_of_a_gate_moves_behind_the_product_into_the_next_convolution(
     check(folded, X, run_graph(graph, {"x": X})[0])
 
 
+@pytest.mark.parametrize(
+    ("scale", "offset", "kind"),
+    [([2, 2, 2], [0, 0, 0], "MultiplyConstant"), ([1, 1, 1], [3, 3, 3], "AddConstant"),
+     ([2, 2, 2], [3, 3, 3], "DepthwiseConv2D")],
+)  # fmt: skip
+def test_one_number_for_all_channels_is_added_or_multiplied_by(scale, offset, kind):
+    x = RNG.normal(size=(2, 2, 4, 3)).astype(np.float32)
+    left = affines_to_layers(chain(affine(scale, offset), shape=x.shape[1:]))
+    assert kinds(left) == [kind]
+    check(left, x, x * scale[0] + offset[0])
+
+
 @pytest.mark.parametrize("shape", [(3,), (4, 3), (2, 4, 3), (2, 2, 4, 3)])
 def test_what_remains_is_one_depthwise_convolution_whatever_the_rank(shape):
     x = RNG.normal(size=(2, *shape)).astype(np.float32)
-    left = affines_to_depthwise(chain(affine([1, 2, 3], [4, 0, 6]), shape=shape))
+    left = affines_to_layers(chain(affine([1, 2, 3], [4, 0, 6]), shape=shape))
     assert kinds(left).count("DepthwiseConv2D") == 1
     check(left, x, x * [1.0, 2, 3] + [4, 0, 6])

@@ -43,7 +43,9 @@ def model(name, **changes):
         "difference": None,
         "agreement": None,
         "sqnr": None,
+        "other_sqnr": [],
         "latency": None,
+        "delegation": None,
         "simulated": "",
     }
     return {**found, **changes}
@@ -56,6 +58,8 @@ def report(**changes):
         "recipe": {"precision": "int8", "model": "net.keras"},
         "model": {"name": "net", "framework": "keras 3", "parameters": 84322},
         "calibration_samples": 512,
+        "verdict": "Good: -0.25 points, try `pipeline='advanced'`.",
+        "anew": [],
         "layers": [layer("stem"), layer("head", weight_bits=8)],
         "evaluation": {"models": [model("float"), quantised], "metric": "top1", "samples": 797},
         "stages": [{"name": "calibrate", "seconds": 1.25, "peak_memory_mb": 700.0}],

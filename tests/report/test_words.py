@@ -4,7 +4,15 @@ import math
 
 import pytest
 
-from tfq.report.words import proof, setting, verdict
+from tfq.models.forms import WrittenAnew
+from tfq.report.words import anew, proof, setting, verdict
+
+
+def test_another_form_is_told_with_its_reason_and_its_price():
+    found = WrittenAnew("HARD_SWISH", ("ADD", "MUL"), ("a", "b"), "runs outside XNNPACK in int8", "It is exact.")
+    assert anew(**vars(found)) == (
+        "HARD_SWISH of 2 layers is written as ADD and MUL, because it runs outside XNNPACK in int8. It is exact."
+    )
 
 
 @pytest.mark.parametrize(

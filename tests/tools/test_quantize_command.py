@@ -125,7 +125,7 @@ class TestARun:
         code, output, errors = quantize_here(place, "--recipe=out/recipe.json", *options)
         assert code == 0, errors
         report = json.loads((place / "advanced/report.json").read_text())
-        assert re.search(r"^step +proposed +before +after +samples +outcome +layers kept$", output, re.MULTILINE)
+        assert re.search(r"^step +tried +before +after +samples +result +layers improved$", output, re.MULTILINE)
         for step in report["steps"]:
             for guard in step["guards"]:
                 candidate, before = guard["divergences"]

@@ -266,6 +266,8 @@ FAULTS = {
     "clamp added to a float layer": ("floats", option("left/1", fusedActivationFunction=CLAMP.RELU), "left"),
     "slope of a LeakyReLU": ("square", option("leaky", alpha=0.21), "leaky"),
     "beta of a softmax": ("square", option("soft", beta=1.1), "soft"),
+    "number that is added": ("arithmetic", constant("moved/1", 100), "moved"),
+    "number that is multiplied by": ("arithmetic", constant("scaled/1", -100), "scaled"),
     # axes and operands
     "permutation": ("square", constant("turned/1", 0, 2, 3, 1), "turned"),
     "axis of a mean": ("square", constant("rows/1", 2), "rows"),

@@ -17,6 +17,7 @@ from tfq.evaluation.latency import DEFAULT as TIMING
 from tfq.evaluation.latency import Latency, Timing, measure_latency
 from tfq.evaluation.metrics import Metric, Predictions, UserMetric, find_metric, sqnr_against
 from tfq.evaluation.size import Size, measure_size
+from tfq.execution.delegation import Delegation, delegation
 from tfq.execution.interpreter import TensorInfo, TfliteModel
 from tfq.execution.predict import predict
 from tfq.execution.progress import SILENT, Progress
@@ -38,7 +39,9 @@ class ModelEvaluation:
       difference: score minus the baseline's, with the paired interval; None for the baseline.
       agreement: share of samples with the baseline's class; None for the baseline and for other than classifiers.
       sqnr: of the first output against the baseline's; its value is None where both are equal in every bit.
+      other_sqnr: the same of the other outputs, in their order.
       latency: None where none was asked for, and of a simulation.
+      delegation: what XNNPACK takes of it; None without the delegate, and of a simulation.
       simulated: why there is a simulation only, and neither size nor latency; "" for a file.
     """
 
@@ -48,7 +51,9 @@ class ModelEvaluation:
     difference: Estimate | None
     agreement: Estimate | None
     sqnr: Estimate | None
+    other_sqnr: tuple[Estimate, ...]
     latency: Latency | None
+    delegation: Delegation | None = None
     simulated: str = ""
 
 
@@ -60,6 +65,7 @@ class Judgement:
     difference: Estimate | None
     agreement: Estimate | None
     sqnr: Estimate | None
+    other_sqnr: tuple[Estimate, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -141,10 +147,13 @@ def evaluate(
     outputs_of: dict[str, tuple[np.ndarray, ...]] = {}
     single: dict[str, Mapping[str, np.ndarray]] = {}
     expected: tuple[TensorInfo, ...] = ()
+    taken: dict[str, Delegation] = {}
     files = {name: model for name, model in models.items() if not isinstance(model, Simulated)}
     for name, content in files.items():
         loaded = TfliteModel(content, delegate=delegate)
         expected = expected or loaded.outputs
+        if delegate:
+            taken[name] = delegation(loaded)
         inputs = inputs_of(loaded, samples.arrays, name)
         single[name] = {
             info.name: np.repeat(inputs[info.name][:1], max(1, info.shape[0]) if info.shape else 1, axis=0)
@@ -167,7 +176,14 @@ def evaluate(
     for name, model in models.items():
         size, simulated = (None, model.reason) if isinstance(model, Simulated) else (measure_size(model), "")
         evaluated.append(
-            ModelEvaluation(name, size, **vars(judged[name]), latency=latencies.get(name), simulated=simulated)
+            ModelEvaluation(
+                name,
+                size,
+                **vars(judged[name]),
+                latency=latencies.get(name),
+                delegation=taken.get(name),
+                simulated=simulated,
+            )
         )
     return Evaluation(
         models=tuple(evaluated),
@@ -226,11 +242,16 @@ def judge_outputs(
     for row, (name, outputs) in enumerate(outputs_of.items()):
         score, difference = scores.get(name, (None, None))
         agreement = sqnr = None
+        others: tuple[Estimate, ...] = ()
         if row:
-            sqnr = _estimated(sqnr_against(outputs[0], baseline[0]), "dB", len(samples), seed)
+            sqnr, *rest = (
+                _estimated(sqnr_against(output, wanted), "dB", len(samples), seed)
+                for output, wanted in zip(outputs, baseline, strict=True)
+            )
+            others = tuple(rest)
             if classifies:
                 agreement = _estimated(class_agreement(outputs[0], baseline[0]), "%", len(samples), seed)
-        judged[name] = Judgement(score, difference, agreement, sqnr)
+        judged[name] = Judgement(score, difference, agreement, sqnr, others)
     return judged, omitted
 
 

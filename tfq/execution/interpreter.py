@@ -88,6 +88,15 @@ class TensorInfo:
         return np.asarray(values, dtype).reshape([-1 if i == self.axis else 1 for i in range(len(self.shape))])
 
 
+@dataclasses.dataclass(frozen=True)
+class RuntimeOperation:
+    """An operation as the runtime has it: TFLite's name of its operator, tensors that it reads and writes."""
+
+    name: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
 class TfliteModel:
     """One interpreter over one .tflite, for use by one thread at a time.
 
@@ -139,6 +148,11 @@ class TfliteModel:
         """The shape every tensor has now, by index, as the runtime made it out."""
         details = self._interpreter.get_tensor_details()
         return {d["index"]: tuple(d["shape"].tolist()) for d in details if d["index"] in self._by_index}
+
+    def operations(self) -> tuple[RuntimeOperation, ...]:
+        """Those of the file, and behind them those that a delegate put in place of some."""
+        details = self._interpreter._get_ops_details()
+        return tuple(RuntimeOperation(d["op_name"], tuple(d["inputs"]), tuple(d["outputs"])) for d in details)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
         """Real values in, float32 out, one array per output.

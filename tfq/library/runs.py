@@ -62,6 +62,7 @@ class Options(TypedDict, total=False):
     output_type: str
     metric: str | UserMetric
     labels: str | os.PathLike[str] | Sequence[str]
+    target: str
     memory_limit: int
     workers: int
     seed: int

@@ -9,8 +9,8 @@ Forward, into the weighted layer that reads it, exact where no padding meets a n
   W'[..., i, o] = W[..., i, o] * scale[i],   b'[o] = b[o] + sum_{h,w,i} W[h, w, i, o] * offset[i].
 Between the two may lie nodes that commute with the map (pooling, reshapes, padding when offset = 0, ...).
 Nothing between them may be read elsewhere or be an output of the model, and layers called several times
-are folded only if every call agrees. What remains becomes a 1x1 depthwise convolution: one int8 operation, exact per
-channel, that can carry a ReLU.
+are folded only if every call agrees. What remains becomes one int8 operation that can carry a ReLU: a sum or a product
+with one number where that is all, elsewhere a 1x1 depthwise convolution, exact per channel.
 """
 
 from __future__ import annotations
@@ -208,8 +208,9 @@ def _apply(graph: Graph, maps: dict[str, AffineMap], change: Callable[[Node, Aff
     return rewrite(graph, rule)
 
 
-def affines_to_depthwise(graph: Graph) -> Graph:
-    """Every remaining Affine node as a 1x1 depthwise convolution, between reshapes where its rank is not 4."""
+def affines_to_layers(graph: Graph) -> Graph:
+    """Every remaining Affine node as an AddConstant or MultiplyConstant, or as a 1x1 depthwise convolution, between
+    reshapes where its rank is not 4."""
     if not any(node.kind == "Affine" for node in graph.nodes):
         return graph
     shapes = tensor_shapes(graph)
@@ -218,6 +219,10 @@ def affines_to_depthwise(graph: Graph) -> Graph:
         if node.kind != "Affine":
             return None
         scale, offset = node.weights["scale"], node.weights["offset"]
+        if not np.ptp(scale) and not offset.any():
+            return [node.replace(kind="MultiplyConstant", config={"constant": float(scale[0])}, weights={})]
+        if not np.ptp(offset) and (scale == 1).all():
+            return [node.replace(kind="AddConstant", config={"constant": float(offset[0])}, weights={})]
         weights = {"depthwise_kernel": scale.reshape(1, 1, -1, 1)} | ({"bias": offset} if offset.any() else {})
         config = {"kernel_size": (1, 1), "use_bias": "bias" in weights}
         convolution = node.replace(kind="DepthwiseConv2D", config=config, weights=weights)

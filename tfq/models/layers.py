@@ -29,6 +29,35 @@ class FloatAffine(Affine):
     """An Affine that is computed in float32 and folded into no other layer."""
 
 
+class AddConstant(tf_keras.layers.Layer):
+    """x + constant, one number.
+
+    It is a tensor of one axis here and in MultiplyConstant: TFLiteConverter knows hard-swish by its numbers without.
+    """
+
+    def __init__(self, constant: float, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.constant = constant
+
+    def call(self, inputs: Any) -> Any:
+        return inputs + tf.constant([self.constant], inputs.dtype)
+
+
+class MultiplyConstant(tf_keras.layers.Layer):
+    """x * constant, one number."""
+
+    def __init__(self, constant: float, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.constant = constant
+
+    def call(self, inputs: Any) -> Any:
+        return inputs * tf.constant([self.constant], inputs.dtype)
+
+
+class FloatConcatenate(tf_keras.layers.Concatenate):
+    """A Concatenate that is computed in float32."""
+
+
 class Sigmoid(tf_keras.layers.Layer):
     """1 / (1 + exp(-x))."""
 

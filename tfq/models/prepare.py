@@ -2,20 +2,25 @@
 
 The transformations run in the order of `TRANSFORMATIONS`. Each is a pure function Graph -> Graph, exact in
 real arithmetic; after each that changed anything, the graph must give the outputs of the untransformed one.
+
+Then operations that the target runs slowly in int8 take other forms (`tfq.models.forms`), and what these brought is
+folded and fused again (`AGAIN`). The float baseline has not these forms: its kernels are others.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from tfq.errors import UserError
 from tfq.execution.progress import SILENT, Progress
 from tfq.models.decompose import decompose, split_activations
+from tfq.models.ends import free_ends
 from tfq.models.equality import random_inputs, relative_error, run_graph
-from tfq.models.fold import affines_to_depthwise, fold_affines
+from tfq.models.fold import affines_to_layers, fold_affines
+from tfq.models.forms import WrittenAnew, written_for
 from tfq.models.fuse import (
     absorb_padding,
     clamp_before_gelu,
@@ -34,8 +39,10 @@ from tfq.models.reshapes import cancel_reshapes
 from tfq.models.singular import keep_off_zero
 from tfq.models.wide import Wide, keep_wide_float
 from tfq.operations.table import OPERATORS
+from tfq.targets.target import Target
 
-TRANSFORMATIONS: tuple[tuple[str, Callable[[Graph], Graph]], ...] = (
+Transformations = Sequence[tuple[str, Callable[[Graph], Graph]]]
+TRANSFORMATIONS: Transformations = (
     ("split activations", split_activations),
     ("decompose layers", decompose),
     ("drop identities", drop_identities),
@@ -44,14 +51,18 @@ TRANSFORMATIONS: tuple[tuple[str, Callable[[Graph], Graph]], ...] = (
     ("keep off zero", keep_off_zero),
     ("recognise hard-swish", recognise_hard_swish),
     ("fold affine maps", fold_affines),
-    ("affine maps to depthwise", affines_to_depthwise),
+    ("affine maps to layers", affines_to_layers),
     ("cancel reshapes again", cancel_reshapes),
     ("merge clamps", merge_clamps),
     ("clamp before gelu", clamp_before_gelu),
     ("fuse activations", fuse_activations),
     ("absorb padding", absorb_padding),
     ("split grouped convolutions", split_groups),
-    ("separate grids", separate_grids),
+)
+AGAIN = (
+    ("fold affine maps again", fold_affines),
+    ("affine maps to layers again", affines_to_layers),
+    ("fuse activations again", fuse_activations),
 )
 # Rewritten sums round differently. A real mistake shows as 1e-2 or more; where an error exceeds 1e-4, the network's
 # own sensitivity to rounding is measured by moving its inputs by one part in 2**22.
@@ -83,11 +94,21 @@ class TransformationCheck:
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """The prepared graph, the checks of the transformations that changed it, and what a person should know."""
+    """The prepared graph.
+
+    Attributes:
+      graph: to be quantised.
+      checks: of the transformations that changed it.
+      notes: what a person should know.
+      plain: the graph without the forms of the target: what a float runtime is given.
+      anew: what was given another form.
+    """
 
     graph: Graph
     checks: tuple[TransformationCheck, ...]
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
+    plain: Graph
+    anew: tuple[WrittenAnew, ...]
 
 
 def _check_samples(graph: Graph, samples: Mapping[str, np.ndarray]) -> None:
@@ -214,6 +235,7 @@ def prepare(
     seed: int = 0,
     progress: Progress = SILENT,
     wide: Wide | None = None,
+    target: Target | None = None,
 ) -> Prepared:
     """Rewrite `graph` into the operations of `OPERATORS`, checking every step.
 
@@ -224,6 +246,7 @@ def prepare(
       seed: of the random inputs.
       progress: shows the transformations.
       wide: inputs that may have to stay float (`tfq.models.wide`).
+      target: what the integer model is to run on; None: no operation takes another form.
 
     Raises:
       UserError: a layer that no int8 operation stands for, by name; samples that do not fit the model or on which
@@ -235,27 +258,46 @@ def prepare(
     inputs = _checked_inputs(declared, graph, samples, seed)
     checks = []
     notes: tuple[str, ...] = ()
-    with progress.task("prepare", len(TRANSFORMATIONS) + 1) as advance:
+    anew: tuple[WrittenAnew, ...] = ()
+    with progress.task("prepare", len(TRANSFORMATIONS) + 2) as advance:
         expected = run_graph(graph, inputs)
         if not all(np.isfinite(y[: len(y) // 2]).all() for y in expected):
             raise UserError("the model gives NaN or infinity on the samples; check its weights and their preprocessing")
         loaded, bound = graph, _LEAST_BOUND
         if original is not None:
             checks.append(_check_flattening(original, graph, inputs, expected))
-        advance(1)
-        for name, transform in TRANSFORMATIONS:
-            before, graph = graph, transform(graph)
-            if transform is decompose and wide is not None:
-                graph, notes = keep_wide_float(graph, wide)
+
+        def checked(name: str, before: Graph, graph: Graph) -> Graph:
+            nonlocal bound
             if graph is not before:
                 error = relative_error(expected, run_graph(graph, inputs))
                 if error > bound == _LEAST_BOUND:
                     bound = _rounding_bound(loaded, inputs, expected)
                 checks.append(_passed(TransformationCheck(name, len(before.nodes), len(graph.nodes), error, bound)))
+            return graph
+
+        advance(1)
+        for name, transform in TRANSFORMATIONS:
+            before, graph = graph, transform(graph)
+            if transform is decompose and wide is not None:
+                graph, notes = keep_wide_float(graph, wide)
+            graph = checked(name, before, graph)
             advance(1)
+        if target is not None and not target.integers_only:
+            graph, found = free_ends(graph, {name: x[: len(x) // 2] for name, x in inputs.items()})
+            notes += found
+        plain = checked("separate grids", graph, separate_grids(graph))
+        before = graph
+        if target is not None:
+            graph, anew = written_for(graph, target)
+        graph = checked("forms for the target", before, graph)
+        for name, transform in AGAIN if anew else ():
+            graph = checked(name, graph, transform(graph))
+        graph = checked("separate grids again", graph, separate_grids(graph)) if anew else plain
+        advance(1)
     _check_outputs(graph)
     _check_differences(graph)
     unknown = [n for n in graph.nodes if n.kind != INPUT and n.kind not in OPERATORS]
     if unknown:
         raise RuntimeError(f"preparation left {[(n.name, n.kind) for n in unknown]}")
-    return Prepared(graph, tuple(checks), notes)
+    return Prepared(graph, tuple(checks), notes, plain, anew)

@@ -33,6 +33,7 @@ class Operator:
         channels may come behind it.
       optional: with some options it gives what it reads.
       largest_ratio: of the largest scale that it reads to that of its output, below which the int8 kernels work.
+      tflite: TFLite's name of the one operator that it becomes, where the ratio of its scales matters.
       why: of "float": the reason, for the specification; "" is that it has no int8 kernel that keeps the accuracy.
     """
 
@@ -47,6 +48,7 @@ class Operator:
     averages: bool = False
     optional: bool = False
     largest_ratio: float = math.inf
+    tflite: str = ""
     why: str = ""
 
     @property
@@ -67,18 +69,20 @@ OPERATORS: dict[str, Operator] = {
     "Dense": Operator("own", kernel="kernel", matrix=Matrix("io", packs=True, carried_per_tensor=True), clamps=True),
     "Embedding": Operator("same", kernel="embeddings"),
     # arithmetic
-    "Add": Operator("own", clamps=True, elementwise=True, largest_ratio=2.0**18),
-    "Subtract": Operator("own", clamps=True, elementwise=True, largest_ratio=2.0**18),
-    "Multiply": Operator("own", clamps=True, elementwise=True),
+    "Add": Operator("own", clamps=True, elementwise=True, largest_ratio=2.0**18, tflite="ADD"),
+    "Subtract": Operator("own", clamps=True, elementwise=True, largest_ratio=2.0**18, tflite="SUB"),
+    "Multiply": Operator("own", clamps=True, elementwise=True, tflite="MUL"),
+    "AddConstant": Operator("own", clamps=True, elementwise=True, largest_ratio=2.0**18, tflite="ADD"),
+    "MultiplyConstant": Operator("own", clamps=True, elementwise=True, tflite="MUL"),
     "MatMul": Operator("own"),
     "Maximum": Operator("same", elementwise=True),
     "Minimum": Operator("same", elementwise=True),
     "GlobalAveragePooling2D": Operator("own", averages=True),
     "Mean": Operator("own"),
-    "Requantize": Operator("own", moves=True),
+    "Requantize": Operator("own", moves=True, tflite="QUANTIZE"),
     # activations
     "ReLU": Operator("own", elementwise=True),
-    "LeakyReLU": Operator("own", elementwise=True),
+    "LeakyReLU": Operator("own", elementwise=True, tflite="LEAKY_RELU"),
     "PReLU": Operator("own", kernel="alpha"),
     "HardSwish": Operator("own", elementwise=True, largest_ratio=2.0**7),
     "Gelu": Operator("own", elementwise=True),
@@ -104,6 +108,7 @@ OPERATORS: dict[str, Operator] = {
     "Divide": Operator("float", elementwise=True),
     "ELU": Operator("float", elementwise=True),
     "FloatAffine": Operator("float", why="kept float: an 8-bit grid would lose the small values that it is there for"),
+    "FloatConcatenate": Operator("float", why="kept float: it joins tensors of unlike ranges, and ends the model"),
     "Cast": Operator("float", why="it makes whole numbers, such as indices, of an input"),
 }
 

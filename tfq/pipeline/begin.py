@@ -34,6 +34,7 @@ from tfq.models.wide import find_wide
 from tfq.models.widths import assign_precisions, is_weighted, separate_inputs
 from tfq.precision import Precision
 from tfq.recipe import Recipe
+from tfq.targets import TARGETS
 
 # Samples that the stops take where not all are needed.
 _PREPARATION, _SPREAD, _REPRESENTATIVE = 8, 64, 100
@@ -92,7 +93,9 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress) -> Run:
         few = calibration.samples.head(_PREPARATION).read()
         spread = calibration.samples.head(_SPREAD).read()
         wide = find_wide(loaded.graph, spread) if recipe.precision == "int8" else None
-        prepared = prepare(loaded.graph, few, original=loaded, seed=recipe.seed, progress=progress, wide=wide)
+        target = TARGETS[recipe.target] if recipe.precision == "int8" else None
+        options: dict[str, Any] = {"original": loaded, "seed": recipe.seed, "progress": progress}
+        prepared = prepare(loaded.graph, few, wide=wide, target=target, **options)
         journal.warn(*prepared.notes)
         if recipe.precision == "int8":
             journal.warn(*zero_notes(prepared.graph, spread))
@@ -105,7 +108,7 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress) -> Run:
             graph = separate_inputs(graph, [node.name for node in graph.nodes if is_weighted(node)], apart=True)
     with journal.stage("export the float baseline"):
         representative = calibration.samples.head(_REPRESENTATIVE).representative_dataset()
-        baseline = export_plain(prepared.graph, "float32", representative, progress=progress)
+        baseline = export_plain(prepared.plain, "float32", representative, progress=progress)
         if evaluation_samples is not None:
             check_metric(inputs.metric, baseline, evaluation_samples)
     return Run(

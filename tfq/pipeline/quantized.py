@@ -11,6 +11,7 @@ from tfq.calibration.specify import specify
 from tfq.calibration.statistics import Range
 from tfq.data.samples import Samples
 from tfq.execution.resources import Resources
+from tfq.export.scales import with_legal_scales
 from tfq.models.graph import Graph
 from tfq.models.widths import activation_bits, units
 from tfq.pipeline.begin import Run
@@ -20,6 +21,7 @@ from tfq.reconstruction.channel_statistics import channel_statistics
 from tfq.reconstruction.equalize import equalize, equalize_published, measured_tensors
 from tfq.reconstruction.steps import Setting, Step, StepOutcome, wanted
 from tfq.simulate.judge import Judge, Verdict
+from tfq.targets import TARGETS
 
 BATCH = 32  # samples that run through a model at once
 _MEASURED = 64  # samples that the channels' statistics are of
@@ -84,7 +86,7 @@ def specified(
     recipe, precisions = run.recipe, run.precisions
     if chosen is not None:
         precisions = {node: chosen[unit.name] for unit in units(graph) for node in unit.nodes}
-    return specify(
+    model = specify(
         graph,
         ranges,
         precisions,
@@ -92,6 +94,7 @@ def specified(
         input_type=recipe.input_type,
         output_type=recipe.output_type,
     )
+    return with_legal_scales(model, TARGETS[recipe.target])
 
 
 def quantized(run: Run, graph: Graph) -> Start:

@@ -41,6 +41,7 @@ from tfq.evaluation.layers import layer_errors
 from tfq.execution.progress import SILENT, Progress
 from tfq.export.package import describe, export_plain, export_quantized, gzipped
 from tfq.export.plain import plain_model
+from tfq.export.scales import with_legal_scales
 from tfq.inputs import Inputs
 from tfq.models.graph import Graph
 from tfq.pipeline.begin import Run, begin
@@ -52,10 +53,13 @@ from tfq.reconstruction.steps import FITTING, TUNING, StepOutcome
 from tfq.report.frontier import BASE, FrontierReport
 from tfq.report.page import page
 from tfq.report.report import Report, layer_reports, model_facts, tensor_reports
+from tfq.report.verdict import verdict
 from tfq.result import Result
 from tfq.simulate.eager import simulate
 from tfq.spec import Specification
+from tfq.targets import TARGETS
 from tfq.verify.forced import observe, teacher_forced
+from tfq.verify.kernels import verify_kernels
 from tfq.verify.parity import layer_parity, output_parity, parity_note
 from tfq.verify.runtimes import verify_runtimes
 from tfq.verify.structure import verify_structure
@@ -99,7 +103,9 @@ def quantize(
         recipe=recipe,
         model=model_facts(run.loaded, run.prepared),
         calibration_samples=run.given_samples,
+        verdict=verdict(evaluation, recipe),
         preparation=run.prepared.checks,
+        anew=run.prepared.anew,
         evaluation=evaluation,
         package_bytes=len(files["model.tflite.gz"]) if recipe.package == "gzip" else None,
         stages=tuple(journal.stages),
@@ -140,6 +146,7 @@ def _fitted(run: Run, ledger: Path | None) -> _Fitted:
     else:
         fitted, fits = stepped(run, setting, start.model, FITTING[recipe.pipeline])
     model, tunings = stepped(run, setting, fitted, TUNING[recipe.pipeline])
+    model = with_legal_scales(model, TARGETS[recipe.target])
     return _Fitted(start, model, equalisation + fits + tunings, allocated)
 
 
@@ -160,6 +167,7 @@ def _int8(run: Run, ledger: Path | None) -> _Made:
         content = export_quantized(model, run.representative, progress=run.resources.progress)
     with run.journal.stage("verify"):
         measured["verification"] = verify_structure(content, model)
+        run.journal.warn(*verify_kernels(model, TARGETS[recipe.target]))
         measured |= _compare(run, content, model, start.reference, steps)
     return model, {"model.tflite": content}, measured
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # they would load TensorFlow, which reading a report does not
     from tfq.allocation.allocate import Allocated
     from tfq.calibration.calibrate import Calibration
     from tfq.evaluation.layers import LayerError
+    from tfq.models.forms import WrittenAnew
     from tfq.models.load import LoadedModel
     from tfq.models.prepare import Prepared, TransformationCheck
     from tfq.quantized_model import QuantizedModel
@@ -96,7 +97,9 @@ class Report:
     Attributes:
       version, recipe: of tfq; what was asked for.
       model: name, framework, number of nodes before and after preparation, parameters.
+      verdict: what it came to (`tfq.report.verdict`).
       preparation: every transformation with its error against the original model.
+      anew: layers that were given another form for the target, and why.
       layers: in topological order.
       evaluation: float against exported model, or against the simulation where there is none.
       stages, warnings: as the run went.
@@ -112,7 +115,9 @@ class Report:
     recipe: Recipe
     model: Mapping[str, Any]
     calibration_samples: int
+    verdict: str
     preparation: tuple[TransformationCheck, ...]
+    anew: tuple[WrittenAnew, ...]
     layers: tuple[LayerReport, ...]
     evaluation: Evaluation
     stages: tuple[Stage, ...]

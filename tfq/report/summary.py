@@ -21,10 +21,10 @@ _WORST_LAYERS = 5
 
 
 def summary(report: Report, output: Path | None = None) -> str:
-    """Float against exported model, the layers with most error, warnings, and where the files are, if anywhere."""
+    """The verdict, float against exported model, the layers with most error, warnings, and where files are, if any."""
     header, rows, notes = comparison(report)
     measured = "\n".join([format_table(header, rows), *notes])
-    parts = [measured, _allocation(report), _steps(report), _worst_layers(report), _checks(report)]
+    parts = [report.verdict, measured, _allocation(report), _steps(report), _worst_layers(report), _checks(report)]
     if report.warnings:
         parts.append("\n".join(f"warning: {w}" for w in report.warnings))
     if output is not None:
@@ -53,11 +53,16 @@ def comparison(report: Report) -> tuple[list[str], list[list[str]], list[str]]:
     rows += [
         ["agreement with float", *others, number(last.agreement), interval(last.agreement)],
         ["output SQNR", *others, number(last.sqnr, 1), ""],
+        *(
+            [f"SQNR of {name}", *others, number(found, 1), ""]
+            for name, found in zip(evaluation.outputs[1:], last.other_sqnr, strict=False)
+        ),
         _ratio_row("file bytes", models, lambda size: size.file_bytes),
         _ratio_row("download bytes (compressed)", models, lambda size: size.download_bytes),
         ["bits per weight", *(f"{m.size.weight_bits:.2f}" if m.size else "" for m in models), ""],
     ]
     timed = models[0].latency
+    rows.append(["XNNPACK partitions", *map(_delegated, models), ""])
     if timed is not None:
         for name in ("p50", "p90"):
             values = [float(getattr(m.latency, f"{name}_ms")) if m.latency else None for m in models]
@@ -83,7 +88,7 @@ def comparison(report: Report) -> tuple[list[str], list[list[str]], list[str]]:
 def evaluation_table(found: Evaluation) -> tuple[list[str], list[list[str]], list[str]]:
     """Header, rows and notes; without the columns of what was measured of no model."""
     header = ["model", found.metric, "difference [95 %]", "agreement", "SQNR", "file", "download", "bits", "p50 ms"]
-    header += ["p90 ms", "time ratio [95 %]"]
+    header += ["p90 ms", "time ratio [95 %]", "XNNPACK partitions"]
     rows = [_model_row(model, baseline=not index) for index, model in enumerate(found.models)]
     notes = [
         f"{found.samples} samples; the others are compared with the first model."
@@ -120,7 +125,12 @@ def _model_row(model: ModelEvaluation, *, baseline: bool) -> list[str]:
         f"{latency.p50_ms:.3f}" if latency else "",
         f"{latency.p90_ms:.3f}" if latency else "",
         "" if baseline or latency is None else interval(latency.ratio, unit=False),
+        _delegated(model),
     ]
+
+
+def _delegated(model: ModelEvaluation) -> str:
+    return words.delegated(model.delegation.partitions, model.delegation.outside) if model.delegation else ""
 
 
 def _ratio_row(name: str, models: tuple[ModelEvaluation, ...], value: Callable[[Size], int]) -> list[str]:
@@ -221,6 +231,7 @@ def _checks(report: Report) -> str:
         )
         if checked.unseen:
             lines.append(f"not verified, because the output hardly changes with the input: {', '.join(checked.unseen)}")
+    lines += [f"form: {words.anew(**vars(found))}" for found in report.anew]
     floats = [x for x in report.layers if x.precision in ("float32", "float16") and x.kind not in ("Reshape",)]
     if report.recipe.precision == "int8" and floats:
         named = ", ".join(f"{x.name} ({x.kind}, {x.precision})" for x in floats[:5])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 STEPS = (
     "Before and after: how far the outputs are from those of the float model, on calibration samples that the step has"
@@ -28,6 +28,18 @@ def counted(count: int, thing: str) -> str:
     return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
+def operators(counts: Mapping[str, int], most: int = 3) -> str:
+    """ "19 HARD_SWISH, 1 SOFTMAX", those after the first `most` together. counts: the most frequent first."""
+    shown = [f"{count} {name}" for name, count in counts.items()][:most]
+    rest = sum(list(counts.values())[most:])
+    return ", ".join([*shown, *([f"{rest} more"] if rest else [])])
+
+
+def delegated(partitions: int, outside: Mapping[str, int]) -> str:
+    """ "2 (outside: 1 SOFTMAX)"; arguments as in `tfq.execution.delegation.Delegation`."""
+    return f"{partitions} (outside: {operators(outside)})" if outside else str(partitions)
+
+
 def setting(value: object) -> str:
     """A value of the recipe: "yes", "w4, w8", "not set"."""
     if isinstance(value, bool):
@@ -42,6 +54,12 @@ def verdict(reason: str) -> str:
     if not reason:
         return "kept"
     return f"rolled back: {reason.replace('chance,', 'may be chance,')}"
+
+
+def anew(operator: str, operators: Sequence[str], layers: Sequence[str], reason: str, error: str) -> str:
+    """Layers in another form; arguments as in `tfq.models.forms.WrittenAnew`."""
+    forms = " and ".join(operators)
+    return f"{operator} of {counted(len(layers), 'layer')} is written as {forms}, because it {reason}. {error}"
 
 
 def proof(status: str, gap: float | None, solver: str) -> str:

@@ -40,6 +40,7 @@ _PLAIN_ANY = (
 
 CPU = Target(
     "cpu",
+    "XNNPACK",
     kernels=(
         *(Kernel(name, _FLOAT) for name in (*_WEIGHTED, *_MOVES, *_FREE, *_FLOAT_ONLY, *_BOTH)),
         *(Kernel(name, _INT8, demands=(_NORMAL, _PRODUCT)) for name in _WEIGHTED),

@@ -32,6 +32,7 @@ _SCALED = {
 
 MICRO = Target(
     "micro",
+    "TFLite Micro",
     kernels=(
         *(Kernel(name, ("float32",)) for name in (*_BOTH, *_FLOAT_ONLY, *_SCALED) if name != "DEQUANTIZE"),
         *(Kernel(name, ("int8",)) for name in _BOTH),
@@ -39,4 +40,5 @@ MICRO = Target(
         *(Kernel(name, ("int8", "int4")) for name in ("CONV_2D", "DEPTHWISE_CONV_2D")),
     ),
     plain=(),
+    integers_only=True,
 )

@@ -159,14 +159,18 @@ class Target:
     """A runtime with its fast path.
 
     Attributes:
-      name: as in `--target`.
+      name: as in the option `target`.
+      path: what its fast path is called.
       kernels: what the fast path takes.
       plain: operators, with their types, that run outside it. Whatever is in neither list is not known to run.
+      integers_only: floats are out of place among int8 layers, where these are not needed for accuracy.
     """
 
     name: str
+    path: str
     kernels: tuple[Kernel, ...]
     plain: tuple[Kernel, ...]
+    integers_only: bool = False
 
     def verdict(self, operation: Operation) -> tuple[str, str]:
         """(FAST, PLAIN or REFUSED, why it is not fast); `why` is empty for FAST."""

@@ -18,6 +18,7 @@ the tensors that bear the names, and has to give what its definition gives on th
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 
 from tfq.errors import VerificationError
@@ -40,6 +41,7 @@ _READS = {
     "GATHER": (0,),
     "PRELU": (1,),
 }
+_NUMBER = 1e-6  # how far a stored number may be from that specified, as a share of it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,6 +203,9 @@ def _operation_faults(
             label = contents.names[_stored(contents, index)]
             if label != f"{name}/{role}":
                 faults.append(f"{what} reads {label!r} as its {role}")
+    numbers = [i for i in operation.inputs if "constant" in node.config and contents.is_constant(i)]
+    for index in numbers:
+        faults += _number_faults(what, contents, index, node.config["constant"])
     if in_float:
         return faults, True
     known = [model.grids[t] for t in (*node.inputs, name) if t in model.grids]
@@ -209,9 +214,18 @@ def _operation_faults(
         label = contents.names[index]
         if label in named or not contents.info(index).quantized or label.split("/")[0] != name:
             continue
+        if index in numbers:
+            continue
         if not any(not list(_grid_faults("", contents, index, grid)) for grid in known):
             faults.append(f"tensor {label!r} inside {what} has a grid that nobody specified")
     return faults, False
+
+
+def _number_faults(what: str, contents: Contents, index: int, wanted: float) -> Iterator[str]:
+    """Of the one number that a layer adds or multiplies by; any grid on which it lies will do."""
+    values = contents.info(index).to_real(contents.elements(index))
+    if values.size != 1 or not math.isclose(values.item(), wanted, rel_tol=_NUMBER):
+        yield f"{what} works with {values.ravel()[:3].tolist()}, specified {wanted:g}"
 
 
 def _stored(contents: Contents, index: int) -> int:

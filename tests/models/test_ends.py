@@ -1,0 +1,69 @@
+"""Concatenations at the end of a model: float where their parts have unlike ranges, and only there."""
+
+import numpy as np
+import operator_graphs
+import pytest
+import tf_keras
+
+from tfq.execution.interpreter import TfliteModel
+from tfq.models.load import load_model
+from tfq.models.prepare import prepare
+from tfq.targets.cpu import CPU
+from tfq.targets.micro import MICRO
+from tfq.verify.structure import verify_structure
+
+SHAPE = (8, 8, 4)
+
+
+def detector(scale=300.0, behind=None, scales=1):
+    """Boxes up to about `scale` and scores in 0..1, joined; of several scales, joined again."""
+    layers = tf_keras.layers
+    tf_keras.utils.set_random_seed(0)
+    image, joined = tf_keras.Input(SHAPE, name="image"), []
+    for _ in range(scales):
+        x = layers.Conv2D(8, 3, padding="same", activation="relu")(image)
+        boxes = layers.Rescaling(scale)(layers.Conv2D(4, 1)(x))
+        scores = layers.Conv2D(5, 1, activation="sigmoid")(x)
+        joined.append(layers.Concatenate()([layers.Reshape((64, 4))(boxes), layers.Reshape((64, 5))(scores)]))
+    y = joined[0] if scales == 1 else layers.Concatenate(axis=1)(joined)
+    return tf_keras.Model(image, y if behind is None else behind(y))
+
+
+def prepared(model, target=CPU):
+    loaded = load_model(model)
+    samples = {"image": np.random.default_rng(0).normal(size=(operator_graphs.SAMPLES, *SHAPE)).astype(np.float32)}
+    return loaded, samples, prepare(loaded.graph, {"image": samples["image"][:8]}, original=loaded, target=target)
+
+
+def kinds(found):
+    return [node.kind for node in found.graph.nodes]
+
+
+@pytest.mark.parametrize("scales", [1, 2])
+def test_boxes_and_scores_keep_their_own_grids(scales):
+    loaded, samples, found = prepared(detector(scales=scales))
+    assert kinds(found).count("FloatConcatenate") == scales + (scales > 1)
+    assert "Requantize" not in kinds(found)
+    (note,) = found.notes
+    assert note.startswith("the output 'concatenate")
+    assert " is float32: it joins tensors that reach " in note
+    made = operator_graphs.exported(found.graph)
+    assert verify_structure(made.content, made.model).unseen == ()
+    model = TfliteModel(made.content)
+    assert model.outputs[0].dtype == np.float32
+    expected = loaded.predict(samples)[0][:1]
+    (got,) = model.run({"image": samples["image"][:1]})
+    for part in (slice(4), slice(4, None)):
+        noise = np.mean((got - expected)[..., part] ** 2)
+        assert 10 * np.log10(np.mean(expected[..., part] ** 2) / noise) > 25
+
+
+@pytest.mark.parametrize(
+    ("model", "target"),
+    [(detector(scale=0.5), CPU), (detector(behind=tf_keras.layers.Conv1D(3, 1)), CPU), (detector(), MICRO)],
+    ids=["like ranges", "read by a layer", "a microcontroller"],
+)
+def test_others_stay_integers(model, target):
+    _, _, found = prepared(model, target)
+    assert "FloatConcatenate" not in kinds(found)
+    assert found.notes == ()

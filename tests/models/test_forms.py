@@ -1,0 +1,126 @@
+"""Operations in the forms that a target runs fast: chosen by its table, equal to what they stand for, all delegated."""
+
+import dataclasses
+
+import numpy as np
+import operator_graphs
+import pytest
+import tf_keras
+
+from tfq.execution.delegation import delegation
+from tfq.execution.interpreter import TfliteModel
+from tfq.models.equality import relative_error, run_graph
+from tfq.models.forms import written_for
+from tfq.models.graph import Graph, Node
+from tfq.models.load import load_model
+from tfq.models.prepare import prepare
+from tfq.targets.cpu import CPU
+from tfq.targets.micro import MICRO
+from tfq.targets.target import Kernel
+from tfq.verify.structure import verify_structure
+
+IMAGE = (6, 4, 3)
+
+
+def alone(kind, **config):
+    return Graph(
+        (Node("x", "Input", {"shape": IMAGE, "dtype": "float32"}), Node("y", kind, config, ("x",))), ("x",), ("y",)
+    )
+
+
+def kinds(graph):
+    return [node.kind for node in graph.nodes[1:]]
+
+
+def drawn(shape=IMAGE, count=3, spread=3.0):
+    return np.random.default_rng(0).normal(0, spread, (count, *shape)).astype(np.float32)
+
+
+def test_hard_swish_is_its_own_formula():
+    graph, (found,) = written_for(alone("HardSwish"), CPU)
+    x = drawn()
+    assert kinds(graph) == ["AddConstant", "ReLU", "Multiply", "Affine"]
+    np.testing.assert_allclose(run_graph(graph, {"x": x})[0], x * np.clip(x + 3, 0, 6) / 6, rtol=1e-5, atol=1e-6)
+    assert (found.operator, found.operators, found.layers) == ("HARD_SWISH", ("ADD", "MUL"), ("y",))
+    assert found.reason == "runs outside XNNPACK in int8"
+
+
+@pytest.mark.parametrize("size", [(2, 2), (1, 3), (4, 1), (3, 2)])
+def test_nearest_upsampling_by_whole_factors_repeats_rows_and_columns(size):
+    x = drawn()
+    expected = x.repeat(size[0], 1).repeat(size[1], 2)
+    rows, columns = expected.shape[1:3]
+    resized = alone("Resizing", height=rows, width=columns, interpolation="nearest")
+    for before in (alone("UpSampling2D", size=size), resized):
+        graph, (found,) = written_for(before, CPU)
+        assert set(kinds(graph)) == {"Concatenate", "Reshape"}
+        np.testing.assert_array_equal(run_graph(graph, {"x": x})[0], expected)
+        assert found.operator == "RESIZE_NEAREST_NEIGHBOR"
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        alone("UpSampling2D", size=2, interpolation="bilinear"),
+        alone("Resizing", height=12, width=8),
+        alone("Resizing", height=9, width=8, interpolation="nearest"),
+        alone("Resizing", height=3, width=2, interpolation="nearest"),
+    ],
+    ids=lambda graph: str(dict(graph["y"].config)),
+)
+def test_other_resampling_keeps_its_form(graph):
+    assert written_for(graph, CPU) == (graph, ())
+
+
+def test_the_table_of_the_target_decides():
+    graph = alone("HardSwish")
+    assert written_for(graph, MICRO) == (graph, ())
+    newer = dataclasses.replace(CPU, kernels=(*CPU.kernels, Kernel("HARD_SWISH", ("int8",))))
+    assert written_for(graph, newer) == (graph, ())
+    poorer = dataclasses.replace(CPU, kernels=tuple(row for row in CPU.kernels if row.operator != "MUL"))
+    assert written_for(graph, poorer) == (graph, ())
+
+
+def network():
+    """Hard-swish before a convolution, before squeeze-and-excite and at the end; hard-sigmoid; nearest upsampling."""
+    layers = tf_keras.layers
+    tf_keras.utils.set_random_seed(0)
+
+    def hard_swish(x):
+        return layers.Multiply()([layers.Rescaling(1 / 6)(layers.ReLU(6.0)(layers.Rescaling(1.0, 3.0)(x))), x])
+
+    image = tf_keras.Input((12, 12, 3))
+    x = hard_swish(layers.Conv2D(8, 3, padding="same")(image))
+    x = hard_swish(layers.Conv2D(8, 3, strides=2, padding="same")(x))
+    squeezed = layers.Conv2D(4, 1, activation="relu")(layers.GlobalAveragePooling2D(keepdims=True)(x))
+    excited = layers.ReLU(6.0)(layers.Rescaling(1.0, 3.0)(layers.Conv2D(8, 1)(squeezed)))
+    x = layers.Multiply()([x, layers.Rescaling(1 / 6)(excited)])
+    x = layers.Conv2D(6, 1)(layers.UpSampling2D(2)(x))
+    return tf_keras.Model(image, hard_swish(x))
+
+
+def test_the_forms_are_prepared_exported_verified_and_taken_by_the_delegate():
+    loaded, samples = load_model(network()), {"input_1": drawn((12, 12, 3), operator_graphs.SAMPLES, 2.0)}
+    (name,) = loaded.graph.inputs
+    samples = {name: samples["input_1"]}
+    few = {name: samples[name][:8]}
+    prepared = prepare(loaded.graph, few, original=loaded, target=CPU)
+    assert [(found.operator, len(found.layers)) for found in prepared.anew] == [
+        ("HARD_SWISH", 3),
+        ("RESIZE_NEAREST_NEIGHBOR", 1),
+    ]
+    # the factor of the first goes into the convolution that reads it, those of the others have two readers or none
+    assert kinds(prepared.graph).count("MultiplyConstant") == 2
+    assert kinds(prepared.plain).count("HardSwish") == 3
+    assert relative_error(run_graph(prepared.plain, few), run_graph(prepared.graph, few)) < 1e-5
+    made = operator_graphs.exported(prepared.graph)
+    assert verify_structure(made.content, made.model).unseen == ()
+    assert delegation(TfliteModel(made.content)).outside == {}
+    assert prepare(loaded.graph, few).anew == prepare(loaded.graph, few, target=MICRO).anew == ()
+
+
+def test_integers_are_those_of_the_upsampling_itself():
+    graph = operator_graphs.exported(alone("UpSampling2D", size=(2, 3)))
+    other = operator_graphs.exported(written_for(alone("UpSampling2D", size=(2, 3)), CPU)[0])
+    x = np.random.default_rng(1).integers(-128, 128, (1, *IMAGE)).astype(np.int8)
+    np.testing.assert_array_equal(*(TfliteModel(made.content).run_raw({"x": x})[0] for made in (graph, other)))

@@ -1,0 +1,88 @@
+"""The sentence on top: each of its kinds, its cause and what it tells to try."""
+
+import dataclasses
+
+import pytest
+
+from tfq.evaluation.bootstrap import Estimate
+from tfq.evaluation.evaluate import Evaluation, ModelEvaluation
+from tfq.evaluation.latency import Latency
+from tfq.evaluation.size import Size
+from tfq.execution.delegation import Delegation
+from tfq.recipe import Recipe
+from tfq.report.verdict import verdict
+
+
+def about(value, unit, spread=0.4):
+    return Estimate(value, value - spread, value + spread, unit, 100)
+
+
+def model(**changes):
+    size = Size(4000, 3000, 900, 8.0, 8.0)
+    empty = dict.fromkeys(("score", "difference", "agreement", "sqnr", "latency")) | {"other_sqnr": ()}
+    return ModelEvaluation(**{"name": "m", "size": size, **empty, **changes})
+
+
+def timed(ratio):
+    estimate = Estimate(ratio, 0.99 * ratio, 1.01 * ratio, "x", 9)
+    return Latency(1.0, 1.0, estimate, 1, 1, 1, 1, delegate=True, times_ms=(1.0,))
+
+
+def said(recipe=None, **changes):
+    found = {"difference": about(-0.1, "points"), "agreement": about(97.0, "%"), "sqnr": about(30.0, "dB"), **changes}
+    small = dataclasses.replace(model().size, download_bytes=870)
+    models = (model(), model(size=small, **found))
+    options = {"model": "m.keras", "calibration_data": "x.npz", **(recipe or {})}
+    return verdict(Evaluation(models, "top1", True, "", ("y",), 100, 0), Recipe(**options))
+
+
+def test_good_says_what_was_lost_and_gained():
+    assert said(latency=timed(0.71)) == (
+        "Good: -0.10 points [-0.50, +0.30], download 0.29x, 1.4 times as fast as float on this CPU (a phone differs:"
+        " tfq-bench)."
+    )
+    assert said(latency=timed(1.005)).endswith(", as fast as float on this CPU.")
+    assert said(difference=None) == "Good: 97.0 % agreement with float, download 0.29x."
+    assert said(difference=None, agreement=None) == "Good: output SQNR 30.0 dB, download 0.29x."
+    equal = Estimate(None, None, None, "dB", 100)
+    assert said(difference=None, agreement=None, sqnr=equal).startswith("Good: outputs equal to float's")
+
+
+def test_slower_names_the_operators_outside_and_the_target_that_has_them_written_anew():
+    slow = {"latency": timed(2.35), "delegation": Delegation(21, 101, {"HARD_SWISH": 19, "SOFTMAX": 1})}
+    cause = (
+        "Slower than float: 2.35 x [2.33, 2.37] its time on this CPU; 19 HARD_SWISH, 1 SOFTMAX run outside XNNPACK; "
+    )
+    assert (
+        said({"target": "micro"}, **slow) == f"{cause}`target='cpu'` writes what it can in operations that run in it."
+    )
+    assert said(**slow) == f"{cause}measure on your phone with tfq-bench."
+    alone = {"latency": timed(2.35), "delegation": Delegation(1, 9, {})}
+    assert said(**alone).endswith("all operations run in XNNPACK; measure on your phone with tfq-bench.")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "remedy"),
+    [
+        ({}, "`pipeline='advanced'`"),
+        ({"weight_bits": 4, "pipeline": "light"}, "`pipeline='advanced'`"),
+        ({"weight_bits": 4, "pipeline": "advanced"}, "more `weight_bits`"),
+        ({"activation_bits": 4, "pipeline": "advanced"}, "more `activation_bits`"),
+        ({"pipeline": "advanced"}, "`precision='dynamic_range'`"),
+        ({"per_channel": False}, "`per_channel=True`"),
+        ({"precision": "dynamic_range"}, "`precision='float16'`"),
+    ],
+)
+def test_a_loss_comes_with_what_to_try(recipe, remedy):
+    assert said(recipe, difference=about(-78.6, "points")) == (
+        f"Not usable: -78.60 points [-79.00, -78.20]; try {remedy}."
+    )
+
+
+def test_a_loss_counts_where_the_whole_interval_says_so():
+    assert said(difference=about(-3.0, "points")).startswith("Less accurate than float: -3.00 points")
+    assert said(difference=about(-3.0, "points", 4.0)).startswith("Good")
+    assert said(difference=about(-0.9, "points")).startswith("Good")
+    assert said(difference=about(-0.9, "dB"), agreement=about(50.0, "%")).startswith("Not usable: 50.0 % agreement")
+    assert said(difference=None, agreement=about(90.0, "%")).startswith("Less accurate than float: 90.0 % agreement")
+    assert said(difference=None, agreement=None, sqnr=about(3.0, "dB")).startswith("Not usable: output SQNR 3.0 dB")

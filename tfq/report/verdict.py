@@ -1,0 +1,88 @@
+"""What a run came to, in one sentence: good, or not; why, and what to try.
+
+    not usable      worse than float by more than 10 points; without points, under 80 % agreement; without classes,
+                    under 6 dB
+    less accurate   worse than float by more than 1 point; without points, under 95 % agreement
+    slower          more than float's time on this machine
+    good            none of these
+
+The whole 95 % interval must say that it is worse, or slower.
+"""
+
+from __future__ import annotations
+
+from tfq.evaluation.bootstrap import Estimate
+from tfq.evaluation.evaluate import Evaluation, ModelEvaluation
+from tfq.execution.delegation import Delegation
+from tfq.models.forms import FORMS
+from tfq.recipe import Recipe
+from tfq.report.summary import interval, number
+from tfq.report.words import operators
+from tfq.targets import CPU
+
+_UNUSABLE, _NOTED = (-10.0, 80.0, 6.0), (-1.0, 95.0, 0.0)  # points, agreement in %, SQNR in dB
+
+
+def verdict(evaluation: Evaluation, recipe: Recipe) -> str:
+    """The sentence, of the last model against the first; options in backquotes."""
+    baseline, model = evaluation.models[0], evaluation.models[-1]
+    accuracy, latency = _accuracy(model), model.latency
+    if _worse(model, *_UNUSABLE):
+        return f"Not usable: {accuracy}; {_more_accurate(recipe)}."
+    if _worse(model, *_NOTED):
+        return f"Less accurate than float: {accuracy}; {_more_accurate(recipe)}."
+    if latency is not None and (latency.ratio.low or 0.0) > 1:
+        times = f"{interval(latency.ratio)} its time on this CPU"
+        return f"Slower than float: {times}; {_faster(model.delegation, recipe)}."
+    found = [accuracy]
+    if baseline.size is not None and model.size is not None:
+        found.append(f"download {model.size.download_bytes / baseline.size.download_bytes:.2f}x")
+    if latency is not None:
+        found.append(_speed(latency.ratio))
+    return f"Good: {', '.join(found)}."
+
+
+def _worse(model: ModelEvaluation, points: float, agreement: float, sqnr: float) -> bool:
+    difference = model.difference
+    if difference is not None and difference.unit == "points":
+        return (difference.value or 0.0) < points and (difference.high or 0.0) < 0
+    found, least = (model.agreement, agreement) if model.agreement is not None else (model.sqnr, sqnr)
+    return found is not None and found.high is not None and found.high < least
+
+
+def _accuracy(model: ModelEvaluation) -> str:
+    if model.difference is not None and model.difference.unit == "points":
+        return interval(model.difference, sign="+")
+    if model.agreement is not None:
+        return f"{number(model.agreement, 1)} agreement with float"
+    return f"output SQNR {number(model.sqnr, 1)}" if number(model.sqnr) else "outputs equal to float's"
+
+
+def _speed(ratio: Estimate) -> str:
+    if ratio.value is None or (ratio.high or 1.0) >= 1:
+        return "as fast as float on this CPU"
+    return f"{1 / ratio.value:.1f} times as fast as float on this CPU (a phone differs: tfq-bench)"
+
+
+def _more_accurate(recipe: Recipe) -> str:
+    if recipe.precision != "int8":
+        others = {"int16x8": "float16", "dynamic_range": "float16", "float16": "float32"}
+        return f"try `precision='{others[recipe.precision]}'`" if recipe.precision in others else "that is a defect"
+    if not recipe.per_channel:
+        return "try `per_channel=True`"
+    if recipe.pipeline != "advanced":
+        return "try `pipeline='advanced'`"
+    if recipe.activation_bits < 8 or recipe.weight_bits < 8:
+        return "try more `weight_bits`" if recipe.activation_bits == 8 else "try more `activation_bits`"
+    return "try `precision='dynamic_range'`"
+
+
+def _faster(delegation: Delegation | None, recipe: Recipe) -> str:
+    if delegation is None or not delegation.outside:
+        return "all operations run in XNNPACK; measure on your phone with tfq-bench"
+    count = sum(delegation.outside.values())
+    cause = f"{operators(delegation.outside)} {'runs' if count == 1 else 'run'} outside XNNPACK"
+    written = {form.operator for form in FORMS.values()}
+    if recipe.target != CPU.name and not written.isdisjoint(delegation.outside):
+        return f"{cause}; `target='cpu'` writes what it can in operations that run in it"
+    return f"{cause}; measure on your phone with tfq-bench"
