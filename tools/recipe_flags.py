@@ -52,7 +52,7 @@ HELP = {
         " output.",
         "batch_norm_tuning": "Whether to try batch-norm tuning. default: where layers are not fitted by least_squares"
         " or best, which leave it nothing to gain.",
-        "network_tuning": "Whether the advanced pipeline tries network tuning, in which biases, weight scales and weights of all"
+        "network_tuning": "Whether the advanced pipeline tries network tuning: biases, weight scales and weights of all"
         " layers learn together. default: as for batch norms.",
         "equalization": "Rescale channels between layers, so that they share a scale well. default: expected where"
         " weights have one scale per tensor, else none.",

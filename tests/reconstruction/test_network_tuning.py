@@ -16,6 +16,7 @@ from tfq.models.graph import Graph, Node, build_model
 from tfq.operations.table import OPERATORS
 from tfq.precision import INT8, Precision
 from tfq.reconstruction.network_tuning import Rates, _groups, _Learner, _mixtures, _simulation, tune_network
+from tfq.simulate.eager import tensors
 from tfq.simulate.judge import Judge
 from tfq.simulate.weights import integers, reals, snap, weight_integers
 from tfq.simulate.wrap import build_simulation
@@ -155,6 +156,22 @@ def test_calls_of_one_layer_keep_one_bias():
 
 
 class TestLearner:
+    @pytest.mark.parametrize("name", ["convolutions", "shared", "islands"])
+    def test_before_the_first_step_the_simulation_is_that_of_the_model(self, name):
+        graph = operator_graphs.ALL[name]()
+        samples = operator_graphs.draw(graph, count=8)
+        model = snap(quantized(graph, samples, Precision(weight_bits=4)))
+        learners = [_Learner.of(nodes, model, Rates(1.0, 1.0, 1.0)) for nodes in _groups(model).values()]
+        simulation = _simulation(model, learners, graph.outputs)
+        for learner in learners:
+            learner.bind(simulation)
+            learner.assign()
+        found = predict_list(simulation, [samples[name] for name in graph.inputs])
+        for one, other, output in zip(found, tensors(model, samples), graph.outputs, strict=True):
+            step = model.grids[output].scale[0] if output in model.grids else 1e-4
+            np.testing.assert_allclose(one, other, atol=1.01 * step)  # sums in another order may round apart
+            assert np.abs(one - other).mean() < 0.2 * step
+
     @pytest.mark.parametrize("name", ["convolutions", "shared"])
     def test_gradients_are_those_of_what_is_put_into_the_simulation(self, name):
         """Of a sum of all weights and biases with random factors. A weight moves by a whole step, so that the sum

@@ -83,7 +83,7 @@ class Rates:
 
     biases: float = 1e-2
     scales: float = 1e-3
-    weights: float = 0.0
+    weights: float = 2e-2
 
 
 RATES = Rates()
