@@ -40,7 +40,7 @@ from tfq.quantized_model import QuantizedModel
 from tfq.recipe import Recipe
 from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.reconstruct import Reconstruction, reconstruct
-from tfq.reconstruction.steps import Setting, Step, tune_all_biases, tune_batch_norms, with_mse_scales
+from tfq.reconstruction.steps import Setting, Step, tune_batch_norms, tune_whole_network, with_mse_scales
 from tfq.simulate.divergence import divergence
 from tfq.simulate.eager import simulate
 from tfq.simulate.judge import Judge
@@ -63,7 +63,7 @@ ENGINE = {
 # Row name -> (row it goes on from, step).
 STAGES: Mapping[str, tuple[str, Step]] = {
     "best_bn": ("best", tune_batch_norms),
-    "best_bn_bias": ("best_bn", tune_all_biases),
+    "best_bn_bias": ("best_bn", tune_whole_network),
 }
 PIPELINES = ("light", "advanced")
 
@@ -164,7 +164,9 @@ def _quantized(files: CaseFiles, key: Key, width: Width) -> _Quantized:
     graph, precisions = _precisions(files, width)
     samples = _samples_of(files, key)
     if key.method in STAGES:
-        recipe = Recipe(model="", pipeline="advanced", seed=key.seed, batch_norm_tuning="always", bias_tuning="always")
+        recipe = Recipe(
+            model="", pipeline="advanced", seed=key.seed, batch_norm_tuning="always", network_tuning="always"
+        )
         return _next_stage(files, key, width, setting_of(recipe, graph, precisions, samples))
     # the bits of the weights do not matter to calibration
     calibration = _calibration(files, samples, dataclasses.replace(width, weight_bits=8))

@@ -322,7 +322,7 @@ def option_cases() -> Iterator[tuple[str, Case]]:
         {"workers": "4"},
         {"granularity": "layer"},
         {"pipeline": "light", "reconstruction": "none", "mode": "parallel"},
-        {"pipeline": "light", "bias_tuning": "always"},
+        {"pipeline": "light", "network_tuning": "always"},
         {"calibration_method": "percentile=50"},
         {"calibration_method": "kl=2"},
         {"objective": "latency"},

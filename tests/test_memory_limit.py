@@ -18,9 +18,9 @@ from tfq.execution.resources import Resources
 from tfq.execution.views import View
 from tfq.precision import Precision
 from tfq.reconstruction.batch_norm import tune_batch_norm
-from tfq.reconstruction.bias_tuning import tune_biases
 from tfq.reconstruction.channel_statistics import channel_statistics
 from tfq.reconstruction.methods import METHODS
+from tfq.reconstruction.network_tuning import Rates, tune_network
 from tfq.reconstruction.reconstruct import Reconstruction, reconstruct
 from tfq.simulate.eager import simulate
 from tfq.simulate.judge import Judge
@@ -94,8 +94,10 @@ def batch_norms(graph, calibration, model, resources):
     return []  # every batch is normalised by itself: others give others
 
 
-def biases(graph, calibration, model, resources):
-    return weights(tune_biases(graph, model, calibration, steps=8, rate=1.0, resources=resources))
+def network(graph, calibration, model, resources):
+    return weights(
+        tune_network(graph, model, calibration, steps=8, rates=Rates(biases=1.0, scales=0.1), resources=resources)
+    )
 
 
 STOPS = {
@@ -108,12 +110,12 @@ STOPS = {
     "parallel": functools.partial(reconstructed, "parallel"),
     "states": states,
     "batch norms": batch_norms,
-    "biases": biases,
+    "network": network,
 }
 BY_SAMPLE = ("calibrate", "measure channels", "simulate", "batch-norm tuning")
 # What reads more at a time: inputs that come in batches and are cut afterwards; and what keeps tensors of all samples
 # in stores, and works on batches that do not depend on the limit.
-IN_BATCHES = ("calibration", "biases", "loading", "sequential", "parallel", "states")
+IN_BATCHES = ("calibration", "network", "loading", "sequential", "parallel", "states")
 
 
 @pytest.mark.parametrize("name", STOPS)

@@ -68,7 +68,7 @@ def test_json_round_trip(recipe):
     assert Recipe.from_json(recipe.to_json()) == recipe
 
 
-@pytest.mark.parametrize("name", ["reconstruction", "batch_norm_tuning", "bias_tuning", "equalization"])
+@pytest.mark.parametrize("name", ["reconstruction", "batch_norm_tuning", "network_tuning", "equalization"])
 def test_what_the_int8_pipeline_leaves_out_anyhow_may_be_said(name):
     assert getattr(Recipe(model="", **{name: "none"}), name) == "none"
 
@@ -184,7 +184,7 @@ IDLE = {
     "granularity without a pipeline": {"granularity": "layer"},
     "workers without a pipeline": {"workers": 2},
     "workers without a reconstruction": {"pipeline": "light", "reconstruction": "none", "workers": 2},
-    "bias tuning of the light pipeline": {"pipeline": "light", "bias_tuning": "always"},
+    "network tuning of the light pipeline": {"pipeline": "light", "network_tuning": "always"},
     "granularity without a reconstruction": {"pipeline": "advanced", "reconstruction": "none", "granularity": "layer"},
     "granularity in parallel": {
         "pipeline": "light",

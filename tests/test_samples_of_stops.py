@@ -39,8 +39,8 @@ STOPS = {
     "tfq.reconstruction.rows.collect_float_rows": SEEN,
     "tfq.reconstruction.reconstruct.solved_in_turn": SEEN,
     "tfq.reconstruction.batch_norm._measure": SEEN,
-    "tfq.reconstruction.bias_tuning._mixtures": {"fit"},
-    "tfq.reconstruction.bias_tuning.chosen_by": {"choose"},
+    "tfq.reconstruction.network_tuning._mixtures": {"fit"},
+    "tfq.reconstruction.network_tuning.chosen_by": {"choose"},
     "tfq.allocation.sensitivity.Loss.of": TAKING_PART,  # the float outputs of all, which others compare with
     "tfq.allocation.sensitivity.evaluate": {"choose"},
     "tfq.allocation.fisher.gradient_estimates": {"choose"},
@@ -53,7 +53,7 @@ ALWAYS = {name for name in STOPS if name.startswith(("tfq.pipeline", "tfq.simula
 ALWAYS -= {"tfq.pipeline.quantized.recalibrated"}
 SEQUENTIAL = {"tfq.reconstruction.rows.collect_float_rows", "tfq.reconstruction.reconstruct.solved_in_turn"}
 TUNED = {"tfq.reconstruction.batch_norm._measure", "tfq.pipeline.quantized.recalibrated"}
-BIASES = {name for name in STOPS if name.startswith("tfq.reconstruction.bias_tuning")}
+NETWORK = {name for name in STOPS if name.startswith("tfq.reconstruction.network_tuning")}
 ALLOCATION = {name for name in STOPS if name.startswith("tfq.allocation")}
 INT8 = ALWAYS | {
     "tfq.reconstruction.channel_statistics.channel_statistics",
@@ -67,10 +67,10 @@ RUNS = {
         2,  # the graph as it is, and equalised
     ),
     "light": ({"pipeline": "light", "reconstruction": "least_squares"}, ALWAYS | SEQUENTIAL | TUNED, 1),
-    "advanced": ({"pipeline": "advanced", "mode": "parallel"}, ALWAYS | SEQUENTIAL | TUNED | BIASES, 1),
+    "advanced": ({"pipeline": "advanced", "mode": "parallel"}, ALWAYS | SEQUENTIAL | TUNED | NETWORK, 1),
     "allocation": (
         {"pipeline": "advanced", "weight_bits": 8, "size_budget": 0.15, "candidates": ("w3", "w8")},
-        ALWAYS | SEQUENTIAL | TUNED | BIASES | ALLOCATION,
+        ALWAYS | SEQUENTIAL | TUNED | NETWORK | ALLOCATION,
         1,
     ),
 }

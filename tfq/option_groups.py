@@ -86,7 +86,7 @@ class FittingOptions:
     Attributes:
       reconstruction: a method; default: the pipeline's own.
       mode, granularity: as `tfq.reconstruction.reconstruct` takes them.
-      batch_norm_tuning, bias_tuning: default: where the reconstruction leaves something to gain.
+      batch_norm_tuning, network_tuning: default: where the reconstruction leaves something to gain.
       equalization: default: where weights have one scale per tensor, or layers are not fitted.
     """
 
@@ -95,7 +95,7 @@ class FittingOptions:
     mode: str = one_of("sequential", "parallel")
     granularity: str = one_of("layer", "block", default="block")
     batch_norm_tuning: str = one_of("default", "none", "always")
-    bias_tuning: str = one_of("default", "none", "always")
+    network_tuning: str = one_of("default", "none", "always")
     equalization: str = one_of("default", "none", "published", "expected")
 
     def check(self) -> None:

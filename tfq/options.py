@@ -78,9 +78,9 @@ RULES = (
         "`mode` is parallel, where every layer is fitted to its own output; leave one of the two out",
     ),
     Rule(
-        ("bias_tuning",),
+        ("network_tuning",),
         lambda recipe: recipe.pipeline == "advanced",
-        "`pipeline` is {pipeline}, which tunes no biases; add `pipeline='advanced'`, or leave it out",
+        "`pipeline` is {pipeline}, which has no network tuning; add `pipeline='advanced'`, or leave it out",
         repeats=("none",),
     ),
     Rule(

@@ -13,7 +13,16 @@ from tfq_tools.recipe_flags import groups_of, ledger_from_flags, new_recipe_flag
 from tfq.execution.files import FRONTIER_NAMES
 from tfq.recipe import UNBOUND
 
-_WITHOUT = ("precision", "mode", "batch_norm_tuning", "bias_tuning", "activation_bits", "labels", "package", *UNBOUND)
+_WITHOUT = (
+    "precision",
+    "mode",
+    "batch_norm_tuning",
+    "network_tuning",
+    "activation_bits",
+    "labels",
+    "package",
+    *UNBOUND,
+)
 FLAGS = new_recipe_flags(output=", ".join(FRONTIER_NAMES), without=_WITHOUT)
 FLAGS.set_default("pipeline", "advanced")
 _POINTS = (

@@ -52,7 +52,8 @@ HELP = {
         " output.",
         "batch_norm_tuning": "Whether to try batch-norm tuning. default: where layers are not fitted by least_squares"
         " or best, which leave it nothing to gain.",
-        "bias_tuning": "Whether the advanced pipeline tries bias tuning. default: as for batch norms.",
+        "network_tuning": "Whether the advanced pipeline tries network tuning: biases, weight scales and weights of all"
+        " layers learn together. default: as for batch norms.",
         "equalization": "Rescale channels between layers, so that they share a scale well. default: expected where"
         " weights have one scale per tensor, and in the int8 pipeline where much is to be gained; else none.",
         "weight_bits": "Bits of a weight, 2 to 8.",

@@ -61,7 +61,7 @@ def test_what_is_done_without_a_role_is_said():
     )
     assert "agreement is measured on the sample that judged" in Roles.of(2, report=True).shortage(report=True)
     assert "agreement" not in Roles.of(2).shortage(report=False)
-    assert Roles.of(3, report=True).shortage(report=True).endswith("biases are not tuned; give 8 or more")
+    assert Roles.of(3, report=True).shortage(report=True).endswith("the network is not tuned; give 8 or more")
     assert not Roles.of(4, report=True).shortage(report=True)
 
 

@@ -17,8 +17,8 @@ from tfq.models.widths import activation_bits, assign_precisions, is_weighted, p
 from tfq.operations.table import OPERATORS
 from tfq.precision import FLOAT16, FLOAT32, Precision
 from tfq.reconstruction.batch_norm import tune_batch_norm
-from tfq.reconstruction.bias_tuning import tune_biases
 from tfq.reconstruction.methods import METHODS
+from tfq.reconstruction.network_tuning import tune_network
 from tfq.reconstruction.reconstruct import Reconstruction, reconstruct, reconstructed_names
 from tfq.simulate.divergence import divergence
 from tfq.simulate.weights import snap
@@ -75,7 +75,7 @@ def batch_norm(graph, model, samples):
 
 def biases(graph, model, _):
     """With more samples: by a handful held back no gain is beyond chance."""
-    return tune_biases(graph, model, calibration_of(operator_graphs.draw(graph, count=96)), steps=40)
+    return tune_network(graph, model, calibration_of(operator_graphs.draw(graph, count=96)), steps=40)
 
 
 @pytest.mark.parametrize("improve", [in_sequence, in_parallel, batch_norm, biases], ids=lambda f: f.__name__)

@@ -11,7 +11,7 @@ from operator_graphs import calibration_of, draw, specified
 from scipy.special import softmax
 from scipy.stats import entropy
 
-import tfq.reconstruction.bias_tuning
+import tfq.reconstruction.network_tuning
 from tfq.calibration.calibrate import calibrate
 from tfq.models.graph import build_model
 from tfq.precision import Precision
@@ -29,8 +29,8 @@ from tfq.reconstruction.steps import (
     fit_weight_scales,
     reconstruct_in_sequence,
     reconstruct_layers,
-    tune_all_biases,
     tune_batch_norms,
+    tune_whole_network,
     wanted,
 )
 from tfq.simulate.judge import Judge, Verdict
@@ -59,7 +59,7 @@ def setting(graph, samples, *, method="least_squares", mode="sequential", **chan
         "reconstruction": how,
         "states": "least_squares",
         "tunes_batch_norms": True,
-        "tunes_biases": True,
+        "tunes_network": True,
         "recalibrate": recalibrate,
     }
     return Setting(calibration=calibration, **(defaults | changes))
@@ -94,7 +94,7 @@ def test_the_pipelines_are_the_table_of_the_paper():
             "fit_weight_scales",
             "reconstruct_layers",
             "tune_batch_norms",
-            "tune_all_biases",
+            "tune_whole_network",
             "reconstruct_in_sequence",
         ],
     }
@@ -121,12 +121,12 @@ class TestSamples:
             return call
 
         monkeypatch.setattr(steps, "tune_batch_norm", recorded("batch norm", steps.tune_batch_norm))
-        monkeypatch.setattr(steps, "tune_biases", recorded("biases", steps.tune_biases))
+        monkeypatch.setattr(steps, "tune_network", recorded("network", steps.tune_network))
         shared = setting(graph, marked, method=method, mode="parallel")
         for step in PIPELINES["advanced"]:
             model, _ = step(shared, model)
-        assert {"stem", "batch norm", "biases"} <= set(given)
-        for name in ("stem", "batch norm", "biases"):
+        assert {"stem", "batch norm", "network"} <= set(given)
+        for name in ("stem", "batch norm", "network"):
             assert given[name].max() < 100, name
         assert (judging(shared)["image"] == 1000).all()
 
@@ -138,7 +138,7 @@ class TestSamples:
             return [fallback, *candidates][-1][1], ()
 
         monkeypatch.setattr(Judge, "keep_best", accepting)
-        monkeypatch.setattr(tfq.reconstruction.bias_tuning, "is_proved", lambda _: True)
+        monkeypatch.setattr(tfq.reconstruction.network_tuning, "is_proved", lambda _: True)
         found = []
         for factor in (1.0, -50.0):
             changed = {"image": samples["image"].copy()}
@@ -256,7 +256,7 @@ class TestSteps:
         assert len(outcome.layers) == 8
 
     @pytest.mark.parametrize(
-        ("step", "name"), [(tune_batch_norms, "batch-norm tuning"), (tune_all_biases, "bias tuning")]
+        ("step", "name"), [(tune_batch_norms, "batch-norm tuning"), (tune_whole_network, "network tuning")]
     )
     def test_a_tuning_is_judged_where_it_is_wanted(self, step, name):
         graph, samples, model = start()
@@ -266,12 +266,12 @@ class TestSteps:
             assert list(guard.divergences) == ["tuned", "before"]
             assert judged_divergence(graph, kept, samples) == pytest.approx(guard.divergences[guard.kept], rel=1e-3)
         assert outcome.kept == (kept is not model)
-        unwanted = setting(graph, samples, tunes_batch_norms=False, tunes_biases=False)
+        unwanted = setting(graph, samples, tunes_batch_norms=False, tunes_network=False)
         assert step not in wanted(PIPELINES["advanced"], unwanted)
 
     def test_what_has_nothing_to_do_is_no_step_of_the_run(self):
         graph, samples, _ = start()
-        idle = {"tunes_batch_norms": False, "tunes_biases": False}
+        idle = {"tunes_batch_norms": False, "tunes_network": False}
         assert wanted(PIPELINES["advanced"], setting(graph, samples, mode="parallel")) == PIPELINES["advanced"]
         assert wanted(PIPELINES["advanced"], setting(graph, samples)) == PIPELINES["advanced"][:-1]
         assert wanted(PIPELINES["advanced"], setting(graph, samples, **idle)) == (fit_weight_scales, reconstruct_layers)
@@ -285,14 +285,14 @@ class TestSteps:
             ({"pipeline": "advanced", "reconstruction": "none"}, (True, True)),
             ({"pipeline": "advanced", "reconstruction": "adaquant"}, (True, True)),
             ({"pipeline": "advanced", "batch_norm_tuning": "always"}, (True, False)),
-            ({"pipeline": "advanced", "bias_tuning": "always"}, (False, True)),
-            ({"pipeline": "advanced", "reconstruction": "none", "bias_tuning": "none"}, (True, False)),
+            ({"pipeline": "advanced", "network_tuning": "always"}, (False, True)),
+            ({"pipeline": "advanced", "reconstruction": "none", "network_tuning": "none"}, (True, False)),
         ],
     )
     def test_behind_least_squares_tunings_are_tried_on_request_alone(self, options, tunes):
         graph, samples, _ = start()
         found = Setting.of(Recipe(model="", **options), graph, samples, lambda _: {})
-        assert (found.tunes_batch_norms, found.tunes_biases) == tunes
+        assert (found.tunes_batch_norms, found.tunes_network) == tunes
 
     @pytest.mark.slow
     @pytest.mark.parametrize("name", ["transformer", "islands", "shared", "arithmetic"])

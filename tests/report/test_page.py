@@ -152,7 +152,7 @@ def test_reconstruction_allocation_and_steps_are_shown_where_there_are_any():
         report(
             layers=[layer("stem", reconstruction=[rolled_back]), layer("head", weight_bits=8)],
             allocation={"allocation": {"status": "optimal", "gap": 0.0, "solver": "highs"}, "rounds": rounds},
-            steps=[{"name": "bias tuning", "guards": [guard]}, {"name": "batch-norm tuning", "guards": []}],
+            steps=[{"name": "network tuning", "guards": [guard]}, {"name": "batch-norm tuning", "guards": []}],
         )
     )
     text = text_of(shown)
@@ -160,7 +160,7 @@ def test_reconstruction_allocation_and_steps_are_shown_where_there_are_any():
         "best: 0.5 &rarr; 0.75, rolled back",
         "The solver (highs) proved that no other choice is predicted to be better.",
         "assembled program 0.01 0.02 -0.40 &plusmn; 0.10 no 54,321",
-        "bias tuning tuned 0.2 0.3 12 rolled back: worse",
+        "network tuning tuned 0.2 0.3 12 rolled back: worse",
         "batch-norm tuning nothing to try",
     ):
         assert expected in text

@@ -13,16 +13,16 @@ def verdict(kept, after, reason=""):
 
 def test_steps_say_what_was_kept_and_why_the_rest_was_not():
     worse, kept = verdict("before", 2.0, "worse"), verdict("tuned", 0.5)
-    steps = (StepOutcome("batch-norm tuning", (worse, kept)), StepOutcome("bias tuning", ()))
+    steps = (StepOutcome("batch-norm tuning", (worse, kept)), StepOutcome("network tuning", ()))
     lines = _steps(SimpleNamespace(steps=steps, guard=None)).splitlines()
     assert [line.split("  ")[-1].strip() for line in lines[2:4]] == ["rolled back: worse", "kept"]
-    assert lines[4].split() == ["bias", "tuning", "nothing"]
+    assert lines[4].split() == ["network", "tuning", "nothing"]
     assert lines[-1].startswith("Before and after:")
 
 
 def test_chance_is_explained_where_it_decided():
     chance = verdict("before", 0.9, "chance, z = -1.1")
-    text = _steps(SimpleNamespace(steps=(StepOutcome("bias tuning", (chance,)),), guard=None))
+    text = _steps(SimpleNamespace(steps=(StepOutcome("network tuning", (chance,)),), guard=None))
     assert "rolled back: may be chance, z = -1.1" in text
     assert text.endswith("(Wilcoxon signed-rank test; a tuning is kept if z is below -2).")
 
@@ -30,10 +30,10 @@ def test_chance_is_explained_where_it_decided():
 def test_every_comparison_says_on_how_many_samples_it_was_made():
     calibration = Verdict("auto", {"auto": 0.5, "minmax": 0.6}, 0.1, 12)
     few = Verdict("tuned", {"tuned": 0.5, "before": 1.0}, 0.1, 3)
-    steps = (StepOutcome("weight scales", (verdict("tuned", 0.5),)), StepOutcome("bias tuning", (few,)))
+    steps = (StepOutcome("weight scales", (verdict("tuned", 0.5),)), StepOutcome("network tuning", (few,)))
     lines = _steps(SimpleNamespace(steps=steps, guard=calibration)).splitlines()
     assert [line.split() for line in lines[2:5]] == [
         ["calibration", "auto", "0.6", "0.5", "12", "kept"],
         ["weight", "scales", "tuned", "1", "0.5", "64", "kept"],
-        ["bias", "tuning", "tuned", "1", "0.5", "3", "kept"],
+        ["network", "tuning", "tuned", "1", "0.5", "3", "kept"],
     ]

@@ -16,7 +16,7 @@ Every eighth sample, not the last eighth: data is often sorted by class.
 Of few samples, here n, some roles get none; `Roles.shortage` says so, and what is done without them:
 
     n < 8    judge: the last one. report, if wanted: the one before it. choose: the one before these. fit: the rest
-    n = 3    choose has none, where a report is wanted: layers choose by every eighth position, biases are not tuned
+    n = 3    choose has none, where a report is wanted: layers choose by every eighth position, the network is not tuned
     n = 2    choose and report have none: agreement is measured on the judge
     n = 1    fit alone: judged and reported by the sample that everything was fitted to
 """
@@ -85,7 +85,9 @@ class Roles:
         if not len(self.judge):
             missing = "it was fitted to, judges and is reported on" if report else "it was fitted to and judges too"
         elif not len(self.choose):
-            missing = "none is left to choose by, so layers choose by every eighth position and biases are not tuned"
+            missing = (
+                "none is left to choose by, so layers choose by every eighth position and the network is not tuned"
+            )
             if report and not len(self.report):
                 missing += ", and agreement is measured on the sample that judged the steps"
         else:

@@ -37,7 +37,7 @@ class Options(TypedDict, total=False):
     mode: str
     granularity: str
     batch_norm_tuning: str
-    bias_tuning: str
+    network_tuning: str
     equalization: str
     weight_bits: int
     activation_bits: int

@@ -7,7 +7,7 @@
 
 Improve, as in Hubara et al. 2020 (arXiv:2006.10518), table of the light and the advanced pipeline:
 
-    pipeline     weight scales  reconstruction  batch-norm tuning  bias tuning  sequential reconstruction
+    pipeline     weight scales  reconstruction  batch-norm tuning  network tuning  sequential reconstruction
     int8        bias correction alone
     light             x        least squares           (x)
     advanced          x            best                (x)             (x)       x, after a parallel one

@@ -26,8 +26,8 @@ from tfq.quantized_model import QuantizedModel
 from tfq.recipe import Recipe
 from tfq.reconstruction.batch_norm import tune_batch_norm
 from tfq.reconstruction.bias_correction import correct_biases
-from tfq.reconstruction.bias_tuning import tune_biases
 from tfq.reconstruction.methods import METHODS
+from tfq.reconstruction.network_tuning import tune_network
 from tfq.reconstruction.reconstruct import LayerReconstruction, Reconstruction, reconstruct
 from tfq.reconstruction.weight_scales import mse_scales
 from tfq.simulate.judge import Judge, Named, Verdict
@@ -45,7 +45,7 @@ class Setting:
       judge: of models made from the prepared float graph.
       reconstruction: how layers are reconstructed; None: they are not.
       states: name of the method by which allocation fits layers of every precision.
-      tunes_batch_norms, tunes_biases: whether a pipeline that has the step tries it.
+      tunes_batch_norms, tunes_network: whether a pipeline that has the step tries it.
       recalibrate: gives a graph with rounded weights its ranges, without a look at the samples that judge.
       seed: of everything that is left to chance.
     """
@@ -55,7 +55,7 @@ class Setting:
     reconstruction: Reconstruction | None
     states: str
     tunes_batch_norms: bool
-    tunes_biases: bool
+    tunes_network: bool
     recalibrate: Callable[[Graph], Mapping[str, Range]]
     seed: int = 0
     resources: Resources = DEFAULT
@@ -86,7 +86,7 @@ class Setting:
             reconstruction=how,
             states=states,
             tunes_batch_norms=tunes[recipe.batch_norm_tuning],
-            tunes_biases=tunes[recipe.bias_tuning],
+            tunes_network=tunes[recipe.network_tuning],
             recalibrate=recalibrate,
             seed=recipe.seed,
             resources=resources,
@@ -172,10 +172,10 @@ def tune_batch_norms(setting: Setting, model: QuantizedModel) -> tuple[Quantized
     return _tuned(setting, "batch-norm tuning", model, tuned)
 
 
-def tune_all_biases(setting: Setting, model: QuantizedModel) -> tuple[QuantizedModel, StepOutcome]:
-    """Bias tuning."""
-    tuned = tune_biases(setting.graph, model, setting.calibration, seed=setting.seed, resources=setting.resources)
-    return _tuned(setting, "bias tuning", model, tuned)
+def tune_whole_network(setting: Setting, model: QuantizedModel) -> tuple[QuantizedModel, StepOutcome]:
+    """Network tuning."""
+    tuned = tune_network(setting.graph, model, setting.calibration, seed=setting.seed, resources=setting.resources)
+    return _tuned(setting, "network tuning", model, tuned)
 
 
 # How a pipeline finds the weights of given precisions, and what it tunes afterwards.
@@ -187,7 +187,7 @@ FITTING: Mapping[str, tuple[Step, ...]] = {
 TUNING: Mapping[str, tuple[Step, ...]] = {
     "int8": (),
     "light": (tune_batch_norms,),
-    "advanced": (tune_batch_norms, tune_all_biases, reconstruct_in_sequence),
+    "advanced": (tune_batch_norms, tune_whole_network, reconstruct_in_sequence),
 }
 
 
@@ -196,7 +196,7 @@ def wanted(steps: Sequence[Step], setting: Setting) -> tuple[Step, ...]:
     idle: Mapping[Step, bool] = {
         reconstruct_layers: setting.reconstruction is None,
         tune_batch_norms: not setting.tunes_batch_norms,
-        tune_all_biases: not setting.tunes_biases,
+        tune_whole_network: not setting.tunes_network,
         reconstruct_in_sequence: setting.sequential is None,
     }
     return tuple(step for step in steps if not idle.get(step))

@@ -1,0 +1,385 @@
+"""Network tuning: biases, weight scales and weights learn to make the outputs those of the float network, all at once.
+
+    minimise    sum over the outputs  D(float output, quantised output)      over m, a, v of every layer
+
+    w = s_0 exp(r_s a) round(clip(q_0 + r_w v, -k, k))       b = b_0 + r_b u m
+
+    D = KL(softmax(y) || softmax(q))           y, q: what a softmax at the end of the graph reads
+        |y - q|^2 / mean over samples |y|^2    for every other output (logits cannot be told from a regression)
+
+    x = (1 - l) x_i + l x_j,  l uniform in [0, 1/2)       i, j: two of the samples; y is the float network's for x
+
+q_0, s_0, b_0 are the codes, scales and biases to begin with, u the step of the layer's output grid, and r the rates
+(`Rates`): one step of Adam moves every m, a and v by at most about 1. So a rate counts steps of a grid, or is relative,
+and depends neither on the network's units nor on its bits. What has the rate 0 stays. Gradients pass straight through
+the roundings, inside the ranges; that of a scale is taken with the codes as they are, as in `adaquant`. Ranges of
+activations stay.
+
+    step k moves by  (m, a, v) <- (m, a, v) - t(k) Adam,   t rises to 1 over a sixth of the steps, then falls along a
+                                                            half cosine to 0
+
+The layers were fitted one by one, and the best step is small: biases that move by 0.1, or scales by 0.2 %, all at
+once, ruin the network before they find a direction.
+
+No labels are needed, so inputs can be mixed: a few hundred samples are soon learned by heart, and biases learned from
+them alone are worse on others. Inputs of whole numbers, which nothing lies between, stay as they are.
+q is taken before the softmax, whose own grid of 1/256 has hardly a gradient, and no effect on which class wins.
+The state with the smallest D on the samples to choose by (`tfq.data.roles`) is kept if it proves itself there
+against that before the first step (`tfq.simulate.judge`).
+
+Scope: int8 layers with a matrix, of any network; calls of one layer share what is learned. Scales that are given
+(`Grid.entropy_bits`) stay. What is learned is float32 here; biases and scales are rounded afterwards, as in the file.
+
+Sources: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015 (arXiv:1503.02531), the loss;
+Bengio, Leonard and Courville 2013 (arXiv:1308.3432), the gradient of a rounding; Esser et al., "Learned Step Size
+Quantization", 2020 (arXiv:1902.08153), learned scales; Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018
+(arXiv:1710.09412). With biases alone it is the bias tuning of Hubara et al. 2020 (arXiv:2006.10518), whose released
+code takes 800 steps of SGD with momentum 0.9 at rates of 1e-4, 1e-5 and 1e-6 in the units of the network, on the
+samples as they are, and holds none back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from tfq.calibration.specify import with_scales
+from tfq.data.calibration_set import CalibrationSet
+from tfq.execution.resources import DEFAULT, Resources
+from tfq.execution.views import View
+from tfq.grid import Grid
+from tfq.models.equality import tensor_shapes
+from tfq.models.graph import Graph, Node, build_model
+from tfq.operations.table import OPERATORS, operator_of
+from tfq.quantized_model import QuantizedModel
+from tfq.simulate.divergence import ends
+from tfq.simulate.judge import is_proved
+from tfq.simulate.weights import integers, reals, snap
+from tfq.simulate.wrap import build_simulation
+
+_WARM_PART = 6  # of the steps: the rates rise
+_MOMENTUM = 0.95
+_LOOKS = 8  # times that the samples to choose by are looked at
+_MOST_OF_THE_OTHER = 0.5  # in a mixture of two samples
+_TINY = 1e-7
+_COPIES = 4  # a layer, its activation, its grid and a gradient, of every tensor
+_MOST_NUMBERS = 2**26  # of all tensors of the samples of a step, which its time grows with
+_PREDICTED = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Rates:
+    """How far a step of Adam moves at most what is learned; what has the rate 0 stays.
+
+    Attributes:
+      biases: in steps of their layers' output grids.
+      scales: of weights, relative.
+      weights: in steps of their grids.
+    """
+
+    biases: float = 1e-2
+    scales: float = 1e-3
+    weights: float = 2e-2
+
+
+RATES = Rates()
+
+
+def tune_network(
+    reference: Graph,
+    model: QuantizedModel,
+    calibration: CalibrationSet,
+    *,
+    rates: Rates = RATES,
+    steps: int = 120,
+    batch_size: int = 32,
+    seed: int = 0,
+    resources: Resources = DEFAULT,
+) -> QuantizedModel:
+    """The model with biases, scales and weights that bring its outputs nearer to the float network's.
+
+    Args:
+      reference: the prepared float graph; its outputs, or what the softmaxes before them read, are called as in
+        the model.
+      model: the quantised model.
+      calibration: read are the samples to fit and those to choose by.
+      rates: how far a step moves what is learned.
+      steps: of Adam.
+      batch_size: samples a step, fewer of a large network (`_MOST_NUMBERS`).
+      seed: of the order of the samples.
+      resources: where the tensors of a step do not fit into the memory, its gradient is summed over parts of it.
+
+    Returns:
+      Another model, or `model` itself where the samples to choose by show no improvement or there are
+      none, and where no layer has anything to tune.
+    """
+    fit, choose = calibration.fit, calibration.choose
+    start = snap(model)
+    learners = [_Learner.of(nodes, start, rates) for nodes in _groups(start).values()]
+    learners = [learner for learner in learners if learner.moves]
+    if not learners or not len(choose):
+        return model
+    compared = ends(reference)
+    exposed = [end.tensor for end in compared]
+    elements = sum(int(np.prod(shape)) for shape in tensor_shapes(reference).values())
+    batch_size = min(batch_size, max(1, _MOST_NUMBERS // elements), len(fit))
+    at_once = resources.batch(_COPIES * 4 * elements, batch_size)
+    float_model = build_model(reference, outputs=exposed)
+    batches = fit.batches(min(_PREDICTED, at_once))
+    floats = (float_model.predict_on_batch([batch[name] for name in reference.inputs]) for batch in batches)
+    sizes = _sizes(floats, [end.logits for end in compared], len(fit))
+    simulation = _simulation(start, learners, exposed)
+    variables = [variable for learner in learners for variable in learner.bind(simulation)]
+    moves = [move for learner in learners for move in learner.moves.values()]
+    optimizer = tf_keras.optimizers.Adam(_share(steps), beta_1=_MOMENTUM, epsilon=1e-12, jit_compile=False)
+    optimizer.build(moves)
+
+    def loss(x: Sequence[tf.Tensor]) -> tf.Tensor:
+        y, q = _listed(float_model(list(x))), _listed(simulation(list(x)))
+        return tf.add_n(
+            [
+                _divergence(a, b, softmax=softmax, size=size)
+                for a, b, (_, softmax), size in zip(y, q, compared, sizes, strict=True)
+            ]
+        )
+
+    @tf.function(reduce_retracing=True)
+    def measure(x: Sequence[tf.Tensor]) -> tf.Tensor:
+        return loss(x)
+
+    @tf.function(reduce_retracing=True)
+    def slopes(x: Sequence[tf.Tensor], share: tf.Tensor) -> list[tf.Tensor]:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(variables)
+            value = share * tf.reduce_mean(loss(x))
+        return tape.gradient(value, variables)
+
+    @tf.function
+    def move(found: Sequence[tf.Tensor]) -> None:
+        each = iter(found)
+        gradients = [gradient for learner in learners for gradient in learner.gradients(each)]
+        optimizer.apply_gradients(zip(gradients, moves, strict=True))
+        for learner in learners:
+            learner.assign()
+
+    def learn(x: Sequence[np.ndarray]) -> None:
+        parts = [
+            slopes([feed[part] for feed in x], tf.constant(len(part) / batch_size, tf.float32))
+            for part in _parts(batch_size, at_once)
+        ]
+        move(parts[0] if len(parts) == 1 else [tf.add_n(found) for found in zip(*parts, strict=True)])
+
+    def chosen_by() -> np.ndarray:
+        batches = (choose.at(part) for part in _parts(len(choose), at_once))
+        found = [measure([batch[name] for name in reference.inputs]) for batch in batches]
+        return np.concatenate(found).astype(np.float64)
+
+    best, first = None, chosen_by()
+    least = first
+    look = max(1, steps // _LOOKS)
+    mixtures = _mixtures([fit.arrays[name] for name in reference.inputs], batch_size, np.random.default_rng(seed))
+    with resources.progress.task("network tuning", steps) as advance:
+        for step in range(1, steps + 1):
+            learn(next(mixtures))
+            if step % look == 0 or step == steps:
+                found = chosen_by()
+                if found.mean() < least.mean():
+                    best, least = [learner.state() for learner in learners], found
+            advance(1)
+    if best is None or not is_proved(least - first):
+        return model
+    return start.with_nodes(
+        *(node for learner, state in zip(learners, best, strict=True) for node in learner.nodes(state))
+    )
+
+
+def _parts(count: int, at_once: int) -> list[np.ndarray]:
+    """`count` positions, as few parts as may be of at most `at_once`, all of about the same size."""
+    return np.array_split(np.arange(count), -(-count // at_once))
+
+
+def _share(steps: int) -> tf_keras.optimizers.schedules.LearningRateSchedule:
+    """t(k): of the rates."""
+    warm = steps // _WARM_PART
+    return tf_keras.optimizers.schedules.CosineDecay(
+        1.0 / max(1, warm), steps - warm, warmup_target=1.0 if warm else None, warmup_steps=warm
+    )
+
+
+def _groups(model: QuantizedModel) -> dict[str, list[Node]]:
+    """Group -> the calls of an int8 layer with a matrix."""
+    groups: dict[str, list[Node]] = {}
+    for node in model.nodes:
+        if node.weight_grids and operator_of(node.kind).matrix is not None:
+            groups.setdefault(node.group, []).append(node)
+    return groups
+
+
+def _simulation(model: QuantizedModel, learners: Sequence[_Learner], outputs: Sequence[str]) -> tf_keras.Model:
+    """The simulation, in which the weights that learn are taken as they are: they lie on grids that may move."""
+    free = [node.replace(weight_grids={}) for learner in learners for node in learner.calls]
+    return build_simulation(model.with_nodes(*free), outputs=outputs)
+
+
+def _sizes(floats: Iterable[Any], softmax: Sequence[bool], samples: int) -> list[float]:
+    """Mean over samples of |y|^2, of every output of the float model, batch by batch; 1 of what a softmax reads."""
+    if all(softmax):
+        return [1.0] * len(softmax)
+    squares = np.zeros(len(softmax))
+    for outputs in map(_listed, floats):
+        squares += [float(np.square(y.astype(np.float64)).sum()) for y in outputs]
+    return [1.0 if own else max(size, _TINY) for own, size in zip(softmax, squares / samples, strict=True)]
+
+
+def _listed(found: Any) -> list[Any]:
+    """The outputs of a Keras model, which gives a single one as it is."""
+    return found if isinstance(found, list) else [found]
+
+
+def _divergence(y: tf.Tensor, q: tf.Tensor, *, softmax: bool, size: float) -> tf.Tensor:
+    """D of every sample, [n]."""
+    if softmax:
+        each = tf.reduce_sum(tf.nn.softmax(y) * (tf.nn.log_softmax(y) - tf.nn.log_softmax(q)), -1)
+        return tf.reduce_mean(tf.reshape(each, [tf.shape(y)[0], -1]), -1)
+    return tf.reduce_sum(tf.reshape(tf.math.squared_difference(y, q), [tf.shape(y)[0], -1]), -1) / size
+
+
+def _mixtures(feeds: Sequence[np.ndarray | View], size: int, rng: np.random.Generator) -> Iterator[list[np.ndarray]]:
+    """Batches of `size` inputs, mixed in pairs where all of them are floating-point numbers."""
+    order = _shuffled(len(feeds[0]), size, rng)
+    mixed = all(np.issubdtype(feed.dtype, np.floating) for feed in feeds)
+    for first in order:
+        if mixed:
+            second, share = next(order), rng.uniform(0.0, _MOST_OF_THE_OTHER, size)
+            yield [_between(feed[first], feed[second], share.astype(feed.dtype)) for feed in feeds]
+        else:
+            yield [feed[first] for feed in feeds]
+
+
+def _between(values: np.ndarray, others: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """(1 - share) * values + share * others, for each sample its share [n]."""
+    return values + share.reshape(-1, *[1] * (values.ndim - 1)) * (others - values)
+
+
+def _shuffled(count: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Batches of `size` positions, without end, each pass in an order of its own."""
+    while True:
+        shuffled = rng.permutation(count)
+        for start in range(0, len(shuffled) - size + 1, size):
+            yield shuffled[start : start + size]
+
+
+_State = Mapping[str, np.ndarray]
+"""What a layer has learned: "codes", "scales" and, where it has one, "bias"."""
+
+
+class _Learner:
+    """One Keras layer: what it learns, and how that acts."""
+
+    def __init__(self, calls: Sequence[Node], input_grids: Sequence[Grid], rates: Mapping[str, float]):
+        """
+        Args:
+          calls: the nodes that call it, their weights on their grids.
+          input_grids: what each of them reads.
+          rates: of "biases" in its units, of "scales" and of "weights"; those that are learned.
+        """
+        node = calls[0]
+        self.calls, self._input_grids, self._rates = calls, input_grids, rates
+        self._kernel = OPERATORS[node.kind].kernel
+        self._grid = node.weight_grids[self._kernel]
+        codes = integers(node.weights[self._kernel], self._grid).astype(np.float32)
+        scales = np.asarray(self._grid.scale, np.float32)
+        starts = {"weights": codes, "scales": scales, "biases": node.weights.get("bias")}
+        self._start = {name: tf.constant(value) for name, value in starts.items() if value is not None}
+        self.moves = {name: tf.Variable(tf.zeros_like(self._start[name])) for name in rates}
+        self._biases: list[tf.Variable] = []
+        self._kernels: list[tf.Variable] = []
+
+    @classmethod
+    def of(cls, calls: Sequence[Node], model: QuantizedModel, rates: Rates) -> _Learner:
+        """That of a layer of `model`."""
+        node = calls[0]
+        kernel = node.weight_grids[OPERATORS[node.kind].kernel]
+        found = dataclasses.asdict(rates)
+        found["biases"] *= model.grids[node.name].scale[0] if "bias" in node.weights else 0.0
+        found["scales"] *= not kernel.entropy_bits
+        return cls(calls, [model.grids[call.inputs[0]] for call in calls], {n: r for n, r in found.items() if r})
+
+    def bind(self, simulation: tf_keras.Model) -> list[tf.Variable]:
+        """The variables of the simulation whose gradients are asked for, in the order of `gradients`."""
+        held = {layer.layer.name: layer.layer for layer in simulation.layers if hasattr(layer, "quantize_config")}
+        layers = [held.get(call.name) or simulation.get_layer(call.name) for call in self.calls]
+        if "biases" in self.moves:
+            self._biases = [layer.bias for layer in layers]
+        if self.moves.keys() - {"biases"}:
+            self._kernels = [getattr(layer, self._kernel) for layer in layers]
+        return self._biases + self._kernels
+
+    def _moved(self, name: str) -> tf.Tensor:
+        """r times the move."""
+        return self._rates[name] * self.moves[name] if name in self.moves else tf.zeros_like(self._start[name])
+
+    def _spread(self, scales: tf.Tensor) -> tf.Tensor:
+        """Scales in a shape that multiplies the kernel's."""
+        shape = [1] * len(self._start["weights"].shape)
+        if self._grid.axis is not None:
+            shape[self._grid.axis] = -1
+        return tf.reshape(scales, shape)
+
+    @property
+    def _scales(self) -> tf.Tensor:
+        return self._start["scales"] * tf.exp(self._moved("scales"))
+
+    @property
+    def _codes(self) -> tf.Tensor:
+        low, high = self._grid.integer_range
+        return tf.round(tf.clip_by_value(self._start["weights"] + self._moved("weights"), low, high))
+
+    @property
+    def _bias(self) -> tf.Tensor:
+        return self._start["biases"] + self._moved("biases")
+
+    def gradients(self, slopes: Iterator[tf.Tensor]) -> list[tf.Tensor]:
+        """Those by the moves from the next of those by the simulation's variables; calls of one layer add up."""
+        by_bias = [next(slopes) for _ in self._biases]
+        by_kernel = [next(slopes) for _ in self._kernels]
+        found = {"biases": tf.add_n(by_bias)} if by_bias else {}
+        if by_kernel:
+            low, high = self._grid.integer_range
+            by_codes = tf.add_n(by_kernel) * self._spread(self._scales)
+            exact = self._start["weights"] + self._moved("weights")
+            found["weights"] = tf.where((exact >= low) & (exact <= high), by_codes, 0.0)
+            others = [axis for axis in range(len(exact.shape)) if axis != self._grid.axis]
+            found["scales"] = tf.reshape(tf.reduce_sum(by_codes * self._codes, others), [-1])
+        return [self._rates[name] * found[name] for name in self.moves]
+
+    def assign(self) -> None:
+        """Put what is learned into the simulation."""
+        for variable in self._biases:
+            variable.assign(self._bias)
+        for variable in self._kernels:
+            variable.assign(self._spread(self._scales) * self._codes)
+
+    def state(self) -> _State:
+        """A copy of what is learned."""
+        found = {"codes": self._codes.numpy(), "scales": self._scales.numpy()}
+        return found | ({"bias": self._bias.numpy()} if "biases" in self._start else {})
+
+    def nodes(self, state: _State) -> list[Node]:
+        """The calls with what was learned: kernels on their grids, and one bias, which lies on one grid for each."""
+        kernel = self._spread(tf.constant(state["scales"])).numpy() * state["codes"]
+        bias = {name: state[name] for name in ("bias",) if name in state}
+
+        def learned(call: Node, input_grid: Grid) -> Node:
+            node = call.replace(weights={**call.weights, **bias})
+            # the scales that were learned, but where an int32 could not hold the bias
+            node = with_scales(node, state["scales"], input_grid)
+            grid = node.weight_grids[self._kernel]
+            return node.replace(weights={**node.weights, self._kernel: reals(integers(kernel, grid), grid)})
+
+        return [learned(call, grid) for call, grid in zip(self.calls, self._input_grids, strict=True)]
