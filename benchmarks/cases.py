@@ -20,6 +20,7 @@ from benchmarks.common import ROOT
 DEMO = "digits"
 SHARED = ("resnet8_cifar10", "resnet20_cifar10", "kws_dscnn", "mobilenet_v2_035_imagenette")
 CASES = (DEMO, *SHARED)
+LARGER = ("mobilenet_v2_100_imagenet", "mobilenet_v3_small_imagenette")  # of the pages that say so
 _SHARED_FOLDER = ROOT.parent / "shared"
 
 
@@ -37,7 +38,8 @@ def absence(name: str) -> str:
     """Why a case cannot be run here; "" where it can."""
     if name == DEMO:
         return ""
-    needed = (_SHARED_FOLDER / "cases.py", _SHARED_FOLDER / "data" / "models" / f"{name}.h5")
+    models = [_SHARED_FOLDER / "data" / "models" / f"{name}{suffix}" for suffix in (".h5", ".keras")]
+    needed = (_SHARED_FOLDER / "cases.py", next((path for path in models if path.is_file()), models[0]))
     missing = [path.relative_to(ROOT.parent) for path in needed if not path.is_file()]
     return f"../{missing[0]} is not there (it is no part of the project)" if missing else ""
 

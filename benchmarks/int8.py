@@ -34,7 +34,7 @@ FLOAT, TFLITE, TFQ = "float", "TFLite int8", "tfq int8"
 _LATENCY_SECONDS = 3.0  # a model; the bar is narrow
 
 FLAGS = new_flags()
-flags.DEFINE_list("cases", list(cases.CASES), "Which cases to run.", flag_values=FLAGS)
+flags.DEFINE_list("cases", [*cases.CASES, *cases.LARGER], "Which cases to run.", flag_values=FLAGS)
 flags.DEFINE_integer("num_samples", 512, "Calibration samples at most; kws_dscnn has 200.", flag_values=FLAGS)
 flags.DEFINE_integer("seed", 0, "Seed of tfq and of the bootstrap.", flag_values=FLAGS)
 flags.DEFINE_string("output", "docs/benchmarks", "Directory of int8.md and int8.json.", flag_values=FLAGS)
@@ -252,7 +252,7 @@ def _cost(results: Sequence[CaseResult]) -> str:
 
 
 def main(values: flags.FlagValues) -> int:
-    common.check_choices("cases", values.cases, cases.CASES)
+    common.check_choices("cases", values.cases, (*cases.CASES, *cases.LARGER))
     common.check_num_samples(values.num_samples)
     output = common.output_directory(values.output)
     where = common.environment("benchmarks.int8")
