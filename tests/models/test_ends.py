@@ -46,7 +46,7 @@ def test_boxes_and_scores_keep_their_own_grids(scales):
     assert "Requantize" not in kinds(found)
     (note,) = found.notes
     assert note.startswith("the output 'concatenate")
-    assert " is float32: it joins tensors that reach " in note
+    assert " is float32: on one grid of 8 bits with what it is joined with, " in note
     made = operator_graphs.exported(found.graph)
     assert verify_structure(made.content, made.model).unseen == ()
     model = TfliteModel(made.content)

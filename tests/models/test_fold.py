@@ -278,7 +278,7 @@ def test_the_scale_of_a_gate_moves_behind_the_product_into_the_next_convolution(
 @pytest.mark.parametrize(
     ("scale", "offset", "kind"),
     [([2, 2, 2], [0, 0, 0], "MultiplyConstant"), ([1, 1, 1], [3, 3, 3], "AddConstant"),
-     ([2, 2, 2], [3, 3, 3], "DepthwiseConv2D")],
+     ([2, 2, 2], [3, 3, 3], "DepthwiseConv2D"), ([1, 1, 1], [0, 0, 0], "DepthwiseConv2D")],
 )  # fmt: skip
 def test_one_number_for_all_channels_is_added_or_multiplied_by(scale, offset, kind):
     x = RNG.normal(size=(2, 2, 4, 3)).astype(np.float32)

@@ -1,21 +1,25 @@
 """Concatenations that end the model: where their parts have unlike ranges, they are computed in float.
 
 All that int8 joins lies on one grid. Where boxes in 0..320 and scores in 0..1 are joined, one step of it is larger than
-a score. Each part keeps a grid of its own instead, the concatenation works on real values, and the output is float32.
-What it costs is a DEQUANTIZE for every part; it saves the QUANTIZE of those whose grid is prescribed.
+a score. If a part would keep less than _LEAST_DB there, and takes less than half of the common range, each part keeps a
+grid of its own instead, the concatenation works on real values, and the output is float32. What it costs is a
+DEQUANTIZE for every part; it saves the QUANTIZE of those whose grid is prescribed.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from tfq.models.equality import run_graph
 from tfq.models.graph import Graph
 
-_UNLIKE = 10.0  # times the range of another part
+_LEAST_DB = 20.0  # signal to rounding error that a part must keep on the common grid, step^2 / 12
+_SHARE = 0.5  # of the common range: a part that takes more would hardly gain by a grid of its own
+_TINY = 1e-30
 
 
 def free_ends(graph: Graph, inputs: Mapping[str, np.ndarray]) -> tuple[Graph, tuple[str, ...]]:
@@ -29,22 +33,36 @@ def free_ends(graph: Graph, inputs: Mapping[str, np.ndarray]) -> tuple[Graph, tu
         readers = graph.readers[node.name]
         if node.kind == "Concatenate" and all(reader in ends for reader in readers):
             ends.append(node.name)
-    parts = list(dict.fromkeys(source for name in ends for source in graph[name].inputs))
-    if not parts:
+    if not ends:
         return graph, ()
-    values = run_graph(dataclasses.replace(graph, outputs=tuple(parts), output_names=()), inputs)
-    peaks = {name: float(np.abs(x).max()) for name, x in zip(parts, values, strict=True)}
-    spans: dict[str, tuple[float, float]] = {}  # smallest and largest peak of what a concatenation joins
-    for name in reversed(ends):  # from those that others read
-        read = [spans.get(source, (peaks[source], peaks[source])) for source in graph[name].inputs]
-        spans[name] = min(low for low, _ in read), max(high for _, high in read)
-    unlike = {name: span for name, span in spans.items() if span[1] > _UNLIKE * span[0]}
-    notes = tuple(
-        f"the output {label!r} is float32: it joins tensors that reach {unlike[name][0]:.3g} and {unlike[name][1]:.3g},"
-        " and 8 bits cannot hold both; make them outputs of their own if you need integers"
-        for label, name in zip(graph.output_names, graph.outputs, strict=True)
-        if name in unlike
+
+    def parts(name: str) -> list[str]:
+        return [p for source in graph[name].inputs for p in (parts(source) if source in ends else [source])]
+
+    read = list(dict.fromkeys(part for name in ends for part in parts(name)))
+    values = dict(
+        zip(read, run_graph(dataclasses.replace(graph, outputs=tuple(read), output_names=()), inputs), strict=True)
     )
-    if not unlike:
+    lost: dict[str, tuple[str, float]] = {}  # concatenation -> the part that loses most, and what it would keep in dB
+    for name in ends:
+        step = max(_span([values[p] for p in parts(name)]) / 255, _TINY)
+        kept = {
+            p: 10 * math.log10(max(12 * float(np.mean(np.square(values[p]))) / step**2, _TINY)) for p in parts(name)
+        }
+        small = {p: k for p, k in kept.items() if k < _LEAST_DB and _span([values[p]]) < _SHARE * 255 * step}
+        if small:
+            lost[name] = min(small.items(), key=lambda item: item[1])
+    notes = tuple(
+        f"the output {label!r} is float32: on one grid of 8 bits with what it is joined with, {graph[part].origin[0]!r}"
+        f" would keep {kept:.0f} dB; make it an output of its own if you need integers"
+        for label, name in zip(graph.output_names, graph.outputs, strict=True)
+        for part, kept in ([lost[name]] if name in lost else [])
+    )
+    if not lost:
         return graph, ()
-    return graph.with_nodes(*(graph[name].replace(kind="FloatConcatenate") for name in unlike)), notes
+    return graph.with_nodes(*(graph[name].replace(kind="FloatConcatenate") for name in lost)), notes
+
+
+def _span(values: Sequence[np.ndarray]) -> float:
+    """Of the grid that holds all these, and 0."""
+    return max(0.0, *(float(x.max()) for x in values)) - min(0.0, *(float(x.min()) for x in values))

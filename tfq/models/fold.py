@@ -219,9 +219,9 @@ def affines_to_layers(graph: Graph) -> Graph:
         if node.kind != "Affine":
             return None
         scale, offset = node.weights["scale"], node.weights["offset"]
-        if not np.ptp(scale) and not offset.any():
+        if not np.ptp(scale) and scale[0] != 1 and not offset.any():  # the converter drops a product with 1
             return [node.replace(kind="MultiplyConstant", config={"constant": float(scale[0])}, weights={})]
-        if not np.ptp(offset) and (scale == 1).all():
+        if not np.ptp(offset) and offset[0] and (scale == 1).all():
             return [node.replace(kind="AddConstant", config={"constant": float(offset[0])}, weights={})]
         weights = {"depthwise_kernel": scale.reshape(1, 1, -1, 1)} | ({"bias": offset} if offset.any() else {})
         config = {"kernel_size": (1, 1), "use_bias": "bias" in weights}
