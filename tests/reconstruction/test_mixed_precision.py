@@ -73,12 +73,12 @@ def batch_norm(graph, model, samples):
     return tune_batch_norm(graph, model, Samples.of(samples), recalibrate=again)
 
 
-def biases(graph, model, _):
+def network(graph, model, _):
     """With more samples: by a handful held back no gain is beyond chance."""
     return tune_network(graph, model, calibration_of(operator_graphs.draw(graph, count=96)), steps=40)
 
 
-@pytest.mark.parametrize("improve", [in_sequence, in_parallel, batch_norm, biases], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("improve", [in_sequence, in_parallel, batch_norm, network], ids=lambda f: f.__name__)
 def test_steps_improve_the_int8_layers_and_leave_the_float_ones(improve):
     graph, samples, model = start()
     improved = improve(graph, model, samples)

@@ -251,7 +251,7 @@ def test_spoiled_scales_are_found_again_and_nothing_else_moves():
     graph, samples = operator_graphs.convolutions(), operator_graphs.draw(operator_graphs.convolutions(), count=MANY)
     model = quantized(graph, samples, Precision(weight_bits=4))
     bad = with_other_scales(model)
-    tuned = tune_network(graph, bad, calibration_of(samples), steps=2 * STEPS, rates=Rates(0.0, 0.02))
+    tuned = tune_network(graph, bad, calibration_of(samples), steps=2 * STEPS, rates=Rates(0.0, 0.02, 0.0))
     kept, verdict = judged(graph, tuned, bad, {name: values[7::8] for name, values in samples.items()})
     assert kept is tuned
     assert verdict.divergences["network tuning"] < 0.5 * verdict.divergences["spoiled"]
