@@ -214,19 +214,21 @@ def affines_to_layers(graph: Graph) -> Graph:
     if not any(node.kind == "Affine" for node in graph.nodes):
         return graph
     shapes = tensor_shapes(graph)
+    affines = {node.name: node.inputs[0] for node in graph.nodes if node.kind == "Affine"}
 
     def rule(node: Node) -> list[Node] | None:
         if node.kind != "Affine":
             return None
-        scale, offset = node.weights["scale"], node.weights["offset"]
-        if not np.ptp(scale) and scale[0] != 1 and not offset.any():  # the converter drops a product with 1
+        scale, offset, shape = node.weights["scale"], node.weights["offset"], shapes[node.name]
+        # the converter drops a product with 1, and fails where it moves a transposition past a product of another rank
+        alone = len(shape) == 3 and graph[affines[node.name]].kind != "Permute"
+        if alone and not np.ptp(scale) and scale[0] != 1 and not offset.any():
             return [node.replace(kind="MultiplyConstant", config={"constant": float(scale[0])}, weights={})]
-        if not np.ptp(offset) and offset[0] and (scale == 1).all():
+        if alone and not np.ptp(offset) and offset[0] and (scale == 1).all():
             return [node.replace(kind="AddConstant", config={"constant": float(offset[0])}, weights={})]
         weights = {"depthwise_kernel": scale.reshape(1, 1, -1, 1)} | ({"bias": offset} if offset.any() else {})
         config = {"kernel_size": (1, 1), "use_bias": "bias" in weights}
         convolution = node.replace(kind="DepthwiseConv2D", config=config, weights=weights)
-        shape = shapes[node.name]
         if len(shape) == 3:
             return [convolution]
         return reshaped(node, (1, int(np.prod(shape[:-1])), shape[-1]), [convolution], shape)
