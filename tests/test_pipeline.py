@@ -175,7 +175,8 @@ def test_report_says_how_the_run_went(int8):
     for parity in report["parity"]:
         assert parity["name"] == "digit"
         assert parity["samples"] > 0
-        assert parity["mean_steps"] <= parity["max_steps"] <= 4
+        assert parity["mean_steps"] < 0.5
+        assert parity["mean_steps"] <= parity["max_steps"] <= 6  # one step in several layers adds up
     assert report["guard"]["kept"] in report["guard"]["divergences"]
     assert report["verification"]["float_operators"] == 0
     assert report["model"]["framework"]
