@@ -8,16 +8,17 @@ from pathlib import Path
 from absl import flags
 from tfq_tools.arguments import with_flags
 from tfq_tools.command import lasting_imports, run_command
-from tfq_tools.recipe_flags import groups_of, ledger_from_flags, new_recipe_flags, recipe_from_flags
+from tfq_tools.recipe_flags import HELP, groups_of, ledger_from_flags, new_recipe_flags, recipe_from_flags
 
 FLAGS = new_recipe_flags(output="model.tflite, float.tflite, spec.json, report.json, report.html and recipe.json")
+flags.DEFINE_string("fail_if", "", HELP["Evaluation"]["fail_if"], flag_values=FLAGS)
 SUMMARY = (
     "Turn a trained Keras model and a few hundred unlabelled inputs into a verified .tflite, and compare it with the"
     " float model. docs/options.md says which options to use."
 )
 
 
-def main(values: flags.FlagValues) -> None:
+def main(values: flags.FlagValues) -> int:
     from tfq.models.model_files import check_model_file
 
     recipe = recipe_from_flags(values)
@@ -28,13 +29,19 @@ def main(values: flags.FlagValues) -> None:
         from tfq.execution.files import staged_directory
         from tfq.execution.progress import Lines
         from tfq.pipeline import quantize
+        from tfq.report.conditions import conditions, failures
         from tfq.report.summary import summary
 
+    wanted = conditions(values.fail_if)
     output, ledger = Path(values.output_dir), ledger_from_flags(values, recipe)
     with staged_directory(output, overwrite=values.overwrite) as directory:
         result = quantize(recipe, ledger=ledger, progress=Lines(sys.stderr))
         result.write(directory)
     print(with_flags(summary(result.report, output)))
+    found = failures(wanted, result.report.evaluation)
+    for line in found:
+        print(f"failed, {line}", file=sys.stderr)
+    return int(bool(found))
 
 
 def run() -> None:

@@ -158,6 +158,17 @@ class TestARun:
         assert shown
         assert all(name.startswith(("block1_add", "block1_expand")) for name in shown)
 
+    def test_a_model_that_fails_is_written_and_the_exit_code_is_1(self, demo):
+        place, _ = demo
+        arguments = ["--model=digits.keras", "--calibration_data=calibration.npz", "--evaluation_data=test.npz"]
+        arguments += ["--preprocess=raw", "--num_calibration_samples=8", "--output_dir=failed"]
+        done = run(place, *arguments, "--fail_if=drop>90,download>0.01")
+        assert done.returncode == 1, done.stderr
+        assert "failed, download>0.01: download is 0.3" in done.stderr
+        assert "drop>90" not in done.stderr
+        assert (place / "failed/model.tflite").is_file()
+        assert "against float" in done.stdout
+
     def test_inspect_diagnoses_a_result(self, demo):
         place, _ = demo
         done = run(place, "--result=out", "--diagnose", "--layers=add$", tool="inspect")
