@@ -69,7 +69,8 @@ def test_a_requantize_node_reads_a_float_layer_without_a_grid_between():
     graph = operator_graphs.islands()
     found = find_borders(graph, ["second"])
     assert {"second", "elu"} <= found.tensors
-    assert found.dequantized == {"first", "scores"}  # a float exponential reads the scores
+    # a float exponential reads the scores, a float concatenation both
+    assert found.dequantized == {"first", "scores", "pooled"}
     assert not found.quantized
     assert "elu.grid" in found.nodes  # lies between the float ELU and the float layer
     assert "ratio.grid" not in found.nodes
