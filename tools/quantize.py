@@ -26,10 +26,11 @@ def main(values: flags.FlagValues) -> int:
     check_model_file(Path(recipe.model), trusted=recipe.allow_unsafe_deserialization)
 
     with lasting_imports():
+        from tfq_tools.conditions import conditions, failures
+
         from tfq.execution.files import staged_directory
         from tfq.execution.progress import Lines
         from tfq.pipeline import quantize
-        from tfq.report.conditions import conditions, failures
         from tfq.report.summary import summary
 
     wanted = conditions(values.fail_if)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import pathlib
 import re
 import shlex
 
 import pytest
-from tfq_tools.recipe_flags import new_recipe_flags, recipe_from_flags
+from tfq_tools.quantize import FLAGS
+from tfq_tools.recipe_flags import recipe_from_flags
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 REST = "--model=model.keras --calibration_data=calibration.npz --evaluation_data=test.npz --output_dir=out"
@@ -35,6 +37,6 @@ def test_the_options_go_together(page: str, command: str) -> None:
     words = [word for word in shlex.split(command, comments=True) if word != "..."]
     given = {word.partition("=")[0] for word in words}
     words += [word for word in REST.split() if word.partition("=")[0] not in given]
-    values = new_recipe_flags(output="")
+    values = copy.deepcopy(FLAGS)
     assert values(words)[1:] == [], f"{page}: {command}"
     recipe_from_flags(values)

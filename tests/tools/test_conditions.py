@@ -3,13 +3,13 @@
 import dataclasses
 
 import pytest
+from tfq_tools.conditions import Condition, conditions, failures
 
 from tfq.errors import UserError
 from tfq.evaluation.bootstrap import Estimate
 from tfq.evaluation.evaluate import Evaluation, ModelEvaluation
 from tfq.evaluation.latency import Latency
 from tfq.evaluation.size import Size
-from tfq.report.conditions import Condition, conditions, failures
 
 
 def about(value, unit):
