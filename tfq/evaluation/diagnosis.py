@@ -10,10 +10,12 @@ What is compared at the end is what a softmax reads, where one ends the graph (`
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from tfq.evaluation.layers import decibels_of
 from tfq.evaluation.metrics import finite_decibels
 from tfq.execution.resources import DEFAULT, Resources
 from tfq.execution.views import Arrays
@@ -21,7 +23,7 @@ from tfq.models.graph import Graph, Node
 from tfq.models.widths import first_and_last, is_weighted
 from tfq.operations.table import matrix_of
 from tfq.quantized_model import QuantizedModel
-from tfq.simulate.divergence import End, Measured, ends
+from tfq.simulate.divergence import End, Yardstick, ends
 from tfq.simulate.eager import BATCH, tensor_parts
 
 
@@ -32,7 +34,7 @@ class PartLoss:
     Attributes:
       part: that is quantised.
       samples: "fitted" or "unseen": those that ranges and weights were fitted to, or others.
-      layers: number of layers whose weights are quantised; None where it does not matter.
+      layers: number of layers whose weights are quantised.
       divergence: mean over samples (`tfq.simulate.divergence`).
       agreement: share of samples in % whose largest number stays the largest; None where an output has one number.
       sqnr_db: of the end; None without an error.
@@ -40,7 +42,7 @@ class PartLoss:
 
     part: str
     samples: str
-    layers: int | None
+    layers: int
     divergence: float
     agreement: float | None
     sqnr_db: float | None
@@ -75,23 +77,24 @@ def diagnose(
       unseen: samples that had no part in it.
       resources: shows how far it is.
     """
-    parts = list(_parts(reference, model))
-    looks = [(part, "unseen", unseen) for part in parts] + [(parts[0], "fitted", fitted)]
+    parts, compared, quiet = list(_parts(reference, model)), ends(reference), resources.silent()
+    samples = {"unseen": unseen, "fitted": fitted}
+    looks = [*((part, "unseen") for part in parts), (parts[0], "fitted")]
+    names = [node.name for node in model.layers if is_weighted(node) or node.kind == "Add"]
     found = []
-    with resources.progress.task("diagnose", len(looks) + 3) as advance:
-        for (name, layers, quantized), samples, arrays in looks:
-            found.append(PartLoss(name, samples, layers, *_at_the_end(reference, quantized, arrays, resources)))
+    with resources.progress.task("diagnose", len(looks) + 1) as advance:
+        floats = {which: _at_the_end(reference, compared, arrays, quiet) for which, arrays in samples.items()}
+        for (name, layers, quantized), which in looks:
+            values = _at_the_end(quantized, compared, samples[which], quiet)
+            found.append(PartLoss(name, which, layers, *_lost(compared, floats[which], values)))
             advance(1)
-        columns = []
-        names = [node.name for node in model.layers if is_weighted(node) or node.kind == "Add"]
-        for _, _, quantized in parts[:3]:
-            columns.append(_sqnr(reference, quantized, names, unseen, resources))
-            advance(1)
+        columns = _layers(reference, [quantized for _, _, quantized in parts[:3]], names, unseen, quiet)
+        advance(1)
     rows = zip(names, *columns, strict=True)
     return Diagnosis(tuple(found), tuple(LayerLoss(name, model[name].kind, *cells) for name, *cells in rows))
 
 
-_Part = tuple[str, int | None, QuantizedModel]
+_Part = tuple[str, int, QuantizedModel]
 
 
 def _parts(reference: Graph, model: QuantizedModel) -> Iterator[_Part]:
@@ -100,8 +103,8 @@ def _parts(reference: Graph, model: QuantizedModel) -> Iterator[_Part]:
     ends_of_graph = first_and_last(model)
     groups: dict[str, Callable[[Node], bool]] = {
         "weights of the first and last layers": lambda node: node.name in ends_of_graph,
-        "depthwise weights": lambda node: _is_depthwise(node),
-        "pointwise weights": lambda node: _is_pointwise(node),
+        "depthwise weights": _is_depthwise,
+        "pointwise weights": _is_pointwise,
         "other weights": lambda node: not _is_depthwise(node) and not _is_pointwise(node),
     }
     yield "all", len(weighted), model
@@ -131,17 +134,19 @@ def _without_grids(model: QuantizedModel) -> QuantizedModel:
     return model.with_nodes(*(node.replace(grid=None) for node in model.nodes if node.grid is not None))
 
 
-def _at_the_end(
-    reference: Graph, model: QuantizedModel, samples: Arrays, resources: Resources
+def _at_the_end(graph: Graph, compared: Sequence[End], samples: Arrays, resources: Resources) -> list[np.ndarray]:
+    """What is compared, [n, ...] of each output."""
+    parts = tensor_parts(graph, samples, [end.tensor for end in compared], size=BATCH, resources=resources)
+    return [np.concatenate(values) for values in zip(*(found for _, found in parts), strict=True)]
+
+
+def _lost(
+    compared: Sequence[End], floats: Sequence[np.ndarray], values: Sequence[np.ndarray]
 ) -> tuple[float, float | None, float | None]:
     """(mean divergence, agreement of the first output in %, SQNR in dB)."""
-    compared = ends(reference)
-    floats, values = (_whole(graph, compared, samples, resources) for graph in (reference, model))
     divergence, signal, noise = 0.0, 0.0, 0.0
     for end, y, q in zip(compared, floats, values, strict=True):
-        rod = Measured(logits=end.logits)
-        rod.add(y)
-        divergence += float(rod.yardstick(y, q).mean())
+        divergence += float(Yardstick.of(y, logits=end.logits)(y, q).mean())
         signal += float(np.square(y, dtype=np.float64).sum())
         noise += float(np.square(y - q, dtype=np.float64).sum())
     y, q = floats[0], values[0]
@@ -151,19 +156,15 @@ def _at_the_end(
     return divergence, same, finite_decibels(signal, noise)
 
 
-def _whole(graph: Graph, compared: Sequence[End], samples: Arrays, resources: Resources) -> list[np.ndarray]:
-    quiet = resources.silent()
-    parts = tensor_parts(graph, samples, [end.tensor for end in compared], size=BATCH, resources=quiet)
-    return [np.concatenate(values) for values in zip(*(found for _, found in parts), strict=True)]
-
-
-def _sqnr(
-    reference: Graph, model: QuantizedModel, names: Sequence[str], samples: Arrays, resources: Resources
-) -> list[float | None]:
-    """SQNR in dB of every tensor, some samples at a time."""
-    signal, noise, quiet = np.zeros(len(names)), np.zeros(len(names)), resources.silent()
-    pairs = zip(*(tensor_parts(graph, samples, names, resources=quiet) for graph in (reference, model)), strict=True)
-    for (_, floats), (_, values) in pairs:
-        signal += [float(np.square(y, dtype=np.float64).sum()) for y in floats]
-        noise += [float(np.square(y - q, dtype=np.float64).sum()) for y, q in zip(floats, values, strict=True)]
-    return [finite_decibels(*found) for found in zip(signal, noise, strict=True)]
+def _layers(
+    reference: Graph, models: Sequence[QuantizedModel], names: Sequence[str], samples: Arrays, resources: Resources
+) -> list[list[float | None]]:
+    """SQNR in dB of every tensor in every model; the float network runs once."""
+    runs = zip(
+        *(tensor_parts(graph, samples, names, resources=resources) for graph in (reference, *models)), strict=True
+    )
+    tensors = ([values for _, values in found] for found in runs)
+    found = decibels_of(
+        [*names] * len(models), ((floats * len(models), list(itertools.chain(*others))) for floats, *others in tensors)
+    )
+    return [found[start : start + len(names)] for start in range(0, len(found), len(names))]

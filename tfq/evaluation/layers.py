@@ -44,17 +44,20 @@ def layer_errors(
     names = list(forced.outputs)
     floats = tensor_parts(graph, samples, names)
     again = tensor_parts(forced.graph, forced.feeds, list(forced.outputs.values()))
-    arrived, own = _decibels(names, floats, observed), _decibels(names, again, observed)
-    return tuple(LayerError(name, arrived[name], own[name]) for name in names)
+    arrived, own = (
+        decibels_of(names, ((values, [observed[name][part] for name in names]) for part, values in parts))
+        for parts in (floats, again)
+    )
+    return tuple(LayerError(*found) for found in zip(names, arrived, own, strict=True))
 
 
-def _decibels(
-    names: Sequence[str], parts: Iterable[tuple[slice, list[np.ndarray]]], observed: Mapping[str, np.ndarray]
-) -> dict[str, float | None]:
-    """SQNR of every layer from its float outputs, some samples at a time."""
-    signal, noise = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
-    for part, values in parts:
-        for name, value in zip(names, values, strict=True):
-            signal[name] += float(np.square(value, dtype=np.float64).sum())
-            noise[name] += float(np.square(value.astype(np.float64) - observed[name][part]).sum())
-    return {name: finite_decibels(signal[name], noise[name]) for name in names}
+def decibels_of(
+    names: Sequence[str], parts: Iterable[tuple[Sequence[np.ndarray], Sequence[np.ndarray]]]
+) -> list[float | None]:
+    """SQNR in dB of the tensors of these names, from some samples after others: (float values, others) of each."""
+    signal, noise = np.zeros(len(names)), np.zeros(len(names))
+    for floats, values in parts:
+        for number, (y, q) in enumerate(zip(floats, values, strict=True)):
+            signal[number] += float(np.square(y, dtype=np.float64).sum())
+            noise[number] += float(np.square(y.astype(np.float64) - q).sum())
+    return [finite_decibels(*found) for found in zip(signal.tolist(), noise.tolist(), strict=True)]

@@ -161,10 +161,10 @@ def _equalized(
     statistics: Mapping[str, ChannelStatistics],
     factors_of: Callable[[Stream, _State], np.ndarray],
 ) -> _State:
-    state, settled = _State(graph.by_name, statistics), dict[int, list[int]]()
+    state, settled, found = _State(graph.by_name, statistics), dict[int, list[int]](), streams(graph)
     for _ in range(_SWEEPS):
         moved = 0.0
-        for number, stream in enumerate(streams(graph)):
+        for number, stream in enumerate(found):
             layers = [id(state.nodes[name]) for name in (*stream.writers, *stream.readers)]
             if settled.get(number) == layers:  # they gained nothing, and nothing has scaled them since
                 continue

@@ -83,19 +83,19 @@ def with_search(problem: Problem, *, dampings: Sequence[float] = DAMPINGS) -> It
     rows = _Rows(problem)
     moment = rows.moment(rows.targets)
     tried = [damping for damping in dampings if damping >= 1 / problem.samples] or dampings
-    wanted = [rows.normal(damping).wanted(moment, problem.matrix) for damping in tried]
-    chosen = 0
-    if len(tried) > 1:
-        errors = [problem.error_of(w.astype(np.float32), rows.bias(w, rows.targets)) for w in wanted]
-        chosen = int(np.argmin(errors))
-    normal = rows.normal(tried[chosen])
+    fits = ((normal, normal.wanted(moment, problem.matrix)) for normal in map(rows.normal, tried))
+    normal, wanted = (
+        min(fits, key=lambda fit: problem.error_of(fit[1].astype(np.float32), rows.bias(fit[1], rows.targets)))
+        if len(tried) > 1
+        else next(fits)
+    )
 
     def finished(solution: Solution) -> Solution:
         return solution if problem.activation is None else _majorised(problem, rows, normal, solution)
 
-    found = _solved(problem, rows, normal.gram, wanted[chosen])
+    found = _solved(problem, rows, normal.gram, wanted)
     yield finished(found)
-    yield finished(_searched(problem, rows, normal.gram, wanted[chosen], found))
+    yield finished(_searched(problem, rows, normal.gram, wanted, found))
 
 
 def _solved(problem: Problem, rows: _Rows, gram: np.ndarray, wanted: np.ndarray) -> Solution:

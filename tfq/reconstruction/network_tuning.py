@@ -57,7 +57,7 @@ from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph, Node, build_model
 from tfq.operations.table import OPERATORS, operator_of
 from tfq.quantized_model import QuantizedModel
-from tfq.simulate.divergence import ends
+from tfq.simulate.divergence import End, Measured, ends
 from tfq.simulate.judge import is_proved
 from tfq.simulate.weights import integers, reals, snap
 from tfq.simulate.wrap import build_simulation
@@ -66,7 +66,6 @@ _WARM_PART = 6  # of the steps: the rates rise
 _MOMENTUM = 0.95
 _LOOKS = 8  # times that the samples to choose by are looked at
 _MOST_OF_THE_OTHER = 0.5  # in a mixture of two samples
-_TINY = 1e-7
 _COPIES = 4  # a layer, its activation, its grid and a gradient, of every tensor
 _MOST_NUMBERS = 2**26  # of all tensors of the samples of a step, which its time grows with
 _PREDICTED = 8
@@ -132,7 +131,7 @@ def tune_network(
     float_model = build_model(reference, outputs=exposed)
     batches = fit.batches(min(_PREDICTED, at_once))
     floats = (float_model.predict_on_batch([batch[name] for name in reference.inputs]) for batch in batches)
-    sizes = _sizes(floats, [end.logits for end in compared], len(fit))
+    sizes = _sizes(floats, compared)
     simulation = _simulation(start, learners, exposed)
     variables = [variable for learner in learners for variable in learner.bind(simulation)]
     moves = [move for learner in learners for move in learner.moves.values()]
@@ -226,14 +225,15 @@ def _simulation(model: QuantizedModel, learners: Sequence[_Learner], outputs: Se
     return build_simulation(model.with_nodes(*free), outputs=outputs)
 
 
-def _sizes(floats: Iterable[Any], softmax: Sequence[bool], samples: int) -> list[float]:
-    """Mean over samples of |y|^2, of every output of the float model, batch by batch; 1 of what a softmax reads."""
-    if all(softmax):
-        return [1.0] * len(softmax)
-    squares = np.zeros(len(softmax))
+def _sizes(floats: Iterable[Any], compared: Sequence[End]) -> list[float]:
+    """Mean over samples of |y|^2, of every output of the float model, batch by batch; 1 where all are logits."""
+    if all(end.logits for end in compared):
+        return [1.0] * len(compared)
+    found = [Measured(logits=end.logits) for end in compared]
     for outputs in map(_listed, floats):
-        squares += [float(np.square(y.astype(np.float64)).sum()) for y in outputs]
-    return [1.0 if own else max(size, _TINY) for own, size in zip(softmax, squares / samples, strict=True)]
+        for rod, y in zip(found, outputs, strict=True):
+            rod.add(y)
+    return [rod.yardstick.size for rod in found]
 
 
 def _listed(found: Any) -> list[Any]:

@@ -28,7 +28,7 @@ def diagnosis_text(found: Diagnosis, steps: Sequence[StepOutcome], wanted: re.Pa
         [
             part.part,
             part.samples,
-            "" if part.layers is None else str(part.layers),
+            str(part.layers),
             f"{part.divergence:.4g}",
             "" if part.agreement is None else f"{part.agreement:.2f} %",
             decibel(part.sqnr_db),

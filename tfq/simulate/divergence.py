@@ -67,9 +67,9 @@ class Yardstick:
     size: float
 
     @classmethod
-    def of(cls, values: np.ndarray) -> Yardstick:
-        """That of the float model's output [n, ...]."""
-        found = Measured()
+    def of(cls, values: np.ndarray, *, logits: bool = False) -> Yardstick:
+        """That of the float model's output [n, ...]; logits: it is what a softmax reads."""
+        found = Measured(logits=logits)
         found.add(values)
         return found.yardstick
 
