@@ -4,7 +4,7 @@ import numpy as np
 
 from tfq.grid import activation_grid
 from tfq.numerics import reference
-from tfq.reconstruction.problem import Problem
+from tfq.reconstruction.problem import Problem, clamp, limits_of
 
 
 def layer_problem(
@@ -50,7 +50,7 @@ def layer_problem(
         held_targets=z[rows:].astype(np.float32),
         matrix=matrix,
         bias=bias,
-        activation=activation,
+        limits=limits_of(activation),
         bits=bits,
         samples=rows,
         held_samples=0,
@@ -73,7 +73,5 @@ def fitted_errors(problem, solution):
     if problem.offset is not None:
         y = y + problem.offset
     z = problem.targets
-    if problem.activation:
-        ceiling = 6.0 if problem.activation == "relu6" else np.inf
-        y, z = np.clip(y, 0, ceiling), np.clip(z, 0, ceiling)
+    y, z = clamp(y, problem.limits), clamp(z, problem.limits)
     return np.square(y - z).sum(0)

@@ -68,7 +68,9 @@ def test_json_round_trip(recipe):
     assert Recipe.from_json(recipe.to_json()) == recipe
 
 
-@pytest.mark.parametrize("name", ["reconstruction", "batch_norm_tuning", "network_tuning", "equalization"])
+@pytest.mark.parametrize(
+    "name", ["reconstruction", "range_tuning", "batch_norm_tuning", "network_tuning", "equalization"]
+)
 def test_what_the_int8_pipeline_leaves_out_anyhow_may_be_said(name):
     assert getattr(Recipe(model="", **{name: "none"}), name) == "none"
 

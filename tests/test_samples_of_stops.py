@@ -35,6 +35,7 @@ STOPS = {
     "tfq.simulate.judge._floats": {"judge"},
     "tfq.simulate.judge.divergence": {"judge"},
     "tfq.reconstruction.channel_statistics.channel_statistics": SEEN,
+    "tfq.reconstruction.range_tuning.tune_ranges": {"fit"},
     "tfq.reconstruction.bias_correction.correct_biases": {"fit"},
     "tfq.reconstruction.rows.collect_float_rows": SEEN,
     "tfq.reconstruction.reconstruct.solved_in_turn": SEEN,
@@ -51,6 +52,7 @@ STOPS = {
 }
 ALWAYS = {name for name in STOPS if name.startswith(("tfq.pipeline", "tfq.simulate"))}
 ALWAYS -= {"tfq.pipeline.quantized.recalibrated"}
+ALWAYS |= {"tfq.reconstruction.range_tuning.tune_ranges"}
 SEQUENTIAL = {"tfq.reconstruction.rows.collect_float_rows", "tfq.reconstruction.reconstruct.solved_in_turn"}
 TUNED = {"tfq.reconstruction.batch_norm._measure", "tfq.pipeline.quantized.recalibrated"}
 NETWORK = {name for name in STOPS if name.startswith("tfq.reconstruction.network_tuning")}
@@ -66,7 +68,7 @@ RUNS = {
         INT8,
         2,  # the graph as it is, and equalised
     ),
-    "light": ({"pipeline": "light", "reconstruction": "least_squares"}, ALWAYS | SEQUENTIAL | TUNED, 1),
+    "light": ({"pipeline": "light", "reconstruction": "least_squares"}, ALWAYS | SEQUENTIAL, 1),
     "advanced": ({"pipeline": "advanced", "mode": "parallel"}, ALWAYS | SEQUENTIAL | TUNED | NETWORK, 1),
     "allocation": (
         {"pipeline": "advanced", "weight_bits": 8, "size_budget": 0.15, "candidates": ("w3", "w8")},

@@ -86,6 +86,7 @@ class FittingOptions:
     Attributes:
       reconstruction: a method; default: the pipeline's own.
       mode, granularity: as `tfq.reconstruction.reconstruct` takes them.
+      range_tuning: default: where the calibration method is auto.
       batch_norm_tuning, network_tuning: default: where the reconstruction leaves something to gain.
       equalization: default: where weights have one scale per tensor, or layers are not fitted.
     """
@@ -94,6 +95,7 @@ class FittingOptions:
     reconstruction: str = one_of("default", "none", "bias_correction", "least_squares", "adaround", "adaquant", "best")
     mode: str = one_of("sequential", "parallel")
     granularity: str = one_of("layer", "block", default="block")
+    range_tuning: str = one_of("default", "none", "always")
     batch_norm_tuning: str = one_of("default", "none", "always")
     network_tuning: str = one_of("default", "none", "always")
     equalization: str = one_of("default", "none", "published", "expected")

@@ -55,6 +55,7 @@ RULES = (
             "first_last_bits",
             "per_channel",
             "calibration_method",
+            "range_tuning",
             "storage",
             "equalization",
             "mode",

@@ -130,6 +130,12 @@ class Recipe(ResourceOptions, FileOptions, CalibrationOptions, BudgetOptions, Fi
         return "" if bits == 8 else f"TFLite has no kernels for {bits}-bit activations"
 
     @property
+    def tunes_ranges(self) -> bool:
+        """By default where tfq chooses the calibration method."""
+        by_default = self.precision == "int8" and self.calibration_method == "auto"
+        return by_default if self.range_tuning == "default" else self.range_tuning == "always"
+
+    @property
     def equalization_method(self) -> str:
         """By default it is tried where weights have one scale per tensor, and where nothing is fitted to the layers."""
         tried = self.precision == "int8" and (self.pipeline == "int8" or not self.per_channel)

@@ -17,7 +17,7 @@ from tfq.numerics import reference
 from tfq.precision import Precision
 from tfq.reconstruction.adaquant import LearnedLayer, Rates, adaquant, moved_grid, on_learned_range
 from tfq.reconstruction.descent import output_slope
-from tfq.reconstruction.problem import clamp
+from tfq.reconstruction.problem import clamp, limits_of
 from tfq.reconstruction.reconstruct import Reconstruction, has_own_input_grid, reconstruct
 from tfq.reconstruction.weight_scales import output_scales
 
@@ -67,7 +67,7 @@ def test_slopes_are_those_of_automatic_differentiation(activation, groups, tied,
         "shift": np.float32(-0.03),
     }
     y, pull = LearnedLayer(**given, dampening=36.0, grid=grid).outputs(learned, rows)
-    found = pull(output_slope(y, np.asarray(clamp(targets, activation)), activation, unit), progress)
+    found = pull(output_slope(y, clamp(targets, limits_of(activation)), limits_of(activation), unit), progress)
     variables = {name: tf.Variable(values) for name, values in learned.items()}
     with tf.GradientTape() as tape:
         given |= {"grid": grid, "unit": unit, "dampening": 36.0}

@@ -19,9 +19,10 @@ from tfq.models.graph import Graph, Node, build_model
 from tfq.models.widths import is_weighted
 from tfq.precision import Precision
 from tfq.reconstruction.methods import METHODS
-from tfq.reconstruction.problem import Solution
+from tfq.reconstruction.problem import UNLIMITED, Solution, clamp, limits_of
 from tfq.reconstruction.reconstruct import (
     Reconstruction,
+    _limits,
     has_own_input_grid,
     reconstruct,
     reconstructed_names,
@@ -93,10 +94,6 @@ def assert_same_on_grid(found, expected, step):
     assert (difference > 0.01 * step).mean() < 0.005
 
 
-def clamped(values, activation):
-    return values if activation is None else np.clip(values, 0, 6.0 if activation == "relu6" else None)
-
-
 def test_a_model_without_weights_stays_as_it_is():
     graph = Graph(
         (Node("x", "Input", {"shape": (4,), "dtype": "float32"}), Node("y", "ReLU", {}, ("x",))), ("x",), ("y",)
@@ -156,10 +153,12 @@ class TestRows:
             layer = layers[node]
             outputs = split(layer.outputs(found[node], layer.positions), 24, layer)
             inputs = split(layer.form.rows(found[graph[node].inputs[0]], layer.positions), 24, layer)
-            assert problem.activation == graph[node].activation
+            limits = limits_of(graph[node].activation, model[node].grid)
+            assert problem.limits in (limits, UNLIMITED)
+            assert graph[node].activation is None or problem.limits == limits
             assert problem.offset is None
             for rows, part in zip((problem.targets, problem.held_targets), outputs, strict=True):
-                np.testing.assert_allclose(clamped(rows, problem.activation), part, rtol=1e-4, atol=1e-4)
+                np.testing.assert_allclose(clamp(rows, limits), clamp(part, limits), rtol=1e-4, atol=1e-4)
             if mode == "parallel":
                 for rows, part in zip((problem.inputs, problem.held_inputs), inputs, strict=True):
                     np.testing.assert_allclose(rows, part, rtol=1e-5, atol=1e-5)
@@ -181,10 +180,11 @@ class TestRows:
         layers = sampled_layers(graph, list(spy.problems), 21, 0, by_block=True)
         assert {n: x.addend for n, x in layers.items()} == {"stem": None, "expand": None, "project": "stem"}
         problem, layer = spy.problems["project"], layers["project"]
-        assert problem.activation == "relu"
+        assert problem.limits == (0.0, changed.grids["add"].real_range[1])
         total = float_tensors(graph, ["add"], those_seen(samples))["add"]
         expected = split(layer.outputs(total, layer.positions), 24, layer)
-        np.testing.assert_allclose(np.maximum(problem.targets, 0), expected[0], rtol=1e-4, atol=1e-4)
+        rows, wanted = (clamp(v, problem.limits) for v in (problem.targets, expected[0]))
+        np.testing.assert_allclose(rows, wanted, rtol=1e-4, atol=1e-4)
         found = tensors(changed, ["stem"], those_seen(samples))["stem"]
         assert_same_on_grid(
             problem.offset,
@@ -225,7 +225,8 @@ def layer_error(model, layer, source, target, addend):
     values = node_function(node)([tf.constant(source)]).numpy()
     values = values if addend is None else values + addend
     y, z = (split(layer.outputs(v, layer.positions), 24, layer)[1] for v in (values, target))
-    y, z = clamped(y, layer.activation), clamped(z, layer.activation)
+    limits = _limits(model[layer.output], z)
+    y, z = clamp(y, limits), clamp(z, limits)
     by_row = np.square(y - z).sum() / np.square(z - z.mean(0)).sum()
     if len(z) == 3:  # one row of each of the three samples to choose by
         return by_row

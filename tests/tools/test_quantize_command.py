@@ -21,8 +21,8 @@ DEMO = pathlib.Path(__file__).resolve().parents[2] / "demo"
 FLAGS = """model output_dir calibration_data evaluation_data num_calibration_samples metric pipeline weight_bits
     activation_bits per_channel calibration_method storage input_type output_type seed overwrite precision
     preprocess selection labels allow_unsafe_deserialization recipe flagfile package first_last_bits
-    reconstruction mode granularity batch_norm_tuning network_tuning equalization memory_limit workers max_accuracy_drop
-    size_budget latency_budget latency_table objective candidates pin sensitivity"""
+    reconstruction mode granularity range_tuning batch_norm_tuning network_tuning equalization memory_limit workers
+    max_accuracy_drop size_budget latency_budget latency_table objective candidates pin sensitivity"""
 GOOD = ("--model=digits.keras", "--calibration_data=calibration.npz", "--preprocess=raw", "--output_dir=out")
 PROGRESS = re.compile(r".*: (done in [\d.]+ s|\d.*left|[\d.]+ s so far)$")
 
@@ -236,6 +236,7 @@ def test_help_lists_every_flag(tmp_path):
         "--mode=sequential|parallel",
         "--granularity=layer|block",
         "--batch_norm_tuning=default|none|always",
+        "--range_tuning=default|none|always",
         "--network_tuning=default|none|always",
         "--equalization=default|none|published|expected",
         "--storage=int8|packed",

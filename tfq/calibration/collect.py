@@ -191,7 +191,7 @@ def collect_statistics(
     signature = [tf.TensorSpec((batch_size, *t.shape[1:]), t.dtype) for t in watched.inputs]
     run = tf.function(lambda *inputs: watched(inputs, training=False), input_signature=signature, autograph=False)
     strides = [_stride(tuple(t.shape[1:])) for t in wanted]
-    exact = [_is_source(graph[name]) for name in tensors]
+    exact = [decides_on_grid(graph[name]) for name in tensors]
     clamped = [graph[name].activation is not None or graph[name].kind == "ReLU" for name in tensors]
 
     accumulators = {name: _Accumulator() for name in tensors}
@@ -246,7 +246,7 @@ def _in_parallel(
     return results
 
 
-def _is_source(node: Node) -> bool:
+def decides_on_grid(node: Node) -> bool:
     """Whether the output's own extremes decide on a grid."""
     operator = OPERATORS.get(node.kind)
     return operator is None or operator.output == "own" or node.kind == "Embedding"

@@ -36,6 +36,7 @@ class Options(TypedDict, total=False):
     reconstruction: str
     mode: str
     granularity: str
+    range_tuning: str
     batch_norm_tuning: str
     network_tuning: str
     equalization: str

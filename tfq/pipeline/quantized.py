@@ -6,19 +6,22 @@ import dataclasses
 import math
 from collections.abc import Collection, Mapping, Sequence
 
-from tfq.calibration.calibrate import Calibration, calibrate
-from tfq.calibration.specify import specify
+from tfq.calibration.calibrate import Calibration, calibrate, edge_tensors
+from tfq.calibration.collect import decides_on_grid
+from tfq.calibration.specify import centred_groups, specify
 from tfq.calibration.statistics import Range
 from tfq.data.samples import Samples
 from tfq.execution.resources import Resources
 from tfq.export.scales import with_legal_scales
 from tfq.models.graph import Graph
+from tfq.models.refusals import short_cause
 from tfq.models.widths import activation_bits, units
 from tfq.pipeline.begin import Run
 from tfq.precision import Precision
 from tfq.quantized_model import QuantizedModel
 from tfq.reconstruction.channel_statistics import channel_statistics
 from tfq.reconstruction.equalize import equalize, equalize_published, measured_tensors
+from tfq.reconstruction.range_tuning import Candidates, tune_ranges
 from tfq.reconstruction.steps import Setting, Step, StepOutcome, wanted
 from tfq.simulate.judge import Judge, Verdict
 from tfq.targets import TARGETS
@@ -35,6 +38,7 @@ class Start:
     Attributes:
       judge: of models made from the graph, for the rest of the run.
       trial: the model with ranges fitted without the samples that judge.
+      tuned: groups whose range was chosen by what the end of the network loses.
     """
 
     reference: Graph
@@ -44,6 +48,7 @@ class Start:
     guard: Verdict | None
     model: QuantizedModel
     trial: QuantizedModel
+    tuned: Collection[str] = ()
 
 
 def _kept_ranges(calibration: Calibration, guard: Verdict | None) -> Mapping[str, Range]:
@@ -141,6 +146,63 @@ def equalized(run: Run, start: Start) -> tuple[Start, tuple[StepOutcome, ...]]:
     proposed = ("equalised", candidate.trial), ("nearest", start.trial)
     _, guard = start.judge.keep_better(*proposed, tolerance=0.0)
     return start if guard.rolled_back else candidate, (StepOutcome("equalisation", (guard,)),)
+
+
+def with_tuned_ranges(run: Run, start: Start) -> tuple[Start, tuple[StepOutcome, ...]]:
+    """The start with ranges chosen by what the end of the network loses, where that is wanted and a gain."""
+    recipe, calibration = run.recipe, start.calibration
+    if not recipe.tunes_ranges:
+        return start, ()
+    rolled_back = start.guard is not None and start.guard.rolled_back
+    present = calibration.minmax_trial_ranges if rolled_back else calibration.trial_ranges
+    with run.journal.stage("tune ranges"):
+        candidates = _candidates(start, present)
+        try:
+            tuned = tune_ranges(
+                start.reference, run.calibration.fit, candidates, seed=recipe.seed, resources=run.resources
+            )
+        except LookupError as error:
+            run.journal.warn(f"ranges are not tuned: {short_cause(error)}")
+            return start, ()
+        if not tuned:
+            return start, (StepOutcome("range tuning", ()),)
+        trial = specified(run, start.reference, {**present, **tuned})
+        proposed = ("tuned", _with_float_weights(trial)), ("before", _with_float_weights(start.trial))
+        _, guard = start.judge.keep_better(*proposed, tolerance=0.0)
+        if not guard.rolled_back:
+            ranges = {**start.ranges, **tuned}
+            model = specified(run, start.reference, ranges)
+            start = dataclasses.replace(start, ranges=ranges, model=model, trial=trial, tuned=tuned)
+    return start, (StepOutcome("range tuning", (guard,)),)
+
+
+def _with_float_weights(model: QuantizedModel) -> QuantizedModel:
+    """The same ranges alone: what weights of few bits lose, before they are fitted, would hide the difference."""
+    return model.with_nodes(*(node.replace(weight_grids={}) for node in model.layers if node.weight_grids))
+
+
+def _candidates(start: Start, present: Mapping[str, Range]) -> dict[str, Candidates]:
+    """What range tuning chooses among, by group of tensors."""
+    graph, model, groups = start.reference, start.trial, start.calibration.groups
+    left = {groups[name] for name in edge_tensors(graph) if name in groups}
+    left |= {groups[node.name] for node in graph.nodes if node.kind == "Embedding" and node.name in groups}
+    centred, found = centred_groups(graph), {}
+    for group, choice in start.calibration.trials.items():
+        members = [n for n, grid in model.grids.items() if groups[n] == group and decides_on_grid(graph[n])]
+        if group in left or not members:
+            continue
+        widest, kept = choice.minmax, present[group]
+        if group in centred:
+            widest, kept = (Range(-reach, reach) for reach in (max(-r.low, r.high) for r in (widest, kept)))
+        found[group] = Candidates(tuple(members), widest, kept, model.grids[members[0]].bits, group in centred)
+    return found
+
+
+def started(run: Run) -> tuple[Start, tuple[StepOutcome, ...]]:
+    """Calibrated, equalised and with tuned ranges, each as far as it is wanted."""
+    start, equalisation = equalized(run, quantized(run, run.graph))
+    start, tuning = with_tuned_ranges(run, start)
+    return start, equalisation + tuning
 
 
 def setting_of(run: Run, start: Start) -> Setting:

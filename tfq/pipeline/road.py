@@ -46,7 +46,7 @@ from tfq.inputs import Inputs
 from tfq.models.graph import Graph
 from tfq.pipeline.begin import Run, begin
 from tfq.pipeline.budget import contradiction, surveyed, within_budget
-from tfq.pipeline.quantized import Start, equalized, quantized, setting_of, stepped
+from tfq.pipeline.quantized import Start, setting_of, started, stepped
 from tfq.quantized_model import QuantizedModel
 from tfq.recipe import Recipe
 from tfq.reconstruction.steps import FITTING, TUNING, StepOutcome
@@ -137,7 +137,7 @@ class _Fitted:
 
 def _fitted(run: Run, ledger: Path | None) -> _Fitted:
     recipe = run.recipe
-    start, equalisation = equalized(run, quantized(run, run.graph))
+    start, begun = started(run)
     setting = setting_of(run, start)
     allocated: Allocated | None = None
     fits: tuple[StepOutcome, ...] = ()
@@ -147,7 +147,7 @@ def _fitted(run: Run, ledger: Path | None) -> _Fitted:
         fitted, fits = stepped(run, setting, start.model, FITTING[recipe.pipeline])
     model, tunings = stepped(run, setting, fitted, TUNING[recipe.pipeline])
     model = with_legal_scales(model, TARGETS[recipe.target])
-    return _Fitted(start, model, equalisation + fits + tunings, allocated)
+    return _Fitted(start, model, begun + fits + tunings, allocated)
 
 
 def _int8(run: Run, ledger: Path | None) -> _Made:
@@ -158,7 +158,7 @@ def _int8(run: Run, ledger: Path | None) -> _Made:
         "guard": start.guard,
         "steps": steps,
         "allocation": found.allocation,
-        "tensors": tensor_reports(model, start.calibration, start.guard),
+        "tensors": tensor_reports(model, start.calibration, start.guard, start.tuned),
         "layers": layer_reports(model, steps=steps),
     }
     if recipe.simulated:
@@ -204,7 +204,7 @@ def explore(
     if recipe.simulated:
         raise UserError(f"{recipe.simulated}, and a frontier is measured on files; leave w4a4 out of `candidates`")
     run = begin(recipe, inputs or Inputs.of(recipe), progress)
-    start, _ = equalized(run, quantized(run, run.graph))
+    start, _ = started(run)
     setting = setting_of(run, start)
     with run.journal.stage("survey"):
         found = surveyed(run, start, setting, ledger)

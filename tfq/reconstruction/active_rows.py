@@ -110,7 +110,7 @@ class _Part:
         through, everything = self._grams(active)
         for epsilon in _EPSILONS:
             gram = (1 - epsilon) * through + epsilon * everything
-            targets = np.where(active, clamp(self.targets, self.problem.activation), y) - self.offset
+            targets = np.where(active, clamp(self.targets, self.problem.limits), y) - self.offset
             weighted = np.where(active, np.float32(1), np.float32(epsilon)) * targets
             moment = (self.rows.transpose(0, 2, 1) @ weighted).transpose(0, 2, 1).reshape(-1, taps + 1) / y.shape[1]
             new = self._solved(gram, moment.astype(np.float64), q, s, b, damping)
@@ -154,13 +154,13 @@ class _Part:
 
     def _losses(self, y: np.ndarray) -> np.ndarray:
         """sum |f(y) - f(z)|^2 of every output [g * c]."""
-        f = self.problem.activation
+        f = self.problem.limits
         return np.square(clamp(y, f) - clamp(self.targets, f)).sum(1, dtype=np.float64).reshape(-1)
 
     def _active(self, y: np.ndarray) -> np.ndarray:
         """Flags [g, n, c]."""
-        found = np.maximum(y, self.targets) > 0
-        return found & (np.minimum(y, self.targets) < 6) if self.problem.activation == "relu6" else found
+        low, high = self.problem.limits
+        return (np.maximum(y, self.targets) > low) & (np.minimum(y, self.targets) < high)
 
     def _grams(self, active: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """X' X / n over the active rows of every output, and over all rows: [g * c, k + 1, k + 1], float64."""

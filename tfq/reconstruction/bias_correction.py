@@ -11,9 +11,10 @@ corrected, over all positions of some samples:
     d = sum (f(z) - f(y)) / |{y: f'(y) = 1}|        a step of Newton's towards  E[f(y + d)] = E[f(z)]
     b = b + d max(0, 1 - v / d^2)                   v the squared standard error of d, from the samples' own sums
 
-What an activation cuts off does not count: where a channel is at rest nearly everywhere, its mean before the activation
-is made by what nobody reads. MobileNetV2's logits lost 2 dB by a correction of those means and gained 1 by this one, of
-equalised weights 0 and 3. The second equation leaves alone what so few samples cannot tell from chance.
+f is the activation, and the range of the output's grid. What it cuts off does not count: where a channel is at rest
+nearly everywhere, its mean before the activation is made by what nobody reads. MobileNetV2's logits lost 2 dB by a
+correction of those means and gained 1 by this one, of equalised weights 0 and 3. The second equation leaves alone what
+so few samples cannot tell from chance.
 
 Source: Nagel et al., "Data-Free Quantization through Weight Equalization and Bias Correction", 2019
 (arXiv:1906.04721), section 4.2, equation 17, with E[x] measured (appendix D) rather than derived from batch
@@ -35,7 +36,7 @@ from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph, Node
 from tfq.operations.table import OPERATORS
 from tfq.quantized_model import QuantizedModel
-from tfq.reconstruction.problem import Problem, Solution, clamp, on_grid, product
+from tfq.reconstruction.problem import Problem, Solution, clamp, limits_of, on_grid, product
 from tfq.reconstruction.reconstruct import reconstructed_names
 from tfq.simulate.tensor_store import TensorStore
 from tfq.simulate.walk import Walk, deployed
@@ -85,13 +86,14 @@ def correct_biases(
 def _missing(floats: Walk, wanted: Node, walk: Walk, node: Node) -> np.ndarray:
     """What is to be added to every channel of a layer's output [channels], float64."""
     exact, rounded = (deployed(layer.replace(activation=None, grid=None)) for layer in (wanted, node))
+    limits = limits_of(node.activation, node.grid)
     errors, active = [], []
     for part in walk.parts(*node.inputs, node.name):
         z = exact([floats.read(name, part) for name in wanted.inputs]).numpy()
         y = rounded([walk.read(name, part) for name in node.inputs]).numpy()
         positions = tuple(range(1, y.ndim - 1))
-        f = clamp(y, node.activation)
-        errors.append((clamp(z, node.activation) - f).sum(positions, dtype=np.float64))
+        f = clamp(y, limits)
+        errors.append((clamp(z, limits) - f).sum(positions, dtype=np.float64))
         active.append((f == y).sum(positions))
     error, count = np.concatenate(errors), np.concatenate(active)  # [samples, channels]
     total = np.maximum(count.sum(0), _LEAST_ACTIVE * z[..., 0].size / len(z) * len(error))

@@ -22,7 +22,7 @@ from typing import Protocol
 
 import numpy as np
 
-from tfq.reconstruction.problem import Problem, clamp
+from tfq.reconstruction.problem import UNLIMITED, Limits, Problem, clamp
 
 _BATCH_NUMBERS = 2**19  # products of one batch in a layer of many groups, at most
 _EPSILON, _MOMENTUM, _SQUARES = 1e-14, 0.9, 0.999
@@ -55,7 +55,7 @@ def minimise(
     """What `learned` has become when the loss over the rows of `problem` is minimised; float32.
 
     Args:
-      problem: gives targets, offset and activation.
+      problem: gives targets, offset and limits.
       model: the layer.
       learned: by name where it starts, and its learning rate at first.
       inputs: of all rows [n, groups, taps].
@@ -66,7 +66,7 @@ def minimise(
     groups, taps, channels = problem.matrix.shape
     if groups > 1:
         batch = min(batch, max(1, _BATCH_NUMBERS // (groups * taps * channels)))
-    targets = clamp(problem.targets, problem.activation)
+    targets = clamp(problem.targets, problem.limits)
     values, found = _joined({name: start for name, (start, _) in learned.items()})
     rates, _ = _joined({name: np.broadcast_to(rate, found[name].shape) for name, (_, rate) in learned.items()})
     slope, slopes = _joined(found)
@@ -76,7 +76,7 @@ def minimise(
         y, pull = model.outputs(found, inputs[rows])
         if problem.offset is not None:
             y += problem.offset[rows]
-        for name, values_of_one in pull(output_slope(y, targets[rows], problem.activation, unit), progress).items():
+        for name, values_of_one in pull(output_slope(y, targets[rows], problem.limits, unit), progress).items():
             slopes[name][...] = values_of_one
         adam.step(slope, 0.5 * (1 + math.cos(math.pi * progress)))
     return found
@@ -89,13 +89,12 @@ def _joined(arrays: Arrays) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return vector, {name: part.reshape(np.shape(arrays[name])) for name, part in zip(arrays, parts, strict=True)}
 
 
-def output_slope(y: np.ndarray, targets: np.ndarray, activation: str | None, unit: float) -> np.ndarray:
+def output_slope(y: np.ndarray, targets: np.ndarray, limits: Limits, unit: float) -> np.ndarray:
     """The slope of the loss by y [n, groups, outputs], for targets f(z)."""
-    passed = clamp(y, activation)
-    slope = passed - targets
+    slope = clamp(y, limits) - targets
     slope *= 2 / (len(y) * unit)
-    if activation is not None:
-        slope *= (passed == y) & (y > 0)
+    if limits != UNLIMITED:
+        slope *= (y > limits[0]) & (y < limits[1])
     return slope
 
 

@@ -25,10 +25,10 @@ rounded, and the rows of a few hundred samples tell it well. W* - W_0 makes good
 is small and noisy: how much of it holds for other samples is a question for each layer. The rows to choose by pick
 lambda from 0.01 to infinity (W* = W_0, the layer's own function), by the error of W* before it is rounded.
 
-A fused clamp f changes what counts: below a target z <= 0 any y <= 0 is right. As |f(y) - f(z)|^2 is bounded by
+A clamp f to [l, h] changes what counts: below a target z <= l any y <= l is right. As |f(y) - f(z)|^2 is bounded by
 |y - t|^2, with equality where the clamp cuts the present y off no further than z, for the targets
 
-    t = min(y, 0) where z <= 0,   max(y, 6) where z >= 6 (ReLU6),   z elsewhere     (y of the present solution)
+    t = min(y, l) where z <= l,   max(y, h) where z >= h,   z elsewhere     (y of the present solution)
 
 steps 3. and 4. are repeated on these targets, and the best solution is kept (majorisation-minimisation). Its steps are
 short, as if every row counted; `active_rows` goes on from there.
@@ -56,7 +56,7 @@ from tfq.reconstruction.lattice import (
     search,
     stored_scales,
 )
-from tfq.reconstruction.problem import Problem, Solution, clamp
+from tfq.reconstruction.problem import UNLIMITED, Problem, Solution, clamp
 
 DAMPINGS = (1e-2, 1e-1, 1.0, 10.0, np.inf)
 _ROUNDING = 1e-1
@@ -91,7 +91,7 @@ def with_search(problem: Problem, *, dampings: Sequence[float] = DAMPINGS) -> It
     )
 
     def finished(solution: Solution) -> Solution:
-        return solution if problem.activation is None else _majorised(problem, rows, normal, solution)
+        return solution if problem.limits == UNLIMITED else _majorised(problem, rows, normal, solution)
 
     found = _solved(problem, rows, normal.gram, wanted)
     yield finished(found)
@@ -142,7 +142,7 @@ def _searched(problem: Problem, rows: _Rows, gram: np.ndarray, wanted: np.ndarra
 
 
 def _majorised(problem: Problem, rows: _Rows, normal: _Normal, start: Solution) -> Solution:
-    """Steps 3. and 4. on the targets of the fused clamp, again and again."""
+    """Steps 3. and 4. on the targets of the clamp, again and again."""
     present = best = rows.fitted(start)
     codes, scales = start.codes.astype(np.float64), start.scales
     for _ in range(_ROUNDS):
@@ -159,7 +159,7 @@ def _majorised(problem: Problem, rows: _Rows, normal: _Normal, start: Solution) 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Fitted:
-    """A solution, its outputs y [g, n, c] and the sum of their squared errors after the activation."""
+    """A solution, its outputs y [g, n, c] and the sum of their squared errors behind the clamp."""
 
     solution: Solution
     outputs: np.ndarray
@@ -231,11 +231,10 @@ class _Rows:
         """The solution on these rows."""
         constant = self._mean @ solution.matrix + solution.bias[:, None].astype(np.float32)
         outputs = self._x @ solution.matrix + constant + self._offset
-        y, z = (clamp(v, self._problem.activation) for v in (outputs, self.targets))
+        y, z = (clamp(v, self._problem.limits) for v in (outputs, self.targets))
         return _Fitted(solution, outputs, float(np.square(y - z).sum(dtype=np.float64)))
 
     def majorised(self, outputs: np.ndarray) -> np.ndarray:
-        """Targets whose plain squared error bounds that after the activation from above, for present outputs."""
-        z = self.targets
-        found = np.where(z <= 0, np.minimum(outputs, 0.0), z)
-        return np.where(z >= 6, np.maximum(outputs, 6.0), found) if self._problem.activation == "relu6" else found
+        """Targets whose plain squared error bounds that behind the clamp from above, for present outputs."""
+        z, (low, high) = self.targets, map(np.float32, self._problem.limits)
+        return np.where(z <= low, np.minimum(outputs, low), np.where(z >= high, np.maximum(outputs, high), z))

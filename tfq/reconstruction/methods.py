@@ -22,7 +22,7 @@ from tfq.reconstruction.adaquant import adaquant
 from tfq.reconstruction.adaround import adaround
 from tfq.reconstruction.bias_correction import with_corrected_bias
 from tfq.reconstruction.least_squares import least_squares, with_search
-from tfq.reconstruction.problem import Method, Problem, Solution
+from tfq.reconstruction.problem import UNLIMITED, Method, Problem, Solution
 from tfq.reconstruction.weight_scales import output_scales
 
 _DAMPING = 1e-2
@@ -53,7 +53,7 @@ def _stages(problem: Problem, grid: Grid | None) -> Iterator[Solution]:
     """With the input on this grid: least squares, a search over its codes, and what the active rows make of that."""
     posed = dataclasses.replace(problem, input_grid=grid)
     found = list(with_search(posed))
-    if problem.activation is not None and is_affordable(problem):
+    if problem.limits != UNLIMITED and is_affordable(problem):
         found.append(refined(posed, found[-1], max(_DAMPING, 1 / problem.samples)))
     moved = grid if problem.input_is_free else None
     yield from (dataclasses.replace(solution, input_grid=moved) for solution in found)

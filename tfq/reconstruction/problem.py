@@ -1,8 +1,11 @@
 """What is given of one layer, and what a reconstruction method gives back.
 
     given     x_q  inputs as the quantised network computes them        [n, groups, taps]
-              z    the float layer's output before its activation f      [n, groups, outputs]
+              z    the float layer's output before its activation        [n, groups, outputs]
     wanted    q, s, b    with   f(Q(x_q) @ (s * q) + b)  ~  f(z)          q integers of b bits, |q| <= 2^(bits-1) - 1
+
+f clamps: it is the fused activation, and the range of the grid that the output is put on. Range tuning cuts off what
+the network does not go by; a fit to it would spoil the rest.
 
 The error that decides, on rows that nothing is fitted to, those of the samples to choose by (`tfq.data.roles`), is
 
@@ -18,7 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -26,6 +29,11 @@ from tfq.grid import Grid
 from tfq.numerics import reference
 
 _CHUNK = 4096
+
+Limits = tuple[float, float]
+"""The lowest and the highest value that a clamp lets through."""
+UNLIMITED: Limits = (-math.inf, math.inf)
+_ACTIVATIONS: Mapping[str | None, Limits] = {None: UNLIMITED, "relu": (0.0, math.inf), "relu6": (0.0, 6.0)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,7 +45,7 @@ class Problem:
       inputs, targets: x before it is put on its grid, and z; float32 [n, groups, taps] and [n, groups, outputs].
       held_inputs, held_targets: the same of the rows to choose by.
       matrix, bias: float32 [groups, taps, outputs] and [groups, outputs]: where the search starts.
-      activation: f: None, "relu" or "relu6".
+      limits: of f.
       bits: grid bits of the weights.
       samples: from which the rows come; those of one sample resemble each other.
       held_samples: from which the rows to choose by come, as many of each after another; 0: they are not told apart.
@@ -59,7 +67,7 @@ class Problem:
     held_targets: np.ndarray
     matrix: np.ndarray
     bias: np.ndarray
-    activation: str | None
+    limits: Limits
     bits: int
     samples: int
     held_samples: int
@@ -94,13 +102,13 @@ class Problem:
     def error_of(self, matrix: np.ndarray, bias: np.ndarray, input_grid: Grid | None = None) -> float:
         """The same of any weights float32 [groups, taps, outputs] and bias."""
         grid, errors = input_grid or self.input_grid, np.empty(self.held_targets.shape, np.float32)
-        z = clamp(self.held_targets, self.activation)
+        z = clamp(self.held_targets, self.limits)
         for start in range(0, len(errors), _CHUNK):
             part = slice(start, start + _CHUNK)
             y = product(on_grid(self.held_inputs[part], grid), matrix) + bias
             if self.held_offset is not None:
                 y = y + self.held_offset[part]
-            errors[part] = clamp(y, self.activation) - z[part]
+            errors[part] = clamp(y, self.limits) - z[part]
         by_row = float(np.square(errors, dtype=np.float64).sum()) / signal(z)
         if not 1 < self.held_samples < len(errors):
             return by_row
@@ -148,11 +156,18 @@ def product(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return np.einsum("ngk,gkc->ngc", rows, matrix, optimize=True)
 
 
-def clamp(values: np.ndarray, activation: str | None) -> np.ndarray:
-    """The fused activation."""
-    if activation is None:
-        return values
-    return np.clip(values, 0, 6.0 if activation == "relu6" else None)
+def limits_of(activation: str | None, grid: Grid | None = None) -> Limits:
+    """Of a fused activation, and of the grid that its output is put on."""
+    low, high = _ACTIVATIONS[activation]
+    if grid is None:
+        return low, high
+    least, most = grid.real_range
+    return max(low, least), min(high, most)
+
+
+def clamp(values: np.ndarray, limits: Limits) -> np.ndarray:
+    """`values` within limits."""
+    return values if limits == UNLIMITED else np.clip(values, *limits)
 
 
 def signal(values: np.ndarray) -> float:

@@ -36,7 +36,7 @@ from tfq.models.rewrite import sole_readers
 from tfq.models.widths import is_weighted
 from tfq.quantized_model import QuantizedModel
 from tfq.reconstruction.linear import LinearForm
-from tfq.reconstruction.problem import Method, Problem, Solution, on_grid
+from tfq.reconstruction.problem import UNLIMITED, Limits, Method, Problem, Solution, clamp, limits_of, on_grid
 from tfq.reconstruction.rows import (
     SampledLayer,
     collect_float_rows,
@@ -51,6 +51,7 @@ from tfq.simulate.walk import Walk
 from tfq.simulate.weights import integers, snap_node
 
 _EVERY = 8  # position is chosen by where no sample is
+_HARDLY = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,7 +244,7 @@ def layer_problem(
         held_targets=targets[chosen],
         matrix=form.matrix(node.weights[form.kernel_name]),
         bias=node.weights["bias"].reshape(groups, outputs) if "bias" in node.weights else np.zeros((groups, outputs)),
-        activation=layer.activation,
+        limits=_limits(model[layer.output], targets),
         samples=len(roles.seen),
         held_samples=len(roles.choose),
         tied=tied,
@@ -254,6 +255,14 @@ def layer_problem(
         held_offset=None if offset is None else offset[chosen],
         **weight_grid(grid, tied),
     )
+
+
+def _limits(output: Node, targets: np.ndarray) -> Limits:
+    """What cuts off a layer's output; nothing where it has no activation and its range hardly cuts off a target."""
+    limits = limits_of(output.activation, output.grid)
+    if output.activation is None and np.mean(targets != clamp(targets, limits)) < _HARDLY:
+        return UNLIMITED
+    return limits
 
 
 def weight_grid(grid: Grid, tied: np.ndarray) -> dict[str, Any]:

@@ -35,13 +35,13 @@ class SampledLayer:
       positions: [samples, p].
       addend: the tensor that is added to the layer's output before anything else reads it, and that is computed
         before the layer is; None where there is none.
-      activation: what is fused onto the layer, or onto the sum.
+      output: the tensor that its output becomes: its own, or the sum.
     """
 
     form: LinearForm
     positions: np.ndarray
     addend: str | None
-    activation: str | None
+    output: str
 
     def outputs(self, values: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """[n * p, groups, outputs] of a tensor [n, *output_shape] at `positions` [n, p]."""
@@ -87,13 +87,13 @@ def sampled_layers(
         rows = min(_ROWS, max(_FEWEST_ROWS, _INPUT_NUMBERS // form.row_size))
         rng = np.random.default_rng([seed, index])
         positions = form.sample_positions(samples, max(1, -(-rows // samples)), rng)
-        addend, activation = None, node.activation
+        addend, output = None, name
         reader = readers[name]
         if by_block and reader is not None and graph[reader].kind == "Add" and node.activation is None:
             others = [i for i in graph[reader].inputs if i != name]
             if len(others) == 1 and order[others[0]] < order[name] and shapes[others[0]] == shapes[name]:
-                addend, activation = others[0], graph[reader].activation
-        found[name] = SampledLayer(form, positions, addend, activation)
+                addend, output = others[0], reader
+        found[name] = SampledLayer(form, positions, addend, output)
     return found
 
 

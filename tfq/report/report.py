@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfq.calibration import histogram
@@ -40,7 +40,7 @@ class TensorReport:
       name, group: the tensor, and the tensor whose grid it shares.
       observed: smallest and largest value over all calibration samples; None where the grid is prescribed.
       range, bits: smallest and largest value of its grid, and its grid bits.
-      method: calibration method that gave the range; "prescribed" where TFLite does.
+      method: calibration method that gave the range, or "range tuning"; "prescribed" where TFLite does.
       errors: method -> expected squared error on samples that the range was not fitted to, of the whole group.
       rolled_back: the method asked for lost to min-max here.
       histogram: of a sample of its values, as `tfq.calibration.histogram.summary` gives it; None likewise.
@@ -147,13 +147,16 @@ def model_facts(loaded: LoadedModel, prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def tensor_reports(model: QuantizedModel, calibration: Calibration, guard: Verdict | None) -> tuple[TensorReport, ...]:
-    """Ranges and histograms of all activation tensors, as they were kept."""
+def tensor_reports(
+    model: QuantizedModel, calibration: Calibration, guard: Verdict | None, tuned: Collection[str] = ()
+) -> tuple[TensorReport, ...]:
+    """Ranges and histograms of all activation tensors, as they were kept; `tuned`: groups by the end's error."""
     rolled_back = guard is not None and guard.rolled_back
     found = []
     for name, grid in model.grids.items():
         group, statistics = calibration.groups[name], calibration.statistics.get(name)
         choice = calibration.choices.get(group)
+        method = "prescribed" if choice is None else "minmax" if rolled_back else choice.method
         found.append(
             TensorReport(
                 name,
@@ -161,7 +164,7 @@ def tensor_reports(model: QuantizedModel, calibration: Calibration, guard: Verdi
                 (statistics.minimum, statistics.maximum) if statistics else None,
                 grid.real_range,
                 grid.bits,
-                "prescribed" if choice is None else "minmax" if rolled_back else choice.method,
+                "range tuning" if group in tuned else method,
                 {} if choice is None else choice.errors,
                 choice is not None and (choice.rolled_back or (rolled_back and choice.method != "minmax")),
                 histogram.summary(statistics.histogram) if statistics else None,
