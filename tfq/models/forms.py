@@ -4,6 +4,10 @@
                         layer behind it where one can take it
     nearest upsampling  by whole factors r, c: c copies of the channels side by side, read as [height, width c,
                         channels]; r copies of the rows of these, read as [height r, width c, channels]
+    average pooling     a depthwise convolution, and a factor for each place where windows reach over the edge
+                        (`tfq.models.pooling`)
+    prelu               slope x + relu((1 - slope) x), for slopes of the channels up to 1; with one slope LeakyReLU
+    maximum, minimum    relu(a - b) + b;  a - relu(a - b)
 
 A row of `FORMS` names TFLite's operator and those that take its place. The table of the target (`tfq.targets`) decides:
 a form is chosen where int8 kernels of the fast path take all of them, and none takes the former.
@@ -16,8 +20,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph, Node
+from tfq.models.pooling import as_convolution
 from tfq.models.rewrite import made_by, rewrite
 from tfq.models.rules.rule import Shape, affine
 from tfq.targets.target import Target
@@ -83,11 +90,47 @@ def _upsampling(node: Node, shapes: Mapping[str, Shape]) -> list[Node] | None:
     return [*made, node.replace(kind="Reshape", config={"target_shape": (rows, columns, channels)}, inputs=source)]
 
 
+def _average_pooling(node: Node, shapes: Mapping[str, Shape]) -> list[Node] | None:
+    return as_convolution(node, shapes[node.inputs[0]], shapes[node.name])
+
+
+def _prelu(node: Node, _: Mapping[str, Shape]) -> list[Node] | None:
+    slopes, (source,) = node.weights["alpha"], node.inputs
+    if slopes.size > slopes.shape[-1] or slopes.max() > 1:
+        return None
+    if not np.ptp(slopes):
+        return [node.replace(kind="LeakyReLU", config={"alpha": float(slopes.flat[0])}, weights={})]
+    channels = slopes.shape[-1]
+    slope = affine(node, "slope", source, channels, slopes)
+    rest = affine(node, "rest", source, channels, 1 - slopes)
+    kept = made_by(node, "kept", "ReLU", (rest.name,))
+    return [slope, rest, kept, node.replace(kind="Add", config={}, weights={}, inputs=(slope.name, kept.name))]
+
+
+def _larger(node: Node, _: Mapping[str, Shape]) -> list[Node] | None:
+    difference, above = _above(node)
+    return [difference, above, node.replace(kind="Add", inputs=(node.inputs[1], above.name))]
+
+
+def _smaller(node: Node, _: Mapping[str, Shape]) -> list[Node] | None:
+    difference, above = _above(node)
+    return [difference, above, node.replace(kind="Subtract", inputs=(node.inputs[0], above.name))]
+
+
+def _above(node: Node) -> tuple[Node, Node]:
+    """a - b, and the part of it above 0."""
+    difference = made_by(node, "difference", "Subtract", node.inputs)
+    return difference, made_by(node, "above", "ReLU", (difference.name,))
+
+
 _NEAREST = Form("RESIZE_NEAREST_NEIGHBOR", ("CONCATENATION", "RESHAPE"), "The integers are the same.", _upsampling)
+_ROUNDED = "It is exact, but the values in between are rounded too."
 FORMS: Mapping[str, Form] = {
-    "HardSwish": Form(
-        "HARD_SWISH", ("ADD", "MUL"), "It is exact, but the values in between are rounded too.", _hard_swish
-    ),
+    "AveragePooling2D": Form("AVERAGE_POOL_2D", ("DEPTHWISE_CONV_2D", "MUL"), _ROUNDED, _average_pooling),
+    "HardSwish": Form("HARD_SWISH", ("ADD", "MUL"), _ROUNDED, _hard_swish),
+    "Maximum": Form("MAXIMUM", ("SUB", "ADD"), _ROUNDED, _larger),
+    "Minimum": Form("MINIMUM", ("SUB",), _ROUNDED, _smaller),
+    "PReLU": Form("PRELU", ("DEPTHWISE_CONV_2D", "ADD"), _ROUNDED, _prelu),
     "UpSampling2D": _NEAREST,
     "Resizing": _NEAREST,
 }

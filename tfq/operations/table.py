@@ -74,6 +74,7 @@ OPERATORS: dict[str, Operator] = {
     "Multiply": Operator("own", clamps=True, elementwise=True, tflite="MUL"),
     "AddConstant": Operator("own", clamps=True, elementwise=True, largest_ratio=2.0**18, tflite="ADD"),
     "MultiplyConstant": Operator("own", clamps=True, elementwise=True, tflite="MUL"),
+    "MultiplyPlaces": Operator("own", clamps=True),
     "MatMul": Operator("own"),
     "Maximum": Operator("same", elementwise=True),
     "Minimum": Operator("same", elementwise=True),
@@ -81,7 +82,7 @@ OPERATORS: dict[str, Operator] = {
     "Mean": Operator("own"),
     "Requantize": Operator("own", moves=True, tflite="QUANTIZE"),
     # activations
-    "ReLU": Operator("own", elementwise=True),
+    "ReLU": Operator("own", elementwise=True, tflite="QUANTIZE"),
     "LeakyReLU": Operator("own", elementwise=True, tflite="LEAKY_RELU"),
     "PReLU": Operator("own", kernel="alpha"),
     "HardSwish": Operator("own", elementwise=True, largest_ratio=2.0**7),

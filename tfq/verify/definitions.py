@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tfq.models.graph import Node
+from tfq.models.pooling import place_factors
 
 _Array = np.ndarray
 _Config = Mapping[str, Any]
@@ -254,6 +255,7 @@ _PLAIN: dict[str, Callable[[_Config, Sequence[_Array], Mapping[str, _Array]], _A
     "Multiply": lambda _, x, __: x[0] * x[1],
     "AddConstant": lambda c, x, _: x[0] + c["constant"],
     "MultiplyConstant": lambda c, x, _: x[0] * c["constant"],
+    "MultiplyPlaces": lambda c, x, _: x[0] * place_factors(c),
     "Divide": _divide,
     "MatMul": _matmul,
     "Maximum": lambda _, x, __: np.maximum(x[0], x[1]),
