@@ -190,13 +190,14 @@ def slow_operations():
     larger = make.node("larger", "Maximum", (pooled, bent))
     smaller = make.node("smaller", "Minimum", (larger, six))
     small = make.node("small", "AveragePooling2D", smaller, pool_size=1, strides=2)
-    return make.graph((make.conv("last", small, 4, 3), six))
+    smooth = make.node("smooth", "Gelu", make.conv("before", small, 4, 4))
+    return make.graph((make.conv("last", smooth, 4, 3), six))
 
 
 def test_slow_operations_are_exported_verified_and_taken_by_the_delegate():
     graph, samples = slow_operations(), operator_graphs.draw(slow_operations())
     prepared = prepare(graph, samples, target=CPU)
-    assert [found.operator for found in prepared.anew] == ["AVERAGE_POOL_2D", "PRELU", "MAXIMUM", "MINIMUM"]
+    assert [found.operator for found in prepared.anew] == ["AVERAGE_POOL_2D", "PRELU", "MAXIMUM", "MINIMUM", "GELU"]
     made = operator_graphs.exported(prepared.graph)
     assert verify_structure(made.content, made.model).unseen == ()
     assert delegation(TfliteModel(made.content)).outside == {}

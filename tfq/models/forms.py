@@ -8,9 +8,10 @@
                         (`tfq.models.pooling`)
     prelu               slope x + relu((1 - slope) x), for slopes of the channels up to 1; with one slope LeakyReLU
     maximum, minimum    relu(a - b) + b;  a - relu(a - b)
+    gelu                the float one, between a DEQUANTIZE and a QUANTIZE: XNNPACK makes one table of the three
 
 A row of `FORMS` names TFLite's operator and those that take its place. The table of the target (`tfq.targets`) decides:
-a form is chosen where int8 kernels of the fast path take all of them, and none takes the former.
+a form is chosen where kernels of the fast path take all of them, and no int8 kernel takes the former.
 
 All forms are exact in real arithmetic. On grids, the values in between are rounded too.
 """
@@ -41,12 +42,14 @@ class Form:
       operators: of what it becomes.
       error: what it loses, as a sentence.
       rule: the nodes in place of one, given the shapes of all tensors; None for one that has no such form.
+      dtype: what the operators compute on.
     """
 
     operator: str
     operators: tuple[str, ...]
     error: str
     rule: Rule
+    dtype: str = "int8"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +57,7 @@ class WrittenAnew:
     """Layers that were given another form.
 
     Attributes:
-      operator, operators, error: as in `Form`.
+      operator, operators, error, dtype: as in `Form`.
       layers: names of the nodes that had it.
       reason: what the operator does otherwise, as the end of a sentence.
     """
@@ -64,6 +67,7 @@ class WrittenAnew:
     layers: tuple[str, ...]
     reason: str
     error: str
+    dtype: str = "int8"
 
 
 def _hard_swish(node: Node, shapes: Mapping[str, Shape]) -> list[Node]:
@@ -123,10 +127,15 @@ def _above(node: Node) -> tuple[Node, Node]:
     return difference, made_by(node, "above", "ReLU", (difference.name,))
 
 
+def _gelu(node: Node, _: Mapping[str, Shape]) -> list[Node]:
+    return [node.replace(kind="FloatGelu")]
+
+
 _NEAREST = Form("RESIZE_NEAREST_NEIGHBOR", ("CONCATENATION", "RESHAPE"), "The integers are the same.", _upsampling)
 _ROUNDED = "It is exact, but the values in between are rounded too."
 FORMS: Mapping[str, Form] = {
     "AveragePooling2D": Form("AVERAGE_POOL_2D", ("DEPTHWISE_CONV_2D", "MUL"), _ROUNDED, _average_pooling),
+    "Gelu": Form("GELU", ("GELU",), "It is exact.", _gelu, "float32"),
     "HardSwish": Form("HARD_SWISH", ("ADD", "MUL"), _ROUNDED, _hard_swish),
     "Maximum": Form("MAXIMUM", ("SUB", "ADD"), _ROUNDED, _larger),
     "Minimum": Form("MINIMUM", ("SUB",), _ROUNDED, _smaller),
@@ -138,9 +147,11 @@ FORMS: Mapping[str, Form] = {
 
 def written_for(graph: Graph, target: Target) -> tuple[Graph, tuple[WrittenAnew, ...]]:
     """The graph in the forms that the target runs fast, with Affine nodes among them, and what was written anew."""
-    fast = {row.operator for row in target.kernels if row.types == ("int8",)}
+    fast = {(row.operator, row.types[0]) for row in target.kernels if len(row.types) == 1}
     chosen = {
-        kind: form for kind, form in FORMS.items() if form.operator not in fast and fast.issuperset(form.operators)
+        kind: form
+        for kind, form in FORMS.items()
+        if (form.operator, "int8") not in fast and fast.issuperset((name, form.dtype) for name in form.operators)
     }
     if not any(node.kind in chosen for node in graph.nodes):
         return graph, ()
@@ -157,5 +168,6 @@ def written_for(graph: Graph, target: Target) -> tuple[Graph, tuple[WrittenAnew,
     written = rewrite(graph, rule)
     reason = f"runs outside {target.path} in int8"
     return written, tuple(
-        WrittenAnew(form.operator, form.operators, tuple(layers), reason, form.error) for form, layers in done.items()
+        WrittenAnew(form.operator, form.operators, tuple(layers), reason, form.error, form.dtype)
+        for form, layers in done.items()
     )

@@ -102,6 +102,14 @@ class Gelu(tf_keras.layers.Layer):
         return tf.nn.gelu(inputs, approximate=self.approximate)
 
 
+class FloatGelu(Gelu):
+    """A Gelu that is computed in float32."""
+
+
+class FloatSoftmax(tf_keras.layers.Softmax):
+    """A Softmax that is computed in float32."""
+
+
 class Unary(tf_keras.layers.Layer):
     """Any other element-wise function, or log-softmax, by its name in `tf.math` or `tf.nn` ("exp", "rsqrt", ...)."""
 

@@ -109,6 +109,10 @@ OPERATORS: dict[str, Operator] = {
     "Divide": Operator("float", elementwise=True),
     "ELU": Operator("float", elementwise=True),
     "FloatAffine": Operator("float", why="kept float: an 8-bit grid would lose the small values that it is there for"),
+    "FloatGelu": Operator(
+        "float", elementwise=True, why="kept float: there is no fast kernel in integers, and the one in float is exact"
+    ),
+    "FloatSoftmax": Operator("float", why="kept float: it ends the model, and 8 bits would lose small probabilities"),
     "FloatConcatenate": Operator("float", why="kept float: it joins tensors of unlike ranges, and ends the model"),
     "Cast": Operator("float", why="it makes whole numbers, such as indices, of an input"),
 }
