@@ -201,3 +201,41 @@ def test_slow_operations_are_exported_verified_and_taken_by_the_delegate():
     made = operator_graphs.exported(prepared.graph)
     assert verify_structure(made.content, made.model).unseen == ()
     assert delegation(TfliteModel(made.content)).outside == {}
+
+
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize(
+    ("window", "config", "parts"),
+    [
+        ((7, 7), {"padding": "same"}, 3),
+        ((7, 7), {}, 3),
+        ((6, 9), {"padding": "same", "strides": 2}, 3),
+        ((1, 30), {"padding": "same"}, 2),
+    ],
+    ids=str,
+)
+def test_large_depthwise_windows_are_sums_of_parts(window, config, parts, activation):
+    rng, shape = np.random.default_rng(2), (9, 31, 3)
+    weights = {"depthwise_kernel": rng.normal(size=(*window, 3, 1)).astype(np.float32)}
+    weights |= {"bias": rng.normal(size=3).astype(np.float32)}
+    node = Node("y", "DepthwiseConv2D", {"kernel_size": window, **config}, ("x",), weights, activation)
+    before = Graph((Node("x", "Input", {"shape": shape, "dtype": "float32"}), node), ("x",), ("y",))
+    graph, (found,) = written_for(before, CPU)
+    assert kinds(graph).count("DepthwiseConv2D") == parts
+    assert kinds(graph)[-1] == "Add"
+    assert found.layers == ("y",)
+    samples = {"x": drawn(shape)}
+    np.testing.assert_allclose(run_graph(graph, samples)[0], run_graph(before, samples)[0], rtol=1e-4, atol=1e-4)
+    assert written_for(before, MICRO) == (before, ())
+
+
+def test_a_large_window_is_exported_verified_and_taken_by_the_delegate():
+    make = operator_graphs._Builder(9)
+    make.input("image", (10, 10, 4))
+    weights = {"depthwise_kernel": make.normal(7, 7, 4, 1, fan_in=49), "bias": 0.3 * make.normal(4)}
+    stem = make.conv("stem", "image", 4, 4)
+    large = make.node("large", "DepthwiseConv2D", stem, weights, kernel_size=7, padding="same")
+    graph = make.graph((make.conv("last", large, 4, 3),))
+    made = operator_graphs.exported(prepare(graph, operator_graphs.draw(graph), target=CPU).graph)
+    assert verify_structure(made.content, made.model).unseen == ()
+    assert delegation(TfliteModel(made.content)).outside == {}

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import operator_graphs
 import pytest
 
 from tfq.evaluation.agreement import Decisions
@@ -11,7 +12,7 @@ from tfq.evaluation.latency import Latency
 from tfq.evaluation.size import Size
 from tfq.execution.delegation import Delegation
 from tfq.recipe import Recipe
-from tfq.report.verdict import verdict
+from tfq.report.verdict import float_outputs, verdict
 
 
 def about(value, unit, spread=0.4):
@@ -114,3 +115,14 @@ def test_where_float_guesses_no_option_is_named():
     assert "float itself only guesses: 0.10 % of its classes are right, of 1,000 classes" in by_chance
     for sure in (decided(), decided(certainty=None), decided(classes=2, certainty=0.51), None):
         assert said(**lost, decisions=sure).endswith("try `pipeline='advanced'`.")
+
+
+def test_an_output_in_float_is_told_where_integers_were_asked_for():
+    islands = operator_graphs.islands()
+    samples = operator_graphs.draw(islands)
+    (told,) = float_outputs(operator_graphs.specified(islands, samples))
+    assert told == (
+        "the output 'exponential' is float32, and not int8 as `output_type` says; 'keras_exponential' gives it: Unary"
+        " has no int8 kernel that keeps the accuracy"
+    )
+    assert float_outputs(operator_graphs.specified(islands, samples, output_type="float32")) == ()

@@ -13,6 +13,8 @@
 A row of `FORMS` names TFLite's operator and those that take its place. The table of the target (`tfq.targets`) decides:
 a form is chosen where kernels of the fast path take all of them, and no int8 kernel takes the former.
 
+Large windows of depthwise convolutions are split for a target that takes only so many taps (`tfq.models.windows`).
+
 All forms are exact in real arithmetic. On grids, the values in between are rounded too.
 """
 
@@ -28,6 +30,7 @@ from tfq.models.graph import Graph, Node
 from tfq.models.pooling import as_convolution
 from tfq.models.rewrite import made_by, rewrite
 from tfq.models.rules.rule import Shape, affine
+from tfq.models.windows import split_windows
 from tfq.targets.target import Target
 
 Rule = Callable[[Node, Mapping[str, Shape]], "list[Node] | None"]
@@ -153,9 +156,7 @@ def written_for(graph: Graph, target: Target) -> tuple[Graph, tuple[WrittenAnew,
         for kind, form in FORMS.items()
         if (form.operator, "int8") not in fast and fast.issuperset((name, form.dtype) for name in form.operators)
     }
-    if not any(node.kind in chosen for node in graph.nodes):
-        return graph, ()
-    shapes = tensor_shapes(graph)
+    shapes = tensor_shapes(graph) if any(node.kind in chosen for node in graph.nodes) else {}
     done: dict[Form, list[str]] = {}
 
     def rule(node: Node) -> list[Node] | None:
@@ -165,9 +166,18 @@ def written_for(graph: Graph, target: Target) -> tuple[Graph, tuple[WrittenAnew,
             done.setdefault(form, []).append(node.name)
         return made
 
-    written = rewrite(graph, rule)
     reason = f"runs outside {target.path} in int8"
-    return written, tuple(
+    written = rewrite(graph, rule)
+    anew = [
         WrittenAnew(form.operator, form.operators, tuple(layers), reason, form.error, form.dtype)
         for form, layers in done.items()
-    )
+    ]
+    if target.most_taps is not None:
+        written, split = split_windows(written, target.most_taps)
+        reason = f"has more than {target.most_taps} taps, which {target.path} computes several times more slowly"
+        anew += (
+            [WrittenAnew("DEPTHWISE_CONV_2D", ("STRIDED_SLICE", "DEPTHWISE_CONV_2D", "ADD"), split, reason, _ROUNDED)]
+            if split
+            else []
+        )
+    return written, tuple(anew)

@@ -53,7 +53,7 @@ from tfq.reconstruction.steps import FITTING, TUNING, StepOutcome
 from tfq.report.frontier import BASE, FrontierReport
 from tfq.report.page import page
 from tfq.report.report import Report, layer_reports, model_facts, tensor_reports
-from tfq.report.verdict import verdict
+from tfq.report.verdict import float_outputs, verdict
 from tfq.result import Result
 from tfq.simulate.eager import simulate
 from tfq.spec import Specification
@@ -161,6 +161,7 @@ def _int8(run: Run, ledger: Path | None) -> _Made:
         "tensors": tensor_reports(model, start.calibration, start.guard),
         "layers": layer_reports(model, steps=steps),
     }
+    run.journal.warn(*float_outputs(model))
     if recipe.simulated:
         return model, {}, measured
     with run.journal.stage("export"):

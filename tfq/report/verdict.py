@@ -17,6 +17,7 @@ from tfq.evaluation.bootstrap import Estimate
 from tfq.evaluation.evaluate import Evaluation, ModelEvaluation
 from tfq.execution.delegation import Delegation
 from tfq.models.forms import FORMS
+from tfq.quantized_model import QuantizedModel
 from tfq.recipe import Recipe
 from tfq.report.summary import interval, number
 from tfq.report.words import operators
@@ -24,6 +25,7 @@ from tfq.targets import CPU
 
 _UNUSABLE, _NOTED = (-10.0, 80.0, 6.0), (-1.0, 95.0, 0.0)  # points, agreement in %, SQNR in dB
 
+_TOLD = ("FloatConcatenate", "FloatSoftmax")
 _ENOUGH = 8  # samples: fewer may all be of one class
 _GUESSED = 2.0  # a score or a mean of the largest probability is under so many times that of chance
 _FEW_CLASSES = 4  # so few are told apart by chance too often to say that
@@ -53,6 +55,18 @@ def verdict(evaluation: Evaluation, recipe: Recipe) -> str:
     if latency is not None:
         found.append(_speed(latency.ratio))
     return f"Good: {', '.join(found)}."
+
+
+def float_outputs(model: QuantizedModel) -> tuple[str, ...]:
+    """Warnings about outputs that are float32 where integers were asked for; the preparation told of _TOLD itself."""
+    if model.output_type == "float32":
+        return ()
+    return tuple(
+        f"the output {label!r} is float32, and not {model.output_type} as `output_type` says;"
+        f" {model[name].origin[-1]!r} gives it: {model[name].reason}"
+        for label, name in zip(model.output_names, model.outputs, strict=True)
+        if name not in model.grids and model[name].kind not in _TOLD
+    )
 
 
 def _worse(model: ModelEvaluation, points: float, agreement: float, sqnr: float) -> bool:

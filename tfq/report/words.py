@@ -60,7 +60,8 @@ def anew(
     operator: str, operators: Sequence[str], layers: Sequence[str], reason: str, error: str, dtype: str = "int8"
 ) -> str:
     """Layers in another form; arguments as in `tfq.models.forms.WrittenAnew`."""
-    forms = f"written as {' and '.join(operators)}" if dtype == "int8" else f"computed in {dtype} between integers"
+    named = " and ".join(filter(None, (", ".join(operators[:-1]), operators[-1])))
+    forms = f"written as {named}" if dtype == "int8" else f"computed in {dtype} between integers"
     return f"{operator} of {counted(len(layers), 'layer')} is {forms}, because it {reason}. {error}"
 
 
