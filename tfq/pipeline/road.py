@@ -50,6 +50,7 @@ from tfq.pipeline.quantized import Start, equalized, quantized, setting_of, step
 from tfq.quantized_model import QuantizedModel
 from tfq.recipe import Recipe
 from tfq.reconstruction.steps import FITTING, TUNING, StepOutcome
+from tfq.report.causes import causes
 from tfq.report.frontier import BASE, FrontierReport
 from tfq.report.page import page
 from tfq.report.report import Report, layer_reports, model_facts, tensor_reports
@@ -108,6 +109,7 @@ def quantize(
         anew=run.prepared.anew,
         evaluation=evaluation,
         package_bytes=len(files["model.tflite.gz"]) if recipe.package == "gzip" else None,
+        causes=causes(measured["layers"], measured.get("tensors", ()), recipe),
         stages=tuple(journal.stages),
         warnings=tuple(journal.warnings),
         **measured,

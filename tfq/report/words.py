@@ -65,6 +65,11 @@ def anew(
     return f"{operator} of {counted(len(layers), 'layer')} is {forms}, because it {reason}. {error}"
 
 
+def cause(layer: str, cause: str, remedy: str) -> str:
+    """Why a layer loses; arguments as in `tfq.report.causes.Cause`."""
+    return f"{layer}: {cause}; {remedy}."
+
+
 def proof(status: str, gap: float | None, solver: str) -> str:
     """What is proved of the chosen precisions, as a sentence; arguments as in `tfq.allocation.problem.Allocation`."""
     if status == "feasible":
