@@ -154,7 +154,7 @@ def calibration_warnings(samples: Samples, *, exhausted: bool) -> list[str]:
 
 def _lopsided(labels: np.ndarray | None, remedy: str) -> list[str]:
     """A warning where one of several classes has its even share and more than half of all the rest."""
-    if labels is None or labels.ndim != 1 or labels.dtype.kind not in "iu":
+    if labels is None or not _are_classes(labels):
         return []
     classes, counts = np.unique(labels, return_counts=True)
     if len(classes) == 1 or counts.max() <= len(labels) * (1 + 1 / len(classes)) / 2:
@@ -163,6 +163,10 @@ def _lopsided(labels: np.ndarray | None, remedy: str) -> list[str]:
         f"{counts.max()} of the {len(labels)} calibration samples have the label {classes[counts.argmax()]}, and the"
         f" model is fitted to that class before all others; {remedy}"
     ]
+
+
+def _are_classes(labels: np.ndarray) -> bool:
+    return labels.ndim == 1 and labels.dtype.kind in "iu"
 
 
 def compare_samples(calibration: Samples, evaluation: Samples) -> tuple[str, ...]:
@@ -188,7 +192,7 @@ def _fingerprint(samples: Samples, position: int) -> bytes:
 
 
 def _absent_classes(calibration: np.ndarray | None, evaluation: np.ndarray | None) -> list[str]:
-    if any(labels is None or labels.ndim != 1 or labels.dtype.kind not in "iu" for labels in (calibration, evaluation)):
+    if calibration is None or evaluation is None or not (_are_classes(calibration) and _are_classes(evaluation)):
         return []
     found, wanted = np.unique(calibration), np.unique(evaluation)
     present = int(np.isin(wanted, found).sum())

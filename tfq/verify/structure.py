@@ -206,7 +206,7 @@ def _operation_faults(
             if label != f"{name}/{role}":
                 faults.append(f"{what} reads {label!r} as its {role}")
     wanted = _numbers_of(node)
-    numbers = [i for i in operation.inputs if contents.is_constant(i)] if wanted is not None else []
+    numbers = [i for i in operation.inputs if wanted.size and contents.is_constant(i)]
     for index in numbers:
         faults += _number_faults(what, contents, index, wanted)
     if in_float:
@@ -224,11 +224,9 @@ def _operation_faults(
     return faults, False
 
 
-def _numbers_of(node: Node) -> np.ndarray | None:
-    """What a layer adds or multiplies by: one number, or one for each place; None for all others."""
-    if node.kind == "MultiplyPlaces":
-        return place_factors(node.config)
-    return np.array(node.config["constant"]) if "constant" in node.config else None
+def _numbers_of(node: Node) -> np.ndarray:
+    """What a layer adds or multiplies by: one number, or one for each place; empty for all others."""
+    return place_factors(node.config) if node.kind == "MultiplyPlaces" else np.array(node.config.get("constant", ()))
 
 
 def _number_faults(what: str, contents: Contents, index: int, wanted: np.ndarray) -> Iterator[str]:
