@@ -131,7 +131,8 @@ def time_files(files: Mapping[str, Path], seconds: float) -> dict[str, float]:
     models = {name: TfliteModel(path, threads=1) for name, path in files.items()}
     rng = np.random.default_rng(0)
     for model in models.values():
-        model.run({info.name: rng.uniform(-1, 1, info.shape).astype(np.float32) for info in model.inputs})
+        shapes = {info.name: (1, *info.shape[1:]) for info in model.inputs}
+        model.run({name: rng.uniform(-1, 1, shape).astype(np.float32) for name, shape in shapes.items()})
     taken: dict[str, list[float]] = {name: [] for name in models}
     while min(map(len, taken.values())) < _WARM_UP + _LEAST or sum(map(sum, taken.values())) < 1e3 * seconds * len(
         taken
