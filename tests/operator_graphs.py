@@ -202,11 +202,16 @@ def islands() -> Graph:
     make.node("ratio", "Divide", ("square", "positive"))
     make.node("ratio.grid", "Requantize", "ratio")
     make.node("sum", "Add", ("first", "ratio.grid"))
-    make.node("pooled", "GlobalAveragePooling2D", "sum")
+    make.node("smooth", "FloatGelu", "sum")
+    make.node("smooth.grid", "Requantize", "smooth")
+    factors = {"rows": (1.5, 1.0, 1.0, 1.0, 1.0, 1.5), "columns": (1.0, 1.0, 1.0, 1.0, 1.0, 2.0), "step": 1 / 84}
+    make.node("places", "MultiplyPlaces", "smooth.grid", **factors)
+    make.node("pooled", "GlobalAveragePooling2D", "places")
     make.dense("scores", "pooled", 6, 4)
     make.node("exponential", "Unary", "scores", function="exp")
     make.node("joined", "FloatConcatenate", ("pooled", "scores"))
-    return make.graph(("exponential", "scores", "joined"))
+    make.node("probabilities", "FloatSoftmax", "scores")
+    return make.graph(("exponential", "scores", "joined", "probabilities"))
 
 
 def shared() -> Graph:

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import cases, common, int8, scale
+from benchmarks import cases, common, int8, latency, scale
 from benchmarks.common import Bar, TfqRun
 from tfq.execution.progress import Silent
 
@@ -98,6 +98,23 @@ def test_scale_judges_what_calibration_costs():
         assert [bar.text for bar in found if not bar.passed] == failed
 
 
+def test_latencies_are_compared_process_by_process_and_kept_for_the_next_page(tmp_path):
+    def file(partitions, *milliseconds):
+        return latency.FileResult(milliseconds, partitions, 9, {"SOFTMAX": 1} if partitions > 1 else {})
+
+    files = {"float": file(1, 4.0, 8.0, 5.0), "TFLite int8": file(6, 5.0, 9.0, 7.0), "tfq int8": file(2, 2.0, 4.8, 4.9)}
+    found = latency.ModelResult(files, common.Origin("run it", "2026-01-02", "abc"), 0.5)
+    assert found.ratio("tfq int8", "float") == pytest.approx(0.6)
+    assert all(bar.passed for bar in latency.bars("ResNet50", found))
+    slow = dataclasses.replace(found, files={**files, "tfq int8": file(4, 4.0, 8.0, 5.0)})
+    assert [bar.passed for bar in latency.bars("ResNet50", slow)] == [False, True, False]
+    (tmp_path / "latency.json").write_text(json.dumps({"models": {"ResNet50": dataclasses.asdict(found)}}))
+    kept = latency._kept(tmp_path / "latency.json")
+    assert kept == {"ResNet50": found}
+    page = latency.page(kept, [], common.environment("benchmarks.latency"))
+    assert "| ResNet50 | 5.00 | 1.25 x | 0.60 x | 0.53 x | 1 | 6 | 2 | 1 SOFTMAX | 1 SOFTMAX | 0.5 |" in page
+
+
 def test_a_missed_bar_gives_exit_code_1_and_still_writes(tmp_path, capsys):
     assert common.finish(tmp_path / "x.md", "page", {}, [Bar("slow", False)]) == 1
     assert (tmp_path / "x.md").read_text() == "page"
@@ -123,6 +140,7 @@ def test_images_are_repeatable_and_have_the_spectrum_of_natural_images():
     [
         ("int8", "--cases=digits,lenet", "--cases names 'lenet'; choose among digits,"),
         ("scale", "--models=lenet", "--models names 'lenet'; choose among MobileNetV2/tf_keras,"),
+        ("latency", "--models=lenet", "--models names 'lenet'; choose among MobileNetV2,"),
         ("int8", "--num_samples=0", "--num_samples is 0; it must be at least 1"),
         ("scale", "--output=setup.py", "cannot make the directory --output=setup.py"),
     ],

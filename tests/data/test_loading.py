@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tfq.data.checks import compare_ranges
+from tfq.data.checks import compare_ranges, compare_samples
 from tfq.data.loading import Selection, load_samples
 from tfq.data.samples import InputSignature
 from tfq.errors import UserError
@@ -318,6 +318,27 @@ def test_a_first_selection_of_one_class_is_warned_about(tmp_path):
     assert "have the label 0" in warnings_of(tmp_path, X, limit=10, arrays=arrays)[-1]
     assert not any("label" in w for w in warnings_of(tmp_path, X, limit=10, arrays=arrays, selection="random"))
     assert warnings_of(tmp_path, X, arrays={"y": np.zeros(150, int)}) == ()
+
+
+def test_calibration_classes_that_are_lopsided_are_warned_about(tmp_path):
+    labels = np.r_[np.zeros(110, int), Y[110:]]
+    assert "have the label 0" in warnings_of(tmp_path, X, arrays={"y": labels})[0]
+    assert "give more of the others" in warnings_of(tmp_path, X, arrays={"y": labels})[0]
+    assert "`selection='balanced'`" in warnings_of(tmp_path, X, arrays={"y": labels}, limit=140)[0]
+    for even in (Y, np.arange(150) % 2, np.arange(150), np.linspace(0, 1, 150)):
+        assert warnings_of(tmp_path, X, arrays={"y": even}) == ()
+
+
+def test_evaluation_samples_that_are_calibration_samples_or_of_other_classes_are_noticed(tmp_path):
+    def load(part):
+        path = write_npz(tmp_path / "s.npz", x=X[part], y=np.arange(150)[part] // 15)
+        return load_samples(path, [InputSignature("in", X.shape[1:], "float32")])
+
+    some, others, first = load(slice(0, 150, 2)), load(slice(1, 150, 2)), load(slice(0, 40))
+    assert compare_samples(some, others) == ()
+    assert "75 of the 75 evaluation samples are calibration samples too" in compare_samples(some, some)[0]
+    assert "20 of the 75 evaluation samples" in compare_samples(first, some)[0]
+    assert compare_samples(first, others)[-1].startswith("the calibration samples have 3 of the 10 classes")
 
 
 def test_other_files_among_the_images_are_mentioned(tmp_path):

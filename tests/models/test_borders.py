@@ -69,8 +69,8 @@ def test_a_requantize_node_reads_a_float_layer_without_a_grid_between():
     graph = operator_graphs.islands()
     found = find_borders(graph, ["second"])
     assert {"second", "elu"} <= found.tensors
-    # a float exponential reads the scores, a float concatenation both
-    assert found.dequantized == {"first", "scores", "pooled"}
+    # a float exponential and softmax read the scores, a float concatenation both, a float GELU the sum
+    assert found.dequantized == {"first", "scores", "pooled", "sum"}
     assert not found.quantized
     assert "elu.grid" in found.nodes  # lies between the float ELU and the float layer
     assert "ratio.grid" not in found.nodes

@@ -1,10 +1,11 @@
-"""Concatenations at the end of a model: float where their parts have unlike ranges, and only there."""
+"""What ends a model: float where 8 bits would lose too much of it, and only there."""
 
 import numpy as np
 import operator_graphs
 import pytest
 import tf_keras
 
+from tfq.execution.delegation import delegation
 from tfq.execution.interpreter import TfliteModel
 from tfq.models.load import load_model
 from tfq.models.prepare import prepare
@@ -67,3 +68,42 @@ def test_others_stay_integers(model, target):
     _, _, found = prepared(model, target)
     assert "FloatConcatenate" not in kinds(found)
     assert found.notes == ()
+
+
+def classifier(classes, sharpness, behind=None):
+    """Probabilities of so many classes; of great sharpness those of a few hold nearly all."""
+    layers = tf_keras.layers
+    tf_keras.utils.set_random_seed(0)
+    image = tf_keras.Input(SHAPE, name="image")
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3, activation="relu")(image))
+    y = layers.Softmax(name="probabilities")(layers.Rescaling(sharpness)(layers.Dense(classes)(x)))
+    return tf_keras.Model(image, y if behind is None else behind(y))
+
+
+def test_small_probabilities_of_many_classes_are_kept_by_a_float_softmax():
+    loaded, samples, found = prepared(classifier(1000, 1.0))
+    assert kinds(found)[-1] == "FloatSoftmax"
+    (note,) = found.notes
+    assert note.startswith("the output 'probabilities' is float32: 100 % of its probability lies in classes of less")
+    made = operator_graphs.exported(found.graph)
+    assert verify_structure(made.content, made.model).unseen == ()
+    assert made.model["probabilities"].reason.startswith("kept float: it ends the model")
+    model = TfliteModel(made.content)
+    assert delegation(model).outside == {}
+    expected = loaded.predict(samples)[0][:1]
+    np.testing.assert_allclose(model.run({"image": samples["image"][:1]})[0], expected, rtol=0.05)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [classifier(10, 1.0), classifier(1000, 400.0), classifier(1000, 1.0, tf_keras.layers.Reshape((10, 100)))],
+    ids=["few classes", "sharp", "not the end"],
+)
+def test_other_softmaxes_stay_int8(model):
+    _, _, found = prepared(model)
+    assert "FloatSoftmax" not in kinds(found)
+    assert found.notes == ()
+
+
+def test_a_target_of_integers_alone_keeps_its_softmax():
+    assert "Softmax" in kinds(prepared(classifier(1000, 1.0), MICRO)[2])

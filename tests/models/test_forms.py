@@ -124,3 +124,118 @@ def test_integers_are_those_of_the_upsampling_itself():
     other = operator_graphs.exported(written_for(alone("UpSampling2D", size=(2, 3)), CPU)[0])
     x = np.random.default_rng(1).integers(-128, 128, (1, *IMAGE)).astype(np.int8)
     np.testing.assert_array_equal(*(TfliteModel(made.content).run_raw({"x": x})[0] for made in (graph, other)))
+
+
+@pytest.mark.parametrize(
+    ("config", "made"),
+    [
+        ({"pool_size": 2}, ["DepthwiseConv2D"]),
+        ({"pool_size": (3, 2), "strides": 1}, ["DepthwiseConv2D"]),
+        ({"pool_size": 1, "strides": 2}, ["DepthwiseConv2D"]),
+        ({"pool_size": 2, "padding": "same"}, ["DepthwiseConv2D"]),  # no window reaches over the edge
+        ({"pool_size": 3, "strides": 1, "padding": "same"}, ["DepthwiseConv2D", "MultiplyPlaces"]),
+        ({"pool_size": 3, "strides": 2, "padding": "same"}, ["DepthwiseConv2D", "MultiplyPlaces"]),
+        ({"pool_size": (4, 3), "strides": 4, "padding": "same"}, ["DepthwiseConv2D", "MultiplyPlaces"]),
+        ({"pool_size": 5, "strides": 1, "padding": "same"}, ["AveragePooling2D"]),  # its factors lie on no grid
+    ],
+    ids=str,
+)
+def test_average_pooling_is_a_depthwise_convolution_whose_edges_are_scaled(config, made):
+    before, x = alone("AveragePooling2D", **config), drawn()
+    graph, _ = written_for(before, CPU)
+    assert kinds(graph) == made
+    np.testing.assert_allclose(run_graph(graph, {"x": x})[0], run_graph(before, {"x": x})[0], rtol=1e-5, atol=1e-5)
+
+
+def with_slopes(*slopes):
+    config, alpha = {"shared_axes": [1, 2]}, np.array(slopes, np.float32).reshape(1, 1, -1)
+    graph = alone("PReLU", **config)
+    return graph.with_nodes(graph["y"].replace(weights={"alpha": alpha}))
+
+
+def of_two(kind):
+    graph = alone(kind)
+    other = Node("z", "Input", graph["x"].config)
+    return Graph((graph["x"], other, graph["y"].replace(inputs=("x", "z"))), ("x", "z"), ("y",))
+
+
+@pytest.mark.parametrize(
+    ("before", "made"),
+    [
+        (with_slopes(0.1, -0.5, 0.9), ["Affine", "Affine", "ReLU", "Add"]),
+        (with_slopes(0.2, 0.2, 0.2), ["LeakyReLU"]),
+        (with_slopes(0.2, 0.2, 1.2), ["PReLU"]),
+        (of_two("Maximum"), ["Input", "Subtract", "ReLU", "Add"]),
+        (of_two("Minimum"), ["Input", "Subtract", "ReLU", "Subtract"]),
+    ],
+    ids=lambda found: found["y"].kind if isinstance(found, Graph) else len(found),
+)
+def test_prelu_and_extremes_are_made_of_a_clamp(before, made):
+    graph, _ = written_for(before, CPU)
+    assert kinds(graph) == made
+    samples = {name: drawn(spread=i + 1.0) for i, name in enumerate(graph.inputs)}
+    np.testing.assert_allclose(run_graph(graph, samples)[0], run_graph(before, samples)[0], rtol=1e-5, atol=1e-5)
+
+
+def slow_operations():
+    """A lone ReLU, poolings, PReLU and extremes, each between others."""
+    make = operator_graphs._Builder(8)
+    make.input("image", (6, 6, 4))
+    stem = make.conv("stem", "image", 4, 4, 3)
+    alone_ = make.node("alone", "ReLU", stem)
+    six = make.node("six", "ReLU", make.node("large", "MultiplyConstant", stem, constant=9.0), max_value=6.0)
+    pooled = make.node("pooled", "AveragePooling2D", alone_, pool_size=3, strides=1, padding="same")
+    slopes = {"alpha": np.array([0.1, 0.2, 0.9, -0.3], np.float32).reshape(1, 1, 4)}
+    bent = make.node("bent", "PReLU", stem, slopes, shared_axes=[1, 2])
+    larger = make.node("larger", "Maximum", (pooled, bent))
+    smaller = make.node("smaller", "Minimum", (larger, six))
+    small = make.node("small", "AveragePooling2D", smaller, pool_size=1, strides=2)
+    smooth = make.node("smooth", "Gelu", make.conv("before", small, 4, 4))
+    return make.graph((make.conv("last", smooth, 4, 3), six))
+
+
+def test_slow_operations_are_exported_verified_and_taken_by_the_delegate():
+    graph, samples = slow_operations(), operator_graphs.draw(slow_operations())
+    prepared = prepare(graph, samples, target=CPU)
+    assert [found.operator for found in prepared.anew] == ["AVERAGE_POOL_2D", "PRELU", "MAXIMUM", "MINIMUM", "GELU"]
+    made = operator_graphs.exported(prepared.graph)
+    assert verify_structure(made.content, made.model).unseen == ()
+    assert delegation(TfliteModel(made.content)).outside == {}
+
+
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize(
+    ("window", "config", "parts"),
+    [
+        ((7, 7), {"padding": "same"}, 3),
+        ((7, 7), {}, 3),
+        ((6, 9), {"padding": "same", "strides": 2}, 3),
+        ((1, 30), {"padding": "same"}, 2),
+    ],
+    ids=str,
+)
+def test_large_depthwise_windows_are_sums_of_parts(window, config, parts, activation):
+    rng, shape = np.random.default_rng(2), (9, 31, 3)
+    weights = {"depthwise_kernel": rng.normal(size=(*window, 3, 1)).astype(np.float32)}
+    weights |= {"bias": rng.normal(size=3).astype(np.float32)}
+    node = Node("y", "DepthwiseConv2D", {"kernel_size": window, **config}, ("x",), weights, activation)
+    before = Graph((Node("x", "Input", {"shape": shape, "dtype": "float32"}), node), ("x",), ("y",))
+    graph, (found,) = written_for(before, CPU)
+    assert kinds(graph).count("DepthwiseConv2D") == parts
+    assert kinds(graph)[-1] == "Add"
+    assert found.layers == ("y",)
+    samples = {"x": drawn(shape)}
+    np.testing.assert_allclose(run_graph(graph, samples)[0], run_graph(before, samples)[0], rtol=1e-4, atol=1e-4)
+    assert written_for(before, MICRO) == (before, ())
+
+
+def test_a_large_window_is_exported_verified_and_taken_by_the_delegate():
+    make = operator_graphs._Builder(9)
+    make.input("image", (10, 10, 4))
+    weights = {"depthwise_kernel": make.normal(7, 7, 4, 1, fan_in=49), "bias": 0.3 * make.normal(4)}
+    stem = make.conv("stem", "image", 4, 4)
+    large = make.node("large", "DepthwiseConv2D", stem, weights, kernel_size=7, padding="same")
+    graph = make.graph((make.conv("last", large, 4, 3),))
+    made = operator_graphs.exported(prepare(graph, operator_graphs.draw(graph), target=CPU).graph)
+    assert verify_structure(made.content, made.model).unseen == ()
+    assert delegation(TfliteModel(made.content)).outside == {}

@@ -60,6 +60,7 @@ def report(**changes):
         "calibration_samples": 512,
         "verdict": "Good: -0.25 points, try `pipeline='advanced'`.",
         "anew": [],
+        "causes": [{"layer": "conv", "cause": "its weights have 4 bits", "remedy": "try `pipeline='advanced'`"}],
         "layers": [layer("stem"), layer("head", weight_bits=8)],
         "evaluation": {"models": [model("float"), quantised], "metric": "top1", "samples": 797},
         "stages": [{"name": "calibrate", "seconds": 1.25, "peak_memory_mb": 700.0}],

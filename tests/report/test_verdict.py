@@ -2,15 +2,17 @@
 
 import dataclasses
 
+import operator_graphs
 import pytest
 
+from tfq.evaluation.agreement import Decisions
 from tfq.evaluation.bootstrap import Estimate
 from tfq.evaluation.evaluate import Evaluation, ModelEvaluation
 from tfq.evaluation.latency import Latency
 from tfq.evaluation.size import Size
 from tfq.execution.delegation import Delegation
 from tfq.recipe import Recipe
-from tfq.report.verdict import verdict
+from tfq.report.verdict import float_outputs, verdict
 
 
 def about(value, unit, spread=0.4):
@@ -28,12 +30,13 @@ def timed(ratio):
     return Latency(1.0, 1.0, estimate, 1, 1, 1, 1, delegate=True, times_ms=(1.0,))
 
 
-def said(recipe=None, **changes):
+def said(recipe=None, *, decisions=None, score=None, samples=100, **changes):
     found = {"difference": about(-0.1, "points"), "agreement": about(97.0, "%"), "sqnr": about(30.0, "dB"), **changes}
     small = dataclasses.replace(model().size, download_bytes=870)
-    models = (model(), model(size=small, **found))
+    models = (model(score=score), model(size=small, **found))
     options = {"model": "m.keras", "calibration_data": "x.npz", **(recipe or {})}
-    return verdict(Evaluation(models, "top1", True, "", ("y",), 100, 0), Recipe(**options))
+    evaluation = Evaluation(models, "top1", True, "", ("y",), samples, 0, decisions=decisions)
+    return verdict(evaluation, Recipe(**options))
 
 
 def test_good_says_what_was_lost_and_gained():
@@ -86,3 +89,40 @@ def test_a_loss_counts_where_the_whole_interval_says_so():
     assert said(difference=about(-0.9, "dB"), agreement=about(50.0, "%")).startswith("Not usable: 50.0 % agreement")
     assert said(difference=None, agreement=about(90.0, "%")).startswith("Less accurate than float: 90.0 % agreement")
     assert said(difference=None, agreement=None, sqnr=about(3.0, "dB")).startswith("Not usable: output SQNR 3.0 dB")
+
+
+def decided(**changes):
+    return dataclasses.replace(Decisions(classes=1000, given=90, certainty=0.8), **changes)
+
+
+def test_one_class_for_all_samples_is_told_and_an_agreement_of_100_percent_is_not_praised():
+    constant = {"decisions": decided(given=1), "difference": None, "agreement": about(100.0, "%")}
+    assert said(**constant) == (
+        "Not known: float gives one of its 1,000 classes for all 100 samples, so nothing shows what was lost; check the"
+        " samples and their `preprocess`, or, if the outputs are no classes, choose another `metric`."
+    )
+    assert said(**constant | {"samples": 4}).startswith("Good: 100.0 % agreement")
+    assert said(**constant | {"decisions": decided(given=2)}).startswith("Good: 100.0 % agreement")
+
+
+def test_where_float_guesses_no_option_is_named():
+    lost = {"difference": None, "agreement": about(3.0, "%")}
+    assert said(**lost, decisions=decided(certainty=0.0015)) == (
+        "Not usable: 3.0 % agreement with float; float itself only guesses: its largest probability is 0.15 % on"
+        " average, of 1,000 classes; check its weights and data."
+    )
+    by_chance = said(difference=about(-11.0, "points"), score=about(0.1, "%"), decisions=decided(certainty=None))
+    assert "float itself only guesses: 0.10 % of its classes are right, of 1,000 classes" in by_chance
+    for sure in (decided(), decided(certainty=None), decided(classes=2, certainty=0.51), None):
+        assert said(**lost, decisions=sure).endswith("try `pipeline='advanced'`.")
+
+
+def test_an_output_in_float_is_told_where_integers_were_asked_for():
+    islands = operator_graphs.islands()
+    samples = operator_graphs.draw(islands)
+    (told,) = float_outputs(operator_graphs.specified(islands, samples))
+    assert told == (
+        "the output 'exponential' is float32, and not int8 as `output_type` says; 'keras_exponential' gives it: Unary"
+        " has no int8 kernel that keeps the accuracy"
+    )
+    assert float_outputs(operator_graphs.specified(islands, samples, output_type="float32")) == ()

@@ -1,5 +1,6 @@
 """Values of a report in words."""
 
+import dataclasses
 import math
 
 import pytest
@@ -13,6 +14,10 @@ def test_another_form_is_told_with_its_reason_and_its_price():
     assert anew(**vars(found)) == (
         "HARD_SWISH of 2 layers is written as ADD and MUL, because it runs outside XNNPACK in int8. It is exact."
     )
+    in_float = dataclasses.replace(found, operator="GELU", operators=("GELU",), layers=("a",), dtype="float32")
+    assert anew(**vars(in_float)).startswith("GELU of 1 layer is computed in float32 between integers, because it runs")
+    several = dataclasses.replace(found, operators=("PAD", "ADD", "MUL"))
+    assert "is written as PAD, ADD and MUL, because" in anew(**vars(several))
 
 
 @pytest.mark.parametrize(

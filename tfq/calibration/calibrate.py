@@ -116,8 +116,12 @@ def edge_tensors(graph: Graph) -> set[str]:
     "auto" leaves them to min-max: a pixel or a logit that is clipped can no longer be told from its
     neighbours, whatever the mean error says. Not so on fewer than 8 bits, where clipping costs less than steps.
     """
-    ends = {*graph.inputs, *graph.outputs}
-    return ends | {source for name in graph.outputs if fixed_grid(graph, name) for source in graph[name].inputs}
+
+    def is_squashed(name: str) -> bool:
+        return graph[name].kind == "FloatSoftmax" or fixed_grid(graph, name) is not None
+
+    read = {source for name in graph.outputs if is_squashed(name) for source in graph[name].inputs}
+    return {*graph.inputs, *graph.outputs} | read
 
 
 def fixed_grid(graph: Graph, tensor: str) -> tuple[float, int] | None:

@@ -11,6 +11,7 @@ from tfq.data.samples import InputSignature, Samples
 from tfq.errors import UserError
 
 FEW_SAMPLES = 100
+_COMPARED = 1024  # elements of a sample by which it is known again
 _NUMERIC = "fiub"
 _MOST_FLOAT = 2.0**63  # float32 holds the squares of all that is smaller
 
@@ -135,7 +136,7 @@ def input_warnings(
 
 
 def calibration_warnings(samples: Samples, *, exhausted: bool) -> list[str]:
-    """Doubts about the choice of samples: too few, or all of one class, unless the source has no others."""
+    """Doubts about the choice of samples: too few, most of one class, or all unless the source has no others."""
     warnings = []
     if len(samples) < FEW_SAMPLES:
         few = f"only {len(samples)} calibration sample{'s' * (len(samples) > 1)}"
@@ -146,7 +147,61 @@ def calibration_warnings(samples: Samples, *, exhausted: bool) -> list[str]:
             f"all {len(samples)} calibration samples have the label {labels[0]};"
             " `selection='random'` or balanced takes others too"
         )
-    return warnings
+    return warnings + _lopsided(
+        labels, "give more of the others" if exhausted else "`selection='balanced'` evens it out"
+    )
+
+
+def _lopsided(labels: np.ndarray | None, remedy: str) -> list[str]:
+    """A warning where one of several classes has its even share and more than half of all the rest."""
+    if labels is None or not _are_classes(labels):
+        return []
+    classes, counts = np.unique(labels, return_counts=True)
+    if len(classes) == 1 or counts.max() <= len(labels) * (1 + 1 / len(classes)) / 2:
+        return []
+    return [
+        f"{counts.max()} of the {len(labels)} calibration samples have the label {classes[counts.argmax()]}, and the"
+        f" model is fitted to that class before all others; {remedy}"
+    ]
+
+
+def _are_classes(labels: np.ndarray) -> bool:
+    return labels.ndim == 1 and labels.dtype.kind in "iu"
+
+
+def compare_samples(calibration: Samples, evaluation: Samples) -> tuple[str, ...]:
+    """Warnings where evaluation data are calibration data too, or most of their classes are not among these."""
+    return (*_shared(calibration, evaluation), *_absent_classes(calibration.labels, evaluation.labels))
+
+
+def _shared(calibration: Samples, evaluation: Samples) -> list[str]:
+    known = {_fingerprint(calibration, position) for position in range(len(calibration))}
+    count = sum(_fingerprint(evaluation, position) in known for position in range(len(evaluation)))
+    if not count:
+        return []
+    return [
+        f"{count} of the {len(evaluation)} evaluation samples are calibration samples too, to which the model is"
+        " fitted; what is measured on them flatters it: give others for evaluation"
+    ]
+
+
+def _fingerprint(samples: Samples, position: int) -> bytes:
+    """Up to _COMPARED elements of every input of a sample, at even distances."""
+    rows = (np.ravel(samples.arrays[name][position]) for name in sorted(samples.arrays))
+    return b"".join(row[:: -(-row.size // _COMPARED) or 1].tobytes() for row in rows)
+
+
+def _absent_classes(calibration: np.ndarray | None, evaluation: np.ndarray | None) -> list[str]:
+    if calibration is None or evaluation is None or not (_are_classes(calibration) and _are_classes(evaluation)):
+        return []
+    found, wanted = np.unique(calibration), np.unique(evaluation)
+    present = int(np.isin(wanted, found).sum())
+    if 2 * present >= len(wanted) or len(calibration) < 2 * len(wanted):
+        return []
+    return [
+        f"the calibration samples have {present} of the {len(wanted)} classes of the evaluation data; are they sorted?"
+        " `selection='random'` or balanced takes others too"
+    ]
 
 
 def compare_ranges(calibration: Samples, evaluation: Samples) -> tuple[str, ...]:

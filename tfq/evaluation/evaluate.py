@@ -11,7 +11,7 @@ import numpy as np
 
 from tfq.data.samples import InputSignature, Samples
 from tfq.errors import UserError
-from tfq.evaluation.agreement import class_agreement, gives_classes
+from tfq.evaluation.agreement import Decisions, class_agreement, gives_classes
 from tfq.evaluation.bootstrap import CONFIDENCE, Estimate, Statistic, estimate, point, resampled
 from tfq.evaluation.latency import DEFAULT as TIMING
 from tfq.evaluation.latency import Latency, Timing, measure_latency
@@ -92,6 +92,7 @@ class Evaluation:
       outputs: names of the outputs, in the baseline's order; the first is the one that is judged.
       samples: their number.
       seed, confidence: of the intervals.
+      decisions: of the baseline; None where it is no classifier.
     """
 
     models: tuple[ModelEvaluation, ...]
@@ -102,6 +103,7 @@ class Evaluation:
     samples: int
     seed: int
     confidence: float = CONFIDENCE
+    decisions: Decisions | None = None
 
     def __getitem__(self, name: str) -> ModelEvaluation:
         return {model.name: model for model in self.models}[name]
@@ -171,6 +173,7 @@ def evaluate(
         latencies = measure_latency(
             files, single, timing=timing, delegate=delegate, seed=seed, progress=resources.progress
         )
+    decides = gives_classes(next(iter(outputs_of.values()))[0], samples.arrays, judged_so=judge.classifies)
     judged, omitted = judge_outputs(outputs_of, samples, metric=metric, seed=seed, progress=resources.progress)
     evaluated = []
     for name, model in models.items():
@@ -193,6 +196,7 @@ def evaluate(
         outputs=tuple(info.name for info in expected),
         samples=len(samples),
         seed=seed,
+        decisions=Decisions.of(next(iter(outputs_of.values()))[0]) if decides else None,
     )
 
 

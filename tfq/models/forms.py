@@ -4,9 +4,16 @@
                         layer behind it where one can take it
     nearest upsampling  by whole factors r, c: c copies of the channels side by side, read as [height, width c,
                         channels]; r copies of the rows of these, read as [height r, width c, channels]
+    average pooling     a depthwise convolution, and a factor for each place where windows reach over the edge
+                        (`tfq.models.pooling`)
+    prelu               slope x + relu((1 - slope) x), for slopes of the channels up to 1; with one slope LeakyReLU
+    maximum, minimum    relu(a - b) + b;  a - relu(a - b)
+    gelu                the float one, between a DEQUANTIZE and a QUANTIZE: XNNPACK makes one table of the three
 
 A row of `FORMS` names TFLite's operator and those that take its place. The table of the target (`tfq.targets`) decides:
-a form is chosen where int8 kernels of the fast path take all of them, and none takes the former.
+a form is chosen where kernels of the fast path take all of them, and no int8 kernel takes the former.
+
+Large windows of depthwise convolutions are split for a target that takes only so many taps (`tfq.models.windows`).
 
 All forms are exact in real arithmetic. On grids, the values in between are rounded too.
 """
@@ -16,10 +23,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph, Node
+from tfq.models.pooling import as_convolution
 from tfq.models.rewrite import made_by, rewrite
 from tfq.models.rules.rule import Shape, affine
+from tfq.models.windows import split_windows
 from tfq.targets.target import Target
 
 Rule = Callable[[Node, Mapping[str, Shape]], "list[Node] | None"]
@@ -34,12 +45,14 @@ class Form:
       operators: of what it becomes.
       error: what it loses, as a sentence.
       rule: the nodes in place of one, given the shapes of all tensors; None for one that has no such form.
+      dtype: what the operators compute on.
     """
 
     operator: str
     operators: tuple[str, ...]
     error: str
     rule: Rule
+    dtype: str = "int8"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +60,7 @@ class WrittenAnew:
     """Layers that were given another form.
 
     Attributes:
-      operator, operators, error: as in `Form`.
+      operator, operators, error, dtype: as in `Form`.
       layers: names of the nodes that had it.
       reason: what the operator does otherwise, as the end of a sentence.
     """
@@ -57,6 +70,7 @@ class WrittenAnew:
     layers: tuple[str, ...]
     reason: str
     error: str
+    dtype: str = "int8"
 
 
 def _hard_swish(node: Node, shapes: Mapping[str, Shape]) -> list[Node]:
@@ -83,11 +97,52 @@ def _upsampling(node: Node, shapes: Mapping[str, Shape]) -> list[Node] | None:
     return [*made, node.replace(kind="Reshape", config={"target_shape": (rows, columns, channels)}, inputs=source)]
 
 
+def _average_pooling(node: Node, shapes: Mapping[str, Shape]) -> list[Node] | None:
+    return as_convolution(node, shapes[node.inputs[0]], shapes[node.name])
+
+
+def _prelu(node: Node, _: Mapping[str, Shape]) -> list[Node] | None:
+    slopes, (source,) = node.weights["alpha"], node.inputs
+    if slopes.size > slopes.shape[-1] or slopes.max() > 1:
+        return None
+    if not np.ptp(slopes):
+        return [node.replace(kind="LeakyReLU", config={"alpha": float(slopes.flat[0])}, weights={})]
+    channels = slopes.shape[-1]
+    slope = affine(node, "slope", source, channels, slopes)
+    rest = affine(node, "rest", source, channels, 1 - slopes)
+    kept = made_by(node, "kept", "ReLU", (rest.name,))
+    return [slope, rest, kept, node.replace(kind="Add", config={}, weights={}, inputs=(slope.name, kept.name))]
+
+
+def _larger(node: Node, _: Mapping[str, Shape]) -> list[Node] | None:
+    difference, above = _above(node)
+    return [difference, above, node.replace(kind="Add", inputs=(node.inputs[1], above.name))]
+
+
+def _smaller(node: Node, _: Mapping[str, Shape]) -> list[Node] | None:
+    difference, above = _above(node)
+    return [difference, above, node.replace(kind="Subtract", inputs=(node.inputs[0], above.name))]
+
+
+def _above(node: Node) -> tuple[Node, Node]:
+    """a - b, and the part of it above 0."""
+    difference = made_by(node, "difference", "Subtract", node.inputs)
+    return difference, made_by(node, "above", "ReLU", (difference.name,))
+
+
+def _gelu(node: Node, _: Mapping[str, Shape]) -> list[Node]:
+    return [node.replace(kind="FloatGelu")]
+
+
 _NEAREST = Form("RESIZE_NEAREST_NEIGHBOR", ("CONCATENATION", "RESHAPE"), "The integers are the same.", _upsampling)
+_ROUNDED = "It is exact, but the values in between are rounded too."
 FORMS: Mapping[str, Form] = {
-    "HardSwish": Form(
-        "HARD_SWISH", ("ADD", "MUL"), "It is exact, but the values in between are rounded too.", _hard_swish
-    ),
+    "AveragePooling2D": Form("AVERAGE_POOL_2D", ("DEPTHWISE_CONV_2D", "MUL"), _ROUNDED, _average_pooling),
+    "Gelu": Form("GELU", ("GELU",), "It is exact.", _gelu, "float32"),
+    "HardSwish": Form("HARD_SWISH", ("ADD", "MUL"), _ROUNDED, _hard_swish),
+    "Maximum": Form("MAXIMUM", ("SUB", "ADD"), _ROUNDED, _larger),
+    "Minimum": Form("MINIMUM", ("SUB",), _ROUNDED, _smaller),
+    "PReLU": Form("PRELU", ("DEPTHWISE_CONV_2D", "ADD"), _ROUNDED, _prelu),
     "UpSampling2D": _NEAREST,
     "Resizing": _NEAREST,
 }
@@ -95,13 +150,13 @@ FORMS: Mapping[str, Form] = {
 
 def written_for(graph: Graph, target: Target) -> tuple[Graph, tuple[WrittenAnew, ...]]:
     """The graph in the forms that the target runs fast, with Affine nodes among them, and what was written anew."""
-    fast = {row.operator for row in target.kernels if row.types == ("int8",)}
+    fast = {(row.operator, row.types[0]) for row in target.kernels if len(row.types) == 1}
     chosen = {
-        kind: form for kind, form in FORMS.items() if form.operator not in fast and fast.issuperset(form.operators)
+        kind: form
+        for kind, form in FORMS.items()
+        if (form.operator, "int8") not in fast and fast.issuperset((name, form.dtype) for name in form.operators)
     }
-    if not any(node.kind in chosen for node in graph.nodes):
-        return graph, ()
-    shapes = tensor_shapes(graph)
+    shapes = tensor_shapes(graph) if any(node.kind in chosen for node in graph.nodes) else {}
     done: dict[Form, list[str]] = {}
 
     def rule(node: Node) -> list[Node] | None:
@@ -111,8 +166,18 @@ def written_for(graph: Graph, target: Target) -> tuple[Graph, tuple[WrittenAnew,
             done.setdefault(form, []).append(node.name)
         return made
 
-    written = rewrite(graph, rule)
     reason = f"runs outside {target.path} in int8"
-    return written, tuple(
-        WrittenAnew(form.operator, form.operators, tuple(layers), reason, form.error) for form, layers in done.items()
-    )
+    written = rewrite(graph, rule)
+    anew = [
+        WrittenAnew(form.operator, form.operators, tuple(layers), reason, form.error, form.dtype)
+        for form, layers in done.items()
+    ]
+    if target.most_taps is not None:
+        written, split = split_windows(written, target.most_taps)
+        reason = f"has more than {target.most_taps} taps, which {target.path} computes several times more slowly"
+        anew += (
+            [WrittenAnew("DEPTHWISE_CONV_2D", ("STRIDED_SLICE", "DEPTHWISE_CONV_2D", "ADD"), split, reason, _ROUNDED)]
+            if split
+            else []
+        )
+    return written, tuple(anew)

@@ -9,6 +9,7 @@ import numpy as np
 
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph, Node
+from tfq.models.pooling import pair
 from tfq.models.rewrite import made_by, merged_origin, rewrite, sole_readers
 from tfq.operations.table import matrix_of, operator_of
 
@@ -69,7 +70,7 @@ def drop_identities(graph: Graph) -> Graph:
         if node.kind == "Slice":
             return all(step in (None, 1) for step in node.config["strides"])
         if node.kind in ("MaxPooling2D", "AveragePooling2D"):
-            return _pair(node.config.get("pool_size", 2)) == (1, 1)
+            return pair(node.config.get("pool_size", 2)) == (1, 1)
         return True
 
     def rule(node: Node) -> list[Node] | str | None:
@@ -224,15 +225,10 @@ def fuse_activations(graph: Graph) -> Graph:
     return rewrite(graph, rule)
 
 
-def _pair(value: object) -> tuple[int, int]:
-    found = tuple(value) if isinstance(value, (list, tuple)) else (value, value)
-    return int(found[0]), int(found[1])
-
-
 def _padding(node: Node) -> tuple[tuple[int, int], tuple[int, int]]:
     padding = node.config.get("padding", (1, 1))
     rows, columns = padding if isinstance(padding, (list, tuple)) else (padding, padding)
-    return _pair(rows), _pair(columns)
+    return pair(rows), pair(columns)
 
 
 def absorb_padding(graph: Graph) -> Graph:
@@ -257,7 +253,7 @@ def absorb_padding(graph: Graph) -> Graph:
         pad = nodes[node.inputs[0]]
         if pad.kind != "ZeroPadding2D":
             return None
-        numbers = [_pair(node.config.get(key, 1)) for key in ("kernel_size", "strides", "dilation_rate")]
+        numbers = [pair(node.config.get(key, 1)) for key in ("kernel_size", "strides", "dilation_rate")]
         size = shapes[pad.inputs[0]][:2]
         if _padding(pad) != tuple(same(n, k, s, d) for n, k, s, d in zip(size, *numbers, strict=True)):
             return None

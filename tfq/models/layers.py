@@ -10,6 +10,7 @@ import tensorflow as tf
 import tf_keras
 
 from tfq.models.functions import FUNCTIONS
+from tfq.models.pooling import place_factors
 
 
 class Affine(tf_keras.layers.Layer):
@@ -54,6 +55,17 @@ class MultiplyConstant(tf_keras.layers.Layer):
         return inputs * tf.constant([self.constant], inputs.dtype)
 
 
+class MultiplyPlaces(tf_keras.layers.Layer):
+    """x * rows[i] * columns[j] at row i and column j, on the grid of this step (`tfq.models.pooling`)."""
+
+    def __init__(self, rows: Sequence[float], columns: Sequence[float], step: float, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.factors, self.step = place_factors({"rows": rows, "columns": columns}), step
+
+    def call(self, inputs: Any) -> Any:
+        return inputs * tf.quantization.fake_quant_with_min_max_args(self.factors, 0.0, 255 * self.step)
+
+
 class FloatConcatenate(tf_keras.layers.Concatenate):
     """A Concatenate that is computed in float32."""
 
@@ -88,6 +100,14 @@ class Gelu(tf_keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         return tf.nn.gelu(inputs, approximate=self.approximate)
+
+
+class FloatGelu(Gelu):
+    """A Gelu that is computed in float32."""
+
+
+class FloatSoftmax(tf_keras.layers.Softmax):
+    """A Softmax that is computed in float32."""
 
 
 class Unary(tf_keras.layers.Layer):

@@ -284,7 +284,8 @@ def prepare(
             graph = checked(name, before, graph)
             advance(1)
         if target is not None and not target.integers_only:
-            graph, found = free_ends(graph, {name: x[: len(x) // 2] for name, x in inputs.items()})
+            real = {name: x[: len(x) // 2] for name, x in inputs.items()}
+            graph, found = free_ends(graph, real, [y[: len(y) // 2] for y in expected])
             notes += found
         plain = checked("separate grids", graph, separate_grids(graph))
         before = graph

@@ -74,6 +74,7 @@ OPERATORS: dict[str, Operator] = {
     "Multiply": Operator("own", clamps=True, elementwise=True, tflite="MUL"),
     "AddConstant": Operator("own", clamps=True, elementwise=True, largest_ratio=2.0**18, tflite="ADD"),
     "MultiplyConstant": Operator("own", clamps=True, elementwise=True, tflite="MUL"),
+    "MultiplyPlaces": Operator("own", clamps=True),
     "MatMul": Operator("own"),
     "Maximum": Operator("same", elementwise=True),
     "Minimum": Operator("same", elementwise=True),
@@ -81,7 +82,7 @@ OPERATORS: dict[str, Operator] = {
     "Mean": Operator("own"),
     "Requantize": Operator("own", moves=True, tflite="QUANTIZE"),
     # activations
-    "ReLU": Operator("own", elementwise=True),
+    "ReLU": Operator("own", elementwise=True, tflite="QUANTIZE"),
     "LeakyReLU": Operator("own", elementwise=True, tflite="LEAKY_RELU"),
     "PReLU": Operator("own", kernel="alpha"),
     "HardSwish": Operator("own", elementwise=True, largest_ratio=2.0**7),
@@ -108,6 +109,10 @@ OPERATORS: dict[str, Operator] = {
     "Divide": Operator("float", elementwise=True),
     "ELU": Operator("float", elementwise=True),
     "FloatAffine": Operator("float", why="kept float: an 8-bit grid would lose the small values that it is there for"),
+    "FloatGelu": Operator(
+        "float", elementwise=True, why="kept float: there is no fast kernel in integers, and the one in float is exact"
+    ),
+    "FloatSoftmax": Operator("float", why="kept float: it ends the model, and 8 bits would lose small probabilities"),
     "FloatConcatenate": Operator("float", why="kept float: it joins tensors of unlike ranges, and ends the model"),
     "Cast": Operator("float", why="it makes whole numbers, such as indices, of an input"),
 }

@@ -12,7 +12,7 @@ import numpy as np
 from tfq.allocation.latency_table import LatencyTable, read_table
 from tfq.calibration.choose import find_method
 from tfq.data.calibration_set import CalibrationSet
-from tfq.data.checks import compare_ranges
+from tfq.data.checks import compare_ranges, compare_samples
 from tfq.data.labels import label_notes, read_labels
 from tfq.data.loading import Selection, load_samples
 from tfq.data.samples import Samples
@@ -141,7 +141,8 @@ def _samples(
     if inputs.evaluation is None:
         return samples, None
     evaluation_samples = load_samples(inputs.evaluation, signatures, **options)
-    journal.warn(*evaluation_samples.warnings, *compare_ranges(samples, evaluation_samples))
+    found = compare_samples(samples, evaluation_samples) + compare_ranges(samples, evaluation_samples)
+    journal.warn(*evaluation_samples.warnings, *found)
     return samples, evaluation_samples
 
 

@@ -50,10 +50,11 @@ from tfq.pipeline.quantized import Start, setting_of, started, stepped
 from tfq.quantized_model import QuantizedModel
 from tfq.recipe import Recipe
 from tfq.reconstruction.steps import FITTING, TUNING, StepOutcome
+from tfq.report.causes import causes
 from tfq.report.frontier import BASE, FrontierReport
 from tfq.report.page import page
 from tfq.report.report import Report, layer_reports, model_facts, tensor_reports
-from tfq.report.verdict import verdict
+from tfq.report.verdict import float_outputs, verdict
 from tfq.result import Result
 from tfq.simulate.eager import simulate
 from tfq.spec import Specification
@@ -108,6 +109,7 @@ def quantize(
         anew=run.prepared.anew,
         evaluation=evaluation,
         package_bytes=len(files["model.tflite.gz"]) if recipe.package == "gzip" else None,
+        causes=causes(measured["layers"], measured.get("tensors", ()), recipe),
         stages=tuple(journal.stages),
         warnings=tuple(journal.warnings),
         **measured,
@@ -161,6 +163,7 @@ def _int8(run: Run, ledger: Path | None) -> _Made:
         "tensors": tensor_reports(model, start.calibration, start.guard, start.tuned),
         "layers": layer_reports(model, steps=steps),
     }
+    run.journal.warn(*float_outputs(model))
     if recipe.simulated:
         return model, {}, measured
     with run.journal.stage("export"):

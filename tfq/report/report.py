@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # they would load TensorFlow, which reading a report does not
     from tfq.quantized_model import QuantizedModel
     from tfq.reconstruction.reconstruct import LayerReconstruction
     from tfq.reconstruction.steps import StepOutcome
+    from tfq.report.causes import Cause
     from tfq.simulate.judge import Verdict
     from tfq.verify.parity import LayerParity, OutputParity
     from tfq.verify.structure import Verification
@@ -108,6 +109,7 @@ class Report:
       guard, tensors, verification, parity: of the int8 road; absent for the plain
         whole-model exports, the last two also for a simulation.
       package_bytes: size of model.tflite.gz; None where none was asked for.
+      causes: why the layers with most error lose, where that is known.
       devices: what tfq-bench measured of the models (`tfq.report.devices`); nothing until it has run.
     """
 
@@ -129,6 +131,7 @@ class Report:
     verification: Verification | None = None
     parity: tuple[OutputParity, ...] = ()
     package_bytes: int | None = None
+    causes: tuple[Cause, ...] = ()
     devices: tuple[Mapping[str, Any], ...] = ()
 
     def to_json(self) -> str:

@@ -10,14 +10,13 @@ from tfq.evaluation.bootstrap import Estimate
 from tfq.evaluation.evaluate import Evaluation, ModelEvaluation
 from tfq.evaluation.size import Size
 from tfq.report import words
+from tfq.report.causes import worst_layers
 from tfq.report.table import against_float, decibel, format_table, without_empty
 
 if TYPE_CHECKING:  # it would load TensorFlow, which writing text does not need
     from tfq.reconstruction.steps import StepOutcome
     from tfq.report.report import Report
     from tfq.simulate.judge import Verdict
-
-_WORST_LAYERS = 5
 
 
 def summary(report: Report, output: Path | None = None) -> str:
@@ -145,10 +144,9 @@ def _ratio(values: Sequence[float | None], digits: int) -> str:
 
 
 def _worst_layers(report: Report) -> str:
-    measured = [layer for layer in report.layers if layer.own_sqnr_db is not None]
-    if not measured:
+    worst = worst_layers(report.layers)
+    if not worst:
         return ""
-    worst = sorted(measured, key=lambda layer: layer.own_sqnr_db or 0.0)[:_WORST_LAYERS]
     rows = [
         [
             layer.name,
@@ -160,7 +158,7 @@ def _worst_layers(report: Report) -> str:
         for layer in worst
     ]
     table = format_table(["layers with most error", "Keras layers", "kind", "own SQNR", "SQNR"], rows, left=3)
-    return f"{table}\n{words.ERRORS}"
+    return "\n".join([table, words.ERRORS, *(words.cause(**vars(found)) for found in report.causes)])
 
 
 def _allocation(report: Report) -> str:

@@ -1,12 +1,14 @@
 """What a run came to, in one sentence: good, or not; why, and what to try.
 
+    not known       float gives one class for all samples
     not usable      worse than float by more than 10 points; without points, under 80 % agreement; without classes,
                     under 6 dB
     less accurate   worse than float by more than 1 point; without points, under 95 % agreement
     slower          more than float's time on this machine
     good            none of these
 
-The whole 95 % interval must say that it is worse, or slower.
+The whole 95 % interval must say that it is worse, or slower. Where float itself only guesses, by its score or by its
+probabilities, the remedy is another model: no option would help.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from tfq.evaluation.bootstrap import Estimate
 from tfq.evaluation.evaluate import Evaluation, ModelEvaluation
 from tfq.execution.delegation import Delegation
 from tfq.models.forms import FORMS
+from tfq.quantized_model import QuantizedModel
 from tfq.recipe import Recipe
 from tfq.report.summary import interval, number
 from tfq.report.words import operators
@@ -22,15 +25,27 @@ from tfq.targets import CPU
 
 _UNUSABLE, _NOTED = (-10.0, 80.0, 6.0), (-1.0, 95.0, 0.0)  # points, agreement in %, SQNR in dB
 
+_TOLD = ("FloatConcatenate", "FloatSoftmax")
+_ENOUGH = 8  # samples: fewer may all be of one class
+_GUESSED = 2.0  # a score or a mean of the largest probability is under so many times that of chance
+_FEW_CLASSES = 4  # so few are told apart by chance too often to say that
+
 
 def verdict(evaluation: Evaluation, recipe: Recipe) -> str:
     """The sentence, of the last model against the first; options in backquotes."""
     baseline, model = evaluation.models[0], evaluation.models[-1]
     accuracy, latency = _accuracy(model), model.latency
+    decisions = evaluation.decisions
+    if decisions is not None and decisions.given == 1 and evaluation.samples >= _ENOUGH:
+        return (
+            f"Not known: float gives one of its {decisions.classes:,} classes for all {evaluation.samples} samples, so"
+            " nothing shows what was lost; check the samples and their `preprocess`, or, if the outputs are no classes,"
+            " choose another `metric`."
+        )
     if _worse(model, *_UNUSABLE):
-        return f"Not usable: {accuracy}; {_more_accurate(recipe)}."
+        return f"Not usable: {accuracy}; {_guess(evaluation) or _more_accurate(recipe)}."
     if _worse(model, *_NOTED):
-        return f"Less accurate than float: {accuracy}; {_more_accurate(recipe)}."
+        return f"Less accurate than float: {accuracy}; {_guess(evaluation) or _more_accurate(recipe)}."
     if latency is not None and (latency.ratio.low or 0.0) > 1:
         times = f"{interval(latency.ratio)} its time on this CPU"
         return f"Slower than float: {times}; {_faster(model.delegation, recipe)}."
@@ -40,6 +55,18 @@ def verdict(evaluation: Evaluation, recipe: Recipe) -> str:
     if latency is not None:
         found.append(_speed(latency.ratio))
     return f"Good: {', '.join(found)}."
+
+
+def float_outputs(model: QuantizedModel) -> tuple[str, ...]:
+    """Warnings about outputs that are float32 where integers were asked for; the preparation told of _TOLD itself."""
+    if model.output_type == "float32":
+        return ()
+    return tuple(
+        f"the output {label!r} is float32, and not {model.output_type} as `output_type` says;"
+        f" {model[name].origin[-1]!r} gives it: {model[name].reason}"
+        for label, name in zip(model.output_names, model.outputs, strict=True)
+        if name not in model.grids and model[name].kind not in _TOLD
+    )
 
 
 def _worse(model: ModelEvaluation, points: float, agreement: float, sqnr: float) -> bool:
@@ -62,6 +89,19 @@ def _speed(ratio: Estimate) -> str:
     if ratio.value is None or (ratio.high or 1.0) >= 1:
         return "as fast as float on this CPU"
     return f"{1 / ratio.value:.1f} times as fast as float on this CPU (a phone differs: tfq-bench)"
+
+
+def _guess(evaluation: Evaluation) -> str:
+    """That float itself only guesses, and why; "" where it does not."""
+    decisions, score = evaluation.decisions, evaluation.models[0].score
+    if decisions is None or decisions.classes <= _FEW_CLASSES:
+        return ""
+    chance, what = _GUESSED / decisions.classes, ""
+    if evaluation.metric == "top1" and score is not None and (score.value or 0.0) < 100 * chance:
+        what = f"{number(score)} of its classes are right"
+    elif decisions.certainty is not None and decisions.certainty < chance:
+        what = f"its largest probability is {100 * decisions.certainty:.2g} % on average"
+    return what and f"float itself only guesses: {what}, of {decisions.classes:,} classes; check its weights and data"
 
 
 def _more_accurate(recipe: Recipe) -> str:

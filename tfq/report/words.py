@@ -56,10 +56,18 @@ def verdict(reason: str) -> str:
     return f"rolled back: {reason.replace('chance,', 'may be chance,')}"
 
 
-def anew(operator: str, operators: Sequence[str], layers: Sequence[str], reason: str, error: str) -> str:
+def anew(
+    operator: str, operators: Sequence[str], layers: Sequence[str], reason: str, error: str, dtype: str = "int8"
+) -> str:
     """Layers in another form; arguments as in `tfq.models.forms.WrittenAnew`."""
-    forms = " and ".join(operators)
-    return f"{operator} of {counted(len(layers), 'layer')} is written as {forms}, because it {reason}. {error}"
+    named = " and ".join(filter(None, (", ".join(operators[:-1]), operators[-1])))
+    forms = f"written as {named}" if dtype == "int8" else f"computed in {dtype} between integers"
+    return f"{operator} of {counted(len(layers), 'layer')} is {forms}, because it {reason}. {error}"
+
+
+def cause(layer: str, cause: str, remedy: str) -> str:
+    """Why a layer loses; arguments as in `tfq.report.causes.Cause`."""
+    return f"{layer}: {cause}; {remedy}."
 
 
 def proof(status: str, gap: float | None, solver: str) -> str:

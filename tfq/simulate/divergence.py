@@ -39,7 +39,7 @@ def ends(graph: Graph) -> tuple[End, ...]:
         node = graph[output]
         while node.kind != INPUT and OPERATORS[node.kind].moves:
             node = graph[node.inputs[0]]
-        return End(node.inputs[0], True) if node.kind == "Softmax" else End(output, False)
+        return End(node.inputs[0], True) if node.kind in ("Softmax", "FloatSoftmax") else End(output, False)
 
     return tuple(map(end, graph.outputs))
 

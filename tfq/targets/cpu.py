@@ -74,4 +74,5 @@ CPU = Target(
         Kernel("CONV_2D", ("float32", "int4")),
         Kernel("DEPTHWISE_CONV_2D", ("float32", "int8")),
     ),
+    most_taps=25,
 )

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tfq.models.graph import Node
+from tfq.models.pooling import place_factors
 
 _Array = np.ndarray
 _Config = Mapping[str, Any]
@@ -254,6 +255,7 @@ _PLAIN: dict[str, Callable[[_Config, Sequence[_Array], Mapping[str, _Array]], _A
     "Multiply": lambda _, x, __: x[0] * x[1],
     "AddConstant": lambda c, x, _: x[0] + c["constant"],
     "MultiplyConstant": lambda c, x, _: x[0] * c["constant"],
+    "MultiplyPlaces": lambda c, x, _: x[0] * place_factors(c),
     "Divide": _divide,
     "MatMul": _matmul,
     "Maximum": lambda _, x, __: np.maximum(x[0], x[1]),
@@ -268,9 +270,11 @@ _PLAIN: dict[str, Callable[[_Config, Sequence[_Array], Mapping[str, _Array]], _A
     "ELU": lambda c, x, _: np.where(x[0] > 0, x[0], c.get("alpha", 1.0) * np.expm1(np.minimum(x[0], 0))),
     "HardSwish": lambda _, x, __: x[0] * np.clip(x[0] + 3, 0, 6) / 6,
     "Gelu": _gelu,
+    "FloatGelu": _gelu,
     "Sigmoid": lambda _, x, __: 1 / (1 + np.exp(-x[0])),
     "Tanh": lambda _, x, __: np.tanh(x[0]),
     "Softmax": _softmax,
+    "FloatSoftmax": _softmax,
     "Concatenate": lambda c, x, _: np.concatenate(x, c.get("axis", -1)),
     "FloatConcatenate": lambda c, x, _: np.concatenate(x, c.get("axis", -1)),
     "Reshape": lambda c, x, _: x[0].reshape(1, *c["target_shape"]),

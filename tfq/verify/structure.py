@@ -18,13 +18,15 @@ the tensors that bear the names, and has to give what its definition gives on th
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator
+
+import numpy as np
 
 from tfq.errors import VerificationError
 from tfq.grid import Grid
 from tfq.models.equality import tensor_shapes
-from tfq.models.graph import INPUT
+from tfq.models.graph import INPUT, Node
+from tfq.models.pooling import place_factors
 from tfq.operations.table import OPERATORS
 from tfq.quantized_model import QuantizedModel
 from tfq.verify.alone import run_alone, same_elements
@@ -203,9 +205,10 @@ def _operation_faults(
             label = contents.names[_stored(contents, index)]
             if label != f"{name}/{role}":
                 faults.append(f"{what} reads {label!r} as its {role}")
-    numbers = [i for i in operation.inputs if "constant" in node.config and contents.is_constant(i)]
+    wanted = _numbers_of(node)
+    numbers = [i for i in operation.inputs if wanted.size and contents.is_constant(i)]
     for index in numbers:
-        faults += _number_faults(what, contents, index, node.config["constant"])
+        faults += _number_faults(what, contents, index, wanted)
     if in_float:
         return faults, True
     known = [model.grids[t] for t in (*node.inputs, name) if t in model.grids]
@@ -221,11 +224,16 @@ def _operation_faults(
     return faults, False
 
 
-def _number_faults(what: str, contents: Contents, index: int, wanted: float) -> Iterator[str]:
-    """Of the one number that a layer adds or multiplies by; any grid on which it lies will do."""
+def _numbers_of(node: Node) -> np.ndarray:
+    """What a layer adds or multiplies by: one number, or one for each place; empty for all others."""
+    return place_factors(node.config) if node.kind == "MultiplyPlaces" else np.array(node.config.get("constant", ()))
+
+
+def _number_faults(what: str, contents: Contents, index: int, wanted: np.ndarray) -> Iterator[str]:
+    """Of such numbers; any grid on which they lie will do."""
     values = contents.info(index).to_real(contents.elements(index))
-    if values.size != 1 or not math.isclose(values.item(), wanted, rel_tol=_NUMBER):
-        yield f"{what} works with {values.ravel()[:3].tolist()}, specified {wanted:g}"
+    if values.size != wanted.size or not np.allclose(values.ravel(), wanted.ravel(), rtol=_NUMBER, atol=0):
+        yield f"{what} works with {values.ravel()[:3].tolist()}, specified {wanted.ravel()[:3].tolist()}"
 
 
 def _stored(contents: Contents, index: int) -> int:

@@ -6,6 +6,7 @@ requantize         the Requantize nodes become QUANTIZE operations
 impose             every weight integer, bias integer, scale, zero-point and axis from the quantised model
 set_float_weights  the weights of float layers are checked, those of float16 layers stored so
 free_clamps        a clamp at 6 far above everything its output can hold is written as a clamp at 0 alone
+clamp_by_grids     a clamp of integers at the ends of a grid is written as a change of grid
 set_edges          inputs and outputs of the element types the quantised model names
 name_tensors       Keras layer names on every tensor, and a signature with the user's input/output names
 share_buffers      constants of equal bytes are stored once; what nobody reads is dropped
@@ -20,7 +21,13 @@ from tfq.export.passes.edges import set_edges
 from tfq.export.passes.float_weights import set_float_weights
 from tfq.export.passes.impose import impose
 from tfq.export.passes.names import name_tensors
-from tfq.export.passes.operations import free_clamps, free_float_runs, join_copies, requantize
+from tfq.export.passes.operations import (
+    clamp_by_grids,
+    free_clamps,
+    free_float_runs,
+    join_copies,
+    requantize,
+)
 from tfq.models.graph import Graph
 from tfq.quantized_model import QuantizedModel
 
@@ -39,6 +46,7 @@ def finish(content: bytes, graph: Graph) -> bytes:
         impose(file, graph, binding)
         binding = set_float_weights(file, graph, binding)
         free_clamps(file)
+        clamp_by_grids(file)
         binding = set_edges(file, graph, binding)
     else:
         binding = bind(file, graph)

@@ -7,6 +7,7 @@ join_copies        A mean is computed on its input's grid and copied to its own.
 requantize         Requantize nodes, and the barriers at float layers (`tfq.export.convert.with_barriers`), are not yet
                    what they mean.
 free_clamps        A clamp at 6 that the runtime could not express.
+clamp_by_grids     A clamp of integers that is a change of grid: fast paths take QUANTIZE, and not RELU.
 """
 
 from __future__ import annotations
@@ -120,3 +121,23 @@ def free_clamps(model: Any) -> None:
             operator.builtinOptions.fusedActivationFunction = clamp.RELU
         elif flatbuffer.operator_name(model, operator) == "RELU6":
             operator.opcodeIndex = flatbuffer.operator_code(model, schema.BuiltinOperator.RELU, version=2)
+
+
+def clamp_by_grids(model: Any) -> None:
+    """Make RELU and RELU6 on integers a QUANTIZE where the output's grid ends just where they clamp.
+
+    QUANTIZE clamps to the grid: at 0, where that is the smallest integer, and at the largest, which the clamp at 6 must
+    not lie below. The integers are the same.
+    """
+    subgraph = model.subgraphs[0]
+    limits = {"RELU": np.inf, "RELU6": 6.0}
+    for operator in subgraph.operators:
+        limit = limits.get(flatbuffer.operator_name(model, operator))
+        source, target = (subgraph.tensors[int(index)] for index in (operator.inputs[0], operator.outputs[0]))
+        if limit is None or {flatbuffer.type_name(tensor) for tensor in (source, target)} != {"int8"}:
+            continue
+        ends = np.iinfo(np.int8)
+        (scale,), (zero_point,) = flatbuffer.scales(target), flatbuffer.zero_points(target)
+        if zero_point == ends.min and limit / scale > ends.max - ends.min - 0.5:
+            operator.opcodeIndex = flatbuffer.operator_code(model, schema.BuiltinOperator.QUANTIZE, version=2)
+            operator.builtinOptionsType, operator.builtinOptions = schema.BuiltinOptions.NONE, None
