@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import flatbuffers
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
 
-from tfq.errors import UserError
 from tfq.execution.tflite import parse_tflite
 from tfq.models.equality import relative_error, run_graph
 from tfq.models.load import load_model
@@ -106,6 +107,7 @@ REDUCED = {
     "gelu": k.gelu,
     "global": lambda x: tf.reduce_mean(x, [1, 2]),
     "global_kept": lambda x: tf.reduce_mean(x, [1, 2], keepdims=True),
+    "number": lambda x: tf.reduce_mean(x, [1, 2, 3]) * 2.0 + 1.0,
     "last": lambda x: tf.reduce_mean(x, -1, keepdims=True),
     "sum": lambda x: tf.reduce_sum(x, [1]),
     "largest": lambda x: tf.reduce_max(x, [1, 2]),
@@ -130,6 +132,7 @@ SHAPES = {
     "squeeze": lambda x: tf.squeeze(tf.reduce_mean(x, [1], keepdims=True), [1]),
     "expand": lambda x: tf.expand_dims(x, 2),
     "concat": lambda x: tf.concat([x, x * 2.0], 1),
+    "concat_token": lambda x: tf.concat([weights(1, 1, 8, 4), x, x], 1),
     "pack": lambda x: tf.stack([x, x * 2.0], 1),
     "unpack": lambda x: tf.add(*tf.unstack(x[:, :2], axis=1)),
     "slice": lambda x: tf.slice(x, [0, 1, 2, 0], [1, 3, -1, 2]),
@@ -165,6 +168,11 @@ WEIGHTED = {
     "conv": lambda x: k.conv2d(x, weights(3, 3, 4, 5), [1, 2], "SAME") + weights(5),
     "conv_valid": lambda x: k.relu(k.conv2d(x, weights(3, 2, 4, 5), 1, "VALID")),
     "dilated": lambda x: k.conv2d(x, weights(3, 3, 4, 5), 1, "SAME", dilations=2),
+    "blocks": lambda x: tf.batch_to_space(
+        k.relu(k.conv2d(tf.space_to_batch(x, [2, 2], [[2, 2], [2, 2]]), weights(3, 3, 4, 5), 1, "VALID")),
+        [2, 2],
+        [[0, 1], [1, 0]],
+    ),
     "grouped": lambda x: k.conv2d(x, weights(3, 3, 2, 6), 1, "SAME"),
     "depthwise": lambda x: k.depthwise_conv2d(x, weights(3, 3, 4, 1), [1, 2, 2, 1], "SAME") + weights(4),
     "depthwise_twice": lambda x: k.relu6(k.depthwise_conv2d(x, weights(3, 3, 4, 2), [1, 1, 1, 1], "VALID")),
@@ -199,5 +207,74 @@ def test_operators(tmp_path, functions, shapes):
     check(tmp_path, converted(functions, *shapes))
 
 
+def built(kind, inputs, output, options=("", {}), dtype="float32", version=1):
+    """The .tflite of one operator. Inputs: the shape of the model's input, or a constant array."""
+    model, graph, operator, code = schema.ModelT(), schema.SubGraphT(), schema.OperatorT(), schema.OperatorCodeT()
+    code.builtinCode = getattr(schema.BuiltinOperator, kind)
+    code.deprecatedBuiltinCode, code.version = min(code.builtinCode, 127), version
+    model.version, model.operatorCodes, model.buffers, graph.tensors = 3, [code], [schema.BufferT()], []
+    for place, given in enumerate((*inputs, output)):
+        tensor, constant = schema.TensorT(), isinstance(given, np.ndarray)
+        tensor.name, tensor.shape = f"t{place}".encode(), list(given.shape if constant else given)
+        tensor.type = getattr(schema.TensorType, (given.dtype.name if constant else dtype).upper())
+        if place == len(inputs):
+            tensor.type = schema.TensorType.FLOAT32
+        if constant:
+            model.buffers.append(schema.BufferT())
+            model.buffers[-1].data = np.frombuffer(given.tobytes(), np.uint8)
+            tensor.buffer = len(model.buffers) - 1
+        graph.tensors.append(tensor)
+    operator.inputs, operator.outputs = list(range(len(inputs))), [len(inputs)]
+    graph.inputs = [place for place, given in enumerate(inputs) if isinstance(given, tuple)]
+    graph.outputs, graph.operators, model.subgraphs = operator.outputs, [operator], [graph]
+    name, fields = options
+    if name:
+        operator.builtinOptions = getattr(schema, f"{name}OptionsT")()
+        operator.builtinOptionsType = getattr(schema.BuiltinOptions, f"{name}Options")
+        vars(operator.builtinOptions).update(fields)
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def index(*values):
+    return np.array(values, np.int32)
+
+
+def floats(*shape):
+    return RNG.normal(0, 0.5, shape).astype(np.float32)
+
+
+RARE = {
+    "RELU_0_TO_1": ([IMAGE], IMAGE),
+    "EXPAND_DIMS": ([IMAGE, np.array(-2, np.int32)], (1, 6, 8, 1, 4)),
+    "SQUEEZE": ([(1, 6, 1, 4)], (1, 6, 4), ("Squeeze", {"squeezeDims": [2]})),
+    "L2_NORMALIZATION": ([IMAGE], IMAGE, ("L2Norm", {})),
+    "BROADCAST_TO": ([(1, 1, 8, 4), index(*IMAGE)], IMAGE, ("BroadcastTo", {}), "float32", 2),
+    "POW": ([IMAGE, np.array(2, np.float32)], IMAGE, ("Pow", {})),
+    "PRELU": ([IMAGE, floats(1, 1, 4)], IMAGE),
+    "ADD_N": ([IMAGE, IMAGE], IMAGE),
+    "TRANSPOSE_CONV": (
+        [index(1, 11, 16, 5), floats(5, 3, 3, 4), IMAGE, floats(5)],
+        (1, 11, 16, 5),
+        ("TransposeConv", {"strideW": 2, "strideH": 2, "padding": 0}),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", RARE)
+def test_operators_that_the_converter_seldom_writes(tmp_path, kind):
+    check(tmp_path, built(kind, *RARE[kind]))
+
+
+def test_tables_are_looked_up(tmp_path):
+    table = floats(5, 3)
+    check(tmp_path, built("EMBEDDING_LOOKUP", [(1,), table], (1, 3), dtype="int32"))
+    words = {"words": lambda x: tf.gather(tf.constant(table), x), "numbers": lambda x: tf.cast(x, tf.float32) / 3.0}
+    check(tmp_path, converted(words, (1, 4), dtype=tf.int32))
+    check(tmp_path, converted({"cast": lambda x: tf.gather(tf.constant(table), tf.cast(x, tf.int32))}, (1, 4)), low=0)
+
+
 def test_every_rule_is_covered():
+    """By the tests above, which have run."""
     assert set(RULES) - COVERED == set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,7 +30,7 @@ def binary(function: Callable[[Call, Any, Any], Tensor]) -> Rule:
     """An operator on two inputs, either of them constant; they broadcast as in NumPy."""
 
     def rule(op: Operation) -> Value:
-        rank = max(np.ndim(x) if isinstance(x, np.ndarray) else x.rank for x in op.inputs if x is not None)
+        rank = max(1, *(np.ndim(x) if isinstance(x, np.ndarray) else x.rank for x in op.inputs if x is not None))
         operands: list[Any] = [
             op.shaped(x, _padded(x.shape, rank)) if isinstance(x, Value) else x for x in op.inputs
         ]  # fmt: skip
@@ -131,7 +132,7 @@ def activated(op: Operation, value: Value) -> Value:
         return value
     if name not in _ACTIVATIONS:
         raise op.refuse(f"no rule is known for its fused activation {name}")
-    return Value(_ACTIVATIONS[name](op.call, value.tensor), value.shape)
+    return dataclasses.replace(value, tensor=_ACTIVATIONS[name](op.call, value.tensor))
 
 
 def _clip(low: float, high: float) -> Callable[[Call, Tensor], Tensor]:

@@ -2,7 +2,8 @@
 
 A file holds its batch axis in its shapes, a graph does not. The file is read as what it computes of *one* sample: its
 batch axis has size 1, and is an axis like any other. A tensor of the file whose first axis has size 1 is a tensor
-[batch, *rest] of the graph; any other, such as [positions, channels] in front of a matrix product, is [batch, *shape].
+[batch, *rest] of the graph; any other, such as [positions, channels] in front of a matrix product, is [batch, *shape],
+and so is a vector.
 The first can be read in the second form too, by a reshape that costs nothing: that is how an operator gets at the axis
 in front (`whole`).
 """
@@ -36,12 +37,23 @@ class Value:
 
     @property
     def in_front(self) -> int:
-        """Axes of the tensor in front of those of the file: 0, or 1 where the file's first axis is not of size 1."""
+        """Axes of the tensor in front of those of the file: 0, or 1 where the file's first axis is not the batch."""
         return self.tensor.rank - self.rank
 
     def axis(self, axis: int) -> int:
         """An axis of the file, counted from either end, as one of the tensor."""
         return int(axis) % self.rank + self.in_front
+
+
+@dataclasses.dataclass(frozen=True)
+class Blocks(Value):
+    """An image cut into every `block`-th row and column, [rows columns, height, width, channels], and not cut yet.
+
+    The tensor is the whole image. A convolution of the parts is a dilated one of the image: that is all that may be
+    done with it, until the parts are put together again.
+    """
+
+    block: tuple[int, int] = (1, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +102,7 @@ class Operation:
     def image(self, place: int = 0) -> Tensor:
         """An input [1, height, width, channels] as a tensor."""
         found = self.value(place)
-        if found.rank != 4 or found.in_front:
+        if found.rank != 4 or found.in_front or isinstance(found, Blocks):
             raise self.refuse(f"it reads {list(found.shape)}", "give it images [1, height, width, channels]")
         return found.tensor
 
@@ -117,7 +129,8 @@ class Operation:
 
     def of(self, tensor: Tensor) -> Value:
         """The value of a tensor [batch, *rest] whose first axis is the file's own, of size 1."""
-        return Value(tensor, (1, *tensor.sample))
+        shape = (1, *tensor.sample)
+        return Value(operations.reshape(self.call, tensor, batched(shape)), shape)
 
     def of_whole(self, tensor: Tensor) -> Value:
         """The value of a tensor [batch, *shape]."""
@@ -134,4 +147,4 @@ Rule = Callable[[Operation], Value | Sequence[Value]]
 
 def batched(shape: Sequence[int]) -> tuple[int | None, ...]:
     """The shape in the graph of a tensor that has this one in the file."""
-    return (None, *shape[1:]) if tuple(shape[:1]) == (1,) else (None, *shape)
+    return (None, *shape[1:]) if len(shape) > 1 and shape[0] == 1 else (None, *shape)

@@ -9,7 +9,7 @@ import numpy as np
 
 from tfq.models import operations, shaping
 from tfq.models.flatten import Tensor
-from tfq.models.tflite_rules.operation import Operation, Rule, Value
+from tfq.models.tflite_rules.operation import Blocks, Operation, Rule, Value
 from tfq.models.tflite_rules.weighted import padding, strides
 
 _ENDLESS = -1e30  # numbers below it stand for minus infinity
@@ -58,8 +58,24 @@ def _joined(op: Operation, values: Sequence[Value], axis: int) -> Value:
 
 
 def concatenation(op: Operation) -> Value:
-    values = [op.value(place) for place in range(len(op.inputs))]
-    return _joined(op, values, op.option("axis") % values[0].rank)
+    """A constant at either end, such as the class token of a transformer, is added to zeros."""
+    values = [x for x in op.inputs if isinstance(x, Value)]
+    constant = [not isinstance(x, Value) for x in op.inputs]
+    first, last = constant.index(False), len(constant) - constant[::-1].index(False)
+    if any(constant[first:last]):
+        raise op.refuse("it joins a constant between two tensors", "put constants at the ends")
+    axis = op.option("axis") % values[0].rank
+    joined = _joined(op, values, axis)
+    if not any(constant):
+        return joined
+    parts = [op.constant(place) if held else np.zeros(x.shape, np.float32)  # type: ignore[union-attr]
+             for place, (held, x) in enumerate(zip(constant, op.inputs, strict=True))]  # fmt: skip
+    sizes = [part.shape[axis] for part in parts]
+    around = [(0, 0)] * joined.rank
+    around[axis] = (sum(sizes[:first]), sum(sizes[last:]))
+    (tensor,), front = op.along([joined], free=axis > 0)
+    padded = shaping.pad(op.call, tensor, [(0, 0)] * front + around)
+    return op.made(operations.add(op.call, padded, np.concatenate(parts, axis)), front)
 
 
 def pack(op: Operation) -> Value:
@@ -235,6 +251,24 @@ def space_to_depth(op: Operation) -> Value:
     return op.of(shaping.space_to_depth(op.call, op.image(), op.option("blockSize")))
 
 
+def space_to_batch(op: Operation) -> Value:
+    """The first half of a dilated convolution: every so many rows and columns as an image of its own."""
+    x, (rows, columns) = op.image(), map(int, op.constant(1).reshape(-1))
+    padded = shaping.pad(op.call, x, [(0, 0), *op.constant(2).tolist(), (0, 0)])
+    height, width, channels = padded.sample
+    return Blocks(padded, (rows * columns, height // rows, width // columns, channels), (rows, columns))
+
+
+def batch_to_space(op: Operation) -> Value:
+    """The second half: the images put together again, and their edges cut off."""
+    x = op.value(0)
+    if not isinstance(x, Blocks) or tuple(op.constant(1).tolist()) != x.block:
+        raise op.refuse("it puts together what was not cut", "export it as a dilated convolution")
+    whole = op.of(x.tensor)
+    sides = [(0, 0), *op.constant(2).tolist(), (0, 0)]
+    return _part(op, whole, [slice(a, size - b) for (a, b), size in zip(sides, whole.shape, strict=True)])
+
+
 RULES: Mapping[str, Rule] = {
     "RESHAPE": reshape,
     "SQUEEZE": squeeze,
@@ -252,6 +286,8 @@ RULES: Mapping[str, Rule] = {
     "MIRROR_PAD": mirror_pad,
     "TILE": tile,
     "BROADCAST_TO": broadcast_to,
+    "SPACE_TO_BATCH_ND": space_to_batch,
+    "BATCH_TO_SPACE_ND": batch_to_space,
     "MAX_POOL_2D": max_pool,
     "AVERAGE_POOL_2D": average_pool,
     "RESIZE_BILINEAR": resize("bilinear"),

@@ -16,7 +16,7 @@ import numpy as np
 
 from tfq.models import operations, shaping
 from tfq.models.flatten import Tensor
-from tfq.models.tflite_rules.operation import Operation, Rule, Value
+from tfq.models.tflite_rules.operation import Blocks, Operation, Rule, Value
 
 _PADDINGS = ("same", "valid")
 
@@ -34,23 +34,33 @@ def _with_bias(weights: Mapping[str, np.ndarray], bias: np.ndarray | None) -> di
     return {**weights, **({} if bias is None else {"bias": bias})}
 
 
-def _convolution(op: Operation, kind: str, config: Mapping[str, Any], name: str, kernel: np.ndarray) -> Value:
-    x, bias = op.image(), op.optional(2)
-    window = kernel.shape[:2]
+def _seen(op: Operation) -> tuple[Tensor, tuple[int, int]]:
+    """The image that a convolution reads, and the dilation by which it reads it."""
+    x = op.value(0)
     dilation = op.option("dilationHFactor", 1), op.option("dilationWFactor", 1)
-    stride = strides(op)
+    if not isinstance(x, Blocks):
+        return op.image(), dilation
+    if padding(op) != "valid" or {*strides(op), *dilation} != {1}:
+        raise op.refuse("it pads, strides or dilates among blocks", "export it as a dilated convolution")
+    return x.tensor, x.block
+
+
+def _convolution(op: Operation, kind: str, config: Mapping[str, Any], name: str, kernel: np.ndarray) -> Value:
+    (image, dilation), bias, stride = _seen(op), op.optional(2), strides(op)
     if max(dilation) > 1 and max(stride) > 1:
         raise op.refuse(f"its strides are {stride} and its dilation is {dilation}", "use one of the two")
     config = {
-        **config, "kernel_size": window, "strides": stride, "padding": padding(op), "dilation_rate": dilation,
+        **config, "kernel_size": kernel.shape[:2], "strides": stride, "padding": padding(op), "dilation_rate": dilation,
         "use_bias": bias is not None,
     }  # fmt: skip
-    return op.of(op.call.add(kind, config, [x], weights=_with_bias({name: np.ascontiguousarray(kernel)}, bias)))
+    weights = _with_bias({name: np.ascontiguousarray(kernel)}, bias)
+    made = op.of(op.call.add(kind, config, [image], weights=weights))
+    return Blocks(made.tensor, made.shape, dilation) if isinstance(op.value(0), Blocks) else made
 
 
 def conv_2d(op: Operation) -> Value:
     kernel = op.constant(1).transpose(1, 2, 3, 0)
-    channels = op.image().sample[-1]
+    channels = _seen(op)[0].sample[-1]
     groups, rest = divmod(channels, kernel.shape[2])
     if rest or kernel.shape[3] % groups:
         raise op.refuse(f"its kernel of shape {list(op.constant(1).shape)} does not fit {channels} channels")
@@ -58,7 +68,7 @@ def conv_2d(op: Operation) -> Value:
 
 
 def depthwise_conv_2d(op: Operation) -> Value:
-    channels = op.image().sample[-1]
+    channels = _seen(op)[0].sample[-1]
     _, rows, columns, outputs = op.constant(1).shape
     if outputs % channels:
         raise op.refuse(f"its kernel of shape {list(op.constant(1).shape)} does not fit {channels} channels")
