@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import io
+import pathlib
+import zipfile
+
 import flatbuffers
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 from ai_edge_litert import schema_py_generated as schema
 
+import tfq
+from tfq.errors import UserError
 from tfq.execution.tflite import parse_tflite
 from tfq.models.equality import relative_error, run_graph
 from tfq.models.load import load_model
+from tfq.models.model_files import check_model_file
+from tfq.models.prepare import prepare
 from tfq.models.tflite_files import operator_name
 from tfq.models.tflite_frontend import RULES
+from tfq.targets.cpu import CPU
 
+DEMO = pathlib.Path(__file__).resolve().parents[2] / "demo"
 RNG = np.random.default_rng(0)
 COVERED: set[str] = set()
 
@@ -122,6 +134,7 @@ BINARY = {
     "squared_difference": tf.math.squared_difference,
     "many": lambda a, b: tf.add_n([a, b, a]),
     "broadcast": lambda a, b: a * tf.reduce_mean(b, [1, 2], keepdims=True),
+    "broadcast_constant": lambda a, b: tf.reduce_mean(a, [1, 3], keepdims=True) * weights(6, 1, 4) + 0.0 * b,
     "broadcast_rank": lambda a, b: a + tf.reshape(tf.reduce_mean(b, [1, 2]), [4]),
 }
 SHAPES = {
@@ -278,3 +291,147 @@ def test_tables_are_looked_up(tmp_path):
 def test_every_rule_is_covered():
     """By the tests above, which have run."""
     assert set(RULES) - COVERED == set()
+
+
+def small(library):
+    """A net of every usual layer, without a batch normalisation; and one such as the file holds it."""
+    layers = library.layers
+    library.utils.set_random_seed(5)
+    image = library.Input((8, 8, 3), name="image")
+    x = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu", name="stem")(image)
+    gate = layers.Dense(8, activation="sigmoid", name="gate")(layers.GlobalAveragePooling2D()(x))
+    y = layers.DepthwiseConv2D(3, padding="same", activation="relu", name="depthwise")(x)
+    y = layers.Multiply(name="gated")([y, layers.Reshape((1, 1, 8))(gate)])
+    y = layers.Add(name="sum")([x, layers.Conv2D(8, 1, name="project")(y)])
+    model = library.Model(image, layers.Dense(4, name="classes")(layers.Flatten()(layers.MaxPooling2D()(y))))
+    rng = np.random.default_rng(5)  # biases of zero the converter would drop
+    model.set_weights(
+        [w if w.ndim > 1 else rng.normal(0, 0.1, w.shape).astype(np.float32) for w in model.get_weights()]
+    )
+    return model
+
+
+def integers_of(content):
+    """The quantised constants of a file, whatever they are called."""
+    model = parse_tflite(content)
+    found = []
+    for tensor in model.subgraphs[0].tensors:
+        held, grid = model.buffers[tensor.buffer].data, tensor.quantization
+        if held is not None and grid is not None and grid.scale is not None:
+            found.append((tuple(map(int, tensor.shape)), np.frombuffer(bytes(held), TYPES[tensor.type])))
+    return sorted(found, key=lambda pair: (pair[0], pair[1].tolist()))
+
+
+TYPES = {schema.TensorType.INT8: np.int8, schema.TensorType.INT32: np.int32}
+
+
+def float_file(tmp_path, model, **options):
+    """The converter's float .tflite of a Keras model."""
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    for name, value in options.items():
+        setattr(converter, name, value)
+    path = tmp_path / "net.tflite"
+    path.write_bytes(converter.convert())
+    return path
+
+
+def test_the_same_network_is_the_same_graph(tmp_path):
+    """Prepared, of a Keras model and of the file that the converter makes of it; so the integers are the same."""
+    model = small(tf_keras)
+    images = np.random.default_rng(6).uniform(0, 1, (4, 8, 8, 3)).astype(np.float32)
+    first, second = (
+        prepare(found.graph, {found.graph.inputs[0]: images}, original=found, target=CPU).graph
+        for found in map(load_model, (model, float_file(tmp_path, model)))
+    )
+    assert [node.kind for node in first.nodes] == [node.kind for node in second.nodes]
+    for ours, theirs in zip(first.nodes, second.nodes, strict=True):
+        assert ours.activation == theirs.activation
+        assert ours.weights.keys() == theirs.weights.keys()
+        assert all(np.array_equal(w, theirs.weights[name]) for name, w in ours.weights.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "different"), [("small", 0.0), ("demo", 1e-3)])
+def test_the_same_network_gives_the_same_integers(tmp_path, name, different):
+    """But for batch normalisations, which the converter folds in other roundings."""
+    model = small(tf_keras) if name == "small" else keras.models.load_model(DEMO / "digits.keras")
+    images = np.random.default_rng(6).uniform(0, 16, (64, 8, 8, 3)).astype(np.float32)
+    images = images if name == "small" else np.load(DEMO / "calibration.npz")["x"][:64]
+    results = [tfq.quantize(source, images) for source in (model, float_file(tmp_path, model))]
+    first, second = (integers_of(result.tflite) for result in results)
+    assert [shape for shape, _ in first] == [shape for shape, _ in second]
+    weights = [(a, b) for (_, a), (_, b) in zip(first, second, strict=True) if a.dtype == np.int8]
+    assert weights
+    assert all(np.abs(a.astype(int) - b).max() <= 1 and np.mean(a != b) <= different for a, b in weights)
+    assert results[1].report.model["framework"] == "tflite"
+
+
+@pytest.mark.parametrize("options", [{}, {"optimizations": [tf.lite.Optimize.DEFAULT]}], ids=["float32", "float16"])
+def test_any_number_of_samples_goes_through_a_file(tmp_path, options):
+    """Its batch axis may be resized; weights stored as float16 are unpacked."""
+    model, converter = small(keras), tf.lite.TFLiteConverter.from_keras_model(small(keras))
+    converter.target_spec.supported_types = [tf.float16]
+    found = load_model(float_file(tmp_path, model, target_spec=converter.target_spec, **options))
+    images = np.random.default_rng(7).uniform(0, 1, (5, 8, 8, 3)).astype(np.float32)
+    given = {found.graph.inputs[0]: images}
+    assert relative_error(list(found.predict(given)), run_graph(found.graph, given)) < 2e-6
+    assert relative_error([model.predict(images, verbose=0)], list(found.predict(given))) < (2e-3 if options else 2e-6)
+
+
+@pytest.mark.parametrize("library", [keras, tf_keras])
+def test_layer_normalisations_are_one_layer(tmp_path, library):
+    """Its parts lie in the file in the order of either library; what reads a part elsewhere keeps it."""
+    layers = library.layers
+    x = library.Input((6, 8), name="x")
+    inner = layers.LayerNormalization(epsilon=1e-3, name="norm")
+    model = library.Model(x, layers.Add()([x, layers.Dense(8)(inner(x))]))
+    gamma, beta = (np.random.default_rng(s).uniform(0.5, 1.5, 8).astype(np.float32) for s in (1, 2))
+    inner.set_weights([gamma, beta])
+    found = check(tmp_path, float_file(tmp_path, model).read_bytes())
+    (norm,) = (node for node in found.graph.nodes if node.kind == "LayerNormalization")
+    np.testing.assert_allclose(norm.weights["gamma"], gamma, rtol=1e-4)
+    np.testing.assert_allclose(norm.weights["beta"], beta, rtol=1e-4)
+    assert norm.config["epsilon"] == pytest.approx(1e-3)
+    assert sorted(node.kind for node in found.graph.nodes if node.kind != "Reshape") == [
+        "Add", "Dense", "Input", "LayerNormalization"
+    ]  # fmt: skip
+
+
+def refused(tmp_path, content, *words):
+    with pytest.raises(UserError) as caught:
+        loaded(tmp_path, content)
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_an_operator_without_a_rule_is_refused_by_name(tmp_path):
+    refused(tmp_path, converted({"sum": lambda x: tf.cumsum(x, axis=1)}, IMAGE), "CUMSUM", "no rule")
+
+
+def test_quantised_files_are_refused(tmp_path, classifier):
+    refused(tmp_path, classifier[3], "is quantised already", "INT8", "give the float .tflite")
+    large = tf_keras.Sequential([tf_keras.Input((64,)), tf_keras.layers.Dense(64)])
+    path = float_file(tmp_path, large, optimizations=[tf.lite.Optimize.DEFAULT])
+    refused(tmp_path, path.read_bytes(), "is quantised already")  # the weights alone
+
+
+def test_other_batches_than_of_one_sample_are_refused(tmp_path):
+    refused(tmp_path, converted({"twice": lambda x: 2.0 * x}, (3, 4)), "[3, 4]", "batch axis of size 1")
+
+
+def test_damaged_files_are_refused_before_anything_runs_them(tmp_path, classifier):
+    content = classifier[2]
+    refused(tmp_path, content[: len(content) // 2], "net.tflite", "export or copy it again")
+    refused(tmp_path, content[:4] + b"TFL9" + content[8:], "neither HDF5 nor")
+    path = tmp_path / "net.tflite"
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="export or copy it again"):
+        check_model_file(path)
+
+
+def test_metadata_behind_a_file_does_not_make_it_a_zip_file(tmp_path, classifier):
+    packed = io.BytesIO(classifier[2])
+    with zipfile.ZipFile(packed, "a") as archive:
+        archive.writestr("labels.txt", "one\ntwo")
+    assert loaded(tmp_path, packed.getvalue()).framework == "tflite"

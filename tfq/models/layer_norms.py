@@ -35,7 +35,8 @@ def recognise_layer_norms(graph: Graph) -> Graph:
 
 
 def _may_be_part(node: Node) -> bool:
-    return node.kind in _PARTS or node.config.get("function") in _FUNCTIONS
+    broadcasts = node.kind == "Dense" and len(node.weights["kernel"]) == 1
+    return broadcasts or node.kind in _PARTS or node.config.get("function") in _FUNCTIONS
 
 
 def _normalised(graph: Graph, root: str, shapes: Mapping[str, Shape]) -> Node | None:

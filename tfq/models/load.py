@@ -44,6 +44,7 @@ class LoadedModel:
       name: the model's own name.
       compute_dtype: "float32", or the "float16" or "bfloat16" in which `predict` computes some layers.
         The graph is float32 all the same, and `predict` is then only as exact as that type.
+      tflite_bytes: size of the .tflite that the model is; 0 for a Keras model.
     """
 
     graph: Graph
@@ -51,6 +52,7 @@ class LoadedModel:
     framework: str
     name: str
     compute_dtype: str = "float32"
+    tflite_bytes: int = 0
 
 
 def load_model(
@@ -131,4 +133,5 @@ def _read(path: pathlib.Path, *, unsafe: bool) -> LoadedModel:
 def _from_tflite(path: pathlib.Path) -> LoadedModel:
     frontend = TfliteFrontend(path)
     graph = frontend.graph()
-    return LoadedModel(graph, _batched(frontend.predict, graph, frontend.batch), TFLITE, path.stem)
+    predict = _batched(frontend.predict, graph, frontend.batch)
+    return LoadedModel(graph, predict, TFLITE, path.stem, tflite_bytes=path.stat().st_size)

@@ -124,8 +124,7 @@ class TfliteFrontend:
             if held is None or not len(held):
                 value = self._worked_out.constant(index)
             else:
-                value = np.frombuffer(bytes(held), DTYPES[tensor.type])
-            value = value.reshape(integers(tensor.shape))
+                value = np.frombuffer(bytes(held), DTYPES[tensor.type]).reshape(integers(tensor.shape))
             self._held[index] = value.astype("float32") if value.dtype.kind == "f" else value
         return self._held[index]
 

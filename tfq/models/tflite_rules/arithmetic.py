@@ -12,6 +12,7 @@ from tfq.models import operations
 from tfq.models.flatten import Call, Tensor
 from tfq.models.tflite_files import DTYPES
 from tfq.models.tflite_rules.operation import Operation, Rule, Shape, Value
+from tfq.models.tflite_rules.shapes import widened
 
 _FUSED = ("NONE", "RELU", "RELU_N1_TO_1", "RELU6", "TANH", "SIGN_BIT")
 
@@ -34,8 +35,11 @@ def binary(function: Callable[[Call, Any, Any], Tensor]) -> Rule:
         operands: list[Any] = [
             op.shaped(x, _padded(x.shape, rank)) if isinstance(x, Value) else x for x in op.inputs
         ]  # fmt: skip
-        values = [x for x in operands if isinstance(x, Value)]
         constants = [_padded(x.shape, rank) for x in operands if isinstance(x, np.ndarray)]
+        for place, x in enumerate(operands):
+            if constants and isinstance(x, Value):  # it must be as large as the result
+                operands[place] = widened(op, x, np.broadcast_shapes(x.shape, *constants))
+        values = [x for x in operands if isinstance(x, Value)]
         tensors, front = op.along(values, free=all(shape[:1] == (1,) for shape in constants))
         left = iter(tensors)
         return op.made(function(op.call, *(next(left) if isinstance(x, Value) else x for x in operands)), front)

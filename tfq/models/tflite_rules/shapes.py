@@ -10,7 +10,7 @@ import numpy as np
 from tfq.models import operations, shaping
 from tfq.models.flatten import Tensor
 from tfq.models.tflite_rules.operation import Blocks, Operation, Rule, Value
-from tfq.models.tflite_rules.weighted import padding, strides
+from tfq.models.tflite_rules.weighted import dense, padding, strides
 
 _ENDLESS = -1e30  # numbers below it stand for minus infinity
 _MOST_COPIES = 64
@@ -197,8 +197,15 @@ def tile(op: Operation) -> Value:
 
 
 def broadcast_to(op: Operation) -> Value:
-    x, wanted = op.value(0), op.constant(1).tolist()
+    return widened(op, op.value(0), op.constant(1).tolist())
+
+
+def widened(op: Operation, x: Value, wanted: Sequence[int]) -> Value:
+    """The value broadcast to a shape: along the last axis by a product with ones, along others by copies."""
     x = op.shaped(x, (1,) * (len(wanted) - x.rank) + x.shape)
+    if x.shape[-1] != wanted[-1]:
+        (tensor,), front = op.along([x], free=x.rank > 1)
+        x = op.made(dense(op, tensor, np.ones((1, wanted[-1]), np.float32)), front)
     return _copied(op, x, [w // size for w, size in zip(wanted, x.shape, strict=True)])
 
 

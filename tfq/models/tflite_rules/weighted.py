@@ -95,7 +95,7 @@ def transpose_conv(op: Operation) -> Value:
     return op.of(op.call.add("Conv2DTranspose", config, [x], weights=weights))
 
 
-def _dense(op: Operation, x: Tensor, kernel: np.ndarray, bias: np.ndarray | None = None) -> Tensor:
+def dense(op: Operation, x: Tensor, kernel: np.ndarray, bias: np.ndarray | None = None) -> Tensor:
     """Over the last axis of `x`; `kernel` [inputs, units]."""
     config = {"units": kernel.shape[1], "use_bias": bias is not None}
     weights = _with_bias({"kernel": np.ascontiguousarray(kernel)}, bias)
@@ -117,7 +117,7 @@ def fully_connected(op: Operation) -> Value:
         made = op.of_whole(product if bias is None else operations.add(op.call, product, bias))
     else:
         (tensor,), front = op.along([x], free=x.rank > 1)
-        made = op.made(_dense(op, tensor, weights.T, op.optional(2)), front)
+        made = op.made(dense(op, tensor, weights.T, op.optional(2)), front)
     return made if op.option("keepNumDims", False) else op.shaped(made, (rows, units))
 
 
@@ -137,7 +137,7 @@ def batch_matmul(op: Operation) -> Value:
     matrix = matrix.reshape(matrix.shape[-2:])
     turn_x, turn_matrix = (turned[place] != right for place in (int(right), int(not right)))
     (tensor,), front = op.along([x], free=x.rank > 2 or not (turn_x or right))
-    made = _dense(op, _turned(op, tensor, turn_x), matrix.T if turn_matrix else matrix)
+    made = dense(op, _turned(op, tensor, turn_x), matrix.T if turn_matrix else matrix)
     return op.made(_turned(op, made, right), front)
 
 
