@@ -366,6 +366,17 @@ def test_the_same_network_gives_the_same_integers(tmp_path, name, different):
     assert results[1].report.model["framework"] == "tflite"
 
 
+@pytest.mark.slow
+def test_a_note_says_how_large_a_file_of_float16_is(tmp_path):
+    """Its weights are most of it, so that its float32 form is larger."""
+    model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(128), keras.layers.Dense(4)])
+    wanted = tf.lite.TFLiteConverter.from_keras_model(model).target_spec
+    wanted.supported_types = [tf.float16]
+    path = float_file(tmp_path, model, target_spec=wanted, optimizations=[tf.lite.Optimize.DEFAULT])
+    notes = tfq.quantize(path, np.random.default_rng(8).normal(size=(40, 64)).astype(np.float32)).report.warnings
+    assert any(f"the model's own file has {path.stat().st_size:,} bytes" in note for note in notes)
+
+
 @pytest.mark.parametrize("options", [{}, {"optimizations": [tf.lite.Optimize.DEFAULT]}], ids=["float32", "float16"])
 def test_any_number_of_samples_goes_through_a_file(tmp_path, options):
     """Its batch axis may be resized; weights stored as float16 are unpacked."""
@@ -395,6 +406,18 @@ def test_layer_normalisations_are_one_layer(tmp_path, library):
     assert sorted(node.kind for node in found.graph.nodes if node.kind != "Reshape") == [
         "Add", "Dense", "Input", "LayerNormalization"
     ]  # fmt: skip
+
+
+def test_a_layer_that_is_called_twice_is_one_group(tmp_path):
+    """Its weights are in the file once; the constant of two sums, in the file once too, makes no layer of them."""
+    x = keras.Input((6, 6, 3), name="x")
+    conv = keras.layers.Conv2D(3, 3, padding="same", name="conv")
+    model = keras.Model(x, keras.ops.tanh(conv(keras.ops.tanh(conv(x) + 0.25)) + 0.25))
+    nodes = check(tmp_path, float_file(tmp_path, model).read_bytes()).graph.nodes
+    convolutions = [node for node in nodes if node.kind == "Conv2D"]
+    assert len(convolutions) == 2
+    assert len({node.group for node in convolutions}) in (1, 2)
+    assert len({node.group for node in nodes if node.kind == "Affine"}) == 2
 
 
 def refused(tmp_path, content, *words):

@@ -259,7 +259,7 @@ def _saved_model(path: pathlib.Path, trusted: bool) -> StoredModel:
     if not metadata.is_file():
         raise UserError(
             f"{path}: a SavedModel without Keras layers (Keras 3's export() and tf.saved_model.save() write such);"
-            " give the .keras or .h5 file of the model"
+            " give the .keras or .h5 file of the model, or the float .tflite that TFLiteConverter makes of it"
         )
     weights = path / "variables" / "variables"
     stored = StoredModel("saved_model", "tf_keras", "", {}, path, weights, 0)

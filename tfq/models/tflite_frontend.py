@@ -10,23 +10,26 @@ from __future__ import annotations
 
 import functools
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tfq.errors import UserError
 from tfq.execution.interpreter import TfliteModel
 from tfq.execution.tflite import integers
 from tfq.models.flatten import Flattener
 from tfq.models.graph import Graph
 from tfq.models.layer_norms import recognise_layer_norms
-from tfq.models.refusals import refuse
+from tfq.models.refusals import refuse, short_cause
 from tfq.models.tflite_files import DTYPES, operator_name, read_float_tflite, tensor_name
 from tfq.models.tflite_rules import arithmetic, shapes, weighted
 from tfq.models.tflite_rules.operation import Operation, Rule, Value
 
 RULES: Mapping[str, Rule] = {**weighted.RULES, **arithmetic.RULES, **shapes.RULES}
-_Found = Value | np.ndarray
+_TORCH = re.compile(r"(?:[A-Za-z0-9_]+\.)+([A-Z][A-Za-z0-9]*)(?:_(\w+))?")
 
 
 class TfliteFrontend:
@@ -48,7 +51,7 @@ class TfliteFrontend:
         names = [tensor_name(self._main.tensors[integers(o.outputs)[0]]) for o in self._main.operators]
         self._flattener = Flattener([_path(name) for name in names], batch=None)
         self._held: dict[int, np.ndarray] = {}
-        self._shared: dict[tuple[int, ...], object] = {}
+        self._shared: dict[tuple[Any, ...], object] = {}
 
     def predict(self, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """What the file itself gives for one sample, in order; arrays [1, ...] by the graph's names of the inputs."""
@@ -96,21 +99,31 @@ class TfliteFrontend:
         self, operator: schema.OperatorT, kind: str, reads: Sequence[Value | None], readers: Mapping[int, Sequence[str]]
     ) -> Sequence[Value]:
         """What an operator makes of values."""
-        indices, outputs = integers(operator.inputs), integers(operator.outputs)
-        constants = tuple(index for index, value in zip(indices, reads, strict=True) if value is None and index >= 0)
-        name = tensor_name(self._main.tensors[outputs[0]])
-        # one layer called twice: the same weights in both places
-        layer = self._shared.setdefault((operator.opcodeIndex, *constants), object()) if constants else operator
-        call = self._flattener.call(_path(name), layer)
-        inputs = [
-            value if value is not None or index < 0 else self._constant(index)
-            for index, value in zip(indices, reads, strict=True)
-        ]
-        op = Operation(kind, call, inputs, operator.builtinOptions, readers.get(outputs[0], ()))
-        if kind not in RULES:
-            return self._without_rule(op)
-        made = RULES[kind](op)
+        first = integers(operator.outputs)[0]
+        call = self._flattener.call(_path(tensor_name(self._main.tensors[first])), self._layer(operator, kind, reads))
+        try:
+            inputs = [
+                value if value is not None or index < 0 else self._constant(index)
+                for index, value in zip(integers(operator.inputs), reads, strict=True)
+            ]
+            op = Operation(kind, call, inputs, operator.builtinOptions, readers.get(first, ()))
+            if kind not in RULES:
+                return self._without_rule(op)
+            made = RULES[kind](op)
+        except UserError:
+            raise
+        except Exception as error:  # whatever numbers that do not go together lead to
+            reason = f"{kind}: its inputs and options do not go together ({short_cause(error)})"
+            raise call.refuse(reason, "export the model again") from error
         return [arithmetic.activated(op, made)] if isinstance(made, Value) else made
+
+    def _layer(self, operator: schema.OperatorT, kind: str, reads: Sequence[Value | None]) -> object:
+        """The same object for all calls of one layer: operators with the same weights and options."""
+        weights = [i for i, value in zip(integers(operator.inputs), reads, strict=True) if value is None and i >= 0]
+        if kind not in weighted.RULES or not weights:
+            return operator
+        options = str(sorted(vars(operator.builtinOptions).items())) if operator.builtinOptions else ""
+        return self._shared.setdefault((kind, options, *weights), operator)
 
     def _without_rule(self, op: Operation) -> Sequence[Value]:
         """What an operator makes for which there is no rule."""
@@ -137,4 +150,10 @@ class TfliteFrontend:
 
 
 def _path(name: str) -> tuple[str, ...]:
-    return tuple(part for part in name.split("/") if part) or ("tensor",)
+    return tuple(_part(part) for part in name.split("/") if part) or ("tensor",)
+
+
+def _part(name: str) -> str:
+    """Of the names that litert-torch gives, "package.module.Class_attribute", the attribute or else the class."""
+    found = _TORCH.fullmatch(name)
+    return (found[2] or found[1]) if found else name

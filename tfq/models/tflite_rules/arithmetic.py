@@ -17,7 +17,7 @@ from tfq.models.tflite_rules.shapes import widened
 _FUSED = ("NONE", "RELU", "RELU_N1_TO_1", "RELU6", "TANH", "SIGN_BIT")
 
 
-def elementwise(function: Callable[..., Tensor], **given: Any) -> Rule:
+def elementwise(function: Callable[..., Tensor], **given: Any) -> Callable[[Operation], Value]:
     """An operator that maps each element of its first input by itself."""
 
     def rule(op: Operation) -> Value:

@@ -128,17 +128,17 @@ def batch_matmul(op: Operation) -> Value:
     if isinstance(a, Value) and isinstance(b, Value):
         rank = max(a.rank, b.rank)
         values = [op.shaped(v, (1,) * (rank - v.rank) + v.shape) for v in (a, b)]
-        tensors, front = op.along(values, free=rank > 2)
-        return op.made(operations.matmul(op.call, *tensors, *turned), front)
-    right = isinstance(b, Value)
-    x, matrix = op.value(int(right)), op.constant(int(not right))
+        (left, right), front = op.along(values, free=rank > 2)
+        return op.made(operations.matmul(op.call, left, right, *turned), front)
+    behind = isinstance(b, Value)
+    x, matrix = op.value(int(behind)), op.constant(int(not behind))
     if math.prod(matrix.shape[:-2]) != 1:
         raise op.refuse(f"it multiplies by a constant of shape {list(matrix.shape)}", "multiply by one matrix")
     matrix = matrix.reshape(matrix.shape[-2:])
-    turn_x, turn_matrix = (turned[place] != right for place in (int(right), int(not right)))
-    (tensor,), front = op.along([x], free=x.rank > 2 or not (turn_x or right))
+    turn_x, turn_matrix = (turned[place] != behind for place in (int(behind), int(not behind)))
+    (tensor,), front = op.along([x], free=x.rank > 2 or not (turn_x or behind))
     made = dense(op, _turned(op, tensor, turn_x), matrix.T if turn_matrix else matrix)
-    return op.made(_turned(op, made, right), front)
+    return op.made(_turned(op, made, behind), front)
 
 
 def _turned(op: Operation, tensor: Tensor, wanted: bool) -> Tensor:
