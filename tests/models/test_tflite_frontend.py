@@ -21,6 +21,7 @@ from tfq.models.equality import relative_error, run_graph
 from tfq.models.load import load_model
 from tfq.models.model_files import check_model_file
 from tfq.models.prepare import prepare
+from tfq.models.reshapes import RESHAPES
 from tfq.models.tflite_files import operator_name
 from tfq.models.tflite_frontend import RULES
 from tfq.targets.cpu import CPU
@@ -343,11 +344,15 @@ def test_the_same_network_is_the_same_graph(tmp_path):
         prepare(found.graph, {found.graph.inputs[0]: images}, original=found, target=CPU).graph
         for found in map(load_model, (model, float_file(tmp_path, model)))
     )
-    assert [node.kind for node in first.nodes] == [node.kind for node in second.nodes]
-    for ours, theirs in zip(first.nodes, second.nodes, strict=True):
-        assert ours.activation == theirs.activation
-        assert ours.weights.keys() == theirs.weights.keys()
-        assert all(np.array_equal(w, theirs.weights[name]) for name, w in ours.weights.items())
+
+    def parts(graph):
+        return sorted(
+            (node.kind, str(node.activation), *((name, w.tobytes()) for name, w in sorted(node.weights.items())))
+            for node in graph.nodes
+            if node.kind not in RESHAPES
+        )
+
+    assert parts(first) == parts(second)
 
 
 @pytest.mark.slow
@@ -412,11 +417,11 @@ def test_a_layer_that_is_called_twice_is_one_group(tmp_path):
     """Its weights are in the file once; the constant of two sums, in the file once too, makes no layer of them."""
     x = keras.Input((6, 6, 3), name="x")
     conv = keras.layers.Conv2D(3, 3, padding="same", name="conv")
-    model = keras.Model(x, keras.ops.tanh(conv(keras.ops.tanh(conv(x) + 0.25)) + 0.25))
+    model = keras.Model(x, keras.ops.tanh(conv(keras.ops.tanh(conv(x)) + 0.25)) + 0.25)
     nodes = check(tmp_path, float_file(tmp_path, model).read_bytes()).graph.nodes
     convolutions = [node for node in nodes if node.kind == "Conv2D"]
     assert len(convolutions) == 2
-    assert len({node.group for node in convolutions}) in (1, 2)
+    assert len({node.group for node in convolutions}) == 1
     assert len({node.group for node in nodes if node.kind == "Affine"}) == 2
 
 
