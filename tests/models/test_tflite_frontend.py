@@ -246,6 +246,10 @@ def built(kind, inputs, output, options=("", {}), dtype="float32", version=1):
         operator.builtinOptions = getattr(schema, f"{name}OptionsT")()
         operator.builtinOptionsType = getattr(schema.BuiltinOptions, f"{name}Options")
         vars(operator.builtinOptions).update(fields)
+    return packed(model)
+
+
+def packed(model):
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
@@ -423,6 +427,14 @@ def test_a_layer_that_is_called_twice_is_one_group(tmp_path):
     assert len(convolutions) == 2
     assert len({node.group for node in convolutions}) == 1
     assert len({node.group for node in nodes if node.kind == "Affine"}) == 2
+
+
+def test_layers_are_called_as_in_pytorch(tmp_path):
+    """litert-torch writes the classes too, and numbers behind a ";"."""
+    model = parse_tflite(built("RELU_0_TO_1", [IMAGE], IMAGE))
+    model.subgraphs[0].tensors[1].name = b"app.Net/torch.nn.modules.container.Sequential_body/torch.nn.ReLU_0;12"
+    (_, node) = loaded(tmp_path, packed(model)).graph.nodes
+    assert node.origin == ("Net/body/0",)
 
 
 def refused(tmp_path, content, *words):

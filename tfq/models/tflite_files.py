@@ -12,7 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 from tfq.errors import UserError
 from tfq.execution.tflite import integers, parse_tflite, read_content
 
-OPERATOR_NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+_OPERATOR_NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 _TYPES = {code: name for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
 DTYPES = {code: name.lower() for code, name in _TYPES.items()}
 _OF_QUANTISED_FILES = ("QUANTIZE", "FAKE_QUANT")
@@ -43,10 +43,10 @@ def _require_float(model: schema.ModelT, path: pathlib.Path) -> None:
     for graph in model.subgraphs:
         for tensor in graph.tensors:
             grid = tensor.quantization
-            if grid is not None and grid.scale is not None and len(grid.scale):
+            if grid is not None and (grid.details is not None or (grid.scale is not None and len(grid.scale))):
                 raise UserError(
-                    f"{path} is quantised already: its tensor {tensor_name(tensor)!r} is {_TYPES[tensor.type]} with a"
-                    " scale; give the float .tflite that it was made from"
+                    f"{path} is quantised already: its tensor {tensor_name(tensor)!r} is {_TYPES[tensor.type]} with"
+                    " scales; give the float .tflite that it was made from"
                 )
     for code in model.operatorCodes:
         name = operator_name(code)
@@ -58,7 +58,7 @@ def operator_name(code: schema.OperatorCodeT) -> str:
     """TFLite's name of an operator; a custom one is called as its maker called it."""
     if code.customCode:
         return code.customCode.decode()
-    return OPERATOR_NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
+    return _OPERATOR_NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
 
 
 def tensor_name(tensor: schema.TensorT) -> str:
