@@ -67,7 +67,7 @@ GROUPS = {
     "Latency table": {
         "latency_table": "Time every operation of --model at every precision, and write the table to this file."
         " tfq-quantize reads it with --latency_table.",
-        "model": "The Keras model of --latency_table: .keras, .h5 or a SavedModel.",
+        "model": "The model of --latency_table: .keras, .h5, a SavedModel or a float .tflite.",
     },
     "Output": {
         "output_dir": "Folder for a JSON file per device and for summary.txt.",
@@ -113,7 +113,7 @@ def _check_flags(values: flags.FlagValues) -> None:
     from tfq.evaluation.metrics import find_metric
 
     if bool(values.latency_table) != bool(values.model):
-        raise UserError("--latency_table and --model go together: the file to write, and the Keras model to time")
+        raise UserError("--latency_table and --model go together: the file to write, and the model to time")
     if values.models and values.result:
         raise UserError("--models and --result are both given; --result measures the files of that run, leave one out")
     if values.result:

@@ -1,4 +1,4 @@
-"""tfq-profile: the latency table of a Keras model's operations on this machine."""
+"""tfq-profile: the latency table of a model's operations on this machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 GROUPS = {
     "Model and table": {
-        "model": "The Keras model: .keras, .h5 or a SavedModel folder.",
+        "model": "The model: .keras, .h5, a SavedModel folder or a float .tflite.",
         "output": "The file to write: the latency table, as JSON.",
     },
     "How it is timed": {

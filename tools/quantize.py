@@ -1,4 +1,4 @@
-"""tfq-quantize: a Keras model and unlabelled inputs in, a measured .tflite out. Flags -> Recipe -> tfq.pipeline."""
+"""tfq-quantize: a float model and unlabelled inputs in, a measured .tflite out. Flags -> Recipe -> tfq.pipeline."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tfq_tools.recipe_flags import HELP, groups_of, ledger_from_flags, new_recip
 FLAGS = new_recipe_flags(output="model.tflite, float.tflite, spec.json, report.json, report.html and recipe.json")
 flags.DEFINE_string("fail_if", "", HELP["Evaluation"]["fail_if"], flag_values=FLAGS)
 SUMMARY = (
-    "Turn a trained Keras model and a few hundred unlabelled inputs into a verified .tflite, and compare it with the"
+    "Turn a trained model and a few hundred unlabelled inputs into a verified .tflite, and compare it with the"
     " float model. docs/options.md says which options to use."
 )
 

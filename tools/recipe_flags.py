@@ -17,7 +17,7 @@ from tfq.recipe import CHOICES, Recipe
 _FILES = {"output_dir": "", "overwrite": False, "recipe": "", "journal": ""}
 HELP = {
     "Model and output": {
-        "model": "The trained Keras model: a .keras or .h5 file, or a SavedModel directory of tf_keras.",
+        "model": "The trained model: a .keras or .h5 file, a SavedModel directory of tf_keras, or a float .tflite.",
         "output_dir": "Folder for the results.",
         "overwrite": "Replace what an earlier run wrote to --output_dir.",
         "allow_unsafe_deserialization": "Run code that the model file holds, such as Lambda layers. Only for files"

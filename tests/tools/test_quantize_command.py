@@ -63,7 +63,7 @@ class TestARun:
         for text in ("n = 797", "top1", "agreement with float", "file bytes", "download bytes (compressed)"):
             assert text in done.stdout
         assert re.search(r"latency p50, ms +[\d.]+ +[\d.]+ +[\d.]+ x \[", done.stdout)
-        assert re.search(r"layers with most error +Keras layers", done.stdout)
+        assert re.search(r"layers with most error +your layers", done.stdout)
         assert "the scales of 20 activations, 15 weights and 15 biases." in done.stdout
         assert "0 of 19 operations run in float." in done.stdout
         assert done.stdout.rstrip().splitlines()[-2:] == [

@@ -86,7 +86,8 @@ def quantize(
         result.save("out")
 
     Args:
-      model: a live Keras 3 or tf_keras model, or the path of a .keras or .h5 file or a SavedModel folder.
+      model: a live Keras 3 or tf_keras model, or the path of a .keras or .h5 file, a SavedModel folder or a float
+        .tflite.
       calibration: a few hundred inputs in the units that the model expects; labels are not needed. An array [n, ...],
         a dict of arrays by input name, (x, y), an iterable of samples or batches, a function that gives one, a
         `tf.data.Dataset`, or what the commands take: the path of an .npz, .npy, TFRecord file or folder of images, or

@@ -84,7 +84,8 @@ def _hard_swish(node: Node, shapes: Mapping[str, Shape]) -> list[Node]:
 def _upsampling(node: Node, shapes: Mapping[str, Shape]) -> list[Node] | None:
     (height, width, _), (rows, columns, channels) = shapes[node.inputs[0]], shapes[node.name]
     default = "nearest" if node.kind == "UpSampling2D" else "bilinear"
-    if node.config.get("interpolation", default) != "nearest" or rows % height or columns % width:
+    nearest = node.config.get("interpolation", default) == "nearest" and "aligned" not in node.config
+    if not nearest or rows % height or columns % width:
         return None
     made, source = [], node.inputs
     if columns > width:

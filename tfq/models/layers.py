@@ -171,6 +171,29 @@ class Slice(tf_keras.layers.Layer):
         return inputs[(slice(None), *self.slices)]
 
 
+class Resizing(tf_keras.layers.Resizing):
+    """tf_keras' layer, which takes pixels as squares with their values in the middle, and two older ways.
+
+    Place y of the output (of n, from m pixels) is read at:
+      centres   (y + 1/2) m / n - 1/2
+      corners   y (m - 1) / (n - 1)
+      edges     y m / n
+    """
+
+    def __init__(
+        self, height: int, width: int, interpolation: str = "bilinear", aligned: str = "centres", **kwargs: Any
+    ):
+        super().__init__(height, width, interpolation, **kwargs)
+        self.aligned = aligned
+
+    def call(self, inputs: Any) -> Any:
+        if self.aligned == "centres":
+            return super().call(inputs)
+        resize = tf.raw_ops.ResizeBilinear if self.interpolation == "bilinear" else tf.raw_ops.ResizeNearestNeighbor
+        corners = self.aligned == "corners"
+        return resize(images=inputs, size=[self.height, self.width], align_corners=corners, half_pixel_centers=False)
+
+
 class Identity(tf_keras.layers.Layer):
     """The identity; TFLiteConverter removes it."""
 

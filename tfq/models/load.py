@@ -1,8 +1,8 @@
-"""Reads a Keras model, from a file of either framework or live, and flattens it into a `Graph`.
+"""Reads a model, from a file or live, and flattens it into a `Graph`.
 
-The file says which framework wrote it; that one builds it, from a configuration that holds nothing but what
+A Keras file says which framework wrote it; that one builds it, from a configuration that holds nothing but what
 tfq knows (`tfq.models.model_files`, `tfq.models.revive`). Code in a file runs only under
-`allow_unsafe_deserialization`.
+`allow_unsafe_deserialization`. A float .tflite is read operator by operator (`tfq.models.tflite_frontend`).
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from tfq.errors import UserError
 from tfq.models.frontend import Frontend, flat
 from tfq.models.graph import Graph
 from tfq.models.keras3 import Keras3Frontend
-from tfq.models.model_files import FORMATS, open_model_file
+from tfq.models.model_files import FORMATS, TFLITE, open_model_file
 from tfq.models.refusals import refuse
 from tfq.models.revive import revive, trusted_model
 from tfq.models.tf_keras_models import TFKerasFrontend
+from tfq.models.tflite_frontend import TfliteFrontend
 
 _BATCH = 32
 # A tensor of more numbers for one sample is 1 GiB of float32: nothing that a .tflite runs.
@@ -39,10 +40,11 @@ class LoadedModel:
       graph: flat and not yet prepared; node kinds are classes of tf_keras.layers or tfq.models.layers.
       predict: the original model on arrays by input name (`graph.inputs`), [n, ...] each; its outputs
         in order. The reference for every equality check.
-      framework: "keras 3.x" or "tf_keras x", with the version that wrote the file.
+      framework: "keras 3.x" or "tf_keras x", with the version that wrote the file; or "tflite".
       name: the model's own name.
       compute_dtype: "float32", or the "float16" or "bfloat16" in which `predict` computes some layers.
         The graph is float32 all the same, and `predict` is then only as exact as that type.
+      tflite_bytes: size of the .tflite that the model is; 0 for a Keras model.
     """
 
     graph: Graph
@@ -50,6 +52,7 @@ class LoadedModel:
     framework: str
     name: str
     compute_dtype: str = "float32"
+    tflite_bytes: int = 0
 
 
 def load_model(
@@ -58,23 +61,21 @@ def load_model(
     """The model and its flat graph.
 
     Args:
-      source: path of a Keras 3 `.keras` or `.h5`, a tf_keras `.h5`, `.keras` or SavedModel directory; or a
-        live model of either.
+      source: path of a Keras 3 `.keras` or `.h5`, a tf_keras `.h5`, `.keras` or SavedModel directory, or a float
+        `.tflite`; or a live model of either framework.
       allow_unsafe_deserialization: Lambda layers and custom classes may run; they are traced into nodes.
 
     Raises:
-      UserError: the file cannot be read or is no Keras model, or the model holds something that has no
+      UserError: the file cannot be read or is no such model, or the model holds something that has no
         place in a graph; the message names it and says what to do.
     """
     if isinstance(source, keras.Model):
-        model, framework = source, f"keras {keras.__version__}"
-    elif isinstance(source, tf_keras.Model):
-        model, framework = source, f"tf_keras {tf_keras.__version__}"
-    elif isinstance(source, (str, pathlib.Path)):
-        model, framework = _read(pathlib.Path(source), unsafe=allow_unsafe_deserialization)
-    else:
-        raise UserError(f"got a {type(source).__name__} for a model; {FORMATS}, or a keras.Model or tf_keras.Model")
-    return _flatten(model, framework, unsafe=allow_unsafe_deserialization)
+        return _flatten(source, f"keras {keras.__version__}", unsafe=allow_unsafe_deserialization)
+    if isinstance(source, tf_keras.Model):
+        return _flatten(source, f"tf_keras {tf_keras.__version__}", unsafe=allow_unsafe_deserialization)
+    if isinstance(source, (str, pathlib.Path)):
+        return _read(pathlib.Path(source), unsafe=allow_unsafe_deserialization)
+    raise UserError(f"got a {type(source).__name__} for a model; {FORMATS}, or a keras.Model or tf_keras.Model")
 
 
 def _flatten(model: Any, framework: str, *, unsafe: bool) -> LoadedModel:
@@ -121,8 +122,16 @@ def _batched(
     return predict
 
 
-def _read(path: pathlib.Path, *, unsafe: bool) -> tuple[Any, str]:
-    """The live model of a file, and what wrote it."""
+def _read(path: pathlib.Path, *, unsafe: bool) -> LoadedModel:
     with open_model_file(path, trusted=unsafe) as stored:
-        version = stored.version or tf_keras.__version__
-        return (trusted_model if unsafe else revive)(stored), f"{stored.library} {version}"
+        if stored.format == TFLITE:
+            return _from_tflite(path)
+        model = (trusted_model if unsafe else revive)(stored)
+    return _flatten(model, f"{stored.library} {stored.version or tf_keras.__version__}", unsafe=unsafe)
+
+
+def _from_tflite(path: pathlib.Path) -> LoadedModel:
+    frontend = TfliteFrontend(path)
+    graph = frontend.graph()
+    predict = _batched(frontend.predict, graph, frontend.batch)
+    return LoadedModel(graph, predict, TFLITE, path.stem, tflite_bytes=path.stat().st_size)

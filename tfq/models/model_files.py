@@ -10,6 +10,7 @@ Limits:
                unpacked at most 100 times the file's size and 64 MiB more; sizes are held while unpacking
   .h5          see `tfq.models.hdf5_files`
   SavedModel   keras_metadata.pb at most 64 MiB; its graph, saved_model.pb, is not read at all
+  .tflite      see `tfq.execution.tflite`
 Of a .keras archive only config.json, metadata.json and model.weights.h5 are read: no asset, no other name.
 """
 
@@ -33,8 +34,10 @@ from tfq.models.hdf5_files import LARGEST_TEXT, MOST_BYTES, MOST_RATIO, SLACK, c
 from tfq.models.rebuild import rebuild
 from tfq.models.refusals import short_cause, shortened
 from tfq.models.saved_metadata import model_metadata
+from tfq.models.tflite_files import read_float_tflite
 
-FORMATS = "give a .keras or .h5 file that Keras saved, or a SavedModel directory of tf_keras"
+FORMATS = "give a .keras or .h5 file that Keras saved, a SavedModel directory of tf_keras, or a float .tflite"
+TFLITE = "tflite"
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 _MOST_MEMBERS, _LARGEST_METADATA = 10_000, 2**20
 _VERSION = re.compile(r"[0-9]{1,4}(\.[0-9A-Za-z+_-]{1,30}){0,5}")
@@ -45,13 +48,13 @@ class StoredModel:
     """A model as its file describes it.
 
     Attributes:
-      format: "keras", "h5" or "saved_model".
-      library: "keras" or "tf_keras", which wrote the file and which is to read it.
+      format: "keras", "h5", "saved_model" or "tflite".
+      library: "keras" or "tf_keras", which wrote the file and which is to read it; "tflite".
       version: of that library; "" where the file does not say.
       config: the rebuilt configuration; empty where the file's author is trusted.
       path: the file or directory itself.
       weights: the file with the weights: an HDF5 file, or the prefix of a checkpoint.
-      numbers: how many numbers the weights hold at most.
+      numbers: how many numbers the weights hold at most; 0 of a .tflite, which is read elsewhere.
     """
 
     format: str
@@ -94,6 +97,10 @@ def open_model_file(path: pathlib.Path, *, trusted: bool = False) -> Iterator[St
     if kind == "h5":
         yield _h5(path, trusted)
         return
+    if kind == TFLITE:
+        read_float_tflite(path)
+        yield StoredModel(TFLITE, TFLITE, "", {}, path, path, 0)
+        return
     try:
         folder = tempfile.TemporaryDirectory(prefix="tfq-model-")
     except OSError as error:
@@ -103,10 +110,12 @@ def open_model_file(path: pathlib.Path, *, trusted: bool = False) -> Iterator[St
 
 
 def _kind(path: pathlib.Path) -> str:
-    """ "keras" or "h5", by the content."""
+    """ "keras", "h5" or "tflite", by the content."""
     try:
         with open(path, "rb") as file:
             start = file.read(8)
+        if start[4:] == b"TFL3":  # before the next one: files packed behind it make it a zip file, too
+            return TFLITE
         if zipfile.is_zipfile(path):
             return "keras"
         if h5py.is_hdf5(path):
@@ -117,7 +126,7 @@ def _kind(path: pathlib.Path) -> str:
         raise UserError(f"{path}: the file is truncated or damaged (a .keras file without its end); copy it again")
     if not start:
         raise UserError(f"{path}: the file is empty; {FORMATS}")
-    raise UserError(f"{path}: neither HDF5 nor a .keras file, whatever its name says; {FORMATS}")
+    raise UserError(f"{path}: neither HDF5 nor a .keras file nor a .tflite, whatever its name says; {FORMATS}")
 
 
 @contextlib.contextmanager
@@ -250,7 +259,7 @@ def _saved_model(path: pathlib.Path, trusted: bool) -> StoredModel:
     if not metadata.is_file():
         raise UserError(
             f"{path}: a SavedModel without Keras layers (Keras 3's export() and tf.saved_model.save() write such);"
-            " give the .keras or .h5 file of the model"
+            " give the .keras or .h5 file of the model, or the float .tflite that TFLiteConverter makes of it"
         )
     weights = path / "variables" / "variables"
     stored = StoredModel("saved_model", "tf_keras", "", {}, path, weights, 0)

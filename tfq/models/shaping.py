@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,15 +63,25 @@ def stack(call: Call, xs: Sequence[Value], axis: int) -> Tensor:
 
 
 def pad(call: Call, x: Tensor, width: Any, mode: str = "constant", value: Any = 0) -> Tensor:
-    """Zeros around the spatial axes of [batch, length, channels] or [batch, height, width, channels]."""
+    """Zeros in front of and behind the axes; other axes than height and width are padded as the width of an image."""
     if mode.lower() != "constant" or (value is not None and np.any(np.asarray(value))):
         raise call.refuse(f"it pads in mode {mode} with {value}", "pad with zeros")
     around = np.broadcast_to(np.asarray(width, int), (x.rank, 2)).tolist()
-    if x.rank not in (3, 4) or any(around[0]) or any(around[-1]):
-        raise call.refuse(f"it pads {list(x.shape)} by {around}", "pad the height and width only")
+    if any(around[0]):
+        raise call.refuse(f"it pads {list(x.shape)} by {around}, the batch axis too", "leave the batch axis alone")
     shape = (None, *(size + sum(a) for size, a in zip(x.shape[1:], around[1:], strict=True) if size is not None))
-    spatial = tuple(map(tuple, around[1:-1]))
-    return call.add(f"ZeroPadding{x.rank - 2}D", {"padding": spatial if x.rank == 4 else spatial[0]}, [x], shape=shape)
+    if x.rank in (3, 4) and not any(around[-1]):
+        spatial = tuple(map(tuple, around[1:-1]))
+        config = {"padding": spatial if x.rank == 4 else spatial[0]}
+        return call.add(f"ZeroPadding{x.rank - 2}D", config, [x], shape=shape)
+    for axis in (axis for axis in range(1, x.rank) if any(around[axis])):
+        before, size, behind = math.prod(x.sample[: axis - 1]), x.sample[axis - 1], math.prod(x.sample[axis:])
+        rows = reshape(call, x, (None, before, size, behind))
+        grown = size + sum(around[axis])
+        padding = {"padding": ((0, 0), tuple(around[axis]))}
+        rows = call.add("ZeroPadding2D", padding, [rows], shape=(None, before, grown, behind))
+        x = reshape(call, rows, (None, *x.sample[: axis - 1], grown, *x.sample[axis:]))
+    return x
 
 
 def _part(call: Call, x: Tensor, slices: Sequence[slice]) -> Tensor:

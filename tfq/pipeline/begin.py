@@ -38,6 +38,7 @@ from tfq.targets import TARGETS
 
 # Samples that the stops take where not all are needed.
 _PREPARATION, _SPREAD, _REPRESENTATIVE = 8, 64, 100
+_MUCH_SMALLER = 0.9
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -109,6 +110,7 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress) -> Run:
     with journal.stage("export the float baseline"):
         representative = calibration.samples.head(_REPRESENTATIVE).representative_dataset()
         baseline = export_plain(prepared.plain, "float32", representative, progress=progress)
+        journal.warn(*_size_note(loaded, baseline))
         if evaluation_samples is not None:
             check_metric(inputs.metric, baseline, evaluation_samples)
     return Run(
@@ -126,6 +128,16 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress) -> Run:
         baseline,
         journal,
         resources,
+    )
+
+
+def _size_note(loaded: LoadedModel, baseline: bytes) -> tuple[str, ...]:
+    """Where the user's own .tflite is much smaller than the baseline, as it is with weights of float16."""
+    if not 0 < loaded.tflite_bytes < _MUCH_SMALLER * len(baseline):
+        return ()
+    return (
+        f"the model's own file has {loaded.tflite_bytes:,} bytes; sizes are compared with its float32 form, which has"
+        f" {len(baseline):,}",
     )
 
 

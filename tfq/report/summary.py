@@ -157,7 +157,7 @@ def _worst_layers(report: Report) -> str:
         ]
         for layer in worst
     ]
-    table = format_table(["layers with most error", "Keras layers", "kind", "own SQNR", "SQNR"], rows, left=3)
+    table = format_table(["layers with most error", "your layers", "kind", "own SQNR", "SQNR"], rows, left=3)
     return "\n".join([table, words.ERRORS, *(words.cause(**vars(found)) for found in report.causes)])
 
 

@@ -216,16 +216,21 @@ def _upsampling(config: _Config, x: Sequence[_Array], _: Any) -> _Array:
     return x[0].repeat(rows, 1).repeat(columns, 2)
 
 
-def _resized(x: _Array, size: tuple[int, int], method: str) -> _Array:
-    """Pixels are squares and their values lie in the middle ("half-pixel centres"); beyond the edge lies the edge."""
+def _resized(x: _Array, size: tuple[int, int], method: str, aligned: str = "centres") -> _Array:
+    """Pixels are squares and their values lie in the middle ("half-pixel centres"); beyond the edge lies the edge.
+
+    `aligned`: as in `tfq.models.layers.Resizing`.
+    """
     for axis, wanted in zip((1, 2), size, strict=True):
         n = x.shape[axis]
+        ratio = (n - 1) / max(wanted - 1, 1) if aligned == "corners" else np.float32(n) / np.float32(wanted)
         # the place is found in float32, as in Keras: where it falls between two pixels that decides
-        place = (np.arange(wanted, dtype=np.float32) + np.float32(0.5)) * (np.float32(n) / np.float32(wanted))
+        place = (np.arange(wanted, dtype=np.float32) + np.float32(0.5 * (aligned == "centres"))) * np.float32(ratio)
         if method == "nearest":
-            x = np.take(x, np.clip(np.floor(place).astype(int), 0, n - 1), axis)
+            found = np.floor(place + np.float32(0.5 * (aligned == "corners"))).astype(int)
+            x = np.take(x, np.clip(found, 0, n - 1), axis)
             continue
-        place = place.astype(np.float64) - 0.5
+        place = place.astype(np.float64) - 0.5 * (aligned == "centres")
         low = np.floor(place).astype(int)
         share = (place - low).reshape([-1 if i == axis else 1 for i in range(4)])
         before, after = (np.take(x, np.clip(index, 0, n - 1), axis) for index in (low, low + 1))
@@ -284,7 +289,9 @@ _PLAIN: dict[str, Callable[[_Config, Sequence[_Array], Mapping[str, _Array]], _A
     "Cropping2D": _cropping,
     "Slice": _slice,
     "UpSampling2D": _upsampling,
-    "Resizing": lambda c, x, _: _resized(x[0], (c["height"], c["width"]), c.get("interpolation", "bilinear")),
+    "Resizing": lambda c, x, _: _resized(
+        x[0], (c["height"], c["width"]), c.get("interpolation", "bilinear"), c.get("aligned", "centres")
+    ),
     "LayerNormalization": _layer_normalization,
     "FloatAffine": lambda _, x, w: x[0] * w["scale"] + w["offset"],
     "Cast": lambda _, x, __: np.trunc(x[0]),
