@@ -18,7 +18,8 @@ import numpy as np
 import tf_keras
 
 from tfq.errors import UserError
-from tfq.models.frontend import Frontend, flat
+from tfq.models.carried import leaves
+from tfq.models.frontend import Frontend
 from tfq.models.graph import Graph
 from tfq.models.keras3 import Keras3Frontend
 from tfq.models.model_files import FORMATS, open_model_file
@@ -89,7 +90,7 @@ def _flatten(model: Any, framework: str, *, unsafe: bool) -> LoadedModel:
 def _check_sizes(frontend: Frontend, model: Any) -> None:
     """Raise UserError for a layer whose output no memory holds."""
     for call in frontend.calls(model):
-        for tensor in flat(call.outputs):
+        for tensor in leaves(call.outputs):
             size = math.prod(n or 1 for n in tuple(tensor.shape)[1:])
             if size > _LARGEST_SAMPLE:
                 reason = f"one sample of its output is {size} numbers"

@@ -10,6 +10,10 @@ UNSAFE = (
 )
 
 
+class NoRuleError(UserError):
+    """There is no rule for an operation in this form; it can be carried through as it is (`tfq.models.carried`)."""
+
+
 def refuse(what: str, reason: str, way_out: str) -> UserError:
     return UserError(f"{what} cannot be taken: {reason}; {way_out}")
 

@@ -109,6 +109,7 @@ OPERATORS: dict[str, Operator] = {
     "ELU": Operator("float", elementwise=True),
     "FloatAffine": Operator("float", why="kept float: an 8-bit grid would lose the small values that it is there for"),
     "FloatConcatenate": Operator("float", why="kept float: it joins tensors of unlike ranges, and ends the model"),
+    "Carried": Operator("float"),
     "Cast": Operator("float", why="it makes whole numbers, such as indices, of an input"),
 }
 
