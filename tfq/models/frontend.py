@@ -83,8 +83,8 @@ class Frontend(abc.ABC):
     def __init__(self, model: Any, *, unsafe: bool):
         self._unsafe = unsafe
         self.rounded: set[str] = set()
-        self._model = self.functional(model)
-        self._flattener = Flattener(self._paths(self._model, ()), batch=self._model.inputs[0].shape[0])
+        self.model = self.functional(model)
+        self._flattener = Flattener(self._paths(self.model, ()), batch=self.model.inputs[0].shape[0])
 
     @classmethod
     def functional(cls, model: Any) -> Any:
@@ -96,12 +96,20 @@ class Frontend(abc.ABC):
                 raise refuse(f"Model {model.name!r}", reason, "add an Input layer first")
             return inner
         if not isinstance(model, cls.functional_class) or type(model).call is not cls.functional_class.call:
-            raise refuse(
-                f"Model {model.name!r}",
-                f"it is a subclassed model ({type(model).__name__}), whose layers' order only its code knows",
-                f"build it with the functional API: {cls.library.__name__}.Model(inputs, outputs)",
-            )
+            symbols = cls.inputs_of(model)
+            if symbols is None:
+                raise refuse(
+                    f"Model {model.name!r}",
+                    f"it is a subclassed model ({type(model).__name__}) that was never called",
+                    "call it once on a batch of samples before",
+                )
+            return cls.library.Model(symbols, model(symbols), name=model.name)
         return model
+
+    @classmethod
+    @abc.abstractmethod
+    def inputs_of(cls, model: Any) -> Any | None:
+        """Symbolic inputs of a subclassed model, as it was called before; None where it was not."""
 
     @classmethod
     @abc.abstractmethod
@@ -165,11 +173,11 @@ class Frontend(abc.ABC):
     def predict(self, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """The model's outputs, in order, for one batch of arrays by input name."""
         values = [tf.constant(arrays[name]) for name in self._inputs]
-        packed = self.tree.pack_sequence_as(self.structures(self._model)[0], values)
-        return [np.asarray(y) for y in self.tree.flatten(self._model(packed, training=False))]
+        packed = self.tree.pack_sequence_as(self.structures(self.model)[0], values)
+        return [np.asarray(y) for y in self.tree.flatten(self.model(packed, training=False))]
 
     def graph(self) -> Graph:
-        model = self._model
+        model = self.model
         names = self.input_names(model)
         for name, tensor in zip(names, model.inputs, strict=True):
             if getattr(tensor, "sparse", False) or getattr(tensor, "ragged", False) or len(tensor.shape) == 0:
@@ -220,8 +228,11 @@ class Frontend(abc.ABC):
         return [look_up(tensor) for tensor in model.outputs]
 
     def graph_model(self, layer: Any) -> Any | None:
-        """The functional model that `layer` is, or None; UserError for a model of another kind."""
-        return self.functional(layer) if isinstance(layer, self.library.Model) else None
+        """The functional model that `layer` is; None for a layer, and for a subclassed model, whose code is traced."""
+        if isinstance(layer, self.library.Sequential):
+            return self.functional(layer)
+        is_functional = isinstance(layer, self.functional_class) and type(layer).call is self.functional_class.call
+        return layer if is_functional else None
 
     def _nested_inputs(self, model: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
         """What a nested model is called with, in the order of its inputs."""

@@ -13,6 +13,7 @@ from keras.src.activations import activations
 from keras.src.models.functional import Functional
 from keras.src.ops import core as ops_core
 from keras.src.ops import image as ops_image
+from keras.src.ops import linalg as ops_linalg
 from keras.src.ops import math as ops_math
 from keras.src.ops import nn as ops_nn
 from keras.src.ops import numpy as ops_numpy
@@ -40,6 +41,14 @@ _PLAIN = {
     "Argmin": lambda operation: functools.partial(_place, tf.argmin, operation),
 }
 _OF_SHAPES = ("FullLike", "OnesLike", "ZerosLike")
+
+
+def _inputs(shape: Any, dtype: str) -> Any:
+    if isinstance(shape, dict):
+        return {name: _inputs(part, dtype) for name, part in shape.items()}
+    if all(size is None or isinstance(size, int) for size in shape):
+        return keras.Input(tuple(shape[1:]), dtype=dtype)
+    return [_inputs(part, dtype) for part in shape]
 
 
 class Keras3Frontend(Frontend):
@@ -70,6 +79,15 @@ class Keras3Frontend(Frontend):
     @classmethod
     def inside(cls, model: Any) -> Any | None:
         return model._functional if model.built else None
+
+    @classmethod
+    def inputs_of(cls, model: Any) -> Any | None:
+        shapes = getattr(model, "_build_shapes_dict", None)
+        if not shapes:
+            return None
+        first = next(iter(shapes.values()))  # a tuple of numbers, or such tuples in lists and dicts
+        embeds = any(isinstance(layer, keras.layers.Embedding) for layer in model._flatten_layers())
+        return _inputs(first, "int32" if embeds else "float32")
 
     def source_call(self, node: Any) -> SourceCall:
         # a model called with training=False hands that to every layer, whatever the call recorded
@@ -137,7 +155,7 @@ class Keras3Frontend(Frontend):
 
 def operation_class(name: str) -> type[Operation] | None:
     """The class of a keras.ops operation by its name."""
-    for module in (ops_numpy, ops_nn, ops_core, ops_math, ops_image, activations):
+    for module in (ops_numpy, ops_nn, ops_core, ops_math, ops_image, ops_linalg, activations):
         found = getattr(module, name, None)
         if isinstance(found, type) and issubclass(found, Operation) and not issubclass(found, keras.layers.Layer):
             return found

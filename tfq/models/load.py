@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -54,14 +54,18 @@ class LoadedModel:
 
 
 def load_model(
-    source: pathlib.Path | keras.Model | tf_keras.Model, *, allow_unsafe_deserialization: bool = False
+    source: pathlib.Path | keras.Model | tf_keras.Model,
+    *,
+    allow_unsafe_deserialization: bool = False,
+    imports: Sequence[str] = (),
 ) -> LoadedModel:
     """The model and its flat graph.
 
     Args:
       source: path of a Keras 3 `.keras` or `.h5`, a tf_keras `.h5`, `.keras` or SavedModel directory; or a
         live model of either.
-      allow_unsafe_deserialization: Lambda layers and custom classes may run; they are traced into nodes.
+      allow_unsafe_deserialization: code that the file holds may run; it is traced into nodes, as that of a live model.
+      imports: modules whose layers and models a file may name; they are imported.
 
     Raises:
       UserError: the file cannot be read or is no Keras model, or the model holds something that has no
@@ -72,16 +76,17 @@ def load_model(
     elif isinstance(source, tf_keras.Model):
         model, framework = source, f"tf_keras {tf_keras.__version__}"
     elif isinstance(source, (str, pathlib.Path)):
-        model, framework = _read(pathlib.Path(source), unsafe=allow_unsafe_deserialization)
+        model, framework = _read(pathlib.Path(source), allow_unsafe_deserialization, imports)
     else:
         raise UserError(f"got a {type(source).__name__} for a model; {FORMATS}, or a keras.Model or tf_keras.Model")
-    return _flatten(model, framework, unsafe=allow_unsafe_deserialization)
+    trusted = allow_unsafe_deserialization or bool(imports) or isinstance(source, (keras.Model, tf_keras.Model))
+    return _flatten(model, framework, unsafe=trusted)
 
 
 def _flatten(model: Any, framework: str, *, unsafe: bool) -> LoadedModel:
     made_by = Keras3Frontend if isinstance(model, keras.Model) else TFKerasFrontend
     frontend: Frontend = made_by(model, unsafe=unsafe)
-    _check_sizes(frontend, frontend.functional(model))
+    _check_sizes(frontend, frontend.model)
     graph = frontend.graph()
     dtype = sorted(frontend.rounded)[0] if frontend.rounded else "float32"
     return LoadedModel(graph, _batched(frontend.predict, graph, frontend.batch), framework, model.name, dtype)
@@ -122,8 +127,8 @@ def _batched(
     return predict
 
 
-def _read(path: pathlib.Path, *, unsafe: bool) -> tuple[Any, str]:
+def _read(path: pathlib.Path, unsafe: bool, imports: Sequence[str]) -> tuple[Any, str]:
     """The live model of a file, and what wrote it."""
-    with open_model_file(path, trusted=unsafe) as stored:
+    with open_model_file(path, trusted=unsafe, imports=imports) as stored:
         version = stored.version or tf_keras.__version__
-        return (trusted_model if unsafe else revive)(stored), f"{stored.library} {version}"
+        return trusted_model(stored) if unsafe else revive(stored, imports), f"{stored.library} {version}"

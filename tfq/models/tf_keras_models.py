@@ -22,6 +22,8 @@ from tfq.models.graph import variable_names
 
 _A = tf_keras.activations
 
+_OF_SHAPES = ("ones_like", "zeros_like")
+
 
 def _slices(spec: Any) -> Any:
     """The slices of a `SlicingOpLambda`, which records them as dicts."""
@@ -68,6 +70,13 @@ class TFKerasFrontend(Frontend):
     def inside(cls, model: Any) -> Any | None:
         return model if getattr(model, "_nodes_by_depth", None) and model.inputs else None
 
+    @classmethod
+    def inputs_of(cls, model: Any) -> Any | None:
+        specs = getattr(model, "_saved_model_inputs_spec", None)
+        return None if specs is None else tf.nest.map_structure(
+            lambda s: tf_keras.Input(s.shape[1:], dtype=s.dtype), specs
+        )  # fmt: skip
+
     def source_call(self, node: Any) -> SourceCall:
         kwargs = dict(node.call_kwargs)
         if "mask" in inspect.signature(node.layer.call).parameters and not isinstance(node.layer, TFOpLambda):
@@ -109,6 +118,9 @@ class TFKerasFrontend(Frontend):
         tensors = [value for value in leaves([args, list(kwargs.values())]) if isinstance(value, Tensor)]
         if layer.symbol in operators.SHAPES and tensors:
             return list(given["input"].shape)
+        if layer.symbol in _OF_SHAPES and tensors:
+            like = tensors[0]
+            return layer.function(np.zeros((1, *like.sample), like.dtype)).numpy()
         if not tensors:
             return self._constant(layer, given)
         if given.get("data_format") not in (None, "NHWC"):
