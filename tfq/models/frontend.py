@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import dataclasses
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
 import tf_keras
 
 from tfq.models import operations
+from tfq.models.calls import MaskOf, SourceCall, accepted_keys, dtype_name, is_computed, is_default, mapped
 from tfq.models.carried import carry, leaves, weight_names
 from tfq.models.flatten import Call, Flattener, Tensor, add_layer
 from tfq.models.graph import Graph
@@ -27,47 +27,6 @@ from tfq.models.refusals import UNSAFE, NoRuleError, refuse, short_cause
 OWN = ("keras", "tf_keras", "tensorflow")
 ATTENTION = ("AdditiveAttention", "Attention", "GroupQueryAttention", "MultiHeadAttention")
 Follow = Callable[[Call, Tensor], Tensor]
-# Keys that say how a layer is made or trained, not what it computes.
-_NOT_COMPUTED = {"name", "dtype", "trainable", "seed", "synchronized", "batch_input_shape", "input_length", "sparse"}
-_NOT_COMPUTED |= {"renorm", "renorm_clipping", "renorm_momentum", "flash_attention", "rng_type", "force_generator"}
-_NOT_COMPUTED |= {"query_shape", "key_shape", "value_shape", "autocast"}
-_HIDDEN_DEFAULTS = {"rms_scaling": False}  # not in the constructor's signature
-_NOT_COMPUTED_ENDS = ("_initializer", "_regularizer", "_constraint")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class MaskOf:
-    """Stands for the mask of a symbolic tensor where that has no place among the calls of the model."""
-
-    tensor: Any
-
-
-class SourceCall(NamedTuple):
-    """One call in the user's model: the arguments hold symbolic tensors of the framework."""
-
-    layer: Any
-    args: Sequence[Any]
-    kwargs: Mapping[str, Any]
-    outputs: Any
-
-
-def mapped(function: Callable[[Any], Any], structure: Any) -> Any:
-    """`function` of every leaf of lists, tuples and dicts."""
-    if isinstance(structure, dict):
-        return {key: mapped(function, value) for key, value in structure.items()}
-    if isinstance(structure, (list, tuple)):
-        return [mapped(function, value) for value in structure]
-    return function(structure)
-
-
-def accepted_keys(layer_class: type) -> dict[str, Any]:
-    """Keyword arguments that the constructors of a layer class and of its bases name, with their defaults."""
-    found: dict[str, Any] = {}
-    for base in reversed(layer_class.__mro__[:-1]):
-        if "__init__" in vars(base):
-            parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
-            found.update((p.name, p.default) for p in parameters if p.kind is not p.VAR_KEYWORD)
-    return found
 
 
 class Frontend(abc.ABC):
@@ -184,9 +143,9 @@ class Frontend(abc.ABC):
                 raise refuse(
                     f"Input {name!r}", "it is sparse, ragged or a single number", "use a dense Input(shape=...)"
                 )
-        self.rounded.update({"float16", "bfloat16"} & {_dtype_name(tensor.dtype) for tensor in model.inputs})
+        self.rounded.update({"float16", "bfloat16"} & {dtype_name(tensor.dtype) for tensor in model.inputs})
         inputs = [
-            self._flattener.input(name, tuple(t.shape), _dtype_name(t.dtype))
+            self._flattener.input(name, tuple(t.shape), dtype_name(t.dtype))
             for name, t in zip(names, model.inputs, strict=True)
         ]
         self._inputs = [tensor.name for tensor in inputs]
@@ -250,7 +209,7 @@ class Frontend(abc.ABC):
                 raise refuse(f"Model {layer.name!r}", "it is called with training=True", "call it without")
             return self._run(inner, self._nested_inputs(inner, args, kwargs), path)
         call = self._flattener.call(path, layer)
-        compute = _dtype_name(getattr(layer, "compute_dtype", None) or "float32")
+        compute = dtype_name(getattr(layer, "compute_dtype", None) or "float32")
         if compute in ("float16", "bfloat16"):
             self.rounded.add(compute)
         result = self.operator(call, source, args, kwargs)
@@ -301,7 +260,7 @@ class Frontend(abc.ABC):
         output = leaves(source.outputs)[0]
         return add_layer(
             call, kind, config, inputs, self._weights(layer, kind), activate=follow,
-            shape=tuple(output.shape), dtype=_dtype_name(output.dtype),
+            shape=tuple(output.shape), dtype=dtype_name(output.dtype),
         )  # fmt: skip
 
     def _carried(self, call: Call, layer: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
@@ -353,11 +312,11 @@ class Frontend(abc.ABC):
         defaults = accepted_keys(type(layer))
         kept = {}
         for key, value in config.items():
-            if key in _NOT_COMPUTED or key.endswith(_NOT_COMPUTED_ENDS):
+            if not is_computed(key):
                 continue
             if self.renamed(kind, key) in accepted:
                 kept[self.renamed(kind, key)] = value
-            elif key != "data_format" and not _is_default(value, _HIDDEN_DEFAULTS.get(key, defaults.get(key))):
+            elif key != "data_format" and not is_default(key, value, defaults):
                 raise call.refuse(f"{kind} with {key}={value!r} has no equivalent", f"build it again without {key}")
         return kept, follow
 
@@ -367,7 +326,7 @@ class Frontend(abc.ABC):
             return ("linear" if function is None else self.kept_activations[function]), None
         if function in self.other_activations:
             return "linear", self.other_activations[function]
-        name = getattr(function, "name", None) or getattr(function, "__name__", type(function).__name__)
+        name = str(getattr(function, "name", None) or getattr(function, "__name__", type(function).__name__))
         kind = type(function).__name__
         if isinstance(function, self.library.layers.Layer) and kind in LAYERS and not function.weights:
             config, inner = self._config(call, function, kind)
@@ -435,13 +394,3 @@ class Frontend(abc.ABC):
         symbols = {t.name: self.library.Input(batch_shape=(batch, *t.shape[1:]), dtype=t.dtype) for t in inputs}
         args, kwargs = mapped(lambda v: symbols[v.name] if isinstance(v, Tensor) else v, structure)
         return self.library.Model([symbols[t.name] for t in inputs], function(*args, **kwargs))
-
-
-def _is_default(value: Any, default: Any) -> bool:
-    if isinstance(value, (list, tuple)) and isinstance(default, (list, tuple)):
-        return list(value) == list(default)
-    return value is default or value == default or value is None
-
-
-def _dtype_name(dtype: Any) -> str:
-    return dtype if isinstance(dtype, str) else dtype.name

@@ -21,9 +21,10 @@ from keras.src.ops.operation import Operation
 
 from tfq.models import lstm, operators
 from tfq.models import operations as op
+from tfq.models.calls import SourceCall, mapped
 from tfq.models.carried import carry, leaves
 from tfq.models.flatten import Call, Tensor
-from tfq.models.frontend import OWN, Frontend, SourceCall, mapped
+from tfq.models.frontend import OWN, Frontend
 from tfq.models.keras_layers import LAYERS
 from tfq.models.refusals import UNSAFE
 

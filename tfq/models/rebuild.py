@@ -226,7 +226,7 @@ def _tf_operator(inner: Mapping[str, Any], where: str) -> dict[str, Any]:
     if not isinstance(symbol, str) or not (symbol in TF_SYMBOLS or may_carry(symbol)):
         raise refuse(where, f"no rule is known for the operator tf.{shortened(str(symbol), 60)}", _REPLACE)
     rest = {key: value for key, value in inner.items() if key != "function"}
-    return {**_settings(rest, False, where), "function": symbol}
+    return {**_settings(rest, _Source(False), where), "function": symbol}
 
 
 def _model(kind: str, inner: Mapping[str, Any], source: _Source, where: str) -> _Part:

@@ -28,7 +28,8 @@ import tf_keras
 from keras.src.saving import serialization_lib
 
 from tfq.errors import UserError
-from tfq.models.frontend import Frontend, accepted_keys
+from tfq.models.calls import accepted_keys
+from tfq.models.frontend import Frontend
 from tfq.models.keras3 import Keras3Frontend, operation_class
 from tfq.models.known_names import HIDDEN_LAYERS
 from tfq.models.model_files import StoredModel
@@ -128,11 +129,11 @@ def _built(stored: StoredModel, classes: Mapping[str, type]) -> Any:
         return classes.get(kind, model_class).from_config(
             config, **({} if kind in classes else {"custom_objects": custom})
         )
-    custom = {name: operation_class(name.removeprefix(OPERATION_PREFIX)) for name in _operations(config)} | classes
+    custom = {name: operation_class(name.removeprefix(OPERATION_PREFIX)) for name in _operations(config)}
     with (
         serialization_lib.SafeModeScope(True),
         serialization_lib.ObjectSharingScope(),
-        keras.saving.custom_object_scope(custom),
+        keras.saving.custom_object_scope({**custom, **classes}),
     ):
         if kind not in ("Functional", "Sequential"):
             return serialization_lib.deserialize_keras_object(stored.config)

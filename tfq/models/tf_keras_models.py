@@ -15,9 +15,10 @@ from tf_keras.src.layers.core.tf_op_layer import TFOpLambda
 
 from tfq.models import operations as op
 from tfq.models import operators
+from tfq.models.calls import MaskOf, SourceCall, mapped
 from tfq.models.carried import BATCH, carry, leaves
 from tfq.models.flatten import Call, Tensor
-from tfq.models.frontend import Frontend, MaskOf, SourceCall, mapped
+from tfq.models.frontend import Frontend
 from tfq.models.graph import variable_names
 
 _A = tf_keras.activations

@@ -299,8 +299,9 @@ def _reference(
             inputs = [x for x in map(value, node.inputs) if x is not None]
             known[name] = None
             if node.kind == "Carried" and len(inputs) == len(node.inputs):
-                read = zip(inputs, node.config["work"].reads, strict=True)
-                known[name] = np.float64(node_function(node)([tf.constant(x.astype(dtype)) for x, dtype in read]))
+                pairs = zip(inputs, node.config["work"].reads, strict=True)
+                found = node_function(node)([tf.constant(x.astype(dtype)) for x, dtype in pairs])
+                known[name] = found.numpy().astype(np.float64)
             elif len(inputs) == len(node.inputs):
                 known[name] = define(node, inputs, read, chosen.places if last else None)
         return known[name]
@@ -328,7 +329,7 @@ def _check_integers(kind: str, found: np.ndarray, reference: np.ndarray, empty: 
 
 def _check_floats(found: np.ndarray, reference: np.ndarray, empty: np.ndarray) -> int:
     """How many elements told; raises _Fault."""
-    found, finite = np.float64(found), np.isfinite(reference)
+    found, finite = found.astype(np.float64), np.isfinite(reference)
     sizes = np.abs(reference[finite])
     size = np.quantile(sizes, 0.9) if sizes.any() else 1.0  # of most outputs: a quotient may be far larger
     off = np.abs(found[finite] - reference[finite])
