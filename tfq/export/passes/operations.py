@@ -104,7 +104,8 @@ def requantize(model: Any, graph: Graph, binding: Binding) -> Binding:
             for reader in subgraph.operators:
                 flatbuffer.replace_input(reader, target, source)
             dropped.add(index)
-            copies[target] = copies.get(source, source)
+            if kind == "Carried":
+                copies[target] = copies.get(source, source)
         else:
             operator.opcodeIndex = flatbuffer.operator_code(model, schema.BuiltinOperator.QUANTIZE, version=2)
             operator.builtinOptionsType, operator.builtinOptions = schema.BuiltinOptions.NONE, None
