@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import sys
 import zipfile
 
 import h5py
@@ -376,3 +378,45 @@ def test_an_input_of_text(library):
     x = library.Input((1,), dtype="string", name="text")
     with pytest.raises((UserError, ValueError), match=r"string|text"):
         load_model(library.Model(x, library.layers.Identity()(x)))
+
+
+# Modules that the user trusts ----------------------------------------------------------------------
+
+MODULE = """
+import keras, tf_keras
+
+class Token(keras.layers.Layer):
+    def __init__(self, mode, **options):
+        super().__init__(**options)
+        self.mode = mode
+    def build(self, shape):
+        self.token = self.add_weight(shape=(1, 1, shape[-1]), initializer="normal", name="token")
+    def call(self, x):
+        token = keras.ops.broadcast_to(self.token, (keras.ops.shape(x)[0], 1, x.shape[-1]))
+        return keras.ops.concatenate([token, x] if self.mode == "front" else [x, token], axis=1)
+    def get_config(self):
+        return {**super().get_config(), "mode": self.mode}
+
+class Old(tf_keras.layers.Layer):
+    def call(self, x):
+        return tf_keras.activations.relu(x) * 2
+"""
+
+
+@pytest.fixture
+def trusted_module(tmp_path, monkeypatch):
+    (tmp_path / "tfq_test_layers.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield importlib.import_module("tfq_test_layers")
+    del sys.modules["tfq_test_layers"]
+
+
+@pytest.mark.parametrize(("library", "suffix"), [(keras, ".keras"), (tf_keras, ".h5"), (tf_keras, ".keras")])
+def test_a_file_may_name_classes_of_a_module_that_is_trusted(library, suffix, trusted_module, tmp_path, check_equal):
+    x = library.Input((5, 8))
+    layer = trusted_module.Token("front", name="mine") if library is keras else trusted_module.Old(name="mine")
+    library.Model(x, layer(x)).save(tmp_path / f"model{suffix}")
+    refused(tmp_path / f"model{suffix}", "Layer 'mine' .*custom class; give `imports='")
+    check_equal(tmp_path / f"model{suffix}", imports=["tfq_test_layers"])
+    wrong = "custom class|`imports` names 'no_such_module'"
+    refused(tmp_path / f"model{suffix}", wrong, imports=["no_such_module"])

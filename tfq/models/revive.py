@@ -115,7 +115,10 @@ def _classes(library: Any, imports: Sequence[str]) -> dict[str, type]:
         try:
             module = importlib.import_module(name)
         except Exception as error:
-            raise UserError(f"`imports` names {name!r}, which cannot be imported ({short_cause(error)})") from None
+            cause = short_cause(error)
+            raise UserError(
+                f"`imports` names {name!r}, which cannot be imported ({cause}); install it, or put its folder on PYTHONPATH"
+            ) from None
         found |= {k: v for k, v in vars(module).items() if isinstance(v, type) and issubclass(v, library.layers.Layer)}
     return found
 
