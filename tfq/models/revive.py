@@ -117,7 +117,8 @@ def _classes(library: Any, imports: Sequence[str]) -> dict[str, type]:
         except Exception as error:
             cause = short_cause(error)
             raise UserError(
-                f"`imports` names {name!r}, which cannot be imported ({cause}); install it, or put its folder on PYTHONPATH"
+                f"`imports` names {name!r}, which cannot be imported ({cause}); install it, or put its folder on"
+                " PYTHONPATH"
             ) from None
         found |= {k: v for k, v in vars(module).items() if isinstance(v, type) and issubclass(v, library.layers.Layer)}
     return found
