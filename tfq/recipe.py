@@ -75,11 +75,13 @@ class Recipe(ResourceOptions, FileOptions, CalibrationOptions, BudgetOptions, Fi
       model, calibration_data, evaluation_data: paths as given; in place of an object stands the name of its class, as
         <ndarray>.
       allow_unsafe_deserialization: code that the model file holds may run.
+      imports: modules that the user trusts: the model file may name their layers and models.
       seed: of everything random.
     """
 
     seed: int = between(0, 2**32 - 1, default=0)
     allow_unsafe_deserialization: bool = False
+    imports: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         checked_types(self, "`{}`".format)

@@ -17,7 +17,11 @@ _MOST_BYTES = 1 << 20
 _DEEPEST = 8
 _LARGEST = 2**32 - 1
 _OPTION = re.compile(r"`([a-z][a-z_]*)(?:=([^`]*))?`")
-_FLAGS = {"calibration": "calibration_data", "evaluation": "evaluation_data"}  # of the options that have other names
+_FLAGS = {
+    "calibration": "calibration_data",
+    "evaluation": "evaluation_data",
+    "imports": "import",
+}  # of the options that have other names
 
 
 def expanded(arguments: Sequence[str], *, depth: int = 0) -> list[str]:

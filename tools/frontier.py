@@ -48,7 +48,7 @@ def main(values: flags.FlagValues) -> None:
     check_idle(values, {"granularity": values.reconstruct}, alone)
     recipe = recipe_from_flags(values, **UNBOUND)
     # before the libraries are imported, which takes seconds
-    check_model_file(Path(recipe.model), trusted=recipe.allow_unsafe_deserialization)
+    check_model_file(Path(recipe.model), trusted=recipe.allow_unsafe_deserialization, imports=recipe.imports)
 
     with lasting_imports():
         from tfq.execution.files import staged_directory

@@ -23,7 +23,7 @@ def main(values: flags.FlagValues) -> int:
 
     recipe = recipe_from_flags(values)
     # before the libraries are imported, which takes seconds
-    check_model_file(Path(recipe.model), trusted=recipe.allow_unsafe_deserialization)
+    check_model_file(Path(recipe.model), trusted=recipe.allow_unsafe_deserialization, imports=recipe.imports)
 
     with lasting_imports():
         from tfq_tools.conditions import conditions, failures

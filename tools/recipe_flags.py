@@ -20,6 +20,8 @@ HELP = {
         "model": "The trained model: a .keras or .h5 file, a SavedModel directory of tf_keras, or a float .tflite.",
         "output_dir": "Folder for the results.",
         "overwrite": "Replace what an earlier run wrote to --output_dir.",
+        "import": "Python modules that you trust, as my_package.layers: they are imported, and the model file may name"
+        " their layers and models.",
         "allow_unsafe_deserialization": "Run code that the model file holds, such as Lambda layers. Only for files"
         " whose author you trust.",
     },
@@ -120,7 +122,7 @@ def new_recipe_flags(*, output: str, without: Collection[str] = ()) -> flags.Fla
     helps["output_dir"] = f"Folder for {output}."
     values = new_flags({"": {name: helps[name] for name in _FILES}}, _FILES)
     for field in dataclasses.fields(Recipe):
-        name, default = field.name, field.default
+        name, default = _flag(field.name), field.default
         if name in without:
             continue
         if name in CHOICES:
@@ -152,12 +154,12 @@ def recipe_from_flags(values: flags.FlagValues, **fixed: Any) -> Recipe:
 
     Raises UserError for what cannot be, or is missing.
     """
-    names = [field.name for field in dataclasses.fields(Recipe) if field.name in values]
+    names = [field.name for field in dataclasses.fields(Recipe) if _flag(field.name) in values]
     if not values.recipe:
         recipe = Recipe(**_values(values, names), **fixed)
     else:
         earlier = Recipe.read(Path(values.recipe), what=f"--recipe={values.recipe}")
-        given = _values(values, [name for name in names if values[name].present])
+        given = _values(values, [name for name in names if values[_flag(name)].present])
         recipe = dataclasses.replace(earlier, **given, **fixed)
     missing = [f"--{name}" for name in recipe.missing]
     if missing:
@@ -165,6 +167,11 @@ def recipe_from_flags(values: flags.FlagValues, **fixed: Any) -> Recipe:
     return recipe
 
 
+def _flag(field: str) -> str:
+    """The flag of a field of Recipe; no field can be called `import`."""
+    return "import" if field == "imports" else field
+
+
 def _values(values: flags.FlagValues, names: Sequence[str]) -> dict[str, Any]:
-    found = {name: values[name].value for name in names}
+    found = {name: values[_flag(name)].value for name in names}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}

@@ -261,7 +261,7 @@ def test_a_layer_of_another_module_or_package(library, tmp_path):
     [
         ("StringLookup", "no rule is known for layer class StringLookup"),
         ("TFSMLayer", "no rule is known for layer class TFSMLayer"),
-        ("LSTM", "LSTM is recurrent"),
+        ("RNN", "no rule is known for layer class RNN"),
         ("Lambda", "it is a Lambda, which holds code"),
         ("Dance", "Dance is a custom class"),
     ],

@@ -212,6 +212,8 @@ def _precision(node: Node, wanted: Precision, borders: Borders) -> tuple[Precisi
     if wanted.is_float and is_weighted(node):
         return wanted, f"chosen: {_CHOSEN[wanted.arithmetic]}"
     operator = OPERATORS[node.kind]
+    if node.kind == "Carried":
+        return FLOAT32, f"there is no int8 rule for {node.config['work'].name}: it computes as its library has it"
     if operator.output == "float":
         return FLOAT32, operator.why or f"{node.kind} has no int8 kernel that keeps the accuracy"
     return FLOAT32, f"reads {node.inputs[0]!r}, which is not quantised"

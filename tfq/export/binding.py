@@ -73,6 +73,7 @@ def bind(model: Any, graph: Graph) -> Binding:
             result.setdefault(int(operator.inputs[0]), result[int(operator.outputs[0])])
     writer = {tensor: name for name, tensor in node_tensor.items()}
     operator_node: dict[int, str] = {}
+    nameless = _nameless(model, graph)
     for index, operator in enumerate(subgraph.operators):
         kind = flatbuffer.operator_name(model, operator)
         source, target = int(operator.inputs[0]), int(operator.outputs[0])
@@ -84,9 +85,9 @@ def bind(model: Any, graph: Graph) -> Binding:
             continue
         label = flatbuffer.text(subgraph.tensors[target].name)
         found = named(label)
-        if not found and target not in result:
+        if not found and index not in nameless and target not in result:
             raise RuntimeError(f"{kind} writes {label!r}, which belongs to no node")
-        name = _owner(kind, found, graph) if found else result[target]
+        name = _owner(kind, found, graph) if found else nameless.get(index) or result[target]
         operator_node[index] = writer[target] = name
         node_tensor[name] = target
     return Binding(operator_node, node_tensor, inputs, outputs)
@@ -96,6 +97,35 @@ def names_in(graph: Graph) -> Callable[[str], list[str]]:
     """A function: the nodes whose identifiers stand in the name of a converted tensor."""
     names = {identifier: name for name, identifier in identifiers(graph).items()}
     return lambda label: [names[found] for found in _IDENTIFIER.findall(label) if found in names]
+
+
+def _nameless(model: Any, graph: Graph) -> dict[int, str]:
+    """Operation index -> its node, of those of carried layers that the converter calls by names of its own.
+
+    They lie between operations of their node; without a barrier behind it (`tfq.export.convert`), before those of
+    another.
+    """
+    named, subgraph = names_in(graph), model.subgraphs[0]
+    owners: dict[int, str] = {}
+    read_by: dict[int, str] = {}  # tensor -> a carried node that reads it
+    found: dict[int, str] = {}
+    for index, operator in reversed(list(enumerate(subgraph.operators))):
+        names = [n for tensor in operator.outputs for n in named(flatbuffer.text(subgraph.tensors[tensor].name))]
+        name = names[0] if names else next((read_by[int(t)] for t in operator.outputs if int(t) in read_by), "")
+        if name and not names:
+            found[index] = name
+        if name and graph[name].kind == "Carried":
+            read_by |= dict.fromkeys(map(int, operator.inputs), name)
+        owners[index] = name
+    writer = {int(t): owners[i] for i, operator in enumerate(subgraph.operators) for t in operator.outputs}
+    for index, operator in enumerate(subgraph.operators):
+        sources = [writer[int(t)] for t in operator.inputs if writer.get(int(t))]
+        near = [n for source in sources for n in (source, *graph.readers[source]) if graph[n].kind == "Carried"]
+        near = near or [n for source in graph.inputs for n in graph.readers[source] if graph[n].kind == "Carried"]
+        if not owners[index] and near:
+            found[index] = near[0]
+            writer |= dict.fromkeys(map(int, operator.outputs), near[0])
+    return found
 
 
 def _owner(kind: str, names: Sequence[str], graph: Graph) -> str:

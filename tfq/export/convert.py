@@ -11,6 +11,7 @@ on the way), so these travel on a per-tensor grid and receive their own integers
 from __future__ import annotations
 
 import dataclasses
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from tfq.errors import UserError
 from tfq.execution.terminal import silenced
 from tfq.export.scales import require_runnable
 from tfq.grid import Grid
@@ -30,6 +32,8 @@ from tfq.simulate.wrap import build_simulation
 
 RepresentativeDataset = Callable[[], Iterator[Mapping[str, np.ndarray]]]  # arrays with a batch axis of 1, by input name
 _G = TypeVar("_G", bound=Graph)
+_UNKNOWN = re.compile(r"'(tf\.\w+)' op is neither a custom op nor a flex op")
+_IDENTIFIER = re.compile(r"tfq\d{4,}")
 
 
 def identifiers(graph: Graph) -> dict[str, str]:
@@ -77,13 +81,27 @@ def with_barriers(model: QuantizedModel) -> QuantizedModel:
     The converter computes a layer in int8, weights and all, as soon as what it reads and what it writes have grids.
     The barrier takes the layer's name and grid; the layer itself is called `<name>.float`.
     A layer without int8 form may become several operations, some of which the converter would compute in int8 as
-    soon as what they read has a grid (comparisons, maxima, log-softmax): there the layer reads a float copy.
+    soon as what they read has a grid (comparisons, maxima, log-softmax): there the layer reads a float copy. A carried
+    layer has both, with a grid or without: the converter would make one of it and its neighbours.
     """
-    floats = {n.name: f"{n.name}.float" for n in model.layers if not n.precision.is_int8 and n.grid is not None}
+
+    def is_carried(name: str) -> bool:
+        return model[name].kind == "Carried" and model[name].config["work"].form[1] == "float32"
+
+    floats = {
+        n.name: f"{n.name}.float"
+        for n in model.layers
+        if not n.precision.is_int8 and (n.grid is not None or is_carried(n.name))
+    }
     nodes: list[Node] = []
     for node in model.nodes:
         if node.kind in OPERATORS and OPERATORS[node.kind].output == "float":
-            front = {s: f"{node.name}.front{i}" for i, s in enumerate(node.inputs) if s in model.grids}
+            reads = node.config["work"].reads if node.kind == "Carried" else ("",) * len(node.inputs)
+            front = {
+                s: f"{node.name}.front{i}"
+                for i, (s, dtype) in enumerate(zip(node.inputs, reads, strict=True))
+                if s in model.grids or dtype == "float32"
+            }
             nodes += [Node(name, "Requantize", inputs=(s,), origin=node.origin) for s, name in front.items()]
             node = node.replace(inputs=tuple(front.get(s, s) for s in node.inputs))
         if node.name in floats:
@@ -183,5 +201,18 @@ def _convert(model: tf_keras.Model, graph: Graph, configure: Callable[[Any], Non
             configure(converter)
             return converter.convert()
         except Exception as error:
+            _refuse_unknown(str(error), graph)
             reason = next((line for line in str(error).splitlines() if "error:" in line), str(error)[:500])
             raise RuntimeError(f"TFLiteConverter failed: {reason.strip()}") from error
+
+
+def _refuse_unknown(message: str, graph: Graph) -> None:
+    """Raise UserError where the converter failed for an operation that TFLite does not have: only carried nodes can."""
+    for line in filter(_UNKNOWN.search, message.splitlines()):
+        names = {node.name: node for node in graph.nodes if node.kind == "Carried"}
+        node = next((names[found] for found in _IDENTIFIER.findall(line) if found in names), None)
+        if node is not None:
+            raise UserError(
+                f"layer {node.origin[0]!r} ({node.config['work'].name}) cannot be taken: TFLite has no builtin"
+                f" operation for its {_UNKNOWN.findall(line)[0]}; replace it by operations that TFLiteConverter takes"
+            ) from None

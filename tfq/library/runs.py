@@ -68,6 +68,7 @@ class Options(TypedDict, total=False):
     workers: int
     seed: int
     allow_unsafe_deserialization: bool
+    imports: Sequence[str]
 
 
 def quantize(

@@ -7,9 +7,11 @@ kept.
 
 from __future__ import annotations
 
+from tfq.models.carried import carried_node
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph, Node
 from tfq.models.keras_layers import LAYERS
+from tfq.models.refusals import NoRuleError
 from tfq.models.rewrite import made_by, rewrite
 
 
@@ -29,14 +31,18 @@ def split_activations(graph: Graph) -> Graph:
 def decompose(graph: Graph) -> Graph:
     """Rewrite every node into the kinds of `OPERATORS` and `Affine`; fused activations must be split already.
 
-    Raises:
-      UserError: the first layer that has no such form, its kind, why, and the way out.
+    A layer that has no such form is carried as it is.
     """
     shapes = tensor_shapes(graph)
     inputs = {node.name: [shapes[i] for i in node.inputs] for node in graph.nodes}
 
     def rule(node: Node) -> list[Node] | str | None:
         found = LAYERS.get(node.kind)
-        return None if found is None or found.rule is None else found.rule(node, inputs[node.name], shapes[node.name])
+        if found is None or found.rule is None:
+            return None
+        try:
+            return found.rule(node, inputs[node.name], shapes[node.name])
+        except NoRuleError:
+            return [carried_node(node, inputs[node.name], shapes[node.name])]
 
     return rewrite(graph, rule)

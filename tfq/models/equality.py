@@ -77,6 +77,9 @@ def run_graph(graph: Graph, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray
 
 def _zeros(node: Node, arguments: list[tf.Tensor]) -> tf.Tensor:
     """Some tensor of the shape that the node gives; the usual layers with weights are not built for it."""
+    if node.kind == "Carried":
+        shape, dtype = node.config["work"].form
+        return tf.zeros((1, *shape[1:]), dtype)
     layer = make_layers(node)[0]
     if node.kind in _SHAPE_WITHOUT_WEIGHTS or matrix_of(node.kind) is not None:
         return tf.zeros(layer.compute_output_shape(arguments[0].shape))

@@ -8,10 +8,11 @@ all calls of one layer.
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ import numpy as np
 from tfq.errors import UserError
 from tfq.models.graph import INPUT, Graph, Node, output_shape
 from tfq.models.keras_layers import LAYERS
-from tfq.models.refusals import refuse
+from tfq.models.refusals import NoRuleError, refuse
 
 INPUT_DTYPES = ("float32", "int8", "int16", "int32", "int64", "uint8")
 _ROUNDED = ("float16", "bfloat16", "float64")
@@ -116,6 +117,31 @@ class Flattener:
         self._kept.append(layer)
         return Call(self, name, "/".join(path), self._groups.setdefault(id(layer), name))
 
+    def is_count(self, tensor: Tensor) -> bool:
+        """Whether the tensor holds integers or truth values that a node computes: no input, and no moved input."""
+        if tensor.is_float:
+            return False
+        nodes = {node.name: node for node in self._nodes}
+        node = nodes[tensor.name]
+        while node.kind != INPUT and len(node.inputs) == 1 and node.kind != "Carried":
+            node = nodes[node.inputs[0]]
+        return node.kind != INPUT
+
+    def count(self, kind: str) -> int:
+        """Nodes of this kind."""
+        return sum(node.kind == kind for node in self._nodes)
+
+    @contextlib.contextmanager
+    def attempt(self, call: Call) -> Iterator[None]:
+        """Take back what was added inside if it ends in an error."""
+        nodes, names, suffixes = len(self._nodes), set(self._names), list(call.suffixes)
+        try:
+            yield
+        except BaseException:
+            del self._nodes[nodes:]
+            self._names, call.suffixes = names, suffixes
+            raise
+
     def array(self, variable: Any) -> np.ndarray:
         """The value of a Keras variable, the same object at every call."""
         if id(variable) not in self._arrays:
@@ -190,7 +216,12 @@ class Call:
         self.flattener.append(node)
         return Tensor(name, (None, *tuple(shape)[1:]), float32_for(dtype or inputs[0].dtype))
 
-    def refuse(self, reason: str, way_out: str = "rebuild the model without it") -> UserError:
+    def refuse(self, reason: str, way_out: str = "rebuild the model without it") -> NoRuleError:
+        """Why no rule can be applied."""
+        return NoRuleError(str(self.forbid(reason, way_out)))
+
+    def forbid(self, reason: str, way_out: str = "rebuild the model without it") -> UserError:
+        """Why there can be no node at all."""
         return refuse(f"Layer {self.user_name!r}", reason, way_out)
 
 
@@ -221,8 +252,7 @@ def add_layer(
     dtype: str,
 ) -> Tensor:
     """Add a layer of `tf_keras.layers`, checked; `activate` adds what follows an activation tf_keras lacks."""
-    if config.get("mask_zero"):
-        raise call.refuse("mask_zero=True makes masks, which a .tflite does not carry", "set mask_zero=False")
+    config = {key: value for key, value in config.items() if key != "mask_zero"}  # who reads a mask is given it
     if kind == "Normalization":
         return _normalization(call, config, inputs[0], weights)
     if kind == "BatchNormalization":

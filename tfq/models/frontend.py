@@ -7,66 +7,26 @@ between Keras 3 and tf_keras is in the abstract methods of `Frontend`.
 from __future__ import annotations
 
 import abc
+import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from tfq.errors import UserError
 from tfq.models import operations
+from tfq.models.calls import MaskOf, SourceCall, accepted_keys, dtype_name, is_computed, is_default, mapped
+from tfq.models.carried import carry, leaves, weight_names
 from tfq.models.flatten import Call, Flattener, Tensor, add_layer
 from tfq.models.graph import Graph
 from tfq.models.keras_layers import LAYERS
-from tfq.models.known_names import RECURRENT
-from tfq.models.refusals import UNSAFE, refuse, short_cause
+from tfq.models.refusals import UNSAFE, NoRuleError, refuse, short_cause
 
+OWN = ("keras", "tf_keras", "tensorflow")
+ATTENTION = ("AdditiveAttention", "Attention", "GroupQueryAttention", "MultiHeadAttention")
 Follow = Callable[[Call, Tensor], Tensor]
-# Keys that say how a layer is made or trained, not what it computes.
-_NOT_COMPUTED = {"name", "dtype", "trainable", "seed", "synchronized", "batch_input_shape", "input_length", "sparse"}
-_NOT_COMPUTED |= {"renorm", "renorm_clipping", "renorm_momentum", "flash_attention", "rng_type", "force_generator"}
-_NOT_COMPUTED |= {"query_shape", "key_shape", "value_shape", "autocast"}
-_HIDDEN_DEFAULTS = {"rms_scaling": False}  # not in the constructor's signature
-_NOT_COMPUTED_ENDS = ("_initializer", "_regularizer", "_constraint")
-
-
-class SourceCall(NamedTuple):
-    """One call in the user's model: the arguments hold symbolic tensors of the framework."""
-
-    layer: Any
-    args: Sequence[Any]
-    kwargs: Mapping[str, Any]
-    outputs: Any
-
-
-def mapped(function: Callable[[Any], Any], structure: Any) -> Any:
-    """`function` of every leaf of lists, tuples and dicts."""
-    if isinstance(structure, dict):
-        return {key: mapped(function, value) for key, value in structure.items()}
-    if isinstance(structure, (list, tuple)):
-        return [mapped(function, value) for value in structure]
-    return function(structure)
-
-
-def flat(structure: Any) -> list[Any]:
-    """The leaves in Keras' order: dicts by sorted key."""
-    if isinstance(structure, dict):
-        return [leaf for key in sorted(structure) for leaf in flat(structure[key])]
-    if isinstance(structure, (list, tuple)):
-        return [leaf for value in structure for leaf in flat(value)]
-    return [structure]
-
-
-def accepted_keys(layer_class: type) -> dict[str, Any]:
-    """Keyword arguments that the constructors of a layer class and of its bases name, with their defaults."""
-    found: dict[str, Any] = {}
-    for base in reversed(layer_class.__mro__[:-1]):
-        if "__init__" in vars(base):
-            parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
-            found.update((p.name, p.default) for p in parameters if p.kind is not p.VAR_KEYWORD)
-    return found
 
 
 class Frontend(abc.ABC):
@@ -82,8 +42,8 @@ class Frontend(abc.ABC):
     def __init__(self, model: Any, *, unsafe: bool):
         self._unsafe = unsafe
         self.rounded: set[str] = set()
-        self._model = self.functional(model)
-        self._flattener = Flattener(self._paths(self._model, ()), batch=self._model.inputs[0].shape[0])
+        self.model = self.functional(model)
+        self._flattener = Flattener(self._paths(self.model, ()), batch=self.model.inputs[0].shape[0])
 
     @classmethod
     def functional(cls, model: Any) -> Any:
@@ -95,12 +55,20 @@ class Frontend(abc.ABC):
                 raise refuse(f"Model {model.name!r}", reason, "add an Input layer first")
             return inner
         if not isinstance(model, cls.functional_class) or type(model).call is not cls.functional_class.call:
-            raise refuse(
-                f"Model {model.name!r}",
-                f"it is a subclassed model ({type(model).__name__}), whose layers' order only its code knows",
-                f"build it with the functional API: {cls.library.__name__}.Model(inputs, outputs)",
-            )
+            symbols = cls.inputs_of(model)
+            if symbols is None:
+                raise refuse(
+                    f"Model {model.name!r}",
+                    f"it is a subclassed model ({type(model).__name__}) that was never called",
+                    "call it once on a batch of samples before",
+                )
+            return cls.library.Model(symbols, model(symbols), name=model.name)
         return model
+
+    @classmethod
+    @abc.abstractmethod
+    def inputs_of(cls, model: Any) -> Any | None:
+        """Symbolic inputs of a subclassed model, as it was called before; None where it was not."""
 
     @classmethod
     @abc.abstractmethod
@@ -110,6 +78,10 @@ class Frontend(abc.ABC):
     @abc.abstractmethod
     def source_call(self, node: Any) -> SourceCall:
         """The call that a node of the library's own graph stands for."""
+
+    def mask(self, tensor: Any, look_up: Callable[[Any], Tensor], path: tuple[str, ...]) -> Tensor:
+        """The mask that Keras keeps beside one of its tensors; `look_up` gives the tensor of a symbolic one."""
+        raise NotImplementedError
 
     @abc.abstractmethod
     def structures(self, model: Any) -> tuple[Any, Any]:
@@ -130,6 +102,14 @@ class Frontend(abc.ABC):
     def variable_names(self, layer: Any) -> list[str]:
         """Short names of `layer.weights`."""
 
+    def carried_form(self, layer: Any) -> Any:
+        """The layer that is carried for `layer`: another where the runtime has an operation for that."""
+        return layer
+
+    @abc.abstractmethod
+    def variables(self, layer: Any) -> list[tf.Variable]:
+        """TensorFlow's variables behind `layer.weights`."""
+
     @property
     def batch(self) -> int | None:
         """The batch size that the model fixes, or None."""
@@ -140,7 +120,7 @@ class Frontend(abc.ABC):
         inputs = {id(tensor) for tensor in model.inputs}
         for depth in sorted(model._nodes_by_depth, reverse=True):
             for node in model._nodes_by_depth[depth]:
-                if not node.is_input and not all(id(tensor) in inputs for tensor in flat(node.outputs)):
+                if not node.is_input and not all(id(tensor) in inputs for tensor in leaves(node.outputs)):
                     yield self.source_call(node)
 
     def output_names(self, model: Any) -> list[str]:
@@ -152,20 +132,20 @@ class Frontend(abc.ABC):
     def predict(self, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """The model's outputs, in order, for one batch of arrays by input name."""
         values = [tf.constant(arrays[name]) for name in self._inputs]
-        packed = self.tree.pack_sequence_as(self.structures(self._model)[0], values)
-        return [np.asarray(y) for y in self.tree.flatten(self._model(packed, training=False))]
+        packed = self.tree.pack_sequence_as(self.structures(self.model)[0], values)
+        return [np.asarray(y) for y in self.tree.flatten(self.model(packed, training=False))]
 
     def graph(self) -> Graph:
-        model = self._model
+        model = self.model
         names = self.input_names(model)
         for name, tensor in zip(names, model.inputs, strict=True):
             if getattr(tensor, "sparse", False) or getattr(tensor, "ragged", False) or len(tensor.shape) == 0:
                 raise refuse(
                     f"Input {name!r}", "it is sparse, ragged or a single number", "use a dense Input(shape=...)"
                 )
-        self.rounded.update({"float16", "bfloat16"} & {_dtype_name(tensor.dtype) for tensor in model.inputs})
+        self.rounded.update({"float16", "bfloat16"} & {dtype_name(tensor.dtype) for tensor in model.inputs})
         inputs = [
-            self._flattener.input(name, tuple(t.shape), _dtype_name(t.dtype))
+            self._flattener.input(name, tuple(t.shape), dtype_name(t.dtype))
             for name, t in zip(names, model.inputs, strict=True)
         ]
         self._inputs = [tensor.name for tensor in inputs]
@@ -187,30 +167,38 @@ class Frontend(abc.ABC):
         table = {id(tensor): value for tensor, value in zip(model.inputs, values, strict=True)}
 
         def look_up(leaf: Any) -> Any:
+            if isinstance(leaf, MaskOf):
+                return self.mask(leaf.tensor, look_up, path)
             if isinstance(leaf, self.tensor_types):
                 return table[id(leaf)]
             return leaf.numpy() if hasattr(leaf, "numpy") else leaf
 
-        for source in self.calls(model):
-            results = flat(self._call(source, mapped(look_up, source.args), mapped(look_up, source.kwargs), path))
-            outputs = flat(source.outputs)
+        def run(source: SourceCall) -> None:
+            results = leaves(self._call(source, mapped(look_up, source.args), mapped(look_up, source.kwargs), path))
+            outputs = leaves(source.outputs)
             if len(outputs) == 1 and len(results) > 1:  # a shape: one symbolic tensor, several numbers
                 results = [results]
             if len(outputs) != len(results):
                 raise refuse(f"Layer {source.layer.name!r}", f"it has {len(outputs)} outputs", "use single outputs")
             table.update((id(tensor), value) for tensor, value in zip(outputs, results, strict=True))
-        return [table[id(tensor)] for tensor in model.outputs]
+
+        for source in self.calls(model):
+            run(source)
+        return [look_up(tensor) for tensor in model.outputs]
 
     def graph_model(self, layer: Any) -> Any | None:
-        """The functional model that `layer` is, or None; UserError for a model of another kind."""
-        return self.functional(layer) if isinstance(layer, self.library.Model) else None
+        """The functional model that `layer` is; None for a layer, and for a subclassed model, whose code is traced."""
+        if isinstance(layer, self.library.Sequential):
+            return self.functional(layer)
+        is_functional = isinstance(layer, self.functional_class) and type(layer).call is self.functional_class.call
+        return layer if is_functional else None
 
     def _nested_inputs(self, model: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
         """What a nested model is called with, in the order of its inputs."""
         given = args[0] if args else kwargs["inputs"]
         if isinstance(given, dict) and not isinstance(self.structures(model)[0], dict):
             return [given[name] for name in self.input_names(model)]
-        return flat(given)
+        return leaves(given)
 
     def _call(self, source: SourceCall, args: list[Any], kwargs: dict[str, Any], path: tuple[str, ...]) -> Any:
         layer = source.layer
@@ -221,41 +209,75 @@ class Frontend(abc.ABC):
                 raise refuse(f"Model {layer.name!r}", "it is called with training=True", "call it without")
             return self._run(inner, self._nested_inputs(inner, args, kwargs), path)
         call = self._flattener.call(path, layer)
-        compute = _dtype_name(getattr(layer, "compute_dtype", None) or "float32")
+        compute = dtype_name(getattr(layer, "compute_dtype", None) or "float32")
         if compute in ("float16", "bfloat16"):
             self.rounded.add(compute)
         result = self.operator(call, source, args, kwargs)
         return self._layer(call, layer, args, kwargs, source, path) if result is NotImplemented else result
 
+    def counts(self, args: Any, kwargs: Any) -> bool:
+        """Whether one of these tensors holds integers or truth values that are computed."""
+        return any(isinstance(v, Tensor) and self._flattener.is_count(v) for v in leaves([args, kwargs]))
+
+    def first_of(self, call: Call, ways: Sequence[Callable[[], Any]]) -> Any:
+        """What the first of the `ways` gives that can be gone; the last is to carry the operation as it is."""
+        for way in ways[:-1]:
+            with contextlib.suppress(NoRuleError), self._flattener.attempt(call):
+                return way()
+        return ways[-1]()
+
     def _layer(
         self, call: Call, layer: Any, args: list[Any], kwargs: dict[str, Any], source: SourceCall, path: tuple[str, ...]
     ) -> Any:
         kind = type(layer).__name__
-        own = type(layer).__module__.split(".")[0] in ("keras", "tf_keras")
+        own = type(layer).__module__.split(".")[0] in OWN
         if not own or kind == "Lambda":
             if not self._unsafe:
                 what = "it is a Lambda, which holds code" if kind == "Lambda" else f"{kind} is a custom class"
-                raise call.refuse(what, UNSAFE)
-            return self._traced(call, layer, args, kwargs, path)
-        if kind in RECURRENT:
-            way_out = "use convolutions or attention, or convert it with TFLiteConverter"
-            raise call.refuse(f"{kind} is recurrent", way_out)
-        if kind == "Masking":
-            raise call.refuse("a .tflite carries no masks", "remove the Masking layer and pad the inputs")
-        if kind == "TimeDistributed":
-            return self._time_distributed(call, layer, args, kwargs, source, path)
-        if kind not in LAYERS:
-            return self._written_out(call, layer, args, kwargs, path)
+                raise call.forbid(what, UNSAFE)
+            ways = [lambda: self._traced(call, layer, args, kwargs, path)]
+        elif kind == "TimeDistributed":
+            ways = [lambda: self._time_distributed(call, layer, args, kwargs, source, path)]
+        elif kind != "Embedding" and self.counts(args, kwargs):
+            return self._carried(call, layer, args, kwargs)
+        elif kind in LAYERS:
+            ways = [lambda: self._known(call, layer, args, kwargs, source)]
+        else:
+            ways = []
+        if own and (kind not in LAYERS or kind in ATTENTION):
+            ways.append(lambda: self._written_out(call, layer, args, kwargs, path))
+        return self.first_of(call, [*ways, lambda: self._carried(call, layer, args, kwargs)])
+
+    def _known(self, call: Call, layer: Any, args: list[Any], kwargs: dict[str, Any], source: SourceCall) -> Tensor:
+        """A layer that has a row in `LAYERS`."""
+        kind = type(layer).__name__
         inputs = self._bound(call, layer, args, kwargs)
         if LAYERS[kind].training_only:
             return call.add("Activation", {"activation": "linear"}, inputs, shape=inputs[0].shape)
         if not all(isinstance(value, Tensor) for value in inputs):
             raise call.refuse("it is called with a constant", "rebuild the model without it")
         config, follow = self._config(call, layer, kind)
-        output = flat(source.outputs)[0]
+        output = leaves(source.outputs)[0]
         return add_layer(
             call, kind, config, inputs, self._weights(layer, kind), activate=follow,
-            shape=tuple(output.shape), dtype=_dtype_name(output.dtype),
+            shape=tuple(output.shape), dtype=dtype_name(output.dtype),
+        )  # fmt: skip
+
+    def _carried(self, call: Call, layer: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """A layer as its library has it."""
+        if getattr(layer, "stateful", False):
+            raise call.forbid("it keeps a state from one call to the next", "build it again with stateful=False")
+        if kwargs.get("training"):
+            raise call.forbid("it is called with training=True", "build the model again without it")
+        given = {key: value for key, value in kwargs.items() if value is not None}
+        if "training" in inspect.signature(layer.call).parameters:
+            given["training"] = False
+        made = self.carried_form(layer)
+        variables = self.variables(made)
+        names = weight_names([name.replace("/", ".") for name in self.variable_names(layer)])
+        return carry(
+            call, type(layer).__name__, made, args, given,
+            variables=dict(zip(names, variables, strict=True)), identity=f"{layer.name} {id(layer)}",
         )  # fmt: skip
 
     def _bound(self, call: Call, layer: Any, args: list[Any], kwargs: dict[str, Any]) -> list[Any]:
@@ -267,7 +289,7 @@ class Frontend(abc.ABC):
             key = given.pop("key", None)
             inputs += [] if key is None else [key]
         else:
-            inputs = flat(given.pop(next(iter(given))))
+            inputs = leaves(given.pop(next(iter(given))))
         extra = {key: value for key, value in given.items() if value is not None and value is not False}
         if extra:
             key, value = next(iter(extra.items()))
@@ -280,9 +302,9 @@ class Frontend(abc.ABC):
         try:
             config = layer.get_config()
         except Exception as error:
-            raise call.refuse(f"its configuration cannot be read ({short_cause(error)})", UNSAFE) from None
+            raise call.forbid(f"its configuration cannot be read ({short_cause(error)})", UNSAFE) from None
         if config.get("data_format") == "channels_first":
-            raise call.refuse("its data_format is channels_first", "build the model again with channels_last")
+            raise call.forbid("its data_format is channels_first", "build the model again with channels_last")
         follow = None
         if "activation" in config:
             config["activation"], follow = self.activation(call, layer.activation)
@@ -290,11 +312,11 @@ class Frontend(abc.ABC):
         defaults = accepted_keys(type(layer))
         kept = {}
         for key, value in config.items():
-            if key in _NOT_COMPUTED or key.endswith(_NOT_COMPUTED_ENDS):
+            if not is_computed(key):
                 continue
             if self.renamed(kind, key) in accepted:
                 kept[self.renamed(kind, key)] = value
-            elif key != "data_format" and not _is_default(value, _HIDDEN_DEFAULTS.get(key, defaults.get(key))):
+            elif key != "data_format" and not is_default(key, value, defaults):
                 raise call.refuse(f"{kind} with {key}={value!r} has no equivalent", f"build it again without {key}")
         return kept, follow
 
@@ -304,13 +326,19 @@ class Frontend(abc.ABC):
             return ("linear" if function is None else self.kept_activations[function]), None
         if function in self.other_activations:
             return "linear", self.other_activations[function]
-        name = getattr(function, "name", None) or getattr(function, "__name__", type(function).__name__)
+        name = str(getattr(function, "name", None) or getattr(function, "__name__", type(function).__name__))
         kind = type(function).__name__
         if isinstance(function, self.library.layers.Layer) and kind in LAYERS and not function.weights:
             config, inner = self._config(call, function, kind)
             if inner is None:
                 return "linear", operations.named(kind, **config)
-        raise call.refuse(f"no rule is known for its activation {name!r}", "use one of Keras' own activations")
+        if (
+            not self._unsafe
+            and type(function).__module__.split(".")[0] not in OWN
+            and (getattr(function, "__module__", "").split(".")[0] not in OWN)
+        ):
+            raise call.forbid(f"its activation {name!r} is no function of Keras", UNSAFE)
+        return "linear", lambda call, x: carry(call, name, function, [x])
 
     def _weights(self, layer: Any, kind: str) -> dict[str, np.ndarray]:
         names = [self.renamed(kind, name) for name in self.variable_names(layer)]
@@ -329,15 +357,15 @@ class Frontend(abc.ABC):
     def _written_out(
         self, call: Call, layer: Any, args: list[Any], kwargs: dict[str, Any], path: tuple[str, ...]
     ) -> Any:
-        """A layer class of Keras itself that no rule knows, as the operators that it is written in."""
-        try:
-            return self._traced(call, layer, args, kwargs, path)
-        except UserError as error:
-            reason = str(error).split(" cannot be taken: ")[-1].split(";")[0]
-            kind = type(layer).__name__
-            raise call.refuse(
-                f"no rule is known for layer class {kind} ({reason})", "replace it with standard layers"
-            ) from None
+        """A layer class of Keras itself that no rule knows, as the operators that it is written in.
+
+        Attention gains by every part of it that is int8; of other layers all parts must have a rule.
+        """
+        before = self._flattener.count("Carried")
+        found = self._traced(call, layer, args, kwargs, path)
+        if self._flattener.count("Carried") > before and type(layer).__name__ not in ATTENTION:
+            raise call.refuse("some of its operators have no rule")
+        return found
 
     def _traced(self, call: Call, layer: Any, args: list[Any], kwargs: dict[str, Any], path: tuple[str, ...]) -> Any:
         """The nodes of a layer's own code, found by calling it with symbolic tensors."""
@@ -346,34 +374,23 @@ class Frontend(abc.ABC):
         given = dict(layer.arguments or {}) if is_lambda else {}
         given |= {key: value for key, value in kwargs.items() if value is not None}
         if given.get("training"):
-            raise call.refuse("it is called with training=True", "build the model again without it")
+            raise call.forbid("it is called with training=True", "build the model again without it")
         if "training" in inspect.signature(function).parameters:  # some layers default to True
             given["training"] = False
         structure = (args, given)
-        inputs = list(dict.fromkeys(value for value in flat(structure) if isinstance(value, Tensor)))
-        try:
-            model = self._trace(function, inputs, structure)
-        except UserError:
-            raise
-        except Exception as error:
-            raise call.refuse(
-                f"its code cannot be traced ({short_cause(error)})", "replace it by standard layers"
-            ) from None
-        found = self._run(model, inputs, path)
-        return found[0] if len(found) == 1 else found
+        inputs = list(dict.fromkeys(value for value in leaves(structure) if isinstance(value, Tensor)))
+        for batch in (None, 1):  # what a constant is repeated along must be known
+            try:
+                model = self._trace(function, inputs, structure, batch)
+                found = self._run(model, inputs, path)
+            except Exception as error:
+                cause = error
+            else:
+                return found[0] if len(found) == 1 else found
+        raise call.refuse(f"its code cannot be traced ({short_cause(cause)})", "replace it by standard layers")
 
-    def _trace(self, function: Callable[..., Any], inputs: Sequence[Tensor], structure: Any) -> Any:
+    def _trace(self, function: Callable[..., Any], inputs: Sequence[Tensor], structure: Any, batch: int | None) -> Any:
         """A functional model of `function`, called with symbolic tensors in the places of `structure`."""
-        symbols = {t.name: self.library.Input(batch_shape=t.shape, dtype=t.dtype) for t in inputs}
+        symbols = {t.name: self.library.Input(batch_shape=(batch, *t.shape[1:]), dtype=t.dtype) for t in inputs}
         args, kwargs = mapped(lambda v: symbols[v.name] if isinstance(v, Tensor) else v, structure)
         return self.library.Model([symbols[t.name] for t in inputs], function(*args, **kwargs))
-
-
-def _is_default(value: Any, default: Any) -> bool:
-    if isinstance(value, (list, tuple)) and isinstance(default, (list, tuple)):
-        return list(value) == list(default)
-    return value is default or value == default or value is None
-
-
-def _dtype_name(dtype: Any) -> str:
-    return dtype if isinstance(dtype, str) else dtype.name

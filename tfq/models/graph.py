@@ -190,6 +190,8 @@ def variable_name(variable: Any) -> str:
 
 def variable_names(layer: tf_keras.layers.Layer) -> list[str]:
     """Names of the layer's variables, in Keras' order; "query/kernel" where "kernel" alone would name two of them."""
+    if layer_class("Carried") is type(layer):
+        return list(layer.weight_names)
     short = [variable_name(v) for v in layer.weights]
     if len(set(short)) == len(short):
         return short

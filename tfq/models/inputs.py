@@ -9,6 +9,7 @@ nothing           the type stays; no grid
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 from tfq.errors import UserError
@@ -40,6 +41,8 @@ def typed_inputs(graph: Graph) -> Graph:
             dtypes[node.name] = str(node.config["dtype"])
         elif moves(node):
             dtypes[node.name] = dtypes[node.inputs[0]]
+        elif node.kind == "Carried":
+            dtypes[node.name] = "" if node.config["work"].form[1] == "float32" else node.config["work"].form[1]
         else:
             dtypes[node.name] = "int32" if node.kind == "Cast" else ""
         if node.kind in _INDEX_READERS:
@@ -65,8 +68,9 @@ def _uses(graph: Graph) -> Mapping[str, set[str]]:
     uses: dict[str, set[str]] = {node.name: set() for node in graph.nodes}
     for node in reversed(graph.nodes):
         use = {"index"} if node.kind in _INDEX_READERS else uses[node.name] if moves(node) else {"quantity"}
-        for source in node.inputs:
-            uses[source] |= use
+        carried = node.config["work"].reads if node.kind == "Carried" else ()
+        for source, dtype in itertools.zip_longest(node.inputs, carried):
+            uses[source] |= {"index"} if dtype not in (None, "float32") else use
     return uses
 
 

@@ -7,11 +7,11 @@ installed libraries.
 
 from __future__ import annotations
 
-from tfq.models import keras_layers, operators
+from tfq.models import carried_names, keras_layers, operators
 
 MODELS = frozenset({"Functional", "Model", "Sequential"})
-# Layers that hold another layer in their key "layer".
-WRAPPERS = frozenset({"SpectralNormalization", "TimeDistributed"})
+# Layers that hold others, in their keys "layer" and "backward_layer".
+WRAPPERS = frozenset({"Bidirectional", "SpectralNormalization", "TimeDistributed"})
 # Layers without a row in `LAYERS` of the frontends, which are written out in operators, and the parts of any model.
 _OTHER_LAYERS = """
     AdditiveAttention Attention Cropping3D GlobalAveragePooling3D GlobalAvgPool3D InputLayer Layer ReversibleEmbedding
@@ -19,24 +19,17 @@ _OTHER_LAYERS = """
 """
 # Layers whose configuration is numbers, words of `WORDS` and activations. Some classes stand here by two names.
 _ALIASES = (alias for row in keras_layers.LAYERS.values() for alias in row.aliases)
-LAYERS = frozenset({*keras_layers.LAYERS, *_ALIASES, *_OTHER_LAYERS.split()})
+LAYERS = frozenset({
+    *keras_layers.LAYERS, *_ALIASES, *_OTHER_LAYERS.split(), *carried_names.LAYERS.split()})  # fmt: skip
 # Layers that are not public but stand in models of keras.applications, with their modules; tf_keras has them in
 # modules of the same names.
 HIDDEN_LAYERS = {"LayerScale": "keras.src.applications.convnext"}
-RECURRENT = frozenset({
-    "AbstractRNNCell", "Bidirectional", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "GRU", "GRUCell", "LSTM",
-    "LSTMCell", "RNN", "SimpleRNN", "SimpleRNNCell", "StackedRNNCells",
-})  # fmt: skip
 # Layers of Keras' own that never have a place in a graph; several of them open files or run code.
 NOT_TAKEN = frozenset({
-    "AdaptiveAveragePooling1D", "AdaptiveAveragePooling2D", "AdaptiveAveragePooling3D", "AdaptiveMaxPooling1D",
-    "AdaptiveMaxPooling2D", "AdaptiveMaxPooling3D", "AutoContrast", "AveragePooling3D", "AvgPool3D",
-    "CategoryEncoding", "CenterCrop", "ContrastLimitedAdaptiveHistogramEqualization", "Conv3D", "Conv3DTranspose",
-    "Convolution3D", "Convolution3DTranspose", "DenseFeatures", "Discretization", "Equalization", "FlaxLayer",
-    "GlobalMaxPool3D", "GlobalMaxPooling3D", "GroupQueryAttention", "HashedCrossing", "Hashing", "IntegerLookup",
-    "JaxLayer", "LocallyConnected1D", "LocallyConnected2D", "Masking", "MaxNumBoundingBoxes", "MaxPool3D",
-    "MaxPooling3D", "MelSpectrogram", "Pipeline", "RMSNormalization", "RandomCrop", "STFTSpectrogram", "Solarization",
-    "StringLookup", "TFSMLayer", "TextVectorization", "TorchModuleWrapper", "Wrapper", "ZeroPadding3D",
+    "AbstractRNNCell", "AutoContrast", "ContrastLimitedAdaptiveHistogramEqualization", "DenseFeatures",
+    "Equalization", "FlaxLayer", "GRUCell", "HashedCrossing", "Hashing", "IntegerLookup", "JaxLayer", "LSTMCell",
+    "MaxNumBoundingBoxes", "Pipeline", "RNN", "SimpleRNNCell", "Solarization", "StackedRNNCells", "StringLookup",
+    "TFSMLayer", "TextVectorization", "TorchModuleWrapper", "Wrapper",
 })  # fmt: skip
 
 ACTIVATIONS = frozenset({
@@ -46,7 +39,7 @@ ACTIVATIONS = frozenset({
     "squareplus", "swish", "tanh", "tanh_shrink", "threshold",
 })  # fmt: skip
 
-KERAS_OPERATIONS = frozenset(operators.KERAS)
+KERAS_OPERATIONS = frozenset({*operators.KERAS, *carried_names.KERAS.split()})
 # Layers of tf_keras that call a TensorFlow function by its public symbol, and those symbols.
 TF_OPERATOR_LAYERS = frozenset({"SlicingOpLambda", "TFOpLambda"})
 TF_SYMBOLS = frozenset({*operators.TENSORFLOW, *operators.SHAPES})
@@ -62,5 +55,6 @@ WORDS = frozenset({
     "valid", "same", "causal", "VALID", "SAME", "channels_last", "channels_first", "NHWC", "NCHW",
     "nearest", "bilinear", "bicubic", "area", "lanczos3", "lanczos5", "gaussian", "mitchellcubic",
     "constant", "reflect", "wrap", "symmetric", "CONSTANT", "REFLECT", "SYMMETRIC", "dot", "concat",
-    "horizontal", "vertical", "horizontal_and_vertical", "stateful", "stateless", "legacy_stateful",
+    "sum", "mul", "ave", "horizontal", "vertical", "horizontal_and_vertical", "stateful", "stateless",
+    "legacy_stateful",
 })  # fmt: skip

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from tfq.models.carried import Work
 from tfq.models.functions import FUNCTIONS
 from tfq.models.pooling import place_factors
 
@@ -127,6 +128,19 @@ class Divide(tf_keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         return tf.math.divide(inputs[0], inputs[1])
+
+
+class Carried(tf_keras.layers.Layer):
+    """What tfq has no rule for, as its library has it (`tfq.models.carried`)."""
+
+    def __init__(self, work: Work, **kwargs: Any):
+        super().__init__(**kwargs, autocast=False)
+        self.work = work
+        self.weight_names = list(work.variables)
+        self._non_trainable_weights.extend(work.variables.values())
+
+    def call(self, inputs: Any) -> Any:
+        return self.work(inputs if isinstance(inputs, (list, tuple)) else [inputs])
 
 
 class Cast(tf_keras.layers.Layer):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -18,7 +18,8 @@ import numpy as np
 import tf_keras
 
 from tfq.errors import UserError
-from tfq.models.frontend import Frontend, flat
+from tfq.models.carried import leaves
+from tfq.models.frontend import Frontend
 from tfq.models.graph import Graph
 from tfq.models.keras3 import Keras3Frontend
 from tfq.models.model_files import FORMATS, TFLITE, open_model_file
@@ -56,32 +57,36 @@ class LoadedModel:
 
 
 def load_model(
-    source: pathlib.Path | keras.Model | tf_keras.Model, *, allow_unsafe_deserialization: bool = False
+    source: pathlib.Path | keras.Model | tf_keras.Model,
+    *,
+    allow_unsafe_deserialization: bool = False,
+    imports: Sequence[str] = (),
 ) -> LoadedModel:
     """The model and its flat graph.
 
     Args:
       source: path of a Keras 3 `.keras` or `.h5`, a tf_keras `.h5`, `.keras` or SavedModel directory, or a float
         `.tflite`; or a live model of either framework.
-      allow_unsafe_deserialization: Lambda layers and custom classes may run; they are traced into nodes.
+      allow_unsafe_deserialization: code that the file holds may run; it is traced into nodes, as that of a live model.
+      imports: modules whose layers and models a file may name; they are imported.
 
     Raises:
       UserError: the file cannot be read or is no such model, or the model holds something that has no
         place in a graph; the message names it and says what to do.
     """
     if isinstance(source, keras.Model):
-        return _flatten(source, f"keras {keras.__version__}", unsafe=allow_unsafe_deserialization)
+        return _flatten(source, f"keras {keras.__version__}", unsafe=True)
     if isinstance(source, tf_keras.Model):
-        return _flatten(source, f"tf_keras {tf_keras.__version__}", unsafe=allow_unsafe_deserialization)
+        return _flatten(source, f"tf_keras {tf_keras.__version__}", unsafe=True)
     if isinstance(source, (str, pathlib.Path)):
-        return _read(pathlib.Path(source), unsafe=allow_unsafe_deserialization)
+        return _read(pathlib.Path(source), allow_unsafe_deserialization, imports)
     raise UserError(f"got a {type(source).__name__} for a model; {FORMATS}, or a keras.Model or tf_keras.Model")
 
 
 def _flatten(model: Any, framework: str, *, unsafe: bool) -> LoadedModel:
     made_by = Keras3Frontend if isinstance(model, keras.Model) else TFKerasFrontend
     frontend: Frontend = made_by(model, unsafe=unsafe)
-    _check_sizes(frontend, frontend.functional(model))
+    _check_sizes(frontend, frontend.model)
     graph = frontend.graph()
     dtype = sorted(frontend.rounded)[0] if frontend.rounded else "float32"
     return LoadedModel(graph, _batched(frontend.predict, graph, frontend.batch), framework, model.name, dtype)
@@ -90,7 +95,7 @@ def _flatten(model: Any, framework: str, *, unsafe: bool) -> LoadedModel:
 def _check_sizes(frontend: Frontend, model: Any) -> None:
     """Raise UserError for a layer whose output no memory holds."""
     for call in frontend.calls(model):
-        for tensor in flat(call.outputs):
+        for tensor in leaves(call.outputs):
             size = math.prod(n or 1 for n in tuple(tensor.shape)[1:])
             if size > _LARGEST_SAMPLE:
                 reason = f"one sample of its output is {size} numbers"
@@ -122,12 +127,13 @@ def _batched(
     return predict
 
 
-def _read(path: pathlib.Path, *, unsafe: bool) -> LoadedModel:
-    with open_model_file(path, trusted=unsafe) as stored:
+def _read(path: pathlib.Path, unsafe: bool, imports: Sequence[str]) -> LoadedModel:
+    with open_model_file(path, trusted=unsafe, imports=imports) as stored:
         if stored.format == TFLITE:
             return _from_tflite(path)
-        model = (trusted_model if unsafe else revive)(stored)
-    return _flatten(model, f"{stored.library} {stored.version or tf_keras.__version__}", unsafe=unsafe)
+        model = trusted_model(stored) if unsafe else revive(stored, imports)
+    framework = f"{stored.library} {stored.version or tf_keras.__version__}"
+    return _flatten(model, framework, unsafe=unsafe or bool(imports))
 
 
 def _from_tflite(path: pathlib.Path) -> LoadedModel:

@@ -24,7 +24,7 @@ import re
 import stat
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import h5py
@@ -66,18 +66,19 @@ class StoredModel:
     numbers: int
 
 
-def check_model_file(path: pathlib.Path, *, trusted: bool = False) -> None:
+def check_model_file(path: pathlib.Path, *, trusted: bool = False, imports: Sequence[str] = ()) -> None:
     """Raise UserError for a path that is no model file or holds what has no place in one."""
-    with open_model_file(path, trusted=trusted):
+    with open_model_file(path, trusted=trusted, imports=imports):
         pass
 
 
 @contextlib.contextmanager
-def open_model_file(path: pathlib.Path, *, trusted: bool = False) -> Iterator[StoredModel]:
+def open_model_file(path: pathlib.Path, *, trusted: bool = False, imports: Sequence[str] = ()) -> Iterator[StoredModel]:
     """What a path holds; its weights can be read as long as the context is open.
 
     Args:
       trusted: the file's author is trusted: the configuration is not rebuilt, and nothing but sizes is checked.
+      imports: modules whose classes the configuration may name.
 
     Raises:
       UserError: it cannot be read, is no Keras model, or holds something that is not on the allow-list.
@@ -89,13 +90,13 @@ def open_model_file(path: pathlib.Path, *, trusted: bool = False) -> Iterator[St
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({short_cause(error)}); {FORMATS}") from None
     if stat.S_ISDIR(mode):
-        yield _saved_model(path, trusted)
+        yield _saved_model(path, trusted, imports)
         return
     if not stat.S_ISREG(mode):
         raise UserError(f"{path}: neither a file nor a directory, but a device, pipe or socket; {FORMATS}")
     kind = _kind(path)
     if kind == "h5":
-        yield _h5(path, trusted)
+        yield _h5(path, trusted, imports)
         return
     if kind == TFLITE:
         read_float_tflite(path)
@@ -106,7 +107,7 @@ def open_model_file(path: pathlib.Path, *, trusted: bool = False) -> Iterator[St
     except OSError as error:
         raise _no_room(path, tempfile.gettempdir(), error) from None
     with folder:
-        yield _keras(path, pathlib.Path(folder.name), trusted)
+        yield _keras(path, pathlib.Path(folder.name), trusted, imports)
 
 
 def _kind(path: pathlib.Path) -> str:
@@ -140,9 +141,9 @@ def _told(path: pathlib.Path, what: str, way_out: str) -> Iterator[None]:
         raise UserError(f"{path}: {what} ({short_cause(error)}); {way_out}") from None
 
 
-def _rebuilt(config: Any, library: str, path: pathlib.Path) -> dict[str, Any]:
+def _rebuilt(config: Any, library: str, path: pathlib.Path, imports: Sequence[str]) -> dict[str, Any]:
     with _told(path, "the stored configuration is not that of a model", "save the model again"):
-        return rebuild(config, library)
+        return rebuild(config, library, imports)
 
 
 def _library(version: str) -> str:
@@ -156,7 +157,7 @@ def _library(version: str) -> str:
     return "keras" if int(version.split(".")[0]) >= 3 else "tf_keras"
 
 
-def _keras(path: pathlib.Path, folder: pathlib.Path, trusted: bool) -> StoredModel:
+def _keras(path: pathlib.Path, folder: pathlib.Path, trusted: bool, imports: Sequence[str]) -> StoredModel:
     damaged = "the .keras file is damaged"
     with _told(path, damaged, "copy or save it again"), zipfile.ZipFile(path) as archive:
         members = _members(archive, path)
@@ -167,7 +168,7 @@ def _keras(path: pathlib.Path, folder: pathlib.Path, trusted: bool) -> StoredMod
         stored = StoredModel("keras", library, version, {}, path, folder / _WEIGHTS, 0)
         if trusted:
             return stored
-        config = _rebuilt(config, library, path)
+        config = _rebuilt(config, library, path, imports)
         _unpack(archive, members[_WEIGHTS], stored.weights, path)
     with _told(path, damaged, "copy or save it again"), h5py.File(stored.weights, "r") as file:
         numbers = _numbers(file, stored.weights, path)
@@ -235,7 +236,7 @@ def _no_room(path: pathlib.Path, folder: str, error: OSError) -> UserError:
     )
 
 
-def _h5(path: pathlib.Path, trusted: bool) -> StoredModel:
+def _h5(path: pathlib.Path, trusted: bool, imports: Sequence[str]) -> StoredModel:
     damaged = "the .h5 file is truncated or damaged"
     with _told(path, damaged, "copy it again"), h5py.File(path, "r") as file:
         numbers = 0 if trusted else _numbers(file, path, path)
@@ -248,11 +249,11 @@ def _h5(path: pathlib.Path, trusted: bool) -> StoredModel:
             f"{path}: an HDF5 file without a model configuration (weights only, or no Keras file);"
             " save the whole model with model.save()"
         )
-    rebuilt = {} if trusted else _rebuilt(config, library, path)
+    rebuilt = {} if trusted else _rebuilt(config, library, path, imports)
     return StoredModel("h5", library, version, rebuilt, path, path, numbers)
 
 
-def _saved_model(path: pathlib.Path, trusted: bool) -> StoredModel:
+def _saved_model(path: pathlib.Path, trusted: bool, imports: Sequence[str]) -> StoredModel:
     graph, metadata = path / "saved_model.pb", path / "keras_metadata.pb"
     if not graph.is_file():
         raise UserError(f"{path}: a directory without saved_model.pb; {FORMATS}")
@@ -277,4 +278,4 @@ def _saved_model(path: pathlib.Path, trusted: bool) -> StoredModel:
     if not (weights.parent / "variables.index").is_file():
         raise UserError(f"{path}: it holds no variables/variables.index, which lists the weights; copy it again")
     numbers = sum(file.stat().st_size for file in files[1:]) // 2  # of two bytes at least, see `tfq.models.revive`
-    return dataclasses.replace(stored, config=_rebuilt(config, "tf_keras", path), numbers=numbers)
+    return dataclasses.replace(stored, config=_rebuilt(config, "tf_keras", path, imports), numbers=numbers)

@@ -218,7 +218,7 @@ def positive_axis(call: Call, x: Tensor, axis: int, rank: int | None = None) -> 
     rank = x.rank if rank is None else rank
     found = int(axis) + rank if axis < 0 else int(axis)
     if not 0 < found < rank:
-        raise call.refuse(f"it works along axis {axis}, the batch axis or none", "keep the samples of a batch apart")
+        raise call.forbid(f"it works along axis {axis}, the batch axis or none", "keep the samples of a batch apart")
     return found
 
 
@@ -230,7 +230,7 @@ def reshape(call: Call, x: Tensor, target: Sequence[Any]) -> Tensor:
         rest[rest.index(-1)] = x.sample_size // max(1, -math.prod(rest))
     first = sizes[0] if sizes else 0
     if first not in (-1, call.flattener.batch) or math.prod(rest) != x.sample_size or min(rest, default=0) < 0:
-        raise call.refuse(
+        raise call.forbid(
             f"it reshapes {list(x.shape)} to {list(target)}, which mixes the samples of a batch",
             "keep the batch axis first",
         )
@@ -241,7 +241,7 @@ def reshape(call: Call, x: Tensor, target: Sequence[Any]) -> Tensor:
 
 def _axes(call: Call, x: Tensor, axis: Any) -> tuple[int, ...]:
     if axis is None:
-        raise call.refuse("it reduces over the batch axis", "name the axes, without axis 0")
+        raise call.forbid("it reduces over the batch axis", "name the axes, without axis 0")
     return tuple(sorted(positive_axis(call, x, int(a)) for a in np.reshape(axis, -1)))
 
 

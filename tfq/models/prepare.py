@@ -190,7 +190,20 @@ def _check_flattening(
             " layers say by their configuration; replace layers that compute something else, or, if there are none,"
             " report this defect of tfq with the model"
         )
+    if any(node.kind == "Carried" for node in graph.nodes):
+        _check_apart(graph, inputs, outputs)
     return TransformationCheck("flatten the layers", len(graph.nodes), len(graph.nodes), error, bound)
+
+
+def _check_apart(graph: Graph, inputs: Mapping[str, np.ndarray], outputs: list[np.ndarray]) -> None:
+    """Raise UserError where a sample alone, as the file runs it, gives another output than in a batch."""
+    alone = run_graph(graph, {name: values[:1] for name, values in inputs.items()})
+    if relative_error([y[:1] for y in outputs], alone) > _LARGEST_BOUND:
+        named = ", ".join(f"{n.origin[0]} ({n.config['work'].name})" for n in graph.nodes if n.kind == "Carried")
+        raise UserError(
+            "the model's output for a sample depends on the other samples of its batch, and a .tflite runs one at a"
+            f" time; take out the layers that mix samples, one of {named}"
+        )
 
 
 def _half_check(

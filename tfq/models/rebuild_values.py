@@ -57,12 +57,44 @@ def option(value: Any, key: str, where: str) -> Any:
             return value
         if key in ("equation", "bias_axes") and _EQUATION.fullmatch(value):
             return value
+        if _is_einsum(value):
+            return value
     if isinstance(value, list):
         return [option(item, key, where) for item in value]
     items = _items(value)
     if items is not None:
         return [option(item, key, where) for item in items]
     raise not_known(value, key, where)
+
+
+def plain(value: Any, key: str, where: str, layer: Callable[[Any, str], Any]) -> Any:
+    """The value of an option of a class that the user trusts: numbers and printable texts, in lists and dictionaries.
+
+    What only serves training is left out; `layer` makes anew what describes a layer or model.
+    """
+    if number(value) or (isinstance(value, str) and len(value) <= _LONGEST_NAME and value.isprintable()):
+        return value
+    if isinstance(value, list):
+        return [plain(item, key, where, layer) for item in value]
+    if not isinstance(value, dict):
+        raise not_known(value, key, where)
+    if key == "dtype":
+        return dtype_policy(value, where)
+    if key.endswith("activation"):
+        return activation(value, where, layer)
+    if value.get("module") in ("keras.initializers", "keras.regularizers", "keras.constraints"):
+        return None
+    items = _items(value)
+    if items is not None:
+        return [plain(item, key, where, layer) for item in items]
+    if "class_name" in value:
+        return layer(value, where)
+    return {key_of(k, where): plain(item, k, where, layer) for k, item in value.items()}
+
+
+def _is_einsum(value: str) -> bool:
+    """Whether it can be nothing but the equation of an einsum."""
+    return "->" in value and _EQUATION.fullmatch(value) is not None
 
 
 def _numbers(value: Any, key: str, where: str) -> Any:
@@ -127,7 +159,7 @@ def activation(value: Any, where: str, layer: Callable[[Any, str], Any]) -> Any:
 
 def keras_argument(value: Any, key: str, where: str, found: References) -> Any:
     """An argument of a call in a Keras 3 model; its tensors are added to `found`."""
-    if number(value) or (isinstance(value, str) and (value in WORDS or value in DTYPES)):
+    if number(value) or (isinstance(value, str) and (value in WORDS or value in DTYPES or _is_einsum(value))):
         return value
     if isinstance(value, list):
         return [keras_argument(item, key, where, found) for item in value]
@@ -195,7 +227,7 @@ def tf_keras_node(node: Any, where: str, found: References) -> Any:
 def _tf_keras_argument(value: Any, key: str, where: str, found: References) -> Any:
     if key == "name":  # of the operation in TensorFlow's graph: not needed
         return None
-    if number(value) or (isinstance(value, str) and (value in WORDS or value in DTYPES)):
+    if number(value) or (isinstance(value, str) and (value in WORDS or value in DTYPES or _is_einsum(value))):
         return value
     if _is_reference(value):
         return reference(value, where, found)

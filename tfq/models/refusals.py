@@ -10,6 +10,16 @@ UNSAFE = (
 )
 
 
+def import_of(module: object) -> str:
+    """The way out for a class of that module."""
+    shown = shortened(module, 100) if isinstance(module, str) and module.isprintable() else "its.module"
+    return f"give `imports='{shown}'` if you trust that module; or {UNSAFE}"
+
+
+class NoRuleError(UserError):
+    """There is no rule for an operation in this form; it can be carried through as it is (`tfq.models.carried`)."""
+
+
 def refuse(what: str, reason: str, way_out: str) -> UserError:
     return UserError(f"{what} cannot be taken: {reason}; {way_out}")
 

@@ -18,7 +18,7 @@ import math
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import h5py
@@ -28,7 +28,8 @@ import tf_keras
 from keras.src.saving import serialization_lib
 
 from tfq.errors import UserError
-from tfq.models.frontend import Frontend, accepted_keys
+from tfq.models.calls import accepted_keys
+from tfq.models.frontend import Frontend
 from tfq.models.keras3 import Keras3Frontend, operation_class
 from tfq.models.known_names import HIDDEN_LAYERS
 from tfq.models.model_files import StoredModel
@@ -44,8 +45,8 @@ _FUNCTIONS = {"relu6": tf.nn.relu6, "leaky_relu": tf.nn.leaky_relu, "log_softmax
 _OTHER_NUMBERS, _TIMES_BUILT = 1_000_000, 2
 
 
-def revive(stored: StoredModel) -> Any:
-    """The live model, of the library that wrote the file.
+def revive(stored: StoredModel, imports: Sequence[str] = ()) -> Any:
+    """The live model, of the library that wrote the file; classes of the modules `imports` may be among its layers.
 
     Raises:
       UserError: the model cannot be built, or the weights are not its own.
@@ -56,7 +57,7 @@ def revive(stored: StoredModel) -> Any:
         if library is keras and _is_newer(stored):  # tf_keras takes options that no signature lists
             stored = dataclasses.replace(stored, config=_without_unused(stored.config, _way_out(stored)))
         with _bounded_weights(library.layers.Layer, numbers):
-            model = _built(stored)
+            model = _built(stored, _classes(library, imports))
         FRONTENDS[stored.library].functional(model)  # before the weights: they need a shape
         if stored.format == "saved_model":
             _restore(model, stored.weights)
@@ -107,18 +108,39 @@ def _without_unused(config: Any, way_out: str) -> Any:
     return {**found, "config": {key: value for key, value in settings.items() if key in known}}
 
 
-def _built(stored: StoredModel) -> Any:
+def _classes(library: Any, imports: Sequence[str]) -> dict[str, type]:
+    """Layers and models of these modules, by their names; they register theirs with Keras as they are imported."""
+    found: dict[str, type] = {}
+    for name in imports:
+        try:
+            module = importlib.import_module(name)
+        except Exception as error:
+            cause = short_cause(error)
+            raise UserError(
+                f"`imports` names {name!r}, which cannot be imported ({cause}); install it, or put its folder on"
+                " PYTHONPATH"
+            ) from None
+        found |= {k: v for k, v in vars(module).items() if isinstance(v, type) and issubclass(v, library.layers.Layer)}
+    return found
+
+
+def _built(stored: StoredModel, classes: Mapping[str, type]) -> Any:
     kind, config = stored.config["class_name"], stored.config["config"]
     library = LIBRARIES[stored.library]
     model_class = library.Sequential if kind == "Sequential" else library.Model
     if library is tf_keras:
-        return model_class.from_config(config, custom_objects={**_FUNCTIONS, **_hidden_layers()})
+        custom = {**_FUNCTIONS, **_hidden_layers(), **classes}
+        return classes.get(kind, model_class).from_config(
+            config, **({} if kind in classes else {"custom_objects": custom})
+        )
     custom = {name: operation_class(name.removeprefix(OPERATION_PREFIX)) for name in _operations(config)}
     with (
         serialization_lib.SafeModeScope(True),
         serialization_lib.ObjectSharingScope(),
-        keras.saving.custom_object_scope(custom),
+        keras.saving.custom_object_scope({**custom, **classes}),
     ):
+        if kind not in ("Functional", "Sequential"):
+            return serialization_lib.deserialize_keras_object(stored.config)
         return model_class.from_config(config)
 
 
@@ -132,7 +154,7 @@ def _hidden_layers() -> dict[str, type]:
 def _operations(config: Mapping[str, Any]) -> set[str]:
     """Class names of the keras.ops operations in a rebuilt configuration."""
     found: set[str] = set()
-    for layer in config["layers"]:
+    for layer in config.get("layers", ()):
         if layer["class_name"].startswith(OPERATION_PREFIX):
             found.add(layer["class_name"])
         elif "layers" in layer["config"]:

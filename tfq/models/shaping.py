@@ -32,7 +32,7 @@ def expand_dims(call: Call, x: Tensor, axis: Any) -> Tensor:
 def transpose(call: Call, x: Tensor, order: Sequence[int] | None) -> Tensor:
     axes = [int(a) % x.rank for a in np.reshape(order, -1)] if order is not None else list(range(x.rank))[::-1]
     if axes[0] != 0:
-        raise call.refuse(f"it transposes the axes to {axes}, which moves the batch axis", "keep axis 0 first")
+        raise call.forbid(f"it transposes the axes to {axes}, which moves the batch axis", "keep axis 0 first")
     if axes == list(range(x.rank)):
         return x
     return call.add("Permute", {"dims": tuple(axes[1:])}, [x], shape=tuple(x.shape[a] for a in axes))
@@ -117,7 +117,7 @@ def get_item(call: Call, x: Tensor, key: Any) -> Tensor:
         else:
             raise call.refuse(f"it slices with {item!r}", "slice with numbers")
     if len(slices) != x.rank or slices[0] != slice(None) or items[0] is None:
-        raise call.refuse(f"it slices the batch axis: {key!r}", "keep the batch axis: x[:, ...]")
+        raise call.forbid(f"it slices the batch axis: {key!r}", "keep the batch axis: x[:, ...]")
     return reshape(call, _part(call, x, slices[1:]), [None, *shape[1:]])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,11 +15,15 @@ from tf_keras.src.layers.core.tf_op_layer import TFOpLambda
 
 from tfq.models import operations as op
 from tfq.models import operators
+from tfq.models.calls import MaskOf, SourceCall, mapped
+from tfq.models.carried import BATCH, carry, leaves
 from tfq.models.flatten import Call, Tensor
-from tfq.models.frontend import Frontend, SourceCall, flat
+from tfq.models.frontend import Frontend
 from tfq.models.graph import variable_names
 
 _A = tf_keras.activations
+
+_OF_SHAPES = ("ones_like", "zeros_like")
 
 
 def _slices(spec: Any) -> Any:
@@ -28,6 +33,20 @@ def _slices(spec: Any) -> Any:
     if isinstance(spec, (list, tuple)):
         return tuple(map(_slices, spec))
     return int(spec) if isinstance(spec, (np.generic, np.ndarray)) else spec
+
+
+def _with_batch(structure: Any, batch: Any) -> Any:
+    """`structure` with `batch` where a list, which is a shape, holds None, the batch size."""
+    if isinstance(structure, dict):
+        return {key: _with_batch(value, batch) for key, value in structure.items()}
+    if isinstance(structure, (list, tuple)):
+        numbers = all(value is None or isinstance(value, (int, np.integer)) for value in structure)
+        return [batch if numbers and value is None else _with_batch(value, batch) for value in structure]
+    return structure
+
+
+def _has_mask(tensor: Any) -> bool:
+    return getattr(tensor, "_keras_mask", None) is not None
 
 
 class TFKerasFrontend(Frontend):
@@ -52,8 +71,31 @@ class TFKerasFrontend(Frontend):
     def inside(cls, model: Any) -> Any | None:
         return model if getattr(model, "_nodes_by_depth", None) and model.inputs else None
 
+    @classmethod
+    def inputs_of(cls, model: Any) -> Any | None:
+        specs = getattr(model, "_saved_model_inputs_spec", None)
+        return None if specs is None else tf.nest.map_structure(
+            lambda s: tf_keras.Input(s.shape[1:], dtype=s.dtype), specs
+        )  # fmt: skip
+
     def source_call(self, node: Any) -> SourceCall:
-        return SourceCall(node.layer, node.call_args, node.call_kwargs, node.outputs)
+        kwargs = dict(node.call_kwargs)
+        if "mask" in inspect.signature(node.layer.call).parameters and not isinstance(node.layer, TFOpLambda):
+            masks = [MaskOf(x) if _has_mask(x) else None for x in leaves(node.call_args)]
+            if kwargs.get("mask") is None and any(masks):
+                kwargs["mask"] = masks[0] if len(masks) == 1 else masks
+        return SourceCall(node.layer, node.call_args, kwargs, node.outputs)
+
+    def mask(self, tensor: Any, look_up: Callable[[Any], Tensor], path: tuple[str, ...]) -> Tensor:
+        made = tensor._keras_history
+        layer, inputs = made.layer, leaves(made.layer.inbound_nodes[made.node_index].call_args)
+        if not isinstance(layer, (tf_keras.layers.Embedding, tf_keras.layers.Masking)):
+            return self.mask(next(x for x in inputs if _has_mask(x)), look_up, path)
+        call = self._flattener.call((*path, layer.name), layer)
+        return carry(
+            call, f"{type(layer).__name__}.compute_mask", layer.compute_mask, [look_up(inputs[0])],
+            identity=str(id(layer)),
+        )  # fmt: skip
 
     def structures(self, model: Any) -> tuple[Any, Any]:
         return model._nested_inputs, model._nested_outputs
@@ -74,32 +116,41 @@ class TFKerasFrontend(Frontend):
             given["slice_spec"] = _slices(given["slice_spec"])
         if layer.symbol == "cast":
             given["dtype"] = tf.as_dtype(given["dtype"]).name
-        tensors = [value for value in flat([args, list(kwargs.values())]) if isinstance(value, Tensor)]
+        tensors = [value for value in leaves([args, list(kwargs.values())]) if isinstance(value, Tensor)]
         if layer.symbol in operators.SHAPES and tensors:
             return list(given["input"].shape)
+        if layer.symbol in _OF_SHAPES and tensors:
+            like = tensors[0]
+            return layer.function(np.zeros((1, *like.sample), like.dtype)).numpy()
         if not tensors:
-            return self._constant(call, layer, args, kwargs, given)
-        self._check_known(call, layer)
+            return self._constant(layer, given)
         if given.get("data_format") not in (None, "NHWC"):
-            raise call.refuse(f"its data_format is {given['data_format']}", "build the model again with NHWC")
-        return operators.add_nodes(call, operators.TENSORFLOW[layer.symbol], given.get)
+            raise call.forbid(f"its data_format is {given['data_format']}", "build the model again with NHWC")
+        given.pop("name", None)
 
-    def _constant(self, call: Call, layer: Any, args: list[Any], kwargs: dict[str, Any], given: dict[str, Any]) -> Any:
+        def carried() -> Any:
+            sized = _with_batch((list(bound.args), bound.kwargs), BATCH)
+            return carry(call, f"tf.{layer.symbol}", layer.function, *sized)
+
+        found = operators.TENSORFLOW.get(layer.symbol)
+        ways = (
+            [] if found is None or self.counts(args, kwargs) else [lambda: operators.add_nodes(call, found, given.get)]
+        )
+        return self.first_of(call, [*ways, carried])
+
+    def _constant(self, layer: Any, given: dict[str, Any]) -> Any:
         """An operator on numbers known now, such as the parts of a shape."""
         if layer.symbol == "__operators__.getitem":
             return given["tensor"][given["slice_spec"]]
         if layer.symbol in ("stack", "convert_to_tensor"):
             return given.get("values", given.get("value"))
         if layer.symbol == "concat":
-            return flat(given["values"])
-        if None in flat(args):
-            raise call.refuse("it computes with the batch size", "use -1 for the batch axis in reshape")
-        self._check_known(call, layer)
-        return layer.function(*args, **kwargs).numpy().tolist()
+            return leaves(given["values"])
+        found = layer.function(**{**_with_batch(given, 1), **{k: 1 for k in ("x", "y") if given.get(k, 1) is None}})
+        return mapped(lambda v: v.numpy() if hasattr(v, "numpy") else v, found)
 
-    def _check_known(self, call: Call, layer: Any) -> None:
-        if layer.symbol not in operators.TENSORFLOW:
-            raise call.refuse(f"no rule is known for the operator tf.{layer.symbol}", "replace it by standard layers")
+    def variables(self, layer: Any) -> list[tf.Variable]:
+        return list(layer.weights)
 
     def renamed(self, kind: str, key: str) -> str:  # noqa: ARG002
         return key

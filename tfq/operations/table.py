@@ -114,6 +114,7 @@ OPERATORS: dict[str, Operator] = {
     ),
     "FloatSoftmax": Operator("float", why="kept float: it ends the model, and 8 bits would lose small probabilities"),
     "FloatConcatenate": Operator("float", why="kept float: it joins tensors of unlike ranges, and ends the model"),
+    "Carried": Operator("float"),
     "Cast": Operator("float", why="it makes whole numbers, such as indices, of an input"),
 }
 

@@ -85,7 +85,8 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress) -> Run:
     table = read_table(Path(recipe.latency_table)) if recipe.latency_table else None
     journal, resources = Journal(), recipe.resources(progress)
     with journal.stage("load the model"):
-        loaded = load_model(inputs.model, allow_unsafe_deserialization=recipe.allow_unsafe_deserialization)
+        unsafe = recipe.allow_unsafe_deserialization
+        loaded = load_model(inputs.model, allow_unsafe_deserialization=unsafe, imports=recipe.imports)
         labels = read_labels(inputs.labels)
     with journal.stage("load the samples"):
         given, evaluation_samples = _samples(recipe, inputs, loaded.graph, labels, journal, resources)

@@ -83,6 +83,10 @@ class Contents:
         data = self.table.buffers[self.table.subgraphs[0].tensors[index].buffer].data
         return data is not None and len(data) > 0
 
+    def is_state(self, index: int) -> bool:
+        """Whether an operation keeps it from one run to the next; it begins with zeros."""
+        return bool(self.table.subgraphs[0].tensors[index].isVariable)
+
     @functools.cached_property
     def runtime(self) -> TfliteModel:
         """Its interpreter, with the builtin kernels.
@@ -151,7 +155,11 @@ def cut(contents: Contents, operations: list[int], sources: list[int], target: i
     """
     whole = contents.table.subgraphs[0]
     kept = [contents.operations[i] for i in operations]
-    used = sorted({t for o in kept for t in (*o.inputs, *o.outputs) if t >= 0} | {target, *sources})
+    used = sorted(
+        {t for o in kept for t in (*o.inputs, *o.outputs) if t >= 0}
+        | {int(t) for i in operations for t in _intermediates(whole.operators[i])}
+        | {target, *sources}
+    )
     place = {-1: -1} | {old: new for new, old in enumerate(used)}
     model, part, signature = schema.ModelT(), schema.SubGraphT(), schema.SignatureDefT()
     model.version, model.subgraphs, model.signatureDefs = contents.table.version, [part], [signature]
@@ -170,15 +178,29 @@ def cut(contents: Contents, operations: list[int], sources: list[int], target: i
         operator.opcodeIndex = codes.index(operator.opcodeIndex)
         operator.inputs = np.asarray([place[t] for t in found.inputs], np.int32)
         operator.outputs = np.asarray([place[t] for t in found.outputs], np.int32)
+        if len(_intermediates(operator)):
+            operator.intermediates = np.asarray([place[int(t)] for t in operator.intermediates], np.int32)
         part.operators.append(operator)
     part.inputs = np.asarray([place[t] for t in sources], np.int32)
     part.outputs = np.asarray([place[target]], np.int32)
     signature.signatureKey, signature.subgraphIndex = "serving_default", 0
     signature.inputs = [_entry(str(i), place[t]) for i, t in enumerate(sources)]
     signature.outputs = [_entry("output", place[target])]
+    if len(contents.table.subgraphs) > 1:  # the bodies of loops: with all that they may refer to
+        model.subgraphs += contents.table.subgraphs[1:]
+        model.operatorCodes, model.buffers = contents.table.operatorCodes, contents.table.buffers
+        for operator, index in zip(part.operators, operations, strict=True):
+            operator.opcodeIndex = whole.operators[index].opcodeIndex
+        for tensor, index in zip(part.tensors, used, strict=True):
+            tensor.buffer = whole.tensors[index].buffer
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     return TfliteModel(bytes(builder.Output()), delegate=False)
+
+
+def _intermediates(operator: Any) -> Any:
+    """Tensors that a recurrent operation works in."""
+    return () if operator.intermediates is None else operator.intermediates
 
 
 def _entry(name: str, index: int) -> Any:

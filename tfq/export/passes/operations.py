@@ -12,6 +12,7 @@ clamp_by_grids     A clamp of integers that is a change of grid: fast paths take
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,7 @@ def requantize(model: Any, graph: Graph, binding: Binding) -> Binding:
     """
     subgraph = model.subgraphs[0]
     dropped = set()
+    copies: dict[int, int] = {}
     for index, name in binding.operator_node.items():
         operator = subgraph.operators[index]
         kind = graph[name].kind
@@ -103,10 +105,17 @@ def requantize(model: Any, graph: Graph, binding: Binding) -> Binding:
             for reader in subgraph.operators:
                 flatbuffer.replace_input(reader, target, source)
             dropped.add(index)
+            if kind == "Carried":
+                copies[target] = copies.get(source, source)
         else:
             operator.opcodeIndex = flatbuffer.operator_code(model, schema.BuiltinOperator.QUANTIZE, version=2)
             operator.builtinOptionsType, operator.builtinOptions = schema.BuiltinOptions.NONE, None
-    return without_operators(model, binding, dropped)
+    subgraph.outputs = np.asarray([copies.get(int(i), int(i)) for i in subgraph.outputs], np.int32)
+    tensors, outputs = (
+        {name: copies.get(index, index) for name, index in places.items()}
+        for places in (binding.node_tensor, binding.outputs)
+    )
+    return without_operators(model, dataclasses.replace(binding, node_tensor=tensors, outputs=outputs), dropped)
 
 
 def free_clamps(model: Any) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from tfq.errors import UserError
 from tfq.models.graph import Node
+from tfq.models.refusals import NoRuleError
 from tfq.models.rewrite import made_by
 
 Shape = tuple[int, ...]
@@ -43,9 +43,9 @@ class Layer:
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def refuse(node: Node, why: str, way_out: str) -> UserError:
-    """The one form in which a layer is refused."""
-    return UserError(f"layer {node.origin[0]!r} ({node.kind}): {why}; {way_out}")
+def refuse(node: Node, why: str, way_out: str) -> NoRuleError:
+    """Why no rule can be applied; the layer is then carried as it is."""
+    return NoRuleError(f"layer {node.origin[0]!r} ({node.kind}): {why}; {way_out}")
 
 
 def no_int8_operation(node: Node, _: Sequence[Shape], __: Shape) -> None:
