@@ -24,6 +24,7 @@ from tfq.models.prepare import prepare
 from tfq.models.reshapes import RESHAPES
 from tfq.models.tflite_files import operator_name
 from tfq.models.tflite_frontend import RULES
+from tfq.models.tflite_rules.carried import OTHERS
 from tfq.targets.cpu import CPU
 
 DEMO = pathlib.Path(__file__).resolve().parents[2] / "demo"
@@ -205,17 +206,34 @@ MATRICES = {
 }
 
 
+CARRIED = {
+    "where": lambda x: tf.where(x > 0.5, x, 2.0 * x[:, :, :, :1]),
+    "both": lambda x: tf.where((x > -1.0) & (x <= 1.0) | tf.logical_not(x >= -1.5), x, tf.zeros_like(x)),
+    "equal": lambda x: tf.cast(tf.equal(tf.argmax(x, -1), tf.argmin(x, -1) + 1), tf.float32),
+    "remainder": lambda x: tf.math.floormod(x, 0.7) + tf.math.floordiv(x, 0.7) + tf.round(x),
+    "angle": lambda x: tf.math.atan2(x, x + 3.0),
+    "sums": lambda x: tf.cumsum(x, axis=1, exclusive=True),
+    "top": lambda x: tf.math.top_k(x, 2).values + tf.cast(tf.math.top_k(x, 2).indices, tf.float32),
+    "one_hot": lambda x: tf.one_hot(tf.argmax(x, -1), 4),
+    "least": lambda x: tf.reduce_min(x, [1, 2]) * tf.reduce_prod(x, [3], keepdims=True)[:, 0, 0],
+    "any": lambda x: tf.cast(tf.reduce_any(x > 1.9, [1, 2]), tf.float32),
+    "reverse": lambda x: tf.reverse(x, [2]),
+    "response": lambda x: k.local_response_normalization(x, 2, 1.0, 0.1, 0.5),
+}
+
+
 @pytest.mark.parametrize(
     ("functions", "shapes"),
     [
         (ELEMENTWISE, [IMAGE]),
+        (CARRIED, [IMAGE]),
         (REDUCED, [IMAGE]),
         (BINARY, [IMAGE, IMAGE]),
         (SHAPES, [IMAGE]),
         (WEIGHTED, [IMAGE]),
         (MATRICES, [(1, 5, 6), (1, 6, 7)]),
     ],
-    ids=["elementwise", "reduced", "binary", "shapes", "weighted", "matrices"],
+    ids=["elementwise", "carried", "reduced", "binary", "shapes", "weighted", "matrices"],
 )
 def test_operators(tmp_path, functions, shapes):
     check(tmp_path, converted(functions, *shapes))
@@ -296,6 +314,7 @@ def test_tables_are_looked_up(tmp_path):
 def test_every_rule_is_covered():
     """By the tests above, which have run."""
     assert set(RULES) - COVERED == set()
+    assert set(OTHERS) - COVERED == {"REDUCE_ALL"}
 
 
 def small(library):
@@ -446,7 +465,7 @@ def refused(tmp_path, content, *words):
 
 
 def test_an_operator_without_a_rule_is_refused_by_name(tmp_path):
-    refused(tmp_path, converted({"sum": lambda x: tf.cumsum(x, axis=1)}, IMAGE), "CUMSUM", "no rule")
+    refused(tmp_path, converted({"sum": lambda x: tf.gather_nd(x, [[0, 1], [0, 2]])}, IMAGE), "GATHER_ND", "no rule")
 
 
 def test_quantised_files_are_refused(tmp_path, classifier):

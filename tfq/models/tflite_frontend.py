@@ -23,9 +23,10 @@ from tfq.execution.tflite import integers
 from tfq.models.flatten import Flattener
 from tfq.models.graph import Graph
 from tfq.models.layer_norms import recognise_layer_norms
-from tfq.models.refusals import refuse, short_cause
+from tfq.models.refusals import NoRuleError, refuse, short_cause
 from tfq.models.tflite_files import DTYPES, operator_name, read_float_tflite, tensor_name
 from tfq.models.tflite_rules import arithmetic, shapes, weighted
+from tfq.models.tflite_rules.carried import carried, is_carried
 from tfq.models.tflite_rules.operation import Operation, Rule, Value
 
 RULES: Mapping[str, Rule] = {**weighted.RULES, **arithmetic.RULES, **shapes.RULES}
@@ -107,9 +108,7 @@ class TfliteFrontend:
                 for index, value in zip(integers(operator.inputs), reads, strict=True)
             ]
             op = Operation(kind, call, inputs, operator.builtinOptions, readers.get(first, ()))
-            if kind not in RULES:
-                return self._without_rule(op)
-            made = RULES[kind](op)
+            made = _nodes(op)
         except UserError:
             raise
         except Exception as error:  # whatever numbers that do not go together lead to
@@ -124,10 +123,6 @@ class TfliteFrontend:
             return operator
         options = str(sorted(vars(operator.builtinOptions).items())) if operator.builtinOptions else ""
         return self._shared.setdefault((kind, options, *weights), operator)
-
-    def _without_rule(self, op: Operation) -> Sequence[Value]:
-        """What an operator makes for which there is no rule."""
-        raise op.call.refuse(f"no rule is known for TFLite's operator {op.kind}", "export the model without it")
 
     def _constant(self, index: int) -> np.ndarray:
         """A tensor that is the same for every sample: as the file holds it, or as the interpreter has worked it out."""
@@ -147,6 +142,19 @@ class TfliteFrontend:
         zeros = {info.name: np.zeros(np.abs(info.shape), info.dtype) for info in self._interpreter.inputs}
         self._interpreter.run(zeros)
         return self._interpreter
+
+
+def _nodes(op: Operation) -> Value | Sequence[Value]:
+    """What an operator makes, by its rule, or else carried through in float32."""
+    try:
+        if op.kind in RULES:
+            return RULES[op.kind](op)
+    except NoRuleError:
+        if not is_carried(op):
+            raise
+    if is_carried(op):
+        return carried(op)
+    raise op.call.forbid(f"no rule is known for TFLite's operator {op.kind}", "export the model without it")
 
 
 def _path(name: str) -> tuple[str, ...]:
