@@ -158,7 +158,7 @@ def test_report_has_figures_for_every_layer_and_tensor(int8):
         assert edges == sorted(edges)
         assert sum(counts) + tensor["histogram"]["zeros"] > 200
         assert tensor["observed"][0] <= tensor["observed"][1]
-        assert tensor["method"] in tensor["errors"]
+        assert tensor["method"] in {*tensor["errors"], "range tuning"}
     image = next(t for t in report["tensors"] if t["name"] == "image")
     assert image["observed"] == [0.0, 16.0]
 
@@ -300,7 +300,7 @@ class TestPipelines:
     def test_the_file_is_verified_and_reported_step_by_step(self, pipeline, improved):
         product = improved(pipeline)
         report = json.loads(product.files["report.json"])
-        assert [s["name"] for s in report["steps"]] == ["weight scales", "reconstruction"]
+        assert [s["name"] for s in report["steps"]] == ["range tuning", "weight scales", "reconstruction"]
         assert set(product.files) == {
             "model.tflite",
             "float.tflite",
@@ -336,7 +336,7 @@ class TestPipelines:
         assert "tune all biases" not in names
 
     def test_tunings_are_tried_where_layers_are_not_reconstructed(self, improved):
-        _scales, layers = improved("light").report.steps
+        _ranges, _scales, layers = improved("light").report.steps
         assert len(layers.layers) == 15
         assert any(x.kept for x in layers.layers)
         _scales, tuning = improved("light", reconstruction="none").report.steps
@@ -398,7 +398,7 @@ class TestPipelines:
         assert equal.report.verification.weights == 15
         assert any(s.name == "equalise" for s in equal.report.stages)
         assert not any(s.name == "equalise" for s in plain.report.stages)
-        assert [step.name for step in equal.report.steps] == ["equalisation", "bias correction"]
+        assert [step.name for step in equal.report.steps] == ["equalisation", "range tuning", "bias correction"]
         assert [step.name for step in plain.report.steps] == ["bias correction"]
         names = [stage.name for stage in equal.report.stages]
         assert names.count("calibrate") == 2  # the equalised model has ranges of its own

@@ -12,7 +12,7 @@ from layer_problems import fitted_errors, layer_problem
 from tfq.reconstruction import active_rows
 from tfq.reconstruction.active_rows import is_affordable, refined
 from tfq.reconstruction.least_squares import least_squares
-from tfq.reconstruction.problem import clamp
+from tfq.reconstruction.problem import clamp, limits_of
 
 KINDS = {
     "plain": {},
@@ -76,8 +76,8 @@ def test_with_many_bits_it_is_the_regression_over_active_rows():
     for output in range(2):
         z = problem.targets[:, 0, output]
         active = (z > 0) | (y[:, output] > 0)
-        wanted = np.linalg.lstsq(x[active], clamp(z, "relu")[active], rcond=None)[0]
-        loss, least = (np.square(clamp(v, "relu") - clamp(z, "relu")).sum() for v in (y[:, output], x @ wanted))
+        wanted = np.linalg.lstsq(x[active], clamp(z, limits_of("relu"))[active], rcond=None)[0]
+        loss, least = (np.square(np.maximum(v, 0) - np.maximum(z, 0)).sum() for v in (y[:, output], x @ wanted))
         assert loss < 1.02 * least
 
 
@@ -86,7 +86,7 @@ def test_it_comes_near_the_best_of_all_codes(seed):
     problem = cut_off(layer_problem(taps=3, outputs=1, bits=3, rows=512, activation="relu", seed=seed), 0.5)
     start = least_squares(problem)
     found = refined(problem, start, 1e-2)
-    x, z = problem.quantized_inputs()[:, 0], clamp(problem.targets[:, 0, 0], "relu")
+    x, z = problem.quantized_inputs()[:, 0], clamp(problem.targets[:, 0, 0], limits_of("relu"))
     best = np.inf
     for codes in itertools.product(range(-3, 4), repeat=3):  # with the scale found, and every bias that may matter
         y = x @ (np.array(codes) * found.scales[0, 0])

@@ -228,7 +228,7 @@ class TestMajorisation:
         limits = float(np.quantile(problem.targets, 0.03)), float(np.quantile(problem.targets, 0.97))
         within = dataclasses.replace(problem, limits=limits)
         plain, clamped = (least_squares(p, dampings=(0.1,)) for p in (problem, within))
-        assert fitted_errors(within, clamped).sum() < 0.2 * fitted_errors(within, plain).sum()
+        assert fitted_errors(within, clamped).sum() < 0.5 * fitted_errors(within, plain).sum()
 
 
 @pytest.mark.parametrize("activation", [None, "relu", "relu6"])

@@ -155,7 +155,8 @@ def test_a_function_is_tensorflows(function):
 
 
 def test_every_operation_is_among_the_cases():
-    assert {case[0].kind for case in CASES} | {"Embedding", "Unary"} == set(OPERATORS)
+    alone = {"Embedding", "Unary", "Carried"}  # have tests of their own
+    assert {case[0].kind for case in CASES} | alone == set(OPERATORS)
 
 
 def test_what_has_none_is_said():

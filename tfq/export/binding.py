@@ -73,7 +73,7 @@ def bind(model: Any, graph: Graph) -> Binding:
             result.setdefault(int(operator.inputs[0]), result[int(operator.outputs[0])])
     writer = {tensor: name for name, tensor in node_tensor.items()}
     operator_node: dict[int, str] = {}
-    nameless = _nameless(model, graph)
+    nameless = _nameless(model, graph, result)
     for index, operator in enumerate(subgraph.operators):
         kind = flatbuffer.operator_name(model, operator)
         source, target = int(operator.inputs[0]), int(operator.outputs[0])
@@ -99,11 +99,11 @@ def names_in(graph: Graph) -> Callable[[str], list[str]]:
     return lambda label: [names[found] for found in _IDENTIFIER.findall(label) if found in names]
 
 
-def _nameless(model: Any, graph: Graph) -> dict[int, str]:
+def _nameless(model: Any, graph: Graph, result: Mapping[int, str]) -> dict[int, str]:
     """Operation index -> its node, of those of carried layers that the converter calls by names of its own.
 
     They lie between operations of their node; without a barrier behind it (`tfq.export.convert`), before those of
-    another.
+    another. `result`: tensors at the file's end -> their nodes, whatever the converter calls them.
     """
     named, subgraph = names_in(graph), model.subgraphs[0]
     owners: dict[int, str] = {}
@@ -111,6 +111,7 @@ def _nameless(model: Any, graph: Graph) -> dict[int, str]:
     found: dict[int, str] = {}
     for index, operator in reversed(list(enumerate(subgraph.operators))):
         names = [n for tensor in operator.outputs for n in named(flatbuffer.text(subgraph.tensors[tensor].name))]
+        names = names or [result[int(tensor)] for tensor in operator.outputs if int(tensor) in result]
         name = names[0] if names else next((read_by[int(t)] for t in operator.outputs if int(t) in read_by), "")
         if name and not names:
             found[index] = name
