@@ -265,6 +265,7 @@ def test_emulators_are_known_by_their_properties(properties: dict[str, str], emu
     assert bool(emulation(properties)) == emulated
 
 
+@pytest.mark.slow
 def test_a_hundred_models_in_one_job(
     phones: Any, adb_port: int, runner: pathlib.Path, autoencoder: Any, tmp_path: pathlib.Path
 ) -> None:
