@@ -494,3 +494,24 @@ def test_metadata_behind_a_file_does_not_make_it_a_zip_file(tmp_path, classifier
     with zipfile.ZipFile(packed, "a") as archive:
         archive.writestr("labels.txt", "one\ntwo")
     assert loaded(tmp_path, packed.getvalue()).framework == "tflite"
+
+
+def test_integers_and_truth_values_have_no_grid(tmp_path):
+    """Words are checked against the table by comparisons, and places of the largest are an output."""
+    table, rng = tf.constant(floats(9, 4)), np.random.default_rng(0)
+
+    def looked_up(x):
+        rows = tf.gather(table, tf.where(x < 0, x + 9, x))
+        return tf.math.top_k(tf.reduce_mean(rows, 1) * 3.0, 2).indices
+
+    path = tmp_path / "net.tflite"
+    path.write_bytes(converted({"places": looked_up}, (1, 6), dtype=tf.int32))
+    result = tfq.quantize(path, rng.integers(0, 9, (32, 6)).astype(np.int32))
+    assert result.report.verification
+
+
+def test_truth_values_as_an_output_are_refused(tmp_path):
+    path = tmp_path / "net.tflite"
+    path.write_bytes(converted({"flags": lambda x: x > 0.5}, IMAGE))
+    with pytest.raises(UserError, match="truth values; cast"):
+        tfq.quantize(path, RNG.normal(size=(16, *IMAGE[1:])).astype(np.float32))

@@ -22,8 +22,10 @@ _INDICES = ("int32", "int64")  # what an Embedding reads as it is
 
 
 def without_grid(node: Node) -> bool:
-    """Whether the node is an input of numbers that no grid may touch."""
-    return node.kind == INPUT and not node.config.get("grid", True)
+    """Whether the node gives numbers that no grid may touch: an input, or computed integers and truth values."""
+    if node.kind == "Carried":
+        return node.config["work"].form[1] != "float32"
+    return node.kind == "Cast" or (node.kind == INPUT and not node.config.get("grid", True))
 
 
 def typed_inputs(graph: Graph) -> Graph:

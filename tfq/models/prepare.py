@@ -35,6 +35,7 @@ from tfq.models.graph import INPUT, Graph
 from tfq.models.grids import separate_grids
 from tfq.models.inputs import typed_inputs, without_grid
 from tfq.models.load import LoadedModel
+from tfq.models.refusals import refuse
 from tfq.models.reshapes import cancel_reshapes
 from tfq.models.singular import keep_off_zero
 from tfq.models.wide import Wide, keep_wide_float
@@ -274,6 +275,9 @@ def prepare(
     anew: tuple[WrittenAnew, ...] = ()
     with progress.task("prepare", len(TRANSFORMATIONS) + 2) as advance:
         expected = run_graph(graph, inputs)
+        for name, values in zip(graph.output_names, expected, strict=True):
+            if values.dtype == bool:
+                raise refuse(f"Output {name!r}", "it holds truth values", "cast it to float32 in the model")
         if not all(np.isfinite(y[: len(y) // 2]).all() for y in expected):
             raise UserError("the model gives NaN or infinity on the samples; check its weights and their preprocessing")
         loaded, bound = graph, _LEAST_BOUND

@@ -22,6 +22,7 @@ from tfq.evaluation.metrics import UserMetric, find_metric
 from tfq.execution.journal import Journal
 from tfq.execution.progress import Progress
 from tfq.execution.resources import Resources
+from tfq.execution.tflite import parse_tflite
 from tfq.export.convert import RepresentativeDataset
 from tfq.export.package import export_plain
 from tfq.inputs import Inputs
@@ -111,7 +112,7 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress) -> Run:
     with journal.stage("export the float baseline"):
         representative = calibration.samples.head(_REPRESENTATIVE).representative_dataset()
         baseline = export_plain(prepared.plain, "float32", representative, progress=progress)
-        journal.warn(*_size_note(loaded, baseline))
+        journal.warn(*_size_note(loaded, baseline), *_state_note(baseline))
         if evaluation_samples is not None:
             check_metric(inputs.metric, baseline, evaluation_samples)
     return Run(
@@ -139,6 +140,16 @@ def _size_note(loaded: LoadedModel, baseline: bytes) -> tuple[str, ...]:
     return (
         f"the model's own file has {loaded.tflite_bytes:,} bytes; sizes are compared with its float32 form, which has"
         f" {len(baseline):,}",
+    )
+
+
+def _state_note(baseline: bytes) -> tuple[str, ...]:
+    """Where the runtime keeps a state from one run to the next, as it does for LSTM layers."""
+    if not any(tensor.isVariable for graph in parse_tflite(baseline).subgraphs for tensor in graph.tensors):
+        return ()
+    return (
+        "the .tflite keeps the state of its recurrent layers from one run to the next, as TFLite's LSTM does; reset it"
+        " before each sample: reset_all_variables() in Python, resetVariableTensors() on Android",
     )
 
 

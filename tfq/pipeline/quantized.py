@@ -23,6 +23,7 @@ from tfq.reconstruction.channel_statistics import channel_statistics
 from tfq.reconstruction.equalize import equalize, equalize_published, measured_tensors
 from tfq.reconstruction.range_tuning import Candidates, tune_ranges
 from tfq.reconstruction.steps import Setting, Step, StepOutcome, wanted
+from tfq.simulate.divergence import ends
 from tfq.simulate.judge import Judge, Verdict
 from tfq.targets import TARGETS
 
@@ -149,9 +150,14 @@ def equalized(run: Run, start: Start) -> tuple[Start, tuple[StepOutcome, ...]]:
 
 
 def with_tuned_ranges(run: Run, start: Start) -> tuple[Start, tuple[StepOutcome, ...]]:
-    """The start with ranges chosen by what the end of the network loses, where that is wanted and a gain."""
+    """The start with ranges chosen by what the end of the network loses, where that is wanted and a gain.
+
+    By default where a softmax reads every end: a rare large number of another output is no class that is sure anyhow,
+    and few samples do not show how much it counts.
+    """
     recipe, calibration = run.recipe, start.calibration
-    if not recipe.tunes_ranges:
+    decides = all(end.logits for end in ends(start.reference))
+    if not recipe.tunes_ranges or (recipe.range_tuning == "default" and not decides):
         return start, ()
     rolled_back = start.guard is not None and start.guard.rolled_back
     present = calibration.minmax_trial_ranges if rolled_back else calibration.trial_ranges
