@@ -86,7 +86,7 @@ class FittingOptions:
     Attributes:
       reconstruction: a method; default: the pipeline's own.
       mode, granularity: as `tfq.reconstruction.reconstruct` takes them.
-      range_tuning: default: where the calibration method is auto and a softmax ends the model.
+      range_tuning: default: where the calibration method is auto and classes end the model.
       batch_norm_tuning, network_tuning: default: where the reconstruction leaves something to gain.
       equalization: default: where weights have one scale per tensor, or layers are not fitted.
     """

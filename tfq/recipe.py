@@ -133,7 +133,7 @@ class Recipe(ResourceOptions, FileOptions, CalibrationOptions, BudgetOptions, Fi
 
     @property
     def tunes_ranges(self) -> bool:
-        """By default where tfq chooses the calibration method, and a softmax ends the model."""
+        """By default where tfq chooses the calibration method, and the model ends in classes."""
         by_default = self.precision == "int8" and self.calibration_method == "auto"
         return by_default if self.range_tuning == "default" else self.range_tuning == "always"
 

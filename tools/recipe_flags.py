@@ -55,7 +55,7 @@ HELP = {
         "granularity": "What the last layer before a residual addition is fitted to. block: the sum. layer: its own"
         " output.",
         "range_tuning": "Whether the ranges of activations are chosen once more, by what the outputs lose. default:"
-        " where calibration_method is auto and a softmax ends the model.",
+        " where calibration_method is auto and the model ends in a softmax or in a layer with weights.",
         "batch_norm_tuning": "Whether to try batch-norm tuning. default: where layers are not fitted by least_squares"
         " or best, which leave it nothing to gain.",
         "network_tuning": "Whether the advanced pipeline tries network tuning: biases, weight scales and weights of all"

@@ -15,7 +15,8 @@ from tfq.execution.resources import Resources
 from tfq.export.scales import with_legal_scales
 from tfq.models.graph import Graph
 from tfq.models.refusals import short_cause
-from tfq.models.widths import activation_bits, units
+from tfq.models.widths import activation_bits, is_weighted, units
+from tfq.operations.table import operator_of
 from tfq.pipeline.begin import Run
 from tfq.precision import Precision
 from tfq.quantized_model import QuantizedModel
@@ -152,11 +153,11 @@ def equalized(run: Run, start: Start) -> tuple[Start, tuple[StepOutcome, ...]]:
 def with_tuned_ranges(run: Run, start: Start) -> tuple[Start, tuple[StepOutcome, ...]]:
     """The start with ranges chosen by what the end of the network loses, where that is wanted and a gain.
 
-    By default where a softmax reads every end: a rare large number of another output is no class that is sure anyhow,
-    and few samples do not show how much it counts.
+    By default where a softmax reads every end, or a layer with weights makes it, as it makes logits. Of an exponential,
+    say, a rare large number counts for much, and few samples do not show it.
     """
     recipe, calibration = run.recipe, start.calibration
-    decides = all(end.logits for end in ends(start.reference))
+    decides = all(end.logits or _is_linear(start.reference, end.tensor) for end in ends(start.reference))
     if not recipe.tunes_ranges or (recipe.range_tuning == "default" and not decides):
         return start, ()
     rolled_back = start.guard is not None and start.guard.rolled_back
@@ -180,6 +181,13 @@ def with_tuned_ranges(run: Run, start: Start) -> tuple[Start, tuple[StepOutcome,
             model = specified(run, start.reference, ranges)
             start = dataclasses.replace(start, ranges=ranges, model=model, trial=trial, tuned=tuned)
     return start, (StepOutcome("range tuning", (guard,)),)
+
+
+def _is_linear(graph: Graph, name: str) -> bool:
+    """Whether a layer with weights makes a tensor, or what is only moved to it."""
+    while operator_of(graph[name].kind).moves:
+        name = graph[name].inputs[0]
+    return is_weighted(graph[name])
 
 
 def _with_float_weights(model: QuantizedModel) -> QuantizedModel:
