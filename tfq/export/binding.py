@@ -10,16 +10,14 @@ operation); nothing else may.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from tfq.export import flatbuffer
-from tfq.export.convert import identifiers
+from tfq.export.convert import IDENTIFIER, identifiers
 from tfq.models.graph import INPUT, Graph, Node
 from tfq.operations.table import OPERATORS
 
-_IDENTIFIER = re.compile(r"tfq\d{4,}")
 _WEIGHTED = {
     "CONV_2D": (1, 2),
     "DEPTHWISE_CONV_2D": (1, 2),
@@ -96,7 +94,7 @@ def bind(model: Any, graph: Graph) -> Binding:
 def names_in(graph: Graph) -> Callable[[str], list[str]]:
     """A function: the nodes whose identifiers stand in the name of a converted tensor."""
     names = {identifier: name for name, identifier in identifiers(graph).items()}
-    return lambda label: [names[found] for found in _IDENTIFIER.findall(label) if found in names]
+    return lambda label: [names[found] for found in IDENTIFIER.findall(label) if found in names]
 
 
 def _nameless(model: Any, graph: Graph, result: Mapping[int, str]) -> dict[int, str]:

@@ -33,7 +33,7 @@ from tfq.simulate.wrap import build_simulation
 RepresentativeDataset = Callable[[], Iterator[Mapping[str, np.ndarray]]]  # arrays with a batch axis of 1, by input name
 _G = TypeVar("_G", bound=Graph)
 _UNKNOWN = re.compile(r"'(tf\.\w+)' op is neither a custom op nor a flex op")
-_IDENTIFIER = re.compile(r"tfq\d{4,}")
+IDENTIFIER = re.compile(r"tfq\d{4,}")
 
 
 def identifiers(graph: Graph) -> dict[str, str]:
@@ -210,7 +210,7 @@ def _refuse_unknown(message: str, graph: Graph) -> None:
     """Raise UserError where the converter failed for an operation that TFLite does not have: only carried nodes can."""
     for line in filter(_UNKNOWN.search, message.splitlines()):
         names = {node.name: node for node in graph.nodes if node.kind == "Carried"}
-        node = next((names[found] for found in _IDENTIFIER.findall(line) if found in names), None)
+        node = next((names[found] for found in IDENTIFIER.findall(line) if found in names), None)
         if node is not None:
             raise UserError(
                 f"layer {node.origin[0]!r} ({node.config['work'].name}) cannot be taken: TFLite has no builtin"

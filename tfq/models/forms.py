@@ -176,9 +176,7 @@ def written_for(graph: Graph, target: Target) -> tuple[Graph, tuple[WrittenAnew,
     if target.most_taps is not None:
         written, split = split_windows(written, target.most_taps)
         reason = f"has more than {target.most_taps} taps, which {target.path} computes several times more slowly"
-        anew += (
-            [WrittenAnew("DEPTHWISE_CONV_2D", ("STRIDED_SLICE", "DEPTHWISE_CONV_2D", "ADD"), split, reason, _ROUNDED)]
-            if split
-            else []
-        )
+        operators = ("STRIDED_SLICE", "DEPTHWISE_CONV_2D", "ADD")
+        if split:
+            anew.append(WrittenAnew("DEPTHWISE_CONV_2D", operators, split, reason, _ROUNDED))
     return written, tuple(anew)

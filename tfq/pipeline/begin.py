@@ -112,7 +112,7 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress) -> Run:
     with journal.stage("export the float baseline"):
         representative = calibration.samples.head(_REPRESENTATIVE).representative_dataset()
         baseline = export_plain(prepared.plain, "float32", representative, progress=progress)
-        journal.warn(*_size_note(loaded, baseline), *_state_note(baseline))
+        journal.warn(*_size_note(loaded, baseline), *_state_note(prepared.plain, baseline))
         if evaluation_samples is not None:
             check_metric(inputs.metric, baseline, evaluation_samples)
     return Run(
@@ -143,9 +143,11 @@ def _size_note(loaded: LoadedModel, baseline: bytes) -> tuple[str, ...]:
     )
 
 
-def _state_note(baseline: bytes) -> tuple[str, ...]:
+def _state_note(graph: Graph, baseline: bytes) -> tuple[str, ...]:
     """Where the runtime keeps a state from one run to the next, as it does for LSTM layers."""
-    if not any(tensor.isVariable for graph in parse_tflite(baseline).subgraphs for tensor in graph.tensors):
+    if not any(node.kind == "Carried" for node in graph.nodes):  # no other layer has a state, and files are large
+        return ()
+    if not any(tensor.isVariable for subgraph in parse_tflite(baseline).subgraphs for tensor in subgraph.tensors):
         return ()
     return (
         "the .tflite keeps the state of its recurrent layers from one run to the next, as TFLite's LSTM does; reset it"
