@@ -40,7 +40,7 @@ def layer_problem(
         tied = np.arange(outputs)[None]
     largest = np.zeros(tied.max() + 1)
     np.maximum.at(largest, tied, np.abs(matrix).max(1))
-    top = reference.integer_range(bits, symmetric=True)[1]
+    highest = reference.integer_range(bits, symmetric=True)[1]
     grid = activation_grid(*reference.asymmetric_parameters(0.0, float(x.max()), input_bits), input_bits)
     return Problem(
         name="layer",
@@ -54,7 +54,7 @@ def layer_problem(
         bits=bits,
         samples=rows,
         held_samples=0,
-        scales=(largest / top)[tied],
+        scales=(largest / highest)[tied],
         tied=tied,
         has_bias=has_bias,
         input_grid=grid,

@@ -21,7 +21,7 @@ class Grid:
       zero_point: the integer that stands for 0.0; 0 for weights and biases.
       bits: grid bits: the integers lie on at most 2**bits levels.
       storage: integer type that holds them in the file: "int4", "int8", "int16" or "int32".
-      symmetric: True for weights: the narrow range [-(2**(bits-1)-1), 2**(bits-1)-1].
+      symmetric: True for weights: zero-point 0, and of 8 bits no -128 (`reference.integer_range`).
       axis: channel axis of `scale` in the *Keras* layout, None for per-tensor.
       entropy_bits: of a coarse 8-bit grid: its scale, one for all channels, was chosen for codes of about this
         entropy (`tfq.numerics.entropy`), and stays. 0: of any other grid.

@@ -77,7 +77,9 @@ def test_every_unit_has_a_state_for_every_candidate(name):
                 assert (grid.bits, grid.storage, grid.entropy_bits) == (bits, "int8", candidate.entropy_bits)
                 assert len(set(grid.scale)) == 1 or not candidate.entropy_bits
                 codes = integers(node.weights[OPERATORS[node.kind].kernel], grid)
-                assert np.abs(codes).max() <= numerics.integer_range(bits, symmetric=True)[1]
+                low, high = numerics.integer_range(bits, symmetric=True)
+                assert low <= codes.min()
+                assert codes.max() <= high
                 assert node.precision == candidate
                 assert node.inputs == base[node.name].inputs
 

@@ -86,13 +86,14 @@ def test_numpy_and_tf_fake_quant_agree_to_the_bit_per_channel(bits, seed):
     rng = np.random.default_rng(seed)
     weights = (rng.normal(size=(40, 3)) * 2.0 ** rng.uniform(-20, 20, 3)).astype(np.float32)
     qmin, qmax = reference.integer_range(bits, symmetric=True)
+    narrow = qmin == -qmax
     scales = reference.symmetric_scales(weights, bits, axis=1)
     weights = np.concatenate(
         [weights, np.stack([values_around(rng, s, 0, qmin, qmax) for s in scales], axis=1)], dtype=np.float32
     )
     low, high = reference.real_range(scales, 0, qmin, qmax)
     expected = tf.quantization.fake_quant_with_min_max_vars_per_channel(
-        weights, low, high, num_bits=bits, narrow_range=True
+        weights, low, high, num_bits=bits, narrow_range=narrow
     ).numpy()
     np.testing.assert_array_equal(reference.fake_quantize(weights, scales, 0, qmin, qmax, axis=1), expected)
     moved = np.ascontiguousarray(weights.T)
@@ -157,13 +158,16 @@ def test_a_rounded_scale_leaves_the_codes_of_pixels_what_they_are():
 def test_symmetric_scales_cover_the_weights_and_give_dead_channels_a_scale():
     weights = np.array([[0.5, 0.0, -3.0], [-0.25, 0.0, 1.0]], np.float32)
     for bits in (2, 4, 8):
-        qmax = 2 ** (bits - 1) - 1
+        qmin, qmax = reference.integer_range(bits, symmetric=True)
         scales = reference.symmetric_scales(weights, bits, axis=1)
-        np.testing.assert_allclose(scales, np.array([0.5, 3.0, 3.0]) / qmax, rtol=2.0 ** -(3 + bits))
-        assert (scales * qmax >= np.abs(weights).max(axis=0)).all()
-        codes = reference.quantize(weights, scales, 0, -qmax, qmax, axis=1)
+        tight = np.array([0.5 / qmax, 3.0 / -qmin, 3.0 / -qmin])
+        tight[1:] = max(3.0 / -qmin, 1.0 / qmax)  # the channel of zeros takes the largest
+        np.testing.assert_allclose(scales, tight, rtol=2.0 ** -(3 + bits))
+        assert (scales * qmax >= weights.max(axis=0)).all()
+        assert (scales * qmin <= weights.min(axis=0)).all()
+        codes = reference.quantize(weights, scales, 0, qmin, qmax, axis=1)
         assert codes[0, 0] == qmax
-        assert codes[0, 2] == -qmax
+        assert codes[0, 2] == qmin
         assert not codes[:, 1].any()
     assert reference.symmetric_scales(weights, 8).shape == (1,)
     assert reference.symmetric_scales(np.zeros((2, 2)), 8, axis=0).shape == (2,)

@@ -49,7 +49,9 @@ def test_no_output_gets_worse_on_the_fitted_rows_and_codes_lie_on_their_grids(
     before, after = fitted_errors(problem, start), fitted_errors(problem, found)
     assert (after <= before * (1 + 1e-4) + 1e-6).all()
     assert found.codes.dtype == np.int8
-    assert np.abs(found.codes).max() <= problem.largest_code
+    low, high = problem.code_range
+    assert low <= found.codes.min()
+    assert found.codes.max() <= high
     for number in range(problem.tied.max() + 1):
         assert np.unique(found.scales[problem.tied == number]).size == 1
     assert problem.has_bias or not found.bias.any()

@@ -40,11 +40,11 @@ def tf_loss(learned, given, rows, targets, activation, progress):
     scale = width * tf.exp(learned["widening"]) / (p - n)
     zero_point = held(n - (low + width * learned["shift"]) / scale, n, p)
     x = (rounded(tf.clip_by_value(rows / scale + zero_point, n, p)) - zero_point) * scale
-    codes = held(learned["weights"], -given["top"], given["top"])
+    codes = held(learned["weights"], *given["ends"])
     matrix = given["scales"] * tf.gather(tf.exp(learned["scales"]), given["tied"])[:, None] * codes
     y = tf.einsum("ngk,gkc->ngc", x, matrix) + given["bias"] + learned["bias"] * given["deviation"]
     f = {None: tf.identity, "relu": tf.nn.relu, "relu6": tf.nn.relu6}[activation]
-    inside = tf.clip_by_value(learned["weights"], -given["top"], given["top"])
+    inside = tf.clip_by_value(learned["weights"], *given["ends"])
     distance = tf.reduce_mean((inside - tf.stop_gradient(tf.round(inside))) ** 2)
     error = tf.reduce_mean(tf.reduce_sum((f(y) - f(targets)) ** 2, [1, 2])) / given["unit"]
     return error + given["dampening"] * progress**2 * distance
@@ -55,10 +55,10 @@ def tf_loss(learned, given, rows, targets, activation, progress):
 @pytest.mark.parametrize("low", [-1.0, 0.0])
 def test_slopes_are_those_of_automatic_differentiation(activation, groups, tied, low):
     grid = activation_grid(*reference.asymmetric_parameters(low, 1.7, 4), 4)
-    tied, top, unit, progress = np.array(tied), 3, 0.7, 0.6
+    tied, ends, unit, progress = np.array(tied), (-4, 3), 0.7, 0.6
     rows, targets = (RNG.normal(size=(50, groups, k)).astype(np.float32) for k in (40, 3))
     given = {name: RNG.normal(size=(groups, 3)).astype(np.float32) for name in ("bias", "deviation")}
-    given |= {"scales": RNG.uniform(0.5, 2, (groups, 1, 3)).astype(np.float32), "tied": tied, "top": top}
+    given |= {"scales": RNG.uniform(0.5, 2, (groups, 1, 3)).astype(np.float32), "tied": tied, "ends": ends}
     learned = {
         "weights": RNG.normal(size=(groups, 40, 3)).astype(np.float32) * 2.5,
         "scales": RNG.normal(size=tied.max() + 1).astype(np.float32) / 9,
@@ -72,7 +72,7 @@ def test_slopes_are_those_of_automatic_differentiation(activation, groups, tied,
     with tf.GradientTape() as tape:
         given |= {"grid": grid, "unit": unit, "dampening": 36.0}
         loss = tf_loss(variables, given, rows, targets, activation, progress)
-    assert 0.5 < np.mean(np.abs(learned["weights"]) <= top) < 0.9
+    assert 0.5 < np.mean((learned["weights"] >= ends[0]) & (learned["weights"] <= ends[1])) < 0.9
     for name, expected in tape.gradient(loss, variables).items():
         expected = expected.numpy()
         np.testing.assert_allclose(found[name], expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
@@ -99,7 +99,9 @@ def test_gains_on_rounding_to_the_nearest(activation, groups, has_bias):
     solution = adaquant(problem, 0, steps=400)
     assert problem.error(solution) < 0.7 * problem.error(problem.nearest())
     assert solution.input_grid is None
-    assert np.abs(solution.codes).max() <= problem.largest_code
+    low, high = problem.code_range
+    assert low <= solution.codes.min()
+    assert solution.codes.max() <= high
     assert has_bias or not solution.bias.any()
 
 

@@ -15,8 +15,8 @@ from tfq.reconstruction.weight_scales import output_scales
 
 def best_errors(problem):
     """Smallest error of every output over all choices of down or up."""
-    scales, top = output_scales(problem), problem.largest_code
-    low = np.clip(np.floor(problem.matrix / scales[:, None]), -top, top - 1)
+    scales, (lowest, highest) = output_scales(problem), problem.code_range
+    low = np.clip(np.floor(problem.matrix / scales[:, None]), lowest, highest - 1)
     groups, taps, outputs = low.shape
     best = np.full((groups, outputs), np.inf)
     for choice in itertools.product((0, 1), repeat=taps):
@@ -57,9 +57,10 @@ def test_every_code_is_one_of_the_two_neighbours_and_scales_are_the_mse_ones(per
     problem = layer_problem(bits=3, taps=20, outputs=5, per_channel=per_channel, activation="relu")
     solution = adaround(problem, 0, steps=100)
     np.testing.assert_array_equal(solution.scales, output_scales(problem))
-    distance = solution.codes - np.clip(problem.matrix / solution.scales[:, None], -3, 3)
+    distance = solution.codes - np.clip(problem.matrix / solution.scales[:, None], -4, 3)
     assert np.abs(distance).max() <= 1
-    assert np.abs(solution.codes).max() <= 3
+    assert solution.codes.min() >= -4
+    assert solution.codes.max() <= 3
     assert np.unique(solution.scales).size == (5 if per_channel else 1)
 
 

@@ -19,7 +19,9 @@ def test_solutions_lie_on_the_grids_of_the_problem(name, groups, per_channel, ha
     solution = METHODS[name](problem, 0)
     assert solution.codes.shape == problem.matrix.shape
     assert solution.codes.dtype == np.int8
-    assert np.abs(solution.codes).max() <= problem.largest_code
+    low, high = problem.code_range
+    assert low <= solution.codes.min()
+    assert solution.codes.max() <= high
     assert solution.scales.shape == solution.bias.shape == problem.bias.shape
     assert (solution.scales > 0).all()
     assert np.isfinite(solution.bias).all()

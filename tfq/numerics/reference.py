@@ -27,15 +27,19 @@ from collections.abc import Callable
 
 import numpy as np
 
+_NARROW_BITS = 8  # and more: symmetric grids have as many codes below 0 as above it
 _SIGNIFICAND_BITS = 24  # of float32, the leading one included
 _WEIGHT_SCALE_BITS, _ACTIVATION_SCALE_BITS = 4, 3  # significant ones beside those of the codes
 _SMALLEST_SCALE = np.float32(2.0**-100)  # keeps the products of scales normal numbers
 
 
 def integer_range(bits: int, *, symmetric: bool) -> tuple[int, int]:
-    """Smallest and largest code: [-(2^(bits-1)-1), 2^(bits-1)-1] if symmetric (narrow), else [-2^(bits-1), ...]."""
+    """Smallest and largest code: [-2^(bits-1), 2^(bits-1) - 1]; of 8 bits or more symmetric grids lack the lowest.
+
+    TFLite demands -127..127 of 8-bit weights. With fewer bits no code can be spared: of 3 bits it is one in eight.
+    """
     half = 2 ** (bits - 1)
-    return (-(half - 1), half - 1) if symmetric else (-half, half - 1)
+    return (-half + 1 if symmetric and bits >= _NARROW_BITS else -half), half - 1
 
 
 def round_half_away(x: np.ndarray | float) -> np.ndarray:
@@ -156,16 +160,17 @@ def real_range(scale: np.ndarray | float, zero_point: int, qmin: int, qmax: int)
 
 
 def symmetric_scales(weights: np.ndarray, bits: int, axis: int | None = None) -> np.ndarray:
-    """Scales float32 [channels] (or [1] without axis) = absmax / (2^(bits-1) - 1), rounded up to exact ones.
+    """Scales float32 [channels] (or [1] without axis), rounded up to exact ones, for which no weight is clipped.
+
+    s = max(max w / high, min w / low)    for codes of [low, high]; of 8 bits absmax / 127
 
     A channel of zeros only gets the largest scale found in the tensor, so that its bias, whose scale is
     s_input * s_weight, still fits into int32.
     """
-    weights = np.abs(np.asarray(weights, np.float64))
+    weights, (low, high) = np.asarray(weights, np.float64), integer_range(bits, symmetric=True)
     other = tuple(i for i in range(weights.ndim) if axis is None or i != axis % weights.ndim)
-    largest = np.atleast_1d(weights.max(axis=other))
-    largest = np.where(largest > 0, largest, largest.max() or 1.0)
-    return weight_scale(largest / integer_range(bits, symmetric=True)[1], bits)
+    scales = np.atleast_1d(np.maximum(weights.max(axis=other) / high, weights.min(axis=other) / low))
+    return weight_scale(np.where(scales > 0, scales, scales.max() or 1.0 / high), bits)
 
 
 def bias_scale(input_scale: float, weight_scales: np.ndarray) -> np.ndarray:

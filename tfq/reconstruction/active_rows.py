@@ -141,7 +141,7 @@ class _Part:
         for _ in range(_ALTERNATIONS):
             if self.own_scales:
                 s = stored_scales(best_scales(matrix, weights, q, s, apart), self.problem.bits)
-            q = search(matrix, weights, s, q, self.problem.largest_code, seed=self.problem.seed)
+            q = search(matrix, weights, s, q, self.problem.code_range, seed=self.problem.seed)
         if self.problem.has_bias:
             b = ((target[:, 0] - (mean * q[:, :, 0] * s).sum(1)) / ones[:, 0]).astype(np.float64)
         return q, s, b

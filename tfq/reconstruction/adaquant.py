@@ -91,7 +91,7 @@ def adaquant(
       rates: how far a step moves what is learned.
       penalty: lambda.
     """
-    start, top = output_scales(problem), problem.largest_code
+    start, ends = output_scales(problem), problem.code_range
     grid = problem.input_grid if problem.input_is_free else None
     learned = {
         "weights": (problem.matrix / start[:, None], rates.weights),
@@ -110,14 +110,14 @@ def adaquant(
         tied=problem.tied,
         bias=problem.bias.astype(np.float32),
         deviation=deviation,
-        top=top,
+        ends=ends,
         dampening=penalty,
         grid=grid,
     )
     found = minimise(problem, model, learned, inputs=inputs, unit=unit, steps=steps, batch=batch, seed=seed)
     bias = problem.bias
     return Solution(
-        np.rint(np.clip(found["weights"], -top, top)).astype(np.int8),
+        np.rint(np.clip(found["weights"], *ends)).astype(np.int8),
         start * np.exp(found["scales"])[problem.tied],
         bias + found["bias"] * deviation if problem.has_bias else bias,
         None if grid is None else moved_grid(grid, float(found["widening"]), float(found["shift"])),
@@ -132,7 +132,7 @@ class LearnedLayer:
       scales: s_0 [groups, 1, outputs].
       tied: int [groups, outputs]: which number of a each output takes.
       bias, deviation: b_0 and sigma_z [groups, outputs].
-      top: k.
+      ends: the lowest and the highest code.
       dampening: lambda.
       grid: of the inputs, whose range is learned; None: the rows are on their grid, or float.
     """
@@ -141,14 +141,14 @@ class LearnedLayer:
     tied: np.ndarray
     bias: np.ndarray
     deviation: np.ndarray
-    top: int
+    ends: tuple[int, int]
     dampening: float
     grid: Grid | None
 
     def outputs(self, learned: Arrays, rows: np.ndarray) -> tuple[np.ndarray, Pull]:
         """y of a batch, and the way back."""
         steps = learned["weights"]
-        inside = np.clip(steps, -self.top, self.top)
+        inside = np.clip(steps, *self.ends)
         codes = np.rint(inside)
         scales = self.scales * np.exp(learned["scales"])[self.tied][:, None]
         matrix = scales * codes

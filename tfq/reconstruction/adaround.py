@@ -57,10 +57,10 @@ def learned_rounding(
     problem: Problem, scales: np.ndarray, seed: int, *, steps: int, batch: int, rate: float, penalty: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """(integers below the weights, h(V) at the end), both [groups, taps, outputs]; arguments as in `adaround`."""
-    inputs, top = problem.quantized_inputs(), problem.largest_code
+    inputs, (lowest, highest) = problem.quantized_inputs(), problem.code_range
     unit = rounding_noise(inputs, scales)
     exact = problem.matrix / scales[:, None]
-    low = np.clip(np.floor(exact), -top, top - 1)
+    low = np.clip(np.floor(exact), lowest, highest - 1)
     # a weight beyond the grid starts at its end, where the gradient is zero: it stays clipped
     learned = {"v": (_inverse(np.clip(exact - low, 0.0, 1.0)), rate)}
     model = RoundedLayer(

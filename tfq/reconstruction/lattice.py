@@ -1,6 +1,6 @@
 """Codes and scales of weights for which a quadratic form is small: what the closed forms have in common.
 
-For each output the error (w - w*)' H (w - w*) of weights w = s * q, codes |q| <= top, is minimised over
+For each output the error (w - w*)' H (w - w*) of weights w = s * q, codes low <= q <= high, is minimised over
 
     s on a lattice of clipping ratios, errors weighted by diag H                                `lattice_scales`
     s among multiples of it, each with codes of its own, by H, which favours another            `multiples`
@@ -10,6 +10,7 @@ For each output the error (w - w*)' H (w - w*) of weights w = s * q, codes |q| <
     s = q' H w* / q' H q, for given codes                                                       `best_scales`
 
 Shapes: H [g, k, k], w* and q [g, k, c], s [g, c]; outputs with equal numbers in `tied` [g, c] share one scale.
+`ends` are (low, high).
 
 The descent ends where no code alone gains. Inputs that resemble each other, as neighbouring pixels do, make that a poor
 end: two codes would have to move at once. The search passes through what lies between.
@@ -27,6 +28,8 @@ import numpy as np
 
 from tfq.numerics import reference
 
+Ends = tuple[int, int]
+"""The lowest and the highest code."""
 _RATIOS = np.linspace(0.4, 1.1, 36)
 _FACTORS = (1.0, 0.7, 0.78, 0.86, 0.93, 1.07, 1.14, 1.22, 1.3)
 _ROUNDS = 8  # moves of one output, at most, for each of its taps
@@ -35,18 +38,20 @@ _MOVES, _MOST_WORK = 1000, 1e7  # of a search; numbers looked at in one
 _RESTS = 12  # a tap rests for fewer rounds after its move, drawn anew for each
 
 
-def lattice_scales(gram: np.ndarray, wanted: np.ndarray, present: np.ndarray, tied: np.ndarray, top: int) -> np.ndarray:
+def lattice_scales(
+    gram: np.ndarray, wanted: np.ndarray, present: np.ndarray, tied: np.ndarray, ends: Ends
+) -> np.ndarray:
     """For each set of tied outputs the clipping ratio of the smallest error weighted by diag H; [g, c].
 
     Where all of its weights are 0, that of the scales `present` [g, c].
     """
     importance = np.diagonal(gram, axis1=1, axis2=2)[:, :, None]
     largest = _tied_max(np.abs(wanted).max(1), tied)
-    largest = np.where(largest > 0, largest, present * top)
-    best, lowest = largest / top, np.full(largest.shape, np.inf)
+    widest = np.where(largest > 0, largest / ends[1], present)
+    best, lowest = widest, np.full(widest.shape, np.inf)
     for ratio in _RATIOS:
-        scales = largest * ratio / top
-        codes = np.clip(np.rint(wanted / scales[:, None]), -top, top)
+        scales = widest * ratio
+        codes = np.clip(np.rint(wanted / scales[:, None]), *ends)
         cost = tied_sum((importance * (codes * scales[:, None] - wanted) ** 2).sum(1), tied)
         best, lowest = np.where(cost < lowest, scales, best), np.minimum(cost, lowest)
     return best
@@ -110,17 +115,17 @@ class Ordered:
         return cls(order, back, ordered, np.linalg.cholesky(np.linalg.inv(ordered)).transpose(0, 2, 1))
 
 
-def rounded(ordered: Ordered, wanted: np.ndarray, scales: np.ndarray, top: int) -> np.ndarray:
+def rounded(ordered: Ordered, wanted: np.ndarray, scales: np.ndarray, ends: Ends) -> np.ndarray:
     """Codes [g, k, c] as float64: GPTQ's, or the nearest where that is better, as with few taps."""
     gram, wanted = ordered.gram, np.take_along_axis(wanted, ordered.order[:, :, None], 1)
-    nearest = np.clip(np.rint(wanted / scales[:, None]), -top, top)
-    spread = _spread(ordered.upper, wanted, scales, top)
+    nearest = np.clip(np.rint(wanted / scales[:, None]), *ends)
+    spread = _spread(ordered.upper, wanted, scales, ends)
     costs = (quadratic_cost(gram, wanted, q, scales) for q in (nearest, spread))
     codes = np.where(np.less(*costs)[:, None], nearest, spread)
     return np.take_along_axis(codes, ordered.back[:, :, None], 1)
 
 
-def _spread(upper: np.ndarray, wanted: np.ndarray, scales: np.ndarray, top: int) -> np.ndarray:
+def _spread(upper: np.ndarray, wanted: np.ndarray, scales: np.ndarray, ends: Ends) -> np.ndarray:
     """GPTQ: round tap by tap, spread each error over those that follow; block by block for speed."""
     left, codes = wanted.copy(), np.empty_like(wanted)
     taps = wanted.shape[1]
@@ -128,7 +133,7 @@ def _spread(upper: np.ndarray, wanted: np.ndarray, scales: np.ndarray, top: int)
         stop = min(start + _BLOCK, taps)
         errors = np.empty_like(left[:, start:stop])
         for k in range(start, stop):
-            codes[:, k] = np.clip(np.rint(left[:, k] / scales), -top, top)
+            codes[:, k] = np.clip(np.rint(left[:, k] / scales), *ends)
             error = (left[:, k] - codes[:, k] * scales) / upper[:, k, k, None]
             left[:, k + 1 : stop] -= upper[:, k, k + 1 : stop, None] * error[:, None]
             errors[:, k - start] = error
@@ -136,7 +141,7 @@ def _spread(upper: np.ndarray, wanted: np.ndarray, scales: np.ndarray, top: int)
     return codes
 
 
-def descend(gram: np.ndarray, wanted: np.ndarray, scales: np.ndarray, codes: np.ndarray, top: int) -> np.ndarray:
+def descend(gram: np.ndarray, wanted: np.ndarray, scales: np.ndarray, codes: np.ndarray, ends: Ends) -> np.ndarray:
     """Coordinate descent from `codes` to new ones: in each round every output moves the one that gains most.
 
     All outputs move side by side, until none gains by any move.
@@ -145,7 +150,7 @@ def descend(gram: np.ndarray, wanted: np.ndarray, scales: np.ndarray, codes: np.
     group, scale, unit, slope, found = _by_output(gram, wanted, scales, codes)
     present, moving = found.copy(), np.arange(len(found))
     for _ in range(_ROUNDS * taps):
-        steps = np.clip(np.rint(present - slope / unit), -top, top) - present
+        steps = np.clip(np.rint(present - slope / unit), *ends) - present
         gains = -steps * (2 * slope + steps * unit)
         tap = gains.argmax(1)
         each = np.arange(len(tap))
@@ -164,17 +169,17 @@ def descend(gram: np.ndarray, wanted: np.ndarray, scales: np.ndarray, codes: np.
 
 
 def search(
-    gram: np.ndarray, wanted: np.ndarray, scales: np.ndarray, codes: np.ndarray, top: int, *, seed: int = 0
+    gram: np.ndarray, wanted: np.ndarray, scales: np.ndarray, codes: np.ndarray, ends: Ends, *, seed: int = 0
 ) -> np.ndarray:
     """A descent from `codes`, then tabu search: for each output the best that were met, never worse than `codes`.
 
     In each round every output moves the one code by one that costs least or gains most, and this tap rests for some
     rounds, drawn by the seed. All outputs move side by side; of a layer of very many weights there are fewer rounds.
     """
-    taps, codes = codes.shape[1], descend(gram, wanted, scales, codes, top)
+    taps, codes = codes.shape[1], descend(gram, wanted, scales, codes, ends)
     group, scale, unit, slope, present = _by_output(gram, wanted, scales, codes)
     slope, reach = 2 * slope, 2 * scale[:, 0]
-    up, down = (np.where(present * way < top, unit, np.inf) for way in (1, -1))  # without what the slope adds
+    up, down = (np.where(present != end, unit, np.inf) for end in reversed(ends))  # without what the slope adds
     above, below = np.empty_like(slope), np.empty_like(slope)
     best, each = present.copy(), np.arange(len(present))
     cost, lowest = np.zeros(len(present)), np.zeros(len(present))  # over scale; after the descent 0
@@ -184,8 +189,8 @@ def search(
     resting: dict[int, list[np.ndarray]] = {}
     for move, rest in enumerate(rests.tolist()):
         for tap in resting.pop(move, ()):
-            for costs, way in ((up, 1), (down, -1)):
-                costs[each, tap] = np.where(present[each, tap] * way < top, unit[each, tap], np.inf)
+            for costs, end in zip((down, up), ends, strict=True):
+                costs[each, tap] = np.where(present[each, tap] != end, unit[each, tap], np.inf)
         np.add(up, slope, out=above)
         np.subtract(down, slope, out=below)
         np.minimum(above, below, out=below)

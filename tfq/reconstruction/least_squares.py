@@ -46,6 +46,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from tfq.reconstruction.lattice import (
+    Ends,
     Ordered,
     best_scales,
     cheapest,
@@ -100,16 +101,16 @@ def with_search(problem: Problem, *, dampings: Sequence[float] = DAMPINGS) -> It
 
 def _solved(problem: Problem, rows: _Rows, gram: np.ndarray, wanted: np.ndarray) -> Solution:
     """Steps 1. to 4.; rounding to the nearest where that is better."""
-    present, tied, top = problem.scales, problem.tied, problem.largest_code
+    present, tied, ends = problem.scales, problem.tied, problem.code_range
     ordered = Ordered.of(gram)
     starts = [present]
     if not problem.scales_are_given:
-        starts = multiples(lattice_scales(gram, wanted, present, tied, top), problem.bits)
-    codes, scales = cheapest(gram, wanted, tied, _at_scales(ordered, wanted, starts, top))
-    codes = descend(gram, wanted, scales, codes, top)
+        starts = multiples(lattice_scales(gram, wanted, present, tied, ends), problem.bits)
+    codes, scales = cheapest(gram, wanted, tied, _at_scales(ordered, wanted, starts, ends))
+    codes = descend(gram, wanted, scales, codes, ends)
     for _ in range(0 if problem.scales_are_given else _ALTERNATIONS):
         better = stored_scales(best_scales(gram, wanted, codes, scales, tied), problem.bits)
-        again = descend(gram, wanted, better, rounded(ordered, wanted, better, top), top)
+        again = descend(gram, wanted, better, rounded(ordered, wanted, better, ends), ends)
         codes, found = cheapest(gram, wanted, tied, [(codes, scales), (again, better)])
         if np.array_equal(found, scales):
             break
@@ -119,24 +120,24 @@ def _solved(problem: Problem, rows: _Rows, gram: np.ndarray, wanted: np.ndarray)
 
 
 def _at_scales(
-    ordered: Ordered, wanted: np.ndarray, starts: Sequence[np.ndarray], top: int
+    ordered: Ordered, wanted: np.ndarray, starts: Sequence[np.ndarray], ends: Ends
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Step 2. for each of several scales: (codes, scales). They stand side by side as if they were more outputs."""
     at_once = max(1, _SIDE_BYTES // wanted.nbytes)
     for first in range(0, len(starts), at_once):
         part = starts[first : first + at_once]
-        codes = rounded(ordered, np.tile(wanted, len(part)), np.concatenate(part, 1), top)
+        codes = rounded(ordered, np.tile(wanted, len(part)), np.concatenate(part, 1), ends)
         yield from zip(np.split(codes, len(part), 2), part, strict=True)
 
 
 def _searched(problem: Problem, rows: _Rows, gram: np.ndarray, wanted: np.ndarray, start: Solution) -> Solution:
     """Step 5.; what it starts from where that is better on the rows."""
-    top = problem.largest_code
+    ends = problem.code_range
     codes, scales = start.codes.astype(np.float64), start.scales
     for _ in range(1 if problem.scales_are_given else _ALTERNATIONS):
         if not problem.scales_are_given:
             scales = stored_scales(best_scales(gram, wanted, codes, scales, problem.tied), problem.bits)
-        codes = search(gram, wanted, scales, codes, top, seed=problem.seed)
+        codes = search(gram, wanted, scales, codes, ends, seed=problem.seed)
     found = rows.solution(codes, scales, rows.targets)
     return min(rows.fitted(start), rows.fitted(found), key=lambda fitted: fitted.loss).solution
 
@@ -150,7 +151,7 @@ def _majorised(problem: Problem, rows: _Rows, normal: _Normal, start: Solution) 
         wanted = normal.wanted(rows.moment(targets), problem.matrix)
         if not problem.scales_are_given:
             scales = stored_scales(best_scales(normal.gram, wanted, codes, scales, problem.tied), problem.bits)
-        codes = descend(normal.gram, wanted, scales, codes, problem.largest_code)
+        codes = descend(normal.gram, wanted, scales, codes, problem.code_range)
         present = rows.fitted(rows.solution(codes, scales, targets))
         if present.loss < best.loss:
             best = present

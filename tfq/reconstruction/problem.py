@@ -2,7 +2,7 @@
 
     given     x_q  inputs as the quantised network computes them        [n, groups, taps]
               z    the float layer's output before its activation        [n, groups, outputs]
-    wanted    q, s, b    with   f(Q(x_q) @ (s * q) + b)  ~  f(z)          q integers of b bits, |q| <= 2^(bits-1) - 1
+    wanted    q, s, b    with   f(Q(x_q) @ (s * q) + b)  ~  f(z)          q integers of b bits
 
 f clamps: it is the fused activation, and the range of the grid that the output is put on. Range tuning cuts off what
 the network does not go by; a fit to it would spoil the rest.
@@ -82,8 +82,8 @@ class Problem:
     seed: int = 0
 
     @property
-    def largest_code(self) -> int:
-        return reference.integer_range(self.bits, symmetric=True)[1]
+    def code_range(self) -> tuple[int, int]:
+        return reference.integer_range(self.bits, symmetric=True)
 
     def quantized_inputs(self) -> np.ndarray:
         """Q(x): the inputs on their grid."""
@@ -92,7 +92,7 @@ class Problem:
     def nearest(self, scales: np.ndarray | None = None) -> Solution:
         """The present weights rounded to the nearest codes."""
         used = self.scales if scales is None else scales
-        codes = np.clip(np.rint(self.matrix / used[:, None, :]), -self.largest_code, self.largest_code)
+        codes = np.clip(np.rint(self.matrix / used[:, None, :]), *self.code_range)
         return Solution(codes.astype(np.int8), used, self.bias)
 
     def error(self, solution: Solution) -> float:

@@ -1,14 +1,14 @@
 """Weight scales of the smallest squared error.
 
-Equation, for one channel with weights w, importance h and codes up to k = 2^(bits-1) - 1:
+Equation, for one channel with weights w, importance h and codes from -l to k:
 
-    minimise over s   E(s) = sum h (w - s q)^2,   q = clip(round(w / s), -k, k).
+    minimise over s   E(s) = sum h (w - s q)^2,   q = clip(round(w / s), -l, k).
 
-The codes change only at the breakpoints s = |w_i| / (j + 1/2), j = 0 .. k - 1: as s falls past one, |q_i| grows
-from j to j + 1. Codes given, the best scale is s = A / B with A = <h w, q> and B = <h q, q>, and its error is
-<h w, w> - A^2 / B. Rounding is the best code for every s, so the minimum of E is where A^2 / B is largest among
-the codes between neighbouring breakpoints. One pass over the sorted breakpoints finds it: each adds h |w_i| to A
-and h (2j + 1) to B.
+The codes change only at the breakpoints s = |w_i| / (j + 1/2), j = 0 .. k - 1, or to l - 1 where w_i is negative: as
+s falls past one, |q_i| grows from j to j + 1. Codes given, the best scale is s = A / B with A = <h w, q> and
+B = <h q, q>, and its error is <h w, w> - A^2 / B. Rounding is the best code for every s, so the minimum of E is where
+A^2 / B is largest among the codes between neighbouring breakpoints. One pass over the sorted breakpoints finds it: each
+adds h |w_i| to A and h (2j + 1) to B.
 
 That is exact and costs one sort of k numbers a weight. Where those are many (8 bits, long channels), E is first
 taken on a geometric lattice of scales, the min-max scale among them, and the pass is made only between the
@@ -34,7 +34,7 @@ _CHUNK = 2**22  # breakpoints sorted at a time
 
 
 def mse_scales(kernel: np.ndarray, bits: int, axis: int | None, *, importance: np.ndarray | None = None) -> np.ndarray:
-    """Scales float64 [channels] (or [1] without axis) whose narrow symmetric grid has the smallest squared error.
+    """Scales float64 [channels] (or [1] without axis) whose symmetric grid has the smallest squared error.
 
     A channel of zeros only gets the largest scale found in the tensor, as in `reference.symmetric_scales`.
 
@@ -45,13 +45,15 @@ def mse_scales(kernel: np.ndarray, bits: int, axis: int | None, *, importance: n
       importance: weight of every element's squared error, of the kernel's shape, 0 or more. A channel without
         any importance is treated as if all its elements had the same.
     """
-    rows = _rows(kernel, axis)
+    low, high = integer_range(bits, symmetric=True)
+    limits = _rows(np.where(np.asarray(kernel) < 0, -low, high), axis)
+    rows = _rows(np.abs(kernel, dtype=np.float64), axis)
     if importance is None:
         weights = np.ones_like(rows)
     else:
         if np.shape(importance) != np.shape(kernel) or not (np.asarray(importance) >= 0).all():
             raise ValueError(f"importance must be 0 or more and of the shape {np.shape(kernel)}")
-        weights = _rows(importance, axis)
+        weights = _rows(np.asarray(importance, np.float64), axis)
     # only ratios count; products of tiny numbers would vanish
     peaks, heaviest = rows.max(axis=1), weights.max(axis=1, keepdims=True)
     weights = np.where(heaviest > 0, weights / np.where(heaviest > 0, heaviest, 1.0), 1.0)
@@ -59,11 +61,9 @@ def mse_scales(kernel: np.ndarray, bits: int, axis: int | None, *, importance: n
     weights = np.where((weights * rows > 0).any(axis=1, keepdims=True), weights, 1.0)
     scales = np.zeros(len(rows))
     used = np.flatnonzero(peaks > 0)
-    limit = integer_range(bits, symmetric=True)[1]
-    for part in _parts(used, rows.shape[1] * limit):
-        unit = peaks[part, None]
-        scales[part] = peaks[part] * _best_scales(rows[part] / unit, weights[part], limit)
-    return np.where(scales > 0, scales, scales.max() or 1.0 / limit)
+    for part in _parts(used, rows.shape[1] * high):
+        scales[part] = peaks[part] * _best_scales(rows[part] / peaks[part, None], weights[part], limits[part])
+    return np.where(scales > 0, scales, scales.max() or 1.0 / high)
 
 
 def output_scales(problem: Problem) -> np.ndarray:
@@ -76,8 +76,7 @@ def output_scales(problem: Problem) -> np.ndarray:
 
 
 def _rows(values: np.ndarray, axis: int | None) -> np.ndarray:
-    """Magnitudes float64 [channels, elements of one]."""
-    values = np.abs(np.asarray(values, np.float64))
+    """The values as [channels, elements of one]."""
     return values.reshape(1, -1) if axis is None else np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
 
 
@@ -87,25 +86,26 @@ def _parts(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
         yield rows[start : start + count]
 
 
-def _best_scales(rows: np.ndarray, weights: np.ndarray, limit: int) -> np.ndarray:
-    """The best scale of every row of magnitudes [channels, n] whose largest is 1."""
+def _best_scales(rows: np.ndarray, weights: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """The best scale of every row of magnitudes [channels, n] whose largest is 1, and of their largest codes."""
     low, high = np.zeros(len(rows)), np.full(len(rows), np.inf)
-    if rows.shape[1] * limit > _FEW_BREAKPOINTS:
-        found = _LATTICE[np.argmin([_errors(rows, weights, s, limit) for s in _LATTICE / limit], axis=0)] / limit
+    if rows.shape[1] * limits.max() > _FEW_BREAKPOINTS:
+        lattice = _LATTICE / limits.max()
+        found = lattice[np.argmin([_errors(rows, weights, s, limits) for s in lattice], axis=0)]
         low, high = found / _STEP, found * _STEP
-    return np.array([_best_scale(*row, limit) for row in zip(rows, weights, low, high, strict=True)])
+    return np.array([_best_scale(*row) for row in zip(rows, weights, limits, low, high, strict=True)])
 
 
-def _errors(rows: np.ndarray, weights: np.ndarray, scale: float, limit: int) -> np.ndarray:
+def _errors(rows: np.ndarray, weights: np.ndarray, scale: float, limits: np.ndarray) -> np.ndarray:
     """Squared error of every row at one scale."""
-    codes = np.minimum(np.rint(rows / scale), limit)
+    codes = np.minimum(np.rint(rows / scale), limits)
     return np.einsum("cn,cn->c", weights, np.square(rows - scale * codes))
 
 
-def _best_scale(row: np.ndarray, weights: np.ndarray, low: float, high: float, limit: int) -> float:
+def _best_scale(row: np.ndarray, weights: np.ndarray, limits: np.ndarray, low: float, high: float) -> float:
     """The scale between `low` and `high` of the smallest error, of magnitudes [n]."""
-    first = np.minimum(np.floor(row / high + 0.5), limit).astype(np.int64)  # codes at the largest scale
-    last = np.full(len(row), limit) if low == 0 else np.minimum(np.floor(row / low + 0.5), limit).astype(np.int64)
+    first = np.minimum(np.floor(row / high + 0.5), limits).astype(np.int64)  # codes at the largest scale
+    last = limits if low == 0 else np.minimum(np.floor(row / low + 0.5), limits).astype(np.int64)
     last = np.where(row > 0, last, first)
     counts = last - first
     element = np.repeat(np.arange(len(row)), counts)
