@@ -30,8 +30,8 @@ A clamp f to [l, h] changes what counts: below a target z <= l any y <= l is rig
 
     t = min(y, l) where z <= l,   max(y, h) where z >= h,   z elsewhere     (y of the present solution)
 
-steps 3. and 4. are repeated on these targets, and the best solution is kept (majorisation-minimisation). Its steps are
-short, as if every row counted; `active_rows` goes on from there.
+steps 3. and 4. are repeated on these targets while that pays, and the best solution is kept (majorisation-minimisation).
+Its steps are short, as if every row counted; `active_rows` goes on from there.
 
 Sources: Frantar et al. 2022 (arXiv:2210.17323, GPTQ), equations 2-4; Hubara et al. 2020 (arXiv:2006.10518),
 equation 2, whose sequential objective this is, with the range of the inputs fixed; Hoerl and Kennard 1970, "Ridge
@@ -63,6 +63,7 @@ DAMPINGS = (1e-2, 1e-1, 1.0, 10.0, np.inf)
 _ROUNDING = 1e-1
 _ALTERNATIONS = 3
 _ROUNDS = 8
+_WORTH = 1e-3  # of the loss: a round that lowers it by less is the last
 _SIDE_BYTES = 2**26  # of the weights at several scales that are worked on side by side
 
 
@@ -153,8 +154,10 @@ def _majorised(problem: Problem, rows: _Rows, normal: _Normal, start: Solution) 
             scales = stored_scales(best_scales(normal.gram, wanted, codes, scales, problem.tied), problem.bits)
         codes = descend(normal.gram, wanted, scales, codes, problem.code_range)
         present = rows.fitted(rows.solution(codes, scales, targets))
-        if present.loss < best.loss:
-            best = present
+        gained = present.loss < (1 - _WORTH) * best.loss
+        best = min(best, present, key=lambda fitted: fitted.loss)
+        if not gained:
+            break
     return best.solution
 
 
