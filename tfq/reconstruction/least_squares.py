@@ -63,7 +63,7 @@ DAMPINGS = (1e-2, 1e-1, 1.0, 10.0, np.inf)
 _ROUNDING = 1e-1
 _ALTERNATIONS = 3
 _ROUNDS = 8
-_WORTH = 1e-3  # of the loss: a round that lowers it by less is the last
+_WORTH, _PATIENCE = 2e-4, 2  # so many rounds that lower the loss by less are the last
 _SIDE_BYTES = 2**26  # of the weights at several scales that are worked on side by side
 
 
@@ -146,7 +146,7 @@ def _searched(problem: Problem, rows: _Rows, gram: np.ndarray, wanted: np.ndarra
 def _majorised(problem: Problem, rows: _Rows, normal: _Normal, start: Solution) -> Solution:
     """Steps 3. and 4. on the targets of the clamp, again and again."""
     present = best = rows.fitted(start)
-    codes, scales = start.codes.astype(np.float64), start.scales
+    codes, scales, idle = start.codes.astype(np.float64), start.scales, 0
     for _ in range(_ROUNDS):
         targets = rows.majorised(present.outputs)
         wanted = normal.wanted(rows.moment(targets), problem.matrix)
@@ -154,9 +154,9 @@ def _majorised(problem: Problem, rows: _Rows, normal: _Normal, start: Solution) 
             scales = stored_scales(best_scales(normal.gram, wanted, codes, scales, problem.tied), problem.bits)
         codes = descend(normal.gram, wanted, scales, codes, problem.code_range)
         present = rows.fitted(rows.solution(codes, scales, targets))
-        gained = present.loss < (1 - _WORTH) * best.loss
+        idle = 0 if present.loss < (1 - _WORTH) * best.loss else idle + 1
         best = min(best, present, key=lambda fitted: fitted.loss)
-        if not gained:
+        if idle == _PATIENCE:
             break
     return best.solution
 
