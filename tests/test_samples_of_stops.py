@@ -42,10 +42,10 @@ STOPS = {
     "tfq.reconstruction.batch_norm._measure": SEEN,
     "tfq.reconstruction.network_tuning._mixtures": {"fit"},
     "tfq.reconstruction.network_tuning.chosen_by": {"choose"},
-    "tfq.allocation.sensitivity.Loss.of": TAKING_PART,  # the float outputs of all, which others compare with
-    "tfq.allocation.sensitivity.evaluate": {"choose"},
+    "tfq.allocation.sensitivity.of": TAKING_PART,  # the float outputs of all, which others compare with
+    "tfq.allocation.sensitivity.work": {"choose"},
     "tfq.allocation.fisher.gradient_estimates": {"choose"},
-    "tfq.allocation.survey.export": TAKING_PART,  # TFLiteConverter is shown some
+    "tfq.export.variants.export": TAKING_PART,  # TFLiteConverter is shown some
     "tfq.allocation.survey.survey": {"judge"},
     "tfq.allocation.survey.measure": {"judge"},
     "tfq.pipeline.road.quantize": TAKING_PART,  # that the file runs, and the range of the inputs in its metadata
@@ -56,7 +56,7 @@ ALWAYS |= {"tfq.reconstruction.range_tuning.tune_ranges"}
 SEQUENTIAL = {"tfq.reconstruction.rows.collect_float_rows", "tfq.reconstruction.reconstruct.solved_in_turn"}
 TUNED = {"tfq.reconstruction.batch_norm._measure", "tfq.pipeline.quantized.recalibrated"}
 NETWORK = {name for name in STOPS if name.startswith("tfq.reconstruction.network_tuning")}
-ALLOCATION = {name for name in STOPS if name.startswith("tfq.allocation")}
+ALLOCATION = {name for name in STOPS if name.startswith(("tfq.allocation", "tfq.export"))}
 INT8 = ALWAYS | {
     "tfq.reconstruction.channel_statistics.channel_statistics",
     "tfq.reconstruction.bias_correction.correct_biases",
@@ -69,10 +69,14 @@ RUNS = {
         2,  # the graph as it is, and equalised
     ),
     "light": ({"pipeline": "light", "reconstruction": "least_squares"}, ALWAYS | SEQUENTIAL, 1),
-    "advanced": ({"pipeline": "advanced", "mode": "parallel"}, ALWAYS | SEQUENTIAL | TUNED | NETWORK, 1),
+    "advanced": (
+        {"pipeline": "advanced", "mode": "parallel", "batch_norm_tuning": "always", "network_tuning": "always"},
+        ALWAYS | SEQUENTIAL | TUNED | NETWORK,
+        1,
+    ),
     "allocation": (
         {"pipeline": "advanced", "weight_bits": 8, "size_budget": 0.15, "candidates": ("w3", "w8")},
-        ALWAYS | SEQUENTIAL | TUNED | NETWORK | ALLOCATION,
+        ALWAYS | SEQUENTIAL | ALLOCATION,
         1,
     ),
 }
