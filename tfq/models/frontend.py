@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -17,11 +18,12 @@ import tensorflow as tf
 import tf_keras
 
 from tfq.models import operations
-from tfq.models.calls import MaskOf, SourceCall, accepted_keys, dtype_name, is_computed, is_default, mapped
+from tfq.models.calls import SourceCall, accepted_keys, dtype_name, is_computed, is_default, mapped, tensors_read
 from tfq.models.carried import carry, leaves, weight_names
 from tfq.models.flatten import Call, Flattener, Tensor, add_layer
 from tfq.models.graph import Graph
 from tfq.models.keras_layers import LAYERS
+from tfq.models.masks import Masks, ignores_mask, with_masks
 from tfq.models.refusals import UNSAFE, NoRuleError, refuse, short_cause
 
 OWN = ("keras", "tf_keras", "tensorflow")
@@ -38,10 +40,12 @@ class Frontend(abc.ABC):
     tensor_types: ClassVar[tuple[type, ...]]
     kept_activations: ClassVar[Mapping[Any, str]]  # function -> name in tf_keras
     other_activations: ClassVar[Mapping[Any, Follow]]
+    mask_options: ClassVar[Mapping[str, Any]]  # of `Masks`
 
     def __init__(self, model: Any, *, unsafe: bool):
         self._unsafe = unsafe
         self.rounded: set[str] = set()
+        self.masks = Masks(**self.mask_options)
         self.model = self.functional(model)
         self._flattener = Flattener(self._paths(self.model, ()), batch=self.model.inputs[0].shape[0])
 
@@ -78,10 +82,6 @@ class Frontend(abc.ABC):
     @abc.abstractmethod
     def source_call(self, node: Any) -> SourceCall:
         """The call that a node of the library's own graph stands for."""
-
-    def mask(self, tensor: Any, look_up: Callable[[Any], Tensor], path: tuple[str, ...]) -> Tensor:
-        """The mask that Keras keeps beside one of its tensors; `look_up` gives the tensor of a symbolic one."""
-        raise NotImplementedError
 
     @abc.abstractmethod
     def structures(self, model: Any) -> tuple[Any, Any]:
@@ -167,14 +167,13 @@ class Frontend(abc.ABC):
         table = {id(tensor): value for tensor, value in zip(model.inputs, values, strict=True)}
 
         def look_up(leaf: Any) -> Any:
-            if isinstance(leaf, MaskOf):
-                return self.mask(leaf.tensor, look_up, path)
             if isinstance(leaf, self.tensor_types):
                 return table[id(leaf)]
             return leaf.numpy() if hasattr(leaf, "numpy") else leaf
 
         def run(source: SourceCall) -> None:
-            results = leaves(self._call(source, mapped(look_up, source.args), mapped(look_up, source.kwargs), path))
+            args, kwargs = mapped(look_up, source.args), mapped(look_up, source.kwargs)
+            results = leaves(self._masked(source, args, kwargs, path))
             outputs = leaves(source.outputs)
             if len(outputs) == 1 and len(results) > 1:  # a shape: one symbolic tensor, several numbers
                 results = [results]
@@ -199,6 +198,19 @@ class Frontend(abc.ABC):
         if isinstance(given, dict) and not isinstance(self.structures(model)[0], dict):
             return [given[name] for name in self.input_names(model)]
         return leaves(given)
+
+    def _masked(self, source: SourceCall, args: list[Any], kwargs: dict[str, Any], path: tuple[str, ...]) -> Any:
+        """What a call gives, with the masks that Keras adds to its arguments; its outputs get theirs."""
+        layer = source.layer
+        if not hasattr(layer, "supports_masking"):
+            return self._call(source, args, kwargs, path)
+        kwargs = self.masks.given(layer, args, kwargs)
+        read = {key: value for key, value in kwargs.items() if key != "mask"} if ignores_mask(layer) else kwargs
+        results = self._call(source, args, read, path)
+        if layer.supports_masking and self.graph_model(layer) is None:
+            opened = functools.partial(self._flattener.call, (*path, layer.name), layer)
+            self.masks.hand_on(opened, layer, args, kwargs, results)
+        return results
 
     def _call(self, source: SourceCall, args: list[Any], kwargs: dict[str, Any], path: tuple[str, ...]) -> Any:
         layer = source.layer
@@ -251,7 +263,9 @@ class Frontend(abc.ABC):
     def _known(self, call: Call, layer: Any, args: list[Any], kwargs: dict[str, Any], source: SourceCall) -> Tensor:
         """A layer that has a row in `LAYERS`."""
         kind = type(layer).__name__
-        inputs = self._bound(call, layer, args, kwargs)
+        if kind in ATTENTION and self.masks.beside([args, kwargs]):
+            raise call.refuse("it reads tensors that have masks")
+        inputs = tensors_read(call, layer, args, kwargs)
         if LAYERS[kind].training_only:
             return call.add("Activation", {"activation": "linear"}, inputs, shape=inputs[0].shape)
         if not all(isinstance(value, Tensor) for value in inputs):
@@ -275,27 +289,13 @@ class Frontend(abc.ABC):
         made = self.carried_form(layer)
         variables = self.variables(made)
         names = weight_names([name.replace("/", ".") for name in self.variable_names(layer)])
+        function, masks = made, self.masks.beside([args, given])
+        if masks:
+            function, args, given = with_masks(made), [[*masks], [*masks.values()], args, given], {}
         return carry(
-            call, type(layer).__name__, made, args, given,
+            call, type(layer).__name__, function, args, given,
             variables=dict(zip(names, variables, strict=True)), identity=f"{layer.name} {id(layer)}",
         )  # fmt: skip
-
-    def _bound(self, call: Call, layer: Any, args: list[Any], kwargs: dict[str, Any]) -> list[Any]:
-        """The tensors a layer reads; UserError for any other argument that is not at its default."""
-        given = inspect.signature(layer.call).bind(*args, **kwargs).arguments
-        given = {**{k: v for k, v in given.items() if k != "kwargs"}, **given.get("kwargs", {})}
-        if type(layer).__name__ == "MultiHeadAttention":
-            inputs = [given.pop("query"), given.pop("value")]
-            key = given.pop("key", None)
-            inputs += [] if key is None else [key]
-        else:
-            inputs = leaves(given.pop(next(iter(given))))
-        extra = {key: value for key, value in given.items() if value is not None and value is not False}
-        if extra:
-            key, value = next(iter(extra.items()))
-            shown = f"{key}={value!r}" if isinstance(value, (bool, int, float, str)) else f"the argument {key}"
-            raise call.refuse(f"it is called with {shown}", "build the model again without it")
-        return inputs
 
     def _config(self, call: Call, layer: Any, kind: str) -> tuple[dict[str, Any], Follow | None]:
         """The layer's configuration for tf_keras' class, and what follows an activation tf_keras lacks."""
@@ -378,10 +378,12 @@ class Frontend(abc.ABC):
         if "training" in inspect.signature(function).parameters:  # some layers default to True
             given["training"] = False
         structure = (args, given)
-        inputs = list(dict.fromkeys(value for value in leaves(structure) if isinstance(value, Tensor)))
+        masks = self.masks.beside(structure)
+        read = leaves([structure, list(masks.values())])
+        inputs = list(dict.fromkeys(value for value in read if isinstance(value, Tensor)))
         for batch in (None, 1):  # what a constant is repeated along must be known
             try:
-                model = self._trace(function, inputs, structure, batch)
+                model = self._trace(function, inputs, structure, masks, batch)
                 found = self._run(model, inputs, path)
             except Exception as error:
                 cause = error
@@ -389,8 +391,10 @@ class Frontend(abc.ABC):
                 return found[0] if len(found) == 1 else found
         raise call.refuse(f"its code cannot be traced ({short_cause(cause)})", "replace it by standard layers")
 
-    def _trace(self, function: Callable[..., Any], inputs: Sequence[Tensor], structure: Any, batch: int | None) -> Any:
+    def _trace(self, function: Callable[..., Any], inputs: Sequence[Tensor], structure: Any,
+               masks: Mapping[Tensor, Tensor], batch: int | None) -> Any:  # fmt: skip
         """A functional model of `function`, called with symbolic tensors in the places of `structure`."""
         symbols = {t.name: self.library.Input(batch_shape=(batch, *t.shape[1:]), dtype=t.dtype) for t in inputs}
         args, kwargs = mapped(lambda v: symbols[v.name] if isinstance(v, Tensor) else v, structure)
-        return self.library.Model([symbols[t.name] for t in inputs], function(*args, **kwargs))
+        beside = [[symbols[t.name] for t in part] for part in (masks.keys(), masks.values())]
+        return self.library.Model(list(symbols.values()), with_masks(function)(*beside, args, kwargs))

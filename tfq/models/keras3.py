@@ -57,6 +57,7 @@ class Keras3Frontend(Frontend):
     functional_class = Functional
     tree = keras.tree
     tensor_types = (keras.KerasTensor,)
+    mask_options: ClassVar = {"by_argument": True, "takes_away": ("MultiHeadAttention",)}
     kept_activations: ClassVar = {
         _A.linear: "linear", _A.relu: "relu", _A.softmax: "softmax", _A.elu: "elu", _A.selu: "selu",
         _A.softplus: "softplus", _A.softsign: "softsign", _A.silu: "swish", _A.gelu: "gelu", _A.tanh: "tanh",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +14,7 @@ from tf_keras.src.layers.core.tf_op_layer import TFOpLambda
 
 from tfq.models import operations as op
 from tfq.models import operators
-from tfq.models.calls import MaskOf, SourceCall, mapped
+from tfq.models.calls import SourceCall, mapped
 from tfq.models.carried import BATCH, carry, leaves
 from tfq.models.flatten import Call, Tensor
 from tfq.models.frontend import Frontend
@@ -45,15 +44,12 @@ def _with_batch(structure: Any, batch: Any) -> Any:
     return structure
 
 
-def _has_mask(tensor: Any) -> bool:
-    return getattr(tensor, "_keras_mask", None) is not None
-
-
 class TFKerasFrontend(Frontend):
     library = tf_keras
     functional_class = Functional
     tree = tf.nest
     tensor_types = (KerasTensor,)
+    mask_options: ClassVar = {"by_argument": False, "takes_away": ()}
     kept_activations: ClassVar = {
         _A.linear: "linear", _A.relu: "relu", _A.softmax: "softmax", _A.elu: "elu", _A.selu: "selu",
         _A.softplus: "softplus", _A.softsign: "softsign", _A.swish: "swish", _A.gelu: "gelu", _A.tanh: "tanh",
@@ -79,23 +75,7 @@ class TFKerasFrontend(Frontend):
         )  # fmt: skip
 
     def source_call(self, node: Any) -> SourceCall:
-        kwargs = dict(node.call_kwargs)
-        if "mask" in inspect.signature(node.layer.call).parameters and not isinstance(node.layer, TFOpLambda):
-            masks = [MaskOf(x) if _has_mask(x) else None for x in leaves(node.call_args)]
-            if kwargs.get("mask") is None and any(masks):
-                kwargs["mask"] = masks[0] if len(masks) == 1 else masks
-        return SourceCall(node.layer, node.call_args, kwargs, node.outputs)
-
-    def mask(self, tensor: Any, look_up: Callable[[Any], Tensor], path: tuple[str, ...]) -> Tensor:
-        made = tensor._keras_history
-        layer, inputs = made.layer, leaves(made.layer.inbound_nodes[made.node_index].call_args)
-        if not isinstance(layer, (tf_keras.layers.Embedding, tf_keras.layers.Masking)):
-            return self.mask(next(x for x in inputs if _has_mask(x)), look_up, path)
-        call = self._flattener.call((*path, layer.name), layer)
-        return carry(
-            call, f"{type(layer).__name__}.compute_mask", layer.compute_mask, [look_up(inputs[0])],
-            identity=str(id(layer)),
-        )  # fmt: skip
+        return SourceCall(node.layer, node.call_args, node.call_kwargs, node.outputs)
 
     def structures(self, model: Any) -> tuple[Any, Any]:
         return model._nested_inputs, model._nested_outputs
