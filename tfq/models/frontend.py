@@ -20,6 +20,7 @@ import tf_keras
 from tfq.models import operations
 from tfq.models.calls import SourceCall, accepted_keys, dtype_name, is_computed, is_default, mapped, tensors_read
 from tfq.models.carried import carry, leaves, weight_names
+from tfq.models.dot_product import softmax_layer
 from tfq.models.flatten import Call, Flattener, Tensor, add_layer
 from tfq.models.graph import Graph
 from tfq.models.keras_layers import LAYERS
@@ -27,7 +28,7 @@ from tfq.models.masks import Masks, ignores_mask, with_masks
 from tfq.models.refusals import UNSAFE, NoRuleError, refuse, short_cause
 
 OWN = ("keras", "tf_keras", "tensorflow")
-ATTENTION = ("AdditiveAttention", "Attention", "GroupQueryAttention", "MultiHeadAttention")
+ATTENTION = ("AdditiveAttention", "Attention", "GroupedQueryAttention", "MultiHeadAttention")
 Follow = Callable[[Call, Tensor], Tensor]
 
 
@@ -61,11 +62,8 @@ class Frontend(abc.ABC):
         if not isinstance(model, cls.functional_class) or type(model).call is not cls.functional_class.call:
             symbols = cls.inputs_of(model)
             if symbols is None:
-                raise refuse(
-                    f"Model {model.name!r}",
-                    f"it is a subclassed model ({type(model).__name__}) that was never called",
-                    "call it once on a batch of samples before",
-                )
+                reason = f"it is a subclassed model ({type(model).__name__}) that was never called"
+                raise refuse(f"Model {model.name!r}", reason, "call it once on a batch of samples before")
             return cls.library.Model(symbols, model(symbols), name=model.name)
         return model
 
@@ -82,6 +80,10 @@ class Frontend(abc.ABC):
     @abc.abstractmethod
     def source_call(self, node: Any) -> SourceCall:
         """The call that a node of the library's own graph stands for."""
+
+    @abc.abstractmethod
+    def mask(self, path: tuple[str, ...], layer: Any, function: Callable[..., Any], args: list[Any]) -> Any:
+        """The masks that a layer's function gives for tensors and their masks."""
 
     @abc.abstractmethod
     def structures(self, model: Any) -> tuple[Any, Any]:
@@ -208,8 +210,7 @@ class Frontend(abc.ABC):
         read = {key: value for key, value in kwargs.items() if key != "mask"} if ignores_mask(layer) else kwargs
         results = self._call(source, args, read, path)
         if layer.supports_masking and self.graph_model(layer) is None:
-            opened = functools.partial(self._flattener.call, (*path, layer.name), layer)
-            self.masks.hand_on(opened, layer, args, kwargs, results)
+            self.masks.hand_on(functools.partial(self.mask, path), layer, args, kwargs, results)
         return results
 
     def _call(self, source: SourceCall, args: list[Any], kwargs: dict[str, Any], path: tuple[str, ...]) -> Any:
@@ -238,9 +239,8 @@ class Frontend(abc.ABC):
                 return way()
         return ways[-1]()
 
-    def _layer(
-        self, call: Call, layer: Any, args: list[Any], kwargs: dict[str, Any], source: SourceCall, path: tuple[str, ...]
-    ) -> Any:
+    def _layer(self, call: Call, layer: Any, args: list[Any], kwargs: dict[str, Any],
+               source: SourceCall, path: tuple[str, ...]) -> Any:  # fmt: skip
         kind = type(layer).__name__
         own = type(layer).__module__.split(".")[0] in OWN
         if not own or kind == "Lambda":
@@ -250,10 +250,11 @@ class Frontend(abc.ABC):
             ways = [lambda: self._traced(call, layer, args, kwargs, path)]
         elif kind == "TimeDistributed":
             ways = [lambda: self._time_distributed(call, layer, args, kwargs, source, path)]
-        elif kind != "Embedding" and self.counts(args, kwargs):
+        elif kind not in ("Embedding", "Softmax", *ATTENTION) and self.counts(args, kwargs):
             return self._carried(call, layer, args, kwargs)
         elif kind in LAYERS:
             ways = [lambda: self._known(call, layer, args, kwargs, source)]
+            ways += [lambda: softmax_layer(call, layer, args, kwargs)] if kind == "Softmax" else []
         else:
             ways = []
         if own and (kind not in LAYERS or kind in ATTENTION):
@@ -354,9 +355,8 @@ class Frontend(abc.ABC):
         given = {key: value for key, value in kwargs.items() if value is not None}
         return self._layer(call, inner, args, given, source, path)
 
-    def _written_out(
-        self, call: Call, layer: Any, args: list[Any], kwargs: dict[str, Any], path: tuple[str, ...]
-    ) -> Any:
+    def _written_out(self, call: Call, layer: Any, args: list[Any], kwargs: dict[str, Any],
+                     path: tuple[str, ...]) -> Any:  # fmt: skip
         """A layer class of Keras itself that no rule knows, as the operators that it is written in.
 
         Attention gains by every part of it that is int8; of other layers all parts must have a rule.

@@ -15,13 +15,15 @@ import numpy as np
 import tensorflow as tf
 
 from tfq.models.calls import mapped
-from tfq.models.carried import carry, leaves
-from tfq.models.flatten import Call, Tensor
+from tfq.models.carried import leaves
+from tfq.models.flatten import Tensor
 from tfq.models.refusals import NoRuleError
 
 _MAKERS = ("Embedding", "Masking", "ReversibleEmbedding")
 _ONLY_IN_TRAINING = ("BatchNormalization",)
 _TRIED = 2  # samples
+Compute = Callable[[Any, Callable[..., Any], "list[Any]"], Any]
+"""Adds the nodes of a layer's function of these arguments, and returns its outputs."""
 
 
 class Masks:
@@ -59,19 +61,15 @@ class Masks:
         return kwargs
 
     def hand_on(
-        self, call: Callable[[], Call], layer: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Any
+        self, compute: Compute, layer: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Any
     ) -> None:
-        """Note the masks of what a layer makes of its arguments.
-
-        Args:
-          call: opens a call of the layer, for the nodes of a mask.
-        """
+        """Note the masks of what a layer makes of its arguments."""
         first = args[0] if args else next(iter(kwargs.values()), None)
         previous = kwargs.get("mask")
         previous = self._masks(first) if previous is None else previous
         if any(isinstance(x, Tensor) for x in leaves(previous)) or _may_make(layer):
             with contextlib.suppress(NoRuleError):
-                self._of |= self._made(call, layer, first, previous, leaves(results))
+                self._of |= self._made(compute, layer, first, previous, leaves(results))
         if type(layer).__name__ in self._takes_away:
             for read in self.beside([list(args), dict(kwargs)]):
                 del self._of[read]
@@ -80,19 +78,20 @@ class Masks:
         return mapped(lambda x: self._of.get(x) if isinstance(x, Tensor) else None, structure)
 
     def _made(
-        self, call: Callable[[], Call], layer: Any, first: Any, previous: Any, results: Sequence[Any]
+        self, compute: Compute, layer: Any, first: Any, previous: Any, results: Sequence[Any]
     ) -> dict[Tensor, Tensor]:
         tried = {x: _example(x) for x in leaves([first, previous]) if isinstance(x, Tensor)}
         found = leaves(layer.compute_mask(*(mapped(lambda x: tried.get(x, x), part) for part in (first, previous))))
-        if all(mask is None for mask in found):
-            return {}
+        masked = [x for x, mask in zip(results, found, strict=False) if mask is not None]
+        found = [mask for mask in found if mask is not None]
         same = {id(value): x for x, value in tried.items()}
-        if all(mask is None or id(mask) in same for mask in found):
-            made = [None if mask is None else same[id(mask)] for mask in found]
-        else:
-            name = f"{type(layer).__name__}.compute_mask"
-            made = leaves(carry(call(), name, layer.compute_mask, [first, previous], identity=str(id(layer))))
-        return {x: m for x, m in zip(results, made, strict=False) if isinstance(x, Tensor) and m is not None}
+        if all(id(mask) in same for mask in found):
+            return {x: same[id(mask)] for x, mask in zip(masked, found, strict=True)}
+
+        def masks(*args: Any) -> list[Any]:
+            return [mask for mask in leaves(layer.compute_mask(*args)) if mask is not None]
+
+        return dict(zip(masked, leaves(compute(layer, masks, [first, previous])), strict=True))
 
 
 def with_masks(function: Callable[..., Any]) -> Callable[..., Any]:

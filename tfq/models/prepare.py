@@ -16,6 +16,7 @@ import numpy as np
 
 from tfq.errors import UserError
 from tfq.execution.progress import SILENT, Progress
+from tfq.models.bounded_masks import bound_masks
 from tfq.models.decompose import decompose, split_activations
 from tfq.models.ends import free_ends
 from tfq.models.equality import random_inputs, relative_error, run_graph
@@ -299,6 +300,8 @@ def prepare(
             if transform is decompose and wide is not None:
                 graph, notes = keep_wide_float(graph, wide)
             graph = checked(name, before, graph)
+            if transform is merge_duplicates:
+                graph = checked("bound masks", graph, merge_duplicates(bound_masks(graph, inputs)))
             advance(1)
         if target is not None and not target.integers_only:
             real = {name: x[: len(x) // 2] for name, x in inputs.items()}

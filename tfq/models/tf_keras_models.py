@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -77,6 +78,10 @@ class TFKerasFrontend(Frontend):
     def source_call(self, node: Any) -> SourceCall:
         return SourceCall(node.layer, node.call_args, node.call_kwargs, node.outputs)
 
+    def mask(self, path: tuple[str, ...], layer: Any, function: Callable[..., Any], args: list[Any]) -> Any:
+        call = self._flattener.call((*path, layer.name), layer)
+        return carry(call, f"{type(layer).__name__}.compute_mask", function, args, identity=str(id(layer)))
+
     def structures(self, model: Any) -> tuple[Any, Any]:
         return model._nested_inputs, model._nested_outputs
 
@@ -96,6 +101,8 @@ class TFKerasFrontend(Frontend):
             given["slice_spec"] = _slices(given["slice_spec"])
         if layer.symbol == "cast":
             given["dtype"] = tf.as_dtype(given["dtype"]).name
+            if isinstance(given["x"], Tensor) and given["x"].dtype == given["dtype"]:
+                return given["x"]
         tensors = [value for value in leaves([args, list(kwargs.values())]) if isinstance(value, Tensor)]
         if layer.symbol in operators.SHAPES and tensors:
             return list(given["input"].shape)
