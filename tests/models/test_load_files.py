@@ -345,6 +345,20 @@ def test_weights_that_are_not_finite(library, value):
     refused(model, "Layer 'norm' has 1 NaN or infinite values of 4 in its moving_variance")
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("net.onnx", "onnx2tf -i"), ("net.PTH", "litert_torch"), ("net.pb", "SavedModel"), ("net.json", r"model\.save"),
+     ("net.safetensors", "without a network"), ("net.mlmodel", "Core ML")],
+)  # fmt: skip
+def test_files_of_others_are_told_the_road(tmp_path, name, words):
+    path = tmp_path / name
+    path.write_bytes(b"\x08\x07\x12\x04anything")
+    refused(path, words)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", "")
+    refused(path, words)
+
+
 @both
 def test_masks_reach_the_layers_that_read_them(library, check_equal):
     ids = library.Input((5,), dtype="int32")

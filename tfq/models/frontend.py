@@ -25,7 +25,7 @@ from tfq.models.flatten import Call, Flattener, Tensor, add_layer
 from tfq.models.graph import Graph
 from tfq.models.keras_layers import LAYERS
 from tfq.models.masks import Masks, ignores_mask, with_masks
-from tfq.models.refusals import UNSAFE, NoRuleError, refuse, short_cause
+from tfq.models.refusals import UNSAFE, NoRuleError, independent, refuse, short_cause
 
 OWN = ("keras", "tf_keras", "tensorflow")
 ATTENTION = ("AdditiveAttention", "Attention", "GroupedQueryAttention", "MultiHeadAttention")
@@ -154,7 +154,7 @@ class Frontend(abc.ABC):
         outputs = self._run(model, inputs, ())
         constant = [n for n, t in zip(self.output_names(model), outputs, strict=True) if not isinstance(t, Tensor)]
         if constant:
-            raise refuse(f"Output {constant[0]!r}", "it does not depend on the inputs", "remove it from the outputs")
+            raise independent(constant[0], len(constant) < len(outputs))
         return self._flattener.graph(inputs, outputs, self.output_names(model))
 
     def _paths(self, model: Any, path: tuple[str, ...]) -> list[tuple[str, ...]]:

@@ -36,7 +36,7 @@ from tfq.models.graph import INPUT, Graph
 from tfq.models.grids import separate_grids
 from tfq.models.inputs import typed_inputs, without_grid
 from tfq.models.load import LoadedModel
-from tfq.models.refusals import refuse
+from tfq.models.refusals import refuse, without_output
 from tfq.models.reshapes import cancel_reshapes
 from tfq.models.singular import keep_off_zero
 from tfq.models.wide import Wide, keep_wide_float
@@ -228,7 +228,8 @@ def _check_outputs(graph: Graph) -> None:
     for position, name in enumerate(graph.outputs):
         what = f"the model's output {graph.output_names[position]!r}"
         if graph[name].kind == INPUT:
-            raise UserError(f"{what} is its input {name!r} unchanged; take it out of the model's outputs")
+            way_out = without_output(len(set(graph.outputs) - set(graph.inputs)) > 0)
+            raise UserError(f"{what} is its input {name!r} unchanged; {way_out}")
         if name in graph.outputs[:position]:
             first = graph.output_names[graph.outputs.index(name)]
             raise UserError(f"{what} is the same as its output {first!r}; take one of them out of the model's outputs")

@@ -23,7 +23,7 @@ from tfq.execution.tflite import integers
 from tfq.models.flatten import Flattener
 from tfq.models.graph import Graph
 from tfq.models.layer_norms import recognise_layer_norms
-from tfq.models.refusals import NoRuleError, refuse, short_cause
+from tfq.models.refusals import NoRuleError, independent, short_cause
 from tfq.models.tflite_files import DTYPES, operator_name, read_float_tflite, tensor_name
 from tfq.models.tflite_rules import arithmetic, shapes, weighted
 from tfq.models.tflite_rules.carried import carried, is_carried
@@ -81,7 +81,7 @@ class TfliteFrontend:
         outputs = []
         for index, info in zip(integers(main.outputs), self._interpreter.outputs, strict=True):
             if index not in values:
-                raise refuse(f"Output {info.name!r}", "it does not depend on the inputs", "remove it from the outputs")
+                raise independent(info.name, any(other in values for other in integers(main.outputs)))
             outputs.append(values[index].tensor)
         self._inputs = [tensor.name for tensor in inputs]
         self._samples = [tensor.sample for tensor in outputs]
