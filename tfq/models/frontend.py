@@ -7,7 +7,6 @@ between Keras 3 and tf_keras is in the abstract methods of `Frontend`.
 from __future__ import annotations
 
 import abc
-import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from tfq.input_shapes import InputShapes
 from tfq.models import operations
 from tfq.models.calls import SourceCall, accepted_keys, dtype_name, is_computed, is_default, mapped, tensors_read
 from tfq.models.carried import carry, leaves, weight_names
@@ -25,7 +25,7 @@ from tfq.models.flatten import Call, Flattener, Tensor, add_layer
 from tfq.models.graph import Graph
 from tfq.models.keras_layers import LAYERS
 from tfq.models.masks import Masks, ignores_mask, with_masks
-from tfq.models.refusals import UNSAFE, NoRuleError, independent, refuse, short_cause
+from tfq.models.refusals import UNSAFE, independent, refuse, short_cause
 
 OWN = ("keras", "tf_keras", "tensorflow")
 ATTENTION = ("AdditiveAttention", "Attention", "GroupedQueryAttention", "MultiHeadAttention")
@@ -43,12 +43,14 @@ class Frontend(abc.ABC):
     other_activations: ClassVar[Mapping[Any, Follow]]
     mask_options: ClassVar[Mapping[str, Any]]  # of `Masks`
 
-    def __init__(self, model: Any, *, unsafe: bool):
+    def __init__(self, model: Any, *, unsafe: bool, input_shapes: InputShapes):
         self._unsafe = unsafe
         self.rounded: set[str] = set()
         self.masks = Masks(**self.mask_options)
         self.model = self.functional(model)
-        self._flattener = Flattener(self._paths(self.model, ()), batch=self.model.inputs[0].shape[0])
+        self._flattener = Flattener(
+            self._paths(self.model, ()), batch=self.model.inputs[0].shape[0], shapes=input_shapes
+        )
 
     @classmethod
     def functional(cls, model: Any) -> Any:
@@ -140,6 +142,7 @@ class Frontend(abc.ABC):
     def graph(self) -> Graph:
         model = self.model
         names = self.input_names(model)
+        self._flattener.shapes.check(names)
         for name, tensor in zip(names, model.inputs, strict=True):
             if getattr(tensor, "sparse", False) or getattr(tensor, "ragged", False) or len(tensor.shape) == 0:
                 raise refuse(
@@ -232,13 +235,6 @@ class Frontend(abc.ABC):
         """Whether one of these tensors holds integers or truth values that are computed."""
         return any(isinstance(v, Tensor) and self._flattener.is_count(v) for v in leaves([args, kwargs]))
 
-    def first_of(self, call: Call, ways: Sequence[Callable[[], Any]]) -> Any:
-        """What the first of the `ways` gives that can be gone; the last is to carry the operation as it is."""
-        for way in ways[:-1]:
-            with contextlib.suppress(NoRuleError), self._flattener.attempt(call):
-                return way()
-        return ways[-1]()
-
     def _layer(self, call: Call, layer: Any, args: list[Any], kwargs: dict[str, Any],
                source: SourceCall, path: tuple[str, ...]) -> Any:  # fmt: skip
         kind = type(layer).__name__
@@ -259,7 +255,7 @@ class Frontend(abc.ABC):
             ways = []
         if own and (kind not in LAYERS or kind in ATTENTION):
             ways.append(lambda: self._written_out(call, layer, args, kwargs, path))
-        return self.first_of(call, [*ways, lambda: self._carried(call, layer, args, kwargs)])
+        return self._flattener.first_of(call, [*ways, lambda: self._carried(call, layer, args, kwargs)])
 
     def _known(self, call: Call, layer: Any, args: list[Any], kwargs: dict[str, Any], source: SourceCall) -> Tensor:
         """A layer that has a row in `LAYERS`."""

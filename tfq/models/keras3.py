@@ -146,7 +146,7 @@ class Keras3Frontend(Frontend):
             )  # fmt: skip
 
         has_rule = kind in operators.KERAS and (kind in operators.READ_MASKS or not self.counts(args, kwargs))
-        return self.first_of(call, [rule, carried] if has_rule else [carried])
+        return self._flattener.first_of(call, [rule, carried] if has_rule else [carried])
 
     def _constant(self, operation: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """An operation on numbers known now, or on the shape of a tensor alone."""

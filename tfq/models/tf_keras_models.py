@@ -123,7 +123,7 @@ class TFKerasFrontend(Frontend):
         ways = (
             [] if found is None or self.counts(args, kwargs) else [lambda: operators.add_nodes(call, found, given.get)]
         )
-        return self.first_of(call, [*ways, carried])
+        return self._flattener.first_of(call, [*ways, carried])
 
     def _constant(self, layer: Any, given: dict[str, Any]) -> Any:
         """An operator on numbers known now, such as the parts of a shape."""
