@@ -198,9 +198,12 @@ def test_weights_without_a_model(tmp_path):
     refused(tmp_path / "model.h5", r"weights only.*model\.save")
 
 
-def test_a_saved_model_without_keras_layers(tmp_path):
+def test_a_saved_model_without_keras_layers(tmp_path, check_equal):
     small(keras).export(tmp_path / "exported", verbose=False)
     refused(tmp_path / "exported", r"without Keras layers.*export\(\).*\.keras or \.h5")
+    check_equal(tmp_path / "exported", allow_unsafe_deserialization=True)
+    (tmp_path / "exported" / "saved_model.pb").write_bytes(b"no graph")
+    refused(tmp_path / "exported", "TFLiteConverter cannot convert it", allow_unsafe_deserialization=True)
 
 
 def test_something_that_is_no_model():

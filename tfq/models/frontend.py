@@ -106,9 +106,9 @@ class Frontend(abc.ABC):
     def variable_names(self, layer: Any) -> list[str]:
         """Short names of `layer.weights`."""
 
-    def carried_form(self, layer: Any) -> Any:
-        """The layer that is carried for `layer`: another where the runtime has an operation for that."""
-        return layer
+    @abc.abstractmethod
+    def carried_form(self, layer: Any, begins: bool) -> Any:
+        """The layer that is carried for `layer`, as the runtime takes it; `begins`: it is given an initial state."""
 
     @abc.abstractmethod
     def variables(self, layer: Any) -> list[tf.Variable]:
@@ -283,7 +283,8 @@ class Frontend(abc.ABC):
         given = {key: value for key, value in kwargs.items() if value is not None}
         if "training" in inspect.signature(layer.call).parameters:
             given["training"] = False
-        made = self.carried_form(layer)
+        bound = inspect.signature(layer.call).bind(*args, **given).arguments
+        made = self.carried_form(layer, bound.get("initial_state") is not None)
         variables = self.variables(made)
         names = weight_names([name.replace("/", ".") for name in self.variable_names(layer)])
         function, masks = made, self.masks.beside([args, given])

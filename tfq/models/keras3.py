@@ -154,8 +154,8 @@ class Keras3Frontend(Frontend):
                               (args, kwargs))  # fmt: skip
         return mapped(lambda v: v.numpy() if hasattr(v, "numpy") else v, operation.call(*args, **kwargs))
 
-    def carried_form(self, layer: Any) -> Any:
-        return lstm.as_tf_keras(layer) or layer
+    def carried_form(self, layer: Any, begins: bool) -> Any:
+        return layer if begins else lstm.as_tf_keras(layer) or layer
 
     def variables(self, layer: Any) -> list[tf.Variable]:
         return [v.value if isinstance(v, keras.Variable) else v for v in layer.weights]

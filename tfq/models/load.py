@@ -23,9 +23,10 @@ from tfq.models.carried import leaves
 from tfq.models.frontend import Frontend
 from tfq.models.graph import Graph
 from tfq.models.keras3 import Keras3Frontend
-from tfq.models.model_files import FORMATS, TFLITE, open_model_file
+from tfq.models.model_files import FORMATS, GRAPH, TFLITE, open_model_file
 from tfq.models.refusals import refuse
 from tfq.models.revive import revive, trusted_model
+from tfq.models.saved_graphs import as_tflite
 from tfq.models.tf_keras_models import TFKerasFrontend
 from tfq.models.tflite_frontend import TfliteFrontend
 
@@ -135,6 +136,9 @@ def _read(path: pathlib.Path, unsafe: bool, imports: Sequence[str], input_shapes
     with open_model_file(path, trusted=unsafe, imports=imports) as stored:
         if stored.format == TFLITE:
             return _from_tflite(path, input_shapes)
+        if stored.format == GRAPH:
+            with as_tflite(path) as file:
+                return dataclasses.replace(_from_tflite(file, input_shapes), tflite_bytes=0)
         model = trusted_model(stored) if unsafe else revive(stored, imports)
     framework = f"{stored.library} {stored.version or tf_keras.__version__}"
     return _flatten(model, framework, input_shapes, unsafe=unsafe or bool(imports))

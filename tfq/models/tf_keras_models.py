@@ -13,8 +13,8 @@ from tf_keras.src.engine.functional import Functional
 from tf_keras.src.engine.keras_tensor import KerasTensor
 from tf_keras.src.layers.core.tf_op_layer import TFOpLambda
 
+from tfq.models import lstm, operators
 from tfq.models import operations as op
-from tfq.models import operators
 from tfq.models.calls import SourceCall, mapped
 from tfq.models.carried import BATCH, carry, leaves
 from tfq.models.flatten import Call, Tensor
@@ -135,6 +135,9 @@ class TFKerasFrontend(Frontend):
             return leaves(given["values"])
         found = layer.function(**{**_with_batch(given, 1), **{k: 1 for k in ("x", "y") if given.get(k, 1) is None}})
         return mapped(lambda v: v.numpy() if hasattr(v, "numpy") else v, found)
+
+    def carried_form(self, layer: Any, begins: bool) -> Any:
+        return lstm.as_loop(layer) if begins else layer
 
     def variables(self, layer: Any) -> list[tf.Variable]:
         return list(layer.weights)
