@@ -284,7 +284,8 @@ class Frontend(abc.ABC):
         if "training" in inspect.signature(layer.call).parameters:
             given["training"] = False
         bound = inspect.signature(layer.call).bind(*args, **given).arguments
-        made = self.carried_form(layer, bound.get("initial_state") is not None)
+        several = len(leaves(next(iter(bound.values())))) > 1  # tf_keras has a state behind what is read
+        made = self.carried_form(layer, several or bound.get("initial_state") is not None)
         variables = self.variables(made)
         names = weight_names([name.replace("/", ".") for name in self.variable_names(layer)])
         function, masks = made, self.masks.beside([args, given])
