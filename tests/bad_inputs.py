@@ -125,6 +125,7 @@ RECIPES = _texts(
         "workers": (0, 10**6, True),
         "size_budget": ("0.1", [], -1, 5),
         "precision": (None, 8, "int7", ["int8"]),
+        "input_shape": ("224,224,3", [1], ["224x224"], ["image:"], ["0,3"], ["a:1", "a:2"], {}),
         "pin": ("a:w8", [1], {}, [["a:w8"]], ["(:w8"]),
         "candidates": ("w4", [4], [None]),
         "model": (None, 1, ["m"], "a\0b"),

@@ -180,6 +180,15 @@ def _cut(x: Any, parts: Any, axis: int) -> Any:
     return OPS.split(x, parts, axis)
 
 
+def _einsum(function: Any) -> Any:
+    equations = {2: "abc,adc->abd", 3: "abcd,abed->abce"}
+    return _unary(lambda x: function(equations[rank(x)], x, x) if rank(x) in equations else None)
+
+
+def _attention(m: Any, x: Any) -> Any:
+    return OPS.dot_product_attention(x, x, x, is_causal=choice(m, True, False)) if rank(x) == 3 else None
+
+
 KERAS_OPERATORS = {
     **{name: _binary(getattr(OPS, name.lower())) for name in ("Add", "Subtract", "Multiply", "Maximum", "Minimum")},
     "Divide": _divide(OPS.divide, OPS), "TrueDivide": _divide(OPS.true_divide, OPS),
@@ -205,7 +214,7 @@ KERAS_OPERATORS = {
     "Copy": _unary(OPS.copy),
     **{n: _unary(getattr(OPS, n.lower())) for n in ("Abs", "Absolute", "Ceil", "Cos", "Erf", "Exp", "Expm1", "Floor",
                                                     "Sign", "Sin", "Softplus", "Softsign", "Square")},
-    "LogSigmoid": _unary(OPS.log_sigmoid),
+    "LogSigmoid": _unary(OPS.log_sigmoid), "Einsum": _einsum(OPS.einsum), "DotProductAttention": _attention,
     **{n: _on_positive(getattr(OPS, n.lower()), OPS) for n in ("Log", "Log1p", "Reciprocal", "Rsqrt", "Sqrt")},
 }  # fmt: skip
 
@@ -240,6 +249,7 @@ TF_OPERATORS = {
     "math.truediv": _divide(tf.truediv, tf), "math.divide": _divide(tf.divide, tf),
     "math.pow": lambda m, x: tf.pow(_positive(m, x, tf), choice(m, 1.0, 2.0, 0.5, -0.5, -1.0, 3.0)),
     "math.negative": _unary(tf.negative), "clip_by_value": _clip(tf.clip_by_value), "linalg.matmul": _tf_matmul,
+    "einsum": _einsum(tf.einsum),
     "nn.depth_to_space": _blocks(tf.nn.depth_to_space, divides=True),
     "nn.space_to_depth": _blocks(tf.nn.space_to_depth, divides=False),
     "nn.bias_add": _bias_add, "nn.relu": _unary(tf.nn.relu), "nn.relu6": _unary(tf.nn.relu6),

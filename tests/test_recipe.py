@@ -25,6 +25,7 @@ FREE |= {
     "memory_limit": st.integers(64, 10**6),
     "workers": st.integers(1, 64),
     "seed": st.integers(0, 2**31),
+    "input_shape": st.sampled_from([(), ("28,28,1",), ("a:3,4", "b:c:8")]),
 }
 BUDGETS = {
     "max_accuracy_drop": st.none() | st.floats(0, 100),

@@ -18,7 +18,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # A part of the library, a folder or a module, may import those before it; nobody upstream imports downstream.
 _SERVING = ("errors", "execution", "numerics", "precision", "grid", "operations", "targets")
-_WISHES = ("option_groups", "options", "recipe")
+_WISHES = ("input_shapes", "option_groups", "options", "recipe")
 _ROAD = ("models", "data", "quantized_model", "spec", "calibration", "simulate", "export", "verify", "evaluation")
 _WHOLE = ("reconstruction", "allocation", "report", "inputs", "result", "pipeline", "library")
 ORDER = (*_SERVING, *_WISHES, *_ROAD, *_WHOLE)

@@ -13,6 +13,7 @@ import numpy as np
 from tfq.data.objects import Data, Given, given
 from tfq.errors import UserError
 from tfq.evaluation.metrics import UserMetric
+from tfq.input_shapes import as_texts
 from tfq.options import check_names
 from tfq.recipe import Recipe, live_name
 
@@ -54,6 +55,8 @@ def taken(
     paths = {name: value for name, value in objects.items() if isinstance(value, (str, os.PathLike))}
     live = {name: value for name, value in objects.items() if value is not None and name not in paths}
     settings = {name: _setting(value) for name, value in {**options, **paths}.items()}
+    if "input_shape" in settings:
+        settings["input_shape"] = as_texts(settings["input_shape"])
     settings |= {name: live_name(value) for name, value in live.items()}
     wanted = Recipe(**({"model": ""} | settings)) if recipe is None else dataclasses.replace(recipe, **settings)
     missing = [f"`{name.removesuffix('_data')}`" for name in wanted.missing if name not in live]

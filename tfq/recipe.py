@@ -13,6 +13,7 @@ from tfq import __version__
 from tfq.errors import UserError
 from tfq.execution.inputs import check_encodable
 from tfq.execution.json_files import built, checked_types, parse_json, read_json, shown
+from tfq.input_shapes import InputShapes
 from tfq.option_groups import (
     BudgetOptions,
     CalibrationOptions,
@@ -76,17 +77,20 @@ class Recipe(ResourceOptions, FileOptions, CalibrationOptions, BudgetOptions, Fi
         <ndarray>.
       allow_unsafe_deserialization: code that the model file holds may run.
       imports: modules that the user trusts: the model file may name their layers and models.
+      input_shape: of inputs whose model leaves sizes open (`tfq.input_shapes`).
       seed: of everything random.
     """
 
     seed: int = between(0, 2**32 - 1, default=0)
     allow_unsafe_deserialization: bool = False
     imports: tuple[str, ...] = ()
+    input_shape: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         checked_types(self, "`{}`".format)
         for field in dataclasses.fields(self):
             _check_value(field.name, getattr(self, field.name), **field.metadata)
+        InputShapes.read(self.input_shape)
         for group in (WidthOptions, FittingOptions, BudgetOptions):
             group.check(self)
         if self.pipeline != "int8" and self.precision != "int8":

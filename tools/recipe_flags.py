@@ -22,6 +22,8 @@ HELP = {
         "overwrite": "Replace what an earlier run wrote to --output_dir.",
         "import": "Python modules that you trust, as my_package.layers: they are imported, and the model file may name"
         " their layers and models.",
+        "input_shape": "Sizes of one sample for an input that the model leaves open: image:224,224,3, or 224,224,3"
+        " where there is one input. Give the flag once for each input.",
         "allow_unsafe_deserialization": "Run code that the model file holds, such as Lambda layers. Only for files"
         " whose author you trust.",
     },
@@ -127,7 +129,7 @@ def new_recipe_flags(*, output: str, without: Collection[str] = ()) -> flags.Fla
             continue
         if name in CHOICES:
             flags.DEFINE_enum(name, str(default), CHOICES[name], helps[name], flag_values=values)
-        elif name == "pin":
+        elif name in ("input_shape", "pin"):
             flags.DEFINE_multi_string(name, [], helps[name], flag_values=values)
         else:
             kind = str(field.type).removesuffix(" | None")

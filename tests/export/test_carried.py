@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tf_keras
 
 import tfq
 from tfq.errors import UserError
@@ -26,13 +27,31 @@ def recurrent_model():
     return keras.Model(x, K.Dense(3)(K.GRU(5)(K.LSTM(6, return_sequences=True)(words))))
 
 
+def sorted_model():
+    x = keras.Input((6,))
+    return keras.Model(x, K.Dense(3)(OPS.cast(OPS.argsort(K.Dense(8)(x)), "float32")))
+
+
+def begun_model(library=keras):
+    x = library.Input((6, 4))
+    state = library.layers.Dense(5)(x[:, 0])
+    return library.Model(x, library.layers.Dense(3)(library.layers.LSTM(5)(x, initial_state=[state, state])))
+
+
+def begun_model_of_tf_keras():
+    return begun_model(tf_keras)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [operations_model, recurrent_model])
+@pytest.mark.parametrize(
+    "make", [operations_model, recurrent_model, sorted_model, begun_model, begun_model_of_tf_keras]
+)
 def test_a_model_with_carried_layers_is_quantised_and_verified(make):
     model = make()
     shape = (128, *model.inputs[0].shape[1:])
     rng = np.random.default_rng(0)
-    x = rng.integers(0, 10, shape, np.int32) if len(shape) == 2 else rng.normal(size=shape).astype("float32")
+    words = make is recurrent_model
+    x = rng.integers(0, 10, shape, np.int32) if words else rng.normal(size=shape).astype("float32")
     found = tfq.quantize(model, x)
     reasons = {layer.kind: layer.reason for layer in found.report.layers if layer.precision == "float32"}
     assert "there is no int8 rule for" in reasons["Carried"]

@@ -24,6 +24,8 @@ def test_an_input_that_is_an_output_is_refused():
     x = tf_keras.Input((4,), name="x")
     with pytest.raises(UserError, match="is its input 'x' unchanged; take it out of the model's outputs"):
         prepared(x, [layers.Dense(2, name="d")(x), x])
+    with pytest.raises(UserError, match="is its input 'x' unchanged; the model has no other output"):
+        prepared(x, layers.Dropout(0.5)(x))
 
 
 @pytest.mark.parametrize("dropped", [False, True])

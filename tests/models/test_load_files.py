@@ -198,9 +198,12 @@ def test_weights_without_a_model(tmp_path):
     refused(tmp_path / "model.h5", r"weights only.*model\.save")
 
 
-def test_a_saved_model_without_keras_layers(tmp_path):
+def test_a_saved_model_without_keras_layers(tmp_path, check_equal):
     small(keras).export(tmp_path / "exported", verbose=False)
     refused(tmp_path / "exported", r"without Keras layers.*export\(\).*\.keras or \.h5")
+    check_equal(tmp_path / "exported", allow_unsafe_deserialization=True)
+    (tmp_path / "exported" / "saved_model.pb").write_bytes(b"no graph")
+    refused(tmp_path / "exported", "TFLiteConverter cannot convert it", allow_unsafe_deserialization=True)
 
 
 def test_something_that_is_no_model():
@@ -343,6 +346,20 @@ def test_weights_that_are_not_finite(library, value):
     weights[3][1] = value
     model.get_layer("norm").set_weights(weights)
     refused(model, "Layer 'norm' has 1 NaN or infinite values of 4 in its moving_variance")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("net.onnx", "onnx2tf -i"), ("net.PTH", "litert_torch"), ("net.pb", "SavedModel"), ("net.json", r"model\.save"),
+     ("net.safetensors", "without a network"), ("net.mlmodel", "Core ML")],
+)  # fmt: skip
+def test_files_of_others_are_told_the_road(tmp_path, name, words):
+    path = tmp_path / name
+    path.write_bytes(b"\x08\x07\x12\x04anything")
+    refused(path, words)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", "")
+    refused(path, words)
 
 
 @both

@@ -157,7 +157,7 @@ CARRIED = {
     "exponent": lambda x: tf.abs(x) ** 3.3,
     "reflection": lambda x: tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], "REFLECT"),
     "a constant that widens": lambda x: x[..., :1] * VECTOR,
-    "an equation": lambda x: tf.einsum("bhwc,bhwd->bcd", x, x),
+    "an equation": lambda x: tf.einsum("bhwc,bhwc->bhwc", x, x),
     "truth values": lambda x: tf.where(tf.logical_and(x > 0, x < 1), x, tf.zeros_like(x)),
     "whole numbers": lambda x: tf.one_hot(tf.argmax(x, -1), 6) * x,
     "several outputs": lambda x: sum(tf.nn.moments(x, [1, 2])),

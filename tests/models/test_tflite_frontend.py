@@ -218,6 +218,11 @@ CARRIED = {
     "least": lambda x: tf.reduce_min(x, [1, 2]) * tf.reduce_prod(x, [3], keepdims=True)[:, 0, 0],
     "any": lambda x: tf.cast(tf.reduce_any(x > 1.9, [1, 2]), tf.float32),
     "reverse": lambda x: tf.reverse(x, [2]),
+    "largest": lambda x: tf.reduce_max(x, [2]) + tf.reduce_max(x, [3], keepdims=True)[:, :, 0],
+    "power": lambda x: tf.pow(tf.abs(x), 1.7),
+    "matrices": lambda x: tf.matmul(x, weights(6, 4, 3)),
+    "between": lambda x: tf.concat([x, weights(1, 6, 2, 4), x], 2),
+    "mirrored": lambda x: tf.pad(tf.tile(x, [1, 1, 9, 1]), [[0, 0], [0, 0], [40, 40], [0, 0]], "REFLECT"),
     "response": lambda x: k.local_response_normalization(x, 2, 1.0, 0.1, 0.5),
 }
 

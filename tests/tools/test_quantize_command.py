@@ -22,7 +22,7 @@ FLAGS = """model output_dir calibration_data evaluation_data num_calibration_sam
     activation_bits per_channel calibration_method storage input_type output_type seed overwrite precision
     preprocess selection labels allow_unsafe_deserialization recipe flagfile package first_last_bits
     reconstruction mode granularity range_tuning batch_norm_tuning network_tuning equalization memory_limit workers
-    max_accuracy_drop size_budget latency_budget latency_table objective candidates pin sensitivity"""
+    max_accuracy_drop size_budget latency_budget latency_table objective candidates pin sensitivity input_shape"""
 GOOD = ("--model=digits.keras", "--calibration_data=calibration.npz", "--preprocess=raw", "--output_dir=out")
 PROGRESS = re.compile(r".*: (done in [\d.]+ s|\d.*left|[\d.]+ s so far)$")
 

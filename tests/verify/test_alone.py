@@ -34,3 +34,15 @@ def test_the_same_file_is_compared_alike_each_time():
     first, second = (verify_structure(case.content, case.model) for _ in range(2))
     assert first == second
     assert first.elements_alone > 0
+
+
+def test_the_places_of_a_resize_by_a_fraction_are_rounded():
+    rng = np.random.default_rng(0)
+    weights = {"kernel": rng.normal(size=(1, 1, 3, 4)).astype(np.float32), "bias": np.zeros(4, np.float32)}
+    nodes = (
+        Node("image", "Input", {"shape": (7, 9, 3), "dtype": "float32"}),
+        Node("mixed", "Conv2D", {"filters": 4, "kernel_size": 1}, ("image",), weights),
+        Node("resized", "Resizing", {"height": 45, "width": 61}, ("mixed",)),
+    )
+    case = operator_graphs.exported(Graph(nodes, ("image",), ("resized",)))
+    assert verify_structure(case.content, case.model).elements_alone > 0

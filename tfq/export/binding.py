@@ -72,9 +72,11 @@ def bind(model: Any, graph: Graph) -> Binding:
     writer = {tensor: name for name, tensor in node_tensor.items()}
     operator_node: dict[int, str] = {}
     nameless = _nameless(model, graph, result)
+    needed = set(outputs.values()).union(*(map(int, operator.inputs) for operator in subgraph.operators))
     for index, operator in enumerate(subgraph.operators):
         kind = flatbuffer.operator_name(model, operator)
-        source, target = int(operator.inputs[0]), int(operator.outputs[0])
+        made = [int(tensor) for tensor in operator.outputs]  # of a sort, the places alone may be needed
+        source, target = int(operator.inputs[0]), next((tensor for tensor in made if tensor in needed), made[0])
         if kind == "DEQUANTIZE":
             continue
         if kind == "QUANTIZE" and _is_border(subgraph, source, target):

@@ -146,16 +146,21 @@ def empty_model() -> Any:
     return model
 
 
+def add_buffer(model: Any, data: bytes) -> int:
+    """Append a buffer; its index."""
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(data, np.uint8)
+    model.buffers.append(buffer)
+    return len(model.buffers) - 1
+
+
 def add_tensor(model: Any, shape: Sequence[int] | np.ndarray, dtype: str, data: bytes | None = None) -> int:
     """Append a tensor, a constant where there is data; its index."""
     tensor = schema.TensorT()
     tensor.shape, tensor.hasRank = np.asarray(shape, np.int32), True
     tensor.type, tensor.buffer = _TYPES[dtype], 0
     if data is not None:
-        buffer = schema.BufferT()
-        buffer.data = np.frombuffer(data, np.uint8)
-        tensor.buffer = len(model.buffers)
-        model.buffers.append(buffer)
+        tensor.buffer = add_buffer(model, data)
     model.subgraphs[0].tensors.append(tensor)
     return len(model.subgraphs[0].tensors) - 1
 

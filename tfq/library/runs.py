@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
@@ -69,6 +69,7 @@ class Options(TypedDict, total=False):
     seed: int
     allow_unsafe_deserialization: bool
     imports: Sequence[str]
+    input_shape: Sequence[int] | Mapping[str, Sequence[int]]
 
 
 def quantize(

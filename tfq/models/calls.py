@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+from tfq.models.carried import leaves
+from tfq.models.flatten import Call
 
 # Keys that say how a layer is made or trained, not what it computes.
 _NOT_COMPUTED = {"name", "dtype", "trainable", "seed", "synchronized", "batch_input_shape", "input_length", "sparse"}
@@ -13,13 +15,6 @@ _NOT_COMPUTED |= {"renorm", "renorm_clipping", "renorm_momentum", "flash_attenti
 _NOT_COMPUTED |= {"query_shape", "key_shape", "value_shape", "autocast"}
 _HIDDEN_DEFAULTS = {"rms_scaling": False}  # not in the constructor's signature
 _NOT_COMPUTED_ENDS = ("_initializer", "_regularizer", "_constraint")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class MaskOf:
-    """Stands for the mask of a symbolic tensor where that has no place among the calls of the model."""
-
-    tensor: Any
 
 
 class SourceCall(NamedTuple):
@@ -64,3 +59,21 @@ def is_default(key: str, value: Any, defaults: Mapping[str, Any]) -> bool:
 
 def dtype_name(dtype: Any) -> str:
     return dtype if isinstance(dtype, str) else dtype.name
+
+
+def tensors_read(call: Call, layer: Any, args: list[Any], kwargs: dict[str, Any]) -> list[Any]:
+    """The tensors a layer reads; UserError for any other argument that is not at its default."""
+    given = inspect.signature(layer.call).bind(*args, **kwargs).arguments
+    given = {**{k: v for k, v in given.items() if k != "kwargs"}, **given.get("kwargs", {})}
+    if type(layer).__name__ == "MultiHeadAttention":
+        inputs = [given.pop("query"), given.pop("value")]
+        key = given.pop("key", None)
+        inputs += [] if key is None else [key]
+    else:
+        inputs = leaves(given.pop(next(iter(given))))
+    extra = {key: value for key, value in given.items() if value is not None and value is not False}
+    if extra:
+        key, value = next(iter(extra.items()))
+        shown = f"{key}={value!r}" if isinstance(value, (bool, int, float, str)) else f"the argument {key}"
+        raise call.refuse(f"it is called with {shown}", "build the model again without it")
+    return inputs

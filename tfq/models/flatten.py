@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from tfq.errors import UserError
+from tfq.input_shapes import InputShapes
 from tfq.models.graph import INPUT, Graph, Node, output_shape
 from tfq.models.keras_layers import LAYERS
 from tfq.models.refusals import NoRuleError, refuse
@@ -69,10 +70,11 @@ class Flattener:
     Args:
       paths: of every layer: the names of the models around it, then its own.
       batch: the batch size that the model fixes, or None.
+      shapes: of inputs that the model leaves open.
     """
 
-    def __init__(self, paths: Iterable[tuple[str, ...]], *, batch: int | None):
-        self.batch = batch
+    def __init__(self, paths: Iterable[tuple[str, ...]], *, batch: int | None, shapes: InputShapes):
+        self.batch, self.shapes = batch, shapes
         self._nodes: list[Node] = []
         self._names: set[str] = set()
         self._groups: dict[int, str] = {}
@@ -92,19 +94,13 @@ class Flattener:
         """Add an input; `shape` has the batch axis."""
         if not shape:
             raise refuse(f"Input {name!r}", "it has no batch axis", "give it a shape without batch_shape=()")
-        if any(size is None for size in shape[1:]):
-            known = ", ".join("?" if size is None else str(size) for size in shape[1:])
-            raise refuse(
-                f"Input {name!r}",
-                f"its shape is ({known}) and only the batch axis may be unknown",
-                "build the model again with Input(shape=...) all numbers, and load its weights into it",
-            )
+        sample = self.shapes.of(name, shape[1:])
         dtype = float32_for(dtype)
         if dtype not in INPUT_DTYPES:
             raise refuse(f"Input {name!r}", f"its dtype is {dtype}", f"use one of {', '.join(INPUT_DTYPES)}")
-        node = Node(self.unique(readable(name)), INPUT, {"shape": tuple(shape[1:]), "dtype": dtype}, origin=(name,))
+        node = Node(self.unique(readable(name)), INPUT, {"shape": sample, "dtype": dtype}, origin=(name,))
         self._nodes.append(node)
-        return Tensor(node.name, (None, *shape[1:]), dtype)
+        return Tensor(node.name, (None, *sample), dtype)
 
     def call(self, path: tuple[str, ...], layer: Any) -> Call:
         """Open one call of `layer`, which lies at `path`."""
@@ -141,6 +137,13 @@ class Flattener:
             del self._nodes[nodes:]
             self._names, call.suffixes = names, suffixes
             raise
+
+    def first_of(self, call: Call, ways: Sequence[Callable[[], Any]]) -> Any:
+        """What the first of the `ways` gives that can be gone; the last is to carry the operation as it is."""
+        for way in ways[:-1]:
+            with contextlib.suppress(NoRuleError), self.attempt(call):
+                return way()
+        return ways[-1]()
 
     def array(self, variable: Any) -> np.ndarray:
         """The value of a Keras variable, the same object at every call."""

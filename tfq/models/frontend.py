@@ -7,7 +7,7 @@ between Keras 3 and tf_keras is in the abstract methods of `Frontend`.
 from __future__ import annotations
 
 import abc
-import contextlib
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -16,16 +16,19 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from tfq.input_shapes import InputShapes
 from tfq.models import operations
-from tfq.models.calls import MaskOf, SourceCall, accepted_keys, dtype_name, is_computed, is_default, mapped
+from tfq.models.calls import SourceCall, accepted_keys, dtype_name, is_computed, is_default, mapped, tensors_read
 from tfq.models.carried import carry, leaves, weight_names
+from tfq.models.dot_product import softmax_layer
 from tfq.models.flatten import Call, Flattener, Tensor, add_layer
 from tfq.models.graph import Graph
 from tfq.models.keras_layers import LAYERS
-from tfq.models.refusals import UNSAFE, NoRuleError, refuse, short_cause
+from tfq.models.masks import Masks, ignores_mask, with_masks
+from tfq.models.refusals import UNSAFE, independent, refuse, short_cause
 
 OWN = ("keras", "tf_keras", "tensorflow")
-ATTENTION = ("AdditiveAttention", "Attention", "GroupQueryAttention", "MultiHeadAttention")
+ATTENTION = ("AdditiveAttention", "Attention", "GroupedQueryAttention", "MultiHeadAttention")
 Follow = Callable[[Call, Tensor], Tensor]
 
 
@@ -38,12 +41,16 @@ class Frontend(abc.ABC):
     tensor_types: ClassVar[tuple[type, ...]]
     kept_activations: ClassVar[Mapping[Any, str]]  # function -> name in tf_keras
     other_activations: ClassVar[Mapping[Any, Follow]]
+    mask_options: ClassVar[Mapping[str, Any]]  # of `Masks`
 
-    def __init__(self, model: Any, *, unsafe: bool):
+    def __init__(self, model: Any, *, unsafe: bool, input_shapes: InputShapes):
         self._unsafe = unsafe
         self.rounded: set[str] = set()
+        self.masks = Masks(**self.mask_options)
         self.model = self.functional(model)
-        self._flattener = Flattener(self._paths(self.model, ()), batch=self.model.inputs[0].shape[0])
+        self._flattener = Flattener(
+            self._paths(self.model, ()), batch=self.model.inputs[0].shape[0], shapes=input_shapes
+        )
 
     @classmethod
     def functional(cls, model: Any) -> Any:
@@ -57,11 +64,8 @@ class Frontend(abc.ABC):
         if not isinstance(model, cls.functional_class) or type(model).call is not cls.functional_class.call:
             symbols = cls.inputs_of(model)
             if symbols is None:
-                raise refuse(
-                    f"Model {model.name!r}",
-                    f"it is a subclassed model ({type(model).__name__}) that was never called",
-                    "call it once on a batch of samples before",
-                )
+                reason = f"it is a subclassed model ({type(model).__name__}) that was never called"
+                raise refuse(f"Model {model.name!r}", reason, "call it once on a batch of samples before")
             return cls.library.Model(symbols, model(symbols), name=model.name)
         return model
 
@@ -79,9 +83,9 @@ class Frontend(abc.ABC):
     def source_call(self, node: Any) -> SourceCall:
         """The call that a node of the library's own graph stands for."""
 
-    def mask(self, tensor: Any, look_up: Callable[[Any], Tensor], path: tuple[str, ...]) -> Tensor:
-        """The mask that Keras keeps beside one of its tensors; `look_up` gives the tensor of a symbolic one."""
-        raise NotImplementedError
+    @abc.abstractmethod
+    def mask(self, path: tuple[str, ...], layer: Any, function: Callable[..., Any], args: list[Any]) -> Any:
+        """The masks that a layer's function gives for tensors and their masks."""
 
     @abc.abstractmethod
     def structures(self, model: Any) -> tuple[Any, Any]:
@@ -102,9 +106,9 @@ class Frontend(abc.ABC):
     def variable_names(self, layer: Any) -> list[str]:
         """Short names of `layer.weights`."""
 
-    def carried_form(self, layer: Any) -> Any:
-        """The layer that is carried for `layer`: another where the runtime has an operation for that."""
-        return layer
+    @abc.abstractmethod
+    def carried_form(self, layer: Any, begins: bool) -> Any:
+        """The layer that is carried for `layer`, as the runtime takes it; `begins`: it is given an initial state."""
 
     @abc.abstractmethod
     def variables(self, layer: Any) -> list[tf.Variable]:
@@ -138,6 +142,7 @@ class Frontend(abc.ABC):
     def graph(self) -> Graph:
         model = self.model
         names = self.input_names(model)
+        self._flattener.shapes.check(names)
         for name, tensor in zip(names, model.inputs, strict=True):
             if getattr(tensor, "sparse", False) or getattr(tensor, "ragged", False) or len(tensor.shape) == 0:
                 raise refuse(
@@ -152,7 +157,7 @@ class Frontend(abc.ABC):
         outputs = self._run(model, inputs, ())
         constant = [n for n, t in zip(self.output_names(model), outputs, strict=True) if not isinstance(t, Tensor)]
         if constant:
-            raise refuse(f"Output {constant[0]!r}", "it does not depend on the inputs", "remove it from the outputs")
+            raise independent(constant[0], len(constant) < len(outputs))
         return self._flattener.graph(inputs, outputs, self.output_names(model))
 
     def _paths(self, model: Any, path: tuple[str, ...]) -> list[tuple[str, ...]]:
@@ -167,14 +172,13 @@ class Frontend(abc.ABC):
         table = {id(tensor): value for tensor, value in zip(model.inputs, values, strict=True)}
 
         def look_up(leaf: Any) -> Any:
-            if isinstance(leaf, MaskOf):
-                return self.mask(leaf.tensor, look_up, path)
             if isinstance(leaf, self.tensor_types):
                 return table[id(leaf)]
             return leaf.numpy() if hasattr(leaf, "numpy") else leaf
 
         def run(source: SourceCall) -> None:
-            results = leaves(self._call(source, mapped(look_up, source.args), mapped(look_up, source.kwargs), path))
+            args, kwargs = mapped(look_up, source.args), mapped(look_up, source.kwargs)
+            results = leaves(self._masked(source, args, kwargs, path))
             outputs = leaves(source.outputs)
             if len(outputs) == 1 and len(results) > 1:  # a shape: one symbolic tensor, several numbers
                 results = [results]
@@ -200,6 +204,18 @@ class Frontend(abc.ABC):
             return [given[name] for name in self.input_names(model)]
         return leaves(given)
 
+    def _masked(self, source: SourceCall, args: list[Any], kwargs: dict[str, Any], path: tuple[str, ...]) -> Any:
+        """What a call gives, with the masks that Keras adds to its arguments; its outputs get theirs."""
+        layer = source.layer
+        if not hasattr(layer, "supports_masking"):
+            return self._call(source, args, kwargs, path)
+        kwargs = self.masks.given(layer, args, kwargs)
+        read = {key: value for key, value in kwargs.items() if key != "mask"} if ignores_mask(layer) else kwargs
+        results = self._call(source, args, read, path)
+        if layer.supports_masking and self.graph_model(layer) is None:
+            self.masks.hand_on(functools.partial(self.mask, path), layer, args, kwargs, results)
+        return results
+
     def _call(self, source: SourceCall, args: list[Any], kwargs: dict[str, Any], path: tuple[str, ...]) -> Any:
         layer = source.layer
         path = (*path, layer.name)
@@ -219,16 +235,8 @@ class Frontend(abc.ABC):
         """Whether one of these tensors holds integers or truth values that are computed."""
         return any(isinstance(v, Tensor) and self._flattener.is_count(v) for v in leaves([args, kwargs]))
 
-    def first_of(self, call: Call, ways: Sequence[Callable[[], Any]]) -> Any:
-        """What the first of the `ways` gives that can be gone; the last is to carry the operation as it is."""
-        for way in ways[:-1]:
-            with contextlib.suppress(NoRuleError), self._flattener.attempt(call):
-                return way()
-        return ways[-1]()
-
-    def _layer(
-        self, call: Call, layer: Any, args: list[Any], kwargs: dict[str, Any], source: SourceCall, path: tuple[str, ...]
-    ) -> Any:
+    def _layer(self, call: Call, layer: Any, args: list[Any], kwargs: dict[str, Any],
+               source: SourceCall, path: tuple[str, ...]) -> Any:  # fmt: skip
         kind = type(layer).__name__
         own = type(layer).__module__.split(".")[0] in OWN
         if not own or kind == "Lambda":
@@ -238,20 +246,23 @@ class Frontend(abc.ABC):
             ways = [lambda: self._traced(call, layer, args, kwargs, path)]
         elif kind == "TimeDistributed":
             ways = [lambda: self._time_distributed(call, layer, args, kwargs, source, path)]
-        elif kind != "Embedding" and self.counts(args, kwargs):
+        elif kind not in ("Embedding", "Softmax", *ATTENTION) and self.counts(args, kwargs):
             return self._carried(call, layer, args, kwargs)
         elif kind in LAYERS:
             ways = [lambda: self._known(call, layer, args, kwargs, source)]
+            ways += [lambda: softmax_layer(call, layer, args, kwargs)] if kind == "Softmax" else []
         else:
             ways = []
         if own and (kind not in LAYERS or kind in ATTENTION):
             ways.append(lambda: self._written_out(call, layer, args, kwargs, path))
-        return self.first_of(call, [*ways, lambda: self._carried(call, layer, args, kwargs)])
+        return self._flattener.first_of(call, [*ways, lambda: self._carried(call, layer, args, kwargs)])
 
     def _known(self, call: Call, layer: Any, args: list[Any], kwargs: dict[str, Any], source: SourceCall) -> Tensor:
         """A layer that has a row in `LAYERS`."""
         kind = type(layer).__name__
-        inputs = self._bound(call, layer, args, kwargs)
+        if kind in ATTENTION and self.masks.beside([args, kwargs]):
+            raise call.refuse("it reads tensors that have masks")
+        inputs = tensors_read(call, layer, args, kwargs)
         if LAYERS[kind].training_only:
             return call.add("Activation", {"activation": "linear"}, inputs, shape=inputs[0].shape)
         if not all(isinstance(value, Tensor) for value in inputs):
@@ -272,30 +283,18 @@ class Frontend(abc.ABC):
         given = {key: value for key, value in kwargs.items() if value is not None}
         if "training" in inspect.signature(layer.call).parameters:
             given["training"] = False
-        made = self.carried_form(layer)
+        bound = inspect.signature(layer.call).bind(*args, **given).arguments
+        several = len(leaves(next(iter(bound.values())))) > 1  # tf_keras has a state behind what is read
+        made = self.carried_form(layer, several or bound.get("initial_state") is not None)
         variables = self.variables(made)
         names = weight_names([name.replace("/", ".") for name in self.variable_names(layer)])
+        function, masks = made, self.masks.beside([args, given])
+        if masks:
+            function, args, given = with_masks(made), [[*masks], [*masks.values()], args, given], {}
         return carry(
-            call, type(layer).__name__, made, args, given,
+            call, type(layer).__name__, function, args, given,
             variables=dict(zip(names, variables, strict=True)), identity=f"{layer.name} {id(layer)}",
         )  # fmt: skip
-
-    def _bound(self, call: Call, layer: Any, args: list[Any], kwargs: dict[str, Any]) -> list[Any]:
-        """The tensors a layer reads; UserError for any other argument that is not at its default."""
-        given = inspect.signature(layer.call).bind(*args, **kwargs).arguments
-        given = {**{k: v for k, v in given.items() if k != "kwargs"}, **given.get("kwargs", {})}
-        if type(layer).__name__ == "MultiHeadAttention":
-            inputs = [given.pop("query"), given.pop("value")]
-            key = given.pop("key", None)
-            inputs += [] if key is None else [key]
-        else:
-            inputs = leaves(given.pop(next(iter(given))))
-        extra = {key: value for key, value in given.items() if value is not None and value is not False}
-        if extra:
-            key, value = next(iter(extra.items()))
-            shown = f"{key}={value!r}" if isinstance(value, (bool, int, float, str)) else f"the argument {key}"
-            raise call.refuse(f"it is called with {shown}", "build the model again without it")
-        return inputs
 
     def _config(self, call: Call, layer: Any, kind: str) -> tuple[dict[str, Any], Follow | None]:
         """The layer's configuration for tf_keras' class, and what follows an activation tf_keras lacks."""
@@ -354,9 +353,8 @@ class Frontend(abc.ABC):
         given = {key: value for key, value in kwargs.items() if value is not None}
         return self._layer(call, inner, args, given, source, path)
 
-    def _written_out(
-        self, call: Call, layer: Any, args: list[Any], kwargs: dict[str, Any], path: tuple[str, ...]
-    ) -> Any:
+    def _written_out(self, call: Call, layer: Any, args: list[Any], kwargs: dict[str, Any],
+                     path: tuple[str, ...]) -> Any:  # fmt: skip
         """A layer class of Keras itself that no rule knows, as the operators that it is written in.
 
         Attention gains by every part of it that is int8; of other layers all parts must have a rule.
@@ -378,10 +376,12 @@ class Frontend(abc.ABC):
         if "training" in inspect.signature(function).parameters:  # some layers default to True
             given["training"] = False
         structure = (args, given)
-        inputs = list(dict.fromkeys(value for value in leaves(structure) if isinstance(value, Tensor)))
+        masks = self.masks.beside(structure)
+        read = leaves([structure, list(masks.values())])
+        inputs = list(dict.fromkeys(value for value in read if isinstance(value, Tensor)))
         for batch in (None, 1):  # what a constant is repeated along must be known
             try:
-                model = self._trace(function, inputs, structure, batch)
+                model = self._trace(function, inputs, structure, masks, batch)
                 found = self._run(model, inputs, path)
             except Exception as error:
                 cause = error
@@ -389,8 +389,10 @@ class Frontend(abc.ABC):
                 return found[0] if len(found) == 1 else found
         raise call.refuse(f"its code cannot be traced ({short_cause(cause)})", "replace it by standard layers")
 
-    def _trace(self, function: Callable[..., Any], inputs: Sequence[Tensor], structure: Any, batch: int | None) -> Any:
+    def _trace(self, function: Callable[..., Any], inputs: Sequence[Tensor], structure: Any,
+               masks: Mapping[Tensor, Tensor], batch: int | None) -> Any:  # fmt: skip
         """A functional model of `function`, called with symbolic tensors in the places of `structure`."""
         symbols = {t.name: self.library.Input(batch_shape=(batch, *t.shape[1:]), dtype=t.dtype) for t in inputs}
         args, kwargs = mapped(lambda v: symbols[v.name] if isinstance(v, Tensor) else v, structure)
-        return self.library.Model([symbols[t.name] for t in inputs], function(*args, **kwargs))
+        beside = [[symbols[t.name] for t in part] for part in (masks.keys(), masks.values())]
+        return self.library.Model(list(symbols.values()), with_masks(function)(*beside, args, kwargs))

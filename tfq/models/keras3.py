@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import keras
@@ -57,6 +58,7 @@ class Keras3Frontend(Frontend):
     functional_class = Functional
     tree = keras.tree
     tensor_types = (keras.KerasTensor,)
+    mask_options: ClassVar = {"by_argument": True, "takes_away": ("MultiHeadAttention",)}
     kept_activations: ClassVar = {
         _A.linear: "linear", _A.relu: "relu", _A.softmax: "softmax", _A.elu: "elu", _A.selu: "selu",
         _A.softplus: "softplus", _A.softsign: "softsign", _A.silu: "swish", _A.gelu: "gelu", _A.tanh: "tanh",
@@ -95,6 +97,17 @@ class Keras3Frontend(Frontend):
         kwargs = {key: value for key, value in node.arguments.kwargs.items() if key != "training"}
         return SourceCall(node.operation, node.arguments.args, kwargs, node.outputs)
 
+    def mask(
+        self,
+        path: tuple[str, ...],
+        layer: Any,  # noqa: ARG002
+        function: Callable[..., Any],
+        args: list[Any],
+    ) -> Any:
+        # as the operations that the model records where a layer has read the mask, which are then the same nodes
+        inputs = list(dict.fromkeys(value for value in leaves(args) if isinstance(value, Tensor)))
+        return self._run(self._trace(function, inputs, (args, {}), {}, None), inputs, path)
+
     def structures(self, model: Any) -> tuple[Any, Any]:
         return model._inputs_struct, model._outputs_struct
 
@@ -117,6 +130,9 @@ class Keras3Frontend(Frontend):
         bound.apply_defaults()
         given = bound.arguments
 
+        if kind == "Cast" and isinstance(given["x"], Tensor) and given["x"].dtype == operation.dtype:
+            return given["x"]
+
         def rule() -> Any:
             return operators.add_nodes(
                 call, operators.KERAS[kind], lambda name: given[name] if name in given else getattr(operation, name)
@@ -129,9 +145,8 @@ class Keras3Frontend(Frontend):
                 identity=repr(sorted(options.items())),
             )  # fmt: skip
 
-        return self.first_of(
-            call, [rule, carried] if kind in operators.KERAS and not self.counts(args, kwargs) else [carried]
-        )
+        has_rule = kind in operators.KERAS and (kind in operators.READ_MASKS or not self.counts(args, kwargs))
+        return self._flattener.first_of(call, [rule, carried] if has_rule else [carried])
 
     def _constant(self, operation: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """An operation on numbers known now, or on the shape of a tensor alone."""
@@ -139,8 +154,8 @@ class Keras3Frontend(Frontend):
                               (args, kwargs))  # fmt: skip
         return mapped(lambda v: v.numpy() if hasattr(v, "numpy") else v, operation.call(*args, **kwargs))
 
-    def carried_form(self, layer: Any) -> Any:
-        return lstm.as_tf_keras(layer) or layer
+    def carried_form(self, layer: Any, begins: bool) -> Any:
+        return layer if begins else lstm.as_tf_keras(layer) or layer
 
     def variables(self, layer: Any) -> list[tf.Variable]:
         return [v.value if isinstance(v, keras.Variable) else v for v in layer.weights]

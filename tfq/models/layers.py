@@ -140,7 +140,8 @@ class Carried(tf_keras.layers.Layer):
         self._non_trainable_weights.extend(work.variables.values())
 
     def call(self, inputs: Any) -> Any:
-        return self.work(inputs if isinstance(inputs, (list, tuple)) else [inputs])
+        # a new tensor, without the mask that Keras sets beside some: what reads a mask is given one
+        return tf.identity(self.work(inputs if isinstance(inputs, (list, tuple)) else [inputs]))
 
 
 class Cast(tf_keras.layers.Layer):

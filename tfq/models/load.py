@@ -18,17 +18,20 @@ import numpy as np
 import tf_keras
 
 from tfq.errors import UserError
+from tfq.input_shapes import InputShapes
 from tfq.models.carried import leaves
 from tfq.models.frontend import Frontend
 from tfq.models.graph import Graph
 from tfq.models.keras3 import Keras3Frontend
-from tfq.models.model_files import FORMATS, TFLITE, open_model_file
+from tfq.models.model_files import FORMATS, GRAPH, TFLITE, open_model_file
 from tfq.models.refusals import refuse
 from tfq.models.revive import revive, trusted_model
+from tfq.models.saved_graphs import as_tflite
 from tfq.models.tf_keras_models import TFKerasFrontend
 from tfq.models.tflite_frontend import TfliteFrontend
 
 _BATCH = 32
+OPEN = InputShapes()
 # A tensor of more numbers for one sample is 1 GiB of float32: nothing that a .tflite runs.
 _LARGEST_SAMPLE = 2**28
 
@@ -61,6 +64,7 @@ def load_model(
     *,
     allow_unsafe_deserialization: bool = False,
     imports: Sequence[str] = (),
+    input_shapes: InputShapes = OPEN,
 ) -> LoadedModel:
     """The model and its flat graph.
 
@@ -69,23 +73,24 @@ def load_model(
         `.tflite`; or a live model of either framework.
       allow_unsafe_deserialization: code that the file holds may run; it is traced into nodes, as that of a live model.
       imports: modules whose layers and models a file may name; they are imported.
+      input_shapes: of inputs that the model leaves open.
 
     Raises:
       UserError: the file cannot be read or is no such model, or the model holds something that has no
         place in a graph; the message names it and says what to do.
     """
     if isinstance(source, keras.Model):
-        return _flatten(source, f"keras {keras.__version__}", unsafe=True)
+        return _flatten(source, f"keras {keras.__version__}", input_shapes, unsafe=True)
     if isinstance(source, tf_keras.Model):
-        return _flatten(source, f"tf_keras {tf_keras.__version__}", unsafe=True)
+        return _flatten(source, f"tf_keras {tf_keras.__version__}", input_shapes, unsafe=True)
     if isinstance(source, (str, pathlib.Path)):
-        return _read(pathlib.Path(source), allow_unsafe_deserialization, imports)
+        return _read(pathlib.Path(source), allow_unsafe_deserialization, imports, input_shapes)
     raise UserError(f"got a {type(source).__name__} for a model; {FORMATS}, or a keras.Model or tf_keras.Model")
 
 
-def _flatten(model: Any, framework: str, *, unsafe: bool) -> LoadedModel:
+def _flatten(model: Any, framework: str, input_shapes: InputShapes, *, unsafe: bool) -> LoadedModel:
     made_by = Keras3Frontend if isinstance(model, keras.Model) else TFKerasFrontend
-    frontend: Frontend = made_by(model, unsafe=unsafe)
+    frontend: Frontend = made_by(model, unsafe=unsafe, input_shapes=input_shapes)
     _check_sizes(frontend, frontend.model)
     graph = frontend.graph()
     dtype = sorted(frontend.rounded)[0] if frontend.rounded else "float32"
@@ -127,17 +132,20 @@ def _batched(
     return predict
 
 
-def _read(path: pathlib.Path, unsafe: bool, imports: Sequence[str]) -> LoadedModel:
+def _read(path: pathlib.Path, unsafe: bool, imports: Sequence[str], input_shapes: InputShapes) -> LoadedModel:
     with open_model_file(path, trusted=unsafe, imports=imports) as stored:
         if stored.format == TFLITE:
-            return _from_tflite(path)
+            return _from_tflite(path, input_shapes)
+        if stored.format == GRAPH:
+            with as_tflite(path) as file:
+                return dataclasses.replace(_from_tflite(file, input_shapes), tflite_bytes=0)
         model = trusted_model(stored) if unsafe else revive(stored, imports)
     framework = f"{stored.library} {stored.version or tf_keras.__version__}"
-    return _flatten(model, framework, unsafe=unsafe or bool(imports))
+    return _flatten(model, framework, input_shapes, unsafe=unsafe or bool(imports))
 
 
-def _from_tflite(path: pathlib.Path) -> LoadedModel:
-    frontend = TfliteFrontend(path)
+def _from_tflite(path: pathlib.Path, input_shapes: InputShapes) -> LoadedModel:
+    frontend = TfliteFrontend(path, input_shapes)
     graph = frontend.graph()
     predict = _batched(frontend.predict, graph, frontend.batch)
     return LoadedModel(graph, predict, TFLITE, path.stem, tflite_bytes=path.stat().st_size)

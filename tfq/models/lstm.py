@@ -22,6 +22,17 @@ def as_tf_keras(layer: Any) -> Any | None:
     return made
 
 
+def as_loop(layer: Any) -> Any:
+    """tf_keras' LSTM, or Bidirectional of two, without the mark: TFLite's operation takes no initial state."""
+    if isinstance(layer, tf_keras.layers.Bidirectional):
+        pair = [as_loop(layer.forward_layer), as_loop(layer.backward_layer)]
+        return tf_keras.layers.Bidirectional(pair[0], backward_layer=pair[1], merge_mode=layer.merge_mode)
+    if not isinstance(layer, tf_keras.layers.LSTM):
+        return layer
+    options = {key: getattr(layer, key) for key in ("return_sequences", "return_state", "go_backwards")}
+    return tf_keras.layers.RNN(layer.cell, **options)
+
+
 def _made(layer: Any) -> Any | None:
     if type(layer) is keras.layers.Bidirectional:
         pair = [_made(layer.forward_layer), _made(layer.backward_layer)]

@@ -30,6 +30,7 @@ from typing import Any
 import h5py
 
 from tfq.errors import UserError
+from tfq.models.foreign import foreign
 from tfq.models.hdf5_files import LARGEST_TEXT, MOST_BYTES, MOST_RATIO, SLACK, check_hdf5, text_attribute
 from tfq.models.rebuild import rebuild
 from tfq.models.refusals import short_cause, shortened
@@ -37,7 +38,7 @@ from tfq.models.saved_metadata import model_metadata
 from tfq.models.tflite_files import read_float_tflite
 
 FORMATS = "give a .keras or .h5 file that Keras saved, a SavedModel directory of tf_keras, or a float .tflite"
-TFLITE = "tflite"
+TFLITE, GRAPH = "tflite", "graph"
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 _MOST_MEMBERS, _LARGEST_METADATA = 10_000, 2**20
 _VERSION = re.compile(r"[0-9]{1,4}(\.[0-9A-Za-z+_-]{1,30}){0,5}")
@@ -48,7 +49,7 @@ class StoredModel:
     """A model as its file describes it.
 
     Attributes:
-      format: "keras", "h5", "saved_model" or "tflite".
+      format: "keras", "h5", "saved_model", "tflite", or "graph" for a SavedModel without layers.
       library: "keras" or "tf_keras", which wrote the file and which is to read it; "tflite".
       version: of that library; "" where the file does not say.
       config: the rebuilt configuration; empty where the file's author is trusted.
@@ -127,7 +128,9 @@ def _kind(path: pathlib.Path) -> str:
         raise UserError(f"{path}: the file is truncated or damaged (a .keras file without its end); copy it again")
     if not start:
         raise UserError(f"{path}: the file is empty; {FORMATS}")
-    raise UserError(f"{path}: neither HDF5 nor a .keras file nor a .tflite, whatever its name says; {FORMATS}")
+    raise foreign(path) or UserError(
+        f"{path}: neither HDF5 nor a .keras file nor a .tflite, whatever its name says; {FORMATS}"
+    )
 
 
 @contextlib.contextmanager
@@ -193,7 +196,7 @@ def _members(archive: zipfile.ZipFile, path: pathlib.Path) -> dict[str, zipfile.
     for name, limit in limits.items():
         same = [info for info in infos if info.filename == name]
         if not same:
-            raise UserError(f"{path}: a zip file, but no .keras model: it holds no {name}; {FORMATS}")
+            raise foreign(path) or UserError(f"{path}: a zip file, but no .keras model: it holds no {name}; {FORMATS}")
         if len(same) > 1:
             raise UserError(f"{path}: the .keras file is damaged (it holds two {name}); save it again")
         limit = min(limit, MOST_RATIO * size + SLACK)
@@ -256,11 +259,14 @@ def _h5(path: pathlib.Path, trusted: bool, imports: Sequence[str]) -> StoredMode
 def _saved_model(path: pathlib.Path, trusted: bool, imports: Sequence[str]) -> StoredModel:
     graph, metadata = path / "saved_model.pb", path / "keras_metadata.pb"
     if not graph.is_file():
-        raise UserError(f"{path}: a directory without saved_model.pb; {FORMATS}")
+        raise foreign(path) or UserError(f"{path}: a directory without saved_model.pb; {FORMATS}")
+    if not metadata.is_file() and trusted:
+        return StoredModel(GRAPH, "", "", {}, path, path, 0)
     if not metadata.is_file():
         raise UserError(
             f"{path}: a SavedModel without Keras layers (Keras 3's export() and tf.saved_model.save() write such);"
-            " give the .keras or .h5 file of the model, or the float .tflite that TFLiteConverter makes of it"
+            " give the .keras or .h5 file of the model, or, if you trust its author,"
+            " `allow_unsafe_deserialization=True`: it is then converted to a float .tflite"
         )
     weights = path / "variables" / "variables"
     stored = StoredModel("saved_model", "tf_keras", "", {}, path, weights, 0)

@@ -16,6 +16,7 @@ from tfq.models.flatten import Call, OperatorRow, Tensor
 
 Value = Any  # a Tensor, a number or an array
 _LARGEST_EPSILON = 1e-6  # of a norm
+_NOTHING = -1e30  # as good as -inf, of which some masks are made
 
 
 def _constant(call: Call, value: Any, like: Tensor) -> np.ndarray:
@@ -38,6 +39,7 @@ def _constant(call: Call, value: Any, like: Tensor) -> np.ndarray:
 def affine(call: Call, x: Tensor, scale: Any = 1.0, offset: Any = 0.0) -> Tensor:
     """x * scale + offset; no node for x * 1 + 0. A constant that differs between positions: on the flattened sample."""
     arrays = {"scale": _constant(call, scale, x), "offset": _constant(call, offset, x)}
+    arrays["offset"] = np.where(np.isneginf(arrays["offset"]), _NOTHING, arrays["offset"])
     if (arrays["scale"] == 1).all() and not arrays["offset"].any():
         return x
     everywhere = all(a.size == a.shape[-1] for a in arrays.values())

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tfq.models import operations, shaping
+from tfq.models import dot_product, operations, shaping
 from tfq.models.flatten import Call
 
 _Found = tuple[Callable[..., Any], str]
-_ROWS = (*operations.ROWS, *shaping.ROWS)
+_ROWS = (*operations.ROWS, *shaping.ROWS, *dot_product.ROWS)
 KERAS: Mapping[str, _Found] = {name: (row.rule, names) for row in _ROWS for name, names in row.keras.items()}
 TENSORFLOW: Mapping[str, _Found] = {name: (row.rule, names) for row in _ROWS for name, names in row.tensorflow.items()}
+READ_MASKS = ("DotProductAttention",)
+"""Of keras.ops: those whose rule takes truth values."""
 SHAPES = ("shape", "compat.v1.shape", "shape_v2")
 """TensorFlow's operators on shapes: the batch size in what they give is None, every other entry a number."""
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from tfq.errors import UserError
 from tfq.execution.progress import SILENT, Progress
+from tfq.models.bounded_masks import bound_masks
 from tfq.models.decompose import decompose, split_activations
 from tfq.models.ends import free_ends
 from tfq.models.equality import random_inputs, relative_error, run_graph
@@ -35,7 +36,7 @@ from tfq.models.graph import INPUT, Graph
 from tfq.models.grids import separate_grids
 from tfq.models.inputs import typed_inputs, without_grid
 from tfq.models.load import LoadedModel
-from tfq.models.refusals import refuse
+from tfq.models.refusals import refuse, without_output
 from tfq.models.reshapes import cancel_reshapes
 from tfq.models.singular import keep_off_zero
 from tfq.models.wide import Wide, keep_wide_float
@@ -227,7 +228,8 @@ def _check_outputs(graph: Graph) -> None:
     for position, name in enumerate(graph.outputs):
         what = f"the model's output {graph.output_names[position]!r}"
         if graph[name].kind == INPUT:
-            raise UserError(f"{what} is its input {name!r} unchanged; take it out of the model's outputs")
+            way_out = without_output(len(set(graph.outputs) - set(graph.inputs)) > 0)
+            raise UserError(f"{what} is its input {name!r} unchanged; {way_out}")
         if name in graph.outputs[:position]:
             first = graph.output_names[graph.outputs.index(name)]
             raise UserError(f"{what} is the same as its output {first!r}; take one of them out of the model's outputs")
@@ -299,6 +301,8 @@ def prepare(
             if transform is decompose and wide is not None:
                 graph, notes = keep_wide_float(graph, wide)
             graph = checked(name, before, graph)
+            if transform is merge_duplicates:
+                graph = checked("bound masks", graph, merge_duplicates(bound_masks(graph, inputs)))
             advance(1)
         if target is not None and not target.integers_only:
             real = {name: x[: len(x) // 2] for name, x in inputs.items()}

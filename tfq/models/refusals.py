@@ -20,8 +20,20 @@ class NoRuleError(UserError):
     """There is no rule for an operation in this form; it can be carried through as it is (`tfq.models.carried`)."""
 
 
+def without_output(others: bool) -> str:
+    """The way out for an output that computes nothing; `others`: the model has more."""
+    if others:
+        return "take it out of the model's outputs"
+    return "the model has no other output, so there is nothing to quantise: see whether it is the file that you mean"
+
+
 def refuse(what: str, reason: str, way_out: str) -> UserError:
     return UserError(f"{what} cannot be taken: {reason}; {way_out}")
+
+
+def independent(output: str, others: bool) -> UserError:
+    """Refuses an output that is the same whatever the inputs; `others`: the model has some that are not."""
+    return refuse(f"Output {output!r}", "it does not depend on the inputs", without_output(others))
 
 
 def short_cause(error: BaseException) -> str:

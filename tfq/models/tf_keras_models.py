@@ -13,9 +13,9 @@ from tf_keras.src.engine.functional import Functional
 from tf_keras.src.engine.keras_tensor import KerasTensor
 from tf_keras.src.layers.core.tf_op_layer import TFOpLambda
 
+from tfq.models import lstm, operators
 from tfq.models import operations as op
-from tfq.models import operators
-from tfq.models.calls import MaskOf, SourceCall, mapped
+from tfq.models.calls import SourceCall, mapped
 from tfq.models.carried import BATCH, carry, leaves
 from tfq.models.flatten import Call, Tensor
 from tfq.models.frontend import Frontend
@@ -45,15 +45,12 @@ def _with_batch(structure: Any, batch: Any) -> Any:
     return structure
 
 
-def _has_mask(tensor: Any) -> bool:
-    return getattr(tensor, "_keras_mask", None) is not None
-
-
 class TFKerasFrontend(Frontend):
     library = tf_keras
     functional_class = Functional
     tree = tf.nest
     tensor_types = (KerasTensor,)
+    mask_options: ClassVar = {"by_argument": False, "takes_away": ()}
     kept_activations: ClassVar = {
         _A.linear: "linear", _A.relu: "relu", _A.softmax: "softmax", _A.elu: "elu", _A.selu: "selu",
         _A.softplus: "softplus", _A.softsign: "softsign", _A.swish: "swish", _A.gelu: "gelu", _A.tanh: "tanh",
@@ -79,23 +76,11 @@ class TFKerasFrontend(Frontend):
         )  # fmt: skip
 
     def source_call(self, node: Any) -> SourceCall:
-        kwargs = dict(node.call_kwargs)
-        if "mask" in inspect.signature(node.layer.call).parameters and not isinstance(node.layer, TFOpLambda):
-            masks = [MaskOf(x) if _has_mask(x) else None for x in leaves(node.call_args)]
-            if kwargs.get("mask") is None and any(masks):
-                kwargs["mask"] = masks[0] if len(masks) == 1 else masks
-        return SourceCall(node.layer, node.call_args, kwargs, node.outputs)
+        return SourceCall(node.layer, node.call_args, node.call_kwargs, node.outputs)
 
-    def mask(self, tensor: Any, look_up: Callable[[Any], Tensor], path: tuple[str, ...]) -> Tensor:
-        made = tensor._keras_history
-        layer, inputs = made.layer, leaves(made.layer.inbound_nodes[made.node_index].call_args)
-        if not isinstance(layer, (tf_keras.layers.Embedding, tf_keras.layers.Masking)):
-            return self.mask(next(x for x in inputs if _has_mask(x)), look_up, path)
+    def mask(self, path: tuple[str, ...], layer: Any, function: Callable[..., Any], args: list[Any]) -> Any:
         call = self._flattener.call((*path, layer.name), layer)
-        return carry(
-            call, f"{type(layer).__name__}.compute_mask", layer.compute_mask, [look_up(inputs[0])],
-            identity=str(id(layer)),
-        )  # fmt: skip
+        return carry(call, f"{type(layer).__name__}.compute_mask", function, args, identity=str(id(layer)))
 
     def structures(self, model: Any) -> tuple[Any, Any]:
         return model._nested_inputs, model._nested_outputs
@@ -116,6 +101,8 @@ class TFKerasFrontend(Frontend):
             given["slice_spec"] = _slices(given["slice_spec"])
         if layer.symbol == "cast":
             given["dtype"] = tf.as_dtype(given["dtype"]).name
+            if isinstance(given["x"], Tensor) and given["x"].dtype == given["dtype"]:
+                return given["x"]
         tensors = [value for value in leaves([args, list(kwargs.values())]) if isinstance(value, Tensor)]
         if layer.symbol in operators.SHAPES and tensors:
             return list(given["input"].shape)
@@ -136,7 +123,7 @@ class TFKerasFrontend(Frontend):
         ways = (
             [] if found is None or self.counts(args, kwargs) else [lambda: operators.add_nodes(call, found, given.get)]
         )
-        return self.first_of(call, [*ways, carried])
+        return self._flattener.first_of(call, [*ways, carried])
 
     def _constant(self, layer: Any, given: dict[str, Any]) -> Any:
         """An operator on numbers known now, such as the parts of a shape."""
@@ -148,6 +135,9 @@ class TFKerasFrontend(Frontend):
             return leaves(given["values"])
         found = layer.function(**{**_with_batch(given, 1), **{k: 1 for k in ("x", "y") if given.get(k, 1) is None}})
         return mapped(lambda v: v.numpy() if hasattr(v, "numpy") else v, found)
+
+    def carried_form(self, layer: Any, begins: bool) -> Any:
+        return lstm.as_loop(layer) if begins else layer
 
     def variables(self, layer: Any) -> list[tf.Variable]:
         return list(layer.weights)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pathlib
 
+import flatbuffers
 from ai_edge_litert import schema_py_generated as schema
 
 from tfq.errors import UserError
@@ -52,6 +53,13 @@ def _require_float(model: schema.ModelT, path: pathlib.Path) -> None:
         name = operator_name(code)
         if name in _OF_QUANTISED_FILES:
             raise UserError(f"{path} is quantised already: it holds a {name}; give the float .tflite")
+
+
+def packed(model: schema.ModelT) -> bytes:
+    """The file of a parsed model."""
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
 
 
 def operator_name(code: schema.OperatorCodeT) -> str:

@@ -20,11 +20,12 @@ from ai_edge_litert import schema_py_generated as schema
 from tfq.errors import UserError
 from tfq.execution.interpreter import TfliteModel
 from tfq.execution.tflite import integers
+from tfq.input_shapes import InputShapes
 from tfq.models.flatten import Flattener
 from tfq.models.graph import Graph
 from tfq.models.layer_norms import recognise_layer_norms
-from tfq.models.refusals import NoRuleError, refuse, short_cause
-from tfq.models.tflite_files import DTYPES, operator_name, read_float_tflite, tensor_name
+from tfq.models.refusals import NoRuleError, independent, short_cause
+from tfq.models.tflite_files import DTYPES, operator_name, packed, read_float_tflite, tensor_name
 from tfq.models.tflite_rules import arithmetic, shapes, weighted
 from tfq.models.tflite_rules.carried import carried, is_carried
 from tfq.models.tflite_rules.operation import Operation, Rule, Value
@@ -44,13 +45,20 @@ class TfliteFrontend:
 
     batch = 1
 
-    def __init__(self, path: pathlib.Path):
+    def __init__(self, path: pathlib.Path, input_shapes: InputShapes):
         self._file = read_float_tflite(path)
         self._main = self._file.subgraphs[0]
         self._kinds = [operator_name(code) for code in self._file.operatorCodes]
         self._interpreter = TfliteModel(path, delegate=False, preserve_all=True)
+        input_shapes.check([info.name for info in self._interpreter.inputs])
+        if input_shapes.by_name:
+            for index, info in zip(integers(self._main.inputs), self._interpreter.inputs, strict=True):
+                tensor = self._main.tensors[index]
+                tensor.shape = [1, *input_shapes.of(info.name, _declared(tensor))]
+                tensor.shapeSignature = None
+            self._interpreter = TfliteModel(packed(self._file), delegate=False, preserve_all=True)
         names = [tensor_name(self._main.tensors[integers(o.outputs)[0]]) for o in self._main.operators]
-        self._flattener = Flattener([_path(name) for name in names], batch=None)
+        self._flattener = Flattener([_path(name) for name in names], batch=None, shapes=input_shapes)
         self._held: dict[int, np.ndarray] = {}
         self._shared: dict[tuple[Any, ...], object] = {}
 
@@ -65,9 +73,7 @@ class TfliteFrontend:
         values: dict[int, Value] = {}
         for index, info in zip(integers(main.inputs), self._interpreter.inputs, strict=True):
             tensor = tensors[index]
-            signature = integers(tensor.shapeSignature) or integers(tensor.shape)
-            shape = (None, *(None if size == -1 else size for size in signature[1:]))
-            found = self._flattener.input(info.name, shape, DTYPES[tensor.type])
+            found = self._flattener.input(info.name, (None, *_declared(tensor)), DTYPES[tensor.type])
             values[index] = Value(found, (1, *found.sample))
         inputs = [value.tensor for value in values.values()]
         readers = self._readers()
@@ -81,7 +87,7 @@ class TfliteFrontend:
         outputs = []
         for index, info in zip(integers(main.outputs), self._interpreter.outputs, strict=True):
             if index not in values:
-                raise refuse(f"Output {info.name!r}", "it does not depend on the inputs", "remove it from the outputs")
+                raise independent(info.name, any(other in values for other in integers(main.outputs)))
             outputs.append(values[index].tensor)
         self._inputs = [tensor.name for tensor in inputs]
         self._samples = [tensor.sample for tensor in outputs]
@@ -142,6 +148,12 @@ class TfliteFrontend:
         zeros = {info.name: np.zeros(np.abs(info.shape), info.dtype) for info in self._interpreter.inputs}
         self._interpreter.run(zeros)
         return self._interpreter
+
+
+def _declared(tensor: schema.TensorT) -> list[int | None]:
+    """The shape of one sample, None for what the file leaves open."""
+    shape = integers(tensor.shapeSignature) or integers(tensor.shape)
+    return [None if size == -1 else size for size in shape[1:]]
 
 
 def _nodes(op: Operation) -> Value | Sequence[Value]:

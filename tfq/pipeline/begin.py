@@ -25,6 +25,7 @@ from tfq.execution.resources import Resources
 from tfq.execution.tflite import parse_tflite
 from tfq.export.convert import RepresentativeDataset
 from tfq.export.package import export_plain
+from tfq.input_shapes import InputShapes
 from tfq.inputs import Inputs
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph
@@ -87,7 +88,10 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress) -> Run:
     journal, resources = Journal(), recipe.resources(progress)
     with journal.stage("load the model"):
         unsafe = recipe.allow_unsafe_deserialization
-        loaded = load_model(inputs.model, allow_unsafe_deserialization=unsafe, imports=recipe.imports)
+        shapes = InputShapes.read(recipe.input_shape)
+        loaded = load_model(
+            inputs.model, allow_unsafe_deserialization=unsafe, imports=recipe.imports, input_shapes=shapes
+        )
         labels = read_labels(inputs.labels)
     with journal.stage("load the samples"):
         given, evaluation_samples = _samples(recipe, inputs, loaded.graph, labels, journal, resources)

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -43,7 +43,8 @@ _PLACES, _CHANNELS = 32, 64
 # measured are 1.2 for means and 0.6 for the others, on x86; other processors have other kernels.
 _STEPS = 0.76
 _MEANS, _FUNCTIONS = ("Mean", "GlobalAveragePooling2D"), ("Softmax", "HardSwish", "Gelu", "Sigmoid", "Tanh")
-_STEPS_OF = dict.fromkeys((*_MEANS, *_FUNCTIONS), 2.25) | dict.fromkeys(("Resizing", "UpSampling2D"), 1.5)
+_RESIZES, _PLACES_OF_A_PIXEL, _LEVELS = ("Resizing", "UpSampling2D"), 1024, 255
+_STEPS_OF = dict.fromkeys((*_MEANS, *_FUNCTIONS), 2.25) | dict.fromkeys(_RESIZES, 1.5)
 _EXACT = 1e-4  # of float outputs
 _FAR = 2.0**24  # steps: an integer kernel may wrap around so far outside of its grid
 
@@ -188,7 +189,8 @@ def _compare(contents: Contents, graph: Graph, weights: Weights, part: _Part, pr
                 raise _Fault(f"gives the shape {list(found.shape)}, specified {list(reference.shape)}")
             found = found.reshape(reference.shape)
         if output.quantized:
-            seen = _check_integers(node.kind, found, reference, empty, output)
+            most = _explained(node, [x.shape for x in real.values()], reference.shape)
+            seen = _check_integers(most, found, reference, empty, output)
         else:
             seen = _check_floats(found, reference, empty)
         compared, told = compared + found.size, told + seen
@@ -309,7 +311,25 @@ def _reference(
     return value(part.node)
 
 
-def _check_integers(kind: str, found: np.ndarray, reference: np.ndarray, empty: np.ndarray, output: TensorInfo) -> int:
+def _explained(node: Node, sources: Sequence[tuple[int, ...]], target: tuple[int, ...]) -> float:
+    """Steps that rounding may cost.
+
+    The kernel that resizes an image rounds the ratio of the sizes to 1/1024: the place where it reads is off by more
+    with every pixel, of neighbours that may be a whole grid apart (TFLite's `ResizeBilinearInteger`).
+    """
+    most = _STEPS_OF.get(node.kind, _STEPS)
+    if node.kind not in _RESIZES or [len(shape) for shape in sources] != [4]:
+        return most
+    corners = node.config.get("aligned") == "corners"
+    for size, wanted in zip(sources[0][1:3], target[1:3], strict=True):
+        ratio = (size - corners) / max(wanted - corners, 1)
+        most += _LEVELS * wanted * abs(round(ratio * _PLACES_OF_A_PIXEL) / _PLACES_OF_A_PIXEL - ratio)
+    return most
+
+
+def _check_integers(
+    most: float, found: np.ndarray, reference: np.ndarray, empty: np.ndarray, output: TensorInfo
+) -> int:
     """How many elements told; raises _Fault."""
     limits = np.iinfo(found.dtype)
     steps, without = (x / output.scale[0] + output.zero_point[0] for x in (reference, empty))
@@ -317,7 +337,6 @@ def _check_integers(kind: str, found: np.ndarray, reference: np.ndarray, empty: 
     steps = np.where(inside, steps, 0)
     clipped = np.clip(steps, limits.min, limits.max)
     off = np.where(inside, np.abs(found - clipped), 0)
-    most = _STEPS_OF.get(kind, _STEPS)
     if off.max(initial=0) > most:
         raise _Fault(
             f"computes something else: alone in the runtime it is {off.max():.1f} steps off its definition, where"

@@ -8,6 +8,7 @@ set_float_weights  the weights of float layers are checked, those of float16 lay
 free_clamps        a clamp at 6 far above everything its output can hold is written as a clamp at 0 alone
 clamp_by_grids     a clamp of integers at the ends of a grid is written as a change of grid
 set_edges          inputs and outputs of the element types the quantised model names
+free_batch         reshapes take any number of samples
 name_tensors       Keras layer names on every tensor, and a signature with the user's input/output names
 share_buffers      constants of equal bytes are stored once; what nobody reads is dropped
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 from tfq.export import flatbuffer
 from tfq.export.binding import bind
+from tfq.export.passes.batch import free_batch
 from tfq.export.passes.buffers import share_buffers
 from tfq.export.passes.edges import set_edges
 from tfq.export.passes.float_weights import set_float_weights
@@ -50,6 +52,7 @@ def finish(content: bytes, graph: Graph) -> bytes:
         binding = set_edges(file, graph, binding)
     else:
         binding = bind(file, graph)
+    free_batch(file)
     name_tensors(file, graph, binding)
     share_buffers(file)
     return flatbuffer.serialize(file)

@@ -120,6 +120,8 @@ def add_n(op: Operation) -> Value:
 def cast(op: Operation) -> Value:
     """Between kinds of whole numbers: nothing; of others to whole numbers: what lies behind the point is cut off."""
     x, dtype = op.value(0), DTYPES[op.option("outDataType")]
+    if x.tensor.dtype == "bool":
+        raise op.refuse("it casts truth values")
     if dtype.startswith("float"):
         return Value(operations.cast(op.call, x.tensor, "float32"), x.shape)
     if not dtype.startswith("int"):

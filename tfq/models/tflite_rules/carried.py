@@ -35,6 +35,7 @@ ELEMENTWISE: Mapping[str, Callable[..., Any]] = {
     "MINIMUM": tf.minimum,
     "MUL": tf.multiply,
     "NOT_EQUAL": tf.not_equal,
+    "POW": tf.pow,
     "ROUND": tf.round,
     "SELECT": tf.where,
     "SELECT_V2": tf.where,
@@ -62,10 +63,23 @@ def _one_hot(o: _Options, x: Any, depth: Any, on: Any, off: Any) -> Any:
     return tf.one_hot(x, int(depth), on, off, axis=axis if axis < 0 else axis + 1)
 
 
+def _joined(o: _Options, *parts: Any) -> Any:
+    samples = next(tf.shape(x)[0] for x in parts if isinstance(x, tf.Tensor))
+    same = [x if isinstance(x, tf.Tensor) else tf.broadcast_to(x, (samples, *x.shape)) for x in parts]
+    axis = int(o["axis"])
+    return tf.concat(same, axis if axis < 0 else axis + 1)
+
+
+def _mirrored(o: _Options, x: Any, around: Any) -> Any:
+    return tf.pad(x, [[0, 0], *around], "SYMMETRIC" if o["mode"] == 1 else "REFLECT")
+
+
 OTHERS: Mapping[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     "ARG_MAX": (_extreme(tf.argmax), ("outputType",)),
     "ARG_MIN": (_extreme(tf.argmin), ("outputType",)),
+    "BATCH_MATMUL": (lambda o, a, b: tf.matmul(a, b, bool(o["adjX"]), bool(o["adjY"])), ("adjX", "adjY")),
     "CAST": (lambda o, x: tf.cast(x, o["outDataType"]), ("outDataType",)),
+    "CONCATENATION": (_joined, ("axis",)),
     "CUMSUM": (
         lambda o, x, axis: tf.cumsum(x, _axes(x, axis)[0], bool(o["exclusive"]), bool(o["reverse"])),
         ("exclusive", "reverse"),
@@ -76,9 +90,11 @@ OTHERS: Mapping[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
         )[:, None],
         ("radius", "bias", "alpha", "beta"),
     ),
+    "MIRROR_PAD": (_mirrored, ("mode",)),
     "ONE_HOT": (_one_hot, ("axis",)),
     "REDUCE_ALL": (_reduced(tf.reduce_all), ("keepDims",)),
     "REDUCE_ANY": (_reduced(tf.reduce_any), ("keepDims",)),
+    "REDUCE_MAX": (_reduced(tf.reduce_max), ("keepDims",)),
     "REDUCE_MIN": (_reduced(tf.reduce_min), ("keepDims",)),
     "REDUCE_PROD": (_reduced(tf.reduce_prod), ("keepDims",)),
     "REVERSE_V2": (lambda _, x, axes: tf.reverse(x, _axes(x, axes)), ()),
