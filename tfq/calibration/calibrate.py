@@ -118,7 +118,7 @@ def edge_tensors(graph: Graph) -> set[str]:
     """
 
     def is_squashed(name: str) -> bool:
-        return graph[name].kind == "FloatSoftmax" or fixed_grid(graph, name) is not None
+        return graph[name].kind in ("FloatSigmoid", "FloatSoftmax") or fixed_grid(graph, name) is not None
 
     read = {source for name in graph.outputs if is_squashed(name) for source in graph[name].inputs}
     return {*graph.inputs, *graph.outputs} | read

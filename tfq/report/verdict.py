@@ -25,7 +25,7 @@ from tfq.targets import CPU
 
 _UNUSABLE, _NOTED = (-10.0, 80.0, 6.0), (-1.0, 95.0, 0.0)  # points, agreement in %, SQNR in dB
 
-_TOLD = ("FloatConcatenate", "FloatSoftmax")
+_TOLD = ("FloatConcatenate", "FloatSigmoid", "FloatSoftmax")
 _ENOUGH = 8  # samples: fewer may all be of one class
 _GUESSED = 2.0  # a score or a mean of the largest probability is under so many times that of chance
 _FEW_CLASSES = 4  # so few are told apart by chance too often to say that
