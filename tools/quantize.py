@@ -10,7 +10,9 @@ from tfq_tools.arguments import with_flags
 from tfq_tools.command import lasting_imports, run_command
 from tfq_tools.recipe_flags import HELP, groups_of, ledger_from_flags, new_recipe_flags, recipe_from_flags
 
-FLAGS = new_recipe_flags(output="model.tflite, float.tflite, spec.json, report.json, report.html and recipe.json")
+FLAGS = new_recipe_flags(
+    output="model.tflite, HOWTO.md, float.tflite, spec.json, report.json, report.html and recipe.json"
+)
 flags.DEFINE_string("fail_if", "", HELP["Evaluation"]["fail_if"], flag_values=FLAGS)
 SUMMARY = (
     "Turn a trained model and a few hundred unlabelled inputs into a verified .tflite, and compare it with the"

@@ -53,7 +53,7 @@ class TestARun:
     def test_it_succeeds_and_writes_the_documented_files(self, demo):
         place, done = demo
         assert done.returncode == 0, done.stderr
-        names = {"model.tflite", "float.tflite", "spec.json", "report.json", "report.html", "recipe.json"}
+        names = {"model.tflite", "HOWTO.md", "float.tflite", "spec.json", "report.json", "report.html", "recipe.json"}
         assert {p.name for p in (place / "out").iterdir()} == names
         assert not [p.name for p in place.iterdir() if p.name.startswith(".")]
 
@@ -68,7 +68,7 @@ class TestARun:
         assert "0 of 19 operations run in float." in done.stdout
         assert done.stdout.rstrip().splitlines()[-2:] == [
             "report: out/report.html (report.json holds the same)",
-            "model:  out/model.tflite",
+            "model:  out/model.tflite (HOWTO.md says how to feed it)",
         ]
 
     def test_the_table_says_what_the_report_does(self, demo):

@@ -35,7 +35,7 @@ def _model_lines(report: Report, output: Path) -> str:
     """Where the model is, or why there is none."""
     if report.recipe.simulated:
         return f"model:  none, simulated only: {report.recipe.simulated}"
-    line = f"model:  {output / 'model.tflite'}"
+    line = f"model:  {output / 'model.tflite'} (HOWTO.md says how to feed it)"
     if report.package_bytes is not None:
         line += f"\npacked: {output / 'model.tflite.gz'}, {report.package_bytes:,} bytes"
     return line
