@@ -9,6 +9,7 @@ from absl import flags
 from tfq_tools.arguments import with_flags
 from tfq_tools.command import lasting_imports, run_command
 from tfq_tools.recipe_flags import HELP, groups_of, ledger_from_flags, new_recipe_flags, recipe_from_flags
+from tfq_tools.supervise import FAILED
 
 FLAGS = new_recipe_flags(
     output="model.tflite, HOWTO.md, float.tflite, spec.json, report.json, report.html and recipe.json"
@@ -44,7 +45,7 @@ def main(values: flags.FlagValues) -> int:
     found = failures(wanted, result.report.evaluation)
     for line in found:
         print(f"failed, {line}", file=sys.stderr)
-    return int(bool(found))
+    return FAILED if found else 0
 
 
 def run() -> None:
