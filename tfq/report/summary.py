@@ -56,6 +56,15 @@ def comparison(report: Report) -> tuple[list[str], list[list[str]], list[str]]:
             [f"SQNR of {name}", *others, number(found, 1), ""]
             for name, found in zip(evaluation.outputs[1:], last.other_sqnr, strict=False)
         ),
+        *(
+            [
+                f"SQNR of {evaluation.outputs[part.output]}, {words.channels(part.channels)}",
+                *others,
+                number(part.sqnr, 1),
+                "",
+            ]
+            for part in last.parts
+        ),
         _ratio_row("file bytes", models, lambda size: size.file_bytes),
         _ratio_row("download bytes (compressed)", models, lambda size: size.download_bytes),
         ["bits per weight", *(f"{m.size.weight_bits:.2f}" if m.size else "" for m in models), ""],

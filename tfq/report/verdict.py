@@ -7,7 +7,8 @@
     slower          more than float's time on this machine
     good            none of these
 
-The whole 95 % interval must say that it is worse, or slower. Where float itself only guesses, by its score or by its
+The last two hold for every output but the first, and for parts of them whose channels differ much in size, too. The
+whole 95 % interval must say that it is worse, or slower. Where float itself only guesses, by its score or by its
 probabilities, the remedy is another model: no option would help.
 """
 
@@ -20,7 +21,7 @@ from tfq.models.forms import FORMS
 from tfq.quantized_model import QuantizedModel
 from tfq.recipe import Recipe
 from tfq.report.summary import interval, number
-from tfq.report.words import operators
+from tfq.report.words import channels, operators
 from tfq.targets import CPU
 
 _UNUSABLE, _NOTED = (-10.0, 80.0, 6.0), (-1.0, 95.0, 0.0)  # points, agreement in %, SQNR in dB
@@ -34,7 +35,7 @@ _FEW_CLASSES = 4  # so few are told apart by chance too often to say that
 def verdict(evaluation: Evaluation, recipe: Recipe) -> str:
     """The sentence, of the last model against the first; options in backquotes."""
     baseline, model = evaluation.models[0], evaluation.models[-1]
-    accuracy, latency = _accuracy(model), model.latency
+    accuracy, latency = _accuracy(evaluation), model.latency
     decisions = evaluation.decisions
     if decisions is not None and decisions.given == 1 and evaluation.samples >= _ENOUGH:
         return (
@@ -73,11 +74,25 @@ def _worse(model: ModelEvaluation, points: float, agreement: float, sqnr: float)
     difference = model.difference
     if difference is not None and difference.unit == "points":
         return (difference.value or 0.0) < points and (difference.high or 0.0) < 0
-    found, least = (model.agreement, agreement) if model.agreement is not None else (model.sqnr, sqnr)
-    return found is not None and found.high is not None and found.high < least
+    found = [(model.agreement, agreement) if model.agreement is not None else (model.sqnr, sqnr)]
+    if model.difference is None:
+        found += [(other, sqnr) for other in (*model.other_sqnr, *(part.sqnr for part in model.parts))]
+    return any(f is not None and f.high is not None and f.high < least for f, least in found)
 
 
-def _accuracy(model: ModelEvaluation) -> str:
+def _accuracy(evaluation: Evaluation) -> str:
+    """The measure of the first output, and the output or part of one that loses most where there are several."""
+    model, names = evaluation.models[-1], evaluation.outputs
+    found = {repr(name): sqnr for name, sqnr in zip(names[1:], model.other_sqnr, strict=False)}
+    found |= {f"{names[part.output]!r}, {channels(part.channels)}": part.sqnr for part in model.parts}
+    values = {name: sqnr.value for name, sqnr in found.items() if sqnr.value is not None}
+    if not values:
+        return _of_first(model)
+    worst = min(values, key=lambda name: values[name])
+    return f"{_of_first(model)}, least {number(found[worst], 1)} in {worst}"
+
+
+def _of_first(model: ModelEvaluation) -> str:
     if model.difference is not None and model.difference.unit == "points":
         return interval(model.difference, sign="+")
     if model.agreement is not None:
