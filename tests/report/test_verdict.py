@@ -125,6 +125,8 @@ def test_where_float_guesses_no_option_is_named():
     )
     by_chance = said(difference=about(-11.0, "points"), score=about(0.1, "%"), decisions=decided(certainty=None))
     assert "float itself only guesses: 0.10 % of its classes are right, of 1,000 classes" in by_chance
+    assert said(score=about(0.1, "%"), decisions=decided()).startswith("Not known: float itself only guesses: 0.10 %")
+    assert said(score=about(0.3, "%"), decisions=decided()).startswith("Good")
     for sure in (decided(), decided(certainty=None), decided(classes=2, certainty=0.51), None):
         assert said(**lost, decisions=sure).endswith("try `pipeline='advanced'`.")
 

@@ -97,6 +97,7 @@ class Evaluation:
       samples: their number.
       seed, confidence: of the intervals.
       decisions: of the baseline; None where it is no classifier.
+      constant: outputs that are the same for all samples in the baseline.
     """
 
     models: tuple[ModelEvaluation, ...]
@@ -108,6 +109,7 @@ class Evaluation:
     seed: int
     confidence: float = CONFIDENCE
     decisions: Decisions | None = None
+    constant: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> ModelEvaluation:
         return {model.name: model for model in self.models}[name]
@@ -201,6 +203,11 @@ def evaluate(
         samples=len(samples),
         seed=seed,
         decisions=Decisions.of(next(iter(outputs_of.values()))[0]) if decides else None,
+        constant=tuple(
+            info.name
+            for info, values in zip(expected, next(iter(outputs_of.values())), strict=True)
+            if len(samples) > 1 and (values == values[:1]).all()
+        ),
     )
 
 

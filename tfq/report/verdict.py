@@ -1,6 +1,6 @@
 """What a run came to, in one sentence: good, or not; why, and what to try.
 
-    not known       float gives one class for all samples
+    not known       float gives one class, or the same numbers, for all samples, or is no better than chance
     not usable      worse than float by more than 10 points; without points, under 80 % agreement; without classes,
                     under 6 dB
     less accurate   worse than float by more than 1 point; without points, under 95 % agreement
@@ -9,7 +9,7 @@
 
 The last two hold for every output but the first, and for parts of them whose channels differ much in size, too. The
 whole 95 % interval must say that it is worse, or slower. Where float itself only guesses, by its score or by its
-probabilities, the remedy is another model: no option would help.
+probabilities, the remedy is other data or another model: no option would help.
 """
 
 from __future__ import annotations
@@ -37,6 +37,12 @@ def verdict(evaluation: Evaluation, recipe: Recipe) -> str:
     baseline, model = evaluation.models[0], evaluation.models[-1]
     accuracy, latency = _accuracy(evaluation), model.latency
     decisions = evaluation.decisions
+    if evaluation.constant and evaluation.samples >= _ENOUGH:
+        return (
+            f"Not known: float gives the same numbers for all {evaluation.samples} samples in"
+            f" {', '.join(map(repr, evaluation.constant))}, so nothing shows what was lost; check the samples and the"
+            " weights of the model."
+        )
     if decisions is not None and decisions.given == 1 and evaluation.samples >= _ENOUGH:
         return (
             f"Not known: float gives one of its {decisions.classes:,} classes for all {evaluation.samples} samples, so"
@@ -47,6 +53,8 @@ def verdict(evaluation: Evaluation, recipe: Recipe) -> str:
         return f"Not usable: {accuracy}; {_guess(evaluation) or _more_accurate(recipe)}."
     if _worse(model, *_NOTED):
         return f"Less accurate than float: {accuracy}; {_guess(evaluation) or _more_accurate(recipe)}."
+    if _by_chance(evaluation):
+        return f"Not known: {_guess(evaluation)}."
     if latency is not None and (latency.ratio.low or 0.0) > 1:
         times = f"{interval(latency.ratio)} its time on this CPU"
         return f"Slower than float: {times}; {_faster(model.delegation, recipe)}."
@@ -111,12 +119,23 @@ def _guess(evaluation: Evaluation) -> str:
     decisions, score = evaluation.decisions, evaluation.models[0].score
     if decisions is None or decisions.classes <= _FEW_CLASSES:
         return ""
-    chance, what = _GUESSED / decisions.classes, ""
-    if evaluation.metric == "top1" and score is not None and (score.value or 0.0) < 100 * chance:
-        what = f"{number(score)} of its classes are right"
-    elif decisions.certainty is not None and decisions.certainty < chance:
+    what, check = "", "weights and data"
+    if _by_chance(evaluation):
+        what, check = (
+            f"{number(score)} of its classes are right",
+            "weights, its `preprocess`, and the order of the labels",
+        )
+    elif decisions.certainty is not None and decisions.certainty < _GUESSED / decisions.classes:
         what = f"its largest probability is {100 * decisions.certainty:.2g} % on average"
-    return what and f"float itself only guesses: {what}, of {decisions.classes:,} classes; check its weights and data"
+    return what and f"float itself only guesses: {what}, of {decisions.classes:,} classes; check its {check}"
+
+
+def _by_chance(evaluation: Evaluation) -> bool:
+    """Whether the score of float is that of guesses."""
+    decisions, score = evaluation.decisions, evaluation.models[0].score
+    if decisions is None or decisions.classes <= _FEW_CLASSES or evaluation.metric != "top1" or score is None:
+        return False
+    return (score.value or 0.0) < 100 * _GUESSED / decisions.classes
 
 
 def _more_accurate(recipe: Recipe) -> str:
