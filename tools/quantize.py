@@ -14,6 +14,7 @@ from tfq_tools.supervise import FAILED
 FLAGS = new_recipe_flags(
     output="model.tflite, HOWTO.md, float.tflite, spec.json, report.json, report.html and recipe.json"
 )
+flags.DEFINE_boolean("explain", False, HELP["Evaluation"]["explain"], flag_values=FLAGS)
 flags.DEFINE_string("fail_if", "", HELP["Evaluation"]["fail_if"], flag_values=FLAGS)
 SUMMARY = (
     "Turn a trained model and a few hundred unlabelled inputs into a verified .tflite, and compare it with the"
@@ -33,8 +34,9 @@ def main(values: flags.FlagValues) -> int:
 
         from tfq.execution.files import staged_directory
         from tfq.execution.progress import Lines
-        from tfq.pipeline import quantize
+        from tfq.pipeline import explain, quantize
         from tfq.report.summary import summary
+        from tfq.report.trials import trial_table
 
     wanted = conditions(values.fail_if)
     output, ledger = Path(values.output_dir), ledger_from_flags(values, recipe)
@@ -42,6 +44,9 @@ def main(values: flags.FlagValues) -> int:
         result = quantize(recipe, ledger=ledger, progress=Lines(sys.stderr))
         result.write(directory)
     print(with_flags(summary(result.report, output)))
+    if values.explain:
+        trials = explain(result.report, progress=Lines(sys.stderr))
+        print(f"\n{trial_table(result.report.evaluation, trials)}")
     found = failures(wanted, result.report.evaluation)
     for line in found:
         print(f"failed, {line}", file=sys.stderr)

@@ -70,8 +70,8 @@ def test_slower_names_the_operators_outside_and_the_target_that_has_them_written
     [
         ({}, "`pipeline='advanced'`"),
         ({"weight_bits": 4, "pipeline": "light"}, "`pipeline='advanced'`"),
-        ({"weight_bits": 4, "pipeline": "advanced"}, "more `weight_bits`"),
-        ({"activation_bits": 4, "pipeline": "advanced"}, "more `activation_bits`"),
+        ({"weight_bits": 4, "pipeline": "advanced"}, "`weight_bits=8`"),
+        ({"activation_bits": 4, "pipeline": "advanced"}, "`activation_bits=8`"),
         ({"pipeline": "advanced"}, "`precision='dynamic_range'`"),
         ({"per_channel": False}, "`per_channel=True`"),
         ({"precision": "dynamic_range"}, "`precision='float16'`"),

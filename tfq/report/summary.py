@@ -167,7 +167,9 @@ def _worst_layers(report: Report) -> str:
         for layer in worst
     ]
     table = format_table(["layers with most error", "your layers", "kind", "own SQNR", "SQNR"], rows, left=3)
-    return "\n".join([table, words.ERRORS, *(words.cause(**vars(found)) for found in report.causes)])
+    return "\n".join(
+        [table, words.ERRORS, *(words.cause(found.layer, found.cause, found.remedy) for found in report.causes)]
+    )
 
 
 def _allocation(report: Report) -> str:

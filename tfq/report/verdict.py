@@ -14,6 +14,8 @@ probabilities, the remedy is other data or another model: no option would help.
 
 from __future__ import annotations
 
+from typing import Any
+
 from tfq.evaluation.bootstrap import Estimate
 from tfq.evaluation.evaluate import Evaluation, ModelEvaluation
 from tfq.execution.delegation import Delegation
@@ -138,17 +140,24 @@ def _by_chance(evaluation: Evaluation) -> bool:
     return (score.value or 0.0) < 100 * _GUESSED / decisions.classes
 
 
-def _more_accurate(recipe: Recipe) -> str:
+def more_accurate(recipe: Recipe) -> dict[str, Any]:
+    """The option to change next for accuracy; none where there is no better one."""
     if recipe.precision != "int8":
         others = {"int16x8": "float16", "dynamic_range": "float16", "float16": "float32"}
-        return f"try `precision='{others[recipe.precision]}'`" if recipe.precision in others else "that is a defect"
+        return {"precision": others[recipe.precision]} if recipe.precision in others else {}
     if not recipe.per_channel:
-        return "try `per_channel=True`"
+        return {"per_channel": True}
     if recipe.pipeline != "advanced":
-        return "try `pipeline='advanced'`"
-    if recipe.activation_bits < 8 or recipe.weight_bits < 8:
-        return "try more `weight_bits`" if recipe.activation_bits == 8 else "try more `activation_bits`"
-    return "try `precision='dynamic_range'`"
+        return {"pipeline": "advanced"}
+    if recipe.activation_bits < 8:
+        return {"activation_bits": 8}
+    return {"weight_bits": 8} if recipe.weight_bits < 8 else {"precision": "dynamic_range"}
+
+
+def _more_accurate(recipe: Recipe) -> str:
+    for name, value in more_accurate(recipe).items():
+        return f"try `{name}={value!r}`"
+    return "that is a defect"
 
 
 def _faster(delegation: Delegation | None, recipe: Recipe) -> str:
