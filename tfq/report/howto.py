@@ -103,9 +103,10 @@ def howto(content: bytes, metadata: ModelMetadata) -> str:
         "real = scale * (integer - zero point). The lines below do that, and the preprocessing: give them real values,"
         " or pixels.",
         f"## Python\n\n```python\n{_python(inputs, outputs)}\n```",
-        "## Kotlin (Android)\n\nEach input is a `FloatArray`, row by row, the channels of a pixel side by side. `file`"
-        f" is the model; tfq's docs/android.md says how to load it.\n\n```kotlin\n{_kotlin(inputs, outputs)}\n```",
-        "## Swift (iOS)\n\nEach input is a `[Float]` in the same order, `path` the model's.\n\n"
+        "## Kotlin (Android)\n\nEach input is a `FloatArray`, row by row, the channels of a pixel side by side. The"
+        " variable file holds the model; tfq's docs/android.md says how to load it.\n\n"
+        f"```kotlin\n{_kotlin(inputs, outputs)}\n```",
+        "## Swift (iOS)\n\nEach input is a `[Float]` in the same order; the variable path names the model.\n\n"
         f"```swift\n{_swift(inputs, outputs)}\n```",
         _media_pipe(inputs, outputs),
     ]
