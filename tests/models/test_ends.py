@@ -70,6 +70,24 @@ def test_others_stay_integers(model, target):
     assert found.notes == ()
 
 
+def test_float_parts_are_joined_with_others_through_grids_of_their_own():
+    layers = tf_keras.layers
+    tf_keras.utils.set_random_seed(0)
+    image = tf_keras.Input(SHAPE, name="image")
+    wide = layers.Conv2D(4, 1, bias_initializer=tf_keras.initializers.Constant(5.0))(image)
+    scores = layers.Conv2D(5, 1, activation="tanh")(image)
+    joined = layers.Concatenate()([scores, layers.Activation("exponential")(wide)])
+    loaded, samples, found = prepared(tf_keras.Model(image, joined))
+    assert kinds(found)[-2:] == ["Requantize", "FloatConcatenate"]
+    made = operator_graphs.exported(found.graph)
+    assert verify_structure(made.content, made.model).unseen == ()
+    expected = loaded.predict(samples)[0][:1]
+    (got,) = TfliteModel(made.content).run({"image": samples["image"][:1]})
+    for part in (slice(5), slice(5, None)):
+        noise = np.mean((got - expected)[..., part] ** 2)
+        assert 10 * np.log10(np.mean(expected[..., part] ** 2) / noise) > 25
+
+
 def classifier(classes, sharpness, behind=None):
     """Probabilities of so many classes; of great sharpness those of a few hold nearly all."""
     layers = tf_keras.layers
