@@ -31,13 +31,16 @@ def explain(report: Report, inputs: Inputs | None = None, *, progress: Progress 
       progress: where it is shown.
     """
     recipe = report.recipe
-    wanted: dict[tuple[tuple[str, Any], ...], list[str]] = {}
+    wanted: dict[tuple[tuple[str, Any], ...], dict[str, str]] = {}  # changes -> cause -> the worst layer that has it
     for cause in report.causes:
         if cause.changes:
-            wanted.setdefault(tuple(cause.changes.items()), []).append(f"{cause.layer}: {cause.cause}")
+            wanted.setdefault(tuple(cause.changes.items()), {}).setdefault(cause.cause, cause.layer)
     if general := more_accurate(recipe):
-        wanted.setdefault(tuple(general.items()), []).append("all layers")
-    return tuple(_tried(recipe, dict(changes), tuple(why), inputs, progress) for changes, why in wanted.items())
+        wanted.setdefault(tuple(general.items()), {"the verdict's remedy": "all layers"})
+    return tuple(
+        _tried(recipe, dict(changes), tuple(f"{layer}: {cause}" for cause, layer in why.items()), inputs, progress)
+        for changes, why in wanted.items()
+    )
 
 
 def _tried(
