@@ -33,7 +33,7 @@ PUBLIC = {
     *("Result", "Report", "Comparison", "Inspection", "FrontierReport"),
 }
 SETTINGS = {"num_calibration_samples": 64, "preprocess": "raw"}
-NAMES = {"model.tflite", "float.tflite", "spec.json", "report.json", "report.html", "recipe.json"}
+NAMES = {"model.tflite", "HOWTO.md", "float.tflite", "spec.json", "report.json", "report.html", "recipe.json"}
 
 
 @pytest.fixture(scope="module")

@@ -62,6 +62,9 @@ def plain():
     }
 
 
+FILES = {"model.tflite", "HOWTO.md", "float.tflite", "spec.json", "report.json", "report.html", "recipe.json"}
+
+
 def quantized(graph, spec):
     """The model that has the weights of a prepared graph and, for the rest, what a specification says."""
     layers = {layer.name: layer for layer in spec.layers}
@@ -87,7 +90,7 @@ def score(content):
 
 
 def test_files_are_the_documented_ones(int8):
-    assert set(int8.files) == {"model.tflite", "float.tflite", "spec.json", "report.json", "report.html", "recipe.json"}
+    assert set(int8.files) == FILES
     assert all(int8.files.values())
 
 
@@ -301,14 +304,7 @@ class TestPipelines:
         product = improved(pipeline)
         report = json.loads(product.files["report.json"])
         assert [s["name"] for s in report["steps"]] == ["range tuning", "weight scales", "reconstruction"]
-        assert set(product.files) == {
-            "model.tflite",
-            "float.tflite",
-            "spec.json",
-            "report.json",
-            "report.html",
-            "recipe.json",
-        }
+        assert set(product.files) == FILES
         assert report["verification"]["float_operators"] == 0
         assert product.report.verification.weights == 15
         assert score(product.files["model.tflite"]) > 90

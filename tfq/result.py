@@ -20,8 +20,8 @@ class Result(Saved):
     """The files of a run and what was measured.
 
     Attributes:
-      files: content by name: model.tflite, float.tflite, spec.json, report.json, report.html and recipe.json; with
-        `package='gzip'` model.tflite.gz too. Without model.tflite where activations have fewer than 8 bits.
+      files: content by name: model.tflite, HOWTO.md, float.tflite, spec.json, report.json, report.html and recipe.json;
+        with `package='gzip'` model.tflite.gz too. Without the first two where activations have fewer than 8 bits.
       report: every measurement; report.json holds the same.
     """
 

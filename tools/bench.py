@@ -19,6 +19,7 @@ from absl import flags
 from tfq_bench.job import KERNELS, Settings
 from tfq_tools.arguments import check_idle
 from tfq_tools.command import EVALUATION, SAMPLES, SCORE, new_flags, run_command
+from tfq_tools.supervise import FAILED
 
 from tfq.errors import UserError
 from tfq.evaluation.names import name_models
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from tfq.execution.progress import Progress
 
-FAILED = 3
 _BEGINNING = b'{\n "kind": "tfq-bench"'  # of a report
 
 GROUPS = {

@@ -7,7 +7,7 @@
     agreement     with the float model, in %
     sqnr          of the first output against the float model's, dB
     latency       of the model, times float's, on this machine
-    file, download    bytes of the model, times float's
+    size, download    bytes of the model, as it is and compressed, times float's
 
 What is compared is the measured value, not its interval.
 """
@@ -66,7 +66,7 @@ _FIGURES: Mapping[str, Callable[[Evaluation, ModelEvaluation], float | None]] = 
     # without a value the outputs are equal in every bit
     "sqnr": lambda _, model: None if model.sqnr is None else _estimate(model.sqnr, math.inf),
     "latency": lambda _, model: None if model.latency is None else _estimate(model.latency.ratio),
-    "file": _size("file_bytes"),
+    "size": _size("file_bytes"),
     "download": _size("download_bytes"),
 }
 
@@ -96,5 +96,6 @@ def failures(wanted: tuple[Condition, ...], evaluation: Evaluation) -> list[str]
         if value is None:
             lines.append(f"{condition}: {condition.figure} was not measured")
         elif value > condition.number if condition.sign == ">" else value < condition.number:
-            lines.append(f"{condition}: {condition.figure} is {value:.4g}")
+            over = f"{abs(value - condition.number):.3g} {'over' if condition.sign == '>' else 'under'}"
+            lines.append(f"{condition}: {condition.figure} is {value:.4g}, {over}")
     return lines

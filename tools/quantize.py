@@ -9,8 +9,12 @@ from absl import flags
 from tfq_tools.arguments import with_flags
 from tfq_tools.command import lasting_imports, run_command
 from tfq_tools.recipe_flags import HELP, groups_of, ledger_from_flags, new_recipe_flags, recipe_from_flags
+from tfq_tools.supervise import FAILED
 
-FLAGS = new_recipe_flags(output="model.tflite, float.tflite, spec.json, report.json, report.html and recipe.json")
+FLAGS = new_recipe_flags(
+    output="model.tflite, HOWTO.md, float.tflite, spec.json, report.json, report.html and recipe.json"
+)
+flags.DEFINE_boolean("explain", False, HELP["Evaluation"]["explain"], flag_values=FLAGS)
 flags.DEFINE_string("fail_if", "", HELP["Evaluation"]["fail_if"], flag_values=FLAGS)
 SUMMARY = (
     "Turn a trained model and a few hundred unlabelled inputs into a verified .tflite, and compare it with the"
@@ -30,8 +34,9 @@ def main(values: flags.FlagValues) -> int:
 
         from tfq.execution.files import staged_directory
         from tfq.execution.progress import Lines
-        from tfq.pipeline import quantize
+        from tfq.pipeline import explain, quantize
         from tfq.report.summary import summary
+        from tfq.report.trials import trial_table
 
     wanted = conditions(values.fail_if)
     output, ledger = Path(values.output_dir), ledger_from_flags(values, recipe)
@@ -39,10 +44,13 @@ def main(values: flags.FlagValues) -> int:
         result = quantize(recipe, ledger=ledger, progress=Lines(sys.stderr))
         result.write(directory)
     print(with_flags(summary(result.report, output)))
+    if values.explain:
+        trials = explain(result.report, progress=Lines(sys.stderr))
+        print(f"\n{trial_table(result.report.evaluation, trials)}")
     found = failures(wanted, result.report.evaluation)
     for line in found:
         print(f"failed, {line}", file=sys.stderr)
-    return int(bool(found))
+    return FAILED if found else 0
 
 
 def run() -> None:

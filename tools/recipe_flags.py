@@ -9,6 +9,7 @@ from typing import Any
 
 from absl import flags
 from tfq_tools.command import DEFINE, METRIC_HELP, new_flags
+from tfq_tools.supervise import FAILED
 
 from tfq.errors import UserError
 from tfq.options import check_journal_acts
@@ -40,8 +41,9 @@ HELP = {
     "Evaluation": {
         "evaluation_data": "Test samples with labels 'y'. The models are measured on them, and never tuned on them.",
         "metric": METRIC_HELP,
-        "fail_if": "Exit with 1 if any of these holds, after all files are written: drop>0.5,latency>1.0. drop: of the"
-        " score against float. agreement in %. sqnr in dB. latency, file, download: times float's.",
+        "explain": "Try the remedies of the worst layers, each in a run of its own, and show what each gains.",
+        "fail_if": f"Exit with {FAILED} if any of these holds, after all files are written: drop>0.5,latency>1.0. drop:"
+        " of the score against float. agreement in %. sqnr in dB. latency, size, download: times float's.",
     },
     "Quantisation": {
         "precision": "Number format of the whole model. tfq makes int8; the others are plain exports of"

@@ -22,7 +22,7 @@ from tfq.execution.temporary import run_directory
 
 STOPPING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGXCPU)
 """They end a run; one that is ignored from the start (`nohup`) stays ignored."""
-DEFECT, USER_ERROR, KILLED = 1, 2, 128 + signal.SIGKILL
+DEFECT, USER_ERROR, FAILED, KILLED = 1, 2, 3, 128 + signal.SIGKILL
 
 _SAME = 1.0  # seconds within which a second signal is taken for the first: terminals send it to both processes
 

@@ -100,3 +100,17 @@ def test_files_with_drawn_scales_are_taken_whole(spread):
     content = export_quantized(made, operator_graphs.representative(samples))
     verify_structure(content, made)
     assert set(delegation(TfliteModel(content)).outside) <= {"ADD"}
+
+
+def written(spread):
+    made = with_legal_scales(with_drawn_scales(spread, spread), CPU)
+    samples = {name: np.zeros((4, 4, 4, 4), np.float32) for name in made.inputs}
+    return export_quantized(made, operator_graphs.representative(samples))
+
+
+def test_scales_of_any_size_give_a_file_that_runs_or_one_line():
+    model = TfliteModel(written(100))
+    zeros = {info.name: np.zeros((1, 4, 4, 4), np.float32) for info in model.inputs}
+    assert len(model.run(zeros)) == len(KINDS)
+    with pytest.raises(UserError, match="cannot be computed in int8: one step of"):
+        written(126)

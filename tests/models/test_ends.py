@@ -70,6 +70,24 @@ def test_others_stay_integers(model, target):
     assert found.notes == ()
 
 
+def test_float_parts_are_joined_with_others_through_grids_of_their_own():
+    layers = tf_keras.layers
+    tf_keras.utils.set_random_seed(0)
+    image = tf_keras.Input(SHAPE, name="image")
+    wide = layers.Conv2D(4, 1, bias_initializer=tf_keras.initializers.Constant(5.0))(image)
+    scores = layers.Conv2D(5, 1, activation="tanh")(image)
+    joined = layers.Concatenate()([scores, layers.Activation("exponential")(wide)])
+    loaded, samples, found = prepared(tf_keras.Model(image, joined))
+    assert kinds(found)[-2:] == ["Requantize", "FloatConcatenate"]
+    made = operator_graphs.exported(found.graph)
+    assert verify_structure(made.content, made.model).unseen == ()
+    expected = loaded.predict(samples)[0][:1]
+    (got,) = TfliteModel(made.content).run({"image": samples["image"][:1]})
+    for part in (slice(5), slice(5, None)):
+        noise = np.mean((got - expected)[..., part] ** 2)
+        assert 10 * np.log10(np.mean(expected[..., part] ** 2) / noise) > 25
+
+
 def classifier(classes, sharpness, behind=None):
     """Probabilities of so many classes; of great sharpness those of a few hold nearly all."""
     layers = tf_keras.layers
@@ -92,6 +110,48 @@ def test_small_probabilities_of_many_classes_are_kept_by_a_float_softmax():
     assert delegation(model).outside == {}
     expected = loaded.predict(samples)[0][:1]
     np.testing.assert_allclose(model.run({"image": samples["image"][:1]})[0], expected, rtol=0.05)
+
+
+def test_a_softmax_behind_which_the_shape_changes_ends_the_model_too():
+    layers = tf_keras.layers
+    tf_keras.utils.set_random_seed(0)
+    image = tf_keras.Input(SHAPE, name="image")
+    logits = layers.Conv2D(1000, 1)(layers.GlobalAveragePooling2D(keepdims=True)(image))
+    loaded, samples, found = prepared(tf_keras.Model(image, layers.Softmax()(layers.Flatten()(logits))))
+    assert kinds(found)[-2:] == ["Reshape", "FloatSoftmax"]
+    made = operator_graphs.exported(found.graph)
+    model = TfliteModel(made.content)
+    assert delegation(model).outside == {}
+    assert delegation(model).partitions == 1
+    np.testing.assert_allclose(model.run({"image": samples["image"][:1]})[0], loaded.predict(samples)[0][:1], rtol=0.05)
+
+
+def scores(bias):
+    layers = tf_keras.layers
+    tf_keras.utils.set_random_seed(0)
+    image = tf_keras.Input(SHAPE, name="image")
+    x = layers.Conv2D(3, 1, bias_initializer=tf_keras.initializers.Constant(bias), name="logits")(image)
+    return tf_keras.Model(image, layers.Reshape((64, 3))(layers.Activation("sigmoid", name="score")(x)))
+
+
+def test_small_scores_are_kept_by_a_float_sigmoid():
+    loaded, samples, found = prepared(scores(-9.0))
+    assert kinds(found)[-1] == "FloatSigmoid"
+    (note,) = found.notes
+    assert "is float32: on the grid that TFLite prescribes, in steps of 1/256, it keeps " in note
+    assert note.endswith(" dB; end the model before the sigmoid if you need integers")
+    made = operator_graphs.exported(found.graph)
+    assert verify_structure(made.content, made.model).unseen == ()
+    model = TfliteModel(made.content)
+    assert delegation(model).outside == {}
+    expected = loaded.predict(samples)[0][:1]
+    np.testing.assert_allclose(model.run({"image": samples["image"][:1]})[0], expected, rtol=0.1)
+
+
+def test_other_sigmoids_stay_int8():
+    _, _, found = prepared(scores(0.0))
+    assert "FloatSigmoid" not in kinds(found)
+    assert found.notes == ()
 
 
 @pytest.mark.parametrize(

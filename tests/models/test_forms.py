@@ -45,6 +45,20 @@ def test_hard_swish_is_its_own_formula():
     assert found.reason == "runs outside XNNPACK in int8"
 
 
+@pytest.mark.parametrize("kind", ["Concatenate", "FloatConcatenate"])
+@pytest.mark.parametrize(("count", "made"), [(5, 1), (6, 2), (7, 3), (26, 7)])
+def test_many_tensors_are_joined_in_groups(kind, count, made):
+    parts = [Node(f"p{i}", "AddConstant", {"constant": float(i)}, ("x",)) for i in range(count)]
+    joined = Node("y", kind, {"axis": 2}, tuple(part.name for part in parts))
+    before = Graph((alone("ReLU").nodes[0], *parts, joined), ("x",), ("y",))
+    graph, found = written_for(before, CPU)
+    joins = [node for node in graph.nodes if node.kind == kind]
+    assert len(joins) == made
+    assert max(len(node.inputs) for node in joins) <= 5
+    assert [layers.layers for layers in found] == [("y",)] * (made > 1)
+    np.testing.assert_array_equal(run_graph(graph, {"x": drawn()})[0], run_graph(before, {"x": drawn()})[0])
+
+
 @pytest.mark.parametrize("size", [(2, 2), (1, 3), (4, 1), (3, 2)])
 def test_nearest_upsampling_by_whole_factors_repeats_rows_and_columns(size):
     x = drawn()

@@ -44,6 +44,7 @@ def model(name, **changes):
         "agreement": None,
         "sqnr": None,
         "other_sqnr": [],
+        "parts": [],
         "latency": None,
         "delegation": None,
         "simulated": "",

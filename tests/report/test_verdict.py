@@ -9,6 +9,7 @@ from tfq.evaluation.agreement import Decisions
 from tfq.evaluation.bootstrap import Estimate
 from tfq.evaluation.evaluate import Evaluation, ModelEvaluation
 from tfq.evaluation.latency import Latency
+from tfq.evaluation.parts import Part
 from tfq.evaluation.size import Size
 from tfq.execution.delegation import Delegation
 from tfq.recipe import Recipe
@@ -69,8 +70,8 @@ def test_slower_names_the_operators_outside_and_the_target_that_has_them_written
     [
         ({}, "`pipeline='advanced'`"),
         ({"weight_bits": 4, "pipeline": "light"}, "`pipeline='advanced'`"),
-        ({"weight_bits": 4, "pipeline": "advanced"}, "more `weight_bits`"),
-        ({"activation_bits": 4, "pipeline": "advanced"}, "more `activation_bits`"),
+        ({"weight_bits": 4, "pipeline": "advanced"}, "`weight_bits=8`"),
+        ({"activation_bits": 4, "pipeline": "advanced"}, "`activation_bits=8`"),
         ({"pipeline": "advanced"}, "`precision='dynamic_range'`"),
         ({"per_channel": False}, "`per_channel=True`"),
         ({"precision": "dynamic_range"}, "`precision='float16'`"),
@@ -89,6 +90,17 @@ def test_a_loss_counts_where_the_whole_interval_says_so():
     assert said(difference=about(-0.9, "dB"), agreement=about(50.0, "%")).startswith("Not usable: 50.0 % agreement")
     assert said(difference=None, agreement=about(90.0, "%")).startswith("Less accurate than float: 90.0 % agreement")
     assert said(difference=None, agreement=None, sqnr=about(3.0, "dB")).startswith("Not usable: output SQNR 3.0 dB")
+
+
+def test_the_output_or_part_that_loses_most_is_told_and_may_make_a_model_useless():
+    boxes, scores = Part(0, (0, 1, 2, 3), about(31.0, "dB")), Part(0, (4, 5, 7), about(12.0, "dB"))
+    found = {"difference": None, "agreement": None, "parts": (boxes, scores)}
+    assert said(**found) == "Good: output SQNR 30.0 dB, least 12.0 dB in 'y', channels 4-5, 7, download 0.29x."
+    lost = Part(0, (4,), about(2.0, "dB"))
+    assert said(**found | {"parts": (boxes, lost)}).startswith(
+        "Not usable: output SQNR 30.0 dB, least 2.0 dB in 'y', channel 4; try"
+    )
+    assert said(parts=(boxes, lost)).startswith("Good: -0.10 points")  # the score says what it is worth
 
 
 def decided(**changes):
@@ -113,6 +125,8 @@ def test_where_float_guesses_no_option_is_named():
     )
     by_chance = said(difference=about(-11.0, "points"), score=about(0.1, "%"), decisions=decided(certainty=None))
     assert "float itself only guesses: 0.10 % of its classes are right, of 1,000 classes" in by_chance
+    assert said(score=about(0.1, "%"), decisions=decided()).startswith("Not known: float itself only guesses: 0.10 %")
+    assert said(score=about(0.3, "%"), decisions=decided()).startswith("Good")
     for sure in (decided(), decided(certainty=None), decided(classes=2, certainty=0.51), None):
         assert said(**lost, decisions=sure).endswith("try `pipeline='advanced'`.")
 

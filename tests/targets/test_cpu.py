@@ -6,8 +6,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+import tensorflow as tf
+import tf_keras
 from single_operation import asked, operation
 
+from tfq.execution.delegation import delegation
+from tfq.execution.interpreter import TfliteModel
 from tfq.targets.cpu import CPU
 from tfq.targets.target import FAST, PLAIN, REFUSED, Kernel, Operation, Target
 
@@ -63,3 +67,12 @@ def test_every_condition_is_met_with_on_both_sides() -> None:
 def test_a_false_row_is_found_out() -> None:
     false = dataclasses.replace(CPU, kernels=(*CPU.kernels, Kernel("HARD_SWISH", ("int8",))))
     assert not agrees(false, operation("HARD_SWISH", ("int8",)))
+
+
+@pytest.mark.parametrize(("count", "outside"), [(5, {}), (6, {"CONCATENATION": 1})])
+def test_xnnpack_joins_five_tensors_and_no_more(count: int, outside: dict[str, int]) -> None:
+    layers = tf_keras.layers
+    x = tf_keras.Input((4, 4, 2))
+    joined = layers.Concatenate()([layers.Conv2D(1, 1)(x) for _ in range(count)])
+    content = tf.lite.TFLiteConverter.from_keras_model(tf_keras.Model(x, layers.Conv2D(1, 1)(joined))).convert()
+    assert delegation(TfliteModel(content)).outside == outside

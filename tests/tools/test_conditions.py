@@ -37,11 +37,11 @@ def evaluation(metric="top1", **changes):
     [
         ("", []),
         ("drop>0.6", []),
-        ("drop>0.5", ["drop>0.5: drop is 0.6"]),
-        ("drop > 0.5 , latency > 1.0", ["drop>0.5: drop is 0.6"]),
-        ("agreement<98,sqnr<31", ["agreement<98: agreement is 97", "sqnr<31: sqnr is 30"]),
-        ("latency>.75", ["latency>0.75: latency is 0.8"]),
-        ("file>0.2,download>0.3", ["file>0.2: file is 0.25"]),
+        ("drop>0.5", ["drop>0.5: drop is 0.6, 0.1 over"]),
+        ("drop > 0.5 , latency > 1.0", ["drop>0.5: drop is 0.6, 0.1 over"]),
+        ("agreement<98,sqnr<31", ["agreement<98: agreement is 97, 1 under", "sqnr<31: sqnr is 30, 1 under"]),
+        ("latency>.75", ["latency>0.75: latency is 0.8, 0.05 over"]),
+        ("size>0.2,download>0.3", ["size>0.2: size is 0.25, 0.05 over"]),
         ("drop<-1", []),
     ],
 )
@@ -51,7 +51,7 @@ def test_conditions_that_hold_are_failures(text, lines):
 
 def test_the_drop_of_an_error_is_its_rise():
     found = evaluation("mse", difference=about(0.2, ""))
-    assert failures(conditions("drop>0.1"), found) == ["drop>0.1: drop is 0.2"]
+    assert failures(conditions("drop>0.1"), found) == ["drop>0.1: drop is 0.2, 0.1 over"]
 
 
 def test_what_was_not_measured_fails():

@@ -97,6 +97,7 @@ CASES = [
     (plain("Gelu", approximate=True), IMAGE),
     (plain("FloatGelu"), IMAGE),
     (plain("Sigmoid"), IMAGE),
+    (plain("FloatSigmoid"), IMAGE),
     (plain("Tanh"), IMAGE),
     (plain("Softmax"), IMAGE),
     (plain("FloatSoftmax"), IMAGE),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -74,6 +74,7 @@ def calibrate(
     total: int,
     judges: Collection[int] = (),
     bits: Mapping[str, int] = {},
+    known: Mapping[str, Range] = {},
     resources: Resources = DEFAULT,
 ) -> Calibration:
     """Run the samples once and choose every group's range.
@@ -83,6 +84,7 @@ def calibrate(
       batches: arrays [k, ...] by input name; `total` samples in all.
       method: as in `choose_range`.
       judges: positions of the samples that judge.
+      known: what inputs hold, whether the samples show it or not; the ranges cover it.
       bits: grid bits by group (`tfq.models.widths.activation_bits`); 8 for groups that are absent.
     """
     groups, edges = grid_groups(graph), edge_tensors(graph)
@@ -102,7 +104,7 @@ def calibrate(
             kept_whole = method == "auto" and width == STORED_BITS and not edges.isdisjoint(tensors)
             used = "minmax" if kept_whole else method
             choice = choose_range(*parts, method=used, bits=width)
-            choices[group] = _covering_tables(choice, graph, tensors)
+            choices[group] = _covering(choice, [*_tables(graph, tensors), *(known[t] for t in tensors if t in known)])
         return choices
 
     choices = chosen(collected.everything)
@@ -118,7 +120,7 @@ def edge_tensors(graph: Graph) -> set[str]:
     """
 
     def is_squashed(name: str) -> bool:
-        return graph[name].kind == "FloatSoftmax" or fixed_grid(graph, name) is not None
+        return graph[name].kind in ("FloatSigmoid", "FloatSoftmax") or fixed_grid(graph, name) is not None
 
     read = {source for name in graph.outputs if is_squashed(name) for source in graph[name].inputs}
     return {*graph.inputs, *graph.outputs} | read
@@ -130,14 +132,16 @@ def fixed_grid(graph: Graph, tensor: str) -> tuple[float, int] | None:
     return operator.fixed if operator is not None else None
 
 
-def _covering_tables(choice: Choice, graph: Graph, tensors: Iterable[str]) -> Choice:
-    """The choice with ranges that hold every row of the embedding tables on this grid, seen in the samples or not."""
+def _tables(graph: Graph, tensors: Iterable[str]) -> list[Range]:
+    """Of every embedding table on this grid: any of its rows may be read, seen in the samples or not."""
     tables = [graph[t].weights["embeddings"] for t in tensors if graph[t].kind == "Embedding"]
-    if not tables:
-        return choice
-    low, high = min(float(t.min()) for t in tables), max(float(t.max()) for t in tables)
+    return [Range(float(t.min()), float(t.max())) for t in tables]
+
+
+def _covering(choice: Choice, others: Sequence[Range]) -> Choice:
+    """The choice with ranges that hold these too."""
 
     def wide(found: Range) -> Range:
-        return Range(min(found.low, low), max(found.high, high))
+        return Range(min(found.low, *(r.low for r in others)), max(found.high, *(r.high for r in others)))
 
-    return dataclasses.replace(choice, range=wide(choice.range), minmax=wide(choice.minmax))
+    return dataclasses.replace(choice, range=wide(choice.range), minmax=wide(choice.minmax)) if others else choice

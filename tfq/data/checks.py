@@ -11,6 +11,9 @@ from tfq.data.samples import InputSignature, Samples
 from tfq.errors import UserError
 
 FEW_SAMPLES = 100
+_ENOUGH = 8  # samples that show what is usual
+_FAR = 100.0  # times the usual largest value: a sample that reaches it is taken for spoiled
+_MANY_BLANK = 0.1
 _COMPARED = 1024  # elements of a sample by which it is known again
 _NUMERIC = "fiub"
 _MOST_FLOAT = 2.0**63  # float32 holds the squares of all that is smaller
@@ -89,12 +92,16 @@ def checked_label(label: np.ndarray, where: str) -> np.ndarray:
 
 
 class InputWatch:
-    """What went by of one input, as stored: dtype, smallest and largest value, whether anything varied."""
+    """What went by of one input, as stored: dtype, smallest and largest value, whether anything varied.
+
+    `blank` counts the samples that are one value throughout, `peaks` are the largest magnitudes of all.
+    """
 
     def __init__(self) -> None:
         self.dtype: np.dtype | None = None
         self.low, self.high = np.inf, -np.inf
         self.all_alike = True
+        self.blank, self.peaks = 0, list[float]()
         self._first: np.ndarray | None = None
 
     def see(self, stored: np.ndarray) -> None:
@@ -104,13 +111,16 @@ class InputWatch:
         elif self.all_alike:
             self.all_alike = np.array_equal(self._first, stored)
         if stored.size:
-            self.low, self.high = min(self.low, float(stored.min())), max(self.high, float(stored.max()))
+            low, high = float(stored.min()), float(stored.max())
+            self.low, self.high = min(self.low, low), max(self.high, high)
+            self.blank += low == high
+            self.peaks.append(max(-low, high))
 
 
 def input_warnings(
     watches: Mapping[str, InputWatch], signatures: Sequence[InputSignature], normalized: frozenset[str], count: int
 ) -> list[str]:
-    """Doubts about the values: constant, always the same sample, pixels where none or others are expected.
+    """Doubts about the values: constant, always the same sample, spoiled, pixels where none or others are expected.
 
     `watches` say what went by of each input; those `normalized` were preprocessed as 0..255.
     """
@@ -121,6 +131,8 @@ def input_warnings(
             warnings.append(f"input {name!r} is {watch.low:g} in every sample; is this the right data?")
         elif watch.all_alike and count > 1:
             warnings.append(f"all {count} samples of input {name!r} are identical; is this the right data?")
+        else:
+            warnings += _spoiled(signature, watch, count)
         if name in normalized:
             doubt = f"input {name!r} lies in {watch.low:g}..{watch.high:g} before `preprocess`, which expects 0..255"
             if watch.high <= 1.0:
@@ -135,12 +147,35 @@ def input_warnings(
     return warnings
 
 
+def _spoiled(signature: InputSignature, watch: InputWatch, count: int) -> list[str]:
+    """Doubts about single samples of an input that varies: empty pictures, and values far beyond the usual."""
+    found, is_picture = [], len(signature.shape) > 1 and np.dtype(signature.dtype).kind == "f"
+    if is_picture and watch.blank >= _MANY_BLANK * count:
+        found.append(
+            f"{watch.blank} of the {count} samples of input {signature.name!r} are one value throughout; take them out"
+            " if they are spoiled"
+        )
+    usual = float(np.median(watch.peaks)) if len(watch.peaks) >= _ENOUGH else math.inf
+    if max(watch.peaks, default=0.0) > _FAR * usual > 0:
+        found.append(
+            f"input {signature.name!r} reaches {max(watch.peaks):.4g}, and half of the samples stay within {usual:.4g};"
+            " take out samples that are spoiled, for their values set the range of all"
+        )
+    return found
+
+
 def calibration_warnings(samples: Samples, *, exhausted: bool) -> list[str]:
-    """Doubts about the choice of samples: too few, most of one class, or all unless the source has no others."""
+    """Doubts about the choice: too few, the same ones, most of one class, or all unless the source has no others."""
     warnings = []
     if len(samples) < FEW_SAMPLES:
         few = f"only {len(samples)} calibration sample{'s' * (len(samples) > 1)}"
         warnings.append(f"{few}; with fewer than {FEW_SAMPLES} ranges are uncertain")
+    different = len({_fingerprint(samples, position) for position in range(len(samples))})
+    if 1 < different <= len(samples) / 2:
+        warnings.append(
+            f"only {different} of the {len(samples)} calibration samples are different ones; give others, the copies"
+            " show nothing new"
+        )
     labels = samples.labels
     if not exhausted and len(samples) > 1 and labels is not None and labels.ndim == 1 and (labels == labels[0]).all():
         warnings.append(
@@ -170,8 +205,9 @@ def _are_classes(labels: np.ndarray) -> bool:
 
 
 def compare_samples(calibration: Samples, evaluation: Samples) -> tuple[str, ...]:
-    """Warnings where evaluation data are calibration data too, or most of their classes are not among these."""
-    return (*_shared(calibration, evaluation), *_absent_classes(calibration.labels, evaluation.labels))
+    """Warnings where evaluation data are calibration data too, of one class, or of classes that those do not have."""
+    labels = evaluation.labels
+    return (*_shared(calibration, evaluation), *_absent_classes(calibration.labels, labels), *_single_class(labels))
 
 
 def _shared(calibration: Samples, evaluation: Samples) -> list[str]:
@@ -201,6 +237,17 @@ def _absent_classes(calibration: np.ndarray | None, evaluation: np.ndarray | Non
     return [
         f"the calibration samples have {present} of the {len(wanted)} classes of the evaluation data; are they sorted?"
         " `selection='random'` or balanced takes others too"
+    ]
+
+
+def _single_class(evaluation: np.ndarray | None) -> list[str]:
+    if evaluation is None or not _are_classes(evaluation) or len(evaluation) < _ENOUGH:
+        return []
+    if (evaluation != evaluation[0]).any():
+        return []
+    return [
+        f"all {len(evaluation)} evaluation samples have the label {evaluation[0]}, so that a model which always gives"
+        " it is right; give samples of the others too"
     ]
 
 

@@ -36,11 +36,12 @@ class Decisions:
         given = len(np.unique(class_indices(outputs, "agreement")))
         if outputs.ndim < 2 or outputs.shape[-1] == 1:
             return cls(2, given, float(np.maximum(outputs, 1 - outputs).mean(dtype=np.float64)))
-        certainty = float(outputs.max(axis=-1).mean(dtype=np.float64)) if _are_probabilities(outputs) else None
+        certainty = float(outputs.max(axis=-1).mean(dtype=np.float64)) if are_probabilities(outputs) else None
         return cls(outputs.shape[-1], given, certainty)
 
 
-def _are_probabilities(outputs: np.ndarray) -> bool:
+def are_probabilities(outputs: np.ndarray) -> bool:
+    """Whether each row of [n, ..., classes] is a distribution."""
     sums = outputs.sum(axis=-1, dtype=np.float64)
     return bool((outputs >= 0).all() and np.allclose(sums, 1.0, atol=_SUM))
 
@@ -56,7 +57,7 @@ def gives_classes(outputs: np.ndarray, inputs: Arrays, *, judged_so: bool) -> bo
         return False
     if outputs.ndim < 2 or outputs.shape[-1] == 1:
         return judged_so and bool((outputs >= 0).all() and (outputs <= 1).all())
-    return judged_so or _are_probabilities(outputs)
+    return judged_so or are_probabilities(outputs)
 
 
 def class_agreement(outputs: np.ndarray, baseline: np.ndarray) -> Statistic:

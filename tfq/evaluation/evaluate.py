@@ -16,6 +16,7 @@ from tfq.evaluation.bootstrap import CONFIDENCE, Estimate, Statistic, estimate, 
 from tfq.evaluation.latency import DEFAULT as TIMING
 from tfq.evaluation.latency import Latency, Timing, measure_latency
 from tfq.evaluation.metrics import Metric, Predictions, UserMetric, find_metric, sqnr_against
+from tfq.evaluation.parts import Part, channel_parts
 from tfq.evaluation.size import Size, measure_size
 from tfq.execution.delegation import Delegation, delegation
 from tfq.execution.interpreter import TensorInfo, TfliteModel
@@ -40,6 +41,7 @@ class ModelEvaluation:
       agreement: share of samples with the baseline's class; None for the baseline and for other than classifiers.
       sqnr: of the first output against the baseline's; its value is None where both are equal in every bit.
       other_sqnr: the same of the other outputs, in their order.
+      parts: the same of channels of an output, where they differ much in size.
       latency: None where none was asked for, and of a simulation.
       delegation: what XNNPACK takes of it; None without the delegate, and of a simulation.
       simulated: why there is a simulation only, and neither size nor latency; "" for a file.
@@ -55,6 +57,7 @@ class ModelEvaluation:
     latency: Latency | None
     delegation: Delegation | None = None
     simulated: str = ""
+    parts: tuple[Part, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Judgement:
     agreement: Estimate | None
     sqnr: Estimate | None
     other_sqnr: tuple[Estimate, ...] = ()
+    parts: tuple[Part, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,6 +97,7 @@ class Evaluation:
       samples: their number.
       seed, confidence: of the intervals.
       decisions: of the baseline; None where it is no classifier.
+      constant: outputs that are the same for all samples in the baseline.
     """
 
     models: tuple[ModelEvaluation, ...]
@@ -104,6 +109,7 @@ class Evaluation:
     seed: int
     confidence: float = CONFIDENCE
     decisions: Decisions | None = None
+    constant: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> ModelEvaluation:
         return {model.name: model for model in self.models}[name]
@@ -197,6 +203,11 @@ def evaluate(
         samples=len(samples),
         seed=seed,
         decisions=Decisions.of(next(iter(outputs_of.values()))[0]) if decides else None,
+        constant=tuple(
+            info.name
+            for info, values in zip(expected, next(iter(outputs_of.values())), strict=True)
+            if len(samples) > 1 and (values == values[:1]).all()
+        ),
     )
 
 
@@ -245,17 +256,26 @@ def judge_outputs(
     judged = {}
     for row, (name, outputs) in enumerate(outputs_of.items()):
         score, difference = scores.get(name, (None, None))
-        agreement = sqnr = None
-        others: tuple[Estimate, ...] = ()
-        if row:
-            sqnr, *rest = (
-                _estimated(sqnr_against(output, wanted), "dB", len(samples), seed)
-                for output, wanted in zip(outputs, baseline, strict=True)
+        if not row:
+            judged[name] = Judgement(score, difference, None, None)
+            continue
+        agreement = None
+        if classifies:
+            agreement = _estimated(class_agreement(outputs[0], baseline[0]), "%", len(samples), seed)
+        sqnr, *others = (
+            _estimated(sqnr_against(output, wanted), "dB", len(samples), seed)
+            for output, wanted in zip(outputs, baseline, strict=True)
+        )
+        parts = tuple(
+            Part(
+                place,
+                channels,
+                _estimated(sqnr_against(output[..., channels], wanted[..., channels]), "dB", len(samples), seed),
             )
-            others = tuple(rest)
-            if classifies:
-                agreement = _estimated(class_agreement(outputs[0], baseline[0]), "%", len(samples), seed)
-        judged[name] = Judgement(score, difference, agreement, sqnr, others)
+            for place, (output, wanted) in enumerate(zip(outputs, baseline, strict=True))
+            for channels in channel_parts(wanted)
+        )
+        judged[name] = Judgement(score, difference, agreement, sqnr, tuple(others), parts)
     return judged, omitted
 
 

@@ -35,6 +35,7 @@ OUTPUT_NAMES = (
     "report.json",
     "report.html",
     "recipe.json",
+    "HOWTO.md",
 )
 FRONTIER_NAMES = ("frontier.json", "frontier.csv", "frontier.png", "recipe.json")
 

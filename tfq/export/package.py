@@ -1,4 +1,4 @@
-"""From the quantised model to the finished file: convert, apply the passes, add the metadata."""
+"""From the quantised model to the finished file: convert, apply the passes, say what it holds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tfq.data.signatures import input_signatures
 from tfq.execution.deflate import GZIP, deflated
 from tfq.execution.progress import SILENT, Progress
 from tfq.export.convert import RepresentativeDataset, convert_plain, convert_quantized
-from tfq.export.metadata import ModelMetadata, TensorMetadata, add_metadata
+from tfq.export.metadata import ModelMetadata, TensorMetadata
 from tfq.export.passes import finish
 from tfq.models.graph import Graph
 from tfq.models.load import LoadedModel
@@ -40,18 +40,16 @@ def export_plain(
         return finish(convert_plain(graph, precision, representative), graph)
 
 
-def describe(
-    content: bytes,
+def metadata_of(
     *,
     loaded: LoadedModel,
     samples: Samples,
     labels: Sequence[str],
     recipe: Recipe,
-) -> bytes:
-    """The file with TFLite metadata: input ranges and normalisation, class names, tfq's version and recipe.
+) -> ModelMetadata:
+    """What the files of a run say: input ranges and normalisation, class names, tfq's version and recipe.
 
     Args:
-      content: the finished .tflite.
       loaded: the Keras model.
       samples: calibration samples, for the range of the inputs and, in a folder of images, the class names.
       labels: class names along the last axis of the first output; may be empty.
@@ -75,19 +73,16 @@ def describe(
         )
 
     first, *others = loaded.graph.output_names
-    return add_metadata(
-        content,
-        ModelMetadata(
-            name=loaded.name,
-            description=f"{loaded.name} ({loaded.framework}), exported by tfq {__version__}",
-            inputs=tuple(input_metadata(s) for s in signatures),
-            outputs=(
-                TensorMetadata(first, labels=tuple(labels or samples.class_names)),
-                *(TensorMetadata(other) for other in others),
-            ),
-            tfq_version=__version__,
-            recipe=recipe.without_folders().to_json(),
+    return ModelMetadata(
+        name=loaded.name,
+        description=f"{loaded.name} ({loaded.framework}), exported by tfq {__version__}",
+        inputs=tuple(input_metadata(s) for s in signatures),
+        outputs=(
+            TensorMetadata(first, labels=tuple(labels or samples.class_names)),
+            *(TensorMetadata(other) for other in others),
         ),
+        tfq_version=__version__,
+        recipe=recipe.without_folders().to_json(),
     )
 
 

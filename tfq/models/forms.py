@@ -13,7 +13,8 @@
 A row of `FORMS` names TFLite's operator and those that take its place. The table of the target (`tfq.targets`) decides:
 a form is chosen where kernels of the fast path take all of them, and no int8 kernel takes the former.
 
-Large windows of depthwise convolutions are split for a target that takes only so many taps (`tfq.models.windows`).
+Large windows of depthwise convolutions are split for a target that takes only so many taps (`tfq.models.windows`), and
+concatenations for one that joins only so many tensors (`tfq.models.joins`).
 
 All forms are exact in real arithmetic. On grids, the values in between are rounded too.
 """
@@ -27,6 +28,7 @@ import numpy as np
 
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph, Node
+from tfq.models.joins import split_joins
 from tfq.models.pooling import as_convolution
 from tfq.models.rewrite import made_by, rewrite
 from tfq.models.rules.rule import Shape, affine
@@ -135,7 +137,8 @@ def _gelu(node: Node, _: Mapping[str, Shape]) -> list[Node]:
     return [node.replace(kind="FloatGelu")]
 
 
-_NEAREST = Form("RESIZE_NEAREST_NEIGHBOR", ("CONCATENATION", "RESHAPE"), "The integers are the same.", _upsampling)
+_SAME = "The integers are the same."
+_NEAREST = Form("RESIZE_NEAREST_NEIGHBOR", ("CONCATENATION", "RESHAPE"), _SAME, _upsampling)
 _ROUNDED = "It is exact, but the values in between are rounded too."
 FORMS: Mapping[str, Form] = {
     "AveragePooling2D": Form("AVERAGE_POOL_2D", ("DEPTHWISE_CONV_2D", "MUL"), _ROUNDED, _average_pooling),
@@ -179,4 +182,9 @@ def written_for(graph: Graph, target: Target) -> tuple[Graph, tuple[WrittenAnew,
         operators = ("STRIDED_SLICE", "DEPTHWISE_CONV_2D", "ADD")
         if split:
             anew.append(WrittenAnew("DEPTHWISE_CONV_2D", operators, split, reason, _ROUNDED))
+    if target.most_joined is not None:
+        written, split = split_joins(written, target.most_joined)
+        reason = f"joins more than {target.most_joined} tensors, which runs outside {target.path}"
+        if split:
+            anew.append(WrittenAnew("CONCATENATION", ("CONCATENATION",), split, reason, _SAME))
     return written, tuple(anew)

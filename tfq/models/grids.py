@@ -115,6 +115,8 @@ def separate_grids(graph: Graph) -> Graph:
     floats = raw | {node.name for node in graph.nodes if node.kind in OPERATORS and _rule_of(node) == "float"}
 
     def needs_copy(node: Node) -> list[str]:
+        if node.kind == "FloatConcatenate" and not floats.issuperset(node.inputs):
+            return [i for i in node.inputs if i in floats]  # where only some have a grid TFLiteConverter fails
         if _rule_of(node) == "float" or node.name in raw or node.kind == "Embedding":
             return []
         found = [i for i in node.inputs if i in floats]

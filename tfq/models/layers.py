@@ -78,6 +78,10 @@ class Sigmoid(tf_keras.layers.Layer):
         return tf.math.sigmoid(inputs)
 
 
+class FloatSigmoid(Sigmoid):
+    """A Sigmoid that is computed in float32."""
+
+
 class Tanh(tf_keras.layers.Layer):
     """tanh(x)."""
 

@@ -57,6 +57,7 @@ class Operator:
         return None if self.matrix is None else self.matrix.channel_axis
 
 
+_SMALL = "it ends the model, and 8 bits would lose small probabilities"
 OPERATORS: dict[str, Operator] = {
     # weights; the bias is int32 with scale s_input * s_kernel
     "Conv2D": Operator("own", kernel="kernel", matrix=Matrix("hwio", packs=True), clamps=True),
@@ -112,7 +113,8 @@ OPERATORS: dict[str, Operator] = {
     "FloatGelu": Operator(
         "float", elementwise=True, why="kept float: there is no fast kernel in integers, and the one in float is exact"
     ),
-    "FloatSoftmax": Operator("float", why="kept float: it ends the model, and 8 bits would lose small probabilities"),
+    "FloatSoftmax": Operator("float", why=f"kept float: {_SMALL}"),
+    "FloatSigmoid": Operator("float", elementwise=True, why=f"kept float: {_SMALL}"),
     "FloatConcatenate": Operator("float", why="kept float: it joins tensors of unlike ranges, and ends the model"),
     "Carried": Operator("float"),
     "Cast": Operator("float", why="it makes whole numbers, such as indices, of an input"),

@@ -6,11 +6,15 @@ import dataclasses
 import math
 from collections.abc import Collection, Mapping, Sequence
 
+import numpy as np
+
 from tfq.calibration.calibrate import Calibration, calibrate, edge_tensors
 from tfq.calibration.collect import decides_on_grid
 from tfq.calibration.specify import centred_groups, specify
 from tfq.calibration.statistics import Range
+from tfq.data.preprocess import normalizations
 from tfq.data.samples import Samples
+from tfq.data.signatures import input_signatures
 from tfq.execution.resources import Resources
 from tfq.export.scales import with_legal_scales
 from tfq.models.graph import Graph
@@ -82,8 +86,17 @@ def _calibrated(
         total=len(samples),
         judges=judges,
         bits=activation_bits(graph, run.precisions) if bits is None else bits,
+        known=_pixels(run),
         resources=resources or run.resources,
     )
+
+
+def _pixels(run: Run) -> dict[str, Range]:
+    """Of the inputs whose bytes are to be the pixels themselves, as image libraries give them."""
+    if run.recipe.input_type != "uint8":
+        return {}
+    found = normalizations(input_signatures(run.loaded.graph), run.recipe.preprocess)
+    return {name: Range(*n(np.array([0, 255])).tolist()) for name, n in found.items() if len(n.mean) == 1}
 
 
 def specified(

@@ -39,7 +39,8 @@ from tfq.evaluation.diagnosis import diagnose as diagnosis
 from tfq.evaluation.evaluate import Evaluation, Simulated, evaluate
 from tfq.evaluation.layers import layer_errors
 from tfq.execution.progress import SILENT, Progress
-from tfq.export.package import describe, export_plain, export_quantized, gzipped
+from tfq.export.metadata import add_metadata
+from tfq.export.package import export_plain, export_quantized, gzipped, metadata_of
 from tfq.export.plain import plain_model
 from tfq.export.scales import with_legal_scales
 from tfq.inputs import Inputs
@@ -52,6 +53,7 @@ from tfq.recipe import Recipe
 from tfq.reconstruction.steps import FITTING, TUNING, StepOutcome
 from tfq.report.causes import causes
 from tfq.report.frontier import BASE, FrontierReport
+from tfq.report.howto import howto
 from tfq.report.page import page
 from tfq.report.report import Report, layer_reports, model_facts, tensor_reports
 from tfq.report.verdict import float_outputs, verdict
@@ -89,8 +91,8 @@ def quantize(
     model, files, measured = _int8(run, ledger) if recipe.precision == "int8" else _plain(run)
     files = {"float.tflite": run.baseline} | files
     with journal.stage("package"):
-        options: dict[str, Any] = {"loaded": run.loaded, "labels": run.labels, "recipe": recipe}
-        files = {name: describe(file, samples=run.calibration.samples, **options) for name, file in files.items()}
+        told = metadata_of(loaded=run.loaded, samples=run.calibration.samples, labels=run.labels, recipe=recipe)
+        files = {name: add_metadata(file, told) for name, file in files.items()}
         for name, content in files.items():
             verify_runtimes(content, run.few, name=name)
     with journal.stage("evaluate"):
@@ -119,6 +121,8 @@ def quantize(
         "recipe.json": recipe.to_json(),
         "report.json": report.to_json(),
     }
+    if "model.tflite" in files:
+        texts["HOWTO.md"] = howto(files["model.tflite"], told)
     texts["report.html"] = page(json.loads(texts["report.json"]))
     return Result(files | {name: text.encode() for name, text in texts.items()}, report)
 

@@ -28,11 +28,12 @@ _PART, _MASS = 1 / 4, 0.999
 
 @dataclasses.dataclass(frozen=True)
 class Cause:
-    """Of one layer: why it loses, and what would mend it, as halves of a sentence."""
+    """Of one layer: why it loses, and what would mend it, as halves of a sentence; options that do, where any does."""
 
     layer: str
     cause: str
     remedy: str
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def worst_layers(layers: Sequence[LayerReport]) -> list[LayerReport]:
@@ -52,13 +53,20 @@ def causes(layers: Sequence[LayerReport], tensors: Sequence[TensorReport], recip
     return tuple(found)
 
 
-def _of_tensor(tensor: TensorReport | None, tensors: Sequence[TensorReport]) -> tuple[str, str] | None:
+_Found = tuple[str, str, Mapping[str, Any]]
+
+
+def _of_tensor(tensor: TensorReport | None, tensors: Sequence[TensorReport]) -> _Found | None:
     if tensor is None:
         return None
     low, high = tensor.range
     if tensor.method == "prescribed":
         step = (high - low) / (2**tensor.bits - 1)
-        return f"TFLite prescribes its grid, in steps of {step:.3g}", "end the model before it, if small values matter"
+        return (
+            f"TFLite prescribes its grid, in steps of {step:.3g}",
+            "end the model before it, if small values matter",
+            {},
+        )
     span = _PART * (high - low)
     others = [other.name for other in tensors if other.group == tensor.group and other.name != tensor.name]
     if tensor.observed is not None and others and tensor.observed[1] - tensor.observed[0] < span:
@@ -66,12 +74,14 @@ def _of_tensor(tensor: TensorReport | None, tensors: Sequence[TensorReport]) -> 
             f"it takes {tensor.observed[0]:.3g}..{tensor.observed[1]:.3g} of the grid over {low:.3g}..{high:.3g} that"
             f" it shares with {others[0]!r}",
             "bring both to one scale in the model, or make them outputs of their own",
+            {},
         )
     if tensor.histogram is not None and _bulk(tensor.histogram) < span:
         return (
             f"1 of 1,000 values sets most of its range, {low:.3g}..{high:.3g}",
             f"keep it in float (`pin='{tensor.name}:float32'` with a budget), or all activations"
             " (`precision='dynamic_range'`)",
+            {"precision": "dynamic_range"},
         )
     return None
 
@@ -84,12 +94,14 @@ def _bulk(histogram: Mapping[str, Any]) -> float:
     return float(high - low)
 
 
-def _of_bits(layer: LayerReport, tensor: TensorReport | None, recipe: Recipe) -> tuple[str, str] | None:
+def _of_bits(layer: LayerReport, tensor: TensorReport | None, recipe: Recipe) -> _Found | None:
     if layer.weight_bits is not None and layer.weight_bits < 8:
-        better = "`pipeline='advanced'`" if recipe.pipeline != "advanced" else f"`pin='{layer.name}:w8'` with a budget"
-        return f"its weights have {layer.weight_bits} bits", f"try {better}"
+        what = f"its weights have {layer.weight_bits} bits"
+        if recipe.pipeline != "advanced":
+            return what, "try `pipeline='advanced'`", {"pipeline": "advanced"}
+        return what, f"try `pin='{layer.name}:w8'` with a budget", {"weight_bits": 8}
     if tensor is not None and tensor.bits < 8:
-        return f"its output has {tensor.bits} bits", "try more `activation_bits`"
+        return f"its output has {tensor.bits} bits", "try more `activation_bits`", {"activation_bits": 8}
     if layer.weight_bits is not None and not recipe.per_channel:
-        return "its channels have one weight scale", "try `per_channel=True`"
+        return "its channels have one weight scale", "try `per_channel=True`", {"per_channel": True}
     return None

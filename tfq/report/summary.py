@@ -35,7 +35,7 @@ def _model_lines(report: Report, output: Path) -> str:
     """Where the model is, or why there is none."""
     if report.recipe.simulated:
         return f"model:  none, simulated only: {report.recipe.simulated}"
-    line = f"model:  {output / 'model.tflite'}"
+    line = f"model:  {output / 'model.tflite'} (HOWTO.md says how to feed it)"
     if report.package_bytes is not None:
         line += f"\npacked: {output / 'model.tflite.gz'}, {report.package_bytes:,} bytes"
     return line
@@ -55,6 +55,15 @@ def comparison(report: Report) -> tuple[list[str], list[list[str]], list[str]]:
         *(
             [f"SQNR of {name}", *others, number(found, 1), ""]
             for name, found in zip(evaluation.outputs[1:], last.other_sqnr, strict=False)
+        ),
+        *(
+            [
+                f"SQNR of {evaluation.outputs[part.output]}, {words.channels(part.channels)}",
+                *others,
+                number(part.sqnr, 1),
+                "",
+            ]
+            for part in last.parts
         ),
         _ratio_row("file bytes", models, lambda size: size.file_bytes),
         _ratio_row("download bytes (compressed)", models, lambda size: size.download_bytes),
@@ -158,7 +167,9 @@ def _worst_layers(report: Report) -> str:
         for layer in worst
     ]
     table = format_table(["layers with most error", "your layers", "kind", "own SQNR", "SQNR"], rows, left=3)
-    return "\n".join([table, words.ERRORS, *(words.cause(**vars(found)) for found in report.causes)])
+    return "\n".join(
+        [table, words.ERRORS, *(words.cause(found.layer, found.cause, found.remedy) for found in report.causes)]
+    )
 
 
 def _allocation(report: Report) -> str:

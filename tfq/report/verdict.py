@@ -1,17 +1,20 @@
 """What a run came to, in one sentence: good, or not; why, and what to try.
 
-    not known       float gives one class for all samples
+    not known       float gives one class, or the same numbers, for all samples, or is no better than chance
     not usable      worse than float by more than 10 points; without points, under 80 % agreement; without classes,
                     under 6 dB
     less accurate   worse than float by more than 1 point; without points, under 95 % agreement
     slower          more than float's time on this machine
     good            none of these
 
-The whole 95 % interval must say that it is worse, or slower. Where float itself only guesses, by its score or by its
-probabilities, the remedy is another model: no option would help.
+The last two hold for every output but the first, and for parts of them whose channels differ much in size, too. The
+whole 95 % interval must say that it is worse, or slower. Where float itself only guesses, by its score or by its
+probabilities, the remedy is other data or another model: no option would help.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from tfq.evaluation.bootstrap import Estimate
 from tfq.evaluation.evaluate import Evaluation, ModelEvaluation
@@ -20,12 +23,12 @@ from tfq.models.forms import FORMS
 from tfq.quantized_model import QuantizedModel
 from tfq.recipe import Recipe
 from tfq.report.summary import interval, number
-from tfq.report.words import operators
+from tfq.report.words import channels, operators
 from tfq.targets import CPU
 
 _UNUSABLE, _NOTED = (-10.0, 80.0, 6.0), (-1.0, 95.0, 0.0)  # points, agreement in %, SQNR in dB
 
-_TOLD = ("FloatConcatenate", "FloatSoftmax")
+_TOLD = ("FloatConcatenate", "FloatSigmoid", "FloatSoftmax")
 _ENOUGH = 8  # samples: fewer may all be of one class
 _GUESSED = 2.0  # a score or a mean of the largest probability is under so many times that of chance
 _FEW_CLASSES = 4  # so few are told apart by chance too often to say that
@@ -34,8 +37,14 @@ _FEW_CLASSES = 4  # so few are told apart by chance too often to say that
 def verdict(evaluation: Evaluation, recipe: Recipe) -> str:
     """The sentence, of the last model against the first; options in backquotes."""
     baseline, model = evaluation.models[0], evaluation.models[-1]
-    accuracy, latency = _accuracy(model), model.latency
+    accuracy, latency = _accuracy(evaluation), model.latency
     decisions = evaluation.decisions
+    if evaluation.constant and evaluation.samples >= _ENOUGH:
+        return (
+            f"Not known: float gives the same numbers for all {evaluation.samples} samples in"
+            f" {', '.join(map(repr, evaluation.constant))}, so nothing shows what was lost; check the samples and the"
+            " weights of the model."
+        )
     if decisions is not None and decisions.given == 1 and evaluation.samples >= _ENOUGH:
         return (
             f"Not known: float gives one of its {decisions.classes:,} classes for all {evaluation.samples} samples, so"
@@ -46,6 +55,8 @@ def verdict(evaluation: Evaluation, recipe: Recipe) -> str:
         return f"Not usable: {accuracy}; {_guess(evaluation) or _more_accurate(recipe)}."
     if _worse(model, *_NOTED):
         return f"Less accurate than float: {accuracy}; {_guess(evaluation) or _more_accurate(recipe)}."
+    if _by_chance(evaluation):
+        return f"Not known: {_guess(evaluation)}."
     if latency is not None and (latency.ratio.low or 0.0) > 1:
         times = f"{interval(latency.ratio)} its time on this CPU"
         return f"Slower than float: {times}; {_faster(model.delegation, recipe)}."
@@ -73,11 +84,25 @@ def _worse(model: ModelEvaluation, points: float, agreement: float, sqnr: float)
     difference = model.difference
     if difference is not None and difference.unit == "points":
         return (difference.value or 0.0) < points and (difference.high or 0.0) < 0
-    found, least = (model.agreement, agreement) if model.agreement is not None else (model.sqnr, sqnr)
-    return found is not None and found.high is not None and found.high < least
+    found = [(model.agreement, agreement) if model.agreement is not None else (model.sqnr, sqnr)]
+    if model.difference is None:
+        found += [(other, sqnr) for other in (*model.other_sqnr, *(part.sqnr for part in model.parts))]
+    return any(f is not None and f.high is not None and f.high < least for f, least in found)
 
 
-def _accuracy(model: ModelEvaluation) -> str:
+def _accuracy(evaluation: Evaluation) -> str:
+    """The measure of the first output, and the output or part of one that loses most where there are several."""
+    model, names = evaluation.models[-1], evaluation.outputs
+    found = {repr(name): sqnr for name, sqnr in zip(names[1:], model.other_sqnr, strict=False)}
+    found |= {f"{names[part.output]!r}, {channels(part.channels)}": part.sqnr for part in model.parts}
+    values = {name: sqnr.value for name, sqnr in found.items() if sqnr.value is not None}
+    if not values:
+        return _of_first(model)
+    worst = min(values, key=lambda name: values[name])
+    return f"{_of_first(model)}, least {number(found[worst], 1)} in {worst}"
+
+
+def _of_first(model: ModelEvaluation) -> str:
     if model.difference is not None and model.difference.unit == "points":
         return interval(model.difference, sign="+")
     if model.agreement is not None:
@@ -96,25 +121,43 @@ def _guess(evaluation: Evaluation) -> str:
     decisions, score = evaluation.decisions, evaluation.models[0].score
     if decisions is None or decisions.classes <= _FEW_CLASSES:
         return ""
-    chance, what = _GUESSED / decisions.classes, ""
-    if evaluation.metric == "top1" and score is not None and (score.value or 0.0) < 100 * chance:
-        what = f"{number(score)} of its classes are right"
-    elif decisions.certainty is not None and decisions.certainty < chance:
+    what, check = "", "weights and data"
+    if _by_chance(evaluation):
+        what, check = (
+            f"{number(score)} of its classes are right",
+            "weights, its `preprocess`, and the order of the labels",
+        )
+    elif decisions.certainty is not None and decisions.certainty < _GUESSED / decisions.classes:
         what = f"its largest probability is {100 * decisions.certainty:.2g} % on average"
-    return what and f"float itself only guesses: {what}, of {decisions.classes:,} classes; check its weights and data"
+    return what and f"float itself only guesses: {what}, of {decisions.classes:,} classes; check its {check}"
+
+
+def _by_chance(evaluation: Evaluation) -> bool:
+    """Whether the score of float is that of guesses."""
+    decisions, score = evaluation.decisions, evaluation.models[0].score
+    if decisions is None or decisions.classes <= _FEW_CLASSES or evaluation.metric != "top1" or score is None:
+        return False
+    return (score.value or 0.0) < 100 * _GUESSED / decisions.classes
+
+
+def more_accurate(recipe: Recipe) -> dict[str, Any]:
+    """The option to change next for accuracy; none where there is no better one."""
+    if recipe.precision != "int8":
+        others = {"int16x8": "float16", "dynamic_range": "float16", "float16": "float32"}
+        return {"precision": others[recipe.precision]} if recipe.precision in others else {}
+    if not recipe.per_channel:
+        return {"per_channel": True}
+    if recipe.pipeline != "advanced":
+        return {"pipeline": "advanced"}
+    if recipe.activation_bits < 8:
+        return {"activation_bits": 8}
+    return {"weight_bits": 8} if recipe.weight_bits < 8 else {"precision": "dynamic_range"}
 
 
 def _more_accurate(recipe: Recipe) -> str:
-    if recipe.precision != "int8":
-        others = {"int16x8": "float16", "dynamic_range": "float16", "float16": "float32"}
-        return f"try `precision='{others[recipe.precision]}'`" if recipe.precision in others else "that is a defect"
-    if not recipe.per_channel:
-        return "try `per_channel=True`"
-    if recipe.pipeline != "advanced":
-        return "try `pipeline='advanced'`"
-    if recipe.activation_bits < 8 or recipe.weight_bits < 8:
-        return "try more `weight_bits`" if recipe.activation_bits == 8 else "try more `activation_bits`"
-    return "try `precision='dynamic_range'`"
+    for name, value in more_accurate(recipe).items():
+        return f"try `{name}={value!r}`"
+    return "that is a defect"
 
 
 def _faster(delegation: Delegation | None, recipe: Recipe) -> str:

@@ -40,6 +40,18 @@ def delegated(partitions: int, outside: Mapping[str, int]) -> str:
     return f"{partitions} (outside: {operators(outside)})" if outside else str(partitions)
 
 
+def channels(numbers: Sequence[int], most: int = 3) -> str:
+    """ "channel 4", "channels 0-3, 7": runs of them, those after the first `most` runs as "..."."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    shown = [f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs[:most]]
+    return f"channel{'s' * (len(numbers) > 1)} {', '.join(shown + ['...'] * (len(runs) > most))}"
+
+
 def setting(value: object) -> str:
     """A value of the recipe: "yes", "w4, w8", "not set"."""
     if isinstance(value, bool):

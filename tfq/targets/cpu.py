@@ -75,4 +75,5 @@ CPU = Target(
         Kernel("DEPTHWISE_CONV_2D", ("float32", "int8")),
     ),
     most_taps=25,
+    most_joined=5,
 )

@@ -164,6 +164,7 @@ class Target:
       kernels: what the fast path takes.
       plain: operators, with their types, that run outside it. Whatever is in neither list is not known to run.
       most_taps: of a depthwise kernel that its fast kernels take at once, more make them slow; None: any number.
+      most_joined: tensors that its fast CONCATENATION takes; None: any number.
       integers_only: floats are out of place among int8 layers, where these are not needed for accuracy.
     """
 
@@ -172,6 +173,7 @@ class Target:
     kernels: tuple[Kernel, ...]
     plain: tuple[Kernel, ...]
     most_taps: int | None = None
+    most_joined: int | None = None
     integers_only: bool = False
 
     def verdict(self, operation: Operation) -> tuple[str, str]:

@@ -247,6 +247,10 @@ def _layer_normalization(config: _Config, x: Sequence[_Array], weights: Mapping[
     return value * (1.0 if gamma is None else gamma) + (0.0 if beta is None else beta)
 
 
+def _sigmoid(_: _Config, x: Sequence[_Array], __: Any) -> _Array:
+    return 1 / (1 + np.exp(-x[0]))
+
+
 def _divide(_: _Config, x: Sequence[_Array], __: Any) -> _Array:
     with np.errstate(all="ignore"):
         return x[0] / x[1]
@@ -276,7 +280,8 @@ _PLAIN: dict[str, Callable[[_Config, Sequence[_Array], Mapping[str, _Array]], _A
     "HardSwish": lambda _, x, __: x[0] * np.clip(x[0] + 3, 0, 6) / 6,
     "Gelu": _gelu,
     "FloatGelu": _gelu,
-    "Sigmoid": lambda _, x, __: 1 / (1 + np.exp(-x[0])),
+    "Sigmoid": _sigmoid,
+    "FloatSigmoid": _sigmoid,
     "Tanh": lambda _, x, __: np.tanh(x[0]),
     "Softmax": _softmax,
     "FloatSoftmax": _softmax,
