@@ -30,8 +30,8 @@ A clamp f to [l, h] changes what counts: below a target z <= l any y <= l is rig
 
     t = min(y, l) where z <= l,   max(y, h) where z >= h,   z elsewhere     (y of the present solution)
 
-steps 3. and 4. are repeated on these targets while that pays, and the best solution is kept (majorisation-minimisation).
-Its steps are short, as if every row counted; `active_rows` goes on from there.
+steps 3. and 4. are repeated on these targets while that pays, and the best solution is kept (majorisation-
+minimisation). Its steps are short, as if every row counted; `active_rows` goes on from there.
 
 Sources: Frantar et al. 2022 (arXiv:2210.17323, GPTQ), equations 2-4; Hubara et al. 2020 (arXiv:2006.10518),
 equation 2, whose sequential objective this is, with the range of the inputs fixed; Hoerl and Kennard 1970, "Ridge
