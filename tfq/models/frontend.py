@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from tfq.models import operations
+from tfq.models import encodings, operations
 from tfq.models.calls import MaskOf, SourceCall, accepted_keys, dtype_name, is_computed, is_default, mapped
 from tfq.models.carried import carry, leaves, weight_names
 from tfq.models.flatten import Call, Flattener, Tensor, add_layer
@@ -103,8 +103,8 @@ class Frontend(abc.ABC):
         """Short names of `layer.weights`."""
 
     def carried_form(self, layer: Any) -> Any:
-        """The layer that is carried for `layer`: another where the runtime has an operation for that."""
-        return layer
+        """The layer that is carried for `layer`: another where the runtime has operations for that."""
+        return encodings.as_operations(layer) or layer
 
     @abc.abstractmethod
     def variables(self, layer: Any) -> list[tf.Variable]:
