@@ -18,6 +18,7 @@ import queue
 import re
 import statistics
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,17 +77,22 @@ class Worker:
         self.served = 0
 
     def measure(self, name: str, seed: int, seconds: float) -> CaseResult:
+        """The last that is known of the model, where the process ends or takes too long."""
         self._pipe.send((name, seed))
         self.served += 1
+        last, end = CaseResult(TIMED_OUT, f"after {seconds} s"), time.monotonic() + seconds
         try:
-            if self._pipe.poll(seconds):
-                return self._pipe.recv()
+            while self._pipe.poll(max(0.0, end - time.monotonic())):
+                found = self._pipe.recv()
+                if found is None:
+                    return last
+                last = found
         except EOFError:
             self._process.join()
-            self.served = _MOST_SERVED
-            return CaseResult(CRASHED, f"the process ended with exit code {self._process.exitcode}")
+            if last.outcome == TIMED_OUT:
+                last = CaseResult(CRASHED, f"the process ended with exit code {self._process.exitcode}")
         self.served = _MOST_SERVED
-        return CaseResult(TIMED_OUT, f"after {seconds} s")
+        return last
 
     def end(self) -> None:
         self._process.kill()

@@ -32,7 +32,7 @@ from tfq.evaluation.metrics import finite_decibels
 from tfq.execution.interpreter import TfliteModel
 from tfq.execution.terminal import silenced
 
-_TIMED = 0.25  # seconds for each file
+_TIMED = 0.1  # seconds for each file
 _LONGEST = 240  # characters of a message that are kept
 _VARIES = 1e-3  # of an output's size: what its samples must differ by at the least
 _CLOSE = 1e-2  # of an output's peak: how far the two float files may be apart
@@ -68,16 +68,15 @@ class CaseResult:
     seconds: float = 0.0
 
 
-def measure(name: str, seed: int = 0) -> CaseResult:
-    """Make the model "theme/name" and what can be made of it."""
+def measure(name: str, seed: int = 0) -> Iterator[CaseResult]:
+    """What is known of the model "theme/name": first of tfq's part alone, for TFLiteConverter may end the process."""
     keras.utils.set_random_seed(seed)
     case = make(name)
-    converted, messages = _converted(case, seed)
-    start = time.monotonic()
     calibration, unseen = (
         {key: value[part] for key, value in case.samples.items()}
         for part in (slice(CALIBRATION), slice(CALIBRATION, None))
     )
+    start = time.monotonic()
     outcome, message, operations, files = ACCEPTED, "", {}, {}
     try:
         result = tfq.quantize(case.model, calibration, evaluation=unseen, seed=seed, allow_unsafe_deserialization=True)
@@ -90,16 +89,22 @@ def measure(name: str, seed: int = 0) -> CaseResult:
     else:
         operations = _float_operations(result.report.layers)
         files = {"tfq float": result.files["float.tflite"], "tfq int8": result.tflite}
-    seconds = time.monotonic() - start
-    files = {**converted, **files}
-    return dataclasses.replace(
-        _measured(files, unseen),
-        message=_short(message),
-        tflite_message=_short(messages.get("int8", "")),
-        float_operations=operations,
-        seconds=round(seconds, 1),
-        **({} if outcome == ACCEPTED else {"outcome": outcome}),
-    )
+    seconds = round(time.monotonic() - start, 1)
+
+    def found(converted: Mapping[str, bytes], tflite_message: str) -> CaseResult:
+        measured = _measured({**converted, **files}, unseen)
+        return dataclasses.replace(
+            measured,
+            outcome=measured.outcome if outcome == ACCEPTED else outcome,
+            message=_short(message),
+            tflite_message=_short(tflite_message),
+            float_operations=operations,
+            seconds=seconds,
+        )
+
+    yield found({}, "TFLiteConverter ended the process")
+    converted, messages = _converted(case, seed)
+    yield found(converted, messages.get("int8", ""))
 
 
 def _short(message: str) -> str:
@@ -246,13 +251,14 @@ def _latencies(models: Mapping[str, TfliteModel]) -> dict[str, float]:
 
 
 def serve(pipe: Any) -> None:
-    """Measure what comes through the pipe, (name, seed), one after the other, and send back what was found."""
+    """Measure what comes through the pipe, (name, seed); send what is found, and None behind it."""
     while True:
         name, seed = pipe.recv()
         try:
-            found = measure(name, seed)
+            for found in measure(name, seed):
+                pipe.send(found)
         except Exception as error:  # the model could not be made, or measured
-            found = CaseResult(CRASHED, _short(f"the benchmark: {type(error).__name__}: {error}"))
-        pipe.send(found)
+            pipe.send(CaseResult(CRASHED, _short(f"the benchmark: {type(error).__name__}: {error}")))
+        pipe.send(None)
         keras.backend.clear_session()
         tf_keras.backend.clear_session()
