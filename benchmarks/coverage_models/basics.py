@@ -238,19 +238,12 @@ def weight_normalised() -> Case:
 
 def every_activation() -> Case:
     inputs = keras.Input((16,))
-    names = ("relu", "relu6", "elu", "selu", "softplus", "softsign", "silu", "gelu", "tanh", "sigmoid", "mish")
-    names += (
-        "hard_sigmoid",
-        "hard_silu",
-        "hard_tanh",
-        "leaky_relu",
-        "log_sigmoid",
-        "celu",
-        "squareplus",
-        "sparse_plus",
-    )
-    names += ("tanh_shrink", "soft_shrink", "hard_shrink", "threshold", "exponential", "softmax", "log_softmax")
-    names += ("sparsemax", "sparse_sigmoid")
+    names = [
+        *("relu", "relu6", "elu", "selu", "softplus", "softsign", "silu", "gelu", "tanh", "sigmoid", "mish"),
+        *("hard_sigmoid", "hard_silu", "hard_tanh", "leaky_relu", "log_sigmoid", "celu", "squareplus", "sparse_plus"),
+        *("tanh_shrink", "soft_shrink", "hard_shrink", "threshold", "exponential", "softmax", "log_softmax"),
+        *("sparsemax", "sparse_sigmoid"),
+    ]
     branches = []
     for name in names:
         x = layers.Dense(8)(inputs)

@@ -45,8 +45,8 @@ def input_names(model: Any) -> list[str]:
     given = getattr(model, "inputs", None)
     if not given:
         return ["x"]
-    origins = [tensor._keras_history for tensor in given]
-    return [getattr(origin, "operation", getattr(origin, "layer", None)).name for origin in origins]
+    kept = "operation" if isinstance(model, keras.Model) else "layer"
+    return [getattr(tensor._keras_history, kept).name for tensor in given]
 
 
 def pack(model: Any, values: Mapping[str, Any]) -> Any:
