@@ -19,8 +19,9 @@ from tfq.models.inputs import without_grid
 from tfq.models.rewrite import made_by, rewrite
 from tfq.operations.table import OPERATORS
 
-# TFLiteConverter fuses a ReLU onto these, whose output then has another grid than their input, and refuses that.
-_FUSED_POOLS = ("AveragePooling2D", "MaxPooling2D")
+# TFLiteConverter fuses a ReLU onto these. The output of a pool then has another grid than its input, which it refuses;
+# a dense layer that others read too it computes twice, and no operation of the ReLU's own is left.
+_FUSED = ("AveragePooling2D", "Dense", "MaxPooling2D")
 _Constraint = tuple[str, Any] | None
 
 
@@ -123,7 +124,7 @@ def separate_grids(graph: Graph) -> Graph:
             return []
         found = [i for i in node.inputs if i in floats]
         if node.kind == "ReLU":
-            found += [i for i in node.inputs if i in graph_nodes and graph_nodes[i].kind in _FUSED_POOLS]
+            found += [i for i in node.inputs if i in graph_nodes and graph_nodes[i].kind in _FUSED]
         if _rule_of(node) == "same" and len(node.inputs) > 1:
             given = {None if i in floats else groups.constraint(i) for i in node.inputs}
             if len(given) > 1:
