@@ -20,7 +20,7 @@ def test_every_theme_has_models_and_every_model_a_name_of_its_own():
     assert {name.split("/")[0] for name in names} == set(coverage_models.THEMES)
 
 
-@pytest.mark.parametrize("name", ["basics/mlp_sequential", "files/tflite_tokens", "basics/categorical_input"])
+@pytest.mark.parametrize("name", ["basics/mlp_sequential", "files/tflite_convolutions", "basics/categorical_input"])
 def test_a_model_is_measured_beside_tflite_converter(name):
     *_, found = measure(name)
     assert (found.outcome, found.message, found.tflite_message) == (ACCEPTED, "", "")
