@@ -59,6 +59,15 @@ def test_a_model_with_carried_layers_is_quantised_and_verified(make):
     assert found.report.verification.float_operators > 0
 
 
+def test_two_copies_of_a_float_tensor_may_become_one_operation():
+    """The sum between float layers and the carried layer both read a copy of the first normalisation."""
+    x = keras.Input((6, 4))
+    y = K.LayerNormalization()(K.Dense(4)(x))
+    y = K.LayerNormalization()(y + OPS.cumsum(y, axis=1))
+    found = tfq.quantize(keras.Model(x, K.Dense(2)(y)), np.random.default_rng(0).normal(size=(16, 6, 4)))
+    assert {layer.kind for layer in found.report.layers if layer.precision == "float32"} >= {"Add", "Carried"}
+
+
 def test_an_operation_that_tflite_lacks_is_refused_before_the_long_work():
     x = keras.Input((8, 8, 3))
     model = keras.Model(x, K.Conv2D(2, 3)(OPS.image.resize(x, (12, 12), interpolation="bicubic")))

@@ -122,3 +122,15 @@ def test_a_sigmoid_between_float_operations_is_float():
 )  # fmt: skip
 def test_layers_that_do_nothing_are_no_obstacle(idle):
     works(of(keras, (1, 1, 1), lambda x: idle(K.Rescaling(0.5, 0.1)(x))), normal(1, 1, 1))
+
+
+def test_a_relu_of_a_dense_layer_that_others_read_stays_apart_from_it():
+    def function(x):
+        y = K.Dense(4)(x)
+        return y + 3 * OPS.relu(y)
+
+    works(of(keras, (6,), function), normal(6))
+
+
+def test_a_product_is_joined_with_its_factor():
+    works(of(keras, (6,), lambda x: K.Dense(3)(OPS.concatenate([x, x * x], -1))), 100 * normal(6))

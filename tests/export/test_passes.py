@@ -210,11 +210,11 @@ def test_a_file_of_another_specification_is_refused():
 
 
 def test_missing_weights_are_noticed():
-    graph, samples, _, converted = operator_graphs._converted("shared")
+    graph, samples, quantized, converted = operator_graphs._converted("shared")
     file = flatbuffer.parse(converted)
-    assert missing(file, bind(file, graph), graph) == []
+    assert missing(file, bind(file, graph), quantized) == []
     file = flatbuffer.parse(convert_plain(graph, "float32", operator_graphs.representative(samples)))
     binding = bind(file, graph)
     others = {index: name for index, name in binding.operator_node.items() if name != "conv_left"}
     less = dataclasses.replace(binding, operator_node=others)
-    assert missing(file, less, graph) == ["Conv2D 'conv_left' has no weights"]
+    assert missing(file, less, quantized) == ["Conv2D 'conv_left' has no weights"]

@@ -109,6 +109,14 @@ def test_a_layer_is_decomposed_exactly(case):
     check(one_layer(case.split()[0], config, shape))
 
 
+@pytest.mark.parametrize(("kind", "config"), [("LeakyReLU", {"alpha": 0.0}), ("PReLU", {"shared_axes": [1, 2]})])
+def test_without_a_slope_it_is_a_relu(kind, config):
+    graph = one_layer(kind, config, IMAGE)
+    zeros = {name: np.zeros_like(value) for name, value in graph["layer"].weights.items()}
+    made = check(graph.replace_nodes([*graph.nodes[:-1], graph["layer"].replace(weights=zeros)]))
+    assert (made["layer"].kind, made["layer"].weights) == ("ReLU", {})
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_an_activation_becomes_nodes_of_its_own(activation):
     alone = check(one_layer("Activation", {"activation": activation}, IMAGE))

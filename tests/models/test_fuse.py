@@ -271,6 +271,17 @@ def test_a_fixed_grid_is_requantised_before_it_is_joined_with_another():
     assert groups["gate"] == groups["pool"] != groups["x"]
 
 
+def test_a_product_that_is_joined_with_its_factor_has_a_grid_of_its_own():
+    graph = graph_of(
+        Node("other", "Sigmoid"),
+        Node("product", "Multiply", inputs=("x", "other")),
+        Node("joined", "Concatenate", inputs=("x", "product")),
+    )
+    made = check(graph, separate_grids(graph))
+    assert made["joined"].inputs == ("x", "product.requantize")
+    assert grid_groups(made)["product"] != grid_groups(made)["x"]
+
+
 def test_equal_fixed_grids_are_joined_as_they_are_and_unequal_ones_are_not():
     def joined(second):
         return graph_of(

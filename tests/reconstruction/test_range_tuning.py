@@ -63,6 +63,14 @@ def test_the_range_is_the_best_of_all_that_are_tried(weight, bits):
     assert real_error(graph, found, bits) <= 1.5 * min(errors)
 
 
+def test_of_small_tensors_every_sample_is_looked_at():
+    x = RNG.normal(size=(256, 8)).astype(np.float32)
+    x[1, 0] = 40.0  # not among 64 samples at even distances
+    widest = Range(float(x.min()), float(x.max()))
+    found = tune_ranges(linear(1.0), Samples.of({"x": x}), {"copy": Candidates(("copy",), widest, widest, 8)})
+    assert "copy" not in found or found["copy"].high > 35
+
+
 def test_the_present_range_is_kept_where_none_is_better():
     graph = linear(1.0)
     best = tuned(graph, "copy", X)

@@ -17,6 +17,7 @@ from tfq.export import flatbuffer
 from tfq.export.convert import IDENTIFIER, identifiers
 from tfq.models.graph import INPUT, Graph, Node
 from tfq.operations.table import OPERATORS
+from tfq.quantized_model import QuantizedModel
 
 _WEIGHTED = {
     "CONV_2D": (1, 2),
@@ -153,13 +154,16 @@ def _is_border(subgraph: Any, source: int, target: int) -> bool:
     return len(types) > 1
 
 
-def missing(model: Any, binding: Binding, graph: Graph) -> list[str]:
-    """What the file lacks: nodes that compute something but have no operation, or no weights there."""
+def missing(model: Any, binding: Binding, graph: QuantizedModel) -> list[str]:
+    """What the file lacks: nodes that compute something but have no operation, or no weights there.
+
+    Of several copies of a float tensor the converter keeps one.
+    """
     operators = model.subgraphs[0].operators
     weighted = {name for i, name in binding.operator_node.items() if weight_positions(model, operators[i], graph[name])}
     lacking = []
     for node in graph.nodes:
-        if node.kind == INPUT:
+        if node.kind == INPUT or (node.kind == "Requantize" and node.name not in graph.grids):
             continue
         operator = OPERATORS[node.kind]
         if node.name not in binding.node_tensor and operator.output != "same":

@@ -17,7 +17,7 @@ import tensorflow as tf
 import tf_keras
 
 from tfq.input_shapes import InputShapes
-from tfq.models import operations
+from tfq.models import encodings, operations
 from tfq.models.calls import SourceCall, accepted_keys, dtype_name, is_computed, is_default, mapped, tensors_read
 from tfq.models.carried import carry, leaves, weight_names
 from tfq.models.dot_product import softmax_layer
@@ -106,9 +106,9 @@ class Frontend(abc.ABC):
     def variable_names(self, layer: Any) -> list[str]:
         """Short names of `layer.weights`."""
 
-    @abc.abstractmethod
-    def carried_form(self, layer: Any, begins: bool) -> Any:
+    def carried_form(self, layer: Any, begins: bool) -> Any:  # noqa: ARG002
         """The layer that is carried for `layer`, as the runtime takes it; `begins`: it is given an initial state."""
+        return encodings.as_operations(layer) or layer
 
     @abc.abstractmethod
     def variables(self, layer: Any) -> list[tf.Variable]:

@@ -3,9 +3,10 @@
 TFLite demands that the nodes whose rule is "same" (concatenation, pooling, reshapes, ...) read and write
 one grid. The grids of "fixed" outputs and of embeddings are given by the node itself, so a concatenation
 that joins such a tensor with others reads a requantised copy of it, and so does a MatMul whose right-hand
-side would have a zero-point other than 0. Tensors of float nodes and integer tensors have no grid, nor do inputs
-that are read as indices (`tfq.models.inputs`) and what only moves them; an int8 node, a reshape behind a float node
-among them, reads these through a Requantize node.
+side would have a zero-point other than 0. A product that is joined with a factor of its own is requantised too: on
+the factor's grid its kernel would overflow where the other factor has steps above 1/2 (`tfq.export.scales`). Tensors of
+float nodes and integer tensors have no grid, nor do inputs that are read as indices (`tfq.models.inputs`) and what only
+moves them; an int8 node, a reshape behind a float node among them, reads these through a Requantize node.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from tfq.models.inputs import without_grid
 from tfq.models.rewrite import made_by, rewrite
 from tfq.operations.table import OPERATORS
 
-# TFLiteConverter fuses a ReLU onto these, whose output then has another grid than their input, and refuses that.
-_FUSED_POOLS = ("AveragePooling2D", "MaxPooling2D")
+# TFLiteConverter fuses a ReLU onto these. The output of a pool then has another grid than its input, which it refuses;
+# a dense layer that others read too it computes twice, and no operation of the ReLU's own is left.
+_FUSED = ("AveragePooling2D", "Dense", "MaxPooling2D")
 _Constraint = tuple[str, Any] | None
 
 
@@ -114,6 +116,9 @@ def separate_grids(graph: Graph) -> Graph:
     raw = _moved_without_grid(graph)
     floats = raw | {node.name for node in graph.nodes if node.kind in OPERATORS and _rule_of(node) == "float"}
 
+    def is_product_of(node: Node, joined: set[str | None]) -> bool:
+        return node.kind == "Multiply" and any(groups.find(i) in joined for i in node.inputs)
+
     def needs_copy(node: Node) -> list[str]:
         if node.kind == "FloatConcatenate" and not floats.issuperset(node.inputs):
             return [i for i in node.inputs if i in floats]  # where only some have a grid TFLiteConverter fails
@@ -121,11 +126,13 @@ def separate_grids(graph: Graph) -> Graph:
             return []
         found = [i for i in node.inputs if i in floats]
         if node.kind == "ReLU":
-            found += [i for i in node.inputs if i in graph_nodes and graph_nodes[i].kind in _FUSED_POOLS]
+            found += [i for i in node.inputs if i in graph_nodes and graph_nodes[i].kind in _FUSED]
         if _rule_of(node) == "same" and len(node.inputs) > 1:
             given = {None if i in floats else groups.constraint(i) for i in node.inputs}
             if len(given) > 1:
                 found += [i for i in node.inputs if i not in floats and groups.constraint(i) is not None]
+            joined = {groups.find(i) for i in node.inputs} - {None}
+            found += [i for i in node.inputs if i in graph_nodes and is_product_of(graph_nodes[i], joined)]
         if node.kind == "MatMul" and _off_centre(groups.constraint(node.inputs[1])):
             found.append(node.inputs[1])
         return found

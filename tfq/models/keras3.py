@@ -155,7 +155,7 @@ class Keras3Frontend(Frontend):
         return mapped(lambda v: v.numpy() if hasattr(v, "numpy") else v, operation.call(*args, **kwargs))
 
     def carried_form(self, layer: Any, begins: bool) -> Any:
-        return layer if begins else lstm.as_tf_keras(layer) or layer
+        return (None if begins else lstm.as_tf_keras(layer)) or super().carried_form(layer, begins)
 
     def variables(self, layer: Any) -> list[tf.Variable]:
         return [v.value if isinstance(v, keras.Variable) else v for v in layer.weights]

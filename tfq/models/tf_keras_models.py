@@ -137,7 +137,7 @@ class TFKerasFrontend(Frontend):
         return mapped(lambda v: v.numpy() if hasattr(v, "numpy") else v, found)
 
     def carried_form(self, layer: Any, begins: bool) -> Any:
-        return lstm.as_loop(layer) if begins else layer
+        return lstm.as_loop(layer) if begins else super().carried_form(layer, begins)
 
     def variables(self, layer: Any) -> list[tf.Variable]:
         return list(layer.weights)

@@ -40,6 +40,7 @@ from tfq.models.graph import Graph, build_model
 from tfq.simulate.divergence import ends
 
 _SAMPLES, _DRAWS = 64, 2
+_NUMBERS = 1 << 20  # of all tensors together: small ones show their rare large values on more samples only
 _LARGEST_BATCH = 16
 _BINS = 1024
 _FRACTIONS = np.geomspace(0.05, 1.0, 48)
@@ -139,11 +140,12 @@ def tune_ranges(
     tensors = [name for group in candidates.values() for name in group.tensors]
     if not tensors:
         return {}
-    samples = samples.spread(_SAMPLES)
     model = build_model(graph, outputs=[*tensors, *(end.tensor for end in compared)])
     run = _slopes(model, len(tensors), [end.logits for end in compared])
     groups = {name: _Clipped(found) for name, found in candidates.items()}
-    size = resources.batch(8 * sum(math.prod(t.shape[1:]) for t in model.outputs), _LARGEST_BATCH)
+    numbers = sum(math.prod(t.shape[1:]) for t in model.outputs)
+    samples = samples.spread(max(_SAMPLES, _NUMBERS // numbers))
+    size = resources.batch(8 * numbers, _LARGEST_BATCH)
     rng = np.random.default_rng(seed)
     reached: set[str] = set()
     with resources.progress.task("tune ranges", len(samples)) as advance:

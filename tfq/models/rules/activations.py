@@ -61,9 +61,19 @@ def elu(node: Node, _: Sequence[Shape], __: Shape) -> None:
         raise refuse(node, f"alpha (={node.config['alpha']}) is not 1, the only one that TFLite has", "use alpha=1")
 
 
+def leaky_relu(node: Node, _: Sequence[Shape], __: Shape) -> list[Node] | None:
+    """Without a slope: ReLU."""
+    return None if node.config.get("alpha", 1.0) else [node.replace(kind="ReLU", config={})]
+
+
 def prelu(node: Node, inputs: Sequence[Shape], output: Shape) -> list[Node] | None:
-    """On an image [h, w, channels], the rank that the kernels take; of one slope a channel where that is enough."""
+    """On an image [h, w, channels], the rank that the kernels take; of one slope a channel where that is enough.
+
+    As Keras makes it, with slopes of 0: ReLU.
+    """
     shape, alpha = inputs[0], node.weights["alpha"]
+    if not alpha.any():
+        return [node.replace(kind="ReLU", config={}, weights={})]
     if len(shape) == 3:
         return None
     if alpha.size == alpha.shape[-1]:
@@ -94,7 +104,7 @@ def softmax(node: Node, inputs: Sequence[Shape], _: Shape) -> list[Node] | None:
 LAYERS = {
     "Activation": Layer(activation),
     "ELU": Layer(elu),
-    "LeakyReLU": Layer(renamed={"negative_slope": "alpha"}),
+    "LeakyReLU": Layer(leaky_relu, renamed={"negative_slope": "alpha"}),
     "PReLU": Layer(prelu),
     "ReLU": Layer(relu),
     "Softmax": Layer(softmax),
