@@ -211,7 +211,8 @@ def islands() -> Graph:
     make.node("exponential", "Unary", "scores", function="exp")
     make.node("joined", "FloatConcatenate", ("pooled", "scores"))
     make.node("probabilities", "FloatSoftmax", "scores")
-    return make.graph(("exponential", "scores", "joined", "probabilities"))
+    make.node("chances", "FloatSigmoid", "scores")
+    return make.graph(("exponential", "scores", "joined", "probabilities", "chances"))
 
 
 def shared() -> Graph:

@@ -85,13 +85,13 @@ def weight_bytes(graph, candidates):
 
 @pytest.mark.parametrize("pipeline", ["light", "advanced"])
 def test_a_size_budget_is_kept_by_the_file_that_is_verified(pipeline):
-    graph, samples, (model, found) = decided("convolutions", pipeline, size_budget=0.14)
+    graph, samples, (model, found) = decided("convolutions", pipeline, size_budget=0.11)
     floats = 4 * sum(
         max((w for n, w in graph[u.name].weights.items() if n != "bias"), key=np.size).size for u in units(graph)
     )
-    assert weight_bytes(graph, found.allocation.candidates) <= 0.14 * floats
+    assert weight_bytes(graph, found.allocation.candidates) <= 0.11 * floats
     assert len(set(found.allocation.candidates.values())) > 1
-    assert measure_size(file_of(samples, model)).weight_bits <= 0.14 * 32 * 1.02  # other constants too
+    assert measure_size(file_of(samples, model)).weight_bits <= 0.11 * 32 * 1.02  # other constants too
     assert [r.kind for r in found.rounds][-1] == "reconstructed"
     best = min(r.measured.loss for r in found.rounds if r.kind == "assembled")
     assert found.rounds[-1].measured.loss <= best + 1e-9
@@ -107,7 +107,7 @@ def test_pins_and_named_candidates_are_followed():
 
 
 def test_packed_storage_offers_packed_candidates():
-    _, samples, (model, found) = decided("convolutions", size_budget=0.13, storage="packed", sensitivity="gradient")
+    _, samples, (model, found) = decided("convolutions", size_budget=0.11, storage="packed", sensitivity="gradient")
     chosen = found.allocation.candidates
     assert any(name.endswith("-packed") for name in chosen.values())
     plain, packed = (len(file_of(samples, model)) for model in (start("convolutions")[2], model))

@@ -52,9 +52,11 @@ def test_scales_are_those_of_the_bits(few):
         assert grid.scale[0] == pytest.approx(step, rel=2.0 ** -(grid.bits + 2))
         assert abs(grid.real_range[0] - wanted.low) <= grid.scale[0]
     for node in filter(is_weighted, graph.nodes):
-        grid, values = kernel(quantized[node.name]), np.abs(node.weights[OPERATORS[node.kind].kernel])
-        largest = values.max(axis=tuple(i for i in range(4)[: values.ndim] if i != grid.axis))
-        np.testing.assert_allclose(grid.scale, largest / (2 ** (grid.bits - 1) - 1), rtol=2.0 ** -(grid.bits + 3))
+        grid, values = kernel(quantized[node.name]), node.weights[OPERATORS[node.kind].kernel]
+        others = tuple(i for i in range(values.ndim) if i != grid.axis)
+        low, high = grid.integer_range
+        tight = np.maximum(values.max(axis=others) / high, values.min(axis=others) / low)
+        np.testing.assert_allclose(grid.scale, tight, rtol=2.0 ** -(grid.bits + 3))
 
 
 def test_ranges_are_fitted_to_their_bits(few):

@@ -43,7 +43,7 @@ def test_sizes_of_a_model(classifier, which, bits):
 
 def test_grid_bits_count_levels_not_storage(classifier):
     def coarse(tensor, buffer):  # noqa: ARG001
-        buffer.data = (buffer.data.view(np.int8) // 19).astype(np.int8).view(np.uint8)  # -7..6
+        buffer.data = (buffer.data.view(np.int8) // 16).astype(np.int8).view(np.uint8)  # -8..7
 
     size = measure_size(repacked(classifier[3], coarse))
     assert (size.stored_weight_bits, size.weight_bits) == (8, 4)
@@ -52,7 +52,7 @@ def test_grid_bits_count_levels_not_storage(classifier):
 
 def test_packed_weights_count_four_bits_and_run(classifier):
     def pack(tensor, buffer):
-        nibbles = np.clip(buffer.data.view(np.int8) // 19, -7, 7).astype(np.uint8) & 15
+        nibbles = np.clip(buffer.data.view(np.int8) // 16, -8, 7).astype(np.uint8) & 15
         tensor.type = schema.TensorType.INT4
         buffer.data = nibbles[::2] | nibbles[1::2] << 4
 
@@ -63,7 +63,7 @@ def test_packed_weights_count_four_bits_and_run(classifier):
     (kernel,) = [info for info in model.all_tensors if len(info.shape) == 2 and len(info.scale) and info.shape[0] == 4]
     raw = model.constant(kernel.index)
     assert raw.shape == kernel.shape
-    assert -7 <= raw.min() < 0 < raw.max() <= 7
+    assert -8 <= raw.min() < 0 < raw.max() <= 7
 
 
 def test_model_without_weights(three_at_a_time):

@@ -328,7 +328,7 @@ def test_a_layer_without_a_rule_is_carried(library, check_equal):
 def test_an_unknown_dimension(library):
     x = library.Input((None, None, 3), name="image")
     model = library.Model(x, library.layers.Conv2D(2, 3)(x))
-    refused(model, r"Input 'image' .*shape is \(\?, \?, 3\).*Input\(shape=\.\.\.\)")
+    refused(model, r"Input 'image' .*shape is \(\?, \?, 3\).*input_shape='image:224,224,3'")
 
 
 @both

@@ -191,7 +191,7 @@ class TestRows:
             split(layer.outputs(found, layer.positions), 24, layer)[0],
             changed.grids["stem"].scale[0],
         )
-        assert all(o.kept for o in outcomes)
+        assert [o.kept for o in outcomes[1:]] == [True, True]  # of 21 samples the stem gains nothing
 
     def test_a_block_makes_good_what_its_shortcut_lost(self):
         graph, samples, model = residual(bits=2)

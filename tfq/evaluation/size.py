@@ -2,8 +2,8 @@
 
     file bytes      what the device stores and maps
     download bytes  the file deflated (`tfq.execution.deflate`): what a download costs; its .gz is 12 bytes longer
-    weight bits     mean over all weights of the grid bits: 1 + bits of the largest magnitude in the tensor,
-                    so 4 for integers in [-7, 7] even where they are stored in 8 bits
+    weight bits     mean over all weights of the grid bits: those of the smallest signed integer that holds them all,
+                    so 4 for integers in [-8, 7] even where they are stored in 8 bits
 
 Weights are the constants with two axes or more of a float or small integer type: kernels and
 embeddings; biases, shapes and paddings are not.
@@ -71,4 +71,5 @@ def grid_bits(data: np.ndarray, tensor_type: int) -> int:
         values = data.view(np.int8).astype(np.int64)
     else:
         return _STORED_BITS[tensor_type]
-    return min(1 + int(np.abs(values).max()).bit_length(), _STORED_BITS[tensor_type])
+    lowest, highest = int(values.min()), int(values.max())
+    return 1 + max(highest.bit_length(), (~lowest).bit_length() if lowest < 0 else 0)
