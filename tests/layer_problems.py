@@ -64,6 +64,13 @@ def layer_problem(
     )
 
 
+def assert_within(codes, ends):
+    """No code lies beyond the lowest and the highest one."""
+    low, high = ends
+    assert low <= codes.min()
+    assert codes.max() <= high
+
+
 def fitted_errors(problem, solution):
     """Squared error on the rows that methods see, of every output [groups, outputs], in float64."""
     grid = solution.input_grid or problem.input_grid

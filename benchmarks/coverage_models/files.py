@@ -30,24 +30,26 @@ def _stored(case: Case, path: Path, save: Callable[[Path], Any]) -> Case:
     return Case(str(path), case.samples, lambda values: case.model(pack(case.model, values), training=False))
 
 
+def _saved(library: Any, name: str) -> Case:
+    """The network of pictures as its `save` writes it under this name."""
+    case = live(_net(library), pictures(24, 24, 3))
+    return _stored(case, folder() / name, case.model.save)
+
+
 def keras_file() -> Case:
-    case = live(_net(keras), pictures(24, 24, 3))
-    return _stored(case, folder() / "model.keras", case.model.save)
+    return _saved(keras, "model.keras")
 
 
 def h5_file_keras() -> Case:
-    case = live(_net(keras), pictures(24, 24, 3))
-    return _stored(case, folder() / "model.h5", case.model.save)
+    return _saved(keras, "model.h5")
 
 
 def h5_file_tf_keras() -> Case:
-    case = live(_net(tf_keras), pictures(24, 24, 3))
-    return _stored(case, folder() / "model.h5", case.model.save)
+    return _saved(tf_keras, "model.h5")
 
 
 def saved_model_tf_keras() -> Case:
-    case = live(_net(tf_keras), pictures(24, 24, 3))
-    return _stored(case, folder() / "model", case.model.save)
+    return _saved(tf_keras, "model")
 
 
 def saved_model_tf_keras_lstm() -> Case:

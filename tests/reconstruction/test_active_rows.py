@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layer_problems import fitted_errors, layer_problem
+from layer_problems import assert_within, fitted_errors, layer_problem
 
 from tfq.reconstruction import active_rows
 from tfq.reconstruction.active_rows import is_affordable, refined
@@ -49,9 +49,7 @@ def test_no_output_gets_worse_on_the_fitted_rows_and_codes_lie_on_their_grids(
     before, after = fitted_errors(problem, start), fitted_errors(problem, found)
     assert (after <= before * (1 + 1e-4) + 1e-6).all()
     assert found.codes.dtype == np.int8
-    low, high = problem.code_range
-    assert low <= found.codes.min()
-    assert found.codes.max() <= high
+    assert_within(found.codes, problem.code_range)
     for number in range(problem.tied.max() + 1):
         assert np.unique(found.scales[problem.tied == number]).size == 1
     assert problem.has_bias or not found.bias.any()

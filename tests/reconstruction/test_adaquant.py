@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import tensorflow as tf
-from layer_problems import fitted_errors, layer_problem
+from layer_problems import assert_within, fitted_errors, layer_problem
 from operator_graphs import calibration_of
 
 from tfq.calibration.calibrate import calibrate
@@ -99,9 +99,7 @@ def test_gains_on_rounding_to_the_nearest(activation, groups, has_bias):
     solution = adaquant(problem, 0, steps=400)
     assert problem.error(solution) < 0.7 * problem.error(problem.nearest())
     assert solution.input_grid is None
-    low, high = problem.code_range
-    assert low <= solution.codes.min()
-    assert solution.codes.max() <= high
+    assert_within(solution.codes, problem.code_range)
     assert has_bias or not solution.bias.any()
 
 

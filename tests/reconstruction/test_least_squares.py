@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layer_problems import fitted_errors, layer_problem
+from layer_problems import assert_within, fitted_errors, layer_problem
 
 from tfq.numerics import reference
 from tfq.reconstruction.lattice import (
@@ -55,11 +55,6 @@ def every_code(bits, taps):
     """All codes of one output, float [taps, choices]."""
     low, high = reference.integer_range(bits, symmetric=True)
     return np.array(list(itertools.product(range(low, high + 1), repeat=taps)), float).T
-
-
-def assert_within(codes, ends):
-    assert ends[0] <= codes.min()
-    assert codes.max() <= ends[1]
 
 
 def settled(gram, wanted, scales, ends):

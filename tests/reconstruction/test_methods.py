@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from layer_problems import layer_problem
+from layer_problems import assert_within, layer_problem
 
 from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.problem import on_grid
@@ -19,9 +19,7 @@ def test_solutions_lie_on_the_grids_of_the_problem(name, groups, per_channel, ha
     solution = METHODS[name](problem, 0)
     assert solution.codes.shape == problem.matrix.shape
     assert solution.codes.dtype == np.int8
-    low, high = problem.code_range
-    assert low <= solution.codes.min()
-    assert solution.codes.max() <= high
+    assert_within(solution.codes, problem.code_range)
     assert solution.scales.shape == solution.bias.shape == problem.bias.shape
     assert (solution.scales > 0).all()
     assert np.isfinite(solution.bias).all()

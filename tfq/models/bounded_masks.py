@@ -80,11 +80,10 @@ def bound_masks(graph: Graph, inputs: Mapping[str, np.ndarray]) -> Graph:
             made |= {} if product is None else {reader: product}
 
     def rule(node: Node) -> list[Node] | None:
-        found = made.get(node.name)
-        now = dict(zip(graph[node.name].inputs, node.inputs, strict=True)) if found is not None else {}
-        return (
-            None if found is None else [new.replace(inputs=tuple(now.get(i, i) for i in new.inputs)) for new in found]
-        )
+        if node.name not in made:
+            return None
+        now = dict(zip(graph[node.name].inputs, node.inputs, strict=True))
+        return [new.replace(inputs=tuple(now.get(i, i) for i in new.inputs)) for new in made[node.name]]
 
     return rewrite(graph, rule)
 
@@ -98,7 +97,8 @@ def _floor(scores: np.ndarray) -> float | None:
 
 def _read_alone(graph: Graph, name: str, reader: str) -> Node | None:
     """The sum that `reader` alone reads at `name`, or in another shape there; None for other nodes."""
-    while sole_readers(graph)[name] is not None and sole_readers(graph)[name] == reader:
+    alone = sole_readers(graph)
+    while alone[name] == reader:
         if graph[name].kind != "Reshape":
             return graph[name] if graph[name].kind in ("Add", "Affine", "Carried", "Subtract") else None
         name, reader = graph[name].inputs[0], name
