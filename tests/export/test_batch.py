@@ -6,8 +6,6 @@ from ai_edge_litert.interpreter import Interpreter
 
 from tfq.execution.delegation import delegation
 from tfq.execution.interpreter import TfliteModel
-from tfq.export import flatbuffer
-from tfq.export.passes.batch import free_batch
 from tfq.models.graph import Graph, Node
 
 
@@ -39,17 +37,3 @@ def test_the_batch_can_be_resized():
     for together, singles in zip(outputs(content, samples), zip(*alone, strict=True), strict=True):
         np.testing.assert_array_equal(together, np.concatenate(singles))
     assert not delegation(TfliteModel(content)).outside
-
-
-def test_a_reshape_to_a_single_number_stays():
-    nodes = (
-        Node("image", "Input", {"shape": (4,), "dtype": "float32"}),
-        Node("pixel", "Reshape", {"target_shape": (2, 2)}, ("image",)),
-    )
-    model = flatbuffer.parse(operator_graphs.exported(Graph(nodes, ("image",), ("pixel",))).content)
-    (reshape,) = model.subgraphs[0].operators
-    sizes = model.subgraphs[0].tensors[reshape.inputs[1]]
-    sizes.buffer = flatbuffer.add_buffer(model, b"")
-    kept = sizes.buffer
-    free_batch(model)
-    assert sizes.buffer == kept

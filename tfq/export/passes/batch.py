@@ -20,7 +20,7 @@ def free_batch(model: Any) -> None:
                 continue
             tensor = subgraph.tensors[index]
             sizes = np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.int32).copy()
-            if not sizes.size or sizes[0] != 1 or (sizes < 1).any():  # of no sizes: a reshape to a single number
+            if sizes[:1] != [1] or (sizes < 1).any():
                 continue
             sizes[0] = -1
             tensor.buffer = flatbuffer.add_buffer(model, sizes.tobytes())
