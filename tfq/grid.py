@@ -8,7 +8,13 @@ import numpy as np
 
 from tfq.numerics import reference
 
-STORAGE_RANGE = {"int4": (-8, 7), "int8": (-128, 127), "int16": (-32768, 32767), "int32": (-(2**31), 2**31 - 1)}
+STORAGE_RANGE = {
+    "int2": (-2, 1),
+    "int4": (-8, 7),
+    "int8": (-128, 127),
+    "int16": (-32768, 32767),
+    "int32": (-(2**31), 2**31 - 1),
+}
 _MOST_BITS = 32  # of a bias
 
 
@@ -20,7 +26,7 @@ class Grid:
       scale: one value, or one per channel of `axis`; float32 values.
       zero_point: the integer that stands for 0.0; 0 for weights and biases.
       bits: grid bits: the integers lie on at most 2**bits levels.
-      storage: integer type that holds them in the file: "int4", "int8", "int16" or "int32".
+      storage: integer type that holds them in the file: "int2", "int4", "int8", "int16" or "int32".
       symmetric: True for weights: zero-point 0, and of 8 bits no -128 (`reference.integer_range`).
       axis: channel axis of `scale` in the *Keras* layout, None for per-tensor.
       entropy_bits: of a coarse 8-bit grid: its scale, one for all channels, was chosen for codes of about this

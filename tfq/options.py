@@ -42,26 +42,21 @@ def _is_int8(recipe: Recipe) -> bool:
     return recipe.precision == "int8"
 
 
+def _fits(recipe: Recipe) -> bool:
+    return recipe.fits
+
+
 def _reconstructs(recipe: Recipe) -> bool:
     return recipe.pipeline != "int8" and (recipe.reconstruction_method != "none" or recipe.allocates)
 
 
-_PRECISION = "`precision` is {precision}, whose export is TFLiteConverter's own; leave one of the two out"
+_CONVERTERS = "`precision` is {precision}, whose export is TFLiteConverter's own; leave one of the two out"
+_PRECISION = "`precision` is {precision}; only `precision='int8'` has this option, leave one of the two out"
 
 RULES = (
+    Rule(("weight_bits", "first_last_bits", "mode", "granularity", "workers"), _fits, _CONVERTERS),
     Rule(
-        (
-            "weight_bits",
-            "first_last_bits",
-            "per_channel",
-            "calibration_method",
-            "range_tuning",
-            "storage",
-            "equalization",
-            "mode",
-            "granularity",
-            "workers",
-        ),
+        ("per_channel", "calibration_method", "range_tuning", "storage", "equalization"),
         _is_int8,
         _PRECISION,
         repeats=("none",),

@@ -93,9 +93,9 @@ class Recipe(ResourceOptions, FileOptions, CalibrationOptions, BudgetOptions, Fi
         InputShapes.read(self.input_shape)
         for group in (WidthOptions, FittingOptions, BudgetOptions):
             group.check(self)
-        if self.pipeline != "int8" and self.precision != "int8":
+        if self.pipeline != "int8" and not self.fits:
             raise UserError(
-                f"`pipeline` is {self.pipeline} and `precision` is {self.precision}; only int8 models have a pipeline,"
+                f"`pipeline` is {self.pipeline} and `precision` is {self.precision}; only weights on a grid are fitted,"
                 " leave one of the two out"
             )
         if self.simulated and self.package != "none":
@@ -111,6 +111,11 @@ class Recipe(ResourceOptions, FileOptions, CalibrationOptions, BudgetOptions, Fi
     def _check_allocation(self) -> None:
         if self.pipeline == "int8":
             raise UserError("a budget needs `pipeline='light'` or `pipeline='advanced'`; add one of them")
+        if self.precision != "int8":
+            raise UserError(
+                f"`precision` is {self.precision} and a budget is given, which chooses the precision of every layer;"
+                " leave one of the two out"
+            )
         fixed = {"weight_bits": 8, "activation_bits": 8, "first_last_bits": 0}
         for name, default in fixed.items():
             if getattr(self, name) != default:
@@ -134,6 +139,11 @@ class Recipe(ResourceOptions, FileOptions, CalibrationOptions, BudgetOptions, Fi
         """Why there is a simulation only and no model.tflite; "" where there is one."""
         bits = 4 if self.separates_inputs else self.activation_bits
         return "" if bits == 8 else f"TFLite has no kernels for {bits}-bit activations"
+
+    @property
+    def fits(self) -> bool:
+        """Weights lie on grids that tfq chooses; else TFLiteConverter does."""
+        return self.precision in ("int8", "dynamic_range")
 
     @property
     def tunes_ranges(self) -> bool:

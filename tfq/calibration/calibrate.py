@@ -66,6 +66,9 @@ class Calibration:
         )
 
 
+UNCALIBRATED = Calibration({}, {}, {}, {})
+
+
 def calibrate(
     graph: Graph,
     batches: Iterable[Mapping[str, np.ndarray]],

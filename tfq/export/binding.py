@@ -25,6 +25,7 @@ _WEIGHTED = {
     "FULLY_CONNECTED": (1, 2),
     "TRANSPOSE_CONV": (1, 3),
     "GATHER": (0,),
+    "EMBEDDING_LOOKUP": (1,),
     "PRELU": (1,),
 }
 # Operations that "same" nodes (`tfq.operations.table`) become.

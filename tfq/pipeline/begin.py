@@ -33,7 +33,7 @@ from tfq.models.load import LoadedModel, load_model
 from tfq.models.prepare import Prepared, prepare
 from tfq.models.singular import zero_notes
 from tfq.models.wide import find_wide
-from tfq.models.widths import assign_precisions, is_weighted, separate_inputs
+from tfq.models.widths import assign_precisions, dynamic_precisions, is_weighted, separate_inputs
 from tfq.precision import Precision
 from tfq.recipe import Recipe
 from tfq.targets import TARGETS
@@ -109,8 +109,7 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress) -> Run:
         output = tensor_shapes(prepared.graph)[prepared.graph.outputs[0]]
         for found in (given, evaluation_samples):
             journal.warn(*label_notes(labels, () if labels or found is None else found.class_names, output))
-        wanted = Precision("int8", recipe.weight_bits, recipe.storage, recipe.activation_bits)
-        graph, precisions = assign_precisions(prepared.graph, wanted, first_last_bits=recipe.first_last_bits)
+        graph, precisions = _assigned(recipe, prepared.graph)
         if recipe.separates_inputs:
             graph = separate_inputs(graph, [node.name for node in graph.nodes if is_weighted(node)], apart=True)
     with journal.stage("export the float baseline"):
@@ -135,6 +134,14 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress) -> Run:
         journal,
         resources,
     )
+
+
+def _assigned(recipe: Recipe, graph: Graph) -> tuple[Graph, dict[str, Precision]]:
+    """(the graph as it is quantised, the precision of every layer with weights), where no budget decides."""
+    if recipe.precision == "dynamic_range":
+        return graph, dynamic_precisions(graph, recipe.weight_bits, first_last_bits=recipe.first_last_bits)
+    wanted = Precision("int8", recipe.weight_bits, recipe.storage, recipe.activation_bits)
+    return assign_precisions(graph, wanted, first_last_bits=recipe.first_last_bits)
 
 
 def _size_note(loaded: LoadedModel, baseline: bytes) -> tuple[str, ...]:

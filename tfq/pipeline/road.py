@@ -17,7 +17,8 @@ chose in sequence. (x): on request; tunings also where layers are fitted neither
 equalisation also in int8, where much is expected of it.
 Every step is kept only where samples gain by it that had no part in it (`tfq.reconstruction.steps`); which samples do
 what, `tfq.data.roles` says.
-`--precision` other than int8 hands the prepared model to TFLiteConverter's own whole-model exports.
+`--precision=dynamic_range` goes the same road without ranges: activations are float, weights are fitted as ever.
+`--precision` other than these hands the prepared model to TFLiteConverter's own whole-model exports.
 `--activation_bits` below 8 ends in a simulation: nothing is exported or verified, and the simulation is evaluated.
 """
 
@@ -88,7 +89,7 @@ def quantize(
     """
     run = begin(recipe, inputs or Inputs.of(recipe), progress)
     journal = run.journal
-    model, files, measured = _int8(run, ledger) if recipe.precision == "int8" else _plain(run)
+    model, files, measured = _fitted_and_verified(run, ledger) if recipe.fits else _plain(run)
     files = {"float.tflite": run.baseline} | files
     with journal.stage("package"):
         told = metadata_of(loaded=run.loaded, samples=run.calibration.samples, labels=run.labels, recipe=recipe)
@@ -156,7 +157,7 @@ def _fitted(run: Run, ledger: Path | None) -> _Fitted:
     return _Fitted(start, model, begun + fits + tunings, allocated)
 
 
-def _int8(run: Run, ledger: Path | None) -> _Made:
+def _fitted_and_verified(run: Run, ledger: Path | None) -> _Made:
     """The fitted model, exported and verified."""
     found, recipe = _fitted(run, ledger), run.recipe
     start, model, steps = found.start, found.model, found.steps

@@ -33,7 +33,7 @@ from tfq.models.equality import node_function
 from tfq.models.graph import INPUT, Graph, Node
 from tfq.verify.constants import Constant
 from tfq.verify.contents import Contents, cut
-from tfq.verify.definitions import FILE_ORDER, WINDOWED, define, output_size, window_of
+from tfq.verify.definitions import FILE_ORDER, WINDOWED, define, output_size, rounded, window_of
 
 # (where the integers lie, share of them that is not zero)
 _DRAWS = (("all", 1.0), ("low", 1.0), ("high", 1.0), ("all", 1 / 4), ("all", 1 / 16), ("all", 1 / 64), ("all", 1 / 256))
@@ -173,8 +173,8 @@ def _compare(contents: Contents, graph: Graph, weights: Weights, part: _Part, pr
         chosen = _Chosen.of(rng, node, real, weights)
         try:
             (found,) = model.run_raw({str(i): raw[name] for i, name in enumerate(infos)})
-            reference = _reference(graph, part, real, weights, chosen)
-            empty = _reference(graph, part, {n: np.zeros_like(x) for n, x in real.items()}, weights, chosen)
+            reference, slack = _reference(graph, part, real, weights, chosen)
+            empty, _ = _reference(graph, part, {n: np.zeros_like(x) for n, x in real.items()}, weights, chosen)
         except (UserError, tf.errors.OpError):
             if node.kind == "Carried":  # not all that can be drawn is an index, or may be divided by
                 return compared, told
@@ -190,9 +190,9 @@ def _compare(contents: Contents, graph: Graph, weights: Weights, part: _Part, pr
             found = found.reshape(reference.shape)
         if output.quantized:
             most = _explained(node, [x.shape for x in real.values()], reference.shape)
-            seen = _check_integers(most, found, reference, empty, output)
+            seen = _check_integers(most + slack / output.scale[0], found, reference, empty, output)
         else:
-            seen = _check_floats(found, reference, empty)
+            seen = _check_floats(found, reference, empty, slack)
         compared, told = compared + found.size, told + seen
         if told >= _WANTED and turn + 1 >= _LEAST_TURNS:
             break
@@ -288,11 +288,14 @@ class _Chosen:
 
 def _reference(
     graph: Graph, part: _Part, real: Mapping[str, np.ndarray], weights: Weights, chosen: _Chosen
-) -> np.ndarray | None:
-    """The definition's output, at the chosen places; None where a kind has none."""
+) -> tuple[np.ndarray | None, float | np.ndarray]:
+    """(the definition's output, at the chosen places; None where a kind has none, how far rounding of what a kernel
+    reads may move it: numbers halfway between two integers)."""
+    slack: float | np.ndarray = 0.0
     known: dict[str, np.ndarray | None] = dict(real)
 
     def value(name: str) -> np.ndarray | None:
+        nonlocal slack
         if name not in known:
             node, own, last = graph[name], weights.get(name), name == part.node
             read = node.weights
@@ -305,10 +308,17 @@ def _reference(
                 found = node_function(node)([tf.constant(x.astype(dtype)) for x, dtype in pairs])
                 known[name] = found.numpy().astype(np.float64)
             elif len(inputs) == len(node.inputs):
-                known[name] = define(node, inputs, read, chosen.places if last else None)
+                at = chosen.places if last else None
+                if node.kind in FILE_ORDER and node.precision.is_dynamic:
+                    symmetric = any(grid.storage == "int4" for grid in node.weight_grids.values())
+                    inputs, halves = zip(*(rounded(node, x, symmetric=symmetric) for x in inputs), strict=True)
+                    reach = {n: np.abs(w) for n, w in read.items() if n != "bias"}
+                    found = define(node.replace(activation=None), halves, reach, at)
+                    slack = found if last and found is not None else slack
+                known[name] = define(node, inputs, read, at)
         return known[name]
 
-    return value(part.node)
+    return value(part.node), slack
 
 
 def _explained(node: Node, sources: Sequence[tuple[int, ...]], target: tuple[int, ...]) -> float:
@@ -328,7 +338,7 @@ def _explained(node: Node, sources: Sequence[tuple[int, ...]], target: tuple[int
 
 
 def _check_integers(
-    most: float, found: np.ndarray, reference: np.ndarray, empty: np.ndarray, output: TensorInfo
+    most: float | np.ndarray, found: np.ndarray, reference: np.ndarray, empty: np.ndarray, output: TensorInfo
 ) -> int:
     """How many elements told; raises _Fault."""
     limits = np.iinfo(found.dtype)
@@ -337,22 +347,25 @@ def _check_integers(
     steps = np.where(inside, steps, 0)
     clipped = np.clip(steps, limits.min, limits.max)
     off = np.where(inside, np.abs(found - clipped), 0)
-    if off.max(initial=0) > most:
+    if (off > most).any():
         raise _Fault(
             f"computes something else: alone in the runtime it is {off.max():.1f} steps off its definition, where"
-            f" rounding explains {most:.2f}"
+            f" rounding explains {np.max(most):.2f}"
         )
     moved = np.abs(clipped - np.clip(without, limits.min, limits.max)) >= _MOVED
     return int((inside & (clipped == steps) & moved).sum())
 
 
-def _check_floats(found: np.ndarray, reference: np.ndarray, empty: np.ndarray) -> int:
+def _check_floats(
+    found: np.ndarray, reference: np.ndarray, empty: np.ndarray, slack: float | np.ndarray
+) -> int:
     """How many elements told; raises _Fault."""
     found, finite = found.astype(np.float64), np.isfinite(reference)
     sizes = np.abs(reference[finite])
     size = np.quantile(sizes, 0.9) if sizes.any() else 1.0  # of most outputs: a quotient may be far larger
     off = np.abs(found[finite] - reference[finite])
-    if not (off <= _EXACT * np.maximum(sizes, size)).all():  # NaN is none
+    most = _EXACT * np.maximum(sizes, size) + np.broadcast_to(slack, reference.shape)[finite]
+    if not (off <= most).all():  # NaN is none
         raise _Fault(
             f"computes something else: alone in the runtime it is {off.max():.3g} off its definition, most outputs"
             f" being below {size:.3g}"

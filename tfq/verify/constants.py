@@ -81,7 +81,7 @@ def constant_faults(contents: Contents, model: QuantizedModel) -> Iterator[str]:
                 yield f"{what} is not in the file"
             continue
         info, stored = contents.info(index), contents.type_of(index)
-        wanted = node.precision.arithmetic if grid is None else grid.storage
+        wanted = node.precision.float_type if grid is None else grid.storage
         shape = _shape_in_file(node, name)
         if stored != wanted or info.shape != shape:
             yield f"{what} is {stored}{list(info.shape)}, specified {wanted}{list(shape)}"
@@ -111,7 +111,7 @@ def check_constants(contents: Contents, model: QuantizedModel) -> Constants:
             found.integers += constant.values.size
             found.faults += _integer_faults(what, name, node, constant)
             found.faults += _bias_faults(what, node, model) if name == "bias" else []
-        elif not np.array_equal(constant.values, node.weights[name].astype(_FLOATS[node.precision.arithmetic])):
+        elif not np.array_equal(constant.values, node.weights[name].astype(_FLOATS[node.precision.float_type])):
             found.faults.append(f"{what} holds values that differ from the specified ones")
     return found
 

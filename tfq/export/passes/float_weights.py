@@ -42,6 +42,8 @@ def set_float_weights(file: Any, model: QuantizedModel, binding: Binding) -> Bin
         for weight, position in weight_positions(file, operator, node).items():
             old = int(operator.inputs[position])
             values = _checked(file, subgraph.tensors[old], snap_node(node), weight)
+            if weight in node.weight_grids:  # `tfq.export.passes.dynamic_range`
+                continue
             if node.precision == FLOAT16 and weight in node.weights:
                 constant = flatbuffer.add_tensor(file, values.shape, "float16", values.astype("<f2").tobytes())
                 new = flatbuffer.add_tensor(file, values.shape, "float32")
