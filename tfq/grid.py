@@ -29,6 +29,7 @@ class Grid:
       storage: integer type that holds them in the file: "int2", "int4", "int8", "int16" or "int32".
       symmetric: True for weights: zero-point 0, and of 8 bits no -128 (`reference.integer_range`).
       axis: channel axis of `scale` in the *Keras* layout, None for per-tensor.
+      narrow: the lowest integer of a symmetric grid stays unused, of fewer bits too.
       entropy_bits: of a coarse 8-bit grid: its scale, one for all channels, was chosen for codes of about this
         entropy (`tfq.numerics.entropy`), and stays. 0: of any other grid.
     """
@@ -40,6 +41,7 @@ class Grid:
     symmetric: bool
     axis: int | None = None
     entropy_bits: int = 0
+    narrow: bool = False
 
     def __post_init__(self) -> None:
         if self.storage not in STORAGE_RANGE:
@@ -57,7 +59,7 @@ class Grid:
     @property
     def integer_range(self) -> tuple[int, int]:
         """Smallest and largest integer of the grid, both included."""
-        return reference.integer_range(self.bits, symmetric=self.symmetric)
+        return reference.integer_range(self.bits, symmetric=self.symmetric, narrow=self.narrow)
 
     @property
     def real_range(self) -> tuple[float, float]:

@@ -39,7 +39,7 @@ class Rule:
 
 
 def _is_int8(recipe: Recipe) -> bool:
-    return recipe.precision == "int8"
+    return recipe.may_be_static
 
 
 def _fits(recipe: Recipe) -> bool:
@@ -132,6 +132,19 @@ def check_options(recipe: Recipe, defaults: Mapping[str, Any]) -> None:
             if value != defaults[option] and value not in rule.repeats and not rule.acts(recipe):
                 written = str(value).lower() if isinstance(value, bool) else value
                 raise UserError(f"`{option}` is {written} and {rule.instead.format(**vars(recipe))}")
+
+
+def needs_int8(recipe: Recipe) -> bool:
+    """Whether an option is given that static int8 alone has."""
+    defaults = {field.name: field.default for field in dataclasses.fields(recipe)}
+    rules = [rule for rule in RULES if rule.acts is _is_int8]
+    given = (
+        option
+        for rule in rules
+        for option in rule.options
+        if getattr(recipe, option) not in (defaults[option], *rule.repeats)
+    )
+    return recipe.allocates or recipe.activation_bits != defaults["activation_bits"] or any(given)
 
 
 def check_journal_acts(recipe: Recipe) -> None:

@@ -105,6 +105,8 @@ FLOATS = (FLOAT16, FLOAT32)
 GRIDS = tuple(Precision(weight_bits=bits) for bits in (2, 3, 4, 5, 6, 8))
 COARSE = tuple(Precision(entropy_bits=bits) for bits in range(1, 6))
 FOR_DOWNLOADS = (*(Precision(weight_bits=bits) for bits in (4, 6, 8)), *COARSE)  # grids where one scale does not do
+
+
 def dynamic_range(bits: int) -> Precision:
     """Dynamic range with weights of so many bits, packed where they can be."""
     return Precision("dynamic_range", bits, "packed" if bits <= MOST_PACKED_BITS else "int8")

@@ -35,6 +35,7 @@ UNBOUND = {
     "weight_bits": 8,
     "first_last_bits": 0,
 }
+AUTO = "auto"  # of `precision`: static int8 or dynamic range, whichever is better
 _FORMER = f"; this is tfq {__version__}, another version wrote the file: remove the field, or use that version"
 
 
@@ -111,7 +112,7 @@ class Recipe(ResourceOptions, FileOptions, CalibrationOptions, BudgetOptions, Fi
     def _check_allocation(self) -> None:
         if self.pipeline == "int8":
             raise UserError("a budget needs `pipeline='light'` or `pipeline='advanced'`; add one of them")
-        if self.precision != "int8":
+        if not self.may_be_static:
             raise UserError(
                 f"`precision` is {self.precision} and a budget is given, which chooses the precision of every layer;"
                 " leave one of the two out"
@@ -143,18 +144,23 @@ class Recipe(ResourceOptions, FileOptions, CalibrationOptions, BudgetOptions, Fi
     @property
     def fits(self) -> bool:
         """Weights lie on grids that tfq chooses; else TFLiteConverter does."""
-        return self.precision in ("int8", "dynamic_range")
+        return self.precision in (AUTO, "int8", "dynamic_range")
+
+    @property
+    def may_be_static(self) -> bool:
+        """Activations lie on fixed integer grids, or may."""
+        return self.precision in (AUTO, "int8")
 
     @property
     def tunes_ranges(self) -> bool:
         """By default where tfq chooses the calibration method, and the model ends in classes."""
-        by_default = self.precision == "int8" and self.calibration_method == "auto"
+        by_default = self.may_be_static and self.calibration_method == "auto"
         return by_default if self.range_tuning == "default" else self.range_tuning == "always"
 
     @property
     def equalization_method(self) -> str:
         """By default it is tried where weights have one scale per tensor, and where nothing is fitted to the layers."""
-        tried = self.precision == "int8" and (self.pipeline == "int8" or not self.per_channel)
+        tried = self.may_be_static and (self.pipeline == "int8" or not self.per_channel)
         default = "expected" if tried else "none"
         return default if self.equalization == "default" else self.equalization
 

@@ -14,7 +14,7 @@ from tfq.allocation.program import minimise_cost
 from tfq.allocation.states import Key
 from tfq.errors import UserError
 from tfq.models.graph import Graph, Node
-from tfq.models.widths import Unit, can_pack
+from tfq.models.widths import Unit, can_be_dynamic, can_pack
 from tfq.operations.table import OPERATORS
 from tfq.option_groups import BudgetOptions
 from tfq.precision import FLOATS, FOR_DOWNLOADS, GRIDS, INT8, MOST_PACKED_BITS, precision_of
@@ -36,7 +36,14 @@ def offered(graph: Graph, found: Sequence[Unit], wish: BudgetOptions, *, with_fl
     for unit in found:
         packable = all(can_pack(graph[node]) for node in unit.nodes)
         pins = [precision_of(name) for pattern, name in wish.pins if re.search(pattern, unit.name)]
-        offered = [c if packable else dataclasses.replace(c, storage="int8") for c in pins[-1:] or named]
+        dynamic = all(can_be_dynamic(graph[node]) for node in unit.nodes)
+        if pins and pins[-1].is_dynamic and not dynamic:
+            raise UserError(
+                f"{unit.name!r} is pinned to {pins[-1].name}, and TFLite has no such kernel for {graph[unit.name].kind};"
+                " pin it to w8 or float16"
+            )
+        wanted = [c for c in pins[-1:] or named if dynamic or not c.is_dynamic] or [INT8]
+        offered = [c if packable or c.is_dynamic else dataclasses.replace(c, storage="int8") for c in wanted]
         keys += [(unit.name, candidate.name) for candidate in dict.fromkeys(offered)]
     return keys
 

@@ -242,15 +242,19 @@ def _with_weight_grids(node: Node, input_grid: Grid | None, *, per_channel: bool
     if stored == "int8":
         precision = dataclasses.replace(precision, storage="int8")
     bits, entropy = precision.weight_bits, precision.entropy_bits
-    scales = _floats(weight_scales(node.weights[operator.kernel], bits, axis, entropy))
-    kernel = Grid(scales, 0, bits, stored, symmetric=True, axis=axis, entropy_bits=entropy)
+    # the builtin kernel that multiplies floats by INT4 weights misreads -8
+    narrow = precision.is_dynamic and stored == "int4" and is_weighted(node)
+    scales = _floats(weight_scales(node.weights[operator.kernel], bits, axis, entropy, narrow=narrow))
+    kernel = Grid(scales, 0, bits, stored, symmetric=True, axis=axis, entropy_bits=entropy, narrow=narrow)
     return _following(node.replace(precision=precision), kernel, input_grid)
 
 
-def weight_scales(kernel: np.ndarray, bits: int, axis: int | None, entropy_bits: int = 0) -> np.ndarray:
+def weight_scales(
+    kernel: np.ndarray, bits: int, axis: int | None, entropy_bits: int = 0, *, narrow: bool = False
+) -> np.ndarray:
     """The scales [channels] (or [1] without axis) that a kernel starts with: those that just cover it, or for codes of
     this entropy, one for all channels."""
-    scales = reference.symmetric_scales(kernel, bits, axis)
+    scales = reference.symmetric_scales(kernel, bits, axis, narrow=narrow)
     return np.full_like(scales, scale_of_entropy(kernel, entropy_bits)) if entropy_bits else scales
 
 
@@ -261,7 +265,9 @@ def _following(node: Node, kernel: Grid, input_grid: Grid | None) -> Node:
     """
     if node.precision.is_dynamic:
         scales = reference.nearest_weight_scale(np.asarray(kernel.scale), kernel.bits)
-        return node.replace(weight_grids={OPERATORS[node.kind].kernel: dataclasses.replace(kernel, scale=_floats(scales))})
+        return node.replace(
+            weight_grids={OPERATORS[node.kind].kernel: dataclasses.replace(kernel, scale=_floats(scales))}
+        )
     assert node.grid is not None
     assert input_grid is not None
     values, axis = node.weights[OPERATORS[node.kind].kernel], kernel.axis

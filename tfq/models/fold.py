@@ -58,10 +58,22 @@ def commutes(node: Node, source: str, moving: AffineMap, shapes: _Shapes) -> boo
     return False
 
 
+def _is_uniform(moving: AffineMap) -> bool:
+    """Whether it does the same to every channel."""
+    return bool((moving.scale == moving.scale[0]).all() and (moving.offset == moving.offset[0]).all())
+
+
+def _of_channels(moving: AffineMap, channels: int) -> AffineMap:
+    """A uniform map of so many channels."""
+    return moving._replace(scale=np.full(channels, moving.scale[0]), offset=np.full(channels, moving.offset[0]))
+
+
 def carried(node: Node, source: str, moving: AffineMap, shapes: _Shapes) -> AffineMap | None:
     """The map behind `node` that does what `moving` does on the tensor `source` it reads; None where there is none."""
     if not shapes[source] or not shapes[node.name]:
         return None  # a single number has no channels
+    if _is_uniform(moving) and operator_of(node.kind).moves:
+        return _of_channels(moving, shapes[node.name][-1])
     times, rest = divmod(shapes[node.name][-1], len(moving.scale))
     if node.kind in ("Reshape", "Flatten") and not rest:
         # every row of the new last axis holds whole runs of channels
@@ -82,7 +94,11 @@ def _reached_backward(graph: Graph, shapes: _Shapes) -> Iterator[tuple[str, Affi
                 if node.activation is None:
                     yield node.name, moving
                 break
-            if node.kind == "Multiply" or not node.inputs or not commutes(node, node.inputs[0], moving, shapes):
+            if node.kind == "Multiply" or not node.inputs:
+                break
+            if _is_uniform(moving) and operator_of(node.kind).moves and shapes[node.inputs[0]]:
+                moving = _of_channels(moving, shapes[node.inputs[0]][-1])
+            elif not commutes(node, node.inputs[0], moving, shapes):
                 break
             node = nodes[node.inputs[0]]
 

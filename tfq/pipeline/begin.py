@@ -33,7 +33,7 @@ from tfq.models.load import LoadedModel, load_model
 from tfq.models.prepare import Prepared, prepare
 from tfq.models.singular import zero_notes
 from tfq.models.wide import find_wide
-from tfq.models.widths import assign_precisions, dynamic_precisions, is_weighted, separate_inputs
+from tfq.models.widths import assign_precisions, is_weighted, separate_inputs
 from tfq.precision import Precision
 from tfq.recipe import Recipe
 from tfq.targets import TARGETS
@@ -99,17 +99,18 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress) -> Run:
     with journal.stage("prepare the model"):
         few = calibration.samples.head(_PREPARATION).read()
         spread = calibration.samples.head(_SPREAD).read()
-        wide = find_wide(loaded.graph, spread) if recipe.precision == "int8" else None
-        target = TARGETS[recipe.target] if recipe.precision == "int8" else None
+        wide = find_wide(loaded.graph, spread) if recipe.may_be_static else None
+        target = TARGETS[recipe.target] if recipe.may_be_static else None
         options: dict[str, Any] = {"original": loaded, "seed": recipe.seed, "progress": progress}
         prepared = prepare(loaded.graph, few, wide=wide, target=target, **options)
         journal.warn(*prepared.notes)
-        if recipe.precision == "int8":
+        if recipe.may_be_static:
             journal.warn(*zero_notes(prepared.graph, spread))
         output = tensor_shapes(prepared.graph)[prepared.graph.outputs[0]]
         for found in (given, evaluation_samples):
             journal.warn(*label_notes(labels, () if labels or found is None else found.class_names, output))
-        graph, precisions = _assigned(recipe, prepared.graph)
+        wanted = Precision("int8", recipe.weight_bits, recipe.storage, recipe.activation_bits)
+        graph, precisions = assign_precisions(prepared.graph, wanted, first_last_bits=recipe.first_last_bits)
         if recipe.separates_inputs:
             graph = separate_inputs(graph, [node.name for node in graph.nodes if is_weighted(node)], apart=True)
     with journal.stage("export the float baseline"):
@@ -134,14 +135,6 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress) -> Run:
         journal,
         resources,
     )
-
-
-def _assigned(recipe: Recipe, graph: Graph) -> tuple[Graph, dict[str, Precision]]:
-    """(the graph as it is quantised, the precision of every layer with weights), where no budget decides."""
-    if recipe.precision == "dynamic_range":
-        return graph, dynamic_precisions(graph, recipe.weight_bits, first_last_bits=recipe.first_last_bits)
-    wanted = Precision("int8", recipe.weight_bits, recipe.storage, recipe.activation_bits)
-    return assign_precisions(graph, wanted, first_last_bits=recipe.first_last_bits)
 
 
 def _size_note(loaded: LoadedModel, baseline: bytes) -> tuple[str, ...]:

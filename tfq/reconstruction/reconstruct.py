@@ -268,7 +268,12 @@ def _limits(output: Node, targets: np.ndarray) -> Limits:
 def weight_grid(grid: Grid, tied: np.ndarray) -> dict[str, Any]:
     """What a problem says of the grid of its weights, by field."""
     scales = np.asarray(grid.scale)[tied]
-    return {"bits": grid.bits, "scales": scales, "scales_are_given": bool(grid.entropy_bits)}
+    return {
+        "bits": grid.bits,
+        "scales": scales,
+        "scales_are_given": bool(grid.entropy_bits),
+        "narrow": grid.narrow,
+    }
 
 
 def scale_numbers(form: LinearForm, per_channel: bool) -> np.ndarray:

@@ -142,7 +142,7 @@ def with_mse_scales(model: QuantizedModel) -> QuantizedModel:
         grid = node.weight_grids[name]
         if grid.entropy_bits:  # whose scale is decided
             return node
-        scales = mse_scales(node.weights[name], grid.bits, grid.axis)
+        scales = mse_scales(node.weights[name], grid.bits, grid.axis, narrow=grid.narrow)
         return with_scales(node, scales, model[node.inputs[0]].grid)
 
     return model.with_nodes(*map(fitted, model.layers))

@@ -142,7 +142,7 @@ def _by_chance(evaluation: Evaluation) -> bool:
 
 def more_accurate(recipe: Recipe) -> dict[str, Any]:
     """The option to change next for accuracy; none where there is no better one."""
-    if recipe.precision != "int8":
+    if not recipe.may_be_static:
         others = {"int16x8": "float16", "dynamic_range": "float16", "float16": "float32"}
         return {"precision": others[recipe.precision]} if recipe.precision in others else {}
     if not recipe.per_channel:

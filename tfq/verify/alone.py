@@ -31,6 +31,7 @@ from tfq.errors import UserError
 from tfq.execution.interpreter import TensorInfo
 from tfq.models.equality import node_function
 from tfq.models.graph import INPUT, Graph, Node
+from tfq.operations.table import OPERATORS
 from tfq.verify.constants import Constant
 from tfq.verify.contents import Contents, cut
 from tfq.verify.definitions import FILE_ORDER, WINDOWED, define, output_size, rounded, window_of
@@ -46,6 +47,7 @@ _MEANS, _FUNCTIONS = ("Mean", "GlobalAveragePooling2D"), ("Softmax", "HardSwish"
 _RESIZES, _PLACES_OF_A_PIXEL, _LEVELS = ("Resizing", "UpSampling2D"), 1024, 255
 _STEPS_OF = dict.fromkeys((*_MEANS, *_FUNCTIONS), 2.25) | dict.fromkeys(_RESIZES, 1.5)
 _EXACT = 1e-4  # of float outputs
+_INT4_BLOCK = 32  # inputs
 _FAR = 2.0**24  # steps: an integer kernel may wrap around so far outside of its grid
 
 Weights = Mapping[str, Mapping[str, Constant]]
@@ -310,7 +312,7 @@ def _reference(
             elif len(inputs) == len(node.inputs):
                 at = chosen.places if last else None
                 if node.kind in FILE_ORDER and node.precision.is_dynamic:
-                    symmetric = any(grid.storage == "int4" for grid in node.weight_grids.values())
+                    symmetric = _rounds_symmetrically(node)
                     inputs, halves = zip(*(rounded(node, x, symmetric=symmetric) for x in inputs), strict=True)
                     reach = {n: np.abs(w) for n, w in read.items() if n != "bias"}
                     found = define(node.replace(activation=None), halves, reach, at)
@@ -319,6 +321,12 @@ def _reference(
         return known[name]
 
     return value(part.node), slack
+
+
+def _rounds_symmetrically(node: Node) -> bool:
+    """Whether the builtin kernel rounds what it reads to -127..127: that of INT4 weights in whole blocks does."""
+    kernel = OPERATORS[node.kind].kernel
+    return node.weight_grids[kernel].storage == "int4" and node.weights[kernel].shape[0] % _INT4_BLOCK == 0
 
 
 def _explained(node: Node, sources: Sequence[tuple[int, ...]], target: tuple[int, ...]) -> float:
@@ -356,9 +364,7 @@ def _check_integers(
     return int((inside & (clipped == steps) & moved).sum())
 
 
-def _check_floats(
-    found: np.ndarray, reference: np.ndarray, empty: np.ndarray, slack: float | np.ndarray
-) -> int:
+def _check_floats(found: np.ndarray, reference: np.ndarray, empty: np.ndarray, slack: float | np.ndarray) -> int:
     """How many elements told; raises _Fault."""
     found, finite = found.astype(np.float64), np.isfinite(reference)
     sizes = np.abs(reference[finite])
