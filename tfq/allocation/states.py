@@ -83,7 +83,8 @@ class State:
 def apply(base: QuantizedModel, *states: State) -> QuantizedModel:
     """The int8 model with the nodes of the states in place of its own.
 
-    States with float activations take with them the grids between float layers (`tfq.models.borders`); nothing else changes.
+    States with float activations take with them the grids between float layers (`tfq.models.borders`); nothing else
+    changes.
     """
     nodes = [node for state in states for node in state.nodes]
     floats = {node.name: node.precision for node in nodes if node.precision.is_float}

@@ -39,8 +39,8 @@ def offered(graph: Graph, found: Sequence[Unit], wish: BudgetOptions, *, with_fl
         dynamic = all(can_be_dynamic(graph[node]) for node in unit.nodes)
         if pins and pins[-1].is_dynamic and not dynamic:
             raise UserError(
-                f"{unit.name!r} is pinned to {pins[-1].name}, and TFLite has no such kernel for {graph[unit.name].kind};"
-                " pin it to w8 or float16"
+                f"{unit.name!r} is pinned to {pins[-1].name}, and TFLite has no such kernel for"
+                f" {graph[unit.name].kind}; pin it to w8 or float16"
             )
         wanted = [c for c in pins[-1:] or named if dynamic or not c.is_dynamic] or [INT8]
         offered = [c if packable or c.is_dynamic else dataclasses.replace(c, storage="int8") for c in wanted]

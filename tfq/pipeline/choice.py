@@ -29,7 +29,7 @@ _WORSE = 2.0
 
 
 def with_precision(run: Run) -> tuple[Run, Start | None]:
-    """(the run in the precision that its recipe names, or in the better one; its start where that was needed for it)."""
+    """(the run in the precision that its recipe names, or in the better one; its start where it was needed)."""
     if run.recipe.precision != AUTO:
         return in_precision(run, run.recipe.precision), None
     static = in_precision(run, "int8")

@@ -65,13 +65,13 @@ def rounded(node: Node, x: _Array, *, symmetric: bool) -> tuple[_Array, _Array]:
     steps, or `symmetric` over [-max |x|, max |x|] in 254, as the builtin kernel for INT4 weights has it.
     """
     axes = -1 if node.kind == "Dense" else tuple(range(1, x.ndim))
-    low, high = (np.float32(f(x, axis=axes, keepdims=True, initial=0.0)) for f in (np.min, np.max))
+    low, high = (np.asarray(f(x, axis=axes, keepdims=True, initial=0.0), np.float32) for f in (np.min, np.max))
     if symmetric:
-        high, low, zero_point = np.maximum(high, -low), np.float32(0), np.float32(0)
-        step = np.where(high > 0, high / np.float32(127), np.float32(1))
+        reach = np.maximum(high, -low)
+        step, zero_point = _step(reach / np.float32(127)), np.zeros_like(reach)
         limits = -127, 127
     else:
-        step = np.where(high > low, (high - low) / np.float32(255), np.float32(1))
+        step = _step((high - low) / np.float32(255))
         nearer = low + high > step  # the end by which the zero-point errs less
         zero_point = np.rint(np.where(nearer, -128 - low / step, 127 - high / step))
         limits = -128, 127
@@ -79,6 +79,11 @@ def rounded(node: Node, x: _Array, *, symmetric: bool) -> tuple[_Array, _Array]:
     codes = np.clip(np.rint(steps) + zero_point, *limits)
     halfway = np.abs(np.abs(steps - np.floor(steps)) - 0.5) < _HALFWAY
     return (codes - zero_point) * np.float64(step), np.where(halfway, np.float64(step), 0.0)
+
+
+def _step(sizes: _Array) -> _Array:
+    """Of a row of zeros: 1."""
+    return np.where(sizes > 0, sizes, np.float32(1))
 
 
 # --- windows -----------------------------------------------------------------------------------------------------
