@@ -23,6 +23,7 @@ from tfq.grid import Grid
 from tfq.numerics import reference
 
 _STORED_BITS = 8
+_SMALLEST = np.finfo(np.float32).tiny
 
 
 def fake_quant(values: Any, grid: Grid) -> Any:
@@ -61,7 +62,8 @@ def rounded_rows(values: Any, *, whole: bool) -> Any:
     low = tf.minimum(tf.reduce_min(values, axes, keepdims=True), 0.0)
     high = tf.maximum(tf.reduce_max(values, axes, keepdims=True), 0.0)
     least, most = map(float, reference.integer_range(_STORED_BITS, symmetric=False))
-    scale = tf.where(high > low, (high - low) / (most - least), 1.0)
+    scale = (high - low) / (most - least)
+    scale = tf.where(scale >= _SMALLEST, scale, 1.0)  # smaller ones are zero to a processor
     from_least, from_most = least - low / scale, most - high / scale
     # of the two the one whose other end errs less
     zero_point = tf.round(tf.where((least + low / scale) + (most + high / scale) > 0, from_least, from_most))
