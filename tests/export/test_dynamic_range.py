@@ -55,9 +55,7 @@ def test_weights_are_packed_where_a_kernel_reads_them_so(bits, stored):
     case = case_of(bits)
     file, graph = flatbuffer.parse(case.content), case.graph
     kinds = {flatbuffer.text(t.name): flatbuffer.type_name(t) for t in file.subgraphs[0].tensors}
-    found = {
-        name: kinds[f"{name}/{OPERATORS[graph[name].kind].kernel}"] for name in ("table", "rows", "conv", "last")
-    }
+    found = {name: kinds[f"{name}/{OPERATORS[graph[name].kind].kernel}"] for name in ("table", "rows", "conv", "last")}
     # the kernel for convolutions reads bytes, and a row of 30 has no whole number of fours
     last = "int4" if bits == 2 else stored
     assert found == {"table": stored, "rows": stored, "conv": "int8", "last": last}
@@ -98,7 +96,9 @@ def test_damage_is_named(damage):
         verify_structure(flatbuffer.serialize(file), case.model)
 
 
-ROWS = arrays.arrays(np.float32, (1, 3, 5), elements=st.floats(-1e3, 1e3, width=32).filter(lambda x: x == 0 or abs(x) > 1e-30))
+ROWS = arrays.arrays(
+    np.float32, (1, 3, 5), elements=st.floats(-1e3, 1e3, width=32).filter(lambda x: x == 0 or abs(x) > 1e-30)
+)
 
 
 @settings(max_examples=60)

@@ -99,8 +99,8 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress) -> Run:
     with journal.stage("prepare the model"):
         few = calibration.samples.head(_PREPARATION).read()
         spread = calibration.samples.head(_SPREAD).read()
-        wide = find_wide(loaded.graph, spread) if recipe.may_be_static else None
-        target = TARGETS[recipe.target] if recipe.may_be_static else None
+        wide = find_wide(loaded.graph, spread) if recipe.fits else None
+        target = TARGETS[recipe.target] if recipe.fits else None
         options: dict[str, Any] = {"original": loaded, "seed": recipe.seed, "progress": progress}
         prepared = prepare(loaded.graph, few, wide=wide, target=target, **options)
         journal.warn(*prepared.notes)

@@ -47,7 +47,7 @@ _MEANS, _FUNCTIONS = ("Mean", "GlobalAveragePooling2D"), ("Softmax", "HardSwish"
 _RESIZES, _PLACES_OF_A_PIXEL, _LEVELS = ("Resizing", "UpSampling2D"), 1024, 255
 _STEPS_OF = dict.fromkeys((*_MEANS, *_FUNCTIONS), 2.25) | dict.fromkeys(_RESIZES, 1.5)
 _EXACT = 1e-4  # of float outputs
-_INT4_BLOCK = 32  # inputs
+_INT4_BLOCK, _INT4_EXACT = (32, 4), 2.0**-21  # inputs and outputs; of a sum of positive numbers in float32
 _FAR = 2.0**24  # steps: an integer kernel may wrap around so far outside of its grid
 
 Weights = Mapping[str, Mapping[str, Constant]]
@@ -181,7 +181,7 @@ def _compare(contents: Contents, graph: Graph, weights: Weights, part: _Part, pr
             if node.kind == "Carried":  # not all that can be drawn is an index, or may be divided by
                 return compared, told
             raise
-        if reference is None or empty is None:
+        if reference is None or empty is None or slack is None:
             return 0, 0
         found = chosen.of_output(found) if part.node not in real else found
         if found.shape != reference.shape:
@@ -290,10 +290,10 @@ class _Chosen:
 
 def _reference(
     graph: Graph, part: _Part, real: Mapping[str, np.ndarray], weights: Weights, chosen: _Chosen
-) -> tuple[np.ndarray | None, float | np.ndarray]:
-    """(the definition's output, at the chosen places; None where a kind has none, how far rounding of what a kernel
-    reads may move it: numbers halfway between two integers)."""
-    slack: float | np.ndarray = 0.0
+) -> tuple[np.ndarray | None, float | np.ndarray | None]:
+    """(the definition's output at the chosen places, how far rounding inside the kernel may move it); None where a
+    kind has none."""
+    slack: float | np.ndarray | None = 0.0
     known: dict[str, np.ndarray | None] = dict(real)
 
     def value(name: str) -> np.ndarray | None:
@@ -312,21 +312,28 @@ def _reference(
             elif len(inputs) == len(node.inputs):
                 at = chosen.places if last else None
                 if node.kind in FILE_ORDER and node.precision.is_dynamic:
-                    symmetric = _rounds_symmetrically(node)
-                    inputs, halves = zip(*(rounded(node, x, symmetric=symmetric) for x in inputs), strict=True)
-                    reach = {n: np.abs(w) for n, w in read.items() if n != "bias"}
-                    found = define(node.replace(activation=None), halves, reach, at)
-                    slack = found if last and found is not None else slack
+                    inputs, reach = _as_read(node, inputs[0])
+                    if last:
+                        kernel = weights[name]["kernel"].largest(chosen.channels)
+                        slack = define(node.replace(activation=None), [reach], {"kernel": kernel}, at)
                 known[name] = define(node, inputs, read, at)
         return known[name]
 
     return value(part.node), slack
 
 
-def _rounds_symmetrically(node: Node) -> bool:
-    """Whether the builtin kernel rounds what it reads to -127..127: that of INT4 weights in whole blocks does."""
+def _as_read(node: Node, values: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """([what a dynamic-range kernel reads of `values`], by how much it may read each otherwise).
+
+    The builtin kernel of INT4 weights in whole blocks rounds to -127..127. It adds the blocks up with weights that are
+    moved to 0..15 and takes what is too much off in float32.
+    """
     kernel = OPERATORS[node.kind].kernel
-    return node.weight_grids[kernel].storage == "int4" and node.weights[kernel].shape[0] % _INT4_BLOCK == 0
+    inputs, outputs = node.weights[kernel].shape[-2:]
+    is_blocked = inputs % _INT4_BLOCK[0] == 0 and outputs >= _INT4_BLOCK[1]
+    symmetric = node.weight_grids[kernel].storage == "int4" and is_blocked
+    read, halves = rounded(node, values, symmetric=symmetric)
+    return [read], halves + (_INT4_EXACT * np.abs(read) if symmetric else 0.0)
 
 
 def _explained(node: Node, sources: Sequence[tuple[int, ...]], target: tuple[int, ...]) -> float:

@@ -52,6 +52,11 @@ class Constant:
             values, scale = np.take(values, channels, self.axis), np.take(scale, channels, self.axis)
         return (values.astype(np.float64) - self.zero_point) * scale
 
+    def largest(self, channels: np.ndarray | None) -> np.ndarray:
+        """As `real`, of the largest magnitude among the values in every place."""
+        most = int(np.abs(self.values.astype(np.int64)).max())
+        return dataclasses.replace(self, values=np.full_like(self.values, most), zero_point=0).real(channels)
+
 
 @dataclasses.dataclass
 class Constants:
