@@ -38,7 +38,7 @@ def absence(name: str) -> str:
     """Why a case cannot be run here; "" where it can."""
     if name == DEMO:
         return ""
-    models = [_SHARED_FOLDER / "data" / "models" / f"{name}{suffix}" for suffix in (".h5", ".keras")]
+    models = [_SHARED_FOLDER / "data" / "models" / f"{name}{suffix}" for suffix in (".h5", ".keras", "_float16.npz")]
     needed = (_SHARED_FOLDER / "cases.py", next((path for path in models if path.is_file()), models[0]))
     missing = [path.relative_to(ROOT.parent) for path in needed if not path.is_file()]
     return f"../{missing[0]} is not there (it is no part of the project)" if missing else ""
@@ -66,6 +66,17 @@ def write_case(name: str, directory: Path, num_samples: int | None) -> CaseFiles
     files = CaseFiles(model, directory / "calibration.npz", directory / "test.npz", len(calibration))
     np.savez(files.calibration, x=calibration.astype(np.float32))
     np.savez(files.test, x=test.astype(np.float32), y=labels)
+    return files
+
+
+def write_named(name: str, directory: Path, num_samples: int | None) -> CaseFiles:
+    """As `write_case`, of a case with several inputs: the arrays have their names, in the types that they come in."""
+    case = _shared_cases().load(name)
+    calibration = {name: values[:num_samples] for name, values in case.calibration.items()}
+    count = min(map(len, calibration.values()))
+    files = CaseFiles(Path(case.model_path), directory / "calibration.npz", directory / "test.npz", count)
+    np.savez(files.calibration, **calibration)
+    np.savez(files.test, **case.test, y=case.labels)
     return files
 
 
