@@ -54,6 +54,12 @@ def test_what_only_static_int8_has_keeps_it_static(options):
     assert not any(note.startswith("dynamic range was chosen") for note in report.warnings)
 
 
+def test_noise_that_is_hardly_noticed_is_no_reason():
+    report = tfq.quantize(encoder(outlier=1.0), words(64), evaluation=words(24)).report
+    assert report.recipe.precision == "int8"
+    assert report.evaluation.models[-1].sqnr.value > 28
+
+
 def test_layers_among_fixed_grids_may_be_dynamic():
     budget = {"size_budget": 0.3, "pipeline": "light", "pin": ("expand:d8", "shrink:w4")}
     result = tfq.quantize(encoder(outlier=1.0), words(64), evaluation=words(24), **budget)

@@ -89,7 +89,8 @@ def bind(model: Any, graph: Graph) -> Binding:
         found = named(label)
         if not found and index not in nameless and target not in result:
             raise RuntimeError(f"{kind} writes {label!r}, which belongs to no node")
-        name = _owner(kind, found, graph) if found else nameless.get(index) or result[target]
+        found = found or ([] if index in nameless else _moved(graph, result[target]))
+        name = _owner(kind, found, graph) if found else nameless[index]
         operator_node[index] = writer[target] = name
         node_tensor[name] = target
     return Binding(operator_node, node_tensor, inputs, outputs)
@@ -128,6 +129,15 @@ def _nameless(model: Any, graph: Graph, result: Mapping[int, str]) -> dict[int, 
         if not owners[index] and near:
             found[index] = near[0]
             writer |= dict.fromkeys(map(int, operator.outputs), near[0])
+    return found
+
+
+def _moved(graph: Graph, name: str) -> list[str]:
+    """The node, and those whose output it only moves: their operation may write its tensor."""
+    found = [name]
+    while graph[name].kind != INPUT and OPERATORS[graph[name].kind].moves:
+        (name,) = graph[name].inputs
+        found.append(name)
     return found
 
 
