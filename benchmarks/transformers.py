@@ -33,9 +33,9 @@ CONVERTERS = {"int8": "TFLite int8", "dynamic": "TFLite dynamic range"}
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "tfq default": {},
     "tfq static int8": {"precision": "int8"},
-    "tfq 4 bits, light": {"precision": "dynamic_range", "weight_bits": 4, "pipeline": "light"},
-    "tfq 4 bits, advanced": {"precision": "dynamic_range", "weight_bits": 4, "pipeline": "advanced"},
-    "tfq 3 bits, light": {"precision": "dynamic_range", "weight_bits": 3, "pipeline": "light"},
+    "tfq 4 bits light": {"precision": "dynamic_range", "weight_bits": 4, "pipeline": "light"},
+    "tfq 4 bits advanced": {"precision": "dynamic_range", "weight_bits": 4, "pipeline": "advanced"},
+    "tfq 3 bits light": {"precision": "dynamic_range", "weight_bits": 3, "pipeline": "light"},
 }
 _SECONDS = 3.0  # of latency for a model
 
@@ -112,7 +112,7 @@ def compare(files: Mapping[str, Path], test: Path, seed: int) -> Evaluation:
 def bars(found: Measured) -> list[Bar]:
     """What is demanded of the default and of 4 bits."""
     demands = []
-    limits = {"tfq default": (-0.2, 99.3, 0.26), "tfq 4 bits, light": (-1.0, 97.0, 0.15)}
+    limits = {"tfq default": (-0.2, 99.3, 0.26), "tfq 4 bits light": (-1.0, 97.0, 0.15)}
     models = {model.name: model for model in found.evaluation.models}
     for name, (points, agreement, share) in limits.items():
         if name not in models:
