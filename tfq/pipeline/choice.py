@@ -59,7 +59,8 @@ def in_precision(run: Run, precision: str) -> Run:
         return dataclasses.replace(run, recipe=recipe)
     graph = for_dynamic_range(run.prepared.plain, TARGETS[recipe.target])  # other forms are for integers
     precisions = dynamic_precisions(graph, recipe.weight_bits, first_last_bits=recipe.first_last_bits)
-    return dataclasses.replace(run, recipe=recipe, graph=graph, precisions=precisions)
+    prepared = dataclasses.replace(run.prepared, graph=graph, anew=())
+    return dataclasses.replace(run, recipe=recipe, prepared=prepared, graph=graph, precisions=precisions)
 
 
 def _may_gain(graph: Graph) -> bool:
