@@ -580,7 +580,7 @@ def test_what_cannot_be_is_an_error_of_the_user(changes, message):
 def test_the_specification_is_verified_against_the_described_file(int8):
     """Metadata must not have changed a tensor: the final file, not only the one before packaging, is as specified."""
     run = begin(RECIPE, Inputs.of(RECIPE), SILENT)
-    model = road._fitted(run, None, None).model  # once more, with the biases that it found
+    model = road._fitted(run, None).model  # once more, with the biases that it found
     assert Specification.of(model).to_json() == int8.files["spec.json"].decode()
     found = verify_structure(int8.files["model.tflite"], model)
     assert found == int8.report.verification

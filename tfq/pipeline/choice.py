@@ -18,38 +18,47 @@ from __future__ import annotations
 import dataclasses
 
 from tfq.allocation.costs import multiply_accumulates
+from tfq.data.calibration_set import CalibrationSet
+from tfq.execution.journal import Journal
 from tfq.models.floats import for_dynamic_range
 from tfq.models.graph import Graph
 from tfq.models.widths import can_be_dynamic, dynamic_precisions, is_weighted
 from tfq.options import needs_int8
 from tfq.pipeline.begin import Run
-from tfq.pipeline.quantized import Start, quantized
+from tfq.pipeline.quantized import quantized
 from tfq.recipe import AUTO
 from tfq.targets import TARGETS
 
 _MOSTLY = 0.8  # of the multiplications of all layers with weights
 _WORSE = 2.0
+_TRIED = 128  # samples
 _NOTICED = 1e-3  # divergence: noise 30 dB below the outputs
 
 
-def with_precision(run: Run) -> tuple[Run, Start | None]:
-    """(the run in the precision that its recipe names, or in the better one; its start where it was needed)."""
+def with_precision(run: Run) -> Run:
+    """The run in the precision that its recipe names, or in the better one."""
     if run.recipe.precision != AUTO:
-        return in_precision(run, run.recipe.precision), None
+        return in_precision(run, run.recipe.precision)
     static = in_precision(run, "int8")
     if needs_int8(run.recipe) or not _may_gain(run.graph):
-        return static, None
+        return static
     dynamic = in_precision(run, "dynamic_range")
-    starts = quantized(static, static.graph), quantized(dynamic, dynamic.graph)
-    losses = [float(start.judge.divergence(start.trial).mean()) for start in starts]
+    losses = [_loss(tried) for tried in (static, dynamic)]
     if losses[0] <= max(_WORSE * losses[1], _NOTICED):
-        return static, starts[0]
+        return static
     run.journal.warn(
         "dynamic range was chosen for the whole model: static int8 is"
         f" {losses[0] / max(losses[1], 1e-12):.1f} times as far from float on held-back samples;"
         " `precision='int8'` keeps it static, as integer-only accelerators ask"
     )
-    return dynamic, starts[1]
+    return dynamic
+
+
+def _loss(run: Run) -> float:
+    """Mean divergence of the model rounded to the nearest, made and judged by a part of the samples."""
+    few = CalibrationSet.of(run.calibration.samples.spread(_TRIED))
+    start = quantized(dataclasses.replace(run, calibration=few, journal=Journal()), run.graph)
+    return float(start.judge.divergence(start.trial).mean())
 
 
 def in_precision(run: Run, precision: str) -> Run:

@@ -229,9 +229,9 @@ def _candidates(start: Start, present: Mapping[str, Range]) -> dict[str, Candida
     return found
 
 
-def started(run: Run, start: Start | None = None) -> tuple[Start, tuple[StepOutcome, ...]]:
-    """Calibrated, equalised and with tuned ranges, each as far as it is wanted; `start`: where it is calibrated."""
-    start, equalisation = equalized(run, start or quantized(run, run.graph))
+def started(run: Run) -> tuple[Start, tuple[StepOutcome, ...]]:
+    """Calibrated, equalised and with tuned ranges, each as far as it is wanted."""
+    start, equalisation = equalized(run, quantized(run, run.graph))
     start, tuning = with_tuned_ranges(run, start)
     return start, equalisation + tuning
 

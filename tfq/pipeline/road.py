@@ -88,9 +88,9 @@ def quantize(
       UserError: anything the user can put right.
       VerificationError: the exported file is not what was specified.
     """
-    run, start = with_precision(begin(recipe, inputs or Inputs.of(recipe), progress))
+    run = with_precision(begin(recipe, inputs or Inputs.of(recipe), progress))
     recipe, journal = run.recipe, run.journal
-    model, files, measured = _fitted_and_verified(run, start, ledger) if recipe.fits else _plain(run)
+    model, files, measured = _fitted_and_verified(run, ledger) if recipe.fits else _plain(run)
     files = {"float.tflite": run.baseline} | files
     with journal.stage("package"):
         told = metadata_of(loaded=run.loaded, samples=run.calibration.samples, labels=run.labels, recipe=recipe)
@@ -143,9 +143,9 @@ class _Fitted:
     allocation: Allocated | None
 
 
-def _fitted(run: Run, start: Start | None, ledger: Path | None) -> _Fitted:
+def _fitted(run: Run, ledger: Path | None) -> _Fitted:
     recipe = run.recipe
-    start, begun = started(run, start)
+    start, begun = started(run)
     setting = setting_of(run, start)
     allocated: Allocated | None = None
     fits: tuple[StepOutcome, ...] = ()
@@ -158,15 +158,15 @@ def _fitted(run: Run, start: Start | None, ledger: Path | None) -> _Fitted:
     return _Fitted(start, model, begun + fits + tunings, allocated)
 
 
-def _fitted_and_verified(run: Run, start: Start | None, ledger: Path | None) -> _Made:
+def _fitted_and_verified(run: Run, ledger: Path | None) -> _Made:
     """The fitted model, exported and verified."""
-    found, recipe = _fitted(run, start, ledger), run.recipe
-    begun, model, steps = found.start, found.model, found.steps
+    found, recipe = _fitted(run, ledger), run.recipe
+    start, model, steps = found.start, found.model, found.steps
     measured: dict[str, Any] = {
-        "guard": begun.guard,
+        "guard": start.guard,
         "steps": steps,
         "allocation": found.allocation,
-        "tensors": tensor_reports(model, begun.calibration, begun.guard, begun.tuned),
+        "tensors": tensor_reports(model, start.calibration, start.guard, start.tuned),
         "layers": layer_reports(model, steps=steps),
     }
     run.journal.warn(*float_outputs(model))
@@ -177,7 +177,7 @@ def _fitted_and_verified(run: Run, start: Start | None, ledger: Path | None) -> 
     with run.journal.stage("verify"):
         measured["verification"] = verify_structure(content, model)
         run.journal.warn(*verify_kernels(model, TARGETS[recipe.target]))
-        measured |= _compare(run, content, model, begun.reference, steps)
+        measured |= _compare(run, content, model, start.reference, steps)
     return model, {"model.tflite": content}, measured
 
 
@@ -249,7 +249,7 @@ def diagnose(
     if not recipe.may_be_static:
         raise UserError(f"`precision` is {recipe.precision}, which has no ranges to diagnose; expected int8")
     run = in_precision(begin(recipe, inputs or Inputs.of(recipe), progress), "int8")
-    found = _fitted(run, None, ledger)
+    found = _fitted(run, ledger)
     fitted, unseen = (samples.head(_DIAGNOSED).arrays for samples in (run.calibration.fit, run.unseen))
     return diagnosis(found.start.reference, found.model, fitted, unseen, resources=run.resources), found.steps
 
