@@ -89,7 +89,9 @@ def bind(model: Any, graph: Graph) -> Binding:
         found = named(label)
         if not found and index not in nameless and target not in result:
             raise RuntimeError(f"{kind} writes {label!r}, which belongs to no node")
-        found = found or ([] if index in nameless else _moved(graph, result[target]))
+        found = found or ([] if index in nameless else [result[target]])
+        if kind in _WEIGHTED:  # it may have taken in the reshape behind it
+            found = [source for name in found for source in _moved(graph, name)]
         name = _owner(kind, found, graph) if found else nameless[index]
         operator_node[index] = writer[target] = name
         node_tensor[name] = target

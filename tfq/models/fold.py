@@ -72,8 +72,6 @@ def carried(node: Node, source: str, moving: AffineMap, shapes: _Shapes) -> Affi
     """The map behind `node` that does what `moving` does on the tensor `source` it reads; None where there is none."""
     if not shapes[source] or not shapes[node.name]:
         return None  # a single number has no channels
-    if _is_uniform(moving) and operator_of(node.kind).moves:
-        return _of_channels(moving, shapes[node.name][-1])
     times, rest = divmod(shapes[node.name][-1], len(moving.scale))
     if node.kind in ("Reshape", "Flatten") and not rest:
         # every row of the new last axis holds whole runs of channels
@@ -116,7 +114,10 @@ def _reached_forward(graph: Graph, shapes: _Shapes) -> Iterator[tuple[str, Affin
                 if accepts(node, moving):
                     yield name, moving
                 break
-            passed = carried(node, source, moving, shapes)
+            if _is_uniform(moving) and operator_of(node.kind).moves and shapes[name]:
+                passed: AffineMap | None = _of_channels(moving, shapes[name][-1])
+            else:
+                passed = carried(node, source, moving, shapes)
             if passed is None:
                 break
             moving = passed

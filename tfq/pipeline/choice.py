@@ -5,12 +5,12 @@ channels are far larger than the others, as behind the layer normalisations of t
 each layer reads row by row while the model runs; all other operations stay in float.
 
     dynamic   where layer normalisations stand in the model, its products are mostly of layers that have such kernels,
-              and static int8 at the same bits loses more than twice as much on samples that nothing was fitted to, and
-              more than 8 bits cost a convolutional network
+              and static int8 at the same bits loses more than twice as much on samples that nothing was fitted to;
+              where other convolutions stand between, which are faster on fixed grids, it also has to lose more than 8
+              bits cost a convolutional network
     static    everywhere else, and where an option is given that only static int8 has
 
-Twice the divergence is 3 dB: so much noise is worth the fixed grids, which other processors ask for, and which are
-faster where convolutions stand between the normalisations.
+Twice the divergence is 3 dB: so much noise is worth the fixed grids, which other processors ask for.
 """
 
 from __future__ import annotations
@@ -40,11 +40,12 @@ def with_precision(run: Run) -> Run:
     if run.recipe.precision != AUTO:
         return in_precision(run, run.recipe.precision)
     static = in_precision(run, "int8")
-    if needs_int8(run.recipe) or not _may_gain(run.graph):
+    share = _share(run.graph)
+    if needs_int8(run.recipe) or share < _MOSTLY:
         return static
     dynamic = in_precision(run, "dynamic_range")
     losses = [_loss(tried) for tried in (static, dynamic)]
-    if losses[0] <= max(_WORSE * losses[1], _NOTICED):
+    if losses[0] <= max(_WORSE * losses[1], _NOTICED if share < 1 else 0.0):
         return static
     run.journal.warn(
         "dynamic range was chosen for the whole model: static int8 is"
@@ -72,11 +73,16 @@ def in_precision(run: Run, precision: str) -> Run:
     return dataclasses.replace(run, recipe=recipe, prepared=prepared, graph=graph, precisions=precisions)
 
 
-def _may_gain(graph: Graph) -> bool:
-    """Whether dynamic range is worth a trial."""
+def _share(graph: Graph) -> float:
+    """Of the multiplications in layers with weights, those that dynamic range has kernels for; 0 where nothing is
+    normalised."""
     if not any(node.kind == "LayerNormalization" for node in graph.nodes):
-        return False
+        return 0.0
     macs = multiply_accumulates(graph)
     layers = [node for node in graph.nodes if is_weighted(node)]
+    # one for every place, such as a position's constant, is no convolution
+    layers = [
+        node for node in layers if node.kind != "DepthwiseConv2D" or node.weights["depthwise_kernel"].shape[0] > 1
+    ]
     covered = sum(macs[node.name] for node in layers if can_be_dynamic(node))
-    return covered >= _MOSTLY * sum(macs[node.name] for node in layers)
+    return covered / max(1, sum(macs[node.name] for node in layers))
