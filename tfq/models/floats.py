@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tfq.models.fuse import merge_duplicates
 from tfq.models.graph import Graph, Node
 from tfq.models.joins import split_joins
 from tfq.models.rewrite import rewrite
@@ -26,7 +27,7 @@ def for_dynamic_range(graph: Graph, target: Target) -> Graph:
         graph, _ = split_windows(graph, target.most_taps)
     if target.most_joined is not None:
         graph, _ = split_joins(graph, target.most_joined)
-    return pointwise_as_dense(graph)
+    return merge_duplicates(pointwise_as_dense(graph))
 
 
 def pointwise_as_dense(graph: Graph) -> Graph:

@@ -4,10 +4,10 @@ Static int8 puts every activation on a fixed grid: fastest where a network is co
 channels are far larger than the others, as behind the layer normalisations of transformers. Dynamic range rounds what
 each layer reads row by row while the model runs; all other operations stay in float.
 
-    dynamic   where layer normalisations stand in the model, its products are mostly of layers that have such kernels,
-              and static int8 at the same bits loses more than twice as much on samples that nothing was fitted to;
-              where other convolutions stand between, which are faster on fixed grids, it also has to lose more than 8
-              bits cost a convolutional network
+    dynamic   where layer normalisations or products of activations stand in the model, its multiplications are mostly
+              those of layers that have such kernels, and static int8 at the same bits loses more than twice as much on
+              samples that nothing was fitted to; where other convolutions stand between, which are faster on fixed
+              grids, it also has to lose more than 8 bits cost a convolutional network
     static    everywhere else, and where an option is given that only static int8 has
 
 Twice the divergence is 3 dB: so much noise is worth the fixed grids, which other processors ask for.
@@ -29,6 +29,7 @@ from tfq.pipeline.quantized import quantized
 from tfq.recipe import AUTO
 from tfq.targets import TARGETS
 
+_TELLTALE = ("LayerNormalization", "MatMul")  # of a transformer
 _MOSTLY = 0.8  # of the multiplications of all layers with weights
 _WORSE = 2.0
 _TRIED = 128  # samples
@@ -74,9 +75,8 @@ def in_precision(run: Run, precision: str) -> Run:
 
 
 def _share(graph: Graph) -> float:
-    """Of the multiplications in layers with weights, those that dynamic range has kernels for; 0 where nothing is
-    normalised."""
-    if not any(node.kind == "LayerNormalization" for node in graph.nodes):
+    """Of the multiplications in layers with weights, those that dynamic range has kernels for; 0 of no transformer."""
+    if not any(node.kind in _TELLTALE for node in graph.nodes):
         return 0.0
     macs = multiply_accumulates(graph)
     layers = [node for node in graph.nodes if is_weighted(node)]
