@@ -14,7 +14,8 @@ A row of `FORMS` names TFLite's operator and those that take its place. The tabl
 a form is chosen where kernels of the fast path take all of them, and no int8 kernel takes the former.
 
 Large windows of depthwise convolutions are split for a target that takes only so many taps (`tfq.models.windows`), and
-concatenations for one that joins only so many tensors (`tfq.models.joins`).
+concatenations for one that joins only so many tensors (`tfq.models.joins`). Slices of channels that take turns become a
+transposition where it is faster (`tfq.models.interleaved`).
 
 All forms are exact in real arithmetic. On grids, the values in between are rounded too.
 """
@@ -28,6 +29,7 @@ import numpy as np
 
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph, Node
+from tfq.models.interleaved import split_interleaved
 from tfq.models.joins import split_joins
 from tfq.models.pooling import as_convolution
 from tfq.models.rewrite import made_by, rewrite
@@ -187,4 +189,9 @@ def written_for(graph: Graph, target: Target) -> tuple[Graph, tuple[WrittenAnew,
         reason = f"joins more than {target.most_joined} tensors, which runs outside {target.path}"
         if split:
             anew.append(WrittenAnew("CONCATENATION", ("CONCATENATION",), split, reason, _SAME))
+    if target.most_interleaved is not None:
+        written, split = split_interleaved(written, target.most_interleaved)
+        reason = f"copies channels one by one, which {target.path} computes several times more slowly"
+        if split:
+            anew.append(WrittenAnew("SLICE", ("TRANSPOSE", "SLICE"), split, reason, _SAME))
     return written, tuple(anew)
