@@ -130,13 +130,13 @@ def _free_concatenations(graph: Graph, inputs: Mapping[str, np.ndarray]) -> tupl
         onward = (r in lost or (graph[r].kind in RESHAPES and only_joined(r)) for r in graph.readers[name])
         return name not in graph.outputs and all(onward)
 
-    freed = []
+    freed: list[Node] = []
     for part in read:
         source = graph[part]
         while source.kind in RESHAPES:
             source = graph[source.inputs[0]]
-        small = source.kind == "Sigmoid" and _lost_by_sigmoid(values[part])
-        if (small or source.kind == "Softmax") and only_joined(source.name):
+        loses = source.kind == "Softmax" or (source.kind == "Sigmoid" and _lost_by_sigmoid(values[part]))
+        if loses and only_joined(source.name):
             freed.append(source.replace(kind=f"Float{source.kind}"))
     return graph.with_nodes(*freed, *(graph[name].replace(kind="FloatConcatenate") for name in lost)), notes
 
