@@ -293,3 +293,29 @@ def test_channels_in_turn_are_told_apart_by_one_transposition(parts, strided):
 @pytest.mark.parametrize("graph", [shuffled(5), shuffled(2, channels=4)], ids=["many parts", "a small tensor"])
 def test_other_slices_stay(graph):
     assert written_for(graph, CPU) == (graph, ())
+
+
+def attending(*, ends: bool):
+    """Scores of places against places and a softmax over them, which ends the model or weighs sums."""
+    make = operator_graphs._Builder(6)
+    make.input("image", (1, 12, 8))
+    first, second = (make.conv(name, "image", 8, 8) for name in ("query", "value"))
+    weights = make.node("weights", "Softmax", make.node("scores", "MatMul", (first, second), transpose_b=True))
+    if ends:
+        return make.graph((make.node("shaped", "Reshape", weights, target_shape=(12, 12)),))
+    return make.graph((make.node("context", "MatMul", (weights, second)),))
+
+
+def test_a_softmax_inside_the_model_works_on_real_values():
+    before = attending(ends=False)
+    found = prepare(before, operator_graphs.draw(before), target=CPU)
+    assert [(form.operator, form.layers) for form in found.anew] == [("SOFTMAX", ("weights",))]
+    made = operator_graphs.exported(found.graph)
+    assert verify_structure(made.content, made.model).unseen == ()
+    taken = delegation(TfliteModel(made.content))
+    assert (taken.partitions, taken.outside) == (1, {})
+
+
+def test_a_softmax_that_ends_the_model_keeps_the_type_of_the_output():
+    graph = attending(ends=True)
+    assert written_for(graph, CPU) == (graph, ())
