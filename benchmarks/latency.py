@@ -261,7 +261,7 @@ def page(
         " XNNPACK; the files take turns in each process. Times are those of the thread on its processor; ratios are"
         " medians over the processes. This machine is an x86-64: a phone's kernels are others (`tfq-bench`). The float"
         " file is TFLiteConverter's own; its int8 and tfq's saw the same calibration samples. SQNR is of the first"
-        f" output on {_UNSEEN} other samples."
+        f" output on {_UNSEEN} other samples; random weights amplify errors, so that it says little there."
     )
     origins = {name: result.origin for name, result in results.items()}
     parts = [text, common.markdown_table(header, rows)]
