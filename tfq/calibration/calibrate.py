@@ -116,7 +116,7 @@ def calibrate(
 
 
 def edge_tensors(graph: Graph) -> set[str]:
-    """Inputs and outputs of the model, and what a softmax, sigmoid or tanh at its end reads.
+    """Inputs and outputs of the model, what a FloatConcatenate joins there, and what a softmax, sigmoid or tanh reads.
 
     "auto" leaves them to min-max: a pixel or a logit that is clipped can no longer be told from its
     neighbours, whatever the mean error says. Not so on fewer than 8 bits, where clipping costs less than steps.
@@ -125,8 +125,12 @@ def edge_tensors(graph: Graph) -> set[str]:
     def is_squashed(name: str) -> bool:
         return graph[name].kind in ("FloatSigmoid", "FloatSoftmax") or fixed_grid(graph, name) is not None
 
-    read = {source for name in graph.outputs if is_squashed(name) for source in graph[name].inputs}
-    return {*graph.inputs, *graph.outputs} | read
+    ends = set(graph.outputs)
+    for node in reversed(graph.nodes):
+        if node.name in ends and node.kind == "FloatConcatenate":
+            ends.update(node.inputs)
+    read = {source for name in ends if is_squashed(name) for source in graph[name].inputs}
+    return {*graph.inputs, *ends} | read
 
 
 def fixed_grid(graph: Graph, tensor: str) -> tuple[float, int] | None:

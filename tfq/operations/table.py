@@ -63,7 +63,7 @@ class Operator:
         return None if self.matrix is None else self.matrix.channel_axis
 
 
-_SMALL = "it ends the model, and 8 bits would lose small probabilities"
+_SMALL = "8 bits would lose small probabilities"
 OPERATORS: dict[str, Operator] = {
     # weights; the bias is int32 with scale s_input * s_kernel
     "Conv2D": Operator("own", kernel="kernel", matrix=Matrix("hwio", packs=True), dynamic_axis=3, clamps=True),
