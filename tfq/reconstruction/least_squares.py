@@ -80,30 +80,29 @@ def least_squares(problem: Problem, *, dampings: Sequence[float] = DAMPINGS) -> 
     return next(with_search(problem, dampings=dampings))
 
 
+def least_squares_of(problems: Sequence[Problem]) -> Iterator[Solution]:
+    """The same of problems that differ in the grid of their weights alone: W* and H are found once."""
+    fit = _Fit.of(problems[0], DAMPINGS)
+    for problem in problems:
+        yield _finished(problem, fit, _solved(problem, fit))
+
+
 def with_search(problem: Problem, *, dampings: Sequence[float] = DAMPINGS) -> Iterator[Solution]:
     """That of `least_squares`, and then the one that a search over its codes finds (step 5.)."""
-    rows = _Rows(problem)
-    moment = rows.moment(rows.targets)
-    tried = [damping for damping in dampings if damping >= 1 / problem.samples] or dampings
-    fits = ((normal, normal.wanted(moment, problem.matrix)) for normal in map(rows.normal, tried))
-    normal, wanted = (
-        min(fits, key=lambda fit: problem.error_of(fit[1].astype(np.float32), rows.bias(fit[1], rows.targets)))
-        if len(tried) > 1
-        else next(fits)
-    )
-
-    def finished(solution: Solution) -> Solution:
-        return solution if problem.limits == UNLIMITED else _majorised(problem, rows, normal, solution)
-
-    found = _solved(problem, rows, normal.gram, wanted)
-    yield finished(found)
-    yield finished(_searched(problem, rows, normal.gram, wanted, found))
+    fit = _Fit.of(problem, dampings)
+    found = _solved(problem, fit)
+    yield _finished(problem, fit, found)
+    yield _finished(problem, fit, _searched(problem, fit, found))
 
 
-def _solved(problem: Problem, rows: _Rows, gram: np.ndarray, wanted: np.ndarray) -> Solution:
+def _finished(problem: Problem, fit: _Fit, solution: Solution) -> Solution:
+    return solution if problem.limits == UNLIMITED else _majorised(problem, fit, solution)
+
+
+def _solved(problem: Problem, fit: _Fit) -> Solution:
     """Steps 1. to 4.; rounding to the nearest where that is better."""
     present, tied, ends = problem.scales, problem.tied, problem.code_range
-    ordered = Ordered.of(gram)
+    rows, gram, wanted, ordered = fit.rows, fit.normal.gram, fit.wanted, fit.ordered
     starts = [present]
     if not problem.scales_are_given:
         starts = multiples(lattice_scales(gram, wanted, present, tied, ends), problem.bits)
@@ -131,9 +130,9 @@ def _at_scales(
         yield from zip(np.split(codes, len(part), 2), part, strict=True)
 
 
-def _searched(problem: Problem, rows: _Rows, gram: np.ndarray, wanted: np.ndarray, start: Solution) -> Solution:
+def _searched(problem: Problem, fit: _Fit, start: Solution) -> Solution:
     """Step 5.; what it starts from where that is better on the rows."""
-    ends = problem.code_range
+    rows, gram, wanted, ends = fit.rows, fit.normal.gram, fit.wanted, problem.code_range
     codes, scales = start.codes.astype(np.float64), start.scales
     for _ in range(1 if problem.scales_are_given else _ALTERNATIONS):
         if not problem.scales_are_given:
@@ -143,8 +142,9 @@ def _searched(problem: Problem, rows: _Rows, gram: np.ndarray, wanted: np.ndarra
     return min(rows.fitted(start), rows.fitted(found), key=lambda fitted: fitted.loss).solution
 
 
-def _majorised(problem: Problem, rows: _Rows, normal: _Normal, start: Solution) -> Solution:
+def _majorised(problem: Problem, fit: _Fit, start: Solution) -> Solution:
     """Steps 3. and 4. on the targets of the clamp, again and again."""
+    rows, normal = fit.rows, fit.normal
     present = best = rows.fitted(start)
     codes, scales, idle = start.codes.astype(np.float64), start.scales, 0
     for _ in range(_ROUNDS):
@@ -181,6 +181,30 @@ class _Normal:
     def wanted(self, moment: np.ndarray, start: np.ndarray) -> np.ndarray:
         """W* [g, k, c] for the moment X' Z / n."""
         return self.fitted @ moment + self.kept @ start
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Fit:
+    """What does not hang on the grid of the weights: the rows, H, its taps in their order, and W*."""
+
+    rows: _Rows
+    normal: _Normal
+    ordered: Ordered
+    wanted: np.ndarray
+
+    @classmethod
+    def of(cls, problem: Problem, dampings: Sequence[float]) -> _Fit:
+        """With the damping that the rows to choose by favour."""
+        rows = _Rows(problem)
+        moment = rows.moment(rows.targets)
+        tried = [damping for damping in dampings if damping >= 1 / problem.samples] or dampings
+        fits = ((normal, normal.wanted(moment, problem.matrix)) for normal in map(rows.normal, tried))
+        normal, wanted = (
+            min(fits, key=lambda fit: problem.error_of(fit[1].astype(np.float32), rows.bias(fit[1], rows.targets)))
+            if len(tried) > 1
+            else next(fits)
+        )
+        return cls(rows, normal, Ordered.of(normal.gram), wanted)
 
 
 class _Rows:
