@@ -14,8 +14,8 @@ whose assembled model keeps
 
     drop + its standard error <= d                                         (`tfq.allocation.drop`)
 
-is bisected in log T. From there on, over a few reconstructed rounds, T is where the drop would be d: if it grew as T
-does, and once one T holds and one misses, on the straight line between the two in the logarithms of both. The rounds
+is bisected in log T, roughly. From there on, over a few reconstructed rounds, T is where the drop would be d: if it
+grew as T does, and once one T holds and one misses, on the line between the two in the logarithms of both. The rounds
 end where less than a fiftieth of the cost can be won. What is measured is a few hundred samples' word: a miss by less
 than its standard error, close to a T that holds, is jumped over once. The cheapest one, by its file, that keeps d as
 measured is taken. Where none does, the one of the smallest drop is, and is said to miss.
@@ -37,11 +37,11 @@ from tfq.allocation.program import Infeasible, minimise_cost, minimise_degradati
 from tfq.execution.progress import SILENT, Progress
 from tfq.quantized_model import QuantizedModel
 
-_BISECTIONS, _REBUILDS = 8, 4
+_REBUILDS = 4
 _WORTH_A_ROUND = 0.02  # of the cost
 DOWNLOAD = "download_bytes"
 _NEAR = 1.5  # thresholds closer than by this factor differ by less than what is measured of their models
-_SAME = 1.1  # closer ones are not tried twice
+_SAME = 1.05  # closer ones are not tried twice
 _STEP = 1.25  # the least by which a threshold falls after a miss
 _FAR = 8.0  # the most by which one changes in a round
 _LEAST = 1e-9  # degradation: thresholds are bisected by their logarithms
@@ -169,6 +169,7 @@ class _Search:
     def __init__(self, problem: Problem, goal: Goal, bench: Bench, progress: Progress):
         self._problem, self._goal, self._bench, self._progress = problem, goal, bench, progress
         self._rounds: list[Round] = []
+        self._found: dict[float, Allocation] = {}
 
     def within_budgets(self) -> tuple[QuantizedModel, Allocated]:
         """The least loss."""
@@ -241,18 +242,24 @@ class _Search:
 
     def _ends(self) -> tuple[float, float]:
         """The smallest and the largest degradation that make sense: of the best and of the cheapest allocation."""
-        best = minimise_degradation(self._problem, budgets=self._goal.budgets)
-        return max(best.degradation, _LEAST), max(self._cheapest(math.inf).degradation, _LEAST)
+        best, cheapest = minimise_degradation(self._problem, budgets=self._goal.budgets), self._cheapest(math.inf)
+        low, high = (max(found.degradation, _LEAST) for found in (best, cheapest))
+        self._found[high] = cheapest
+        return low, high
 
     def _bisected(self, low: float, high: float) -> float:
-        """The largest predicted degradation whose assembled model keeps the drop; `low` where none does."""
-        with self._progress.task("search the largest degradation", _BISECTIONS) as advance:
+        """The largest predicted degradation whose assembled model keeps the drop, but for a factor of `_NEAR`.
+
+        `low` where none does.
+        """
+        rounds = 1 + math.ceil(math.log2(max(math.log(high / low) / math.log(_NEAR), 1.0)))
+        with self._progress.task("search the largest degradation", rounds) as advance:
             if self._assembled("program", self._cheapest(high)).holds:
                 return high
             advance(1)
             seen: dict[tuple[tuple[str, str], ...], bool] = {}
             bottom, top = low, high
-            for _ in range(_BISECTIONS - 1):
+            for _ in range(rounds - 1):
                 middle = math.sqrt(bottom * top)
                 allocation = self._cheapest(middle)
                 mixture = tuple(sorted(allocation.candidates.items()))
@@ -263,8 +270,12 @@ class _Search:
         return bottom
 
     def _cheapest(self, threshold: float) -> Allocation:
-        objective = self._goal.objective
-        return minimise_cost(self._problem, cost=objective, max_degradation=threshold, budgets=self._goal.budgets)
+        """The same for the same threshold, which is asked for again where bisections end and rounds begin."""
+        if threshold not in self._found:
+            self._found[threshold] = minimise_cost(
+                self._problem, cost=self._goal.objective, max_degradation=threshold, budgets=self._goal.budgets
+            )
+        return self._found[threshold]
 
     def _assembled(self, name: str, allocation: Allocation) -> Round:
         _, measured = self._bench.assemble(allocation.candidates)

@@ -64,6 +64,7 @@ _ROUNDING = 1e-1
 _ALTERNATIONS = 3
 _ROUNDS = 8
 _WORTH, _PATIENCE = 2e-4, 2  # so many rounds that lower the loss by less are the last
+_AT_ONCE = 2**18  # numbers
 _SIDE_BYTES = 2**26  # of the weights at several scales that are worked on side by side
 
 
@@ -214,7 +215,7 @@ class _Rows:
         self._problem = problem
         x = np.array(problem.quantized_inputs().transpose(1, 0, 2), order="C")  # [g, n, k], a copy of its own
         self.targets = problem.targets.transpose(1, 0, 2)  # [g, n, c]
-        self._offset = np.float32(0) if problem.offset is None else problem.offset.transpose(1, 0, 2)
+        self._offset = None if problem.offset is None else problem.offset.transpose(1, 0, 2)
         self._mean = np.zeros((len(x), 1, x.shape[2]), np.float32)
         if problem.has_bias:
             self._mean = x.mean(1, keepdims=True, dtype=np.float64).astype(np.float32)
@@ -240,7 +241,7 @@ class _Rows:
 
     def moment(self, targets: np.ndarray) -> np.ndarray:
         """X' Z / n [g, k, c] of targets [g, n, c]."""
-        targets = targets - self._offset
+        targets = self._without_offset(targets)
         if self._problem.has_bias:  # in float64: what is constant becomes 0, not a small number that asks for weights
             targets = targets - targets.mean(1, keepdims=True, dtype=np.float64).astype(np.float32)
         return self._summed(targets)
@@ -253,16 +254,33 @@ class _Rows:
         """The bias [g, c] that the targets want with these weights [g, k, c]."""
         if not self._problem.has_bias:
             return self._problem.bias
-        return (targets - self._offset).mean(1, dtype=np.float64) - (self._mean @ matrix)[:, 0]
+        return self._without_offset(targets).mean(1, dtype=np.float64) - (self._mean @ matrix)[:, 0]
+
+    def _without_offset(self, targets: np.ndarray) -> np.ndarray:
+        return targets if self._offset is None else targets - self._offset
 
     def fitted(self, solution: Solution) -> _Fitted:
         """The solution on these rows."""
-        constant = self._mean @ solution.matrix + solution.bias[:, None].astype(np.float32)
-        outputs = self._x @ solution.matrix + constant + self._offset
-        y, z = (clamp(v, self._problem.limits) for v in (outputs, self.targets))
-        return _Fitted(solution, outputs, float(np.square(y - z).sum(dtype=np.float64)))
+        outputs = self._x @ solution.matrix
+        outputs += self._mean @ solution.matrix + solution.bias[:, None].astype(np.float32)
+        if self._offset is not None:
+            outputs += self._offset
+        loss, limits = 0.0, self._problem.limits
+        for part in self._parts():
+            y, z = (clamp(values[:, part], limits) for values in (outputs, self.targets))
+            loss += float(np.square(y - z).sum(dtype=np.float64))
+        return _Fitted(solution, outputs, loss)
 
     def majorised(self, outputs: np.ndarray) -> np.ndarray:
         """Targets whose plain squared error bounds that behind the clamp from above, for present outputs."""
-        z, (low, high) = self.targets, map(np.float32, self._problem.limits)
-        return np.where(z <= low, np.minimum(outputs, low), np.where(z >= high, np.maximum(outputs, high), z))
+        found, (low, high) = np.empty_like(outputs), map(np.float32, self._problem.limits)
+        for part in self._parts():
+            y, z = outputs[:, part], self.targets[:, part]
+            found[:, part] = np.where(z <= low, np.minimum(y, low), np.where(z >= high, np.maximum(y, high), z))
+        return found
+
+    def _parts(self) -> Iterator[slice]:
+        """All rows, as many at a time as leave the outputs in the processor's cache."""
+        groups, rows, outputs = self.targets.shape
+        step = max(1, _AT_ONCE // (groups * outputs))
+        return (slice(start, start + step) for start in range(0, rows, step))
