@@ -44,8 +44,9 @@ from tfq.simulate.eager import tensors
 
 _SENSITIVITY_SAMPLES = 256
 # Of a measured dL: a softmax has a grid of 1/256, and what one layer changes in the outputs of a confident model is
-# less than a step, while all layers together change much.
+# less than a step, while all layers together change much. Below a tenth of it, what is measured is noise.
 _RESOLUTION = 1e-3
+_TOLD = _RESOLUTION / 10
 
 At = Callable[[Mapping[str, Precision]], QuantizedModel]
 """The model whose units have these candidates, its weights the float ones, rounded to the nearest when deployed."""
@@ -196,7 +197,10 @@ def _sensitivities(
     loss: Loss,
     ledger: Path | None,
 ) -> dict[Key, float]:
-    """dL of every state. What is too small to be measured is ordered by its estimate, up to where measuring begins."""
+    """dL of every state. What is too small to be measured is ordered by its estimate, up to where measuring begins.
+
+    What is estimated far below that is not measured at all; estimates see errors of weights alone.
+    """
     if wish.sensitivity == "output_error":
         return output_errors(states.values())
     if wish.sensitivity == "gradient" and any(precision_of(candidate).is_simulated for _, candidate in states):
@@ -210,8 +214,9 @@ def _sensitivities(
     estimates = gradient_estimates(setting.graph, states.values(), few, seed=setting.seed, progress=resources.progress)
     if wish.sensitivity == "gradient":
         return estimates
-    found = measured(base, states.values(), few, ledger=ledger, workers=resources.workers, progress=resources.progress)
-    return {key: max(value, min(estimates[key], _RESOLUTION)) for key, value in found.items()}
+    told = [s for s in states.values() if estimates[s.key] >= _TOLD or precision_of(s.candidate).is_simulated]
+    found = measured(base, told, few, ledger=ledger, workers=resources.workers, progress=resources.progress)
+    return {key: max(found.get(key, 0.0), min(estimates[key], _RESOLUTION)) for key in states}
 
 
 def _problem(

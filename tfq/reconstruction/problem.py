@@ -29,6 +29,7 @@ from tfq.grid import Grid
 from tfq.numerics import reference
 
 _CHUNK = 4096
+_AT_ONCE = 2**18  # numbers: those stay in the processor's cache, with all that is computed on the way
 
 Limits = tuple[float, float]
 """The lowest and the highest value that a clamp lets through."""
@@ -145,8 +146,9 @@ def on_grid(values: np.ndarray, grid: Grid | None) -> np.ndarray:
         return values
     low, high = grid.integer_range
     found = np.empty_like(values, np.float32)
-    for start in range(0, len(values), _CHUNK):  # the steps between take several times the memory
-        part = slice(start, start + _CHUNK)
+    step = max(1, _AT_ONCE // math.prod(values.shape[1:]))
+    for start in range(0, len(values), step):
+        part = slice(start, start + step)
         found[part] = reference.fake_quantize(values[part], grid.scale[0], grid.zero_point, low, high)
     return found
 
