@@ -278,15 +278,6 @@ def test_an_output_that_float32_loses_beside_one_is_refused_as_that():
         prepare(loaded.graph, samples_of(loaded.graph), original=loaded)
 
 
-def test_a_map_among_float_layers_is_float():
-    """A sum of squares is a mean and a map; the map of the convolution is folded into it as ever."""
-    x = keras.Input((6, 6, 4))
-    y = keras.ops.square(keras.layers.Conv2D(4, 3, name="conv")(x) * 2.0)
-    prepared = check(load_model(keras.Model(x, keras.layers.Dense(2)(keras.ops.sqrt(keras.ops.sum(y, (1, 2)) + 0.1)))))
-    assert count(prepared, "FloatAffine") == 1
-    assert count(prepared, "DepthwiseConv2D") == 0
-
-
 def test_the_same_seed_gives_the_same_result():
     first, second = (prepare(small_graph(), samples_of(small_graph()), seed=3) for _ in range(2))
     assert first.checks == second.checks

@@ -35,7 +35,6 @@ from tfq.models.fuse import (
 from tfq.models.graph import INPUT, Graph
 from tfq.models.grids import separate_grids
 from tfq.models.inputs import typed_inputs, without_grid
-from tfq.models.islands import keep_islands_float
 from tfq.models.load import LoadedModel
 from tfq.models.refusals import refuse, without_output
 from tfq.models.reshapes import cancel_reshapes
@@ -54,7 +53,6 @@ TRANSFORMATIONS: Transformations = (
     ("keep off zero", keep_off_zero),
     ("recognise hard-swish", recognise_hard_swish),
     ("fold affine maps", fold_affines),
-    ("keep islands float", keep_islands_float),
     ("affine maps to layers", affines_to_layers),
     ("cancel reshapes again", cancel_reshapes),
     ("merge duplicates again", merge_duplicates),

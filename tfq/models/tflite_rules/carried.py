@@ -107,7 +107,6 @@ OTHERS: Mapping[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     "REDUCE_MAX": (_reduced(tf.reduce_max), ("keepDims",)),
     "REDUCE_MIN": (_reduced(tf.reduce_min), ("keepDims",)),
     "REDUCE_PROD": (_reduced(tf.reduce_prod), ("keepDims",)),
-    "REVERSE_V2": (lambda _, x, axes: tf.reverse(x, _axes(x, axes)), ()),
     "TOPK_V2": (lambda _, x, k: tuple(tf.math.top_k(x, int(k))), ()),
 }
 """(function of the options and the inputs, the options that it reads)."""

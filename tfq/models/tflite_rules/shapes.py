@@ -145,6 +145,12 @@ def strided_slice(op: Operation) -> Value:
     return op.shaped(_part(op, x, [*slices, *(slice(None),) * len(rest)]), [*shape, *rest])
 
 
+def reverse(op: Operation) -> Value:
+    x = op.value(0)
+    axes = {int(axis) % x.rank for axis in op.constant(1).reshape(-1)}
+    return _part(op, x, [slice(None, None, -1 if axis in axes else None) for axis in range(x.rank)])
+
+
 def _around(op: Operation, x: Value) -> list[tuple[int, int]]:
     around = [(int(a), int(b)) for a, b in op.constant(1)]
     if len(around) != x.rank:
@@ -287,6 +293,7 @@ RULES: Mapping[str, Rule] = {
     "SPLIT_V": split_v,
     "SLICE": slice_,
     "STRIDED_SLICE": strided_slice,
+    "REVERSE_V2": reverse,
     "PAD": pad,
     "PADV2": pad,
     "MIRROR_PAD": mirror_pad,
