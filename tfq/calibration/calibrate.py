@@ -116,10 +116,12 @@ def calibrate(
 
 
 def edge_tensors(graph: Graph) -> set[str]:
-    """Inputs and outputs of the model, what a FloatConcatenate joins there, and what a softmax, sigmoid or tanh reads.
+    """Inputs and outputs of the model, what a FloatConcatenate joins there, what a softmax, sigmoid or tanh reads at the
+    end, and what is carried reads.
 
     "auto" leaves them to min-max: a pixel or a logit that is clipped can no longer be told from its
-    neighbours, whatever the mean error says. Not so on fewer than 8 bits, where clipping costs less than steps.
+    neighbours, nor be put in order with them or taken apart at the point, whatever the mean error says. Not so on fewer
+    than 8 bits, where clipping costs less than steps.
     """
 
     def is_squashed(name: str) -> bool:
@@ -129,8 +131,8 @@ def edge_tensors(graph: Graph) -> set[str]:
     for node in reversed(graph.nodes):
         if node.name in ends and node.kind == "FloatConcatenate":
             ends.update(node.inputs)
-    read = {source for name in ends if is_squashed(name) for source in graph[name].inputs}
-    return {*graph.inputs, *ends} | read
+    readers = [name for name in ends if is_squashed(name)] + [n.name for n in graph.nodes if n.kind == "Carried"]
+    return {*graph.inputs, *ends, *(source for name in readers for source in graph[name].inputs)}
 
 
 def fixed_grid(graph: Graph, tensor: str) -> tuple[float, int] | None:

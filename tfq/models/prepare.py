@@ -56,6 +56,7 @@ TRANSFORMATIONS: Transformations = (
     ("fold affine maps", fold_affines),
     ("affine maps to layers", affines_to_layers),
     ("cancel reshapes again", cancel_reshapes),
+    ("merge duplicates again", merge_duplicates),
     ("merge clamps", merge_clamps),
     ("clamp before gelu", clamp_before_gelu),
     ("fuse activations", fuse_activations),

@@ -90,7 +90,7 @@ def run_alone(contents: Contents, graph: Graph, weights: Weights) -> tuple[Alone
     for target, name in targets.items():
         what = f"{graph[name].kind} {name!r} ({', '.join(graph[name].origin)})"
         try:
-            part = _part(contents, owners, target, graph[name])
+            part = _part(contents, graph, owners, target, name)
             reached |= set(part.operations)
             compared, told = _compare(contents, graph, weights, part, set(owners.values()))
         except _Fault as fault:
@@ -124,11 +124,11 @@ def _owners(contents: Contents, graph: Graph) -> dict[int, str]:
     return owners
 
 
-def _part(contents: Contents, owners: Mapping[int, str], target: int, node: Node) -> _Part:
-    name = node.name
-    if node.kind == "Carried" and target in owners and contents.index.get(f"{name}/quantized") != target:
+def _part(contents: Contents, graph: Graph, owners: Mapping[int, str], target: int, name: str) -> _Part:
+    if graph[name].kind == "Carried" and target in owners and contents.index.get(f"{name}/quantized") != target:
         # the converter lets layers share what they compute alike
-        owners = {index: owner for index, owner in owners.items() if owner in node.inputs}
+        read = _read(graph, name, set(owners.values()))
+        owners = {index: owner for index, owner in owners.items() if owner in read}
     operations: set[int] = set()
     sources: dict[str, int] = {}
     waiting = [contents.writer[target]]
@@ -149,6 +149,15 @@ def _part(contents: Contents, owners: Mapping[int, str], target: int, node: Node
             else:
                 raise _Fault(f"reads {contents.names[index]!r}, which nothing writes")
     return _Part(name, target, sorted(operations), sources)
+
+
+def _read(graph: Graph, name: str, present: set[str]) -> set[str]:
+    """What a carried node may read: its inputs, and what makes those that are not in the file or are carried too."""
+    found = present.intersection(graph[name].inputs)
+    for source in graph[name].inputs:
+        if source not in present or graph[source].kind == "Carried":
+            found |= _read(graph, source, present)
+    return found
 
 
 def _compare(contents: Contents, graph: Graph, weights: Weights, part: _Part, present: set[str]) -> tuple[int, int]:
@@ -204,14 +213,16 @@ def _compare(contents: Contents, graph: Graph, weights: Weights, part: _Part, pr
 
 
 def _needed(graph: Graph, part: _Part, present: set[str]) -> set[str]:
-    """The nodes nearest to `part.node` that are in the file; a reshape may be read past, its elements are the same."""
+    """The nodes nearest to `part.node` that are in the file; a reshape may be read past, its elements are the same, and
+    by a carried node other such nodes, which the converter joins with it."""
     if part.node in part.sources or graph[part.node].kind == INPUT:
         return {part.node}
     needed: set[str] = set()
+    past = ("Reshape", "Flatten", *(["Carried"] if graph[part.node].kind == "Carried" else []))
     waiting = list(graph[part.node].inputs)
     while waiting:
         name = waiting.pop()
-        if name in present and (name in part.sources or graph[name].kind not in ("Reshape", "Flatten")):
+        if name in present and (name in part.sources or graph[name].kind not in past):
             needed.add(name)
         else:
             waiting += graph[name].inputs
@@ -377,7 +388,7 @@ def _check_floats(found: np.ndarray, reference: np.ndarray, empty: np.ndarray, s
     """How many elements told; raises _Fault."""
     found, finite = found.astype(np.float64), np.isfinite(reference)
     sizes = np.abs(reference[finite])
-    size = np.quantile(sizes, 0.9) if sizes.any() else 1.0  # of most outputs: a quotient may be far larger
+    size = np.quantile(sizes[sizes > 0], 0.9) if sizes.any() else 1.0  # of most: a quotient may be far larger
     off = np.abs(found[finite] - reference[finite])
     most = _EXACT * np.maximum(sizes, size) + np.broadcast_to(slack, reference.shape)[finite]
     if not (off <= most).all():  # NaN is none
