@@ -116,8 +116,8 @@ def calibrate(
 
 
 def edge_tensors(graph: Graph) -> set[str]:
-    """Inputs and outputs of the model, what a FloatConcatenate joins there, what a softmax, sigmoid or tanh reads at the
-    end, and what is carried reads.
+    """Inputs and outputs of the model, what a FloatConcatenate joins there, what a softmax, sigmoid or tanh reads at
+    the end, and what is carried reads.
 
     "auto" leaves them to min-max: a pixel or a logit that is clipped can no longer be told from its
     neighbours, nor be put in order with them or taken apart at the point, whatever the mean error says. Not so on fewer
