@@ -68,13 +68,6 @@ def _along(function: Any) -> Any:
     return step
 
 
-def _spatial_max(function: Any) -> Any:
-    def step(m: Any, x: Any) -> Any:
-        return function(x, tuple(range(1, rank(x))), choice(m, True, False)) if rank(x) in (2, 3) else None
-
-    return step
-
-
 def _axis(function: Any) -> Any:
     return lambda m, x: function(x, choice(m, -1, int(m.rng.integers(1, rank(x) + 1))))
 
@@ -160,6 +153,14 @@ def _joined(function: Any) -> Any:
     return lambda m, x: function([x, m.partner(x, same=True)], int(m.rng.integers(1, rank(x) + 1)))
 
 
+def _copied(function: Any) -> Any:
+    return lambda m, x: function(x, [1, *(choice(m, 1, 1, 2) for _ in sample(x))])
+
+
+def _of_an_axis(function: Any, *numbers: int) -> Any:
+    return lambda m, x: function(x, choice(m, *numbers), int(m.rng.integers(1, rank(x) + 1)))
+
+
 def _clip(function: Any) -> Any:
     return lambda m, x: function(x, choice(m, -0.5, 0.0, -1.0), choice(m, 0.5, 6.0, 1.0))
 
@@ -209,7 +210,9 @@ KERAS_OPERATORS = {
     "Unstack": _unary(lambda x: list(OPS.unstack(x, axis=-1))[:2] if rank(x) > 1 else None), "GetItem": _get_item,
     "Pad": _pad(OPS.pad), "Mean": _along(lambda x, a, k: OPS.mean(x, a, keepdims=k)),
     "Sum": _along(lambda x, a, k: OPS.sum(x, a, keepdims=k)),
-    "Max": _spatial_max(lambda x, a, k: OPS.max(x, a, keepdims=k)),
+    "Max": _along(lambda x, a, k: OPS.max(x, a, keepdims=k)),
+    "Amax": _along(lambda x, a, k: OPS.amax(x, a, keepdims=k)),
+    "Tile": _copied(OPS.tile), "Repeat": _of_an_axis(OPS.repeat, 2, 3), "Roll": _of_an_axis(OPS.roll, 1, -2),
     "Cast": _unary(lambda x: OPS.cast(x, "float32") * 2), "StopGradient": _unary(OPS.stop_gradient),
     "Copy": _unary(OPS.copy),
     **{n: _unary(getattr(OPS, n.lower())) for n in ("Abs", "Absolute", "Ceil", "Cos", "Erf", "Exp", "Expm1", "Floor",
@@ -267,7 +270,8 @@ TF_OPERATORS = {
     "__operators__.getitem": _get_item, "pad": _pad(tf.pad), "compat.v1.pad": _pad(tf.compat.v1.pad),
     "math.reduce_mean": _along(lambda x, a, k: tf.reduce_mean(x, a, keepdims=k)),
     "math.reduce_sum": _along(lambda x, a, k: tf.reduce_sum(x, a, keepdims=k)),
-    "math.reduce_max": _spatial_max(lambda x, a, k: tf.reduce_max(x, a, keepdims=k)),
+    "math.reduce_max": _along(lambda x, a, k: tf.reduce_max(x, a, keepdims=k)),
+    "tile": _copied(tf.tile), "repeat": _of_an_axis(tf.repeat, 2, 3), "roll": _of_an_axis(tf.roll, 1, -2),
     "cast": _unary(lambda x: tf.cast(x, tf.float32) * 2), "identity": _unary(tf.identity),
     "stop_gradient": _unary(tf.stop_gradient), "nn.max_pool2d": _tf_pool(tf.nn.max_pool2d),
     "nn.avg_pool2d": _tf_pool(tf.nn.avg_pool2d), "image.resize": _resize, "compat.v1.image.resize": _resize,

@@ -113,6 +113,7 @@ ELEMENTWISE = {
     "divided": lambda x: x / 3.0,
     "inverse": lambda x: 3.0 / (tf.abs(x) + 1.0),
     "at_least": lambda x: tf.maximum(x, 0.25),
+    "at_least_nothing": lambda x: 2.0 * tf.maximum(x, -np.inf),
     "at_most": lambda x: tf.minimum(x, 0.25),
     "prelu": lambda x: k.relu(x) - weights(4) * k.relu(-x),
     "fused": lambda x: k.relu6(x + tf.ones((1, 6, 8, 4))),
@@ -125,6 +126,7 @@ REDUCED = {
     "last": lambda x: tf.reduce_mean(x, -1, keepdims=True),
     "sum": lambda x: tf.reduce_sum(x, [1]),
     "largest": lambda x: tf.reduce_max(x, [1, 2]),
+    "largest_along": lambda x: tf.reduce_max(x, [2]) + tf.reduce_max(x, [3], keepdims=True)[:, :, 0],
 }
 BINARY = {
     "add": tf.add,
@@ -153,6 +155,7 @@ SHAPES = {
     "slice": lambda x: tf.slice(x, [0, 1, 2, 0], [1, 3, -1, 2]),
     "strided": lambda x: x[:, 1:5:2, ::-1, 1],
     "from_the_end": lambda x: x[:, -3:, :-1],
+    "reverse": lambda x: tf.reverse(x, [2]),
     "split": lambda x: tf.multiply(*tf.split(x, 2, axis=-1)),
     "split_v": lambda x: tf.concat(tf.split(x, [1, 3], axis=-1)[::-1], -1),
     "pad": lambda x: tf.pad(x, [[0, 0], [1, 2], [0, 3], [0, 0]]),
@@ -192,6 +195,7 @@ WEIGHTED = {
     "depthwise": lambda x: k.depthwise_conv2d(x, weights(3, 3, 4, 1), [1, 2, 2, 1], "SAME") + weights(4),
     "depthwise_twice": lambda x: k.relu6(k.depthwise_conv2d(x, weights(3, 3, 4, 2), [1, 1, 1, 1], "VALID")),
     "transposed": lambda x: k.conv2d_transpose(x, weights(3, 3, 5, 4), [1, 12, 16, 5], 2, "SAME"),
+    "transposed_even": lambda x: k.conv2d_transpose(x, weights(4, 4, 5, 4), [1, 12, 16, 5], 2, "SAME"),
     "transposed_valid": lambda x: k.conv2d_transpose(x, weights(3, 3, 5, 4), [1, 14, 18, 5], 2, "VALID"),
     "dense": lambda x: tf.reshape(x, [1, 192]) @ weights(192, 5) + weights(5),
     "dense_rows": lambda x: k.relu(tf.tensordot(x, weights(4, 7), 1) + weights(7)),
@@ -217,12 +221,12 @@ CARRIED = {
     "one_hot": lambda x: tf.one_hot(tf.argmax(x, -1), 4),
     "least": lambda x: tf.reduce_min(x, [1, 2]) * tf.reduce_prod(x, [3], keepdims=True)[:, 0, 0],
     "any": lambda x: tf.cast(tf.reduce_any(x > 1.9, [1, 2]), tf.float32),
-    "reverse": lambda x: tf.reverse(x, [2]),
-    "largest": lambda x: tf.reduce_max(x, [2]) + tf.reduce_max(x, [3], keepdims=True)[:, :, 0],
+    "largest": lambda x: tf.reduce_max(x, [1, 3]),
     "power": lambda x: tf.pow(tf.abs(x), 1.7),
     "matrices": lambda x: tf.matmul(x, weights(6, 4, 3)),
     "between": lambda x: tf.concat([x, weights(1, 6, 2, 4), x], 2),
     "mirrored": lambda x: tf.pad(tf.tile(x, [1, 1, 9, 1]), [[0, 0], [0, 0], [40, 40], [0, 0]], "REFLECT"),
+    "places": lambda x: tf.gather_nd(x[0], [[[5, 0], [0, 7]], [[2, 2], [2, 3]]]),
     "response": lambda x: k.local_response_normalization(x, 2, 1.0, 0.1, 0.5),
 }
 
@@ -295,6 +299,11 @@ RARE = {
     "POW": ([IMAGE, np.array(2, np.float32)], IMAGE, ("Pow", {})),
     "PRELU": ([IMAGE, floats(1, 1, 4)], IMAGE),
     "ADD_N": ([IMAGE, IMAGE], IMAGE),
+    "CONV_2D": (  # litert-torch writes a bias with the axes of an image
+        [IMAGE, floats(5, 1, 1, 4), floats(1, 1, 1, 5)],
+        (1, 6, 8, 5),
+        ("Conv2D", {"strideW": 1, "strideH": 1, "dilationHFactor": 1, "dilationWFactor": 1}),
+    ),
     "TRANSPOSE_CONV": (
         [index(1, 11, 16, 5), floats(5, 3, 3, 4), IMAGE, floats(5)],
         (1, 11, 16, 5),
@@ -441,6 +450,17 @@ def test_layer_normalisations_are_one_layer(tmp_path, library):
     ]  # fmt: skip
 
 
+def test_a_layer_normalisation_has_its_gain_where_a_dense_layer_took_it(tmp_path):
+    """The converter folds it into the dense layer behind, and computes it for what else reads it."""
+    norm = tf_keras.layers.LayerNormalization()
+    x = tf_keras.Input((6, 8), name="x")
+    y = norm(x)
+    model = tf_keras.Model(x, y + tf_keras.layers.Dense(8, "relu")(y))
+    norm.set_weights([np.random.default_rng(s).uniform(0.5, 1.5, 8).astype(np.float32) for s in (1, 2)])
+    nodes = check(tmp_path, float_file(tmp_path, model).read_bytes()).graph.nodes
+    assert not [node.name for node in nodes if node.kind == "Affine"]
+
+
 def test_a_layer_that_is_called_twice_is_one_group(tmp_path):
     """Its weights are in the file once; the constant of two sums, in the file once too, makes no layer of them."""
     x = keras.Input((6, 6, 3), name="x")
@@ -470,7 +490,7 @@ def refused(tmp_path, content, *words):
 
 
 def test_an_operator_without_a_rule_is_refused_by_name(tmp_path):
-    refused(tmp_path, converted({"sum": lambda x: tf.gather_nd(x, [[0, 1], [0, 2]])}, IMAGE), "GATHER_ND", "no rule")
+    refused(tmp_path, converted({"matrix": tf.linalg.diag}, IMAGE), "MATRIX_DIAG", "no rule")
 
 
 def test_quantised_files_are_refused(tmp_path, classifier):
@@ -499,6 +519,26 @@ def test_metadata_behind_a_file_does_not_make_it_a_zip_file(tmp_path, classifier
     with zipfile.ZipFile(packed, "a") as archive:
         archive.writestr("labels.txt", "one\ntwo")
     assert loaded(tmp_path, packed.getvalue()).framework == "tflite"
+
+
+def test_a_mask_of_infinities_goes_from_one_carried_operator_to_others(tmp_path):
+    """Through a reshape, without a grid; computed integers are cast to quantities."""
+    table, rng = tf.constant(floats(9, 8)), np.random.default_rng(0)
+
+    def attended(words):
+        x, mask = tf.gather(table, words), tf.where(words == 0, -np.inf, 0.0)
+        return tf.matmul(k.softmax(tf.matmul(x, x, transpose_b=True) + tf.reshape(mask, (1, 1, 6))), x)
+
+    path = tmp_path / "net.tflite"
+    path.write_bytes(
+        converted(
+            {"y": attended, "place": lambda words: tf.cast(tf.argmax(attended(words), -1), tf.float32)},
+            (1, 6),
+            dtype=tf.int32,
+        )
+    )
+    words = rng.integers(1, 9, (32, 6)) * (np.arange(6) < rng.integers(2, 7, (32, 1)))
+    assert tfq.quantize(path, words.astype(np.int32)).report.verification
 
 
 def test_integers_and_truth_values_have_no_grid(tmp_path):

@@ -26,7 +26,15 @@ from tfq.models.graph import Graph, Node
 from tfq.models.grids import grid_groups
 from tfq.models.widths import Unit, can_pack, units
 from tfq.operations.table import OPERATORS
-from tfq.precision import FLOATS, GRIDS, MOST_PACKED_BITS, SIMULATED, SIMULATED_ACTIVATION_BITS, Precision
+from tfq.precision import (
+    FLOATS,
+    GRIDS,
+    MOST_PACKED_BITS,
+    SIMULATED,
+    SIMULATED_ACTIVATION_BITS,
+    Precision,
+    dynamic_range,
+)
 from tfq.quantized_model import QuantizedModel
 from tfq.reconstruction.methods import solutions
 from tfq.reconstruction.problem import Problem
@@ -39,6 +47,7 @@ from tfq.reconstruction.rows import (
     targets_name,
 )
 from tfq.simulate.tensor_store import TensorStore
+from tfq.simulate.weights import snap_node
 
 Key = tuple[str, str]
 """(name of the unit, name of the candidate)."""
@@ -74,12 +83,16 @@ class State:
 def apply(base: QuantizedModel, *states: State) -> QuantizedModel:
     """The int8 model with the nodes of the states in place of its own.
 
-    Float states take with them the grids between float layers (`tfq.models.borders`); nothing else changes.
+    States with float activations take with them the grids between float layers (`tfq.models.borders`); nothing else
+    changes.
     """
     nodes = [node for state in states for node in state.nodes]
     floats = {node.name: node.precision for node in nodes if node.precision.is_float}
     # what a float layer is to have beside its weights depends on its neighbours
-    nodes = [base[node.name].replace(weights=node.weights) if node.name in floats else node for node in nodes]
+    nodes = [
+        base[node.name].replace(weights=node.weights, weight_grids=node.weight_grids) if node.name in floats else node
+        for node in nodes
+    ]
     grids = {name: grid for state in states for name, grid in state.activations.items()}
     model = base.with_nodes(*nodes)
     model = model.with_nodes(*(model[name].replace(grid=grid) for name, grid in grids.items()))
@@ -121,6 +134,19 @@ def packed(state: State) -> State:
         precision = dataclasses.replace(node.precision, storage="packed")
         nodes.append(node.replace(precision=precision, weight_grids=grids))
     return dataclasses.replace(state, candidate=f"{state.candidate}-packed", nodes=tuple(nodes))
+
+
+def as_dynamic(state: State) -> State:
+    """The same integers among float activations, stored as int8: beside layers on fixed grids nothing is packed."""
+    nodes = []
+    for node in state.nodes:
+        kernel = OPERATORS[node.kind].kernel
+        precision = Precision("dynamic_range", node.weight_grids[kernel].bits)
+        weights = {**node.weights, kernel: snap_node(node).weights[kernel]}
+        grids = {kernel: node.weight_grids[kernel]}
+        nodes.append(node.replace(weights=weights, weight_grids=grids, precision=precision))
+    bits = nodes[0].precision.weight_bits
+    return dataclasses.replace(state, candidate=dynamic_range(bits).name, nodes=tuple(nodes), activations={})
 
 
 def find_states(

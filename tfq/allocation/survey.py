@@ -24,7 +24,7 @@ from tfq.allocation.fisher import gradient_estimates
 from tfq.allocation.latency_table import LatencyTable, border_price, unit_latencies
 from tfq.allocation.problem import Border, Choice, Problem
 from tfq.allocation.sensitivity import FLOOR, Loss, Sensitivities, measured, output_errors
-from tfq.allocation.states import Key, State, apply, find_states, float_states, packed
+from tfq.allocation.states import Key, State, apply, as_dynamic, find_states, float_states, packed
 from tfq.allocation.wish import LATENCY, WEIGHTS, check_within_reach, offered, weight_bits, weight_count
 from tfq.calibration.statistics import Range
 from tfq.errors import UserError
@@ -158,8 +158,12 @@ def _states(
 ) -> dict[Key, State]:
     """The states of these units with these candidates."""
     candidates = {precision_of(name) for _, name in offered}
-    ours = [candidate for candidate in candidates if not (candidate.is_float or candidate.is_simulated)]
-    plain = sorted({dataclasses.replace(candidate, storage="int8") for candidate in ours})
+    ours = [candidate for candidate in candidates if candidate.is_int8 and not candidate.is_simulated]
+    dynamic = sorted(candidate for candidate in candidates if candidate.is_dynamic)
+    plain = sorted(
+        {dataclasses.replace(candidate, storage="int8") for candidate in ours}
+        | {Precision(weight_bits=candidate.weight_bits) for candidate in dynamic}
+    )
     states: dict[Key, State] = {}
     if plain or narrow is not None:
         states = find_states(
@@ -172,11 +176,14 @@ def _states(
             seed=setting.seed,
             resources=setting.resources,
         )
-    floats = sorted(candidate for candidate in candidates if candidate.is_float)
+    floats = sorted(candidate for candidate in candidates if not candidate.has_grid)
     states |= float_states(setting.graph, base, floats) if floats else {}
     found = {}
     for unit, name in offered:
         candidate = precision_of(name)
+        if candidate.is_dynamic:
+            found[unit, name] = as_dynamic(states[unit, Precision(weight_bits=candidate.weight_bits).name])
+            continue
         state = states[unit, dataclasses.replace(candidate, storage="int8").name]
         found[unit, name] = packed(state) if candidate.storage == "packed" else state
     return found

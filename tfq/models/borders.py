@@ -1,7 +1,8 @@
 """Which nodes compute in float, and which tensors have a grid, once some layers are chosen to be float.
 
     a node is float        it is chosen, or has no int8 form (`tfq.operations.table`), or it weighs nothing and lies
-                           between float tensors on all sides
+                           between float tensors on all sides; in front of it one is enough where the first two kinds
+                           read all others too: their float copies are there already
     a tensor has no grid   its node is float, and everything that reads it is float or a Requantize node; so is what
                            a file with float32 inputs takes, or with float32 outputs gives
 
@@ -58,6 +59,7 @@ def find_borders(
         return not is_weighted(node) and node.kind != "Embedding"  # in float its table would grow fourfold
 
     decided = without_form | set(chosen)
+    copied = {i for name in decided for i in graph[name].inputs}
     following = {n.name for n in graph.nodes if n.name not in decided and may_follow(n)}
     while True:  # starts from all that could be float: what is left is the largest set that holds together
         nodes = decided | following
@@ -67,9 +69,7 @@ def find_borders(
             if name in without_form
             or (name not in outputs and all(r in nodes or graph[r].kind == "Requantize" for r in readers[name]))
         }
-        kept = {
-            name for name in following if name in float_tensors and all(i in float_tensors for i in graph[name].inputs)
-        }
+        kept = {name for name in following & float_tensors if _reads_float(graph[name], float_tensors, copied)}
         if kept == following:
             break
         following = kept
@@ -80,3 +80,9 @@ def find_borders(
         frozenset(computing - float_tensors),
         frozenset(i for name in computing for i in graph[name].inputs if i not in float_tensors),
     )
+
+
+def _reads_float(node: Node, tensors: Collection[str], copied: Collection[str]) -> bool:
+    """Whether a node in float costs no border in front of it."""
+    read = set(node.inputs)
+    return not read or (bool(read & set(tensors)) and read <= {*tensors, *copied})

@@ -6,7 +6,8 @@ that joins such a tensor with others reads a requantised copy of it, and so does
 side would have a zero-point other than 0. A product that is joined with a factor of its own is requantised too: on
 the factor's grid its kernel would overflow where the other factor has steps above 1/2 (`tfq.export.scales`). Tensors of
 float nodes and integer tensors have no grid, nor do inputs that are read as indices (`tfq.models.inputs`) and what only
-moves them; an int8 node, a reshape behind a float node among them, reads these through a Requantize node.
+moves them; an int8 node, a reshape behind a float node among them, reads these through a Requantize node. A reshape or
+transposition between float nodes alone has no grid either: what it moves may be infinite, as masks are.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from tfq.models.graph import INPUT, Graph, Node, once_per_structure
 from tfq.models.inputs import without_grid
 from tfq.models.rewrite import made_by, rewrite
-from tfq.operations.table import OPERATORS
+from tfq.operations.table import OPERATORS, operator_of
 
 # TFLiteConverter fuses a ReLU onto these. The output of a pool then has another grid than its input, which it refuses;
 # a dense layer that others read too it computes twice, and no operation of the ReLU's own is left.
@@ -109,12 +110,27 @@ def _moved_without_grid(graph: Graph) -> set[str]:
     return found
 
 
+def _moved_between(graph: Graph, floats: set[str]) -> set[str]:
+    """What moves the values of float nodes, and is read by such alone."""
+    found: set[str] = set()
+    for node in graph.nodes:
+        if operator_of(node.kind).moves and node.kind != "Requantize" and (floats | found).issuperset(node.inputs):
+            found.add(node.name)
+    for node in reversed(graph.nodes):
+        readers = graph.readers[node.name]
+        if node.name in graph.outputs or not readers or not (floats | found).issuperset(readers):
+            found.discard(node.name)
+    return found
+
+
 def separate_grids(graph: Graph) -> Graph:
     """Insert the Requantize nodes described above."""
     groups, graph_nodes = _Groups(), graph.by_name
     copies: dict[str, Node] = {}
     raw = _moved_without_grid(graph)
     floats = raw | {node.name for node in graph.nodes if node.kind in OPERATORS and _rule_of(node) == "float"}
+    raw |= _moved_between(graph, floats)
+    floats |= raw
 
     def is_product_of(node: Node, joined: set[str | None]) -> bool:
         return node.kind == "Multiply" and any(groups.find(i) in joined for i in node.inputs)

@@ -3,6 +3,11 @@
 Between the tensor x and y = gamma (x - mean) / sqrt(variance + epsilon) + beta, exporters write sums, products, squares
 and reshapes in many orders. So the place is found by its 1 / sqrt, and what it computes is *tried*: on random x, y has
 to be an affine map of the normalised x for every channel. That map gives gamma and beta.
+
+Where a dense layer and others read y, converters fold gamma and beta into the dense layer, and compute y for the others
+alone. Then the dense layer is given back what it had, so that all read y:
+
+    W n + b = (W / gamma) y + b - (W / gamma) beta,      y = gamma n + beta
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ _ENDS = ("Add", "Affine", "Divide", "Multiply", "Reshape", "Subtract")
 _FUNCTIONS = ("reciprocal", "rsqrt", "sqrt", "square")
 _ROOTS = ("rsqrt", "sqrt")
 _LARGEST_EPSILON, _LARGEST_ERROR = 0.1, 1e-4
+_LEAST_GAIN = 1e-2  # of the largest: what a smaller one lets through, a dense layer can no longer tell
 _SPREADS = (1.0, 0.03, 10.0)  # of the samples: small ones show epsilon
 
 
@@ -31,7 +37,34 @@ def recognise_layer_norms(graph: Graph) -> Graph:
     for root in roots:
         made = _normalised(graph, root, shapes) if root in graph.by_name else None
         graph = graph if made is None else without_unused(graph.with_nodes(made))
+    for name in [node.name for node in graph.nodes if node.kind == "LayerNormalization"]:
+        graph = _with_own_gain(graph, name)
     return graph
+
+
+def _with_own_gain(graph: Graph, name: str) -> Graph:
+    """The graph in which all read y, where dense layers and one affine map read n."""
+    others = [graph[reader] for reader in graph.readers[name]]
+    maps, layers = ([node for node in others if node.kind == kind] for kind in ("Affine", "Dense"))
+    calls = [node for node in graph.nodes if node.group in {layer.group for layer in layers}]
+    if name in graph.outputs or not (len(maps) == 1 and layers and len(others) - 1 == len(layers) == len(calls)):
+        return graph
+    gain, beta, end = maps[0].weights["scale"], maps[0].weights["offset"], maps[0]
+    while end.name not in graph.outputs and [graph[r].kind for r in graph.readers[end.name]] == ["Affine"]:
+        (end,) = (graph[r] for r in graph.readers[end.name])
+        gain, beta = gain * end.weights["scale"], beta * end.weights["scale"] + end.weights["offset"]
+    if np.abs(gain).min() < _LEAST_GAIN * np.abs(gain).max():
+        return graph
+
+    def unfolded(layer: Node) -> Node:
+        kernel = layer.weights["kernel"] / gain[:, None]
+        bias = layer.weights.get("bias", 0.0) - beta @ kernel
+        return layer.replace(config={**layer.config, "use_bias": True}, weights={"kernel": kernel, "bias": bias})
+
+    norm = graph[name]
+    weights = {"gamma": norm.weights["gamma"] * gain, "beta": norm.weights["beta"] * gain + beta}
+    changed = graph.with_nodes(norm.replace(weights=weights, origin=merged_origin(norm, end)), *map(unfolded, layers))
+    return without_unused(changed.replace_nodes(changed.nodes, {end.name: name}))
 
 
 def _may_be_part(node: Node) -> bool:

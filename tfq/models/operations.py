@@ -115,18 +115,22 @@ def _ordered(a: Value, b: Value) -> tuple[Tensor, Any]:
 
 
 def maximum(call: Call, a: Value, b: Value) -> Tensor:
-    """max(a, b); with a constant c: relu(x - c) + c."""
+    """max(a, b); with a constant c: relu(x - c) + c; x itself where c is minus infinity."""
     a, b = _ordered(a, b)
     if isinstance(b, Tensor):
         return _layer(call, "Maximum", a, b)
+    if np.all(np.asarray(b) < _NOTHING):
+        return a
     return affine(call, relu(call, affine(call, a, 1.0, -np.asarray(b))), 1.0, b)
 
 
 def minimum(call: Call, a: Value, b: Value) -> Tensor:
-    """min(a, b); with a constant c: c - relu(c - x)."""
+    """min(a, b); with a constant c: c - relu(c - x); x itself where c is infinity."""
     a, b = _ordered(a, b)
     if isinstance(b, Tensor):
         return _layer(call, "Minimum", a, b)
+    if np.all(np.asarray(b) > -_NOTHING):
+        return a
     return affine(call, relu(call, affine(call, a, -1.0, b)), -1.0, b)
 
 
@@ -263,11 +267,21 @@ def total(call: Call, x: Tensor, axis: Any, keepdims: bool = False) -> Tensor:
 
 
 def largest(call: Call, x: Tensor, axis: Any, keepdims: bool = False) -> Tensor:
+    """The maximum; over other axes than height and width, of an image in which they are the width."""
     axes, keepdims = _axes(call, x, axis), bool(keepdims)
-    if axes != tuple(range(1, x.rank - 1)) or x.rank not in (3, 4):
-        raise call.refuse(f"it takes the maximum over the axes {list(axes)} of {list(x.shape)}", "pool over space only")
-    config = {"keepdims": keepdims}
-    return call.add(f"GlobalMaxPooling{x.rank - 2}D", config, [x], shape=_reduced(x, axes, keepdims))
+    shape = _reduced(x, axes, keepdims)
+    if axes == tuple(range(1, x.rank - 1)) and x.rank in (3, 4):
+        return call.add(f"GlobalMaxPooling{x.rank - 2}D", {"keepdims": keepdims}, [x], shape=shape)
+    first, end = axes[0] - 1, axes[-1]
+    if axes != tuple(range(first + 1, end + 1)):
+        raise call.refuse(
+            f"it takes the maximum over the axes {list(axes)} of {list(x.shape)}", "take neighbouring axes"
+        )
+    rows, size, channels = (math.prod(part) for part in (x.sample[:first], x.sample[first:end], x.sample[end:]))
+    image = reshape(call, x, (None, rows, size, channels))
+    window = {"pool_size": (1, size), "strides": (1, size), "padding": "valid"}
+    pooled = call.add("MaxPooling2D", window, [image], shape=(None, rows, 1, channels))
+    return reshape(call, pooled, shape)
 
 
 def identity(call: Call, x: Tensor) -> Tensor:  # noqa: ARG001
@@ -375,7 +389,11 @@ ROWS = (
     OperatorRow(reshape, {"Reshape": "x newshape"}, {"reshape": "tensor shape"}),
     OperatorRow(mean, {"Mean": "x axis keepdims"}, {"math.reduce_mean": "input_tensor axis keepdims"}),
     OperatorRow(total, {"Sum": "x axis keepdims"}, {"math.reduce_sum": "input_tensor axis keepdims"}),
-    OperatorRow(largest, {"Max": "x axis keepdims"}, {"math.reduce_max": "input_tensor axis keepdims"}),
+    OperatorRow(
+        largest,
+        {"Max": "x axis keepdims", "Amax": "x axis keepdims"},
+        {"math.reduce_max": "input_tensor axis keepdims"},
+    ),
     OperatorRow(identity, {"StopGradient": "variable", "Copy": "x"}, {"identity": "input", "stop_gradient": "input"}),
     OperatorRow(cast, {"Cast": "x dtype"}, {"cast": "x dtype"}),
     OperatorRow(resize, {}, {"image.resize": _RESIZE, "compat.v1.image.resize": _RESIZE}),

@@ -12,6 +12,8 @@ import numpy as np
 from tfq.models.flatten import Call, OperatorRow, Tensor
 from tfq.models.operations import Value, positive_axis, reshape
 
+MOST_COPIES = 64
+
 
 def squeeze(call: Call, x: Tensor, axis: Any = None) -> Tensor:
     axes = {i for i in range(1, x.rank) if x.shape[i] == 1}
@@ -53,6 +55,38 @@ def concatenate(call: Call, xs: Sequence[Value], axis: int) -> Tensor:
     shape = list(xs[0].shape)
     shape[found] = sum(x.shape[found] for x in xs)
     return call.add("Concatenate", {"axis": found}, list(xs), shape=shape)
+
+
+def tile(call: Call, x: Tensor, counts: Any) -> Tensor:
+    """Copies of the whole, so many along each axis."""
+    numbers = [int(count) for count in np.reshape(counts, -1)]
+    if len(numbers) != x.rank or numbers[0] != 1 or not 0 < max(numbers) <= MOST_COPIES or min(numbers) < 1:
+        raise call.refuse(f"it makes {numbers} copies of {list(x.shape)}")
+    for axis, count in enumerate(numbers):
+        x = concatenate(call, [x] * count, axis) if count > 1 else x
+    return x
+
+
+def repeat(call: Call, x: Tensor, count: Any, axis: int | None) -> Tensor:
+    """Copies of every place of an axis, one behind the other."""
+    if np.ndim(count) or axis is None:
+        raise call.refuse(f"it repeats {count} times along the axis {axis}")
+    found, count = positive_axis(call, x, axis), int(count)
+    shape = list(x.shape)
+    shape[found] = (shape[found] or 0) * count
+    apart = expand_dims(call, x, found + 1)
+    return reshape(call, tile(call, apart, [1 if i != found + 1 else count for i in range(apart.rank)]), shape)
+
+
+def roll(call: Call, x: Tensor, shift: Any, axis: Any) -> Tensor:
+    """The last places of an axis in front of the others."""
+    if axis is None:
+        raise call.refuse("it rolls all axes as one", "name the axis")
+    for shift_, axis_ in np.broadcast(shift, axis):
+        found = positive_axis(call, x, int(axis_))
+        cut = -int(shift_) % (x.shape[found] or 1)
+        x = concatenate(call, split_at(call, x, [cut], found)[::-1], found) if cut else x
+    return x
 
 
 def stack(call: Call, xs: Sequence[Value], axis: int) -> Tensor:
@@ -188,6 +222,9 @@ ROWS = (
     OperatorRow(transpose, {"Transpose": "x axes"}, {"transpose": "a perm", "compat.v1.transpose": "a perm"}),
     OperatorRow(swap_axes, {"Swapaxes": "x axis1 axis2"}, {}),
     OperatorRow(concatenate, {"Concatenate": "xs axis"}, {"concat": "values axis"}),
+    OperatorRow(tile, {"Tile": "x repeats"}, {"tile": "input multiples"}),
+    OperatorRow(repeat, {"Repeat": "x repeats axis"}, {"repeat": "input repeats axis"}),
+    OperatorRow(roll, {"Roll": "x shift axis"}, {"roll": "input shift axis"}),
     OperatorRow(stack, {"Stack": "x axis"}, {"stack": "values axis"}),
     OperatorRow(
         pad,

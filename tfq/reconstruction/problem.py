@@ -48,6 +48,7 @@ class Problem:
       matrix, bias: float32 [groups, taps, outputs] and [groups, outputs]: where the search starts.
       limits: of f.
       bits: grid bits of the weights.
+      narrow: of their grid (`tfq.grid.Grid`).
       samples: from which the rows come; those of one sample resemble each other.
       held_samples: from which the rows to choose by come, as many of each after another; 0: they are not told apart.
       scales: float64 [groups, outputs]: their present scales.
@@ -78,13 +79,14 @@ class Problem:
     input_grid: Grid | None
     input_is_free: bool = False
     scales_are_given: bool = False
+    narrow: bool = False
     offset: np.ndarray | None = None
     held_offset: np.ndarray | None = None
     seed: int = 0
 
     @property
     def code_range(self) -> tuple[int, int]:
-        return reference.integer_range(self.bits, symmetric=True)
+        return reference.integer_range(self.bits, symmetric=True, narrow=self.narrow)
 
     def quantized_inputs(self) -> np.ndarray:
         """Q(x): the inputs on their grid."""

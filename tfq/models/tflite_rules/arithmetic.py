@@ -123,6 +123,8 @@ def cast(op: Operation) -> Value:
     if x.tensor.dtype == "bool":
         raise op.refuse("it casts truth values")
     if dtype.startswith("float"):
+        if op.call.flattener.is_count(x.tensor):
+            raise op.refuse("it makes quantities of computed integers")
         return Value(operations.cast(op.call, x.tensor, "float32"), x.shape)
     if not dtype.startswith("int"):
         raise op.refuse(f"it casts to {dtype}")

@@ -5,6 +5,7 @@ A function here sees each tensor as [samples, *shape], shape being the file's ow
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -70,6 +71,14 @@ def _joined(o: _Options, *parts: Any) -> Any:
     return tf.concat(same, axis if axis < 0 else axis + 1)
 
 
+def _gathered(_: _Options, x: Any, places: Any) -> Any:
+    """Parts of x by their places along its first axes, the last axis of `places`."""
+    axes = places.shape[-1]
+    sizes = tuple(x.shape[1 : axes + 1])
+    rows = tf.reshape(x, (-1, math.prod(sizes), *x.shape[axes + 1 :]))
+    return tf.gather(rows, np.ravel_multi_index(tuple(np.moveaxis(places, -1, 0)), sizes), axis=1)
+
+
 def _mirrored(o: _Options, x: Any, around: Any) -> Any:
     return tf.pad(x, [[0, 0], *around], "SYMMETRIC" if o["mode"] == 1 else "REFLECT")
 
@@ -84,6 +93,7 @@ OTHERS: Mapping[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
         lambda o, x, axis: tf.cumsum(x, _axes(x, axis)[0], bool(o["exclusive"]), bool(o["reverse"])),
         ("exclusive", "reverse"),
     ),
+    "GATHER_ND": (_gathered, ()),
     "LOCAL_RESPONSE_NORMALIZATION": (
         lambda o, x: tf.nn.local_response_normalization(
             tf.squeeze(x, 1), o["radius"], o["bias"], o["alpha"], o["beta"]
@@ -97,7 +107,6 @@ OTHERS: Mapping[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     "REDUCE_MAX": (_reduced(tf.reduce_max), ("keepDims",)),
     "REDUCE_MIN": (_reduced(tf.reduce_min), ("keepDims",)),
     "REDUCE_PROD": (_reduced(tf.reduce_prod), ("keepDims",)),
-    "REVERSE_V2": (lambda _, x, axes: tf.reverse(x, _axes(x, axes)), ()),
     "TOPK_V2": (lambda _, x, k: tuple(tf.math.top_k(x, int(k))), ()),
 }
 """(function of the options and the inputs, the options that it reads)."""

@@ -13,7 +13,6 @@ from tfq.models.tflite_rules.operation import Blocks, Operation, Rule, Value
 from tfq.models.tflite_rules.weighted import dense, padding, strides
 
 _ENDLESS = -1e30  # numbers below it stand for minus infinity
-_MOST_COPIES = 64
 
 
 def reshape(op: Operation) -> Value:
@@ -146,6 +145,12 @@ def strided_slice(op: Operation) -> Value:
     return op.shaped(_part(op, x, [*slices, *(slice(None),) * len(rest)]), [*shape, *rest])
 
 
+def reverse(op: Operation) -> Value:
+    x = op.value(0)
+    axes = {int(axis) % x.rank for axis in op.constant(1).reshape(-1)}
+    return _part(op, x, [slice(None, None, -1 if axis in axes else None) for axis in range(x.rank)])
+
+
 def _around(op: Operation, x: Value) -> list[tuple[int, int]]:
     around = [(int(a), int(b)) for a, b in op.constant(1)]
     if len(around) != x.rank:
@@ -181,7 +186,7 @@ def mirror_pad(op: Operation) -> Value:
 def _bordered(op: Operation, x: Value, sides: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Value:
     """With copies of single places along every axis in front of it and behind it."""
     for axis, (before, behind) in enumerate(sides):
-        if len(before) + len(behind) > _MOST_COPIES:
+        if len(before) + len(behind) > shaping.MOST_COPIES:
             raise op.refuse(f"it pads by {len(before)} and {len(behind)}", "pad by less")
         everywhere, size = [slice(None)] * x.rank, x.shape[axis]
         front, back = (
@@ -210,7 +215,7 @@ def widened(op: Operation, x: Value, wanted: Sequence[int]) -> Value:
 
 
 def _copied(op: Operation, x: Value, copies: Sequence[int]) -> Value:
-    if max(copies) > _MOST_COPIES:
+    if max(copies) > shaping.MOST_COPIES:
         raise op.refuse(f"it makes {max(copies)} copies", "let the operator behind it broadcast")
     for axis, count in enumerate(copies):
         x = _joined(op, [x] * count, axis) if count > 1 else x
@@ -288,6 +293,7 @@ RULES: Mapping[str, Rule] = {
     "SPLIT_V": split_v,
     "SLICE": slice_,
     "STRIDED_SLICE": strided_slice,
+    "REVERSE_V2": reverse,
     "PAD": pad,
     "PADV2": pad,
     "MIRROR_PAD": mirror_pad,

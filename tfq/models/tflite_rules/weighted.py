@@ -31,7 +31,7 @@ def strides(op: Operation) -> tuple[int, int]:
 
 
 def _with_bias(weights: Mapping[str, np.ndarray], bias: np.ndarray | None) -> dict[str, np.ndarray]:
-    return {**weights, **({} if bias is None else {"bias": bias})}
+    return {**weights, **({} if bias is None else {"bias": bias.reshape(-1)})}
 
 
 def _seen(op: Operation) -> tuple[Tensor, tuple[int, int]]:
@@ -79,17 +79,18 @@ def depthwise_conv_2d(op: Operation) -> Value:
 
 
 def transpose_conv(op: Operation) -> Value:
-    """Its first input says how large the output is: Keras says by how much that is more than the least."""
+    """Its first input says how large the output is: Keras' own size, or by how much it is more than the least."""
     kernel, x, bias = op.constant(1).transpose(1, 2, 0, 3), op.image(2), op.optional(3)
     wanted, window, stride = op.constant(0)[1:3], kernel.shape[:2], strides(op)
     around = [2 * (size // 2) if padding(op) == "same" else 0 for size in window]
     least = [(n - 1) * s + k - a for n, s, k, a in zip(x.sample, stride, window, around, strict=False)]
     more = tuple(int(size) - low for size, low in zip(wanted, least, strict=True))
-    if any(not 0 <= extra < s for extra, s in zip(more, stride, strict=True)):
+    usual = padding(op) == "same" and all(size == n * s for size, n, s in zip(wanted, x.sample, stride, strict=False))
+    if not usual and any(not 0 <= extra < s for extra, s in zip(more, stride, strict=True)):
         raise op.refuse(f"its output is {wanted.tolist()}, not one of those that its strides {stride} give")
     config = {
         "filters": kernel.shape[2], "kernel_size": window, "strides": stride, "padding": padding(op),
-        "output_padding": more, "use_bias": bias is not None,
+        "output_padding": None if usual else more, "use_bias": bias is not None,
     }  # fmt: skip
     weights = _with_bias({"kernel": np.ascontiguousarray(kernel)}, bias)
     return op.of(op.call.add("Conv2DTranspose", config, [x], weights=weights))
