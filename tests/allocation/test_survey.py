@@ -1,6 +1,7 @@
 """All stops of allocation on a small network: budgets, pins, float layers, estimates."""
 
 import functools
+import json
 
 import numpy as np
 import operator_graphs
@@ -258,6 +259,18 @@ def test_what_single_layers_lose_is_told_without_the_samples_that_judge(sensitiv
         found.append(survey(setting, base, at, wish))
     assert found[0].sensitivities == found[1].sensitivities
     assert found[0].problem == found[1].problem
+
+
+def test_what_is_estimated_to_be_far_too_small_is_not_measured(tmp_path):
+    graph, samples, base, at = start("convolutions")
+    setting, path = setting_of(Recipe(model="", pipeline="light"), graph, samples), tmp_path / "ledger"
+    wish = BudgetOptions(size_budget=0.3, candidates=("w3", "w8"))
+    found = survey(setting, base, at, wish, ledger=path).sensitivities
+    noted = {tuple(json.loads(line)["key"]) for line in path.read_text().splitlines()[1:]}
+    assert {candidate for _, candidate in noted & found.keys()} >= {"w3"}
+    small = found.keys() - noted
+    assert small
+    assert max(found[key] for key in small) < 1e-4
 
 
 def test_states_are_fitted_by_the_method_that_the_recipe_names(monkeypatch):

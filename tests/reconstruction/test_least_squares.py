@@ -20,7 +20,7 @@ from tfq.reconstruction.lattice import (
     rounded,
     search,
 )
-from tfq.reconstruction.least_squares import _Rows, least_squares, with_search
+from tfq.reconstruction.least_squares import _Rows, least_squares, least_squares_of, with_search
 from tfq.reconstruction.problem import Solution, limits_of
 
 KINDS = {
@@ -379,6 +379,17 @@ def test_the_same_problem_gives_the_same_bytes():
     first, second = least_squares(problem), least_squares(problem)
     for name in ("codes", "scales", "bias"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_problems_that_differ_in_the_grid_alone_are_solved_together_as_each_alone(kind):
+    problem = layer_problem(**{"taps": 20, "outputs": 5, "activation": "relu", **KINDS[kind]})
+    given = dataclasses.replace(problem, scales=2 * problem.scales, scales_are_given=True)
+    problems = [problem, given, dataclasses.replace(problem, bits=6, scales=problem.scales / 4)]
+    for found, posed in zip(least_squares_of(problems), problems, strict=True):
+        alone = least_squares(posed)
+        for name in ("codes", "scales", "bias"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(alone, name))
 
 
 @pytest.mark.parametrize("kind", KINDS)
