@@ -21,6 +21,7 @@ DEMO = "digits"
 SHARED = ("resnet8_cifar10", "resnet20_cifar10", "kws_dscnn", "mobilenet_v2_035_imagenette")
 CASES = (DEMO, *SHARED)
 LARGER = ("mobilenet_v2_100_imagenet", "mobilenet_v3_small_imagenette")  # of the pages that say so
+DETECTOR = "fastestdet_coco"  # its labels are boxes: no case for `write_case`
 _SHARED_FOLDER = ROOT.parent / "shared"
 
 
@@ -38,7 +39,7 @@ def absence(name: str) -> str:
     """Why a case cannot be run here; "" where it can."""
     if name == DEMO:
         return ""
-    models = [_SHARED_FOLDER / "data" / "models" / f"{name}{suffix}" for suffix in (".h5", ".keras")]
+    models = [_SHARED_FOLDER / "data" / "models" / f"{name}{suffix}" for suffix in (".h5", ".keras", "_float16.npz")]
     needed = (_SHARED_FOLDER / "cases.py", next((path for path in models if path.is_file()), models[0]))
     missing = [path.relative_to(ROOT.parent) for path in needed if not path.is_file()]
     return f"../{missing[0]} is not there (it is no part of the project)" if missing else ""
@@ -53,20 +54,32 @@ def present(names: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def write_case(name: str, directory: Path, num_samples: int | None) -> CaseFiles:
     """Write the calibration inputs (the first `num_samples` or all, without labels) and the test data as .npz."""
-    if name == DEMO:
-        model = ROOT / "demo" / "digits.keras"
-        with np.load(ROOT / "demo" / "calibration.npz") as arrays:
-            calibration = arrays["x"]
-        with np.load(ROOT / "demo" / "test.npz") as arrays:
-            test, labels = arrays["x"], arrays["y"]
-    else:
-        case = _shared_cases().load(name)
-        model, calibration, test, labels = case.model_path, case.calibration, case.test, case.labels
+    model, calibration, test, labels = data(name)
     calibration = calibration[:num_samples]
     files = CaseFiles(model, directory / "calibration.npz", directory / "test.npz", len(calibration))
     np.savez(files.calibration, x=calibration.astype(np.float32))
     np.savez(files.test, x=test.astype(np.float32), y=labels)
     return files
+
+
+def write_named(name: str, directory: Path, num_samples: int | None) -> CaseFiles:
+    """As `write_case`, of a case with several inputs: the arrays have their names, in the types that they come in."""
+    case = _shared_cases().load(name)
+    calibration = {name: values[:num_samples] for name, values in case.calibration.items()}
+    count = min(map(len, calibration.values()))
+    files = CaseFiles(Path(case.model_path), directory / "calibration.npz", directory / "test.npz", count)
+    np.savez(files.calibration, **calibration)
+    np.savez(files.test, **case.test, y=case.labels)
+    return files
+
+
+def data(name: str) -> tuple[Path, np.ndarray, np.ndarray, Any]:
+    """(model, calibration inputs, test inputs, labels of these) of a case with one input, and of the detector."""
+    if name == DEMO:
+        with np.load(ROOT / "demo" / "calibration.npz") as calibration, np.load(ROOT / "demo" / "test.npz") as test:
+            return ROOT / "demo" / "digits.keras", calibration["x"], test["x"], test["y"]
+    case = _shared_cases().load(name)
+    return case.model_path, case.calibration, case.test, case.labels
 
 
 def _shared_cases() -> Any:

@@ -98,7 +98,7 @@ def run_tfq(recipe: Recipe, output: Path) -> TfqRun:
         seconds=seconds,
         peak_memory_mb=report["stages"][-1]["peak_memory_mb"],
         layers=len(steps),
-        max_steps=max(steps),
+        max_steps=max(steps, default=0),
         digests={name: hashlib.sha256(product.files[name]).hexdigest() for name in REPEATABLE},
         report=report,
     )

@@ -1,9 +1,10 @@
-"""Latency of int8 against float on the models of keras.applications: `python -m benchmarks.latency`.
+"""Latency of int8 against float: `python -m benchmarks.latency`.
 
-1000 classes at 224 pixels. The weights are random, since time depends on shapes and scales alone; the statistics of
-batch normalisation are those of the images, so that activations have the ranges of a trained network. For every model:
-TFLiteConverter's float and int8 files of the untouched Keras model, and tfq's int8 with its defaults, on the same
-calibration images.
+The models are those of keras.applications, 1000 classes at 224 pixels, and the cases of the other benchmarks with the
+detector. The weights of the former are random, since time depends on shapes and scales alone; the statistics of
+batch normalisation are those of the images, so that activations have the ranges of a trained network, and logits are as
+large as one's. For every model: TFLiteConverter's float and int8 files of the untouched Keras model, and tfq's int8
+with its defaults, on the same calibration samples. SQNR is that of the first output, on samples that none of them saw.
 
 The three files take turns in each of five processes, with one thread and XNNPACK. The time is that of the thread on its
 processor, so that other programs that want the processor do not count; what they do to caches does. Of every process
@@ -29,13 +30,14 @@ import numpy as np
 from absl import flags
 from tfq_tools.command import new_flags, run_command
 
-from benchmarks import common, scale, tflite
+from benchmarks import cases, common, scale, tflite
 from benchmarks.common import Bar, Origin
 from tfq.data.preprocess import NORMALIZATIONS
 from tfq.execution.progress import Lines, Progress
 from tfq.recipe import Recipe
 
-MOST_TIME, MOST_PARTITIONS, MOST_TIME_OF_TFLITE = 0.9, 2, 1.0
+MOST_TIME, MOST_TIME_OF_SMALL, MOST_PARTITIONS = 0.9, 1.0, 2
+MOST_TIME_OF_TFLITE = {"MobileNetV3Small": 0.4}  # of its int8; 1.0 for the others
 FLOAT, TFLITE, TFQ = "float", "TFLite int8", "tfq int8"
 PREPROCESS = {
     "MobileNetV2": "minus_one_one",
@@ -48,13 +50,18 @@ PREPROCESS = {
     "ResNet50": "imagenet",
     "ConvNeXtTiny": "raw",
 }
+CASES = (*cases.CASES, "mobilenet_v3_small_imagenette", cases.DETECTOR)
+MODELS = (*PREPROCESS, *CASES)
+SMALL = ("ConvNeXtTiny", "kws_dscnn", cases.DEMO)  # of which int8 need only be as fast as float
 _SIDE, _FITTED = 224, 32  # images for the statistics of batch normalisation
 _GAMMA = 0.1  # of ConvNeXt's LayerScale, which begins at 1e-6: residuals of a trained one are no smaller
+_LOGITS = 3.0  # their standard deviation; from random weights all classes would have the probability 1/1000
+_UNSEEN = 16  # samples for SQNR
 _WARM_UP, _LEAST = 3, 9
 
 FLAGS = new_flags()
-flags.DEFINE_list("models", list(PREPROCESS), "Which models to measure.", flag_values=FLAGS)
-flags.DEFINE_integer("num_samples", 32, "Calibration images.", flag_values=FLAGS)
+flags.DEFINE_list("models", list(MODELS), "Which models to measure.", flag_values=FLAGS)
+flags.DEFINE_integer("num_samples", 32, "Calibration samples.", flag_values=FLAGS)
 flags.DEFINE_integer("processes", 5, "Processes in which the files are timed.", flag_values=FLAGS)
 flags.DEFINE_float("seconds", 2.0, "Time of each file in each process, in seconds.", flag_values=FLAGS)
 flags.DEFINE_integer("seed", 0, "Seed of weights, images and tfq.", flag_values=FLAGS)
@@ -68,12 +75,14 @@ class FileResult:
     Attributes:
       milliseconds: the median of each process.
       partitions, operators, outside: as in `tfq.execution.delegation.Delegation`.
+      sqnr_db: of the first output against the float file's; None for that itself.
     """
 
     milliseconds: tuple[float, ...]
     partitions: int
     operators: int
     outside: Mapping[str, int]
+    sqnr_db: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,20 +107,33 @@ class ModelResult:
         return cls(files, Origin(**found["origin"]), found["load_average"])
 
 
-def write_inputs(name: str, directory: Path, num_samples: int, seed: int) -> None:
-    """Write the fitted model, and its calibration images as it takes them."""
+def write_inputs(name: str, directory: Path, num_samples: int, seed: int) -> Path:
+    """Write calibration.npz and unseen.npz, whose arrays `x` are as the model takes them; the path of the model."""
+    if name in CASES:
+        model, calibration, unseen, _ = cases.data(name)
+        unseen = unseen[:_UNSEEN]
+    else:
+        model, samples = _fitted_model(name, directory, num_samples, seed)
+        calibration, unseen = samples[:-_UNSEEN], samples[-_UNSEEN:]
+    np.savez(directory / "calibration.npz", x=calibration[:num_samples].astype(np.float32))
+    np.savez(directory / "unseen.npz", x=unseen.astype(np.float32))
+    return model
+
+
+def _fitted_model(name: str, directory: Path, num_samples: int, seed: int) -> tuple[Path, np.ndarray]:
+    """The path of a model of keras.applications, which is written, and samples for it."""
     keras = importlib.import_module("keras")
     keras.utils.set_random_seed(seed)
     model = getattr(keras.applications, name)(weights=None, input_shape=(_SIDE, _SIDE, 3), classes=1000)
-    images = scale.images(max(num_samples, _FITTED), _SIDE, seed=seed)
+    images = scale.images(max(num_samples, _FITTED) + _UNSEEN, _SIDE, seed=seed)
     samples = NORMALIZATIONS[PREPROCESS[name]](images)
     _fit(keras, model, samples[:_FITTED])
     model.save(directory / "model.keras")
-    np.savez(directory / "calibration.npz", x=samples[:num_samples])
+    return directory / "model.keras", samples
 
 
 def _fit(keras: Any, model: Any, samples: np.ndarray) -> None:
-    """Give batch normalisations the statistics of what they read: without momentum, one pass as in training does it."""
+    """Give batch normalisations the statistics of what they read, by one pass as in training, and logits their size."""
     normalizations = False
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -122,6 +144,10 @@ def _fit(keras: Any, model: Any, samples: np.ndarray) -> None:
             layer.gamma.assign(np.full(layer.gamma.shape, _GAMMA))
     if normalizations:
         model(samples, training=True)
+    logarithms = np.log(np.asarray(model(samples)))  # the logits, each sample's less a number of its own
+    spread = (logarithms - logarithms.mean(axis=-1, keepdims=True)).std()
+    kernel = [layer for layer in model.layers if hasattr(layer, "kernel")][-1].kernel
+    kernel.assign(kernel * (_LOGITS / spread))
 
 
 def time_files(files: Mapping[str, Path], seconds: float) -> dict[str, float]:
@@ -144,12 +170,27 @@ def time_files(files: Mapping[str, Path], seconds: float) -> dict[str, float]:
     return {name: statistics.median(times[_WARM_UP:]) for name, times in taken.items()}
 
 
-def delegations(files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-    """Name -> what XNNPACK takes of a file, by the fields of `Delegation`."""
+def facts(files: Mapping[str, Path], unseen: Path) -> dict[str, dict[str, Any]]:
+    """Name -> what XNNPACK takes of a file, and how far its outputs are off, by the fields of `FileResult`."""
+    from tfq.evaluation.metrics import finite_decibels
     from tfq.execution.delegation import delegation
     from tfq.execution.interpreter import TfliteModel
+    from tfq.execution.predict import predict
 
-    return {name: vars(delegation(TfliteModel(path))) for name, path in files.items()}
+    with np.load(unseen, allow_pickle=False) as arrays:
+        samples = arrays["x"]
+    models = {name: TfliteModel(path) for name, path in files.items()}
+    outputs = {
+        name: predict(path, {models[name].inputs[0].name: samples})[0].astype(float) for name, path in files.items()
+    }
+    signal = float(np.square(outputs[FLOAT]).sum())
+    return {
+        name: {
+            **vars(delegation(model)),
+            "sqnr_db": finite_decibels(signal, float(np.square(outputs[name] - outputs[FLOAT]).sum())),
+        }
+        for name, model in models.items()
+    }
 
 
 def run_model(name: str, values: flags.FlagValues, where: Mapping[str, Any], progress: Progress) -> ModelResult:
@@ -160,9 +201,9 @@ def run_model(name: str, values: flags.FlagValues, where: Mapping[str, Any], pro
     """
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
-        model, calibration = directory / "model.keras", directory / "calibration.npz"
+        calibration = directory / "calibration.npz"
         with progress.task(f"{name}: model", 0):
-            common.in_fresh_process(write_inputs, name, directory, values.num_samples, values.seed)
+            model = common.in_fresh_process(write_inputs, name, directory, values.num_samples, values.seed)
         with progress.task(f"{name}: TFLiteConverter, float and int8", 0):
             common.in_fresh_process(tflite.convert, model, calibration, directory)
         recipe = Recipe(model=str(model), calibration_data=str(calibration), seed=values.seed)
@@ -177,7 +218,7 @@ def run_model(name: str, values: flags.FlagValues, where: Mapping[str, Any], pro
         for number in range(1, values.processes + 1):
             with progress.task(f"{name}: process {number} of {values.processes}", 0):
                 times.append(common.in_fresh_process(time_files, files, values.seconds))
-        taken = common.in_fresh_process(delegations, files)
+        taken = common.in_fresh_process(facts, files, directory / "unseen.npz")
     found = {file: FileResult(tuple(t[file] for t in times), **taken[file]) for file in files}
     return ModelResult(found, Origin.of(where), where["load_average"])
 
@@ -185,18 +226,23 @@ def run_model(name: str, values: flags.FlagValues, where: Mapping[str, Any], pro
 def bars(name: str, result: ModelResult) -> list[Bar]:
     """What is demanded of one model."""
     most = result.files[FLOAT].partitions + MOST_PARTITIONS
+    most_time = MOST_TIME_OF_SMALL if name in SMALL else MOST_TIME
+    of_tflite = MOST_TIME_OF_TFLITE.get(name, 1.0)
     return [
-        Bar.at_most(f"{name}: latency of float's", result.ratio(TFQ, FLOAT), MOST_TIME, "{:.2f} x"),
-        Bar.at_most(f"{name}: latency of TFLite int8's", result.ratio(TFQ, TFLITE), MOST_TIME_OF_TFLITE, "{:.2f} x"),
+        Bar.at_most(f"{name}: latency of float's", result.ratio(TFQ, FLOAT), most_time, "{:.2f} x"),
+        Bar.at_most(f"{name}: latency of TFLite int8's", result.ratio(TFQ, TFLITE), of_tflite, "{:.2f} x"),
         Bar.at_most(f"{name}: partitions", result.files[TFQ].partitions, most, "{:d}"),
     ]
 
 
-def page(results: Mapping[str, ModelResult], demands: Sequence[Bar], where: Mapping[str, Any]) -> str:
+def page(
+    results: Mapping[str, ModelResult], demands: Sequence[Bar], where: Mapping[str, Any], notes: Sequence[str] = ()
+) -> str:
     """The results as Markdown."""
     header = ["model", "float, ms", "TFLite int8 / float", "tfq int8 / float", "tfq / TFLite"]
     header += [f"partitions, {name}" for name in (FLOAT, TFLITE, TFQ)]
-    header += ["outside XNNPACK, TFLite int8", "the same, tfq int8", "load average"]
+    header += ["outside XNNPACK, TFLite int8", "the same, tfq int8", "SQNR, TFLite int8", "SQNR, tfq int8"]
+    header += ["load average"]
     rows = [
         [
             name,
@@ -204,19 +250,22 @@ def page(results: Mapping[str, ModelResult], demands: Sequence[Bar], where: Mapp
             *(f"{result.ratio(*pair):.2f} x" for pair in ((TFLITE, FLOAT), (TFQ, FLOAT), (TFQ, TFLITE))),
             *(f"{result.files[file].partitions}" for file in (FLOAT, TFLITE, TFQ)),
             *(_outside(result.files[file]) for file in (TFLITE, TFQ)),
+            *(f"{result.files[file].sqnr_db:.1f} dB" for file in (TFLITE, TFQ)),
             f"{result.load_average:.1f}",
         ]
         for name, result in results.items()
     ]
     text = (
-        "keras.applications at 224 pixels with 1000 classes, random weights and fitted batch normalisation. One thread,"
+        "Names in capitals are models of keras.applications at 224 pixels with 1000 classes, random weights and fitted"
+        " batch normalisation; the others are trained. One thread,"
         " XNNPACK; the files take turns in each process. Times are those of the thread on its processor; ratios are"
         " medians over the processes. This machine is an x86-64: a phone's kernels are others (`tfq-bench`). The float"
-        " file is TFLiteConverter's own; its int8 and tfq's saw the same calibration images."
+        " file is TFLiteConverter's own; its int8 and tfq's saw the same calibration samples. SQNR is of the first"
+        f" output on {_UNSEEN} other samples; random weights amplify errors, so that it says little there."
     )
     origins = {name: result.origin for name, result in results.items()}
     parts = [text, common.markdown_table(header, rows)]
-    return common.page_text("Latency of int8 against float", where, parts, demands, origins=origins)
+    return common.page_text("Latency of int8 against float", where, parts, demands, notes, origins=origins)
 
 
 def _outside(file: FileResult) -> str:
@@ -231,17 +280,19 @@ def _kept(path: Path) -> dict[str, ModelResult]:
 
 
 def main(values: flags.FlagValues) -> int:
-    common.check_choices("models", values.models, tuple(PREPROCESS))
+    common.check_choices("models", values.models, MODELS)
     common.check_num_samples(values.num_samples)
     common.check_positive("processes", [values.processes])
     output = common.output_directory(values.output)
+    _, notes = cases.present([name for name in values.models if name in CASES])
     where, results = common.environment("benchmarks.latency"), _kept(output / "latency.json")
     for name in values.models:
-        results[name] = run_model(name, values, where, Lines(sys.stderr))
-    results = {name: results[name] for name in PREPROCESS if name in results}
+        if name not in CASES or not cases.absence(name):
+            results[name] = run_model(name, values, where, Lines(sys.stderr))
+    results = {name: results[name] for name in MODELS if name in results}
     demands = [bar for name, result in results.items() for bar in bars(name, result)]
-    figures = {name: dataclasses.asdict(result) for name, result in results.items()}
-    return common.finish(output / "latency.md", page(results, demands, where), {**where, "models": figures}, demands)
+    figures = {**where, "models": {name: dataclasses.asdict(result) for name, result in results.items()}}
+    return common.finish(output / "latency.md", page(results, demands, where, notes), figures, demands, notes)
 
 
 def run() -> None:
@@ -249,8 +300,8 @@ def run() -> None:
         "benchmarks.latency",
         main,
         FLAGS,
-        summary="Measure the latency of tfq's int8 against float and TFLiteConverter's int8 on the models of"
-        " keras.applications; the exit code is 1 where a bar is missed.",
+        summary="Measure the latency of tfq's int8 against float and TFLiteConverter's int8 on models of"
+        " keras.applications and on the cases; the exit code is 1 where a bar is missed.",
         groups={"Benchmark": ("models", "num_samples", "processes", "seconds", "seed", "output")},
     )
 

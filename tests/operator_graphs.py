@@ -189,6 +189,32 @@ def transformer() -> Graph:
     return make.graph(("classes",))
 
 
+def lookups(inputs: int = 64) -> Graph:
+    """Every layer that has kernels for integer weights among float activations."""
+    make = _Builder(4)
+    make.input("index", (6,), "int32")
+    make.node("table", "Embedding", "index", {"embeddings": make.normal(50, inputs)}, input_dim=50, output_dim=inputs)
+    make.dense("rows", "table", inputs, 8)
+    make.node("image", "Reshape", "rows", target_shape=(2, 3, 8))
+    make.conv("conv", "image", 8, 5, 3, activation="relu")
+    make.node("flat", "Flatten", "conv")
+    make.dense("last", "flat", 30, 7)
+    return make.graph(("last",))
+
+
+def image_layer(kind: str, channels: int = 6, size: int = 4) -> Graph:
+    """A pointwise convolution and one with a window, or a depthwise one of size 1 with a bias."""
+    make = _Builder(5)
+    make.input("image", (size, size, channels))
+    if kind == "DepthwiseConv2D":
+        weights = {"depthwise_kernel": make.normal(1, 1, channels, 1), "bias": make.normal(channels)}
+        make.node("last", kind, "image", weights, kernel_size=(1, 1))
+    else:
+        make.conv("point", "image", channels, 5)
+        make.conv("last", "point", 5, 3, 3)
+    return make.graph(("last",))
+
+
 def islands() -> Graph:
     """Float operations in the middle, at an output and one behind the other."""
     make = _Builder(3)

@@ -17,7 +17,7 @@ def test_names_are_unique_and_say_what_the_candidate_is():
     for name, candidate in CANDIDATES.items():
         assert candidate.name == name
     assert "w5-packed" not in CANDIDATES
-    assert [c.name for c in CANDIDATES.values() if c.is_float] == ["float16", "float32"]
+    assert [c.name for c in CANDIDATES.values() if not c.has_grid] == ["float16", "float32"]
 
 
 @pytest.mark.parametrize("name", operator_graphs.ALL)

@@ -291,9 +291,12 @@ class TestPrecisions:
             Precision("int7")
 
     def test_what_they_say_of_themselves(self):
-        assert [p.name for p in CANDIDATES.values() if p.is_float] == ["float16", "float32"]
+        assert [p.name for p in CANDIDATES.values() if not p.has_grid] == ["float16", "float32"]
         assert [p.name for p in CANDIDATES.values() if p.is_simulated] == ["w4a4"]
-        assert [p.name for p in CANDIDATES.values() if not p.is_int8] == ["float16", "float32"]
+        dynamic = [f"d{bits}" for bits in range(2, 9)]
+        assert [p.name for p in CANDIDATES.values() if p.is_dynamic] == dynamic
+        for precision in CANDIDATES.values():
+            assert precision.is_int8 != precision.is_float
         assert not any(Precision(a).is_int8 for a in ARITHMETICS if a != "int8")
         stored = {p.name: p.bits_stored for p in CANDIDATES.values()}
         assert stored["w3"] == stored["w3-packed"] == stored["e3"] == 3

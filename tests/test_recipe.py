@@ -110,7 +110,7 @@ def test_every_choice_is_a_field_whose_default_is_one_of_them():
         ({"pipeline": "light", "pin": ("a:w8",)}, "`pin` is given without a budget"),
         ({"size_budget": 0.2}, "a budget needs `pipeline='light'` or `pipeline='advanced'`"),
         ({"pipeline": "light", "size_budget": 0.2, "weight_bits": 4}, "`weight_bits` is 4 and a budget is given"),
-        ({"precision": "int7"}, "`precision` is 'int7'; it must be one of int8, int16x8, float16"),
+        ({"precision": "int7"}, "`precision` is 'int7'; it must be one of auto, int8, int16x8, float16"),
         ({"pipeline": "best"}, "`pipeline` is 'best'"),
         ({"storage": "int4"}, "`storage` is 'int4'; it must be one of int8, packed"),
         ({"input_type": "float16"}, "`input_type` is 'float16'"),
@@ -135,7 +135,7 @@ def test_every_choice_is_a_field_whose_default_is_one_of_them():
         ({"equalization": "on"}, "`equalization` is 'on'; it must be one of default, none, published, expected"),
         (
             {"pipeline": "light", "precision": "float16"},
-            "`pipeline` is light and `precision` is float16; only int8 models have a pipeline",
+            "`pipeline` is light and `precision` is float16; only weights on a grid are fitted",
         ),
         ({"reconstruction": "best"}, "`reconstruction` is best, but `pipeline='int8'` has none; add `pipeline"),
         ({"batch_norm_tuning": "always"}, "`batch_norm_tuning` is always, but `pipeline='int8'` has none; add `pipe"),
@@ -282,7 +282,7 @@ def test_a_candidate_with_few_bits_of_activations_makes_the_result_a_simulation(
 
 
 def test_fewer_than_8_bits_of_activations_are_called_simulated():
-    assert Recipe("m.keras", weight_bits=4).model_name == "int8"
+    assert Recipe("m.keras", precision="int8", weight_bits=4).model_name == "int8"
     assert Recipe("m.keras", weight_bits=4).simulated == ""
     recipe = Recipe("m.keras", weight_bits=3, activation_bits=4)
     assert recipe.model_name == "W3A4 simulated"

@@ -110,7 +110,7 @@ GRID = Grid((0.5,), 0, 8, "int8", symmetric=False)
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"storage": "int2"}, "storage (='int2') must be one of int4, int8, int16, int32"),
+        ({"storage": "int3"}, "storage (='int3') must be one of int2, int4, int8, int16, int32"),
         ({"scale": ()}, "finite and above 0"),
         ({"scale": (0.0,)}, "finite and above 0"),
         ({"scale": (-1.0,)}, "finite and above 0"),

@@ -8,7 +8,13 @@ import numpy as np
 
 from tfq.numerics import reference
 
-STORAGE_RANGE = {"int4": (-8, 7), "int8": (-128, 127), "int16": (-32768, 32767), "int32": (-(2**31), 2**31 - 1)}
+STORAGE_RANGE = {
+    "int2": (-2, 1),
+    "int4": (-8, 7),
+    "int8": (-128, 127),
+    "int16": (-32768, 32767),
+    "int32": (-(2**31), 2**31 - 1),
+}
 _MOST_BITS = 32  # of a bias
 
 
@@ -20,9 +26,10 @@ class Grid:
       scale: one value, or one per channel of `axis`; float32 values.
       zero_point: the integer that stands for 0.0; 0 for weights and biases.
       bits: grid bits: the integers lie on at most 2**bits levels.
-      storage: integer type that holds them in the file: "int4", "int8", "int16" or "int32".
+      storage: integer type that holds them in the file: "int2", "int4", "int8", "int16" or "int32".
       symmetric: True for weights: zero-point 0, and of 8 bits no -128 (`reference.integer_range`).
       axis: channel axis of `scale` in the *Keras* layout, None for per-tensor.
+      narrow: the lowest integer of a symmetric grid stays unused, of fewer bits too.
       entropy_bits: of a coarse 8-bit grid: its scale, one for all channels, was chosen for codes of about this
         entropy (`tfq.numerics.entropy`), and stays. 0: of any other grid.
     """
@@ -34,6 +41,7 @@ class Grid:
     symmetric: bool
     axis: int | None = None
     entropy_bits: int = 0
+    narrow: bool = False
 
     def __post_init__(self) -> None:
         if self.storage not in STORAGE_RANGE:
@@ -51,7 +59,7 @@ class Grid:
     @property
     def integer_range(self) -> tuple[int, int]:
         """Smallest and largest integer of the grid, both included."""
-        return reference.integer_range(self.bits, symmetric=self.symmetric)
+        return reference.integer_range(self.bits, symmetric=self.symmetric, narrow=self.narrow)
 
     @property
     def real_range(self) -> tuple[float, float]:

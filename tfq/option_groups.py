@@ -49,14 +49,14 @@ class WidthOptions:
     """How many bits everything has.
 
     Attributes:
-      precision: of the whole model.
+      precision: of the whole model; auto: int8 or dynamic_range, whichever is better (`tfq.pipeline.choice`).
       weight_bits: grid bits of weights, 2 to 8.
       activation_bits: of activations. Below 8 they are simulated, and no `model.tflite` is made.
       first_last_bits: both of the first and the last weighted layers; 0 for the same as everywhere.
       per_channel: weights have one scale for every output channel.
     """
 
-    precision: str = one_of("int8", "int16x8", "float16", "dynamic_range", "float32")
+    precision: str = one_of("auto", "int8", "int16x8", "float16", "dynamic_range", "float32")
     weight_bits: int = 8
     activation_bits: int = 8
     first_last_bits: int = 0
@@ -72,7 +72,7 @@ class WidthOptions:
             )
         if self.first_last_bits not in (0, 8):
             raise UserError(f"`first_last_bits` is {self.first_last_bits}; it must be 8, or 0 for no exception")
-        if self.activation_bits < 8 and self.precision != "int8":
+        if self.activation_bits < 8 and self.precision not in ("auto", "int8"):
             raise UserError(
                 f"`activation_bits` is {self.activation_bits} and `precision` is {self.precision}; only int8 can be"
                 " simulated with fewer bits, leave one of the two out"

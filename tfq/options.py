@@ -39,29 +39,24 @@ class Rule:
 
 
 def _is_int8(recipe: Recipe) -> bool:
-    return recipe.precision == "int8"
+    return recipe.may_be_static
+
+
+def _fits(recipe: Recipe) -> bool:
+    return recipe.fits
 
 
 def _reconstructs(recipe: Recipe) -> bool:
     return recipe.pipeline != "int8" and (recipe.reconstruction_method != "none" or recipe.allocates)
 
 
-_PRECISION = "`precision` is {precision}, whose export is TFLiteConverter's own; leave one of the two out"
+_CONVERTERS = "`precision` is {precision}, whose export is TFLiteConverter's own; leave one of the two out"
+_PRECISION = "`precision` is {precision}; only `precision='int8'` has this option, leave one of the two out"
 
 RULES = (
+    Rule(("weight_bits", "first_last_bits", "mode", "granularity", "workers"), _fits, _CONVERTERS),
     Rule(
-        (
-            "weight_bits",
-            "first_last_bits",
-            "per_channel",
-            "calibration_method",
-            "range_tuning",
-            "storage",
-            "equalization",
-            "mode",
-            "granularity",
-            "workers",
-        ),
+        ("per_channel", "calibration_method", "range_tuning", "storage", "equalization"),
         _is_int8,
         _PRECISION,
         repeats=("none",),
@@ -137,6 +132,19 @@ def check_options(recipe: Recipe, defaults: Mapping[str, Any]) -> None:
             if value != defaults[option] and value not in rule.repeats and not rule.acts(recipe):
                 written = str(value).lower() if isinstance(value, bool) else value
                 raise UserError(f"`{option}` is {written} and {rule.instead.format(**vars(recipe))}")
+
+
+def needs_int8(recipe: Recipe) -> bool:
+    """Whether an option is given that static int8 alone has."""
+    defaults = {field.name: field.default for field in dataclasses.fields(recipe)}
+    rules = [rule for rule in RULES if rule.acts is _is_int8]
+    given = (
+        option
+        for rule in rules
+        for option in rule.options
+        if getattr(recipe, option) not in (defaults[option], *rule.repeats)
+    )
+    return recipe.allocates or recipe.activation_bits != defaults["activation_bits"] or any(given)
 
 
 def check_journal_acts(recipe: Recipe) -> None:

@@ -7,7 +7,8 @@
     w2-packed ... w4-packed those of w2 ... w4 stored as INT4 tensors
     w4a4                    what the layer reads lies on 4 bits too: simulated only
     w8a16                   weights int8, activations int16
-    d8                      weights int8, activations float32, quantised per sample at run time (dynamic range)
+    d2 ... d8               weights on a grid of that many bits, stored as INT4 or INT2 tensors where TFLite runs these;
+                            activations float32, which the kernel quantises row by row at run time (dynamic range)
     float16, float32        the layer computes in float32; its weights are stored in that type
 
 A `Precision` is the only encoding of these: the recipe names it, allocation chooses among them, every node of a
@@ -53,10 +54,10 @@ class Precision:
     @property
     def name(self) -> str:
         """As users write it."""
+        if self.is_dynamic:
+            return f"d{self.weight_bits}"
         if self.is_float:
             return self.arithmetic
-        if self.arithmetic == "dynamic_range":
-            return f"d{self.weight_bits}"
         if self.entropy_bits:
             return f"e{self.entropy_bits}"
         bits = 16 if self.arithmetic == "int16x8" else self.activation_bits
@@ -69,9 +70,24 @@ class Precision:
         return self.arithmetic == "int8"
 
     @property
+    def is_dynamic(self) -> bool:
+        """Weights lie on a grid, activations are float32."""
+        return self.arithmetic == "dynamic_range"
+
+    @property
     def is_float(self) -> bool:
-        """Weights have no grid."""
-        return self.arithmetic in ("float16", "float32")
+        """Activations are float32."""
+        return self.arithmetic in ("float16", "float32", "dynamic_range")
+
+    @property
+    def has_grid(self) -> bool:
+        """Weights lie on a grid."""
+        return self.arithmetic not in ("float16", "float32")
+
+    @property
+    def float_type(self) -> str:
+        """How numbers without a grid are stored, such as a bias between float tensors."""
+        return "float16" if self.arithmetic == "float16" else "float32"
 
     @property
     def is_simulated(self) -> bool:
@@ -89,6 +105,13 @@ FLOATS = (FLOAT16, FLOAT32)
 GRIDS = tuple(Precision(weight_bits=bits) for bits in (2, 3, 4, 5, 6, 8))
 COARSE = tuple(Precision(entropy_bits=bits) for bits in range(1, 6))
 FOR_DOWNLOADS = (*(Precision(weight_bits=bits) for bits in (4, 6, 8)), *COARSE)  # grids where one scale does not do
+
+
+def dynamic_range(bits: int) -> Precision:
+    """Dynamic range with weights of so many bits, packed where they can be."""
+    return Precision("dynamic_range", bits, "packed" if bits <= MOST_PACKED_BITS else "int8")
+
+
 SIMULATED = Precision(weight_bits=4, activation_bits=SIMULATED_ACTIVATION_BITS)
 CANDIDATES: Mapping[str, Precision] = {
     precision.name: precision
@@ -98,6 +121,7 @@ CANDIDATES: Mapping[str, Precision] = {
         SIMULATED,
         *FLOATS,
         *COARSE,
+        *map(dynamic_range, range(2, STORED_BITS + 1)),
     )
 }
 """What allocation can give a layer, by name."""

@@ -35,6 +35,7 @@ UNBOUND = {
     "weight_bits": 8,
     "first_last_bits": 0,
 }
+AUTO = "auto"  # of `precision`: static int8 or dynamic range, whichever is better
 _FORMER = f"; this is tfq {__version__}, another version wrote the file: remove the field, or use that version"
 
 
@@ -93,9 +94,9 @@ class Recipe(ResourceOptions, FileOptions, CalibrationOptions, BudgetOptions, Fi
         InputShapes.read(self.input_shape)
         for group in (WidthOptions, FittingOptions, BudgetOptions):
             group.check(self)
-        if self.pipeline != "int8" and self.precision != "int8":
+        if self.pipeline != "int8" and not self.fits:
             raise UserError(
-                f"`pipeline` is {self.pipeline} and `precision` is {self.precision}; only int8 models have a pipeline,"
+                f"`pipeline` is {self.pipeline} and `precision` is {self.precision}; only weights on a grid are fitted,"
                 " leave one of the two out"
             )
         if self.simulated and self.package != "none":
@@ -111,6 +112,11 @@ class Recipe(ResourceOptions, FileOptions, CalibrationOptions, BudgetOptions, Fi
     def _check_allocation(self) -> None:
         if self.pipeline == "int8":
             raise UserError("a budget needs `pipeline='light'` or `pipeline='advanced'`; add one of them")
+        if not self.may_be_static:
+            raise UserError(
+                f"`precision` is {self.precision} and a budget is given, which chooses the precision of every layer;"
+                " leave one of the two out"
+            )
         fixed = {"weight_bits": 8, "activation_bits": 8, "first_last_bits": 0}
         for name, default in fixed.items():
             if getattr(self, name) != default:
@@ -136,15 +142,25 @@ class Recipe(ResourceOptions, FileOptions, CalibrationOptions, BudgetOptions, Fi
         return "" if bits == 8 else f"TFLite has no kernels for {bits}-bit activations"
 
     @property
+    def fits(self) -> bool:
+        """Weights lie on grids that tfq chooses; else TFLiteConverter does."""
+        return self.precision in (AUTO, "int8", "dynamic_range")
+
+    @property
+    def may_be_static(self) -> bool:
+        """Activations lie on fixed integer grids, or may."""
+        return self.precision in (AUTO, "int8")
+
+    @property
     def tunes_ranges(self) -> bool:
         """By default where tfq chooses the calibration method, and the model ends in classes."""
-        by_default = self.precision == "int8" and self.calibration_method == "auto"
+        by_default = self.may_be_static and self.calibration_method == "auto"
         return by_default if self.range_tuning == "default" else self.range_tuning == "always"
 
     @property
     def equalization_method(self) -> str:
         """By default it is tried where weights have one scale per tensor, and where nothing is fitted to the layers."""
-        tried = self.precision == "int8" and (self.pipeline == "int8" or not self.per_channel)
+        tried = self.may_be_static and (self.pipeline == "int8" or not self.per_channel)
         default = "expected" if tried else "none"
         return default if self.equalization == "default" else self.equalization
 

@@ -46,8 +46,8 @@ HELP = {
         " of the score against float. agreement in %. sqnr in dB. latency, size, download: times float's.",
     },
     "Quantisation": {
-        "precision": "Number format of the whole model. tfq makes int8; the others are plain exports of"
-        " TFLiteConverter.",
+        "precision": "Number format of the whole model. int8: activations on fixed grids. dynamic_range: integer"
+        " weights, float activations. auto: the better of the two. The others are plain exports of TFLiteConverter.",
         "pipeline": "How much work goes into the weights. int8: rounded to the nearest level. light: every layer is"
         " fitted to the float model by least squares. advanced: the same with a longer search. Use advanced for 4 bits"
         " and fewer.",
@@ -91,8 +91,9 @@ HELP = {
         "latency_table": "How long every layer takes at every precision: a file that tfq-profile or tfq-bench wrote.",
         "objective": "What --max_accuracy_drop makes as small as it can: the download, or the latency.",
         "candidates": "Which precisions a layer may get, for example w3,w8,e2,float16. w3: 3-bit weights. e2: 8-bit"
-        " weights on few levels, which compress to about 2 bits, for small downloads. float16, float32: the layer"
-        " stays float. w4a4: 4-bit activations too; TFLite cannot run them, so the model is only simulated.",
+        " weights on few levels, which compress to about 2 bits, for small downloads. d8: 8-bit weights, float"
+        " activations. float16, float32: the layer stays float. w4a4: 4-bit activations too; TFLite cannot run them, so"
+        " the model is only simulated.",
         "pin": "REGEX:PRECISION fixes the precision of the layers whose names match; can be given several times.",
         "sensitivity": "How the loss that each layer causes is found. measured: in the exported file. gradient,"
         " output_error: estimated, which is faster.",

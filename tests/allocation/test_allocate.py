@@ -45,7 +45,7 @@ def test_the_drop_is_kept_as_measured_and_little_size_is_wasted(scale, drop):
     assert 10.0 * made.true_loss(*version) <= drop
     smallest = min(size(c) for c in exhaustive() if 10.0 * made.true_loss("reconstructed", c) <= drop)
     assert size(version[1]) <= 1.1 * smallest
-    assert made.rebuilt <= 6
+    assert made.rebuilt <= 4
 
 
 @pytest.mark.parametrize("drop", [2.0, 20.0])
@@ -57,7 +57,7 @@ def test_a_model_that_misses_by_chance_does_not_end_the_search(drop):
         problem(), Goal({}, max_drop=drop), Made(error=lambda c: 100.0 if c == first else 0.0).bench()
     )
     assert found.attained
-    assert size(version[1]) <= 1.1 * size(lucky[1])
+    assert size(version[1]) <= 1.2 * size(lucky[1])  # a round more went to the miss
 
 
 def test_of_the_models_that_hold_the_one_of_the_smallest_file_is_taken():

@@ -10,9 +10,10 @@ from operator_graphs import calibration_of, draw, specified
 
 from tfq.allocation.allocate import allocate
 from tfq.allocation.costs import multiply_accumulates
-from tfq.allocation.program import Infeasible
+from tfq.allocation.latency_table import DEQUANTIZE, QUANTIZE, Entry, LatencyTable, border_operation, operations
+from tfq.allocation.program import Infeasible, minimise_cost
 from tfq.allocation.survey import survey
-from tfq.allocation.wish import goal_of, offered
+from tfq.allocation.wish import LATENCY, goal_of, offered
 from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
 from tfq.errors import UserError
@@ -135,6 +136,28 @@ def test_coarse_grids_are_offered_where_the_download_is_made_small(wish):
     graph = start("convolutions")[0]
     names = {name for _, name in offered(graph, units(graph), BudgetOptions(**wish))}
     assert any(name[0] == "e" for name in names) == (wish == {"max_accuracy_drop": 1.0})
+
+
+@pytest.mark.parametrize(("border_ms", "precision"), [(0.1, "float32"), (0.4, "w8")])
+def test_a_layer_that_is_faster_in_float_is_float_where_its_borders_cost_less(border_ms, precision):
+    graph, samples, base, at = start("convolutions")
+    found = operations(graph)
+    # the first layer takes 0.5 ms less in float, and then has a border on either side
+    entries = [
+        Entry(o, family, 0.5 if (o, family) == (found["stem"], "float32") else milliseconds, 0.0, 1)
+        for o in dict.fromkeys(found.values())
+        for family, milliseconds in (("int8", 1.0), ("float32", 1.5))
+    ]
+    shapes = {shape for o in found.values() for shape in (*o.inputs, o.output)}
+    borders = [border_operation(kind, shape) for shape in shapes for kind in (QUANTIZE, DEQUANTIZE)]
+    entries += [Entry(border, "int8", border_ms, 0.0, 1) for border in borders]
+    table = LatencyTable("a phone", "runtime 1", 1, "2026-01-31", 0.0, tuple(entries))
+    wish = BudgetOptions(max_accuracy_drop=5.0, objective="latency", sensitivity="output_error")
+    setting = setting_of(Recipe(model="", pipeline="light"), graph, samples)
+    problem = survey(setting, base, at, wish, table=table).problem
+    chosen = dict(minimise_cost(problem, cost=LATENCY, max_degradation=np.inf).candidates)
+    assert chosen.pop("stem") == precision
+    assert set(chosen.values()) == {"w8"}
 
 
 def test_the_layers_that_few_bits_hurt_stay_in_float16():

@@ -100,7 +100,7 @@ def test_scale_judges_what_calibration_costs():
 
 def test_latencies_are_compared_process_by_process_and_kept_for_the_next_page(tmp_path):
     def file(partitions, *milliseconds):
-        return latency.FileResult(milliseconds, partitions, 9, {"SOFTMAX": 1} if partitions > 1 else {})
+        return latency.FileResult(milliseconds, partitions, 9, {"SOFTMAX": 1} if partitions > 1 else {}, 31.04)
 
     files = {"float": file(1, 4.0, 8.0, 5.0), "TFLite int8": file(6, 5.0, 9.0, 7.0), "tfq int8": file(2, 2.0, 4.8, 4.9)}
     found = latency.ModelResult(files, common.Origin("run it", "2026-01-02", "abc"), 0.5)
@@ -108,11 +108,17 @@ def test_latencies_are_compared_process_by_process_and_kept_for_the_next_page(tm
     assert all(bar.passed for bar in latency.bars("ResNet50", found))
     slow = dataclasses.replace(found, files={**files, "tfq int8": file(4, 4.0, 8.0, 5.0)})
     assert [bar.passed for bar in latency.bars("ResNet50", slow)] == [False, True, False]
+    assert [bar.passed for bar in latency.bars("kws_dscnn", slow)] == [True, True, False]
+    assert [bar.passed for bar in latency.bars("MobileNetV3Small", found)] == [True, False, True]
     (tmp_path / "latency.json").write_text(json.dumps({"models": {"ResNet50": dataclasses.asdict(found)}}))
     kept = latency._kept(tmp_path / "latency.json")
     assert kept == {"ResNet50": found}
-    page = latency.page(kept, [], common.environment("benchmarks.latency"))
-    assert "| ResNet50 | 5.00 | 1.25 x | 0.60 x | 0.53 x | 1 | 6 | 2 | 1 SOFTMAX | 1 SOFTMAX | 0.5 |" in page
+    page = latency.page(kept, [], common.environment("benchmarks.latency"), ["another was skipped: a reason"])
+    assert "- another was skipped: a reason" in page.splitlines()
+    assert (
+        "| ResNet50 | 5.00 | 1.25 x | 0.60 x | 0.53 x | 1 | 6 | 2 | 1 SOFTMAX | 1 SOFTMAX | 31.0 dB | 31.0 dB | 0.5 |"
+        in page
+    )
 
 
 def test_a_missed_bar_gives_exit_code_1_and_still_writes(tmp_path, capsys):

@@ -7,6 +7,7 @@ from ai_edge_litert.interpreter import Interpreter
 from tfq.execution.delegation import delegation
 from tfq.execution.interpreter import TfliteModel
 from tfq.models.graph import Graph, Node
+from tfq.models.widths import dynamic_precisions
 
 
 def outputs(content, integers):
@@ -37,3 +38,12 @@ def test_the_batch_can_be_resized():
     for together, singles in zip(outputs(content, samples), zip(*alone, strict=True), strict=True):
         np.testing.assert_array_equal(together, np.concatenate(singles))
     assert not delegation(TfliteModel(content)).outside
+
+
+def test_rows_are_looked_up_for_any_batch():
+    graph = operator_graphs.lookups()
+    options = {"input_type": "float32", "output_type": "float32"}
+    case = operator_graphs.exported(graph, dynamic_precisions(graph, 8), **options)
+    (alone,) = zip(*(outputs(case.content, sample[None]) for sample in case.samples["index"][:3]), strict=True)
+    (together,) = outputs(case.content, case.samples["index"][:3])
+    np.testing.assert_allclose(together, np.concatenate(alone), rtol=1e-5, atol=1e-5)

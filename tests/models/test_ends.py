@@ -59,6 +59,25 @@ def test_boxes_and_scores_keep_their_own_grids(scales):
         assert 10 * np.log10(np.mean(expected[..., part] ** 2) / noise) > 25
 
 
+def test_a_softmax_that_is_joined_with_boxes_works_on_real_values():
+    layers = tf_keras.layers
+    tf_keras.utils.set_random_seed(0)
+    image = tf_keras.Input(SHAPE, name="image")
+    x = layers.Conv2D(8, 3, padding="same", activation="relu")(image)
+    boxes = layers.Rescaling(300.0)(layers.Conv2D(4, 1)(x))
+    classes = layers.Softmax()(layers.Conv2D(20, 1)(x))
+    joined = layers.Concatenate()([layers.Reshape((64, 4))(boxes), layers.Reshape((64, 20))(classes)])
+    loaded, samples, found = prepared(tf_keras.Model(image, joined))
+    assert {"FloatConcatenate", "FloatSoftmax"} <= set(kinds(found))
+    made = operator_graphs.exported(found.graph)
+    assert verify_structure(made.content, made.model).unseen == ()
+    model = TfliteModel(made.content)
+    assert delegation(model).outside == {}
+    expected = loaded.predict(samples)[0][:1]
+    noise = np.mean((model.run({"image": samples["image"][:1]})[0] - expected)[..., 4:] ** 2)
+    assert 10 * np.log10(np.mean(expected[..., 4:] ** 2) / noise) > 25
+
+
 @pytest.mark.parametrize(
     ("model", "target"),
     [(detector(scale=0.5), CPU), (detector(behind=tf_keras.layers.Conv1D(3, 1)), CPU), (detector(), MICRO)],

@@ -253,3 +253,69 @@ def test_a_large_window_is_exported_verified_and_taken_by_the_delegate():
     made = operator_graphs.exported(prepare(graph, operator_graphs.draw(graph), target=CPU).graph)
     assert verify_structure(made.content, made.model).unseen == ()
     assert delegation(TfliteModel(made.content)).outside == {}
+
+
+def shuffled(parts=2, channels=40, strided=False):
+    """One part of the channels in turn goes through a layer and is joined with the others, as in ShuffleNet."""
+    make = operator_graphs._Builder(5)
+    make.input("image", (8, 8, parts * channels))
+    stem, free = make.conv("stem", "image", parts * channels, parts * channels), (None,) * 2
+    split = {"target_shape": (8, 8, channels, parts)}
+    turns = []
+    for turn in range(parts):
+        if strided:
+            cut = {"begin": (*free, turn), "end": (*free, None), "strides": (*free, parts)}
+            turns.append(make.node(f"turn{turn}", "Slice", stem, **cut))
+            continue
+        pairs = make.node(f"pairs{turn}", "Reshape", stem, **split)
+        cut = {"begin": (None, *free, turn), "end": (None, *free, turn + 1), "strides": (None, *free, None)}
+        part = make.node(f"turn{turn}", "Slice", pairs, **cut)
+        turns.append(make.node(f"flat{turn}", "Reshape", part, target_shape=(8, 8, channels)))
+    changed = make.conv("changed", turns[0], channels, channels)
+    return make.graph((make.node("joined", "Concatenate", (changed, *turns[1:])),))
+
+
+@pytest.mark.parametrize(("parts", "strided"), [(2, False), (2, True), (4, False)])
+def test_channels_in_turn_are_told_apart_by_one_transposition(parts, strided):
+    before = shuffled(parts, strided=strided)
+    samples = operator_graphs.draw(before)
+    graph, (found,) = written_for(before, CPU)
+    assert (found.operator, found.operators) == ("SLICE", ("TRANSPOSE", "SLICE"))
+    assert found.layers == tuple(f"turn{turn}" for turn in range(parts))
+    assert kinds(graph).count("Permute") == 1
+    assert kinds(graph).count("Reshape") == 2
+    np.testing.assert_array_equal(run_graph(graph, samples)[0], run_graph(before, samples)[0])
+    made = operator_graphs.exported(prepare(before, samples, target=CPU).graph)
+    assert verify_structure(made.content, made.model).unseen == ()
+    assert delegation(TfliteModel(made.content)).outside == {}
+
+
+@pytest.mark.parametrize("graph", [shuffled(5), shuffled(2, channels=4)], ids=["many parts", "a small tensor"])
+def test_other_slices_stay(graph):
+    assert written_for(graph, CPU) == (graph, ())
+
+
+def attending(*, ends: bool):
+    """Scores of places against places and a softmax over them, which ends the model or weighs sums."""
+    make = operator_graphs._Builder(6)
+    make.input("image", (1, 12, 8))
+    first, second = (make.conv(name, "image", 8, 8) for name in ("query", "value"))
+    weights = make.node("weights", "Softmax", make.node("scores", "MatMul", (first, second), transpose_b=True))
+    if ends:
+        return make.graph((make.node("shaped", "Reshape", weights, target_shape=(12, 12)),))
+    return make.graph((make.node("context", "MatMul", (weights, second)),))
+
+
+def test_a_softmax_inside_the_model_works_on_real_values():
+    before = attending(ends=False)
+    found = prepare(before, operator_graphs.draw(before), target=CPU)
+    assert [(form.operator, form.layers) for form in found.anew] == [("SOFTMAX", ("weights",))]
+    made = operator_graphs.exported(found.graph)
+    assert verify_structure(made.content, made.model).unseen == ()
+    taken = delegation(TfliteModel(made.content))
+    assert (taken.partitions, taken.outside) == (1, {})
+
+
+def test_a_softmax_that_ends_the_model_keeps_the_type_of_the_output():
+    graph = attending(ends=True)
+    assert written_for(graph, CPU) == (graph, ())

@@ -14,10 +14,11 @@ whose assembled model keeps
 
     drop + its standard error <= d                                         (`tfq.allocation.drop`)
 
-is bisected in log T; from there T rises or falls by the factor 2, then bisected, over a few reconstructed rounds, until
-less than a hundredth of the cost can be won. What is measured is a few hundred samples' word: a miss by less than its
-standard error, close to a T that holds, is jumped over once. The cheapest one, by its file, that keeps d as measured
-is taken. Where none does, the one of the smallest drop is, and is said to miss.
+is bisected in log T, roughly. From there on, over a few reconstructed rounds, T is where the drop would be d: if it
+grew as T does, and once one T holds and one misses, on the line between the two in the logarithms of both. The rounds
+end where less than a fiftieth of the cost can be won. What is measured is a few hundred samples' word: a miss by less
+than its standard error, close to a T that holds, is jumped over once. The cheapest one, by its file, that keeps d as
+measured is taken. Where none does, the one of the smallest drop is, and is said to miss.
 
 Source: Hubara et al. 2020 (arXiv:2006.10518), section 3.2, whose policies are reconstructed in sequence afterwards; the
 rounds that correct the prediction are an addition.
@@ -36,11 +37,13 @@ from tfq.allocation.program import Infeasible, minimise_cost, minimise_degradati
 from tfq.execution.progress import SILENT, Progress
 from tfq.quantized_model import QuantizedModel
 
-_BISECTIONS, _REBUILDS = 8, 6
-_WORTH_A_ROUND = 0.01  # of the cost
+_REBUILDS = 4
+_WORTH_A_ROUND = 0.02  # of the cost
 DOWNLOAD = "download_bytes"
 _NEAR = 1.5  # thresholds closer than by this factor differ by less than what is measured of their models
 _SAME = 1.05  # closer ones are not tried twice
+_STEP = 1.25  # the least by which a threshold falls after a miss
+_FAR = 8.0  # the most by which one changes in a round
 _LEAST = 1e-9  # degradation: thresholds are bisected by their logarithms
 
 
@@ -166,6 +169,7 @@ class _Search:
     def __init__(self, problem: Problem, goal: Goal, bench: Bench, progress: Progress):
         self._problem, self._goal, self._bench, self._progress = problem, goal, bench, progress
         self._rounds: list[Round] = []
+        self._found: dict[float, Allocation] = {}
 
     def within_budgets(self) -> tuple[QuantizedModel, Allocated]:
         """The least loss."""
@@ -210,18 +214,26 @@ class _Search:
         return self._allocated(best.model, best.allocation, attained=bool(kept))
 
     def _next_threshold(self, made: Sequence[_Made]) -> float:
-        """Up after what holds, down after what misses, then between, but for a jump over a miss that may be chance."""
-        holds_at = max((m.threshold for m in made if m.round.holds), default=0.0)
-        missed = sorted((m for m in made if m.threshold > holds_at), key=lambda m: m.threshold)
-        if not missed:
-            return 2 * holds_at
-        least = missed[0]
-        if not holds_at:
-            return least.threshold / 2
-        by_chance = len(missed) == 1 and least.round.measured.drop_points <= (self._goal.max_drop or 0.0)
-        if by_chance and least.threshold < _NEAR * holds_at:
-            return _NEAR * least.threshold
-        return math.sqrt(holds_at * least.threshold)
+        """Where all of the drop that is allowed would be used, but for a jump over a miss that may be chance."""
+        kept = [m for m in made if m.round.holds]
+        highest = max(kept, key=lambda m: m.threshold, default=None)
+        missed = [m for m in made if highest is None or m.threshold > highest.threshold]
+        if highest is not None and not missed:
+            return highest.threshold / self._used(highest)
+        least = min(missed, key=lambda m: m.threshold)
+        one = all(m.round is least.round for m in missed)
+        by_chance = one and least.round.measured.drop_points <= (self._goal.max_drop or 0.0)
+        if highest is None:
+            return least.threshold / (_STEP if by_chance else max(self._used(least), _STEP))
+        if by_chance and least.threshold < _NEAR * highest.threshold:
+            return _NEAR * max(m.threshold for m in missed)
+        used = math.log(self._used(highest)), math.log(self._used(least))
+        share = min(max(used[0] / (used[0] - used[1]), 1 / 4), 3 / 4)
+        return highest.threshold * (least.threshold / highest.threshold) ** share
+
+    def _used(self, made: _Made) -> float:
+        """Points lost by those that may be lost, within what a round is trusted to tell."""
+        return min(max(made.round.measured.points / max(self._goal.max_drop or 0.0, _LEAST), 1 / _FAR), _FAR)
 
     def _cost(self, made: _Made) -> float:
         """The objective, as measured where that can be."""
@@ -230,18 +242,24 @@ class _Search:
 
     def _ends(self) -> tuple[float, float]:
         """The smallest and the largest degradation that make sense: of the best and of the cheapest allocation."""
-        best = minimise_degradation(self._problem, budgets=self._goal.budgets)
-        return max(best.degradation, _LEAST), max(self._cheapest(math.inf).degradation, _LEAST)
+        best, cheapest = minimise_degradation(self._problem, budgets=self._goal.budgets), self._cheapest(math.inf)
+        low, high = (max(found.degradation, _LEAST) for found in (best, cheapest))
+        self._found[high] = cheapest
+        return low, high
 
     def _bisected(self, low: float, high: float) -> float:
-        """The largest predicted degradation whose assembled model keeps the drop; `low` where none does."""
-        with self._progress.task("search the largest degradation", _BISECTIONS) as advance:
+        """The largest predicted degradation whose assembled model keeps the drop, but for a factor of `_NEAR`.
+
+        `low` where none does.
+        """
+        rounds = 1 + math.ceil(math.log2(max(math.log(high / low) / math.log(_NEAR), 1.0)))
+        with self._progress.task("search the largest degradation", rounds) as advance:
             if self._assembled("program", self._cheapest(high)).holds:
                 return high
             advance(1)
             seen: dict[tuple[tuple[str, str], ...], bool] = {}
             bottom, top = low, high
-            for _ in range(_BISECTIONS - 1):
+            for _ in range(rounds - 1):
                 middle = math.sqrt(bottom * top)
                 allocation = self._cheapest(middle)
                 mixture = tuple(sorted(allocation.candidates.items()))
@@ -252,8 +270,12 @@ class _Search:
         return bottom
 
     def _cheapest(self, threshold: float) -> Allocation:
-        objective = self._goal.objective
-        return minimise_cost(self._problem, cost=objective, max_degradation=threshold, budgets=self._goal.budgets)
+        """The same for the same threshold, which is asked for again where bisections end and rounds begin."""
+        if threshold not in self._found:
+            self._found[threshold] = minimise_cost(
+                self._problem, cost=self._goal.objective, max_degradation=threshold, budgets=self._goal.budgets
+            )
+        return self._found[threshold]
 
     def _assembled(self, name: str, allocation: Allocation) -> Round:
         _, measured = self._bench.assemble(allocation.candidates)

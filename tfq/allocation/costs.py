@@ -81,7 +81,7 @@ def unit_costs(candidate: str, nodes: Sequence[Node], macs: Mapping[str, int]) -
     precision = CANDIDATES[candidate]
     stored, kept = _constants(precision, nodes)
     total = sum(macs[node.name] for node in nodes)
-    bits = (_FLOAT_BITS, _FLOAT_BITS) if precision.is_float else (precision.weight_bits, precision.activation_bits)
+    bits = (_FLOAT_BITS, _FLOAT_BITS) if not precision.has_grid else (precision.weight_bits, precision.activation_bits)
     weights = sum(len(node.weights) for node in nodes)
     # an integer weight has a grid; a float16 one is read through a Dequantize
     around = _piece_bytes(operation=True, grid=False) if precision == FLOAT16 else _grid_bytes()
@@ -218,13 +218,12 @@ def _constants(precision: Precision, nodes: Sequence[Node]) -> tuple[list[bytes]
     stored: dict[bytes, None] = {}
     kept: dict[bytes, int] = {}
     for node in nodes:
-        if precision.is_float:
-            for name, values in node.weights.items():
-                data = tflite_values(node, name, values).astype(_FLOATS[precision.arithmetic]).tobytes()
+        for name, values in node.weights.items():
+            if precision.is_float and not (precision.has_grid and name in node.weight_grids):
+                data = tflite_values(node, name, values).astype(_FLOATS[precision.float_type]).tobytes()
                 stored[data] = None
                 kept[data] = 4 * values.size
-            continue
-        for name, codes in weight_integers(node).items():
+        for name, codes in weight_integers(node).items() if precision.has_grid else ():
             grid = node.weight_grids[name]
             data = pack(tflite_values(node, name, codes), grid.storage)
             kernel = name == OPERATORS[node.kind].kernel

@@ -26,11 +26,19 @@ from tfq.models.graph import Graph, Node
 from tfq.models.grids import grid_groups
 from tfq.models.widths import Unit, can_pack, units
 from tfq.operations.table import OPERATORS
-from tfq.precision import FLOATS, GRIDS, MOST_PACKED_BITS, SIMULATED, SIMULATED_ACTIVATION_BITS, Precision
+from tfq.precision import (
+    FLOATS,
+    GRIDS,
+    MOST_PACKED_BITS,
+    SIMULATED,
+    SIMULATED_ACTIVATION_BITS,
+    Precision,
+    dynamic_range,
+)
 from tfq.quantized_model import QuantizedModel
-from tfq.reconstruction.methods import METHODS
+from tfq.reconstruction.methods import solutions
 from tfq.reconstruction.problem import Problem
-from tfq.reconstruction.reconstruct import layer_problem, solve, weight_grid, with_solution
+from tfq.reconstruction.reconstruct import judged, layer_problem, weight_grid, with_solution
 from tfq.reconstruction.rows import (
     SampledLayer,
     collect_float_rows,
@@ -39,6 +47,7 @@ from tfq.reconstruction.rows import (
     targets_name,
 )
 from tfq.simulate.tensor_store import TensorStore
+from tfq.simulate.weights import snap_node
 
 Key = tuple[str, str]
 """(name of the unit, name of the candidate)."""
@@ -74,12 +83,16 @@ class State:
 def apply(base: QuantizedModel, *states: State) -> QuantizedModel:
     """The int8 model with the nodes of the states in place of its own.
 
-    Float states take with them the grids between float layers (`tfq.models.borders`); nothing else changes.
+    States with float activations take with them the grids between float layers (`tfq.models.borders`); nothing else
+    changes.
     """
     nodes = [node for state in states for node in state.nodes]
     floats = {node.name: node.precision for node in nodes if node.precision.is_float}
     # what a float layer is to have beside its weights depends on its neighbours
-    nodes = [base[node.name].replace(weights=node.weights) if node.name in floats else node for node in nodes]
+    nodes = [
+        base[node.name].replace(weights=node.weights, weight_grids=node.weight_grids) if node.name in floats else node
+        for node in nodes
+    ]
     grids = {name: grid for state in states for name, grid in state.activations.items()}
     model = base.with_nodes(*nodes)
     model = model.with_nodes(*(model[name].replace(grid=grid) for name, grid in grids.items()))
@@ -123,6 +136,19 @@ def packed(state: State) -> State:
     return dataclasses.replace(state, candidate=f"{state.candidate}-packed", nodes=tuple(nodes))
 
 
+def as_dynamic(state: State) -> State:
+    """The same integers among float activations, stored as int8: beside layers on fixed grids nothing is packed."""
+    nodes = []
+    for node in state.nodes:
+        kernel = OPERATORS[node.kind].kernel
+        precision = Precision("dynamic_range", node.weight_grids[kernel].bits)
+        weights = {**node.weights, kernel: snap_node(node).weights[kernel]}
+        grids = {kernel: node.weight_grids[kernel]}
+        nodes.append(node.replace(weights=weights, weight_grids=grids, precision=precision))
+    bits = nodes[0].precision.weight_bits
+    return dataclasses.replace(state, candidate=dynamic_range(bits).name, nodes=tuple(nodes), activations={})
+
+
 def find_states(
     reference: Graph,
     base: QuantizedModel,
@@ -156,33 +182,33 @@ def find_states(
     def work(task: tuple[int, Unit, Problem]) -> list[State]:
         index, unit, problem = task
         form = layers[unit.name].form
-        wanted = list(candidates)
-        if narrow is not None:
-            wanted.append(SIMULATED)
-        states = []
-        for candidate in wanted:
-            reads = {start[name].inputs[0] for name in unit.nodes} if candidate.is_simulated else set()
-            model = with_candidate(_with_narrow(start, reads, narrow or {}), unit, candidate)
+
+        def posed(candidate: Precision, start: QuantizedModel) -> tuple[QuantizedModel, Problem]:
+            model = with_candidate(start, unit, candidate)
             grid = model[unit.name].weight_grids[form.kernel_name]
-            posed = dataclasses.replace(
-                problem,
-                input_grid=model[start[unit.name].inputs[0]].grid,
-                seed=seed,
-                **weight_grid(grid, problem.tied),
-            )
-            solution, outcome = solve(model, form, posed, METHODS[method], seed + index, method)
-            solved = with_solution(model, form, posed, solution, outcome)
-            states.append(
-                State(
+            reads = model[model[unit.name].inputs[0]].grid
+            return model, dataclasses.replace(problem, input_grid=reads, seed=seed, **weight_grid(grid, problem.tied))
+
+        def solved(wanted: Sequence[Precision], start: QuantizedModel, reads: Collection[str]) -> Iterator[State]:
+            posers = [posed(candidate, start) for candidate in wanted]
+            found = solutions(method, [problem for _, problem in posers], seed + index)
+            for candidate, (model, problem), solution in zip(wanted, posers, found, strict=True):
+                outcome = judged(model, form, problem, solution, method)
+                made = with_solution(model, form, problem, solution, outcome)
+                yield State(
                     unit.name,
                     candidate.name,
-                    tuple(solved[name] for name in unit.nodes),
+                    tuple(made[name] for name in unit.nodes),
                     f"{method}, seed {seed}",
                     outcome.before,
                     outcome.after if outcome.kept else outcome.before,
-                    {name: solved.grids[name] for name in sorted(reads)},
+                    {name: made.grids[name] for name in sorted(reads)},
                 )
-            )
+
+        states = list(solved(candidates, start, ())) if candidates else []
+        if narrow is not None:
+            reads = {start[name].inputs[0] for name in unit.nodes}
+            states += solved([SIMULATED], _with_narrow(start, reads, narrow), reads)
         return states
 
     limit = threadpoolctl.threadpool_limits(1, user_api="blas")  # as in `reconstruct`
@@ -214,8 +240,6 @@ def with_candidate(model: QuantizedModel, unit: Unit, candidate: Precision) -> Q
 
 def _with_narrow(model: QuantizedModel, tensors: Collection[str], ranges: Mapping[str, Range]) -> QuantizedModel:
     """The model with these tensors on grids of few bits."""
-    if not tensors:
-        return model
     groups = grid_groups(model)
     return with_ranges(model, {groups[n]: ranges[groups[n]] for n in tensors}, bits=SIMULATED_ACTIVATION_BITS)
 

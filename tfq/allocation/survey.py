@@ -24,7 +24,7 @@ from tfq.allocation.fisher import gradient_estimates
 from tfq.allocation.latency_table import LatencyTable, border_price, unit_latencies
 from tfq.allocation.problem import Border, Choice, Problem
 from tfq.allocation.sensitivity import FLOOR, Loss, Sensitivities, measured, output_errors
-from tfq.allocation.states import Key, State, apply, find_states, float_states, packed
+from tfq.allocation.states import Key, State, apply, as_dynamic, find_states, float_states, packed
 from tfq.allocation.wish import LATENCY, WEIGHTS, check_within_reach, offered, weight_bits, weight_count
 from tfq.calibration.statistics import Range
 from tfq.errors import UserError
@@ -44,8 +44,9 @@ from tfq.simulate.eager import tensors
 
 _SENSITIVITY_SAMPLES = 256
 # Of a measured dL: a softmax has a grid of 1/256, and what one layer changes in the outputs of a confident model is
-# less than a step, while all layers together change much.
+# less than a step, while all layers together change much. Below a tenth of it, what is measured is noise.
 _RESOLUTION = 1e-3
+_TOLD = _RESOLUTION / 10
 
 At = Callable[[Mapping[str, Precision]], QuantizedModel]
 """The model whose units have these candidates, its weights the float ones, rounded to the nearest when deployed."""
@@ -157,8 +158,12 @@ def _states(
 ) -> dict[Key, State]:
     """The states of these units with these candidates."""
     candidates = {precision_of(name) for _, name in offered}
-    ours = [candidate for candidate in candidates if not (candidate.is_float or candidate.is_simulated)]
-    plain = sorted({dataclasses.replace(candidate, storage="int8") for candidate in ours})
+    ours = [candidate for candidate in candidates if candidate.is_int8 and not candidate.is_simulated]
+    dynamic = sorted(candidate for candidate in candidates if candidate.is_dynamic)
+    plain = sorted(
+        {dataclasses.replace(candidate, storage="int8") for candidate in ours}
+        | {Precision(weight_bits=candidate.weight_bits) for candidate in dynamic}
+    )
     states: dict[Key, State] = {}
     if plain or narrow is not None:
         states = find_states(
@@ -171,11 +176,14 @@ def _states(
             seed=setting.seed,
             resources=setting.resources,
         )
-    floats = sorted(candidate for candidate in candidates if candidate.is_float)
+    floats = sorted(candidate for candidate in candidates if not candidate.has_grid)
     states |= float_states(setting.graph, base, floats) if floats else {}
     found = {}
     for unit, name in offered:
         candidate = precision_of(name)
+        if candidate.is_dynamic:
+            found[unit, name] = as_dynamic(states[unit, Precision(weight_bits=candidate.weight_bits).name])
+            continue
         state = states[unit, dataclasses.replace(candidate, storage="int8").name]
         found[unit, name] = packed(state) if candidate.storage == "packed" else state
     return found
@@ -189,7 +197,10 @@ def _sensitivities(
     loss: Loss,
     ledger: Path | None,
 ) -> dict[Key, float]:
-    """dL of every state. What is too small to be measured is ordered by its estimate, up to where measuring begins."""
+    """dL of every state. What is too small to be measured is ordered by its estimate, up to where measuring begins.
+
+    What is estimated far below that is not measured at all; estimates see errors of weights alone.
+    """
     if wish.sensitivity == "output_error":
         return output_errors(states.values())
     if wish.sensitivity == "gradient" and any(precision_of(candidate).is_simulated for _, candidate in states):
@@ -203,8 +214,9 @@ def _sensitivities(
     estimates = gradient_estimates(setting.graph, states.values(), few, seed=setting.seed, progress=resources.progress)
     if wish.sensitivity == "gradient":
         return estimates
-    found = measured(base, states.values(), few, ledger=ledger, workers=resources.workers, progress=resources.progress)
-    return {key: max(value, min(estimates[key], _RESOLUTION)) for key, value in found.items()}
+    told = [s for s in states.values() if estimates[s.key] >= _TOLD or precision_of(s.candidate).is_simulated]
+    found = measured(base, told, few, ledger=ledger, workers=resources.workers, progress=resources.progress)
+    return {key: max(found.get(key, 0.0), min(estimates[key], _RESOLUTION)) for key in states}
 
 
 def _problem(

@@ -14,10 +14,10 @@ from tfq.allocation.program import minimise_cost
 from tfq.allocation.states import Key
 from tfq.errors import UserError
 from tfq.models.graph import Graph, Node
-from tfq.models.widths import Unit, can_pack
+from tfq.models.widths import Unit, can_be_dynamic, can_pack
 from tfq.operations.table import OPERATORS
 from tfq.option_groups import BudgetOptions
-from tfq.precision import FLOATS, FOR_DOWNLOADS, GRIDS, INT8, MOST_PACKED_BITS, precision_of
+from tfq.precision import FLOAT32, FLOATS, FOR_DOWNLOADS, GRIDS, INT8, MOST_PACKED_BITS, precision_of
 
 LATENCY, WEIGHTS, COMPUTE = "latency_ms", "weight_bytes", "bops"
 _FLOAT_BYTES = 4
@@ -26,17 +26,29 @@ _FLOAT_BYTES = 4
 def offered(graph: Graph, found: Sequence[Unit], wish: BudgetOptions, *, with_floats: bool = False) -> list[Key]:
     """What every unit may get: its pin, else the candidates named, else every width stored as wished.
 
-    Packed is only what TFLite has INT4 kernels for; the same bits are stored as int8 elsewhere.
+    Packed is only what TFLite has INT4 kernels for; the same bits are stored as int8 elsewhere. Where time is the
+    objective, float32 is a candidate, for layers that are faster in it. Of the widths stored as int8, which all take
+    the same time, 8 bits are then enough, unless a budget of bits is to be kept too.
     """
     default = [dataclasses.replace(c, storage=wish.storage) if c.weight_bits <= MOST_PACKED_BITS else c for c in GRIDS]
     if wish.max_accuracy_drop is not None and wish.objective == "size" and wish.storage == "int8":
         default = list(FOR_DOWNLOADS)
+    if wish.objective == "latency":
+        narrow = wish.storage == "packed" or wish.size_budget is not None or wish.compute_budget is not None
+        default = [*(default if narrow else [INT8]), FLOAT32]
     named = [precision_of(name) for name in wish.candidates] or default + [FLOATS[0]] * with_floats
     keys = []
     for unit in found:
         packable = all(can_pack(graph[node]) for node in unit.nodes)
         pins = [precision_of(name) for pattern, name in wish.pins if re.search(pattern, unit.name)]
-        offered = [c if packable else dataclasses.replace(c, storage="int8") for c in pins[-1:] or named]
+        dynamic = all(can_be_dynamic(graph[node]) for node in unit.nodes)
+        if pins and pins[-1].is_dynamic and not dynamic:
+            raise UserError(
+                f"{unit.name!r} is pinned to {pins[-1].name}, and TFLite has no such kernel for"
+                f" {graph[unit.name].kind}; pin it to w8 or float16"
+            )
+        wanted = [c for c in pins[-1:] or named if dynamic or not c.is_dynamic] or [INT8]
+        offered = [c if packable or c.is_dynamic else dataclasses.replace(c, storage="int8") for c in wanted]
         keys += [(unit.name, candidate.name) for candidate in dict.fromkeys(offered)]
     return keys
 

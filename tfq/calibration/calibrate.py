@@ -66,6 +66,9 @@ class Calibration:
         )
 
 
+UNCALIBRATED = Calibration({}, {}, {}, {})
+
+
 def calibrate(
     graph: Graph,
     batches: Iterable[Mapping[str, np.ndarray]],
@@ -113,7 +116,8 @@ def calibrate(
 
 
 def edge_tensors(graph: Graph) -> set[str]:
-    """Inputs and outputs of the model, what a softmax, sigmoid or tanh at its end reads, and what is carried reads.
+    """Inputs and outputs of the model, what a FloatConcatenate joins there, what a softmax, sigmoid or tanh reads at
+    the end, and what is carried reads.
 
     "auto" leaves them to min-max: a pixel or a logit that is clipped can no longer be told from its
     neighbours, nor be put in order with them or taken apart at the point, whatever the mean error says. Not so on fewer
@@ -123,9 +127,12 @@ def edge_tensors(graph: Graph) -> set[str]:
     def is_squashed(name: str) -> bool:
         return graph[name].kind in ("FloatSigmoid", "FloatSoftmax") or fixed_grid(graph, name) is not None
 
-    squashed = [name for name in graph.outputs if is_squashed(name)]
-    carried = [node.name for node in graph.nodes if node.kind == "Carried"]
-    return {*graph.inputs, *graph.outputs, *(source for name in (*squashed, *carried) for source in graph[name].inputs)}
+    ends = set(graph.outputs)
+    for node in reversed(graph.nodes):
+        if node.name in ends and node.kind == "FloatConcatenate":
+            ends.update(node.inputs)
+    readers = [name for name in ends if is_squashed(name)] + [n.name for n in graph.nodes if n.kind == "Carried"]
+    return {*graph.inputs, *ends, *(source for name in readers for source in graph[name].inputs)}
 
 
 def fixed_grid(graph: Graph, tensor: str) -> tuple[float, int] | None:

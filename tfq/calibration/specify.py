@@ -28,19 +28,27 @@ from tfq.grid import Grid, activation_grid
 from tfq.models.borders import Borders, find_borders
 from tfq.models.graph import INPUT, Graph, Node, share_structure
 from tfq.models.grids import grid_groups
-from tfq.models.widths import activation_bits, can_pack, is_weighted, precisions_of
+from tfq.models.widths import (
+    LARGEST_FLOAT16,
+    activation_bits,
+    can_be_dynamic,
+    is_weighted,
+    largest_weight,
+    precisions_of,
+    storage_of,
+)
 from tfq.numerics import reference
 from tfq.numerics.entropy import scale_of_entropy
 from tfq.operations.table import OPERATORS
-from tfq.precision import FLOAT16, FLOAT32, INT8, MOST_PACKED_BITS, STORED_BITS, Precision
+from tfq.precision import FLOAT16, FLOAT32, INT8, STORED_BITS, Precision
 from tfq.quantized_model import QuantizedModel
 
 # An int32 bias holds |b| / (s_x * s_w) < 2^31; one bit is left to the sum it is added to.
 _LARGEST_BIAS = 2.0**30
-_LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
 _CHOSEN = {
     "float16": "weights are stored in float16, the computation is float32",
     "float32": "weights and computation are float32",
+    "dynamic_range": "weights are integers, activations are float32 and rounded row by row at run time",
 }
 # TFLite's multiplier s_x * s_w / s_y has 31 fractional bits; a smaller one is zero there, and refused by XNNPACK.
 _SMALLEST_MULTIPLIER = 2.0**-30
@@ -72,7 +80,7 @@ def specify(
     """
     by_name = precisions_of(graph, precisions)
     _check(graph, by_name)
-    chosen = {name: precision for name, precision in by_name.items() if precision.is_float}
+    chosen = {name for name, precision in by_name.items() if precision.is_float}
     borders = find_borders(graph, chosen, float_inputs=input_type == "float32", float_outputs=output_type == "float32")
     groups, bits = grid_groups(graph), activation_bits(graph, by_name)
     centred = centred_groups(graph)
@@ -92,7 +100,7 @@ def specify(
             return node.replace(grid=grid, precision=FLOAT32 if grid is None else INT8)
         precision, reason = _precision(node, by_name.get(node.name, INT8), borders)
         node = node.replace(grid=grid, precision=precision, reason=reason)
-        if not precision.is_int8 or not OPERATORS[node.kind].kernel:
+        if not precision.has_grid or not OPERATORS[node.kind].kernel:
             return node
         return _with_weight_grids(node, found.get(node.inputs[0]), per_channel=per_channel)
 
@@ -101,13 +109,13 @@ def specify(
     return share_structure(model, graph)
 
 
-def with_scales(node: Node, scales: np.ndarray, input_grid: Grid) -> Node:
+def with_scales(node: Node, scales: np.ndarray, input_grid: Grid | None) -> Node:
     """The node with other scales for its kernel, and those of its bias that follow.
 
     Args:
-      node: an int8 layer with the kernel and bias that are to lie on the new grids.
+      node: a layer with the kernel and bias that are to lie on the new grids.
       scales: float, one for each of the kernel's present scales; rounded (`nearest_weight_scale`).
-      input_grid: of what it reads.
+      input_grid: of what it reads; None where that is float.
     """
     kernel = node.weight_grids[OPERATORS[node.kind].kernel]
     wanted = dataclasses.replace(kernel, scale=_floats(scales))
@@ -133,9 +141,9 @@ def with_ranges(model: QuantizedModel, ranges: Mapping[str, Range], *, bits: int
         if node.kind == INPUT or not node.weight_grids:
             return node
         kernel = OPERATORS[node.kind].kernel
-        if node.kind == "Embedding":
+        if node.kind == "Embedding" and node.precision.is_int8:
             return node.replace(weight_grids={kernel: grids[node.name]})
-        return _following(node, node.weight_grids[kernel], grids[node.inputs[0]])
+        return _following(node, node.weight_grids[kernel], grids.get(node.inputs[0]))
 
     return model.with_nodes(*map(moved, model.nodes))
 
@@ -163,7 +171,7 @@ def with_floats(model: QuantizedModel, precisions: Mapping[str, Precision]) -> Q
             return node
         precision, reason = _precision(node, chosen.get(node.name, node.precision), borders)
         return node.replace(
-            precision=precision, reason=reason, weight_grids=node.weight_grids if precision.is_int8 else {}
+            precision=precision, reason=reason, weight_grids=node.weight_grids if precision.has_grid else {}
         )
 
     return model.with_nodes(*map(decided, model.nodes))
@@ -193,14 +201,16 @@ def _check(graph: Graph, precisions: Mapping[str, Precision]) -> None:
             raise ValueError(f"layer {name!r}: {precision.name} must be int8, {' or '.join(_CHOSEN)}")
         if not precision.is_float:
             continue
-        if name not in graph.by_name or not is_weighted(graph[name]):
+        if name not in graph.by_name or not (is_weighted(graph[name]) or can_be_dynamic(graph[name])):
             raise ValueError(f"{name!r} is no weighted layer and cannot be given a precision")
+        if precision.is_dynamic and not can_be_dynamic(graph[name]):
+            raise ValueError(f"layer {name!r}: TFLite has no kernel for {graph[name].kind} in {precision.name}")
         if len(of_group[graph[name].group]) > 1:
             raise ValueError(f"the calls of the Keras layer that {name!r} calls are to have different precisions")
-        largest = max(float(np.abs(values).max()) for values in graph[name].weights.values())
-        if precision == FLOAT16 and largest > _LARGEST_FLOAT16:
+        largest = largest_weight(graph[name])
+        if precision == FLOAT16 and largest > LARGEST_FLOAT16:
             raise UserError(
-                f"layer {name!r} has a weight of magnitude {largest:.3g}, float16 holds up to {_LARGEST_FLOAT16:.0f};"
+                f"layer {name!r} has a weight of magnitude {largest:.3g}, float16 holds up to {LARGEST_FLOAT16:.0f};"
                 " use float32 for it"
             )
 
@@ -209,7 +219,7 @@ def _precision(node: Node, wanted: Precision, borders: Borders) -> tuple[Precisi
     """(precision, reason why not int8)."""
     if node.name not in borders.nodes:
         return wanted if wanted.is_int8 else INT8, ""
-    if wanted.is_float and is_weighted(node):
+    if wanted.is_float and (is_weighted(node) or can_be_dynamic(node)):
         return wanted, f"chosen: {_CHOSEN[wanted.arithmetic]}"
     operator = OPERATORS[node.kind]
     if node.kind == "Carried":
@@ -221,32 +231,45 @@ def _precision(node: Node, wanted: Precision, borders: Borders) -> tuple[Precisi
 
 def _with_weight_grids(node: Node, input_grid: Grid | None, *, per_channel: bool) -> Node:
     operator, precision = OPERATORS[node.kind], node.precision
-    assert node.grid is not None
-    if node.kind == "Embedding":  # a look-up: the table lies on the output's grid
+    if node.kind == "Embedding" and not precision.is_dynamic:  # a look-up: the table lies on the output's grid
+        assert node.grid is not None
         return node.replace(weight_grids={operator.kernel: node.grid})
-    assert input_grid is not None
-    axis = operator.channel_axis if per_channel else None
-    if operator.channel_axis is None:  # PReLU slopes: 8 bits, per tensor, as the kernel demands
-        precision, axis = INT8, None
-    if precision.storage == "packed" and (precision.weight_bits > MOST_PACKED_BITS or not can_pack(node)):
+    axis = operator.dynamic_axis if precision.is_dynamic else operator.channel_axis
+    if axis is None:  # PReLU slopes: 8 bits, per tensor, as the kernel demands
+        precision = INT8
+    axis = axis if per_channel else None
+    stored = storage_of(node, precision)
+    if stored == "int8":
         precision = dataclasses.replace(precision, storage="int8")
     bits, entropy = precision.weight_bits, precision.entropy_bits
-    scales = _floats(weight_scales(node.weights[operator.kernel], bits, axis, entropy))
-    stored = "int4" if precision.storage == "packed" else "int8"
-    kernel = Grid(scales, 0, bits, stored, symmetric=True, axis=axis, entropy_bits=entropy)
+    # the builtin kernel that multiplies floats by INT4 weights misreads -8
+    narrow = precision.is_dynamic and stored == "int4" and is_weighted(node)
+    scales = _floats(weight_scales(node.weights[operator.kernel], bits, axis, entropy, narrow=narrow))
+    kernel = Grid(scales, 0, bits, stored, symmetric=True, axis=axis, entropy_bits=entropy, narrow=narrow)
     return _following(node.replace(precision=precision), kernel, input_grid)
 
 
-def weight_scales(kernel: np.ndarray, bits: int, axis: int | None, entropy_bits: int = 0) -> np.ndarray:
+def weight_scales(
+    kernel: np.ndarray, bits: int, axis: int | None, entropy_bits: int = 0, *, narrow: bool = False
+) -> np.ndarray:
     """The scales [channels] (or [1] without axis) that a kernel starts with: those that just cover it, or for codes of
     this entropy, one for all channels."""
-    scales = reference.symmetric_scales(kernel, bits, axis)
+    scales = reference.symmetric_scales(kernel, bits, axis, narrow=narrow)
     return np.full_like(scales, scale_of_entropy(kernel, entropy_bits)) if entropy_bits else scales
 
 
-def _following(node: Node, kernel: Grid, input_grid: Grid) -> Node:
-    """The node with grids for its kernel and bias, where `kernel` is wanted: no scale is too small for TFLite."""
+def _following(node: Node, kernel: Grid, input_grid: Grid | None) -> Node:
+    """The node with grids for its kernel and bias, where `kernel` is wanted: no scale is too small for TFLite.
+
+    Where activations are float, so is the bias.
+    """
+    if node.precision.is_dynamic:
+        scales = reference.nearest_weight_scale(np.asarray(kernel.scale), kernel.bits)
+        return node.replace(
+            weight_grids={OPERATORS[node.kind].kernel: dataclasses.replace(kernel, scale=_floats(scales))}
+        )
     assert node.grid is not None
+    assert input_grid is not None
     values, axis = node.weights[OPERATORS[node.kind].kernel], kernel.axis
     input_scale, output_scale = input_grid.scale[0], node.grid.scale[0]
     smallest = reference.weight_scale(_SMALLEST_MULTIPLIER * output_scale / input_scale, kernel.bits)

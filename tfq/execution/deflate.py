@@ -7,6 +7,7 @@ weights (on 4-bit grids "filtered" takes some 10 % less than the default), so al
 
 from __future__ import annotations
 
+import concurrent.futures
 import zlib
 
 ZLIB, GZIP, RAW = zlib.MAX_WBITS, 16 + zlib.MAX_WBITS, -zlib.MAX_WBITS
@@ -22,4 +23,5 @@ def deflated(content: bytes, *, frame: int = ZLIB) -> bytes:
         compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, frame, _MEMORY, strategy)
         return compressor.compress(content) + compressor.flush()
 
-    return min(map(by, _STRATEGIES), key=len)
+    with concurrent.futures.ThreadPoolExecutor(len(_STRATEGIES)) as pool:  # zlib lets other threads run
+        return min(pool.map(by, _STRATEGIES), key=len)

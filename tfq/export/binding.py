@@ -16,7 +16,7 @@ from typing import Any
 from tfq.export import flatbuffer
 from tfq.export.convert import IDENTIFIER, identifiers
 from tfq.models.graph import INPUT, Graph, Node
-from tfq.operations.table import OPERATORS
+from tfq.operations.table import OPERATORS, operator_of
 from tfq.quantized_model import QuantizedModel
 
 _WEIGHTED = {
@@ -25,6 +25,7 @@ _WEIGHTED = {
     "FULLY_CONNECTED": (1, 2),
     "TRANSPOSE_CONV": (1, 3),
     "GATHER": (0,),
+    "EMBEDDING_LOOKUP": (1,),
     "PRELU": (1,),
 }
 # Operations that "same" nodes (`tfq.operations.table`) become.
@@ -88,7 +89,17 @@ def bind(model: Any, graph: Graph) -> Binding:
         found = named(label)
         if not found and index not in nameless and target not in result:
             raise RuntimeError(f"{kind} writes {label!r}, which belongs to no node")
-        name = _owner(kind, found, graph) if found else nameless.get(index) or result[target]
+        found = found or ([] if index in nameless else [result[target]])
+        if kind in _WEIGHTED:  # it may have taken in the reshape behind it
+            found = [source for name in found for source in _moved(graph, name)]
+        name = _owner(kind, found, graph) if found else nameless[index]
+        if kind == "FULLY_CONNECTED":
+            name = _by_kernel(
+                named(flatbuffer.text(subgraph.tensors[int(operator.inputs[1])].name)),
+                name,
+                graph,
+                operator_node.values(),
+            )
         operator_node[index] = writer[target] = name
         node_tensor[name] = target
     return Binding(operator_node, node_tensor, inputs, outputs)
@@ -127,6 +138,25 @@ def _nameless(model: Any, graph: Graph, result: Mapping[int, str]) -> dict[int, 
         if not owners[index] and near:
             found[index] = near[0]
             writer |= dict.fromkeys(map(int, operator.outputs), near[0])
+    return found
+
+
+def _by_kernel(kernels: Sequence[str], name: str, graph: Graph, claimed: Collection[str]) -> str:
+    """The node of a dense operation whose output bears `name`, and whose kernel those of `kernels`.
+
+    A reshape that the next dense layer makes of its input may become part of the operation in front of it, which then
+    bears the next one's name. The kernel bears its own; equal ones are stored once.
+    """
+    own = next((kernel for kernel in kernels if operator_of(graph[kernel].kind).kernel), name)
+    return name if graph[own].group == graph[name].group or own in claimed else own
+
+
+def _moved(graph: Graph, name: str) -> list[str]:
+    """The node, and those whose output it only moves: their operation may write its tensor."""
+    found = [name]
+    while graph[name].kind != INPUT and OPERATORS[graph[name].kind].moves:
+        (name,) = graph[name].inputs
+        found.append(name)
     return found
 
 

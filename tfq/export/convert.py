@@ -28,6 +28,7 @@ from tfq.grid import Grid
 from tfq.models.graph import Graph, Node, build_model
 from tfq.operations.table import OPERATORS
 from tfq.quantized_model import QuantizedModel
+from tfq.simulate.weights import snap_node
 from tfq.simulate.wrap import build_simulation
 
 RepresentativeDataset = Callable[[], Iterator[Mapping[str, np.ndarray]]]  # arrays with a batch axis of 1, by input name
@@ -55,7 +56,7 @@ def without_requantize(graph: Graph) -> Graph:
 
 
 def carried(model: QuantizedModel) -> QuantizedModel:
-    """The model with per-tensor weights where the converter takes no others."""
+    """The model with per-tensor weights where the converter takes no others, and as floats beside float activations."""
 
     def grid_of(node: Node, name: str, grid: Grid) -> Grid:
         matrix = OPERATORS[node.kind].matrix
@@ -67,6 +68,8 @@ def carried(model: QuantizedModel) -> QuantizedModel:
         return dataclasses.replace(grid, scale=(max(grid.scale),), axis=None)
 
     def as_carried(node: Node) -> Node:
+        if node.precision.is_dynamic:  # the integers come in the passes
+            return snap_node(node).replace(weight_grids={})
         # a PReLU whose slopes carry a fake-quant stays float; the converter quantises them by itself
         return node.replace(
             weight_grids={n: grid_of(node, n, grid) for n, grid in node.weight_grids.items() if n != "alpha"}

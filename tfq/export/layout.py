@@ -7,6 +7,8 @@ import numpy as np
 from tfq.grid import Grid
 from tfq.operations.table import OPERATORS
 
+_PACKED_BITS = {"int4": 4, "int2": 2}
+
 
 def tflite_layout(kind: str, values: np.ndarray) -> np.ndarray:
     """A kernel from the Keras layout to TFLite's."""
@@ -25,9 +27,11 @@ def tflite_scales(kind: str, grid: Grid, shape: tuple[int, ...]) -> tuple[np.nda
 
 
 def pack(codes: np.ndarray, storage: str) -> bytes:
-    """Integers as the file holds them: little-endian; int4 two a byte, the first in the low nibble."""
-    if storage != "int4":
+    """Integers as the file holds them: little-endian; int4 two a byte, int2 four, the first in the lowest bits."""
+    if storage not in _PACKED_BITS:
         return codes.astype({"int8": "<i1", "int32": "<i4"}[storage]).tobytes()
-    nibbles = codes.reshape(-1).astype(np.uint8) & 0x0F
-    nibbles = np.pad(nibbles, (0, nibbles.size % 2))
-    return (nibbles[0::2] | (nibbles[1::2] << 4)).tobytes()
+    bits = _PACKED_BITS[storage]
+    each = 8 // bits
+    parts = codes.reshape(-1).astype(np.uint8) & (2**bits - 1)
+    parts = np.pad(parts, (0, -parts.size % each)).reshape(-1, each)
+    return np.bitwise_or.reduce(parts << (bits * np.arange(each, dtype=np.uint8)), axis=1).astype(np.uint8).tobytes()

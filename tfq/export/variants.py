@@ -65,4 +65,6 @@ def _converters_view(model: QuantizedModel) -> Hashable:
 
 
 def _has_zero_bias(node: Node) -> bool:
+    if node.precision.is_dynamic:
+        return "bias" in node.weights and not node.weights["bias"].any()
     return "bias" in node.weight_grids and not weight_integers(node)["bias"].any()

@@ -223,7 +223,8 @@ def _bounded(
         return _constant_sum(node, part.x, offset, seen[node.name].shape[1:], shape)
 
     def mask(*tensors: Any) -> Any:
-        return tf.maximum(part.mask(*tensors) - shift, least)
+        # in this order: the converter would fold the shift into a product that makes -1e9, where float32 loses it
+        return tf.maximum(part.mask(*tensors), least + shift) - shift
 
     sample = mask(*(tf.cast(seen[n], t) for n, t in zip(part.reads, part.dtypes, strict=True))).shape[1:]
     of = node.config["work"] if node.kind == "Carried" else node.kind

@@ -3,7 +3,8 @@
 All that int8 joins lies on one grid. Where boxes in 0..320 and scores in 0..1 are joined, one step of it is larger than
 a score. If a part would keep less than _LEAST_DB there, and takes less than half of the common range, each part keeps a
 grid of its own instead, the concatenation works on real values, and the output is float32. What it costs is a
-DEQUANTIZE for every part; it saves the QUANTIZE of those whose grid is prescribed.
+DEQUANTIZE for every part; it saves the QUANTIZE of those whose grid is prescribed. A softmax that is only joined there
+works on real values too, and so does a sigmoid of small values.
 
 The grid of a softmax or sigmoid is prescribed, in steps of 1/256. Of many classes each may have less than half a step,
 and all of these become 0. If they hold more than _MOST_LOST of the probability of a softmax, or a sigmoid would keep
@@ -124,7 +125,20 @@ def _free_concatenations(graph: Graph, inputs: Mapping[str, np.ndarray]) -> tupl
     )
     if not lost:
         return graph, ()
-    return graph.with_nodes(*(graph[name].replace(kind="FloatConcatenate") for name in lost)), notes
+
+    def only_joined(name: str) -> bool:
+        onward = (r in lost or (graph[r].kind in RESHAPES and only_joined(r)) for r in graph.readers[name])
+        return name not in graph.outputs and all(onward)
+
+    freed: list[Node] = []
+    for part in read:
+        source = graph[part]
+        while source.kind in RESHAPES:
+            source = graph[source.inputs[0]]
+        loses = source.kind == "Softmax" or (source.kind == "Sigmoid" and _lost_by_sigmoid(values[part]))
+        if loses and only_joined(source.name):
+            freed.append(source.replace(kind=f"Float{source.kind}"))
+    return graph.with_nodes(*freed, *(graph[name].replace(kind="FloatConcatenate") for name in lost)), notes
 
 
 def _span(values: Sequence[np.ndarray]) -> float:

@@ -58,6 +58,16 @@ def commutes(node: Node, source: str, moving: AffineMap, shapes: _Shapes) -> boo
     return False
 
 
+def _is_uniform(moving: AffineMap) -> bool:
+    """Whether it does the same to every channel."""
+    return bool((moving.scale == moving.scale[0]).all() and (moving.offset == moving.offset[0]).all())
+
+
+def _of_channels(moving: AffineMap, channels: int) -> AffineMap:
+    """A uniform map of so many channels."""
+    return moving._replace(scale=np.full(channels, moving.scale[0]), offset=np.full(channels, moving.offset[0]))
+
+
 def carried(node: Node, source: str, moving: AffineMap, shapes: _Shapes) -> AffineMap | None:
     """The map behind `node` that does what `moving` does on the tensor `source` it reads; None where there is none."""
     if not shapes[source] or not shapes[node.name]:
@@ -82,7 +92,11 @@ def _reached_backward(graph: Graph, shapes: _Shapes) -> Iterator[tuple[str, Affi
                 if node.activation is None:
                     yield node.name, moving
                 break
-            if node.kind == "Multiply" or not node.inputs or not commutes(node, node.inputs[0], moving, shapes):
+            if node.kind == "Multiply" or not node.inputs:
+                break
+            if _is_uniform(moving) and operator_of(node.kind).moves and shapes[node.inputs[0]]:
+                moving = _of_channels(moving, shapes[node.inputs[0]][-1])
+            elif not commutes(node, node.inputs[0], moving, shapes):
                 break
             node = nodes[node.inputs[0]]
 
@@ -100,7 +114,10 @@ def _reached_forward(graph: Graph, shapes: _Shapes) -> Iterator[tuple[str, Affin
                 if accepts(node, moving):
                     yield name, moving
                 break
-            passed = carried(node, source, moving, shapes)
+            if _is_uniform(moving) and operator_of(node.kind).moves and shapes[name]:
+                passed: AffineMap | None = _of_channels(moving, shapes[name][-1])
+            else:
+                passed = carried(node, source, moving, shapes)
             if passed is None:
                 break
             moving = passed

@@ -9,12 +9,14 @@
     prelu               slope x + relu((1 - slope) x), for slopes of the channels up to 1; with one slope LeakyReLU
     maximum, minimum    relu(a - b) + b;  a - relu(a - b)
     gelu                the float one, between a DEQUANTIZE and a QUANTIZE: XNNPACK makes one table of the three
+    softmax             the float one likewise, and what it gives has a grid of its own; not where it ends the model
 
 A row of `FORMS` names TFLite's operator and those that take its place. The table of the target (`tfq.targets`) decides:
 a form is chosen where kernels of the fast path take all of them, and no int8 kernel takes the former.
 
 Large windows of depthwise convolutions are split for a target that takes only so many taps (`tfq.models.windows`), and
-concatenations for one that joins only so many tensors (`tfq.models.joins`).
+concatenations for one that joins only so many tensors (`tfq.models.joins`). Slices of channels that take turns become a
+transposition where it is faster (`tfq.models.interleaved`).
 
 All forms are exact in real arithmetic. On grids, the values in between are rounded too.
 """
@@ -28,8 +30,10 @@ import numpy as np
 
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph, Node
+from tfq.models.interleaved import split_interleaved
 from tfq.models.joins import split_joins
 from tfq.models.pooling import as_convolution
+from tfq.models.reshapes import RESHAPES
 from tfq.models.rewrite import made_by, rewrite
 from tfq.models.rules.rule import Shape, affine
 from tfq.models.windows import split_windows
@@ -137,6 +141,10 @@ def _gelu(node: Node, _: Mapping[str, Shape]) -> list[Node]:
     return [node.replace(kind="FloatGelu")]
 
 
+def _softmax(node: Node, _: Mapping[str, Shape]) -> list[Node]:
+    return [node.replace(kind="FloatSoftmax")]
+
+
 _SAME = "The integers are the same."
 _NEAREST = Form("RESIZE_NEAREST_NEIGHBOR", ("CONCATENATION", "RESHAPE"), _SAME, _upsampling)
 _ROUNDED = "It is exact, but the values in between are rounded too."
@@ -147,6 +155,7 @@ FORMS: Mapping[str, Form] = {
     "Maximum": Form("MAXIMUM", ("SUB", "ADD"), _ROUNDED, _larger),
     "Minimum": Form("MINIMUM", ("SUB",), _ROUNDED, _smaller),
     "PReLU": Form("PRELU", ("DEPTHWISE_CONV_2D", "ADD"), _ROUNDED, _prelu),
+    "Softmax": Form("SOFTMAX", ("SOFTMAX",), "It is exact.", _softmax, "float32"),
     "UpSampling2D": _NEAREST,
     "Resizing": _NEAREST,
 }
@@ -162,9 +171,15 @@ def written_for(graph: Graph, target: Target) -> tuple[Graph, tuple[WrittenAnew,
     }
     shapes = tensor_shapes(graph) if any(node.kind in chosen for node in graph.nodes) else {}
     done: dict[Form, list[str]] = {}
+    ends = set(graph.outputs)  # a float there would change the type of an output
+    for node in reversed(graph.nodes):
+        if node.name in ends and node.kind in RESHAPES:
+            ends.update(node.inputs)
 
     def rule(node: Node) -> list[Node] | None:
         form = chosen.get(node.kind)
+        if form is not None and form.dtype != "int8" and node.name in ends:
+            return None
         made = None if form is None else form.rule(node, shapes)
         if form is not None and made is not None:
             done.setdefault(form, []).append(node.name)
@@ -187,4 +202,9 @@ def written_for(graph: Graph, target: Target) -> tuple[Graph, tuple[WrittenAnew,
         reason = f"joins more than {target.most_joined} tensors, which runs outside {target.path}"
         if split:
             anew.append(WrittenAnew("CONCATENATION", ("CONCATENATION",), split, reason, _SAME))
+    if target.most_interleaved is not None:
+        written, split = split_interleaved(written, target.most_interleaved)
+        reason = f"copies channels one by one, which {target.path} computes several times more slowly"
+        if split:
+            anew.append(WrittenAnew("SLICE", ("TRANSPOSE", "SLICE"), split, reason, _SAME))
     return written, tuple(anew)

@@ -20,6 +20,7 @@ from tfq.models.bounded_masks import bound_masks
 from tfq.models.decompose import decompose, split_activations
 from tfq.models.ends import free_ends
 from tfq.models.equality import random_inputs, relative_error, run_graph
+from tfq.models.floats import without_wide_depthwise
 from tfq.models.fold import affines_to_layers, fold_affines
 from tfq.models.forms import WrittenAnew, written_for
 from tfq.models.fuse import (
@@ -324,4 +325,5 @@ def prepare(
     unknown = [n for n in graph.nodes if n.kind != INPUT and n.kind not in OPERATORS]
     if unknown:
         raise RuntimeError(f"preparation left {[(n.name, n.kind) for n in unknown]}")
+    plain = checked("wide depthwise convolutions as sums", plain, without_wide_depthwise(plain))
     return Prepared(graph, tuple(checks), notes, plain, anew)

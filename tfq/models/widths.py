@@ -16,11 +16,16 @@ import collections
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 
+import numpy as np
+
 from tfq.models.graph import INPUT, Graph, Node, once_per_structure
 from tfq.models.grids import grid_groups
 from tfq.models.rewrite import made_by, rewrite
-from tfq.operations.table import OPERATORS, matrix_of
-from tfq.precision import STORED_BITS, Precision
+from tfq.operations.table import OPERATORS, matrix_of, operator_of
+from tfq.precision import FLOAT16, FLOAT32, MOST_PACKED_BITS, STORED_BITS, Precision, dynamic_range
+
+_TWO_BITS = 2
+LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
 
 
 def precisions_of(graph: Graph, precisions: Precision | Mapping[str, Precision]) -> dict[str, Precision]:
@@ -90,6 +95,50 @@ def can_pack(node: Node) -> bool:
     """Whether TFLite runs the node with INT4 weights."""
     matrix = matrix_of(node.kind)
     return matrix is not None and matrix.packs
+
+
+def can_be_dynamic(node: Node) -> bool:
+    """Whether TFLite runs the node with integer weights and float activations, and fast."""
+    return operator_of(node.kind).dynamic_axis is not None
+
+
+def storage_of(node: Node, precision: Precision) -> str:
+    """The integer type that holds the node's weights: the narrowest of this precision that its kernel reads."""
+    if precision.storage != "packed" or precision.weight_bits > MOST_PACKED_BITS:
+        return "int8"
+    if not precision.is_dynamic:
+        return "int4" if can_pack(node) else "int8"
+    axis = operator_of(node.kind).packed_axis
+    if axis is None:
+        return "int8"
+    row = node.weights[OPERATORS[node.kind].kernel].shape[axis]  # ends on a whole byte
+    if precision.weight_bits <= _TWO_BITS and row % 4 == 0:
+        return "int2"
+    return "int4" if row % 2 == 0 else "int8"
+
+
+def largest_weight(node: Node) -> float:
+    """Magnitude of the largest number among the node's weights and biases."""
+    return max(float(np.abs(values).max()) for values in node.weights.values())
+
+
+def dynamic_precisions(graph: Graph, bits: int, *, first_last_bits: int = 0) -> dict[str, Precision]:
+    """Of every layer with weights, where all activations stay float.
+
+    Args:
+      graph: the prepared graph.
+      bits: of weights among float activations; those of layers without such a kernel are float16, or float32 where
+        that cannot hold them.
+      first_last_bits: of the first and last weighted layers (`first_and_last`); 0: as all others.
+    """
+    apart = first_and_last(graph) if first_last_bits else set()
+
+    def of(node: Node) -> Precision:
+        if can_be_dynamic(node):
+            return dynamic_range(first_last_bits if node.name in apart else bits)
+        return FLOAT16 if largest_weight(node) <= LARGEST_FLOAT16 else FLOAT32
+
+    return {node.name: of(node) for node in graph.nodes if is_weighted(node) or can_be_dynamic(node)}
 
 
 def first_and_last(graph: Graph) -> set[str]:

@@ -33,13 +33,14 @@ _WEIGHT_SCALE_BITS, _ACTIVATION_SCALE_BITS = 4, 3  # significant ones beside tho
 _SMALLEST_SCALE = np.float32(2.0**-100)  # keeps the products of scales normal numbers
 
 
-def integer_range(bits: int, *, symmetric: bool) -> tuple[int, int]:
+def integer_range(bits: int, *, symmetric: bool, narrow: bool = False) -> tuple[int, int]:
     """Smallest and largest code: [-2^(bits-1), 2^(bits-1) - 1]; of 8 bits or more symmetric grids lack the lowest.
 
     TFLite demands -127..127 of 8-bit weights. With fewer bits no code can be spared: of 3 bits it is one in eight.
+    `narrow`: it lacks the lowest all the same.
     """
     half = 2 ** (bits - 1)
-    return (-half + 1 if symmetric and bits >= _NARROW_BITS else -half), half - 1
+    return (-half + 1 if symmetric and (narrow or bits >= _NARROW_BITS) else -half), half - 1
 
 
 def round_half_away(x: np.ndarray | float) -> np.ndarray:
@@ -159,7 +160,7 @@ def real_range(scale: np.ndarray | float, zero_point: int, qmin: int, qmax: int)
     return step * np.float32(qmin - zero_point), step * np.float32(qmax - zero_point)
 
 
-def symmetric_scales(weights: np.ndarray, bits: int, axis: int | None = None) -> np.ndarray:
+def symmetric_scales(weights: np.ndarray, bits: int, axis: int | None = None, *, narrow: bool = False) -> np.ndarray:
     """Scales float32 [channels] (or [1] without axis), rounded up to exact ones, for which no weight is clipped.
 
     s = max(max w / high, min w / low)    for codes of [low, high]; of 8 bits absmax / 127
@@ -167,7 +168,7 @@ def symmetric_scales(weights: np.ndarray, bits: int, axis: int | None = None) ->
     A channel of zeros only gets the largest scale found in the tensor, so that its bias, whose scale is
     s_input * s_weight, still fits into int32.
     """
-    weights, (low, high) = np.asarray(weights, np.float64), integer_range(bits, symmetric=True)
+    weights, (low, high) = np.asarray(weights, np.float64), integer_range(bits, symmetric=True, narrow=narrow)
     other = tuple(i for i in range(weights.ndim) if axis is None or i != axis % weights.ndim)
     scales = np.atleast_1d(np.maximum(weights.max(axis=other) / high, weights.min(axis=other) / low))
     return weight_scale(np.where(scales > 0, scales, scales.max() or 1.0 / high), bits)

@@ -24,6 +24,10 @@ class Operator:
         "float" the operation has no int8 kernel worth using: it stays float32, and the spec says so.
       kernel: variable name of the weights; "" where there are none.
       matrix: how they multiply what the layer reads; None where they do not.
+      dynamic_axis: of the scales of its weights in the Keras layout, where activations stay float32; None where TFLite
+        has no kernel for integer weights among float activations worth using.
+      packed_axis: of the weights that a kernel with float activations reads two or four to a byte; None where it reads
+        bytes alone.
       fixed: (scale, zero_point) of a "fixed" output.
       clamps: TFLite can fuse a ReLU or ReLU6 onto the operation.
       elementwise: every element of the output depends on the elements at the same place of the inputs alone.
@@ -40,6 +44,8 @@ class Operator:
     output: str
     kernel: str = ""
     matrix: Matrix | None = None
+    dynamic_axis: int | None = None
+    packed_axis: int | None = None
     fixed: tuple[float, int] | None = None
     clamps: bool = False
     elementwise: bool = False
@@ -57,18 +63,25 @@ class Operator:
         return None if self.matrix is None else self.matrix.channel_axis
 
 
-_SMALL = "it ends the model, and 8 bits would lose small probabilities"
+_SMALL = "8 bits would lose small probabilities"
 OPERATORS: dict[str, Operator] = {
     # weights; the bias is int32 with scale s_input * s_kernel
-    "Conv2D": Operator("own", kernel="kernel", matrix=Matrix("hwio", packs=True), clamps=True),
+    "Conv2D": Operator("own", kernel="kernel", matrix=Matrix("hwio", packs=True), dynamic_axis=3, clamps=True),
     "DepthwiseConv2D": Operator("own", kernel="depthwise_kernel", matrix=Matrix("hwcm", packs=True), clamps=True),
     "Conv2DTranspose": Operator(
         "own",
         kernel="kernel",
         matrix=Matrix("hwoi", transposed=True, carried_per_tensor=True, stored_in_int8=True),
     ),
-    "Dense": Operator("own", kernel="kernel", matrix=Matrix("io", packs=True, carried_per_tensor=True), clamps=True),
-    "Embedding": Operator("same", kernel="embeddings"),
+    "Dense": Operator(
+        "own",
+        kernel="kernel",
+        matrix=Matrix("io", packs=True, carried_per_tensor=True),
+        dynamic_axis=1,
+        packed_axis=0,
+        clamps=True,
+    ),
+    "Embedding": Operator("same", kernel="embeddings", dynamic_axis=0, packed_axis=1),  # a scale for every row
     # arithmetic
     "Add": Operator("own", clamps=True, elementwise=True, largest_ratio=2.0**18, tflite="ADD"),
     "Subtract": Operator("own", clamps=True, elementwise=True, largest_ratio=2.0**18, tflite="SUB"),

@@ -20,6 +20,7 @@ from tfq.data.signatures import input_signatures
 from tfq.evaluation.evaluate import check_metric
 from tfq.evaluation.metrics import UserMetric, find_metric
 from tfq.execution.journal import Journal
+from tfq.execution.predict import predict
 from tfq.execution.progress import Progress
 from tfq.execution.resources import Resources
 from tfq.execution.tflite import parse_tflite
@@ -27,7 +28,7 @@ from tfq.export.convert import RepresentativeDataset
 from tfq.export.package import export_plain
 from tfq.input_shapes import InputShapes
 from tfq.inputs import Inputs
-from tfq.models.equality import tensor_shapes
+from tfq.models.equality import relative_error, run_graph, tensor_shapes
 from tfq.models.graph import Graph
 from tfq.models.load import LoadedModel, load_model
 from tfq.models.prepare import Prepared, prepare
@@ -41,6 +42,7 @@ from tfq.targets import TARGETS
 # Samples that the stops take where not all are needed.
 _PREPARATION, _SPREAD, _REPRESENTATIVE = 8, 64, 100
 _MUCH_SMALLER = 0.9
+_OTHER_MODEL = 1e-2  # of the largest output: rounding is a hundredth of that
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -99,12 +101,12 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress) -> Run:
     with journal.stage("prepare the model"):
         few = calibration.samples.head(_PREPARATION).read()
         spread = calibration.samples.head(_SPREAD).read()
-        wide = find_wide(loaded.graph, spread) if recipe.precision == "int8" else None
-        target = TARGETS[recipe.target] if recipe.precision == "int8" else None
+        wide = find_wide(loaded.graph, spread) if recipe.fits else None
+        target = TARGETS[recipe.target] if recipe.fits else None
         options: dict[str, Any] = {"original": loaded, "seed": recipe.seed, "progress": progress}
         prepared = prepare(loaded.graph, few, wide=wide, target=target, **options)
         journal.warn(*prepared.notes)
-        if recipe.precision == "int8":
+        if recipe.may_be_static:
             journal.warn(*zero_notes(prepared.graph, spread))
         output = tensor_shapes(prepared.graph)[prepared.graph.outputs[0]]
         for found in (given, evaluation_samples):
@@ -116,7 +118,8 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress) -> Run:
     with journal.stage("export the float baseline"):
         representative = calibration.samples.head(_REPRESENTATIVE).representative_dataset()
         baseline = export_plain(prepared.plain, "float32", representative, progress=progress)
-        journal.warn(*_size_note(loaded, baseline), *_state_note(prepared.plain, baseline))
+        state = _state_note(prepared.plain, baseline)
+        journal.warn(*_size_note(loaded, baseline), *(state or _baseline_note(prepared.plain, baseline, few)))
         if evaluation_samples is not None:
             check_metric(inputs.metric, baseline, evaluation_samples)
     return Run(
@@ -156,6 +159,17 @@ def _state_note(graph: Graph, baseline: bytes) -> tuple[str, ...]:
     return (
         "the .tflite keeps the state of its recurrent layers from one run to the next, as TFLite's LSTM does; reset it"
         " before each sample: reset_all_variables() in Python, resetVariableTensors() on Android",
+    )
+
+
+def _baseline_note(graph: Graph, baseline: bytes, few: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """Where TFLiteConverter made something else of the float model: all figures are against that file."""
+    error = relative_error(run_graph(graph, few), list(predict(baseline, few)))
+    if error < _OTHER_MODEL:
+        return ()
+    return (
+        f"float.tflite differs from the model by {error:.2g} of the largest output, so the figures against float mean"
+        " little: TFLiteConverter changed what it computes; please report it with the model",
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from tfq.calibration.calibrate import Calibration, calibrate, edge_tensors
+from tfq.calibration.calibrate import UNCALIBRATED, Calibration, calibrate, edge_tensors
 from tfq.calibration.collect import decides_on_grid
 from tfq.calibration.specify import centred_groups, specify
 from tfq.calibration.statistics import Range
@@ -104,6 +104,7 @@ def specified(
 ) -> QuantizedModel:
     """In the recipe's precisions, or with these of the nodes of each unit."""
     recipe, precisions = run.recipe, run.precisions
+    is_dynamic = recipe.precision == "dynamic_range"
     if chosen is not None:
         precisions = {node: chosen[unit.name] for unit in units(graph) for node in unit.nodes}
     model = specify(
@@ -111,8 +112,8 @@ def specified(
         ranges,
         precisions,
         per_channel=recipe.per_channel,
-        input_type=recipe.input_type,
-        output_type=recipe.output_type,
+        input_type="float32" if is_dynamic else recipe.input_type,
+        output_type="float32" if is_dynamic else recipe.output_type,
     )
     return with_legal_scales(model, TARGETS[recipe.target])
 
@@ -121,6 +122,9 @@ def quantized(run: Run, graph: Graph) -> Start:
     """Calibrated and specified; ranges that lose to min-max at the model's outputs are rolled back."""
     method, samples = run.recipe.calibration_method, run.calibration
     judge = Judge(graph, samples.judging.arrays, resources=run.resources)
+    if run.recipe.precision == "dynamic_range":  # no tensor has a range
+        model = specified(run, graph, {})
+        return Start(graph, judge, UNCALIBRATED, {}, None, model, model)
     with run.journal.stage("calibrate"):
         calibration = _calibrated(run, graph, samples.samples, judges=samples.roles.judge)
         run.journal.warn(calibration.rollback_note(method))

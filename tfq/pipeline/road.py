@@ -17,7 +17,8 @@ chose in sequence. (x): on request; tunings also where layers are fitted neither
 equalisation also in int8, where much is expected of it.
 Every step is kept only where samples gain by it that had no part in it (`tfq.reconstruction.steps`); which samples do
 what, `tfq.data.roles` says.
-`--precision` other than int8 hands the prepared model to TFLiteConverter's own whole-model exports.
+`--precision=dynamic_range` goes the same road without ranges: activations are float, weights are fitted as ever.
+`--precision` other than these hands the prepared model to TFLiteConverter's own whole-model exports.
 `--activation_bits` below 8 ends in a simulation: nothing is exported or verified, and the simulation is evaluated.
 """
 
@@ -47,6 +48,7 @@ from tfq.inputs import Inputs
 from tfq.models.graph import Graph
 from tfq.pipeline.begin import Run, begin
 from tfq.pipeline.budget import contradiction, surveyed, within_budget
+from tfq.pipeline.choice import in_precision, with_precision
 from tfq.pipeline.quantized import Start, setting_of, started, stepped
 from tfq.quantized_model import QuantizedModel
 from tfq.recipe import Recipe
@@ -86,9 +88,9 @@ def quantize(
       UserError: anything the user can put right.
       VerificationError: the exported file is not what was specified.
     """
-    run = begin(recipe, inputs or Inputs.of(recipe), progress)
-    journal = run.journal
-    model, files, measured = _int8(run, ledger) if recipe.precision == "int8" else _plain(run)
+    run = with_precision(begin(recipe, inputs or Inputs.of(recipe), progress))
+    recipe, journal = run.recipe, run.journal
+    model, files, measured = _fitted_and_verified(run, ledger) if recipe.fits else _plain(run)
     files = {"float.tflite": run.baseline} | files
     with journal.stage("package"):
         told = metadata_of(loaded=run.loaded, samples=run.calibration.samples, labels=run.labels, recipe=recipe)
@@ -156,7 +158,7 @@ def _fitted(run: Run, ledger: Path | None) -> _Fitted:
     return _Fitted(start, model, begun + fits + tunings, allocated)
 
 
-def _int8(run: Run, ledger: Path | None) -> _Made:
+def _fitted_and_verified(run: Run, ledger: Path | None) -> _Made:
     """The fitted model, exported and verified."""
     found, recipe = _fitted(run, ledger), run.recipe
     start, model, steps = found.start, found.model, found.steps
@@ -210,7 +212,7 @@ def explore(
     """
     if recipe.simulated:
         raise UserError(f"{recipe.simulated}, and a frontier is measured on files; leave w4a4 out of `candidates`")
-    run = begin(recipe, inputs or Inputs.of(recipe), progress)
+    run = in_precision(begin(recipe, inputs or Inputs.of(recipe), progress), "int8")
     start, _ = started(run)
     setting = setting_of(run, start)
     with run.journal.stage("survey"):
@@ -244,9 +246,9 @@ def diagnose(
     Raises:
       UserError: anything the user can put right.
     """
-    if recipe.precision != "int8":
+    if not recipe.may_be_static:
         raise UserError(f"`precision` is {recipe.precision}, which has no ranges to diagnose; expected int8")
-    run = begin(recipe, inputs or Inputs.of(recipe), progress)
+    run = in_precision(begin(recipe, inputs or Inputs.of(recipe), progress), "int8")
     found = _fitted(run, ledger)
     fitted, unseen = (samples.head(_DIAGNOSED).arrays for samples in (run.calibration.fit, run.unseen))
     return diagnosis(found.start.reference, found.model, fitted, unseen, resources=run.resources), found.steps

@@ -109,6 +109,6 @@ def _shifted(model: QuantizedModel, node: Node, shift: np.ndarray) -> QuantizedM
         call = call.replace(weights={**call.weights, "bias": (call.weights["bias"] + shift).astype(np.float32)})
         # the same scales, but where an int32 could not hold the bias
         scales = np.asarray(call.weight_grids[OPERATORS[call.kind].kernel].scale)
-        return with_scales(call, scales, model.grids[call.inputs[0]])
+        return with_scales(call, scales, model[call.inputs[0]].grid)
 
     return model.with_nodes(*(shifted(call) for call in model.nodes if call.group == node.group))

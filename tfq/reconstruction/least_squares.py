@@ -64,6 +64,7 @@ _ROUNDING = 1e-1
 _ALTERNATIONS = 3
 _ROUNDS = 8
 _WORTH, _PATIENCE = 2e-4, 2  # so many rounds that lower the loss by less are the last
+_AT_ONCE = 2**18  # numbers
 _SIDE_BYTES = 2**26  # of the weights at several scales that are worked on side by side
 
 
@@ -80,30 +81,29 @@ def least_squares(problem: Problem, *, dampings: Sequence[float] = DAMPINGS) -> 
     return next(with_search(problem, dampings=dampings))
 
 
+def least_squares_of(problems: Sequence[Problem]) -> Iterator[Solution]:
+    """The same of problems that differ in the grid of their weights alone: W* and H are found once."""
+    fit = _Fit.of(problems[0], DAMPINGS)
+    for problem in problems:
+        yield _finished(problem, fit, _solved(problem, fit))
+
+
 def with_search(problem: Problem, *, dampings: Sequence[float] = DAMPINGS) -> Iterator[Solution]:
     """That of `least_squares`, and then the one that a search over its codes finds (step 5.)."""
-    rows = _Rows(problem)
-    moment = rows.moment(rows.targets)
-    tried = [damping for damping in dampings if damping >= 1 / problem.samples] or dampings
-    fits = ((normal, normal.wanted(moment, problem.matrix)) for normal in map(rows.normal, tried))
-    normal, wanted = (
-        min(fits, key=lambda fit: problem.error_of(fit[1].astype(np.float32), rows.bias(fit[1], rows.targets)))
-        if len(tried) > 1
-        else next(fits)
-    )
-
-    def finished(solution: Solution) -> Solution:
-        return solution if problem.limits == UNLIMITED else _majorised(problem, rows, normal, solution)
-
-    found = _solved(problem, rows, normal.gram, wanted)
-    yield finished(found)
-    yield finished(_searched(problem, rows, normal.gram, wanted, found))
+    fit = _Fit.of(problem, dampings)
+    found = _solved(problem, fit)
+    yield _finished(problem, fit, found)
+    yield _finished(problem, fit, _searched(problem, fit, found))
 
 
-def _solved(problem: Problem, rows: _Rows, gram: np.ndarray, wanted: np.ndarray) -> Solution:
+def _finished(problem: Problem, fit: _Fit, solution: Solution) -> Solution:
+    return solution if problem.limits == UNLIMITED else _majorised(problem, fit, solution)
+
+
+def _solved(problem: Problem, fit: _Fit) -> Solution:
     """Steps 1. to 4.; rounding to the nearest where that is better."""
     present, tied, ends = problem.scales, problem.tied, problem.code_range
-    ordered = Ordered.of(gram)
+    rows, gram, wanted, ordered = fit.rows, fit.normal.gram, fit.wanted, fit.ordered
     starts = [present]
     if not problem.scales_are_given:
         starts = multiples(lattice_scales(gram, wanted, present, tied, ends), problem.bits)
@@ -131,9 +131,9 @@ def _at_scales(
         yield from zip(np.split(codes, len(part), 2), part, strict=True)
 
 
-def _searched(problem: Problem, rows: _Rows, gram: np.ndarray, wanted: np.ndarray, start: Solution) -> Solution:
+def _searched(problem: Problem, fit: _Fit, start: Solution) -> Solution:
     """Step 5.; what it starts from where that is better on the rows."""
-    ends = problem.code_range
+    rows, gram, wanted, ends = fit.rows, fit.normal.gram, fit.wanted, problem.code_range
     codes, scales = start.codes.astype(np.float64), start.scales
     for _ in range(1 if problem.scales_are_given else _ALTERNATIONS):
         if not problem.scales_are_given:
@@ -143,8 +143,9 @@ def _searched(problem: Problem, rows: _Rows, gram: np.ndarray, wanted: np.ndarra
     return min(rows.fitted(start), rows.fitted(found), key=lambda fitted: fitted.loss).solution
 
 
-def _majorised(problem: Problem, rows: _Rows, normal: _Normal, start: Solution) -> Solution:
+def _majorised(problem: Problem, fit: _Fit, start: Solution) -> Solution:
     """Steps 3. and 4. on the targets of the clamp, again and again."""
+    rows, normal = fit.rows, fit.normal
     present = best = rows.fitted(start)
     codes, scales, idle = start.codes.astype(np.float64), start.scales, 0
     for _ in range(_ROUNDS):
@@ -183,6 +184,30 @@ class _Normal:
         return self.fitted @ moment + self.kept @ start
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Fit:
+    """What does not hang on the grid of the weights: the rows, H, its taps in their order, and W*."""
+
+    rows: _Rows
+    normal: _Normal
+    ordered: Ordered
+    wanted: np.ndarray
+
+    @classmethod
+    def of(cls, problem: Problem, dampings: Sequence[float]) -> _Fit:
+        """With the damping that the rows to choose by favour."""
+        rows = _Rows(problem)
+        moment = rows.moment(rows.targets)
+        tried = [damping for damping in dampings if damping >= 1 / problem.samples] or dampings
+        fits = ((normal, normal.wanted(moment, problem.matrix)) for normal in map(rows.normal, tried))
+        normal, wanted = (
+            min(fits, key=lambda fit: problem.error_of(fit[1].astype(np.float32), rows.bias(fit[1], rows.targets)))
+            if len(tried) > 1
+            else next(fits)
+        )
+        return cls(rows, normal, Ordered.of(normal.gram), wanted)
+
+
 class _Rows:
     """The rows of a problem, centred, groups first. The rows are float32, sums over them float64."""
 
@@ -190,7 +215,7 @@ class _Rows:
         self._problem = problem
         x = np.array(problem.quantized_inputs().transpose(1, 0, 2), order="C")  # [g, n, k], a copy of its own
         self.targets = problem.targets.transpose(1, 0, 2)  # [g, n, c]
-        self._offset = np.float32(0) if problem.offset is None else problem.offset.transpose(1, 0, 2)
+        self._offset = None if problem.offset is None else problem.offset.transpose(1, 0, 2)
         self._mean = np.zeros((len(x), 1, x.shape[2]), np.float32)
         if problem.has_bias:
             self._mean = x.mean(1, keepdims=True, dtype=np.float64).astype(np.float32)
@@ -216,7 +241,7 @@ class _Rows:
 
     def moment(self, targets: np.ndarray) -> np.ndarray:
         """X' Z / n [g, k, c] of targets [g, n, c]."""
-        targets = targets - self._offset
+        targets = self._without_offset(targets)
         if self._problem.has_bias:  # in float64: what is constant becomes 0, not a small number that asks for weights
             targets = targets - targets.mean(1, keepdims=True, dtype=np.float64).astype(np.float32)
         return self._summed(targets)
@@ -229,16 +254,33 @@ class _Rows:
         """The bias [g, c] that the targets want with these weights [g, k, c]."""
         if not self._problem.has_bias:
             return self._problem.bias
-        return (targets - self._offset).mean(1, dtype=np.float64) - (self._mean @ matrix)[:, 0]
+        return self._without_offset(targets).mean(1, dtype=np.float64) - (self._mean @ matrix)[:, 0]
+
+    def _without_offset(self, targets: np.ndarray) -> np.ndarray:
+        return targets if self._offset is None else targets - self._offset
 
     def fitted(self, solution: Solution) -> _Fitted:
         """The solution on these rows."""
-        constant = self._mean @ solution.matrix + solution.bias[:, None].astype(np.float32)
-        outputs = self._x @ solution.matrix + constant + self._offset
-        y, z = (clamp(v, self._problem.limits) for v in (outputs, self.targets))
-        return _Fitted(solution, outputs, float(np.square(y - z).sum(dtype=np.float64)))
+        outputs = self._x @ solution.matrix
+        outputs += self._mean @ solution.matrix + solution.bias[:, None].astype(np.float32)
+        if self._offset is not None:
+            outputs += self._offset
+        loss, limits = 0.0, self._problem.limits
+        for part in self._parts():
+            y, z = (clamp(values[:, part], limits) for values in (outputs, self.targets))
+            loss += float(np.square(y - z).sum(dtype=np.float64))
+        return _Fitted(solution, outputs, loss)
 
     def majorised(self, outputs: np.ndarray) -> np.ndarray:
         """Targets whose plain squared error bounds that behind the clamp from above, for present outputs."""
-        z, (low, high) = self.targets, map(np.float32, self._problem.limits)
-        return np.where(z <= low, np.minimum(outputs, low), np.where(z >= high, np.maximum(outputs, high), z))
+        found, (low, high) = np.empty_like(outputs), map(np.float32, self._problem.limits)
+        for part in self._parts():
+            y, z = outputs[:, part], self.targets[:, part]
+            found[:, part] = np.where(z <= low, np.minimum(y, low), np.where(z >= high, np.maximum(y, high), z))
+        return found
+
+    def _parts(self) -> Iterator[slice]:
+        """All rows, as many at a time as leave the outputs in the processor's cache."""
+        groups, rows, outputs = self.targets.shape
+        step = max(1, _AT_ONCE // (groups * outputs))
+        return (slice(start, start + step) for start in range(0, rows, step))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from tfq.grid import Grid, activation_grid
 from tfq.numerics import reference
@@ -21,7 +21,7 @@ from tfq.reconstruction.active_rows import is_affordable, refined
 from tfq.reconstruction.adaquant import adaquant
 from tfq.reconstruction.adaround import adaround
 from tfq.reconstruction.bias_correction import with_corrected_bias
-from tfq.reconstruction.least_squares import least_squares, with_search
+from tfq.reconstruction.least_squares import least_squares, least_squares_of, with_search
 from tfq.reconstruction.problem import UNLIMITED, Method, Problem, Solution
 from tfq.reconstruction.weight_scales import output_scales
 
@@ -82,3 +82,10 @@ METHODS: Mapping[str, Method] = {
     "least_squares": functools.partial(_seedless, least_squares),
     "best": functools.partial(_seedless, best),
 }
+
+
+def solutions(name: str, problems: Sequence[Problem], seed: int) -> Iterable[Solution]:
+    """By this method those of problems that differ in the grid of their weights alone."""
+    if name == "least_squares":  # most of its work hangs on no grid
+        return least_squares_of(problems)
+    return (METHODS[name](problem, seed) for problem in problems)

@@ -29,6 +29,7 @@ from tfq.grid import Grid
 from tfq.numerics import reference
 
 _CHUNK = 4096
+_AT_ONCE = 2**18  # numbers: those stay in the processor's cache, with all that is computed on the way
 
 Limits = tuple[float, float]
 """The lowest and the highest value that a clamp lets through."""
@@ -47,6 +48,7 @@ class Problem:
       matrix, bias: float32 [groups, taps, outputs] and [groups, outputs]: where the search starts.
       limits: of f.
       bits: grid bits of the weights.
+      narrow: of their grid (`tfq.grid.Grid`).
       samples: from which the rows come; those of one sample resemble each other.
       held_samples: from which the rows to choose by come, as many of each after another; 0: they are not told apart.
       scales: float64 [groups, outputs]: their present scales.
@@ -77,13 +79,14 @@ class Problem:
     input_grid: Grid | None
     input_is_free: bool = False
     scales_are_given: bool = False
+    narrow: bool = False
     offset: np.ndarray | None = None
     held_offset: np.ndarray | None = None
     seed: int = 0
 
     @property
     def code_range(self) -> tuple[int, int]:
-        return reference.integer_range(self.bits, symmetric=True)
+        return reference.integer_range(self.bits, symmetric=True, narrow=self.narrow)
 
     def quantized_inputs(self) -> np.ndarray:
         """Q(x): the inputs on their grid."""
@@ -143,8 +146,9 @@ def on_grid(values: np.ndarray, grid: Grid | None) -> np.ndarray:
         return values
     low, high = grid.integer_range
     found = np.empty_like(values, np.float32)
-    for start in range(0, len(values), _CHUNK):  # the steps between take several times the memory
-        part = slice(start, start + _CHUNK)
+    step = max(1, _AT_ONCE // math.prod(values.shape[1:]))
+    for start in range(0, len(values), step):
+        part = slice(start, start + step)
         found[part] = reference.fake_quantize(values[part], grid.scale[0], grid.zero_point, low, high)
     return found
 

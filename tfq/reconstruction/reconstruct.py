@@ -75,13 +75,13 @@ class LayerReconstruction:
 
 
 def reconstructed_names(model: QuantizedModel) -> list[str]:
-    """The layers that reconstruction takes on, in topological order: integer layers that are a matrix product.
+    """The layers that reconstruction takes on, in topological order: matrix products with weights on a grid.
 
     Of nodes that call one Keras layer the first is taken, and the others follow it.
     """
     first: dict[str, str] = {}
     for node in model.layers:
-        if is_weighted(node) and node.precision.is_int8:
+        if is_weighted(node) and node.precision.has_grid:
             first.setdefault(node.group, node.name)
     return list(first.values())
 
@@ -268,7 +268,12 @@ def _limits(output: Node, targets: np.ndarray) -> Limits:
 def weight_grid(grid: Grid, tied: np.ndarray) -> dict[str, Any]:
     """What a problem says of the grid of its weights, by field."""
     scales = np.asarray(grid.scale)[tied]
-    return {"bits": grid.bits, "scales": scales, "scales_are_given": bool(grid.entropy_bits)}
+    return {
+        "bits": grid.bits,
+        "scales": scales,
+        "scales_are_given": bool(grid.entropy_bits),
+        "narrow": grid.narrow,
+    }
 
 
 def scale_numbers(form: LinearForm, per_channel: bool) -> np.ndarray:
@@ -332,7 +337,7 @@ def _applied(model: QuantizedModel, form: LinearForm, problem: Problem, solution
     def replaced(node: Node) -> Node:
         bias = {"bias": solution.bias.reshape(-1).astype(np.float32)} if problem.has_bias else {}
         node = node.replace(weights={**node.weights, **bias})
-        node = with_scales(node, scales, model.grids[node.inputs[0]])
+        node = with_scales(node, scales, model[node.inputs[0]].grid)
         exact = np.asarray(node.weight_grids[form.kernel_name].scale)[problem.tied]
         kernel = form.kernel((solution.codes * exact[:, None, :]).astype(np.float32))
         return node.replace(weights={**node.weights, form.kernel_name: kernel})

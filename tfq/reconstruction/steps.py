@@ -133,17 +133,17 @@ def fit_weight_scales(setting: Setting, model: QuantizedModel) -> tuple[Quantize
 
 
 def with_mse_scales(model: QuantizedModel) -> QuantizedModel:
-    """The model with the scales of `mse_scales` for the kernels of its int8 layers; biases follow."""
+    """The model with the scales of `mse_scales` for the kernels of its layers; biases follow."""
 
     def fitted(node: Node) -> Node:
-        if not node.precision.is_int8 or not is_weighted(node):
+        if not node.precision.has_grid or not (is_weighted(node) or node.precision.is_dynamic):
             return node
         name = OPERATORS[node.kind].kernel
         grid = node.weight_grids[name]
         if grid.entropy_bits:  # whose scale is decided
             return node
-        scales = mse_scales(node.weights[name], grid.bits, grid.axis)
-        return with_scales(node, scales, model.grids[node.inputs[0]])
+        scales = mse_scales(node.weights[name], grid.bits, grid.axis, narrow=grid.narrow)
+        return with_scales(node, scales, model[node.inputs[0]].grid)
 
     return model.with_nodes(*map(fitted, model.layers))
 

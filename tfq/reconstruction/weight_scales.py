@@ -33,7 +33,9 @@ _LATTICE = _STEP ** np.arange(-100.0, 19.0)  # 0.02 to 2 times the min-max scale
 _CHUNK = 2**22  # breakpoints sorted at a time
 
 
-def mse_scales(kernel: np.ndarray, bits: int, axis: int | None, *, importance: np.ndarray | None = None) -> np.ndarray:
+def mse_scales(
+    kernel: np.ndarray, bits: int, axis: int | None, *, importance: np.ndarray | None = None, narrow: bool = False
+) -> np.ndarray:
     """Scales float64 [channels] (or [1] without axis) whose symmetric grid has the smallest squared error.
 
     A channel of zeros only gets the largest scale found in the tensor, as in `reference.symmetric_scales`.
@@ -44,8 +46,9 @@ def mse_scales(kernel: np.ndarray, bits: int, axis: int | None, *, importance: n
       axis: channel axis, None for one scale.
       importance: weight of every element's squared error, of the kernel's shape, 0 or more. A channel without
         any importance is treated as if all its elements had the same.
+      narrow: as in `tfq.grid.Grid`.
     """
-    low, high = integer_range(bits, symmetric=True)
+    low, high = integer_range(bits, symmetric=True, narrow=narrow)
     limits = _rows(np.where(np.asarray(kernel) < 0, -low, high), axis)
     rows = _rows(np.abs(kernel, dtype=np.float64), axis)
     if importance is None:
@@ -72,7 +75,8 @@ def output_scales(problem: Problem) -> np.ndarray:
         return problem.scales
     columns = problem.matrix.transpose(0, 2, 1).reshape(-1, problem.matrix.shape[1])
     together = columns[np.argsort(problem.tied.ravel(), kind="stable")]  # every scale has equally many outputs
-    return mse_scales(together.reshape(problem.tied.max() + 1, -1), problem.bits, 0)[problem.tied]
+    rows = together.reshape(problem.tied.max() + 1, -1)
+    return mse_scales(rows, problem.bits, 0, narrow=problem.narrow)[problem.tied]
 
 
 def _rows(values: np.ndarray, axis: int | None) -> np.ndarray:

@@ -142,7 +142,9 @@ def _by_chance(evaluation: Evaluation) -> bool:
 
 def more_accurate(recipe: Recipe) -> dict[str, Any]:
     """The option to change next for accuracy; none where there is no better one."""
-    if recipe.precision != "int8":
+    if not recipe.may_be_static:
+        if recipe.precision == "dynamic_range" and recipe.weight_bits < 8:
+            return {"weight_bits": 8} if recipe.pipeline == "advanced" else {"pipeline": "advanced"}
         others = {"int16x8": "float16", "dynamic_range": "float16", "float16": "float32"}
         return {"precision": others[recipe.precision]} if recipe.precision in others else {}
     if not recipe.per_channel:

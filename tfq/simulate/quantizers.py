@@ -23,6 +23,7 @@ from tfq.grid import Grid
 from tfq.numerics import reference
 
 _STORED_BITS = 8
+_SMALLEST = np.finfo(np.float32).tiny
 
 
 def fake_quant(values: Any, grid: Grid) -> Any:
@@ -46,6 +47,28 @@ def fake_quant(values: Any, grid: Grid) -> Any:
     moved = tf.transpose(values, order)
     moved = tf.quantization.fake_quant_with_min_max_vars_per_channel(moved, lowest, highest, **options)
     return tf.transpose(moved, np.argsort(order))
+
+
+def rounded_rows(values: Any, *, whole: bool) -> Any:
+    """float32 `values` [n, ...] as a dynamic-range kernel reads them: each row on an asymmetric 8-bit grid of its own.
+
+        s = (high - low) / 255,  low = min(0, min x),  high = max(0, max x)
+
+    Args:
+      values: what the kernel reads.
+      whole: a row is a whole sample, as for convolutions; else what lies along the last axis.
+    """
+    axes = list(range(1, len(values.shape))) if whole else [-1]
+    low = tf.minimum(tf.reduce_min(values, axes, keepdims=True), 0.0)
+    high = tf.maximum(tf.reduce_max(values, axes, keepdims=True), 0.0)
+    least, most = map(float, reference.integer_range(_STORED_BITS, symmetric=False))
+    scale = (high - low) / (most - least)
+    scale = tf.where(scale >= _SMALLEST, scale, 1.0)  # smaller ones are zero to a processor
+    from_least, from_most = least - low / scale, most - high / scale
+    # of the two the one whose other end errs less
+    zero_point = tf.round(tf.where((least + low / scale) + (most + high / scale) > 0, from_least, from_most))
+    codes = tf.clip_by_value(tf.round(values / scale) + zero_point, least, most)
+    return (codes - zero_point) * scale
 
 
 class FixedQuantizer(tfmot.quantization.keras.quantizers.Quantizer):

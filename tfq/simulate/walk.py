@@ -17,7 +17,8 @@ from tfq.execution.views import Arrays
 from tfq.grid import Grid
 from tfq.models.equality import node_function, schedule, tensor_shapes
 from tfq.models.graph import INPUT, Graph, Node
-from tfq.simulate.quantizers import fake_quant
+from tfq.operations.table import matrix_of
+from tfq.simulate.quantizers import fake_quant, rounded_rows
 from tfq.simulate.tensor_store import TensorStore
 from tfq.simulate.weights import snap_node
 
@@ -37,8 +38,13 @@ def batch_size(*shapes: tuple[int, ...]) -> int:
 
 
 def deployed(node: Node) -> Compute:
-    """What a node computes with its weights on their grids."""
-    return node_function(snap_node(node))
+    """What a node computes with its weights on their grids, and its float inputs rounded where its kernel does that."""
+    compute = node_function(snap_node(node))
+    matrix = matrix_of(node.kind)
+    if matrix is None or not node.precision.is_dynamic:
+        return compute
+    whole = bool(matrix.window_axes)
+    return lambda inputs: compute([rounded_rows(values, whole=whole) for values in inputs])
 
 
 class Walk:

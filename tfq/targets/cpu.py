@@ -76,4 +76,5 @@ CPU = Target(
     ),
     most_taps=25,
     most_joined=5,
+    most_interleaved=4,
 )

@@ -165,6 +165,7 @@ class Target:
       plain: operators, with their types, that run outside it. Whatever is in neither list is not known to run.
       most_taps: of a depthwise kernel that its fast kernels take at once, more make them slow; None: any number.
       most_joined: tensors that its fast CONCATENATION takes; None: any number.
+      most_interleaved: parts of channels in turn that one TRANSPOSE tells apart faster than a SLICE each; None: none.
       integers_only: floats are out of place among int8 layers, where these are not needed for accuracy.
     """
 
@@ -174,6 +175,7 @@ class Target:
     plain: tuple[Kernel, ...]
     most_taps: int | None = None
     most_joined: int | None = None
+    most_interleaved: int | None = None
     integers_only: bool = False
 
     def verdict(self, operation: Operation) -> tuple[str, str]:

@@ -31,9 +31,10 @@ from tfq.errors import UserError
 from tfq.execution.interpreter import TensorInfo
 from tfq.models.equality import node_function
 from tfq.models.graph import INPUT, Graph, Node
+from tfq.operations.table import OPERATORS
 from tfq.verify.constants import Constant
 from tfq.verify.contents import Contents, cut
-from tfq.verify.definitions import FILE_ORDER, WINDOWED, define, output_size, window_of
+from tfq.verify.definitions import FILE_ORDER, WINDOWED, define, output_size, rounded, window_of
 
 # (where the integers lie, share of them that is not zero)
 _DRAWS = (("all", 1.0), ("low", 1.0), ("high", 1.0), ("all", 1 / 4), ("all", 1 / 16), ("all", 1 / 64), ("all", 1 / 256))
@@ -46,6 +47,7 @@ _MEANS, _FUNCTIONS = ("Mean", "GlobalAveragePooling2D"), ("Softmax", "HardSwish"
 _RESIZES, _PLACES_OF_A_PIXEL, _LEVELS = ("Resizing", "UpSampling2D"), 1024, 255
 _STEPS_OF = dict.fromkeys((*_MEANS, *_FUNCTIONS), 2.25) | dict.fromkeys(_RESIZES, 1.5)
 _EXACT = 1e-4  # of float outputs
+_INT4_BLOCK, _INT4_EXACT = (32, 4), 2.0**-21  # inputs and outputs; of a sum of positive numbers in float32
 _FAR = 2.0**24  # steps: an integer kernel may wrap around so far outside of its grid
 
 Weights = Mapping[str, Mapping[str, Constant]]
@@ -182,26 +184,28 @@ def _compare(contents: Contents, graph: Graph, weights: Weights, part: _Part, pr
         chosen = _Chosen.of(rng, node, real, weights)
         try:
             (found,) = model.run_raw({str(i): raw[name] for i, name in enumerate(infos)})
-            reference = _reference(graph, part, real, weights, chosen)
-            empty = _reference(graph, part, {n: np.zeros_like(x) for n, x in real.items()}, weights, chosen)
+            reference, slack = _reference(graph, part, real, weights, chosen)
+            empty, _ = _reference(graph, part, {n: np.zeros_like(x) for n, x in real.items()}, weights, chosen)
         except (UserError, tf.errors.OpError):
             if node.kind == "Carried":  # not all that can be drawn is an index, or may be divided by
                 return compared, told
             raise
-        if reference is None or empty is None:
+        if reference is None or empty is None or slack is None:
             return 0, 0
         found = chosen.of_output(found) if part.node not in real else found
         if found.shape != reference.shape:
-            # between layers the converter may leave a reshape that adds or drops axes of size 1 to its neighbour
+            # between layers the converter may leave a reshape that adds or drops axes of size 1 to its neighbour, and
+            # around a dense layer any that keeps its rows
             sizes = [[n for n in values.shape if n != 1] for values in (found, reference)]
-            if part.node in graph.outputs or sizes[0] != sizes[1]:
+            rows = node.kind == "Dense" and found.size == reference.size and found.shape[-1] == reference.shape[-1]
+            if part.node in graph.outputs or not (sizes[0] == sizes[1] or rows):
                 raise _Fault(f"gives the shape {list(found.shape)}, specified {list(reference.shape)}")
             found = found.reshape(reference.shape)
         if output.quantized:
             most = _explained(node, [x.shape for x in real.values()], reference.shape)
-            seen = _check_integers(most, found, reference, empty, output)
+            seen = _check_integers(most + slack / output.scale[0], found, reference, empty, output)
         else:
-            seen = _check_floats(found, reference, empty)
+            seen = _check_floats(found, reference, empty, slack)
         compared, told = compared + found.size, told + seen
         if told >= _WANTED and turn + 1 >= _LEAST_TURNS:
             break
@@ -299,11 +303,14 @@ class _Chosen:
 
 def _reference(
     graph: Graph, part: _Part, real: Mapping[str, np.ndarray], weights: Weights, chosen: _Chosen
-) -> np.ndarray | None:
-    """The definition's output, at the chosen places; None where a kind has none."""
+) -> tuple[np.ndarray | None, float | np.ndarray | None]:
+    """(the definition's output at the chosen places, how far rounding inside the kernel may move it); None where a
+    kind has none."""
+    slack: float | np.ndarray | None = 0.0
     known: dict[str, np.ndarray | None] = dict(real)
 
     def value(name: str) -> np.ndarray | None:
+        nonlocal slack
         if name not in known:
             node, own, last = graph[name], weights.get(name), name == part.node
             read = node.weights
@@ -316,10 +323,30 @@ def _reference(
                 found = node_function(node)([tf.constant(x.astype(dtype)) for x, dtype in pairs])
                 known[name] = found.numpy().astype(np.float64)
             elif len(inputs) == len(node.inputs):
-                known[name] = define(node, inputs, read, chosen.places if last else None)
+                at = chosen.places if last else None
+                if node.kind in FILE_ORDER and node.precision.is_dynamic:
+                    inputs, reach = _as_read(node, inputs[0])
+                    if last:
+                        kernel = weights[name]["kernel"].largest(chosen.channels)
+                        slack = define(node.replace(activation=None), [reach], {"kernel": kernel}, at)
+                known[name] = define(node, inputs, read, at)
         return known[name]
 
-    return value(part.node)
+    return value(part.node), slack
+
+
+def _as_read(node: Node, values: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """([what a dynamic-range kernel reads of `values`], by how much it may read each otherwise).
+
+    The builtin kernel of INT4 weights in whole blocks rounds to -127..127. It adds the blocks up with weights that are
+    moved to 0..15 and takes what is too much off in float32.
+    """
+    kernel = OPERATORS[node.kind].kernel
+    inputs, outputs = node.weights[kernel].shape[-2:]
+    is_blocked = inputs % _INT4_BLOCK[0] == 0 and outputs >= _INT4_BLOCK[1]
+    symmetric = node.weight_grids[kernel].storage == "int4" and is_blocked
+    read, halves = rounded(node, values, symmetric=symmetric)
+    return [read], halves + (_INT4_EXACT * np.abs(read) if symmetric else 0.0)
 
 
 def _explained(node: Node, sources: Sequence[tuple[int, ...]], target: tuple[int, ...]) -> float:
@@ -339,7 +366,7 @@ def _explained(node: Node, sources: Sequence[tuple[int, ...]], target: tuple[int
 
 
 def _check_integers(
-    most: float, found: np.ndarray, reference: np.ndarray, empty: np.ndarray, output: TensorInfo
+    most: float | np.ndarray, found: np.ndarray, reference: np.ndarray, empty: np.ndarray, output: TensorInfo
 ) -> int:
     """How many elements told; raises _Fault."""
     limits = np.iinfo(found.dtype)
@@ -348,22 +375,23 @@ def _check_integers(
     steps = np.where(inside, steps, 0)
     clipped = np.clip(steps, limits.min, limits.max)
     off = np.where(inside, np.abs(found - clipped), 0)
-    if off.max(initial=0) > most:
+    if (off > most).any():
         raise _Fault(
             f"computes something else: alone in the runtime it is {off.max():.1f} steps off its definition, where"
-            f" rounding explains {most:.2f}"
+            f" rounding explains {np.max(most):.2f}"
         )
     moved = np.abs(clipped - np.clip(without, limits.min, limits.max)) >= _MOVED
     return int((inside & (clipped == steps) & moved).sum())
 
 
-def _check_floats(found: np.ndarray, reference: np.ndarray, empty: np.ndarray) -> int:
+def _check_floats(found: np.ndarray, reference: np.ndarray, empty: np.ndarray, slack: float | np.ndarray) -> int:
     """How many elements told; raises _Fault."""
     found, finite = found.astype(np.float64), np.isfinite(reference)
     sizes = np.abs(reference[finite])
     size = np.quantile(sizes[sizes > 0], 0.9) if sizes.any() else 1.0  # of most: a quotient may be far larger
     off = np.abs(found[finite] - reference[finite])
-    if not (off <= _EXACT * np.maximum(sizes, size)).all():  # NaN is none
+    most = _EXACT * np.maximum(sizes, size) + np.broadcast_to(slack, reference.shape)[finite]
+    if not (off <= most).all():  # NaN is none
         raise _Fault(
             f"computes something else: alone in the runtime it is {off.max():.3g} off its definition, most outputs"
             f" being below {size:.3g}"

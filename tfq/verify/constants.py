@@ -52,6 +52,11 @@ class Constant:
             values, scale = np.take(values, channels, self.axis), np.take(scale, channels, self.axis)
         return (values.astype(np.float64) - self.zero_point) * scale
 
+    def largest(self, channels: np.ndarray | None) -> np.ndarray:
+        """As `real`, of the largest magnitude among the values in every place."""
+        most = int(np.abs(self.values.astype(np.int64)).max())
+        return dataclasses.replace(self, values=np.full_like(self.values, most), zero_point=0).real(channels)
+
 
 @dataclasses.dataclass
 class Constants:
@@ -81,7 +86,7 @@ def constant_faults(contents: Contents, model: QuantizedModel) -> Iterator[str]:
                 yield f"{what} is not in the file"
             continue
         info, stored = contents.info(index), contents.type_of(index)
-        wanted = node.precision.arithmetic if grid is None else grid.storage
+        wanted = node.precision.float_type if grid is None else grid.storage
         shape = _shape_in_file(node, name)
         if stored != wanted or info.shape != shape:
             yield f"{what} is {stored}{list(info.shape)}, specified {wanted}{list(shape)}"
@@ -111,7 +116,7 @@ def check_constants(contents: Contents, model: QuantizedModel) -> Constants:
             found.integers += constant.values.size
             found.faults += _integer_faults(what, name, node, constant)
             found.faults += _bias_faults(what, node, model) if name == "bias" else []
-        elif not np.array_equal(constant.values, node.weights[name].astype(_FLOATS[node.precision.arithmetic])):
+        elif not np.array_equal(constant.values, node.weights[name].astype(_FLOATS[node.precision.float_type])):
             found.faults.append(f"{what} holds values that differ from the specified ones")
     return found
 

@@ -1,7 +1,7 @@
 """A finished .tflite as the runtime reads it: the source of all that `verify` says about a file.
 
 Nothing here is shared with `tfq.export`: the file's tables come through the runtime's own schema, the elements of
-constants through its interpreter (which unpacks INT4).
+constants through its interpreter (which unpacks INT4 and INT2).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tfq.execution.interpreter import TensorInfo, TfliteModel, parse_tflite
 
 _KINDS = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 _NUMBER = re.compile(r"Node number (\d+)")  # in the runtime's messages: a position among the operations
-_DTYPES = {"int4": "int8", "unknown": "void"}
+_DTYPES = {"int4": "int8", "int2": "int8", "unknown": "void"}
 _TYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
 
 

@@ -25,6 +25,7 @@ _Config = Mapping[str, Any]
 # one is [1, rows, columns, channels * multiplier] there.
 FILE_ORDER = {"Conv2D": (1, 2, 3, 0), "Conv2DTranspose": (1, 2, 0, 3), "Dense": (1, 0)}
 CHANNEL_AXIS = {"Conv2D": 3, "Conv2DTranspose": 2, "Dense": 1, "DepthwiseConv2D": 2}  # of the outputs, in Keras
+_HALFWAY = 1e-3  # of a step: float32 tells no better
 _SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 
 
@@ -55,6 +56,34 @@ def define(
     else:
         return None
     return value if node.activation is None else np.clip(value, 0.0, {"relu": np.inf, "relu6": 6.0}[node.activation])
+
+
+def rounded(node: Node, x: _Array, *, symmetric: bool) -> tuple[_Array, _Array]:
+    """(what a kernel with integer weights reads of float `x` [1, ...], a step where it may have rounded the other way).
+
+    A row, of a convolution the whole sample, lies on a grid of its own: asymmetric over [min(0, x), max(0, x)] in 255
+    steps, or `symmetric` over [-max |x|, max |x|] in 254, as the builtin kernel for INT4 weights has it.
+    """
+    axes = -1 if node.kind == "Dense" else tuple(range(1, x.ndim))
+    low, high = (np.asarray(f(x, axis=axes, keepdims=True, initial=0.0), np.float32) for f in (np.min, np.max))
+    if symmetric:
+        reach = np.maximum(high, -low)
+        step, zero_point = _step(reach / np.float32(127)), np.zeros_like(reach)
+        limits = -127, 127
+    else:
+        step = _step((high - low) / np.float32(255))
+        nearer = low + high > step  # the end by which the zero-point errs less
+        zero_point = np.rint(np.where(nearer, -128 - low / step, 127 - high / step))
+        limits = -128, 127
+    steps = np.float32(x) / step
+    codes = np.clip(np.rint(steps) + zero_point, *limits)
+    halfway = np.abs(np.abs(steps - np.floor(steps)) - 0.5) < _HALFWAY
+    return (codes - zero_point) * np.float64(step), np.where(halfway, np.float64(step), 0.0)
+
+
+def _step(sizes: _Array) -> _Array:
+    """Of a row of zeros: 1."""
+    return np.where(sizes > 0, sizes, np.float32(1))
 
 
 # --- windows -----------------------------------------------------------------------------------------------------

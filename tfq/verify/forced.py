@@ -45,11 +45,16 @@ def observe(
 ) -> dict[str, np.ndarray]:
     """Real values of every quantised activation tensor that the file has, [n, *shape in the graph] by node name.
 
+    And of what layers with integer weights among float activations read and give.
+
     The integers are those of TFLite's builtin kernels: a delegate keeps its intermediate tensors to itself.
     """
     model = TfliteModel(content, delegate=False, preserve_all=True)
     present = {info.name for info in model.all_tensors}
-    label = {n: f"{n}/quantized" if f"{n}/quantized" in present else n for n in quantized.grids}
+    dynamic = (node for node in quantized.layers if node.precision.is_dynamic)
+    among_floats = [n for node in dynamic for n in (*node.inputs, node.name) if quantized[n].kind != INPUT]
+    wanted = dict.fromkeys((*quantized.grids, *among_floats))
+    label = {n: f"{n}/quantized" if f"{n}/quantized" in present else n for n in wanted}
     label = {name: tensor for name, tensor in label.items() if tensor in present}
     count, shapes = len(next(iter(samples.values()))), tensor_shapes(quantized)
     # filled in place: all tensors of a large model, twice, would not be little

@@ -53,17 +53,18 @@ class OutputParity:
 
 def layer_parity(forced: Forced[QuantizedModel], observed: Mapping[str, np.ndarray]) -> tuple[LayerParity, ...]:
     """Compare every quantised layer of the simulation with the `observed` tensors of the .tflite."""
-    if not forced.outputs:
+    outputs = {name: again for name, again in forced.outputs.items() if again in forced.graph.grids}
+    if not outputs:
         return ()
-    grids = {name: forced.graph.grids[again] for name, again in forced.outputs.items()}
-    largest, differing = dict.fromkeys(forced.outputs, 0), dict.fromkeys(forced.outputs, 0)
-    for part, values in tensor_parts(forced.graph, forced.feeds, list(forced.outputs.values())):
-        for name, value in zip(forced.outputs, values, strict=True):
+    grids = {name: forced.graph.grids[again] for name, again in outputs.items()}
+    largest, differing = dict.fromkeys(outputs, 0), dict.fromkeys(outputs, 0)
+    for part, values in tensor_parts(forced.graph, forced.feeds, list(outputs.values())):
+        for name, value in zip(outputs, values, strict=True):
             steps = np.rint(np.abs(value - observed[name][part]) / grids[name].scale[0])
             largest[name] = max(largest[name], int(steps.max()))
             differing[name] += int((steps > 0).sum())
-    sizes = {name: observed[name].size for name in forced.outputs}
-    return tuple(LayerParity(n, largest[n], differing[n] / sizes[n], sizes[n]) for n in forced.outputs)
+    sizes = {name: observed[name].size for name in outputs}
+    return tuple(LayerParity(n, largest[n], differing[n] / sizes[n], sizes[n]) for n in outputs)
 
 
 def parity_note(found: Sequence[LayerParity]) -> str:

@@ -41,6 +41,7 @@ _READS = {
     "FULLY_CONNECTED": (1, 2),
     "TRANSPOSE_CONV": (1, 3),
     "GATHER": (0,),
+    "EMBEDDING_LOOKUP": (1,),
     "PRELU": (1,),
 }
 _NUMBER = 1e-6  # how far a stored number may be from that specified, as a share of it
@@ -186,7 +187,7 @@ def _operation_faults(
         return [], False
     touched = [i for i in (*operation.inputs, *operation.outputs) if i >= 0]
     types = {contents.type_of(i) for i in touched}
-    in_float, in_integers = bool(types & {"float32", "float16"}), bool(types & {"int8", "int4"})
+    in_float, in_integers = bool(types & {"float32", "float16"}), bool(types & {"int8", "int4", "int2"})
     name = contents.names[operation.outputs[0]].split("/")[0]
     node = model.by_name.get(name)
     if node is None:
@@ -194,6 +195,8 @@ def _operation_faults(
     what = f"{operation.kind} of layer {name!r} ({layers_of(node)})"
     if in_float and node.precision.is_int8:
         return [f"{what} works in float, specified int8"], True
+    # integer weights among float activations
+    in_integers &= not (node.precision.is_dynamic and in_float and operation.kind in _READS)
     if in_integers and not node.precision.is_int8:
         return [f"{what} works in int8, specified {node.precision.arithmetic}"], False
     faults = []

@@ -5,6 +5,7 @@ join_copies        a mean writes on its own grid, without a copy
 requantize         the Requantize nodes become QUANTIZE operations
 impose             every weight integer, bias integer, scale, zero-point and axis from the quantised model
 set_float_weights  the weights of float layers are checked, those of float16 layers stored so
+set_dynamic_range  integer weights among float activations, and the kernels that read them
 free_clamps        a clamp at 6 far above everything its output can hold is written as a clamp at 0 alone
 clamp_by_grids     a clamp of integers at the ends of a grid is written as a change of grid
 set_edges          inputs and outputs of the element types the quantised model names
@@ -19,6 +20,7 @@ from tfq.export import flatbuffer
 from tfq.export.binding import bind
 from tfq.export.passes.batch import free_batch
 from tfq.export.passes.buffers import share_buffers
+from tfq.export.passes.dynamic_range import set_dynamic_range
 from tfq.export.passes.edges import set_edges
 from tfq.export.passes.float_weights import set_float_weights
 from tfq.export.passes.impose import impose
@@ -47,6 +49,7 @@ def finish(content: bytes, graph: Graph) -> bytes:
         binding = requantize(file, graph, bind(file, graph))
         impose(file, graph, binding)
         binding = set_float_weights(file, graph, binding)
+        binding = set_dynamic_range(file, graph, binding)
         free_clamps(file)
         clamp_by_grids(file)
         binding = set_edges(file, graph, binding)

@@ -42,6 +42,8 @@ def set_float_weights(file: Any, model: QuantizedModel, binding: Binding) -> Bin
         for weight, position in weight_positions(file, operator, node).items():
             old = int(operator.inputs[position])
             values = _checked(file, subgraph.tensors[old], snap_node(node), weight)
+            if weight in node.weight_grids:  # `tfq.export.passes.dynamic_range`
+                continue
             if node.precision == FLOAT16 and weight in node.weights:
                 constant = flatbuffer.add_tensor(file, values.shape, "float16", values.astype("<f2").tobytes())
                 new = flatbuffer.add_tensor(file, values.shape, "float32")
@@ -65,7 +67,9 @@ def _checked(file: Any, tensor: Any, node: Node, weight: str) -> np.ndarray:
     data = np.asarray(file.buffers[tensor.buffer].data, np.uint8).tobytes()
     wanted = node.weights.get(weight, np.zeros(len(data) // 4, np.float32))
     wanted = wanted if weight == "bias" else tflite_layout(node.kind, wanted)
-    same = found == "int8" or np.array_equal(np.frombuffer(data, "<f4"), wanted.reshape(-1))
+    # one conversion serves many fits of the layers whose weights have a grid
+    written_anew = found == "int8" or node.precision.has_grid
+    same = written_anew or np.array_equal(np.frombuffer(data, "<f4"), wanted.reshape(-1))
     if wanted.shape != tuple(tensor.shape) or not same:
         raise RuntimeError(f"the converter changed {weight} of float layer {node.name!r}")
     return np.asarray(wanted, "<f4")

@@ -86,7 +86,7 @@ def _impose_weights(file: Any, operator: Any, node: Node, model: QuantizedModel)
     name = OPERATORS[node.kind].kernel
     scales, axis = tflite_scales(node.kind, grids[name], node.weights[name].shape)
     kernel = tflite_layout(node.kind, codes[name])
-    _replace_constant(file, operator, position_of[name], kernel, grids[name], scales, axis)
+    replace_constant(file, operator, position_of[name], kernel, grids[name], scales, axis)
     if grids[name].storage == "int4":
         _require_int4(file, operator)
     if "bias" not in position_of:
@@ -102,17 +102,22 @@ def _impose_weights(file: Any, operator: Any, node: Node, model: QuantizedModel)
         values = np.zeros(size, np.int32)
         bias_scales = np.float32(model.grids[node.inputs[0]].scale[0]) * scales
         grid = Grid(tuple(map(float, bias_scales)), 0, 32, "int32", True, 0)
-    _replace_constant(file, operator, position_of["bias"], values, grid, bias_scales, 0)
+    replace_constant(file, operator, position_of["bias"], values, grid, bias_scales, 0)
 
 
 def _require_int4(file: Any, operator: Any) -> None:
     """Mark `operator`, and the file, as needing a runtime that reads INT4 weights."""
     builtin, version = _INT4_OPERATORS[flatbuffer.operator_name(file, operator)]
     operator.opcodeIndex = flatbuffer.operator_code(file, builtin, version=version)
+    require_runtime(file, _INT4_RUNTIME)
+
+
+def require_runtime(file: Any, runtime: bytes) -> None:
+    """State in the file that it needs this version of TFLite, b"2.11.0", or a later one."""
     for entry in file.metadata or ():
         if flatbuffer.text(entry.name) == "min_runtime_version":
             buffer = file.buffers[entry.buffer]
-            stated = max(np.asarray(buffer.data, np.uint8).tobytes().rstrip(b"\0"), _INT4_RUNTIME, key=_version)
+            stated = max(np.asarray(buffer.data, np.uint8).tobytes().rstrip(b"\0"), runtime, key=_version)
             buffer.data = np.frombuffer(stated.ljust(len(buffer.data), b"\0"), np.uint8)
 
 
@@ -120,7 +125,7 @@ def _version(text: bytes) -> list[int]:
     return [int(part) for part in text.split(b".")]
 
 
-def _replace_constant(
+def replace_constant(
     file: Any, operator: Any, position: int, codes: np.ndarray, grid: Grid, scales: np.ndarray, axis: int
 ) -> None:
     """Give `operator` its own constant: the converter may have let several operations share the old one."""

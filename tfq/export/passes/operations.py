@@ -2,7 +2,8 @@
 
 free_float_runs    A sigmoid, tanh or softmax gets the grid that TFLite prescribes for its output even where it computes
                    in float between float operations: a QUANTIZE and a DEQUANTIZE, and what only moves values in
-                   between works in int8. They go; the model has no grid for their tensors.
+                   between works in int8. They go; the model has no grid for their tensors. A Requantize node behind
+                   them stays: the model has one for what it gives.
 join_copies        A mean is computed on its input's grid and copied to its own.
 requantize         Requantize nodes, and the barriers at float layers (`tfq.export.convert.with_barriers`), are not yet
                    what they mean.
@@ -13,6 +14,7 @@ clamp_by_grids     A clamp of integers that is a change of grid: fast paths take
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -35,21 +37,22 @@ def free_float_runs(file: Any, model: QuantizedModel) -> None:
     freed: set[int] = set()
     kept = []
 
-    def is_float(tensor: int) -> bool:
-        return any(name in floats for name in named(flatbuffer.text(subgraph.tensors[tensor].name))[:1])
+    def stands_in(tensor: int, names: Collection[str]) -> bool:
+        return any(name in names for name in named(flatbuffer.text(subgraph.tensors[tensor].name))[:1])
 
     for operator in subgraph.operators:
         kind = flatbuffer.operator_name(file, operator)
         source, target = int(operator.inputs[0]), int(operator.outputs[0])
         from_float = flatbuffer.type_name(subgraph.tensors[source]) == "float32"
-        to_grid = kind == "QUANTIZE" and from_float and is_float(source)
+        to_grid = kind == "QUANTIZE" and from_float and stands_in(source, floats)
         to_float = kind == "DEQUANTIZE" and (source in stands_for or source in freed)
         if to_grid or to_float:
             stands_for[target] = stands_for.get(source, source)
         else:
             reads = {int(i) for i in operator.inputs}
             operator.inputs = np.asarray([stands_for.get(int(i), int(i)) for i in operator.inputs], np.int32)
-            if reads & (stands_for.keys() | freed) and flatbuffer.type_name(subgraph.tensors[target]) == "int8":
+            moves = flatbuffer.type_name(subgraph.tensors[target]) == "int8" and not stands_in(target, model.grids)
+            if moves and reads & (stands_for.keys() | freed):
                 freed.add(target)
                 subgraph.tensors[target].type = schema.TensorType.FLOAT32
                 subgraph.tensors[target].quantization = None

@@ -1,0 +1,73 @@
+"""`precision='auto'`: static or dynamic range for the whole model."""
+
+import numpy as np
+import pytest
+import tf_keras
+
+import tfq
+from tfq.errors import UserError
+
+LENGTH, WIDTH, WORDS = 8, 32, 40
+
+
+def encoder(*, outlier: float):
+    """One block of a transformer; one word is `outlier` times as large as the others where no normalisation is."""
+    layers, rng = tf_keras.layers, np.random.default_rng(0)
+    given = layers.Input((LENGTH,), dtype="int32", name="words")
+    table = layers.Embedding(WORDS, WIDTH)
+    x = table(given)
+    hidden = layers.Dense(2 * WIDTH, activation="gelu", name="expand")(layers.LayerNormalization()(x))
+    x = layers.Add()([x, layers.Dense(WIDTH, name="shrink")(hidden)])
+    x = layers.LayerNormalization()(x)
+    model = tf_keras.Model(given, layers.Dense(5, name="classes")(layers.GlobalAveragePooling1D()(x)))
+    for weight in model.weights:
+        if "normalization" not in weight.name:
+            weight.assign(rng.normal(0, 1 / np.sqrt(weight.shape[0]), weight.shape))
+    rows = rng.normal(size=(WORDS, WIDTH))
+    rows[0] *= outlier
+    table.embeddings.assign(rows)
+    return model
+
+
+def words(count):
+    return np.random.default_rng(1).integers(0, WORDS, (count, LENGTH)).astype(np.int32)
+
+
+def test_rows_of_unlike_sizes_take_dynamic_range():
+    model = encoder(outlier=300.0)
+    result = tfq.quantize(model, words(64), evaluation=words(24))
+    report = result.report
+    assert report.recipe.precision == "dynamic_range"
+    assert any(note.startswith("dynamic range was chosen") for note in report.warnings)
+    assert {layer.precision for layer in report.layers} == {"dynamic_range", "float32"}
+    assert report.evaluation.models[-1].sqnr.value > 25
+    again = tfq.quantize(model, words(64), evaluation=words(24), precision="dynamic_range")
+    assert again.tflite == result.tflite
+
+
+@pytest.mark.parametrize(
+    "options", [{"precision": "int8"}, {"calibration_method": "minmax"}, {"target": "micro"}, {"output_type": "uint8"}]
+)
+def test_what_only_static_int8_has_keeps_it_static(options):
+    report = tfq.quantize(encoder(outlier=300.0), words(64), evaluation=words(24), **options).report
+    assert report.recipe.precision == "int8"
+    assert not any(note.startswith("dynamic range was chosen") for note in report.warnings)
+
+
+def test_noise_that_is_hardly_noticed_is_no_reason():
+    report = tfq.quantize(encoder(outlier=1.0), words(64), evaluation=words(24)).report
+    assert report.recipe.precision == "int8"
+    assert report.evaluation.models[-1].sqnr.value > 28
+
+
+def test_layers_among_fixed_grids_may_be_dynamic():
+    budget = {"size_budget": 0.3, "pipeline": "light", "pin": ("expand:d8", "shrink:w4")}
+    result = tfq.quantize(encoder(outlier=1.0), words(64), evaluation=words(24), **budget)
+    chosen = {layer.name: layer.precision for layer in result.report.layers}
+    assert (chosen["expand"], chosen["shrink"]) == ("dynamic_range", "int8")
+    assert result.report.evaluation.models[-1].sqnr.value > 10
+
+
+def test_a_budget_and_a_precision_exclude_each_other():
+    with pytest.raises(UserError, match="leave one of the two out"):
+        tfq.quantize(encoder(outlier=1.0), words(64), precision="dynamic_range", size_budget=0.3, pipeline="light")
