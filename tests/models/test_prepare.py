@@ -19,6 +19,7 @@ from tfq.models.load import load_model
 from tfq.models.prepare import prepare
 from tfq.models.singular import zero_notes
 from tfq.operations.table import OPERATORS
+from tfq.targets.cpu import CPU
 
 LIBRARIES = {"keras": keras, "tf_keras": tf_keras}
 DATA = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data" / "models"
@@ -276,6 +277,17 @@ def test_an_output_that_float32_loses_beside_one_is_refused_as_that():
     loaded = load_model(tf_keras.Model(x, tf.math.log_sigmoid(x + 17.0)))
     with pytest.raises(UserError, match="which float32 loses beside 1"):
         prepare(loaded.graph, samples_of(loaded.graph), original=loaded)
+
+
+def test_joins_of_many_copies_are_no_duplicates():
+    """The converter makes one of two that join the same, and the file would lack what is specified."""
+    x = keras.Input((1, 6))
+    y = keras.ops.tile(keras.layers.Dense(4)(x), (1, 16, 1))
+    loaded = load_model(keras.Model(x, keras.layers.Dense(3)(y)))
+    prepared = prepare(loaded.graph, samples_of(loaded.graph), target=CPU)
+    joins = [node for node in prepared.graph.nodes if node.kind == "Concatenate"]
+    assert max(len(node.inputs) for node in joins) <= 5
+    assert len({node.inputs for node in joins}) == len(joins)
 
 
 def test_the_same_seed_gives_the_same_result():

@@ -21,6 +21,9 @@ from tfq.models.graph import INPUT, Graph, Node
 from tfq.models.grids import grid_groups
 from tfq.models.widths import is_weighted
 
+# The converter writes these with a sum of 1, and joins that with a constant's beside it where both are float.
+_SUMS = ("expm1", "log1p")
+
 
 @dataclasses.dataclass(frozen=True)
 class Borders:
@@ -56,6 +59,11 @@ def find_borders(
     def may_follow(node: Node) -> bool:
         if node.kind == INPUT:
             return float_inputs
+        if node.kind == "AddConstant":
+            source = graph[node.inputs[0]]
+            source = graph[source.inputs[0]] if source.kind == "Requantize" else source
+            near = source, *(graph[reader] for reader in readers[node.name])
+            return not any(other.config.get("function") in _SUMS for other in near)
         return not is_weighted(node) and node.kind != "Embedding"  # in float its table would grow fourfold
 
     decided = without_form | set(chosen)

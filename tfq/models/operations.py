@@ -274,9 +274,7 @@ def largest(call: Call, x: Tensor, axis: Any, keepdims: bool = False) -> Tensor:
         return call.add(f"GlobalMaxPooling{x.rank - 2}D", {"keepdims": keepdims}, [x], shape=shape)
     first, end = axes[0] - 1, axes[-1]
     if axes != tuple(range(first + 1, end + 1)):
-        raise call.refuse(
-            f"it takes the maximum over the axes {list(axes)} of {list(x.shape)}", "take neighbouring axes"
-        )
+        raise call.refuse(f"it takes the maximum over axes {list(axes)} of {list(x.shape)}", "take neighbouring axes")
     rows, size, channels = (math.prod(part) for part in (x.sample[:first], x.sample[first:end], x.sample[end:]))
     image = reshape(call, x, (None, rows, size, channels))
     window = {"pool_size": (1, size), "strides": (1, size), "padding": "valid"}
