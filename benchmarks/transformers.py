@@ -21,8 +21,10 @@ from tfq_tools.command import new_flags, run_command
 from benchmarks import cases, common, tflite
 from benchmarks.common import Bar, TfqRun
 from tfq.data.loading import load_samples
+from tfq.errors import UserError
 from tfq.evaluation.evaluate import Evaluation, evaluate, input_signatures
 from tfq.evaluation.latency import Timing
+from tfq.execution.predict import predict
 from tfq.execution.progress import Lines, Progress
 from tfq.recipe import Recipe
 from tfq.report.summary import interval, number
@@ -54,11 +56,13 @@ class Measured:
       seconds: of TFLiteConverter, by its files.
       runs: tfq's, by variant.
       evaluation: all files, float first.
+      notes: what was left out.
     """
 
     seconds: Mapping[str, float]
     runs: Mapping[str, TfqRun]
     evaluation: Evaluation
+    notes: Sequence[str]
 
     def figures(self) -> dict[str, Any]:
         """As the benchmark's JSON keeps it: without every single timing."""
@@ -99,14 +103,23 @@ def measure(variants: Sequence[str], *, num_samples: int, seed: int, progress: P
                 runs[variant] = common.in_fresh_process(common.run_tfq, recipe, folder)
             made[variant] = folder / "model.tflite"
         with progress.task("evaluation", 0):
-            evaluation = common.in_fresh_process(compare, made, files.test, seed)
-    return Measured(seconds, runs, evaluation)
+            evaluation, notes = common.in_fresh_process(compare, made, files.test, seed)
+    return Measured(seconds, runs, evaluation, notes)
 
 
-def compare(files: Mapping[str, Path], test: Path, seed: int) -> Evaluation:
-    """All files on the test samples, against the first."""
+def compare(files: Mapping[str, Path], test: Path, seed: int) -> tuple[Evaluation, list[str]]:
+    """(all files on the test samples, against the first; which of TFLiteConverter's do not run on them)."""
     samples = load_samples(str(test), input_signatures(files[FLOAT]), require_labels=True)
-    return evaluate(files, samples, seed=seed, timing=Timing(seconds=_SECONDS))
+    running, notes = {}, []
+    for name, file in files.items():
+        try:
+            if name in CONVERTERS.values():
+                predict(file, samples.arrays)
+        except UserError as error:
+            notes.append(f"{name} does not run on all test samples: {error}")
+        else:
+            running[name] = file
+    return evaluate(running, samples, seed=seed, timing=Timing(seconds=_SECONDS)), notes
 
 
 def bars(found: Measured) -> list[Bar]:
@@ -176,9 +189,8 @@ def page(found: Measured, demands: Sequence[Bar], where: Mapping[str, Any]) -> s
         " intervals of the paired bootstrap. Latency: one thread, XNNPACK, models in turns; only the ratios mean"
         " anything. Seconds of tfq's files include its own evaluation and verification."
     )
-    return common.page_text(
-        "Transformers: tfq and TFLiteConverter", where, [text, common.markdown_table(header, rows)], demands
-    )
+    parts = [text, common.markdown_table(header, rows)]
+    return common.page_text("Transformers: tfq and TFLiteConverter", where, parts, demands, found.notes)
 
 
 def main(values: flags.FlagValues) -> int:
@@ -192,7 +204,8 @@ def main(values: flags.FlagValues) -> int:
         return 0
     found = measure(values.variants, num_samples=values.num_samples, seed=values.seed, progress=Lines(sys.stderr))
     demands = bars(found)
-    return common.finish(output / "transformers.md", page(found, demands, where), {**where, **found.figures()}, demands)
+    figures = {**where, **found.figures()}
+    return common.finish(output / "transformers.md", page(found, demands, where), figures, demands, found.notes)
 
 
 def run() -> None:

@@ -1,11 +1,15 @@
 """`precision='auto'`: static or dynamic range for the whole model."""
 
 import numpy as np
+import operator_graphs
 import pytest
 import tf_keras
 
 import tfq
+from tfq.allocation.wish import check_within_reach
 from tfq.errors import UserError
+from tfq.models.widths import units
+from tfq.recipe import Recipe
 
 LENGTH, WIDTH, WORDS = 8, 32, 40
 
@@ -66,6 +70,20 @@ def test_layers_among_fixed_grids_may_be_dynamic():
     chosen = {layer.name: layer.precision for layer in result.report.layers}
     assert (chosen["expand"], chosen["shrink"]) == ("dynamic_range", "int8")
     assert result.report.evaluation.models[-1].sqnr.value > 10
+
+
+def test_there_is_no_latency_of_dynamic_range():
+    graph = operator_graphs.lookups()
+    wish = Recipe("m", pipeline="light", latency_budget="1ms", latency_table="t.json", candidates=("w8", "d8"))
+    with pytest.raises(UserError, match="d8 is offered and `latency_table` is given"):
+        check_within_reach(graph, units(graph), wish)
+
+
+def test_a_pin_without_a_kernel_is_told():
+    graph = operator_graphs.image_layer("DepthwiseConv2D")
+    wish = Recipe("m", pipeline="light", size_budget=0.5, pin=("last:d8",))
+    with pytest.raises(UserError, match="'last' is pinned to d8, and TFLite has no such kernel for DepthwiseConv2D"):
+        check_within_reach(graph, units(graph), wish)
 
 
 def test_a_budget_and_a_precision_exclude_each_other():

@@ -55,6 +55,13 @@ def offered(graph: Graph, found: Sequence[Unit], wish: BudgetOptions, *, with_fl
 
 def check_within_reach(graph: Graph, found: Sequence[Unit], wish: BudgetOptions) -> None:
     """What can be told before anything is measured. Raises Infeasible, UserError."""
+    named = (*wish.candidates, *(name for _, name in wish.pins))
+    dynamic = next((name for name in named if precision_of(name).is_dynamic), None)
+    if wish.latency_table and dynamic:
+        raise UserError(
+            f"{dynamic} is offered and `latency_table` is given, which has no times of dynamic range; leave one of the"
+            " two out"
+        )
     for pattern, _ in wish.pins:
         if not any(re.search(pattern, unit.name) for unit in found):
             names = [unit.name for unit in found]
