@@ -58,7 +58,7 @@ def check(model):
     samples[1:, 4:] = 0
     given = {loaded.graph.inputs[0]: samples}
     graph = prepare(loaded.graph, given, original=loaded, target=CPU).graph
-    reads = tuple(node.inputs[0] for node in graph.nodes if node.kind == "Softmax")
+    reads = tuple(node.inputs[0] for node in graph.nodes if node.kind in ("Softmax", "FloatSoftmax"))
     assert reads
     for scores in run_graph(Graph(graph.nodes, graph.inputs, reads), given):
         assert scores.min() >= 0
