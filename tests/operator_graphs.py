@@ -202,6 +202,17 @@ def lookups(inputs: int = 64) -> Graph:
     return make.graph(("last",))
 
 
+def chain() -> Graph:
+    """Dense layers with nothing between them, and with a reshape."""
+    make = _Builder(6)
+    make.input("x", (4, 8))
+    make.dense("first", "x", 8, 8)
+    make.dense("second", "first", 8, 16)
+    make.node("image", "Reshape", "second", target_shape=(2, 2, 16))
+    make.dense("third", "image", 16, 4)
+    return make.graph(("third",))
+
+
 def image_layer(kind: str, channels: int = 6, size: int = 4) -> Graph:
     """A pointwise convolution and one with a window, or a depthwise one of size 1 with a bias."""
     make = _Builder(5)

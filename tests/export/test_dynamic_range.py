@@ -133,3 +133,11 @@ def test_a_precision_without_a_kernel_is_refused():
     assert {p.name for p in dynamic_precisions(graph, 8).values()} == {"float16"}
     with pytest.raises(ValueError, match="no kernel for DepthwiseConv2D in d8"):
         specify(graph, {}, {"last": dynamic_range(8)}, **EDGES)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_bias_stays_with_its_layer(bits):
+    """TFLiteConverter would move it into the next layer's, where nothing stands between."""
+    graph = operator_graphs.chain()
+    case = operator_graphs.exported(graph, dynamic_precisions(graph, bits), **EDGES)
+    assert verify_structure(case.content, case.model).biases == 3

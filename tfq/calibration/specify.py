@@ -48,7 +48,7 @@ _LARGEST_BIAS = 2.0**30
 _CHOSEN = {
     "float16": "weights are stored in float16, the computation is float32",
     "float32": "weights and computation are float32",
-    "dynamic_range": "weights are integers, activations are float32 and rounded row by row at run time",
+    "dynamic_range": "weights are integers, activations are float32 and rounded at run time",
 }
 # TFLite's multiplier s_x * s_w / s_y has 31 fractional bits; a smaller one is zero there, and refused by XNNPACK.
 _SMALLEST_MULTIPLIER = 2.0**-30

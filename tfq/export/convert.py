@@ -25,7 +25,8 @@ from tfq.errors import UserError
 from tfq.execution.terminal import silenced
 from tfq.export.scales import require_runnable
 from tfq.grid import Grid
-from tfq.models.graph import Graph, Node, build_model
+from tfq.models.graph import INPUT, Graph, Node, build_model
+from tfq.models.widths import is_weighted
 from tfq.operations.table import OPERATORS
 from tfq.quantized_model import QuantizedModel
 from tfq.simulate.weights import snap_node
@@ -85,8 +86,10 @@ def with_barriers(model: QuantizedModel) -> QuantizedModel:
     The barrier takes the layer's name and grid; the layer itself is called `<name>.float`.
     A layer without int8 form may become several operations, some of which the converter would compute in int8 as
     soon as what they read has a grid (comparisons, maxima, log-softmax): there the layer reads a float copy. A carried
-    layer has both, with a grid or without: the converter would make one of it and its neighbours.
+    layer has both, with a grid or without: the converter would make one of it and its neighbours. Of two matrices with
+    nothing between them it would move the bias of the first into that of the second.
     """
+    chained = _chained(model)
 
     def is_carried(name: str) -> bool:
         return model[name].kind == "Carried" and model[name].config["work"].form[1] == "float32"
@@ -94,7 +97,7 @@ def with_barriers(model: QuantizedModel) -> QuantizedModel:
     floats = {
         n.name: f"{n.name}.float"
         for n in model.layers
-        if not n.precision.is_int8 and (n.grid is not None or is_carried(n.name))
+        if not n.precision.is_int8 and (n.grid is not None or is_carried(n.name) or n.name in chained)
     }
     nodes: list[Node] = []
     for node in model.nodes:
@@ -113,6 +116,20 @@ def with_barriers(model: QuantizedModel) -> QuantizedModel:
         else:
             nodes.append(node)
     return model.replace_nodes(nodes)
+
+
+def _chained(model: QuantizedModel) -> set[str]:
+    """Float layers with a bias that others multiply without anything but moves in between."""
+    found = set()
+    for node in model.layers:
+        if not is_weighted(node) or node.precision.is_int8:
+            continue
+        source = model[node.inputs[0]]
+        while source.kind != INPUT and OPERATORS[source.kind].moves and source.activation is None:
+            source = model[source.inputs[0]]
+        if source.kind != INPUT and is_weighted(source) and "bias" in source.weights and source.activation is None:
+            found.add(source.name)
+    return found
 
 
 def convert_quantized(model: QuantizedModel, representative_dataset: RepresentativeDataset) -> bytes:

@@ -13,6 +13,7 @@ from tfq.quantized_model import QuantizedModel
 
 _WHY = {
     "float16": "`precision='float16'`: weights are stored in float16, the computation is float32",
+    "dynamic_range": "`precision='dynamic_range'`: weights are int8, activations are quantised at run time",
     "int16x8": "`precision='int16x8'`: weights are int8, activations int16",
     "float32": "`precision='float32'`",
 }

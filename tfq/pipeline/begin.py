@@ -150,11 +150,15 @@ def _size_note(loaded: LoadedModel, baseline: bytes) -> tuple[str, ...]:
     )
 
 
-def _state_note(graph: Graph, baseline: bytes) -> tuple[str, ...]:
-    """Where the runtime keeps a state from one run to the next, as it does for LSTM layers."""
+def keeps_state(graph: Graph, baseline: bytes) -> bool:
+    """Whether the runtime keeps a state from one run to the next, as it does for LSTM layers."""
     if not any(node.kind == "Carried" for node in graph.nodes):  # no other layer has a state, and files are large
-        return ()
-    if not any(tensor.isVariable for subgraph in parse_tflite(baseline).subgraphs for tensor in subgraph.tensors):
+        return False
+    return any(tensor.isVariable for subgraph in parse_tflite(baseline).subgraphs for tensor in subgraph.tensors)
+
+
+def _state_note(graph: Graph, baseline: bytes) -> tuple[str, ...]:
+    if not keeps_state(graph, baseline):
         return ()
     return (
         "the .tflite keeps the state of its recurrent layers from one run to the next, as TFLite's LSTM does; reset it"

@@ -2,7 +2,8 @@
 
 Static int8 puts every activation on a fixed grid: fastest where a network is convolutions, and worse where a few
 channels are far larger than the others, as behind the layer normalisations of transformers. Dynamic range rounds what
-each layer reads row by row while the model runs; all other operations stay in float.
+each dense layer reads row by row while the model runs, and each convolution sample by sample; all other operations
+stay in float.
 
     dynamic   where layer normalisations or products of activations stand in the model, its multiplications are mostly
               those of layers that have such kernels, and static int8 at the same bits loses more than twice as much on
@@ -24,14 +25,16 @@ from tfq.models.floats import for_dynamic_range
 from tfq.models.graph import Graph
 from tfq.models.widths import can_be_dynamic, dynamic_precisions, is_weighted
 from tfq.options import needs_int8
-from tfq.pipeline.begin import Run
+from tfq.pipeline.begin import Run, keeps_state
 from tfq.pipeline.quantized import quantized
+from tfq.precision import STORED_BITS
 from tfq.recipe import AUTO
 from tfq.targets import TARGETS
 
 _TELLTALE = ("LayerNormalization", "MatMul")  # of a transformer
 _MOSTLY = 0.8  # of the multiplications of all layers with weights
 _WORSE = 2.0
+_MANY = 1e3
 _TRIED = 128  # samples
 _NOTICED = 1e-3  # divergence: noise 30 dB below the outputs
 
@@ -48,12 +51,19 @@ def with_precision(run: Run) -> Run:
     losses = [_loss(tried) for tried in (static, dynamic)]
     if losses[0] <= max(_WORSE * losses[1], _NOTICED if share < 1 else 0.0):
         return static
+    times = "very many" if losses[0] > _MANY * losses[1] else f"{losses[0] / losses[1]:.1f}"
     run.journal.warn(
-        "dynamic range was chosen for the whole model: static int8 is"
-        f" {losses[0] / max(losses[1], 1e-12):.1f} times as far from float on held-back samples;"
-        " `precision='int8'` keeps it static, as integer-only accelerators ask"
+        f"dynamic range was chosen for the whole model: static int8 is {times} times as far from float on held-back"
+        " samples; `precision='int8'` keeps it static, as integer-only accelerators ask"
     )
     return dynamic
+
+
+def converters_own(run: Run) -> bool:
+    """Whether dynamic range is left to TFLiteConverter: it alone has it for the recurrent layers that keep a state."""
+    recipe = run.recipe
+    plain = recipe.precision == "dynamic_range" and recipe.weight_bits == STORED_BITS and recipe.pipeline == "int8"
+    return plain and keeps_state(run.prepared.plain, run.baseline)
 
 
 def _loss(run: Run) -> float:

@@ -15,11 +15,12 @@ from tfq.report.report import Report
 from tfq.report.trials import Trial
 from tfq.report.verdict import more_accurate
 
-# Of a whole-model export of TFLiteConverter's, which the options of int8 do not concern.
+# Of another precision of the whole model, which the options of int8 do not concern; and where weights are fitted too.
 _KEPT = (
     *("model", "calibration_data", "evaluation_data", "num_calibration_samples", "selection", "preprocess"),
     *("metric", "labels", "memory_limit", "seed", "imports", "allow_unsafe_deserialization"),
 )
+_FITTED = ("weight_bits", "first_last_bits", "pipeline", "reconstruction", "mode", "granularity", "workers")
 
 
 def explain(report: Report, inputs: Inputs | None = None, *, progress: Progress = SILENT) -> tuple[Trial, ...]:
@@ -48,7 +49,8 @@ def _tried(
 ) -> Trial:
     try:
         if "precision" in changes:
-            changed = Recipe(**{name: getattr(recipe, name) for name in _KEPT}, **changes)
+            kept = _KEPT + _FITTED if changes["precision"] == "dynamic_range" else _KEPT
+            changed = Recipe(**{name: getattr(recipe, name) for name in kept}, **changes)
         else:
             changed = dataclasses.replace(recipe, **changes)
         return Trial(causes, changes, quantize(changed, inputs, progress=progress).report.evaluation)

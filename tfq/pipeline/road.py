@@ -48,7 +48,7 @@ from tfq.inputs import Inputs
 from tfq.models.graph import Graph
 from tfq.pipeline.begin import Run, begin
 from tfq.pipeline.budget import contradiction, surveyed, within_budget
-from tfq.pipeline.choice import in_precision, with_precision
+from tfq.pipeline.choice import converters_own, in_precision, with_precision
 from tfq.pipeline.quantized import Start, setting_of, started, stepped
 from tfq.quantized_model import QuantizedModel
 from tfq.recipe import Recipe
@@ -90,7 +90,8 @@ def quantize(
     """
     run = with_precision(begin(recipe, inputs or Inputs.of(recipe), progress))
     recipe, journal = run.recipe, run.journal
-    model, files, measured = _fitted_and_verified(run, ledger) if recipe.fits else _plain(run)
+    fits = recipe.fits and not converters_own(run)
+    model, files, measured = _fitted_and_verified(run, ledger) if fits else _plain(run)
     files = {"float.tflite": run.baseline} | files
     with journal.stage("package"):
         told = metadata_of(loaded=run.loaded, samples=run.calibration.samples, labels=run.labels, recipe=recipe)

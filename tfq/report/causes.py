@@ -99,6 +99,8 @@ def _of_bits(layer: LayerReport, tensor: TensorReport | None, recipe: Recipe) ->
         what = f"its weights have {layer.weight_bits} bits"
         if recipe.pipeline != "advanced":
             return what, "try `pipeline='advanced'`", {"pipeline": "advanced"}
+        if recipe.precision == "dynamic_range":
+            return what, "try `weight_bits=8`", {"weight_bits": 8}
         return what, f"try `pin='{layer.name}:w8'` with a budget", {"weight_bits": 8}
     if tensor is not None and tensor.bits < 8:
         return f"its output has {tensor.bits} bits", "try more `activation_bits`", {"activation_bits": 8}
