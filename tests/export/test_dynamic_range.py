@@ -73,7 +73,7 @@ def test_the_builtin_kernel_misreads_the_lowest_int4():
     weights = {**node.weights, "kernel": (codes * np.asarray(grid.scale)).astype(np.float32)}
     model = case.model.with_nodes(node.replace(weights=weights, weight_grids={"kernel": wide}))
     content = export_quantized(model, operator_graphs.representative(case.samples))
-    with pytest.raises(VerificationError, match=r"'rows'.* computes something else"):
+    with pytest.raises(VerificationError, match="computes something else"):
         verify_structure(content, model)
 
 
