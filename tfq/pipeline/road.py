@@ -88,7 +88,7 @@ def quantize(
       UserError: anything the user can put right.
       VerificationError: the exported file is not what was specified.
     """
-    run = with_precision(begin(recipe, inputs or Inputs.of(recipe), progress))
+    asked, run = recipe, with_precision(begin(recipe, inputs or Inputs.of(recipe), progress))
     recipe, journal = run.recipe, run.journal
     fits = recipe.fits and not converters_own(run)
     model, files, measured = _fitted_and_verified(run, ledger) if fits else _plain(run)
@@ -121,7 +121,7 @@ def quantize(
     )
     texts = {
         "spec.json": Specification.of(model).to_json(),
-        "recipe.json": recipe.to_json(),
+        "recipe.json": asked.to_json(),
         "report.json": report.to_json(),
     }
     if "model.tflite" in files:
@@ -249,7 +249,9 @@ def diagnose(
     """
     if not recipe.may_be_static:
         raise UserError(f"`precision` is {recipe.precision}, which has no ranges to diagnose; expected int8")
-    run = in_precision(begin(recipe, inputs or Inputs.of(recipe), progress), "int8")
+    run = with_precision(begin(recipe, inputs or Inputs.of(recipe), progress))
+    if run.recipe.precision != "int8":
+        raise UserError("dynamic range was chosen for the model, which has no ranges to diagnose")
     found = _fitted(run, ledger)
     fitted, unseen = (samples.head(_DIAGNOSED).arrays for samples in (run.calibration.fit, run.unseen))
     return diagnosis(found.start.reference, found.model, fitted, unseen, resources=run.resources), found.steps
