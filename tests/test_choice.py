@@ -49,6 +49,13 @@ def test_rows_of_unlike_sizes_take_dynamic_range():
     assert again.tflite == result.tflite
 
 
+def test_few_bits_of_weights_do_not_hide_what_activations_lose():
+    options = {"weight_bits": 4, "pipeline": "light"}
+    report = tfq.quantize(encoder(outlier=300.0), words(64), evaluation=words(24), **options).report
+    assert report.recipe.precision == "dynamic_range"
+    assert report.evaluation.models[-1].sqnr.value > 10
+
+
 @pytest.mark.parametrize(
     "options", [{"precision": "int8"}, {"calibration_method": "minmax"}, {"target": "micro"}, {"output_type": "uint8"}]
 )

@@ -26,7 +26,7 @@ from tfq.models.graph import Graph
 from tfq.models.widths import can_be_dynamic, dynamic_precisions, is_weighted
 from tfq.options import needs_int8
 from tfq.pipeline.begin import Run, keeps_state
-from tfq.pipeline.quantized import quantized
+from tfq.pipeline.quantized import quantized, with_float_weights
 from tfq.precision import STORED_BITS
 from tfq.recipe import AUTO
 from tfq.targets import TARGETS
@@ -67,10 +67,13 @@ def converters_own(run: Run) -> bool:
 
 
 def _loss(run: Run) -> float:
-    """Mean divergence of the model rounded to the nearest, made and judged by a part of the samples."""
+    """Mean divergence of the model by its activations, made and judged by a part of the samples.
+
+    Weights are fitted later; rounded to the nearest, those of few bits would hide the difference.
+    """
     few = CalibrationSet.of(run.calibration.samples.spread(_TRIED))
     start = quantized(dataclasses.replace(run, calibration=few, journal=Journal()), run.graph)
-    return float(start.judge.divergence(start.trial).mean())
+    return float(start.judge.divergence(with_float_weights(start.trial)).mean())
 
 
 def in_precision(run: Run, precision: str) -> Run:

@@ -191,7 +191,7 @@ def with_tuned_ranges(run: Run, start: Start) -> tuple[Start, tuple[StepOutcome,
         if not tuned:
             return start, (StepOutcome("range tuning", ()),)
         trial = specified(run, start.reference, {**present, **tuned})
-        proposed = ("tuned", _with_float_weights(trial)), ("before", _with_float_weights(start.trial))
+        proposed = ("tuned", with_float_weights(trial)), ("before", with_float_weights(start.trial))
         _, guard = start.judge.keep_better(*proposed, tolerance=0.0)
         if not guard.rolled_back:
             ranges = {**start.ranges, **tuned}
@@ -207,7 +207,7 @@ def _is_linear(graph: Graph, name: str) -> bool:
     return is_weighted(graph[name])
 
 
-def _with_float_weights(model: QuantizedModel) -> QuantizedModel:
+def with_float_weights(model: QuantizedModel) -> QuantizedModel:
     """The same ranges alone: what weights of few bits lose, before they are fitted, would hide the difference."""
     return model.with_nodes(*(node.replace(weight_grids={}) for node in model.layers if node.weight_grids))
 
