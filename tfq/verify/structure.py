@@ -195,8 +195,9 @@ def _operation_faults(
     what = f"{operation.kind} of layer {name!r} ({layers_of(node)})"
     if in_float and node.precision.is_int8:
         return [f"{what} works in float, specified int8"], True
-    # integer weights among float activations
-    in_integers &= not (node.precision.is_dynamic and in_float and operation.kind in _READS)
+    # integers, among float activations
+    multiplies = node.precision.is_dynamic and in_float and operation.kind in _READS
+    in_integers &= not multiplies
     if in_integers and not node.precision.is_int8:
         return [f"{what} works in int8, specified {node.precision.arithmetic}"], False
     faults = []
@@ -213,7 +214,7 @@ def _operation_faults(
     for index in numbers:
         faults += _number_faults(what, contents, index, wanted)
     if in_float:
-        return faults, True
+        return faults, not multiplies
     known = [model.grids[t] for t in (*node.inputs, name) if t in model.grids]
     named = {name, f"{name}/quantized", *node.inputs, *(f"{i}/quantized" for i in node.inputs), *own}
     for index in touched:
