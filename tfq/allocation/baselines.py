@@ -19,6 +19,8 @@ from tfq.allocation.problem import DEGRADATION, Allocation, Problem, check_limit
 from tfq.allocation.program import Infeasible
 from tfq.precision import CANDIDATES
 
+_ROUNDING = 1e-13  # of the numbers that a difference is taken of
+
 
 def uniform(problem: Problem, *, budgets: Mapping[str, float]) -> Allocation:
     """One candidate for all units; those with a single one (pinned) keep theirs. Raises Infeasible, UserError."""
@@ -103,7 +105,8 @@ class Draft:
         weights = 1 / np.where(limits == 0, 1.0, np.abs(limits))
         left = np.maximum(totals + changes[:, :, 1:] - limits, 0) @ weights
         saved = np.maximum(totals - limits, 0) @ weights - left
-        return np.where(saved > 1e-13, saved, 0.0)  # less is rounding; NaN is no change
+        rounding = _ROUNDING * (1 + (np.abs(totals) + np.abs(changes[:, :, 1:])) @ weights)
+        return np.where(saved > rounding, saved, 0.0)  # NaN is no change
 
     def totals(self) -> tuple[np.ndarray, np.ndarray]:
         """Of the budgeted costs: what they are, and the most that they may be."""
