@@ -40,7 +40,7 @@ class Result(Saved):
     @property
     def models(self) -> dict[str, bytes]:
         """The float model and the quantised one by the names of the report, as `tfq.evaluate` takes them."""
-        return {"float": self.files["float.tflite"], self.report.recipe.model_name: self.tflite}
+        return {"float": self.files["float.tflite"], self.report.evaluation.models[-1].name: self.tflite}
 
     def __str__(self) -> str:
         return summary(self.report)

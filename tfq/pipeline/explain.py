@@ -31,7 +31,7 @@ def explain(report: Report, inputs: Inputs | None = None, *, progress: Progress 
       inputs: as in `quantize`.
       progress: where it is shown.
     """
-    recipe = report.recipe
+    recipe = dataclasses.replace(report.recipe, precision=report.precision)
     wanted: dict[tuple[tuple[str, Any], ...], dict[str, str]] = {}  # changes -> cause -> the worst layer that has it
     for cause in report.causes:
         if cause.changes:

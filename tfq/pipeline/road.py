@@ -94,7 +94,7 @@ def quantize(
     model, files, measured = _fitted_and_verified(run, ledger) if fits else _plain(run)
     files = {"float.tflite": run.baseline} | files
     with journal.stage("package"):
-        told = metadata_of(loaded=run.loaded, samples=run.calibration.samples, labels=run.labels, recipe=recipe)
+        told = metadata_of(loaded=run.loaded, samples=run.calibration.samples, labels=run.labels, recipe=asked)
         files = {name: add_metadata(file, told) for name, file in files.items()}
         for name, content in files.items():
             verify_runtimes(content, run.few, name=name)
@@ -106,7 +106,8 @@ def quantize(
 
     report = Report(
         version=__version__,
-        recipe=recipe,
+        recipe=asked,
+        precision=recipe.precision,
         model=model_facts(run.loaded, run.prepared),
         calibration_samples=run.given_samples,
         verdict=verdict(evaluation, recipe),

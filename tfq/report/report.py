@@ -111,6 +111,7 @@ class Report:
       package_bytes: size of model.tflite.gz; None where none was asked for.
       causes: why the layers with most error lose, where that is known.
       devices: what tfq-bench measured of the models (`tfq.report.devices`); nothing until it has run.
+      precision: of the whole model: what the recipe names, or what was chosen where that is auto.
     """
 
     version: str
@@ -133,6 +134,7 @@ class Report:
     package_bytes: int | None = None
     causes: tuple[Cause, ...] = ()
     devices: tuple[Mapping[str, Any], ...] = ()
+    precision: str = ""
 
     def to_json(self) -> str:
         return json.dumps(finite(dataclasses.asdict(self)), indent=1, allow_nan=False) + "\n"

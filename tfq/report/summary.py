@@ -242,7 +242,7 @@ def _checks(report: Report) -> str:
             lines.append(f"not verified, because the output hardly changes with the input: {', '.join(checked.unseen)}")
     lines += [f"form: {words.anew(**vars(found))}" for found in report.anew]
     floats = [x for x in report.layers if x.precision in ("float32", "float16") and x.kind not in ("Reshape",)]
-    if report.recipe.precision == "dynamic_range":  # where all but its layers are: those with weights are told
+    if report.precision == "dynamic_range":  # where all but its layers are: those with weights are told
         floats = [x for x in floats if x.precision == "float16"]
     if report.recipe.fits and floats:
         named = ", ".join(f"{x.name} ({x.kind}, {x.precision})" for x in floats[:5])

@@ -40,8 +40,8 @@ from tfq.verify.definitions import FILE_ORDER, WINDOWED, define, output_size, ro
 _DRAWS = (("all", 1.0), ("low", 1.0), ("high", 1.0), ("all", 1 / 4), ("all", 1 / 16), ("all", 1 / 64), ("all", 1 / 256))
 _TURNS, _LEAST_TURNS, _WANTED, _LEAST, _MOVED = 100, 3, 256, 16, 2.0
 _PLACES, _CHANNELS = 32, 64
-# Steps that the integer kernels may be off: half a one, and a quarter where they round twice. Some approximate:
-# measured are 1.2 for means and 0.6 for the others, on x86; other processors have other kernels.
+# Steps that integer kernels may be off: half a one, and a quarter where they round twice. Some approximate: 1.2 for
+# means and 0.6 for the others, on x86.
 _STEPS = 0.76
 _MEANS, _FUNCTIONS = ("Mean", "GlobalAveragePooling2D"), ("Softmax", "HardSwish", "Gelu", "Sigmoid", "Tanh")
 _RESIZES, _PLACES_OF_A_PIXEL, _LEVELS = ("Resizing", "UpSampling2D"), 1024, 255
@@ -338,8 +338,7 @@ def _reference(
 def _as_read(node: Node, values: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     """([what a dynamic-range kernel reads of `values`], by how much it may read each otherwise).
 
-    The builtin kernel of INT4 weights in whole blocks rounds to -127..127. It adds the blocks up with weights that are
-    moved to 0..15 and takes what is too much off in float32.
+    The builtin kernel of INT4 weights in whole blocks rounds to -127..127, and adds up in float32 weights from 0 to 15.
     """
     kernel = OPERATORS[node.kind].kernel
     inputs, outputs = node.weights[kernel].shape[-2:]
