@@ -349,7 +349,7 @@ BAD = {
     "no recipe": ([*GOOD, "--recipe=nowhere.json"], "--recipe=nowhere.json cannot be read"),
     "recipe that is none": ([*GOOD, "--recipe=file"], "--recipe=file cannot be read"),
     "pipeline": (with_(pipeline="heavy"), "--pipeline=heavy"),
-    "pipeline of a float model": (with_(pipeline="light", precision="float16"), "only int8 models have a pipeline"),
+    "pipeline of a float model": (with_(pipeline="light", precision="float16"), "only weights on a grid are fitted"),
     "reconstruction": (with_(pipeline="advanced", reconstruction="gptq"), "--reconstruction=gptq"),
     "reconstruction without a pipeline": (with_(reconstruction="best"), "best, but --pipeline=int8 has none"),
     "batch norms without a pipeline": (with_(batch_norm_tuning="always"), "always, but --pipeline=int8 has none"),
