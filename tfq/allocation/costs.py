@@ -218,12 +218,13 @@ def _constants(precision: Precision, nodes: Sequence[Node]) -> tuple[list[bytes]
     stored: dict[bytes, None] = {}
     kept: dict[bytes, int] = {}
     for node in nodes:
+        integers = weight_integers(node) if precision.has_grid else {}
         for name, values in node.weights.items():
-            if precision.is_float and not (precision.has_grid and name in node.weight_grids):
+            if name not in integers:
                 data = tflite_values(node, name, values).astype(_FLOATS[precision.float_type]).tobytes()
                 stored[data] = None
                 kept[data] = 4 * values.size
-        for name, codes in weight_integers(node).items() if precision.has_grid else ():
+        for name, codes in integers.items():
             grid = node.weight_grids[name]
             data = pack(tflite_values(node, name, codes), grid.storage)
             kernel = name == OPERATORS[node.kind].kernel

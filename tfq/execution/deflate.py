@@ -13,6 +13,7 @@ import zlib
 ZLIB, GZIP, RAW = zlib.MAX_WBITS, 16 + zlib.MAX_WBITS, -zlib.MAX_WBITS
 """Frames: 6 bytes, 18 bytes, none."""
 _LEVEL, _MEMORY = 9, 9
+_WORTH_THREADS = 2**20  # bytes: costs deflate every layer at every precision, and most are far smaller
 _STRATEGIES = (zlib.Z_DEFAULT_STRATEGY, zlib.Z_FILTERED, zlib.Z_RLE, zlib.Z_HUFFMAN_ONLY)
 
 
@@ -23,5 +24,7 @@ def deflated(content: bytes, *, frame: int = ZLIB) -> bytes:
         compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, frame, _MEMORY, strategy)
         return compressor.compress(content) + compressor.flush()
 
+    if len(content) < _WORTH_THREADS:
+        return min(map(by, _STRATEGIES), key=len)
     with concurrent.futures.ThreadPoolExecutor(len(_STRATEGIES)) as pool:  # zlib lets other threads run
         return min(pool.map(by, _STRATEGIES), key=len)

@@ -16,6 +16,7 @@ from typing import Any
 from tfq.export import flatbuffer
 from tfq.export.convert import IDENTIFIER, identifiers
 from tfq.models.graph import INPUT, Graph, Node
+from tfq.models.rewrite import unmoved
 from tfq.operations.table import OPERATORS, operator_of
 from tfq.quantized_model import QuantizedModel
 
@@ -91,7 +92,7 @@ def bind(model: Any, graph: Graph) -> Binding:
             raise RuntimeError(f"{kind} writes {label!r}, which belongs to no node")
         found = found or ([] if index in nameless else [result[target]])
         if kind in _WEIGHTED:  # it may have taken in the reshape behind it
-            found = [source for name in found for source in _moved(graph, name)]
+            found = [source for name in found for source in unmoved(graph, name)]
         name = _owner(kind, found, graph) if found else nameless[index]
         if kind == "FULLY_CONNECTED":
             name = _by_kernel(
@@ -149,15 +150,6 @@ def _by_kernel(kernels: Sequence[str], name: str, graph: Graph, claimed: Collect
     """
     own = next((kernel for kernel in kernels if operator_of(graph[kernel].kind).kernel), name)
     return name if graph[own].group == graph[name].group or own in claimed else own
-
-
-def _moved(graph: Graph, name: str) -> list[str]:
-    """The node, and those whose output it only moves: their operation may write its tensor."""
-    found = [name]
-    while graph[name].kind != INPUT and OPERATORS[graph[name].kind].moves:
-        (name,) = graph[name].inputs
-        found.append(name)
-    return found
 
 
 def _owner(kind: str, names: Sequence[str], graph: Graph) -> str:

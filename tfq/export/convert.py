@@ -25,7 +25,8 @@ from tfq.errors import UserError
 from tfq.execution.terminal import silenced
 from tfq.export.scales import require_runnable
 from tfq.grid import Grid
-from tfq.models.graph import INPUT, Graph, Node, build_model
+from tfq.models.graph import Graph, Node, build_model
+from tfq.models.rewrite import unmoved
 from tfq.models.widths import is_weighted
 from tfq.operations.table import OPERATORS
 from tfq.quantized_model import QuantizedModel
@@ -124,10 +125,8 @@ def _chained(model: QuantizedModel) -> set[str]:
     for node in model.layers:
         if not is_weighted(node) or node.precision.is_int8:
             continue
-        source = model[node.inputs[0]]
-        while source.kind != INPUT and OPERATORS[source.kind].moves and source.activation is None:
-            source = model[source.inputs[0]]
-        if source.kind != INPUT and is_weighted(source) and "bias" in source.weights and source.activation is None:
+        source = model[unmoved(model, node.inputs[0])[-1]]
+        if is_weighted(source) and "bias" in source.weights and source.activation is None:
             found.add(source.name)
     return found
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfq.models.graph import INPUT, Graph, Node, once_per_structure
+from tfq.operations.table import operator_of
 
 Rule = Callable[[Node], Sequence[Node] | str | None]
 
@@ -40,6 +41,15 @@ def reshaped(
     before = made_by(node, "image", "Reshape", node.inputs, {"target_shape": tuple(shape)})
     after = made_by(node, role, "Reshape", (layers[-1].name,), {"target_shape": tuple(output)})
     return [before, layers[0].replace(inputs=(before.name,)), *layers[1:], after]
+
+
+def unmoved(graph: Graph, name: str) -> list[str]:
+    """The node, those whose values it only moves, and last the one that computes these."""
+    found = [name]
+    while operator_of(graph[name].kind).moves:
+        (name,) = graph[name].inputs
+        found.append(name)
+    return found
 
 
 def rewrite(graph: Graph, rule: Rule) -> Graph:

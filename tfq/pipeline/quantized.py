@@ -19,8 +19,8 @@ from tfq.execution.resources import Resources
 from tfq.export.scales import with_legal_scales
 from tfq.models.graph import Graph
 from tfq.models.refusals import short_cause
+from tfq.models.rewrite import unmoved
 from tfq.models.widths import activation_bits, is_weighted, units
-from tfq.operations.table import operator_of
 from tfq.pipeline.begin import Run
 from tfq.precision import Precision
 from tfq.quantized_model import QuantizedModel
@@ -202,9 +202,7 @@ def with_tuned_ranges(run: Run, start: Start) -> tuple[Start, tuple[StepOutcome,
 
 def _is_linear(graph: Graph, name: str) -> bool:
     """Whether a layer with weights makes a tensor, or what is only moved to it."""
-    while operator_of(graph[name].kind).moves:
-        name = graph[name].inputs[0]
-    return is_weighted(graph[name])
+    return is_weighted(graph[unmoved(graph, name)[-1]])
 
 
 def with_float_weights(model: QuantizedModel) -> QuantizedModel:
