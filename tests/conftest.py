@@ -1,7 +1,9 @@
 """Small .tflite models that several folders of tests run."""
 
 import os
+import random
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -15,6 +17,16 @@ settings.load_profile("no deadline")
 # What runs in the background or under nohup ignores these signals, and so would all commands under test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Fixtures and tests begin from the same random weights whichever process runs them, and after whichever others."""
+    random.seed(0)
+    np.random.seed(0)
+    for name in ("keras", "tf_keras"):
+        if name in sys.modules:
+            sys.modules[name].utils.set_random_seed(0)
 
 
 def _converted(model, calibration=None):
