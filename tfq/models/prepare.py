@@ -144,9 +144,7 @@ def _checked_inputs(
     return {name: np.concatenate([real[name], random[name]]) for name in real}
 
 
-def _real_inputs(
-    declared: Graph, graph: Graph, samples: Mapping[str, np.ndarray], most: int
-) -> dict[str, np.ndarray]:
+def _real_inputs(declared: Graph, graph: Graph, samples: Mapping[str, np.ndarray], most: int) -> dict[str, np.ndarray]:
     """The first samples, in the types that the user's model takes: integers stay whole."""
     return {name: np.asarray(samples[name][:most], declared[name].config["dtype"]) for name in graph.inputs}
 
