@@ -169,7 +169,10 @@ def test_a_single_sample_serves_as_both_halves():
 
 @pytest.mark.parametrize(
     ("bad", "what"),
-    [(bad, "holds NaN or Inf") for bad in (np.nan, np.inf, -np.inf)] + [(bad, r"reaches 3e\+38") for bad in (-3e38, 3e38)],
+    [
+        *((bad, "holds NaN or Inf") for bad in (np.nan, np.inf, -np.inf)),
+        *((bad, r"reaches 3e\+38") for bad in (-3e38, 3e38)),
+    ],
 )
 def test_numbers_beyond_every_grid_name_the_layer_and_the_sample(bad, what):
     data = samples(6)

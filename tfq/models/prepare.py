@@ -64,6 +64,7 @@ TRANSFORMATIONS: Transformations = (
     ("split grouped convolutions", split_groups),
 )
 AGAIN = (
+    ("absorb padding of forms", absorb_padding),
     ("merge duplicate forms", merge_duplicates),
     ("fold affine maps again", fold_affines),
     ("affine maps to layers again", affines_to_layers),
