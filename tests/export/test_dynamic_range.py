@@ -13,7 +13,7 @@ from tfq.execution.interpreter import RUNTIMES, TfliteModel
 from tfq.export import flatbuffer
 from tfq.export.package import export_quantized
 from tfq.models.floats import pointwise_as_dense, without_wide_depthwise
-from tfq.models.graph import Node
+from tfq.models.graph import Graph, Node
 from tfq.models.widths import dynamic_precisions
 from tfq.operations.table import OPERATORS
 from tfq.precision import dynamic_range
@@ -75,6 +75,26 @@ def test_the_builtin_kernel_misreads_the_lowest_int4():
     content = export_quantized(model, operator_graphs.representative(case.samples))
     with pytest.raises(VerificationError, match="computes something else"):
         verify_structure(content, model)
+
+
+def nodes_width(nodes):
+    return nodes[-1].config.get("units", 16)
+
+
+def test_every_size_of_an_int4_kernel_is_verified():
+    """Its builtin kernel rounds what it reads otherwise where weights fill a block of 32 inputs and 4 outputs."""
+    sizes = [(16, 8), (30, 5), (32, 3), (34, 4), (48, 6), (96, 16)]
+    nodes = [Node("x", "Input", {"shape": (16,), "dtype": "float32"})]
+    rng = np.random.default_rng(0)
+    for inputs, outputs in sizes:
+        before = nodes[-1].name
+        for name, shape in (("wide", (nodes_width(nodes), inputs)), ("layer", (inputs, outputs))):
+            weights = {"kernel": rng.normal(size=shape).astype(np.float32), "bias": np.zeros(shape[1], np.float32)}
+            nodes.append(Node(f"{name}{inputs}", "Dense", {"units": shape[1]}, (before,), weights))
+            before = nodes[-1].name
+    graph = Graph(tuple(nodes), ("x",), (nodes[-1].name,))
+    case = operator_graphs.exported(graph, dynamic_precisions(graph, 4), **EDGES)
+    assert verify_structure(case.content, case.model).weights == 2 * len(sizes)
 
 
 @pytest.mark.parametrize("damage", ["integer", "scale", "row"])

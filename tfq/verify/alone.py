@@ -338,11 +338,11 @@ def _reference(
 def _as_read(node: Node, values: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     """([what a dynamic-range kernel reads of `values`], by how much it may read each otherwise).
 
-    The builtin kernel of INT4 weights in whole blocks rounds to -127..127, and adds up in float32 weights from 0 to 15.
+    The builtin kernel of INT4 weights that fill a block rounds to -127..127, and adds up in float32 weights from 0 to 15.
     """
     kernel = OPERATORS[node.kind].kernel
     inputs, outputs = node.weights[kernel].shape[-2:]
-    is_blocked = inputs % _INT4_BLOCK[0] == 0 and outputs >= _INT4_BLOCK[1]
+    is_blocked = inputs >= _INT4_BLOCK[0] and outputs >= _INT4_BLOCK[1]
     symmetric = node.weight_grids[kernel].storage == "int4" and is_blocked
     read, halves = rounded(node, values, symmetric=symmetric)
     return [read], halves + (_INT4_EXACT * np.abs(read) if symmetric else 0.0)
