@@ -1,8 +1,11 @@
-"""The picture of the README, drawn from a report.json alone: `python -m benchmarks.picture --report=FILE`."""
+"""The pictures of a page for the documentation: `python -m benchmarks.picture --page=FILE --output=FILE`."""
 
 from __future__ import annotations
 
-import json
+import io
+import shutil
+import subprocess
+import tempfile
 from pathlib import Path
 
 from absl import flags
@@ -11,24 +14,33 @@ from tfq_tools.command import new_flags, run_command
 from tfq.errors import UserError
 
 FLAGS = new_flags()
-flags.DEFINE_string("report", "out/demo/report.json", "A report of tfq-quantize.", flag_values=FLAGS)
-flags.DEFINE_string("output", "docs/images/layers.png", "The picture.", flag_values=FLAGS)
+flags.DEFINE_string("page", "out/demo/report.html", "A page that tfq wrote.", flag_values=FLAGS)
+flags.DEFINE_string("output", "docs/images/report.png", "The picture.", flag_values=FLAGS)
+flags.DEFINE_integer("width", 1280, "Of the window, in pixels.", lower_bound=500, flag_values=FLAGS)
+flags.DEFINE_integer("height", 1280, "Of the picture, in pixels.", lower_bound=1, flag_values=FLAGS)
 
-GROUPS = {"Picture": ("report", "output")}
-SUMMARY = "Draw every layer's error against float from report.json."
+GROUPS = {"Picture": ("page", "output", "width", "height")}
+SUMMARY = "Draw the upper part of a page with Chromium."
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+_COLOURS = 64
 
 
 def main(values: flags.FlagValues) -> None:
-    from tfq.report.pictures import layer_errors
+    from PIL import Image
 
-    report = json.loads(Path(values.report).read_text(encoding="utf-8"))
-    figure = layer_errors(report)
-    if figure is None:
-        raise UserError(f"{values.report} has no errors of layers; give the report.json of an int8 run")
-    figure.axes[0].set_title(f"{report['model']['name']}: int8 against float, layer by layer", fontsize=10)
+    browser = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    if browser is None:
+        raise UserError(f"none of {', '.join(_BROWSERS)} is installed; apt-get install chromium")
+    with tempfile.TemporaryDirectory() as folder:
+        picture = Path(folder) / "page.png"
+        command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]
+        command += [f"--user-data-dir={folder}/profile", f"--window-size={values.width},{values.height}"]
+        command += [f"--screenshot={picture}", Path(values.page).resolve().as_uri()]
+        subprocess.run(command, check=True, capture_output=True)
+        drawn = Image.open(io.BytesIO(picture.read_bytes())).convert("RGB").quantize(_COLOURS)
     output = Path(values.output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, metadata={"Software": None})
+    drawn.save(output, optimize=True)
 
 
 def run() -> None:
