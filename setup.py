@@ -94,6 +94,7 @@ setup(
             "tfq-frontier=tfq_tools.frontier:run",
             "tfq-profile=tfq_tools.profile:run",
             "tfq-bench=tfq_tools.bench:run",
+            "tfq-report=tfq_tools.report:run",
         ]
     },
 )

@@ -288,7 +288,7 @@ def test_a_frontier_is_printed_and_saved(classifier, tmp_path):
     assert "size_budget" in str(found)
     assert found._repr_html_().count("<tr>") == 1 + len(found.evaluation.models)
     found.save(tmp_path / "frontier")
-    names = {"frontier.json", "frontier.csv", "frontier.png", "recipe.json"}
+    names = {"frontier.json", "frontier.csv", "frontier.html", "frontier.png", "recipe.json"}
     assert {path.name for path in (tmp_path / "frontier").iterdir()} == names
     assert found.recipe.pipeline == "advanced"
 

@@ -1,10 +1,18 @@
 """The pages in headless Chromium: what they do, and that anybody can use them, wide and narrow, light and dark."""
 
+import dataclasses
 import json
 
 import pytest
 from browser import CHROMIUM, opened
 
+from tfq.evaluation.bootstrap import Estimate
+from tfq.evaluation.evaluate import Evaluation, ModelEvaluation
+from tfq.evaluation.size import Size
+from tfq.recipe import Recipe
+from tfq.report.comparison import compare, comparison_page
+from tfq.report.frontier import FrontierPoint, FrontierReport
+from tfq.report.frontier_page import frontier_page
 from tfq.report.page import page
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (apt-get install chromium)")
@@ -94,15 +102,47 @@ def report(**changes):
     return json.loads(json.dumps(found)) | changes
 
 
+def evaluated(name, points, download):
+    difference = Estimate(points, points - 0.5, points + 0.5, "points", 9)
+    unmeasured = dict.fromkeys(("score", "agreement", "sqnr", "latency"))
+    size = Size(4000, download, 900, 8.0, 8.0)
+    return ModelEvaluation(**unmeasured, name=name, size=size, difference=difference, other_sqnr=())
+
+
+def frontier_report():
+    models = [
+        evaluated(name, *at) for name, *at in (("float", 0, 9000), ("w8", 0, 3000), ("p 1", -3, 900), ("p 2", -1, 1800))
+    ]
+    models[0] = dataclasses.replace(models[0], score=Estimate(90.0, 89.0, 91.0, "%", 9))
+    points = [
+        FrontierPoint(
+            model.name, f"--size_budget=0.{i}", {"stem": "w4"}, 4.0, {"degradation": 0.1}, 0.1, "program", True, model
+        )
+        for i, model in enumerate(models[2:], 1)
+    ]
+    facts = {"name": "net", "framework": "keras 3", "parameters": 84322}
+    evaluation = Evaluation(tuple(models), "top1", True, "", ("y",), 9, 0)
+    return FrontierReport("1.0", Recipe("m.keras"), facts, True, tuple(points), evaluation, (), ())
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """Pages by name."""
     folder = tmp_path_factory.mktemp("pages")
-    (folder / "report.html").write_text(page(report()), encoding="utf-8")
-    return {"report": folder / "report.html"}
+    other = report()
+    other["layers"][1] |= {"weight_bits": 4, "own_sqnr_db": 9.0}
+    other["recipe"]["weight_bits"] = 8
+    pages = {
+        "report": page(report()),
+        "comparison": comparison_page(compare({"a": report(), "b": other})),
+        "frontier": frontier_page(frontier_report(), "w8"),
+    }
+    for name, text in pages.items():
+        (folder / f"{name}.html").write_text(text, encoding="utf-8")
+    return {name: folder / f"{name}.html" for name in pages}
 
 
-@pytest.mark.parametrize("name", ["report"])
+@pytest.mark.parametrize("name", ["report", "comparison", "frontier"])
 @pytest.mark.parametrize(("width", "dark"), LOOKS)
 def test_nothing_stands_in_anybodys_way(tab, axe, written, name, width, dark):
     tab.open(written[name], width=width, dark=dark)
@@ -161,3 +201,24 @@ def test_on_a_phone_a_layer_opens_over_the_page_and_escape_closes_it(tab, writte
     tab.key("Escape")
     assert tab.js(shown) == "none"
     assert tab.js("document.querySelectorAll('.scroll.overflows').length") > 0
+
+
+def test_a_point_of_the_frontier_shows_the_command_that_makes_it(tab, written):
+    tab.open(written["frontier"])
+    chosen = "document.getElementById('chosen').innerText"
+    assert "tfq-quantize --recipe=recipe.json --size_budget=0.1 --output_dir=out" in tab.js(chosen)
+    tab.js("document.querySelectorAll('[data-point]')[1].focus()")
+    tab.key("Enter")
+    assert "--size_budget=0.2" in tab.js(chosen)
+    assert "-1.00 points [-1.50, -0.50]" in tab.js(chosen)
+    heights = tab.js("[...document.querySelectorAll('.point')].map(e => e.getBoundingClientRect().top)")
+    assert heights[0] > heights[1]  # which loses less
+
+
+def test_runs_side_by_side_name_what_differs(tab, written):
+    tab.open(written["comparison"])
+    rows = "[...document.querySelectorAll('#layer-table tbody tr')].map(r => r.innerText)"
+    assert tab.js(rows) == ["side\tint8, 8 bits, 12.0 dB\tint8, 4 bits, 9.0 dB"]
+    text = tab.js("document.body.innerText")
+    assert "--weight_bits\t4\t8" in text
+    assert "b: 2 layers of 8 bits, 1 layer of 4 bits" in text

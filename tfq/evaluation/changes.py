@@ -72,7 +72,7 @@ def class_changes(outputs: np.ndarray, baseline: np.ndarray, labels: np.ndarray 
         found.size,
         _matrix(before, found, classes),
         None if right is None else _matrix(right, found, classes),
-        tuple((*map(int, pairs[i]), int(counts[i])) for i in frequent),
+        tuple((int(pairs[i][0]), int(pairs[i][1]), int(counts[i])) for i in frequent),
         _samples(found, before, right) if found.size == len(found) else (),
     )
 

@@ -227,7 +227,8 @@ def explore(
         found = surveyed(run, start, setting, ledger)
     with run.journal.stage("frontier"):
         costs = [WEIGHTS, *([LATENCY] if run.table else [])]
-        budgets = [(cost, budget) for cost in costs for budget in budgets_between(found.problem, cost, points)]
+        units = {WEIGHTS: float_bytes(run.graph, found.units), LATENCY: 1.0}
+        budgets = [(c, budget) for c in costs for budget in budgets_between(found.problem, c, points, unit=units[c])]
         made = frontier(found.problem, found.bench, budgets, reconstruct=reconstruct, progress=run.resources.progress)
     with run.journal.stage("evaluate"):
         files = {"float": run.baseline, BASE: found.bench.export(start.model)}

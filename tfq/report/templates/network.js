@@ -7,19 +7,6 @@
   const buttons = [...graph.querySelectorAll("button")];
   let last = buttons[0];
 
-  function element(name, text = "", attributes = {}) {
-    const made = document.createElement(name);
-    made.textContent = text;
-    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-    return made;
-  }
-
-  function list(entries) {
-    const made = element("dl");
-    for (const [label, text] of Object.entries(entries)) made.append(element("dt", label), element("dd", text));
-    return made;
-  }
-
   function drawing(name, attributes) {
     const made = document.createElementNS("http://www.w3.org/2000/svg", name);
     for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
