@@ -219,6 +219,8 @@ def test_runs_side_by_side_name_what_differs(tab, written):
     tab.open(written["comparison"])
     rows = "[...document.querySelectorAll('#layer-table tbody tr')].map(r => r.innerText)"
     assert tab.js(rows) == ["side\tint8, 8 bits, 12.0 dB\tint8, 4 bits, 9.0 dB"]
+    places = "[...document.querySelectorAll('.strip')].map(s => [...s.children].map(e => e.getAttribute('x')))"
+    assert tab.js(places) == [["0", "1", "2"]] * 4
     text = tab.js("document.body.innerText")
     assert "--weight_bits\t4\t8" in text
     assert "b: 2 layers of 8 bits, 1 layer of 4 bits" in text

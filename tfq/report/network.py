@@ -100,7 +100,7 @@ def network(report: Mapping[str, Any]) -> Network:
     ]
     for number, layer in enumerate(layers, len(sources)):
         details = _of_layer(layer) | _of_tensor(tensors.get(layer["name"]))
-        details["cause"] = causes.get(layer["name"], "")
+        details["cause"] = causes.get(layer["name"], "").replace("`", "")
         own = math.inf if layer["own_sqnr_db"] is None else layer["own_sqnr_db"]
         rows.append(Row(layer["name"], layer["kind"], x[number], own, _colours(layer, whole), details))
     width = max(x, default=0) + LANE
@@ -182,9 +182,7 @@ def _of_layer(layer: Mapping[str, Any]) -> dict[str, Any]:
         "Own SQNR": decibel(layer["own_sqnr_db"]),
         "SQNR, all error up to here": decibel(layer["sqnr_db"]),
         "Time alone": "" if layer["time_ms"] is None else words.milliseconds(layer["time_ms"]),
-        "File against simulation": ""
-        if layer["parity_max_steps"] is None
-        else f"{words.counted(layer['parity_max_steps'], 'step')} apart at most",
+        "File against simulation": _apart(layer["parity_max_steps"]),
     }
     for found in layer["reconstruction"]:
         kept = "" if found["kept"] else ", undone"
@@ -192,11 +190,17 @@ def _of_layer(layer: Mapping[str, Any]) -> dict[str, Any]:
     return {"facts": {label: text for label, text in facts.items() if text}}
 
 
+def _apart(steps: int | None) -> str:
+    if steps is None:
+        return ""
+    return f"{words.counted(steps, 'step')} apart at most" if steps else "equal"
+
+
 def _of_tensor(tensor: Mapping[str, Any] | None) -> dict[str, Any]:
     """The range of a layer's output and the histogram it is seen in, as far as there are any."""
     if tensor is None:
         return {}
-    ranges = {"Grid": f"{_span(tensor['range'])}, {tensor['bits']} bits"}
+    ranges = {"Grid of its output": f"{_span(tensor['range'])}, {tensor['bits']} bits"}
     if tensor["observed"] is not None:
         ranges["Values seen"] = _span(tensor["observed"])
     ranges["Range chosen by"] = tensor["method"] + (" (another lost to it)" if tensor["rolled_back"] else "")

@@ -40,9 +40,8 @@
     close.addEventListener("click", hide);
     panel.replaceChildren(close, element("h3", name), element("p", kind, { class: "faint" }));
     if (cause) panel.append(element("p", cause, { class: "warning" }));
-    panel.append(list(facts));
-    if (ranges) panel.append(element("h4", "Range of its output"), list(ranges));
-    if (seen) panel.append(histogram(seen, grid), element("p", "Height: logarithm of the count. Dashed: the ends of the grid.", { class: "faint" }));
+    if (seen) panel.append(histogram(seen, grid), element("p", "Its output. Height: logarithm of the count; dashed: ends of the grid.", { class: "faint" }));
+    panel.append(list({ ...ranges, ...facts }));
     panel.classList.add("open");
     panel.scrollTop = 0;
   }
