@@ -4,8 +4,8 @@ import dataclasses
 import json
 
 import pytest
-from browser import CHROMIUM, opened
 
+from benchmarks.browser import CHROMIUM, opened
 from tfq.evaluation.bootstrap import Estimate
 from tfq.evaluation.evaluate import Evaluation, ModelEvaluation
 from tfq.evaluation.size import Size

@@ -84,7 +84,7 @@ def cost_of(point: FrontierPoint, cost: str) -> float:
 
 def _plot(report: FrontierReport, base: str, cost: str, title: str, unit: float) -> Plot:
     scored = report.evaluation.models[0].score is not None
-    values = [
+    values: list[tuple[str, float, float, float, float, bool | None]] = [
         (point.name, unit * cost_of(point, cost), *height(point.evaluation, scored), point.on_frontier)
         for point in report.points
     ]

@@ -38,8 +38,8 @@ def bytes_of(count: float) -> str:
 
 
 def milliseconds(value: float) -> str:
-    """ "0.0264 ms", "12.3 ms" """
-    return f"{value:.3g} ms"
+    """ "26.4 us", "12.3 ms" """
+    return f"{value:.3g} ms" if value >= 0.1 else f"{1000 * value:.3g} us"
 
 
 def step(name: str, divergences: Mapping[str, float], samples: int, reason: str) -> str:

@@ -1,7 +1,8 @@
-"""Headless Chromium for tests of pages, driven over a pipe by the DevTools protocol: no driver, no network."""
+"""Headless Chromium for pages, driven over a pipe by the DevTools protocol: no driver, no network."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import itertools
 import json
@@ -56,8 +57,6 @@ class Page:
 
     def picture(self, path: Path, *, height: int = 900, width: int = 1280) -> None:
         """A PNG of the upper part of the page."""
-        import base64
-
         clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
         found = self._call("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(found["data"]))
