@@ -63,7 +63,7 @@ def _milliseconds(contents: Contents, position: int) -> float | None:
         for index in dict.fromkeys(operation.inputs)
         if index >= 0 and not contents.is_constant(index) and not contents.is_state(index)
     ]
-    if len(operation.outputs) != 1:
+    if len(operation.outputs) != 1 or operation.kind == "WHILE":  # made-up numbers may never end a loop
         return None
     try:
         alone = cut(contents, [position], sources, operation.outputs[0], delegate=True)

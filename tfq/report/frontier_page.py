@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tfq.report.frontier import FrontierPoint, FrontierReport
 
 WIDTH, HEIGHT = 720, 420
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 16, 52
+_LEFT, _RIGHT, _TOP, _BOTTOM = 84, 16, 16, 60
 _TICKS = (1, 2, 5, 10)
 
 

@@ -8,7 +8,7 @@
   function show(name) {
     if (!details.has(name)) return;
     const { facts, command } = details.get(name);
-    panel.replaceChildren(element("h3", name), list(facts), element("p", "A run with this budget:"), element("code", command));
+    panel.replaceChildren(element("h3", name), element("p", "A run with this budget:", { class: "faint" }), element("code", command), list(facts));
   }
 
   function choose(point) {
