@@ -105,7 +105,7 @@ def report(**changes):
 def evaluated(name, points, download):
     difference = Estimate(points, points - 0.5, points + 0.5, "points", 9)
     unmeasured = dict.fromkeys(("score", "agreement", "sqnr", "latency"))
-    size = Size(4000, download, 900, 8.0, 8.0)
+    size = Size(4000, download, 900, 8.0, 8.0, 500)
     return ModelEvaluation(**unmeasured, name=name, size=size, difference=difference, other_sqnr=())
 
 

@@ -17,12 +17,15 @@ def report(folder, *arguments):
 
 @pytest.fixture(scope="module")
 def runs(classifier, tmp_path_factory):
-    """A folder with two runs, "a" and "few/a", of the same classifier."""
+    """A folder with two runs of the same classifier, "few/a", and "a" as with 8 bits."""
     model, images, *_ = classifier
     folder = tmp_path_factory.mktemp("runs")
     labelled = (images[64:], np.arange(56) % 4)
-    for name, options in (("a", {}), ("few/a", {"weight_bits": 4, "precision": "int8"})):
-        tfq.quantize(model, images[:64], evaluation=labelled, **options).save(folder / name)
+    tfq.quantize(model, images[:64], evaluation=labelled, precision="int8", weight_bits=4).save(folder / "few/a")
+    report = json.loads((folder / "few/a/report.json").read_text())
+    report["evaluation"]["models"][-1]["name"], report["recipe"]["weight_bits"] = "int8", 8
+    (folder / "a").mkdir()
+    (folder / "a/report.json").write_text(json.dumps(report))
     return folder
 
 

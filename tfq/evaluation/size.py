@@ -34,7 +34,7 @@ class Size:
     weights: int
     stored_weight_bits: float
     weight_bits: float
-    activation_bytes: int = 0
+    activation_bytes: int
 
 
 def measure_size(model: bytes | Path) -> Size:
