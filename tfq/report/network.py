@@ -177,7 +177,7 @@ def _of_layer(layer: Mapping[str, Any]) -> dict[str, Any]:
     facts = {
         "Your layers": " + ".join(layer["keras_layers"]),
         "Reads": ", ".join(layer["inputs"]),
-        "Precision": layer["precision"] + (f": {layer['reason']}" if layer["reason"] else ""),
+        "Precision": layer["precision"].replace("_", " ") + (f": {layer['reason']}" if layer["reason"] else ""),
         "Weights": f"{bits} bits{coded}{stored}, {layer['parameters']:,} parameters" if bits else "",
         "Own SQNR": decibel(layer["own_sqnr_db"]),
         "SQNR, all error up to here": decibel(layer["sqnr_db"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -24,6 +25,11 @@ def page(report: Mapping[str, Any]) -> str:
 
 def render(template: str, **values: Any) -> str:
     """A page of tfq/report/templates."""
+    return _environment().get_template(template).render(**values, words=words)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tfq.report", "templates"),
         autoescape=True,
@@ -35,7 +41,7 @@ def render(template: str, **values: Any) -> str:
     environment.filters |= {"number": number, "interval": interval, "decibel": decibel}
     environment.filters |= {"short": lambda x: "" if x is None else f"{x:.3g}", "thousands": "{:,.0f}".format}
     environment.filters |= {"against_float": against_float, "marked": _marked}
-    return environment.get_template(template).render(**values, words=words)
+    return environment
 
 
 def _marked(text: str) -> markupsafe.Markup:

@@ -5,6 +5,7 @@
   const graph = network.querySelector(".graph");
   const panel = document.getElementById("chosen");
   const buttons = [...graph.querySelectorAll("button")];
+  const narrow = matchMedia("(max-width: 52rem)"); // where the panel covers a part of the page
   let last = buttons[0];
 
   function drawing(name, attributes) {
@@ -71,12 +72,12 @@
     show(button);
   });
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && panel.classList.contains("open")) hide();
+    if (event.key === "Escape" && narrow.matches && panel.classList.contains("open")) hide();
   });
   network.addEventListener("change", (event) => {
     network.dataset.by = event.target.value;
     for (const legend of network.querySelectorAll(".legend")) legend.hidden = legend.dataset.of !== event.target.value;
   });
   buttons.forEach((button, i) => { button.tabIndex = i ? -1 : 0; });
-  if (matchMedia("(min-width: 52rem)").matches) show(buttons[network.dataset.first]);
+  if (!narrow.matches) show(buttons[network.dataset.first]);
 }
