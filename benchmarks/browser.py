@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import json
 import os
+import select
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ _SWITCHES = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--remote-debugging-pipe"),
 )
+_PATIENCE = 120.0  # seconds
 
 
 class Page:
@@ -40,7 +42,7 @@ class Page:
         self._call("Emulation.setEmulatedMedia", features=scheme)
         self.asked = []
         self._call("Page.navigate", url=path.resolve().as_uri())
-        self._wait("Page.loadEventFired")
+        self.js("new Promise(done => document.readyState === 'complete' ? done() : addEventListener('load', done))")
 
     def js(self, expression: str) -> Any:
         """The value of an expression; a promise is waited for. Raises AssertionError where it throws."""
@@ -73,14 +75,11 @@ class Page:
                 assert "error" not in found, (method, found["error"])
                 return found["result"]
 
-    def _wait(self, event: str) -> None:
-        while self._read().get("method") != event:
-            pass
-
     def _read(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
-            more = os.read(self._answers, 1 << 20)
-            assert more, "Chromium has ended"
+            ready, _, _ = select.select([self._answers], [], [], _PATIENCE)
+            more = os.read(self._answers, 1 << 20) if ready else b""
+            assert more, "Chromium does not answer"
             self._rest += more
         line, _, self._rest = self._rest.partition(b"\0")
         found = json.loads(line)

@@ -1,6 +1,7 @@
 """The pages in headless Chromium: what they do, and that anybody can use them, wide and narrow, light and dark."""
 
 import dataclasses
+import importlib.resources
 import json
 
 import pytest
@@ -29,8 +30,8 @@ def tab(tmp_path_factory):
 @pytest.fixture(scope="module")
 def axe():
     """axe-core's script, from the package that brings it along."""
-    files = pytest.importorskip("importlib.resources").files(pytest.importorskip("axe_core_python"))
-    return (files / "axe.min.js").read_text(encoding="utf-8")
+    package = pytest.importorskip("axe_core_python")
+    return importlib.resources.files(package).joinpath("axe.min.js").read_text(encoding="utf-8")
 
 
 ESTIMATE = {"value": 90.0, "low": 89.0, "high": 91.0, "unit": "%"}
