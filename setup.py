@@ -41,7 +41,7 @@ setup(
         "tfq_tools": "tools",
     },
     package_data={
-        "tfq": ["py.typed", "report/page.html"],
+        "tfq": ["py.typed", "report/templates/*"],
         "tfq_bench.runner": ["*.cc", "*.h", "*.cmake", "CMakeLists.txt", "FORMAT.md", "testing/runner_test.cc"],
     },
     python_requires=">=3.10,<3.14",
@@ -71,6 +71,7 @@ setup(
         # makes demo/ anew; running the demo does not need it
         "demo": ["scikit-learn>=1.4,<2"],
         "dev": [
+            "axe-core-python>=0.1",
             "hypothesis>=6.100",
             "ipykernel>=6",
             "mypy>=1.10",
@@ -93,6 +94,7 @@ setup(
             "tfq-frontier=tfq_tools.frontier:run",
             "tfq-profile=tfq_tools.profile:run",
             "tfq-bench=tfq_tools.bench:run",
+            "tfq-report=tfq_tools.report:run",
         ]
     },
 )

@@ -1,8 +1,8 @@
-"""The picture of the README, drawn from a report.json alone: `python -m benchmarks.picture --report=FILE`."""
+"""A picture of a page for the documentation: `python -m benchmarks.picture --page=FILE --output=FILE`."""
 
 from __future__ import annotations
 
-import json
+import tempfile
 from pathlib import Path
 
 from absl import flags
@@ -11,24 +11,32 @@ from tfq_tools.command import new_flags, run_command
 from tfq.errors import UserError
 
 FLAGS = new_flags()
-flags.DEFINE_string("report", "out/demo/report.json", "A report of tfq-quantize.", flag_values=FLAGS)
-flags.DEFINE_string("output", "docs/images/layers.png", "The picture.", flag_values=FLAGS)
+flags.DEFINE_string("page", "out/demo/report.html", "A page that tfq wrote.", flag_values=FLAGS)
+flags.DEFINE_string("output", "docs/images/report.png", "The picture.", flag_values=FLAGS)
+flags.DEFINE_integer("width", 1280, "Of the window, in pixels.", lower_bound=300, flag_values=FLAGS)
+flags.DEFINE_integer("height", 1060, "Of the picture, in pixels.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_boolean("dark", False, "For people who prefer dark pages.", flag_values=FLAGS)
 
-GROUPS = {"Picture": ("report", "output")}
-SUMMARY = "Draw every layer's error against float from report.json."
+GROUPS = {"Picture": ("page", "output", "width", "height", "dark")}
+SUMMARY = "Draw the upper part of a page with Chromium."
+_COLOURS = 256
 
 
 def main(values: flags.FlagValues) -> None:
-    from tfq.report.pictures import layer_errors
+    from PIL import Image
 
-    report = json.loads(Path(values.report).read_text(encoding="utf-8"))
-    figure = layer_errors(report)
-    if figure is None:
-        raise UserError(f"{values.report} has no errors of layers; give the report.json of an int8 run")
-    figure.axes[0].set_title(f"{report['model']['name']}: int8 against float, layer by layer", fontsize=10)
+    from benchmarks.browser import CHROMIUM, opened
+
+    if CHROMIUM is None:
+        raise UserError("Chromium is not installed; apt-get install chromium")
     output = Path(values.output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, metadata={"Software": None})
+    with tempfile.TemporaryDirectory() as folder, opened(Path(folder)) as tab:
+        tab.open(Path(values.page), width=values.width, dark=values.dark)
+        tab.picture(output, width=values.width, height=values.height)
+    with Image.open(output) as drawn:
+        small = drawn.convert("RGB").quantize(_COLOURS)
+    small.save(output, optimize=True)
 
 
 def run() -> None:

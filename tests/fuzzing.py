@@ -63,6 +63,7 @@ def read_spec(path: pathlib.Path) -> None:
 def read_result(path: pathlib.Path) -> None:
     from tfq_tools.batch import row_of
 
+    from tfq.report.comparison import compare, comparison_page, read_runs
     from tfq.report.devices import read_report, rendered
     from tfq.report.layers import layer_table, stage_table
 
@@ -71,7 +72,8 @@ def read_result(path: pathlib.Path) -> None:
         layer_table(report, re.compile(""), sort)
     stage_table(report)
     row_of("run", "done", path.parent)
-    rendered(report | {"layers": report["layers"][:2]}, path)  # pictures of all layers are slow
+    rendered(report, path)
+    comparison_page(compare(read_runs([path.parent])))
 
 
 READERS: dict[str, tuple[str, Callable[[pathlib.Path], None]]] = {

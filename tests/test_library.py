@@ -288,9 +288,22 @@ def test_a_frontier_is_printed_and_saved(classifier, tmp_path):
     assert "size_budget" in str(found)
     assert found._repr_html_().count("<tr>") == 1 + len(found.evaluation.models)
     found.save(tmp_path / "frontier")
-    names = {"frontier.json", "frontier.csv", "frontier.png", "recipe.json"}
+    names = {"frontier.json", "frontier.csv", "frontier.html", "frontier.png", "recipe.json"}
     assert {path.name for path in (tmp_path / "frontier").iterdir()} == names
     assert found.recipe.pipeline == "advanced"
+
+
+def test_a_point_of_the_frontier_is_the_model_of_a_run_with_its_budget(classifier):
+    model, images, _, _ = classifier
+    options = {"evaluation": (images, np.arange(120) % 4), "pipeline": "light", "candidates": ("w2", "w4", "w8")}
+    found = tfq.explore(model, images, points=2, reconstruct=True, **options)
+    point = found.points[0]
+    budget = float(point.flag.removeprefix("--size_budget="))
+    run = tfq.quantize(model, images, size_budget=budget, **options).report
+    assert run.allocation.allocation.candidates == point.candidates
+    measured, expected = run.evaluation.models[-1], point.evaluation
+    assert (measured.score, measured.sqnr) == (expected.score, expected.sqnr)
+    assert measured.size.weight_bits == expected.size.weight_bits
 
 
 # Documentation --------------------------------------------------------------------------------------------------------

@@ -282,7 +282,7 @@ def test_a_candidate_with_few_bits_of_activations_makes_the_result_a_simulation(
 
 
 def test_fewer_than_8_bits_of_activations_are_called_simulated():
-    assert Recipe("m.keras", precision="int8", weight_bits=4).model_name == "int8"
+    assert Recipe("m.keras", precision="int8", weight_bits=4).model_name == "W4A8"
     assert Recipe("m.keras", weight_bits=4).simulated == ""
     recipe = Recipe("m.keras", weight_bits=3, activation_bits=4)
     assert recipe.model_name == "W3A4 simulated"

@@ -80,7 +80,7 @@ def test_wheel_holds_every_module_and_no_package_called_tools(wheel: pathlib.Pat
     bench = [name.replace("android_bench/host/", "tfq_bench/", 1) for name in sources("android_bench/host")]
     assert packaged == {*sources("tfq"), *tools, *bench}
     assert (wheel / "tfq/py.typed").exists()
-    assert (wheel / "tfq/report/page.html").exists()
+    assert (wheel / "tfq/report/templates/report.html").exists()
     runner = {path.name for path in (wheel / "tfq_bench/runner").iterdir()}
     assert {path.name for path in (ROOT / "android_bench/runner").glob("*.cc")} | {"CMakeLists.txt"} <= runner
 

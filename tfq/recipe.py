@@ -166,10 +166,19 @@ class Recipe(ResourceOptions, FileOptions, CalibrationOptions, BudgetOptions, Fi
 
     @property
     def model_name(self) -> str:
-        """What reports call the quantised model."""
+        """What reports call the quantised model: "int8", "W4A8", "mixed precision", "dynamic range", "float16" ..."""
         if self.separates_inputs:
             return "mixed simulated"
-        return f"W{self.weight_bits}A{self.activation_bits} simulated" if self.simulated else self.precision
+        few = self.weight_bits < 8
+        if self.allocates:
+            name = "mixed precision"
+        elif self.precision == "dynamic_range":
+            name = f"W{self.weight_bits} dynamic range" if few else "dynamic range"
+        elif self.may_be_static and (few or self.simulated):
+            name = f"W{self.weight_bits}A{self.activation_bits}"
+        else:
+            name = self.precision
+        return f"{name} simulated" if self.simulated else name
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"

@@ -45,6 +45,8 @@ _SHORT_OF = {
 """What a run may lack, and what to do about it."""
 _OF_RECIPE = ("model", "calibration_data")  # what a file of --recipe gives too
 METRIC_HELP = f"What is measured: {', '.join(METRICS)}, or your own module:function."
+ARGUMENTS = "runs"
+"""The flag of a list that takes what stands without a flag too, where a command has it."""
 _HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 
 SAMPLES = {
@@ -240,7 +242,8 @@ def _give_up_unwritten() -> None:
 
 def help_text(name: str, flag_values: flags.FlagValues, *, summary: str, groups: Mapping[str, Collection[str]]) -> str:
     """The help page: every flag under its heading, with its choices and its default."""
-    lines = [*textwrap.wrap(summary, 100), "", f"usage: {name} --flag=value ..."]
+    arguments = f" {ARGUMENTS.upper()} ..." if ARGUMENTS in flag_values else ""
+    lines = [*textwrap.wrap(summary, 100), "", f"usage: {name} --flag=value ...{arguments}"]
     for heading, names in {**groups, "General": ("verbose", "flagfile")}.items():
         lines += ["", f"{heading}:"]
         for flag in (flag_values[n] for n in names):
@@ -259,7 +262,9 @@ def help_text(name: str, flag_values: flags.FlagValues, *, summary: str, groups:
 def _parse(name: str, arguments: Sequence[str], flag_values: flags.FlagValues, required: Sequence[str]) -> None:
     rest = flag_values([name, *expanded(arguments)])[1:]
     check_numbers(flag_values)
-    if rest:
+    if rest and ARGUMENTS in flag_values:
+        flag_values[ARGUMENTS].value = [*flag_values[ARGUMENTS].value, *rest]
+    elif rest:
         raise UserError(f"unexpected argument {rest[0]!r}; every option has the form --name=value, see --help")
     held = _OF_RECIPE if "recipe" in flag_values and flag_values["recipe"].value else ()
     missing = [f"--{flag}" for flag in required if not flag_values[flag].value and flag not in held]

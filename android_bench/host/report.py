@@ -12,6 +12,7 @@ from tfq_bench.quantiles import Figure
 from tfq_bench.results import Description, Record
 
 from tfq.evaluation.bootstrap import Estimate
+from tfq.evaluation.changes import Changes
 from tfq.evaluation.parts import Part
 
 VERSION = 1
@@ -123,7 +124,8 @@ class ModelReport:
       against_host: each output against this host's Python interpreter with the same kernels.
       outputs_differ: further off than is allowed; its speed is then that of something else.
       against_baseline: each output in real values against the first model's on the same device.
-      score, difference, agreement, sqnr, other_sqnr, parts: as tfq-evaluate computes them, on the device's outputs.
+      score, difference, agreement, sqnr, other_sqnr, parts, changes: as tfq-evaluate computes them, on the device's
+        outputs.
       timings, profiles: by number of threads.
     """
 
@@ -141,6 +143,7 @@ class ModelReport:
     sqnr: Estimate | None
     other_sqnr: tuple[Estimate, ...]
     parts: tuple[Part, ...]
+    changes: Changes | None
     timings: tuple[Timing, ...]
     profiles: tuple[Profile, ...]
 

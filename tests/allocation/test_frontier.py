@@ -18,7 +18,14 @@ def test_budgets_run_from_the_least_that_can_be_had_to_what_loses_nothing():
     assert budgets[0] == 100 + 2 * sum(SIZES.values())
     assert budgets[-1] == 100 + 8 * sum(SIZES.values())
     steps = np.diff(np.log(budgets))
-    assert steps == pytest.approx(np.full(6, steps[0]))
+    assert steps == pytest.approx(np.full(6, steps.mean()), rel=0.01)
+
+
+@given(st.floats(0.01, 1e9))
+def test_budgets_are_what_their_flag_says_and_no_less_than_what_can_be_had(unit):
+    exact = budgets_between(problem(), COST, 2)[0]
+    for budget in budgets_between(problem(), COST, 7, unit=unit):
+        assert float(f"{budget / unit:.4g}") * unit == budget >= exact
 
 
 def test_where_the_best_is_the_cheapest_there_is_one_budget():

@@ -18,7 +18,7 @@ PAGES = sorted(
 )
 COMMANDS = {
     f"tfq-{name}": importlib.import_module(f"tfq_tools.{name}").FLAGS
-    for name in ("quantize", "evaluate", "inspect", "profile", "frontier", "batch", "bench")
+    for name in ("quantize", "evaluate", "inspect", "profile", "frontier", "batch", "bench", "report")
 }
 # Of cmake, bazel and of every program.
 FOREIGN = {

@@ -39,6 +39,7 @@ def test_sizes_of_a_model(classifier, which, bits):
     assert 0.9 * deflated(content) < size.download_bytes <= deflated(content) + 6
     assert size.weights == sum(int(np.prod(w.shape)) for w in keras_model.weights if len(w.shape) > 1)
     assert (size.stored_weight_bits, size.weight_bits) == (bits, bits)
+    assert size.activation_bytes == (8 * 8 + 3 * 3 * 6) * bits // 8  # the image, and what the convolution makes of it
 
 
 def test_grid_bits_count_levels_not_storage(classifier):

@@ -103,8 +103,8 @@ def test_a_report_of_another_version_that_lacks_something_is_called_so(tmp_path)
 
 def test_what_a_page_cannot_show_is_told_and_nothing_is_written(tmp_path):
     report = read(tmp_path, REPORT)
-    with pytest.raises(UserError, match=r"report\.json does not hold what report\.html shows"):
+    with pytest.raises(UserError, match=r"report\.json does not hold what a page shows"):
         rendered(report, tmp_path / "report.json")
-    with pytest.raises(UserError, match=r"does not hold what report\.html shows"):
+    with pytest.raises(UserError, match=r"does not hold what a page shows"):
         merge_devices(tmp_path, [])
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]

@@ -21,7 +21,7 @@ def about(value, unit, spread=0.4):
 
 
 def model(**changes):
-    size = Size(4000, 3000, 900, 8.0, 8.0)
+    size = Size(4000, 3000, 900, 8.0, 8.0, 500)
     empty = dict.fromkeys(("score", "difference", "agreement", "sqnr", "latency")) | {"other_sqnr": ()}
     return ModelEvaluation(**{"name": "m", "size": size, **empty, **changes})
 

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from tfq.models.forms import WrittenAnew
-from tfq.report.words import anew, proof, setting, verdict
+from tfq.report.words import anew, bytes_of, milliseconds, proof, setting, step, verdict
 
 
 def test_another_form_is_told_with_its_reason_and_its_price():
@@ -59,3 +59,35 @@ def test_without_a_bound_nothing_is_called_proved(gap):
 
 def test_a_small_gap_is_not_called_none():
     assert "more than 0.01 % better" in proof("optimal", 1e-4, "highs")
+
+
+@pytest.mark.parametrize(
+    ("divergences", "reason", "said"),
+    [
+        ((0.08, 0.1), "", "Tuning was kept: the outputs of 64 unseen samples are 20 % nearer to float."),
+        ((0.1, 0.1), "", "Tuning was kept: the outputs of 64 unseen samples are as far from float as before."),
+        (
+            (0.15, 0.1),
+            "worse",
+            "Tuning was tried and undone: the outputs of 64 unseen samples were 50 % further from float.",
+        ),
+        (
+            (0.5, 0.1),
+            "worse",
+            "Tuning was tried and undone: the outputs of 64 unseen samples were 5.0 times as far from float as before.",
+        ),
+        (
+            (0.09, 0.1),
+            "chance, z = -1.2",
+            "Tuning was tried and undone: the outputs of 64 unseen samples were 10 % nearer to float, which may be"
+            " chance.",
+        ),
+    ],
+)
+def test_a_step_is_a_sentence(divergences, reason, said):
+    assert step("tuning", dict(zip(("tuned", "before"), divergences, strict=True)), 64, reason) == said
+
+
+def test_sizes_and_times_have_units_that_suit_them():
+    assert [bytes_of(count) for count in (980, 97_993, 3_412_000)] == ["980 B", "98 kB", "3.41 MB"]
+    assert [milliseconds(value) for value in (0.0264, 0.5, 12.34)] == ["26.4 us", "0.5 ms", "12.3 ms"]

@@ -17,7 +17,7 @@ def about(value, unit):
 
 
 def evaluation(metric="top1", **changes):
-    size = Size(4000, 3000, 900, 8.0, 8.0)
+    size = Size(4000, 3000, 900, 8.0, 8.0, 500)
     latency = Latency(1.0, 1.0, about(0.8, "x"), 1, 1, 1, 1, delegate=True, times_ms=(1.0,))
     empty = dict.fromkeys(("score", "difference", "agreement", "sqnr", "latency")) | {"other_sqnr": ()}
     float_model = ModelEvaluation(name="float", size=size, **empty)

@@ -37,7 +37,8 @@ def test_files_hold_the_same_points_and_the_table_shows_them(done):
     assert [row["model"] for row in rows] == ["float", "w8", *names]
     assert 2 <= len(names) <= 4
     assert all(name in found.stdout for name in names)
-    assert {path.name for path in folder.iterdir()} == {"frontier.json", "frontier.csv", "frontier.png", "recipe.json"}
+    names = {"frontier.json", "frontier.csv", "frontier.html", "frontier.png", "recipe.json"}
+    assert {path.name for path in folder.iterdir()} == names
     assert (folder / "frontier.png").read_bytes().startswith(b"\x89PNG")
     by_bits = sorted(rows[2:], key=lambda row: float(row["weight_bits"]))
     assert [row["flag"] for row in by_bits] == [point["flag"] for point in report["points"]]

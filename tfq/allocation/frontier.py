@@ -64,16 +64,26 @@ class Frontier:
     reconstructed: bool
 
 
-def budgets_between(problem: Problem, cost: str, count: int) -> list[float]:
-    """`count` budgets from the least attainable to what the least degradation costs; one where both are equal."""
+def budgets_between(problem: Problem, cost: str, count: int, *, unit: float = 1.0) -> list[float]:
+    """`count` budgets from the least attainable to what the least degradation costs; one where both are equal.
+
+    They are numbers of units with four digits, rounded up, as a user writes them: a run with one has the same budget.
+    """
     if count < 2:
         raise UserError(f"{count} points make no frontier; ask for 2 or more")
     least = minimise_cost(problem, cost=cost, max_degradation=math.inf).costs[cost]
     most = minimise_degradation(problem, budgets={}).costs[cost]
-    if most <= least:
-        return [least]
-    inner = np.geomspace(least, most, count)[1:-1].tolist() if least > 0 else np.linspace(least, most, count)[1:-1]
-    return [least, *map(float, inner), most]
+    space = np.geomspace if least > 0 else np.linspace
+    found = space(least, most, count).tolist() if most > least else [least]
+    return [unit * _rounded_up(budget / unit) for budget in found]
+
+
+def _rounded_up(value: float) -> float:
+    """To four digits."""
+    if value <= 0:
+        return value
+    rounded = float(f"{value:.4g}")
+    return rounded if rounded >= value else float(f"{value + 10.0 ** (math.floor(math.log10(value)) - 3):.4g}")
 
 
 def frontier(

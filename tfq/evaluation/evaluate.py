@@ -13,6 +13,7 @@ from tfq.data.samples import InputSignature, Samples
 from tfq.errors import UserError
 from tfq.evaluation.agreement import Decisions, class_agreement, gives_classes
 from tfq.evaluation.bootstrap import CONFIDENCE, Estimate, Statistic, estimate, point, resampled
+from tfq.evaluation.changes import Changes, class_changes
 from tfq.evaluation.latency import DEFAULT as TIMING
 from tfq.evaluation.latency import Latency, Timing, measure_latency
 from tfq.evaluation.metrics import Metric, Predictions, UserMetric, find_metric, sqnr_against
@@ -44,6 +45,7 @@ class ModelEvaluation:
       parts: the same of channels of an output, where they differ much in size.
       latency: None where none was asked for, and of a simulation.
       delegation: what XNNPACK takes of it; None without the delegate, and of a simulation.
+      changes: which classes it gives where the baseline gives others; None likewise.
       simulated: why there is a simulation only, and neither size nor latency; "" for a file.
     """
 
@@ -58,6 +60,7 @@ class ModelEvaluation:
     delegation: Delegation | None = None
     simulated: str = ""
     parts: tuple[Part, ...] = ()
+    changes: Changes | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Judgement:
     sqnr: Estimate | None
     other_sqnr: tuple[Estimate, ...] = ()
     parts: tuple[Part, ...] = ()
+    changes: Changes | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -259,8 +263,9 @@ def judge_outputs(
         if not row:
             judged[name] = Judgement(score, difference, None, None)
             continue
-        agreement = None
+        agreement = changes = None
         if classifies:
+            changes = class_changes(outputs[0], baseline[0], samples.labels)
             agreement = _estimated(class_agreement(outputs[0], baseline[0]), "%", len(samples), seed)
         sqnr, *others = (
             _estimated(sqnr_against(output, wanted), "dB", len(samples), seed)
@@ -275,7 +280,7 @@ def judge_outputs(
             for place, (output, wanted) in enumerate(zip(outputs, baseline, strict=True))
             for channels in channel_parts(wanted)
         )
-        judged[name] = Judgement(score, difference, agreement, sqnr, tuple(others), parts)
+        judged[name] = Judgement(score, difference, agreement, sqnr, tuple(others), parts, changes)
     return judged, omitted
 
 

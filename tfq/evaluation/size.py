@@ -2,6 +2,7 @@
 
     file bytes      what the device stores and maps
     download bytes  the file deflated (`tfq.execution.deflate`): what a download costs; its .gz is 12 bytes longer
+    activations     bytes that a run needs at once beside the file, at the most, with a batch of 1
     weight bits     mean over all weights of the grid bits: those of the smallest signed integer that holds them all,
                     so 4 for integers in [-8, 7] even where they are stored in 8 bits
 
@@ -18,7 +19,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfq.execution.deflate import deflated
-from tfq.execution.tflite import BITS, parse_tflite, read_content
+from tfq.execution.tflite import BITS, arena_bytes, parse_tflite, read_content
 
 _FLOAT32, _BOOL = schema.TensorType.FLOAT32, schema.TensorType.BOOL
 _STORED_BITS = {kind: bits for kind, bits in BITS.items() if kind == _FLOAT32 or (bits <= 16 and kind != _BOOL)}
@@ -33,6 +34,7 @@ class Size:
     weights: int
     stored_weight_bits: float
     weight_bits: float
+    activation_bytes: int
 
 
 def measure_size(model: bytes | Path) -> Size:
@@ -52,7 +54,7 @@ def measure_size(model: bytes | Path) -> Size:
         stored += count * _STORED_BITS[tensor.type]
         used += count * grid_bits(data, tensor.type)
     bits = (stored / weights, used / weights) if weights else (0.0, 0.0)
-    return Size(len(content), len(deflated(content)), weights, *bits)
+    return Size(len(content), len(deflated(content)), weights, *bits, arena_bytes(parsed))
 
 
 def constant_bytes(buffer: schema.BufferT, content: bytes) -> np.ndarray:

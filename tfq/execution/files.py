@@ -37,7 +37,7 @@ OUTPUT_NAMES = (
     "recipe.json",
     "HOWTO.md",
 )
-FRONTIER_NAMES = ("frontier.json", "frontier.csv", "frontier.png", "recipe.json")
+FRONTIER_NAMES = ("frontier.json", "frontier.csv", "frontier.html", "frontier.png", "recipe.json")
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2

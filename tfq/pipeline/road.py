@@ -39,6 +39,8 @@ from tfq.evaluation.diagnosis import Diagnosis
 from tfq.evaluation.diagnosis import diagnose as diagnosis
 from tfq.evaluation.evaluate import Evaluation, Simulated, evaluate
 from tfq.evaluation.layers import layer_errors
+from tfq.evaluation.times import layer_times
+from tfq.execution.machine import this_machine
 from tfq.execution.progress import SILENT, Progress
 from tfq.export.metadata import add_metadata
 from tfq.export.package import export_plain, export_quantized, gzipped, metadata_of
@@ -57,6 +59,7 @@ from tfq.report.causes import causes
 from tfq.report.frontier import BASE, FrontierReport
 from tfq.report.howto import howto
 from tfq.report.page import page
+from tfq.report.previews import previews
 from tfq.report.report import Report, layer_reports, model_facts, tensor_reports
 from tfq.report.verdict import float_outputs, verdict
 from tfq.result import Result
@@ -118,6 +121,9 @@ def quantize(
         causes=causes(measured["layers"], measured.get("tensors", ()), recipe),
         stages=tuple(journal.stages),
         warnings=tuple(journal.warnings),
+        machine=this_machine(),
+        class_names=tuple(run.labels) or run.unseen.class_names,
+        previews=previews(run.unseen, _changed(evaluation)),
         **measured,
     )
     texts = {
@@ -221,7 +227,8 @@ def explore(
         found = surveyed(run, start, setting, ledger)
     with run.journal.stage("frontier"):
         costs = [WEIGHTS, *([LATENCY] if run.table else [])]
-        budgets = [(cost, budget) for cost in costs for budget in budgets_between(found.problem, cost, points)]
+        units = {WEIGHTS: float_bytes(run.graph, found.units), LATENCY: 1.0}
+        budgets = [(c, budget) for c in costs for budget in budgets_between(found.problem, c, points, unit=units[c])]
         made = frontier(found.problem, found.bench, budgets, reconstruct=reconstruct, progress=run.resources.progress)
     with run.journal.stage("evaluate"):
         files = {"float": run.baseline, BASE: found.bench.export(start.model)}
@@ -267,10 +274,17 @@ def _compare(
     parity = layer_parity(teacher_forced(model, observed, few), observed)
     run.journal.warn(parity_note(parity))
     errors = layer_errors(reference, teacher_forced(reference, observed, few), observed, few)
+    times = layer_times(content, [layer.name for layer in model.layers], progress=run.resources.progress)
     return {
-        "layers": layer_reports(model, errors, parity, steps),
+        "layers": layer_reports(model, errors, parity, steps, times),
         "parity": output_parity(content, model, run.unseen.head(_PARITY).read()),
     }
+
+
+def _changed(evaluation: Evaluation) -> list[int]:
+    """Samples that get another class than from the float model."""
+    changes = evaluation.models[-1].changes
+    return [] if changes is None else [change.sample for change in changes.samples]
 
 
 def _evaluate(run: Run, files: Mapping[str, bytes], quantized: QuantizedModel) -> Evaluation:

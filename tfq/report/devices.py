@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +65,19 @@ def rendered(
 
     Raises UserError where the page needs what the report does not hold.
     """
-    try:
+    with drawn(report, path):
         merged = with_devices(report, devices)
         return merged, page(merged)
+
+
+@contextlib.contextmanager
+def drawn(report: Mapping[str, Any], path: Path) -> Iterator[None]:
+    """The block makes a page of the report of this file. Raises UserError where that does not hold what is shown."""
+    try:
+        yield
     except (jinja2.TemplateError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise UserError(
-            f"{path} does not hold what report.html shows ({type(error).__name__}: {error}); {_writer(report)}run"
+            f"{path} does not hold what a page shows ({type(error).__name__}: {error}); {_writer(report)}run"
             " tfq-quantize anew"
         ) from error
 

@@ -1,11 +1,10 @@
-"""The frontier of accuracy, size and latency as a table, JSON, CSV and a picture."""
+"""The frontier of accuracy, size and latency as a table, JSON, CSV, a picture and a page."""
 
 from __future__ import annotations
 
 import dataclasses
 import io
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from tfq.evaluation.evaluate import Evaluation, ModelEvaluation
 from tfq.execution.files import FRONTIER_NAMES, Saved
 from tfq.execution.journal import Journal, Stage
 from tfq.recipe import Recipe
+from tfq.report.frontier_page import cost_of, frontier_page, height
 from tfq.report.pictures import DARK, GREY, LIGHT, panels
 from tfq.report.report import finite
 from tfq.report.summary import interval, number
@@ -54,7 +54,7 @@ class FrontierPoint:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class FrontierReport(Saved):
-    """All points with what they are compared with; `save` writes frontier.json, .csv and .png and recipe.json.
+    """All points with what they are compared with; `save` writes frontier.json, .csv, .html and .png and recipe.json.
 
     Attributes:
       version, recipe: of tfq; what was asked for.
@@ -130,9 +130,10 @@ class FrontierReport(Saved):
 
     def table(self) -> str:
         """What a person reads."""
-        return format_table(*self._cells(), left=2)
+        return format_table(*self.cells(), left=2)
 
-    def _cells(self) -> tuple[list[str], list[list[str]]]:
+    def cells(self) -> tuple[list[str], list[list[str]]]:
+        """Header, and a row for each model, of the table."""
         timed = any(LATENCY in point.predicted for point in self.points)
         by_name = {point.name: point for point in self.points}
         rows = []
@@ -163,8 +164,8 @@ class FrontierReport(Saved):
 
     @property
     def files(self) -> dict[str, bytes]:  # type: ignore[override]
-        """Content by name: frontier.json, .csv and .png and recipe.json."""
-        texts = {"json": self.to_json(), "csv": self.to_csv()}
+        """Content by name: frontier.json, .csv, .html and .png and recipe.json."""
+        texts = {"json": self.to_json(), "csv": self.to_csv(), "html": frontier_page(self, BASE)}
         found = {f"frontier.{kind}": text.encode() for kind, text in texts.items()}
         return found | {"recipe.json": self.recipe.to_json().encode(), "frontier.png": self.picture()}
 
@@ -172,7 +173,7 @@ class FrontierReport(Saved):
         return self.table()
 
     def _repr_html_(self) -> str:
-        return html_table(*self._cells())
+        return html_table(*self.cells())
 
     def picture(self) -> bytes:
         """A PNG: score over download bytes and, with a table, over latency; agreement where there are no labels."""
@@ -201,8 +202,8 @@ class FrontierReport(Saved):
                 )
             base = self.evaluation[BASE]
             if cost == DOWNLOAD and base.size is not None:
-                height = _height(base, scored)[0]
-                axes.plot(scale * base.size.download_bytes, height, "s", color=GREY, label="8 bits")
+                level = height(base, scored)[0]
+                axes.plot(scale * base.size.download_bytes, level, "s", color=GREY, label="8 bits")
             axes.set_xlabel(label)
             axes.set_ylabel(f"{self.evaluation.metric} against float, points" if scored else "agreement with float, %")
             axes.axhline(0.0 if scored else 100.0, color=GREY, linewidth=0.8, linestyle="--", label="float")
@@ -217,18 +218,8 @@ class FrontierReport(Saved):
 
 def _drawn(point: FrontierPoint, cost: str, scored: bool) -> tuple[float, float, float, float]:
     """(cost, height, its bar downward, upward)."""
-    size = point.evaluation.size
-    x = float(size.download_bytes) if cost == DOWNLOAD and size else point.predicted[cost]
-    return x, *_height(point.evaluation, scored)
-
-
-def _height(model: ModelEvaluation, scored: bool) -> tuple[float, float, float]:
-    """(height, its bar downward, upward)."""
-    found = model.difference if scored else model.agreement
-    if found is None or found.value is None:
-        return math.nan, 0.0, 0.0
-    low, high = (found.value if end is None else end for end in (found.low, found.high))
-    return found.value, max(0.0, found.value - low), max(0.0, high - found.value)
+    value, low, high = height(point.evaluation, scored)
+    return cost_of(point, cost), value, value - low, high - value
 
 
 def _record(model: ModelEvaluation, point: FrontierPoint | None) -> dict[str, str | int]:

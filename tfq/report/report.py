@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tfq.calibration import histogram
 from tfq.evaluation.evaluate import Evaluation
 from tfq.execution.journal import Stage
+from tfq.execution.machine import Machine
 from tfq.recipe import Recipe
 
 if TYPE_CHECKING:  # they would load TensorFlow, which reading a report does not need
@@ -28,9 +29,12 @@ if TYPE_CHECKING:  # they would load TensorFlow, which reading a report does not
     from tfq.reconstruction.reconstruct import LayerReconstruction
     from tfq.reconstruction.steps import StepOutcome
     from tfq.report.causes import Cause
+    from tfq.report.previews import Preview
     from tfq.simulate.judge import Verdict
     from tfq.verify.parity import LayerParity, OutputParity
     from tfq.verify.structure import Verification
+
+_NONE: Mapping[str, float] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +68,7 @@ class LayerReport:
 
     Attributes:
       name, keras_layers, kind: the node, the user's layers it stands for, its operation.
+      inputs: layers, or inputs of the model, that it reads.
       precision, reason: as in the specification.
       weight_bits, storage, parameters: grid bits and storage of its weights, number of weights and biases.
       entropy_bits: of the codes for which a coarse grid was chosen (`Grid`), else 0.
@@ -73,6 +78,7 @@ class LayerReport:
         on calibration samples that it was not fitted to.
       parity_max_steps, parity_differing: largest difference between .tflite and simulation on the layer's
         own quantised input, in steps of its grid; share of elements that differ.
+      time_ms: of its operations, each alone in the runtime (`tfq.evaluation.times`).
     """
 
     name: str
@@ -89,6 +95,8 @@ class LayerReport:
     parity_differing: float | None = None
     reconstruction: tuple[LayerReconstruction, ...] = ()
     entropy_bits: int = 0
+    inputs: tuple[str, ...] = ()
+    time_ms: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +120,9 @@ class Report:
       causes: why the layers with most error lose, where that is known.
       devices: what tfq-bench measured of the models (`tfq.report.devices`); nothing until it has run.
       precision: of the whole model: what the recipe names, or what was chosen where that is auto.
+      machine: where times were measured.
+      class_names: of the classes, as far as they are known.
+      previews: the samples of `evaluation` whose class changed, as a page shows them.
     """
 
     version: str
@@ -135,6 +146,9 @@ class Report:
     causes: tuple[Cause, ...] = ()
     devices: tuple[Mapping[str, Any], ...] = ()
     precision: str = ""
+    machine: Machine | None = None
+    class_names: tuple[str, ...] = ()
+    previews: tuple[Preview, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(finite(dataclasses.asdict(self)), indent=1, allow_nan=False) + "\n"
@@ -183,8 +197,9 @@ def layer_reports(
     errors: Sequence[LayerError] = (),
     parity: Sequence[LayerParity] = (),
     steps: Sequence[StepOutcome] = (),
+    times: Mapping[str, float] = _NONE,
 ) -> tuple[LayerReport, ...]:
-    """One row a layer, with its errors, parity and reconstruction where they were measured."""
+    """One row a layer, with its errors, parity, reconstruction and time where they were measured."""
     outcomes = [outcome for step in steps for outcome in step.layers]
     error_of, parity_of = {e.name: e for e in errors}, {p.name: p for p in parity}
     found = []
@@ -207,6 +222,8 @@ def layer_reports(
                 measured.differing if measured else None,
                 tuple(outcome for outcome in outcomes if outcome.name == layer.name),
                 kernels[0].entropy_bits if kernels else 0,
+                layer.inputs,
+                times.get(layer.name),
             )
         )
     return tuple(found)

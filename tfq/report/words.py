@@ -22,10 +22,41 @@ ROUNDS = (
     " not used for fitting. Points against float: an estimate; below 0 is worse. Download: bytes after compression."
 )
 
+_MUCH, _SAME = 2.0, 0.0005  # of how far from float outputs were before
+
 
 def counted(count: int, thing: str) -> str:
     """ "1 layer", "2 layers" """
     return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
+def bytes_of(count: float) -> str:
+    """ "980 B", "98.0 kB", "3.41 MB" """
+    if count < 1000:
+        return f"{count:.0f} B"
+    return f"{count / 1e3:.3g} kB" if count < 999_500 else f"{count / 1e6:.3g} MB"
+
+
+def milliseconds(value: float) -> str:
+    """ "26.4 us", "12.3 ms" """
+    return f"{value:.3g} ms" if value >= 0.1 else f"{1000 * value:.3g} us"
+
+
+def step(name: str, divergences: Mapping[str, float], samples: int, reason: str) -> str:
+    """What a step of the pipeline came to, as a sentence; arguments as in `tfq.simulate.judge.Verdict`."""
+    candidate, before = divergences.values()
+    ratio = candidate / before if before else 1.0
+    if ratio > _MUCH:
+        moved = f"{ratio:.1f} times as far from float as before"
+    elif abs(ratio - 1) < _SAME:
+        moved = "as far from float as before"
+    else:
+        moved = f"{100 * abs(ratio - 1):.2g} % {'further from' if ratio > 1 else 'nearer to'} float"
+    what = f"{name[:1].upper()}{name[1:]}"
+    if not reason:
+        return f"{what} was kept: the outputs of {counted(samples, 'unseen sample')} are {moved}."
+    doubt = ", which may be chance" if reason.startswith("chance") else ""
+    return f"{what} was tried and undone: the outputs of {counted(samples, 'unseen sample')} were {moved}{doubt}."
 
 
 def operators(counts: Mapping[str, int], most: int = 3) -> str:

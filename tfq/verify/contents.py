@@ -142,13 +142,16 @@ def _kind(table: Any, operator: Any) -> str:
     return _KINDS.get(max(code.builtinCode, code.deprecatedBuiltinCode), "CUSTOM")
 
 
-def cut(contents: Contents, operations: list[int], sources: list[int], target: int) -> TfliteModel:
+def cut(
+    contents: Contents, operations: list[int], sources: list[int], target: int, *, delegate: bool = False
+) -> TfliteModel:
     """A model of these operations alone, each with its own tables and constants, as the runtime runs it.
 
     Args:
       operations: positions, in the order in which they run.
       sources: tensors that become the inputs; called "0", "1", ...
       target: the tensor that becomes the output.
+      delegate: with XNNPACK.
 
     Raises:
       UserError: the runtime refuses it.
@@ -195,7 +198,7 @@ def cut(contents: Contents, operations: list[int], sources: list[int], target: i
             tensor.buffer = whole.tensors[index].buffer
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return TfliteModel(bytes(builder.Output()), delegate=False)
+    return TfliteModel(bytes(builder.Output()), delegate=delegate)
 
 
 def _intermediates(operator: Any) -> Any:
