@@ -314,6 +314,13 @@ def option_cases() -> Iterator[tuple[str, Case]]:
     contradictions: Sequence[dict[str, str]] = (
         {"precision": "float16", "weight_bits": "4"},
         {"precision": "float16", "mode": "parallel"},
+        {"precision": "float16", "weight_clusters": "16"},
+        {"weight_clusters": "16", "weight_bits": "4"},
+        {"weight_clusters": "16", "activation_bits": "4"},
+        {"weight_clusters": "7"},
+        {"pipeline": "light", "size_budget": "0.1", "weight_clusters": "16"},
+        {"pipeline": "advanced", "reconstruction": "adaround", "weight_clusters": "16"},
+        {"pipeline": "advanced", "reconstruction": "adaround", "size_budget": "0.1", "candidates": "c16"},
         {"precision": "float16", "input_type": "uint8"},
         {"precision": "int16x8", "per_channel": "false"},
         {"precision": "dynamic_range", "calibration_method": "mse"},

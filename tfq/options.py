@@ -61,6 +61,7 @@ RULES = (
         _PRECISION,
         repeats=("none",),
     ),
+    Rule(("weight_clusters",), _is_int8, _PRECISION),
     Rule(("target",), _is_int8, _PRECISION),
     Rule(("input_type", "output_type"), _is_int8, _PRECISION, repeats=("float32",)),
     Rule(
@@ -81,7 +82,7 @@ RULES = (
     ),
     Rule(
         ("first_last_bits",),
-        lambda recipe: recipe.weight_bits < 8 or recipe.activation_bits < 8,
+        lambda recipe: recipe.weight_bits < 8 or recipe.activation_bits < 8 or recipe.weight_clusters > 0,
         "all layers have 8 bits; add `weight_bits`, or leave it out",
     ),
     Rule(

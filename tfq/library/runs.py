@@ -43,6 +43,7 @@ class Options(TypedDict, total=False):
     weight_bits: int
     activation_bits: int
     first_last_bits: int
+    weight_clusters: int
     max_accuracy_drop: float | None
     size_budget: float | None
     latency_budget: str

@@ -111,7 +111,9 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress) -> Run:
         output = tensor_shapes(prepared.graph)[prepared.graph.outputs[0]]
         for found in (given, evaluation_samples):
             journal.warn(*label_notes(labels, () if labels or found is None else found.class_names, output))
-        wanted = Precision("int8", recipe.weight_bits, recipe.storage, recipe.activation_bits)
+        wanted = Precision(
+            "int8", recipe.weight_bits, recipe.storage, recipe.activation_bits, clusters=recipe.weight_clusters
+        )
         graph, precisions = assign_precisions(prepared.graph, wanted, first_last_bits=recipe.first_last_bits)
         if recipe.separates_inputs:
             graph = separate_inputs(graph, [node.name for node in graph.nodes if is_weighted(node)], apart=True)

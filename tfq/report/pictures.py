@@ -37,10 +37,19 @@ def layer_errors(report: Mapping[str, Any]) -> Figure | None:
 
 
 def layer_bits(report: Mapping[str, Any]) -> Figure | None:
-    """The bits of every layer's weights, on a coarse grid those of their entropy; None where all have the same."""
+    """The bits of every layer's weights, on coarse grids those of their entropy, of clusters those of their number.
+
+    None where all have the same.
+    """
     layers = [layer for layer in report["layers"] if layer["weight_bits"] or layer["precision"] in _FLOAT_BITS]
     layers = [layer for layer in layers if layer["parameters"]]
-    bits = [layer["entropy_bits"] or layer["weight_bits"] or _FLOAT_BITS[layer["precision"]] for layer in layers]
+    bits = [
+        layer["entropy_bits"]
+        or max(layer["clusters"] - 1, 0).bit_length()
+        or layer["weight_bits"]
+        or _FLOAT_BITS[layer["precision"]]
+        for layer in layers
+    ]
     if len(set(bits)) < 2:
         return None
     figure, axes = _by_layer(layers)

@@ -67,6 +67,7 @@ class LayerReport:
       precision, reason: as in the specification.
       weight_bits, storage, parameters: grid bits and storage of its weights, number of weights and biases.
       entropy_bits: of the codes for which a coarse grid was chosen (`Grid`), else 0.
+      clusters: how many integers its weights are, where a codebook says which, else 0.
       sqnr_db: signal to noise of its output against the float model.
       own_sqnr_db: the same for the error it adds by itself.
       reconstruction: what became of it in every step that reconstructs layers, with its error before and after
@@ -89,6 +90,7 @@ class LayerReport:
     parity_differing: float | None = None
     reconstruction: tuple[LayerReconstruction, ...] = ()
     entropy_bits: int = 0
+    clusters: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,6 +209,7 @@ def layer_reports(
                 measured.differing if measured else None,
                 tuple(outcome for outcome in outcomes if outcome.name == layer.name),
                 kernels[0].entropy_bits if kernels else 0,
+                len(kernels[0].codebook) if kernels else 0,
             )
         )
     return tuple(found)
