@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tfq.recipe import Recipe
 
 _MOST_PACKED_BITS = 4  # of an INT4 tensor
+SYNTHETIC = "synthetic"  # of `calibration_data`: made from the model
 _NEEDS_LABELS = ("top5", "auc", "f1")  # top1 is the default
 
 
@@ -103,6 +104,11 @@ RULES = (
         ("objective",),
         lambda recipe: recipe.max_accuracy_drop is not None,
         "no `max_accuracy_drop` is given, whose goal it names; add `max_accuracy_drop`, or leave `objective` out",
+    ),
+    Rule(
+        ("selection",),
+        lambda recipe: recipe.calibration_data != SYNTHETIC,
+        "calibration data is made from the model, so there is nothing to select from; leave one of the two out",
     ),
     Rule(
         ("sensitivity",),
