@@ -318,6 +318,7 @@ def option_cases() -> Iterator[tuple[str, Case]]:
         {"weight_clusters": "16", "weight_bits": "4"},
         {"weight_clusters": "16", "activation_bits": "4"},
         {"weight_clusters": "7"},
+        {"calibration_data": "synthetic", "selection": "random"},
         {"pipeline": "light", "size_budget": "0.1", "weight_clusters": "16"},
         {"pipeline": "advanced", "reconstruction": "adaround", "weight_clusters": "16"},
         {"pipeline": "advanced", "reconstruction": "adaround", "size_budget": "0.1", "candidates": "c16"},

@@ -30,7 +30,8 @@ HELP = {
     },
     "Calibration data": {
         "calibration_data": "Inputs without labels: an .npz with the array 'x' (or one array per input name), an .npy,"
-        " a folder of images, TFRecords, or module:function.",
+        " a folder of images, TFRecords, or module:function. synthetic: made from the model's batch normalisations,"
+        " where there is no data.",
         "num_calibration_samples": "How many samples to calibrate on; 100 to 1000 are usual.",
         "selection": "Which of the calibration samples to use. first: the first ones. random: any. balanced: as many"
         " of each class, which needs labels. coverage: those that differ most from each other.",
