@@ -53,7 +53,7 @@ class WidthOptions:
       weight_bits: grid bits of weights, 2 to 8.
       activation_bits: of activations. Below 8 they are simulated, and no `model.tflite` is made.
       first_last_bits: both of the first and the last weighted layers; 0 for the same as everywhere.
-      weight_clusters: on how many of the 255 integers of 8 bits the weights of a layer lie, 2 to 32; 0: on all.
+      weight_clusters: on how many integers the weights of a layer lie, 2 to 32; 0: on those of `weight_bits`.
       per_channel: weights have one scale for every output channel.
     """
 

@@ -4,7 +4,7 @@
     e1 ... e5               weights on an 8-bit grid so coarse that an ideal code takes that many bits for one of them;
                             one scale for the layer, so that a download holds less than with w2 ... w5
                             of the same error
-    c2, c4 ... c32          weights are that many of the 255 integers of an 8-bit grid, the same in all of the layer
+    c2, c4 ... c32          weights are that many of the integers of an 8-bit grid, the same in all of the layer
     w2-packed ... w4-packed those of w2 ... w4 stored as INT4 tensors
     w4a4                    what the layer reads lies on 4 bits too: simulated only
     w8a16                   weights int8, activations int16

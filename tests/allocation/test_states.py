@@ -76,7 +76,7 @@ def test_every_unit_has_a_state_for_every_candidate(name):
                 grid = node.weight_grids[OPERATORS[node.kind].kernel]
                 assert (grid.bits, grid.storage, grid.entropy_bits) == (bits, "int8", candidate.entropy_bits)
                 assert len(set(grid.scale)) == 1 or not candidate.entropy_bits
-                assert 0 < len(grid.codebook) <= candidate.clusters or not candidate.clusters
+                assert len(grid.codebook) == candidate.clusters
                 codes = integers(node.weights[OPERATORS[node.kind].kernel], grid)
                 assert not grid.codebook or np.isin(codes, grid.codebook).all()
                 low, high = numerics.integer_range(bits, symmetric=True)

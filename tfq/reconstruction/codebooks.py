@@ -1,6 +1,6 @@
 """The codebook of a layer for which its output errs least: Hessian-weighted k-means, and what follows for H as a whole.
 
-With H and W* of `least_squares`, for weights w = s * q whose codes q are k integers of the layer,
+With H and W* of `least_squares`, for weights w = s * q whose codes q are k integers of the layer from -k to k,
 
     1. codebook and scales in turns by k-means, every weight's error weighted by its H_kk    `tfq.numerics.codebook`
     2. codes by GPTQ and coordinate descent among those of the codebook                      `lattice`
@@ -21,7 +21,7 @@ import dataclasses
 
 import numpy as np
 
-from tfq.numerics.codebook import LARGEST, clustered
+from tfq.numerics.codebook import clustered
 from tfq.reconstruction.lattice import Ordered, best_scales, descend, quadratic_cost, rounded, stored_scales
 from tfq.reconstruction.problem import Problem
 from tfq.reconstruction.weight_scales import by_scale
@@ -33,7 +33,7 @@ _NUMBERS = 2**24  # of products at a time
 
 
 def fitted_codebook(problem: Problem, ordered: Ordered, gram: np.ndarray, wanted: np.ndarray) -> Problem:
-    """The problem with another codebook, of as many codes or fewer, and other scales.
+    """The problem with another codebook, of as many codes, and other scales.
 
     Args:
       problem: its grid has a codebook.
@@ -61,7 +61,7 @@ def fitted_codebook(problem: Problem, ordered: Ordered, gram: np.ndarray, wanted
 def best_values(
     gram: np.ndarray, wanted: np.ndarray, codes: np.ndarray, scales: np.ndarray, codebook: tuple[int, ...]
 ) -> tuple[int, ...]:
-    """Step 4.: the codebook for codes [g, k, c] of the present one and scales [g, c]; those that meet are one."""
+    """Step 4.: the codebook for present codes [g, k, c] and scales [g, c]; where codes meet the present one."""
     count = len(codebook)
     places = np.searchsorted(codebook, codes)
     matrix, target = np.zeros((count, count)), np.zeros(count)
@@ -78,4 +78,5 @@ def best_values(
     matrix += _SMALLEST * (np.trace(matrix) or 1.0) * np.eye(count)
     present = np.asarray(codebook, np.float64)
     moved = present + np.linalg.solve(matrix, target - matrix @ present)
-    return tuple(sorted(set(np.clip(np.rint(moved), -LARGEST, LARGEST).astype(int).tolist())))
+    found = sorted(set(np.clip(np.rint(moved), -count, count).astype(int).tolist()))
+    return tuple(found) if len(found) == count else codebook
