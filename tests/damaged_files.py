@@ -9,7 +9,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tfq.precision import FLOAT16, FLOAT32, Precision
 
-CASES = ("square", "packed", "per_tensor", "mixed", "floats", "uint8", *operator_graphs.ALL)
+CASES = ("square", "packed", "per_tensor", "clusters", "mixed", "floats", "uint8", *operator_graphs.ALL)
 
 
 @functools.cache
@@ -19,6 +19,8 @@ def case(name):
         return graphs.exported(graphs.square())
     if name == "packed":
         return graphs.exported(graphs.square(), Precision(weight_bits=4, storage="packed"))
+    if name == "clusters":
+        return graphs.exported(graphs.square(), Precision(clusters=4))
     if name == "per_tensor":
         return graphs.exported(graphs.shared(), per_channel=False)
     if name == "mixed":

@@ -13,6 +13,8 @@ def test_names_are_unique_and_say_what_the_candidate_is():
     assert CANDIDATES["w4-packed"] == Precision(weight_bits=4, storage="packed")
     assert CANDIDATES["w4a4"] == Precision(weight_bits=4, activation_bits=4)
     assert CANDIDATES["e3"] == Precision(entropy_bits=3)
+    assert CANDIDATES["c16"] == Precision(clusters=16)
+    assert [CANDIDATES[name].bits_stored for name in ("c2", "c16", "e3", "w6", "float16")] == [1, 4, 3, 6, 16]
     assert (CANDIDATES["float16"], CANDIDATES["float32"]) == FLOATS
     for name, candidate in CANDIDATES.items():
         assert candidate.name == name

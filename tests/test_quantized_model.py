@@ -241,6 +241,12 @@ class TestSpecification:
         assert (found["branch"].weights["kernel"].bits, found["branch"].weights["kernel"].storage) == (4, "int4")
         assert found["dense"].weights["kernel"].entropy_bits == 3
 
+    def test_codebooks_come_back(self):
+        graph = operator_graphs.residual()
+        spec = Specification.of(operator_graphs.specified(graph, operator_graphs.draw(graph), Precision(clusters=4)))
+        assert Specification.from_json(spec.to_json()) == spec
+        assert {len(layer.weights["kernel"].codebook) for layer in spec.layers if "kernel" in layer.weights} == {4}
+
     def test_a_float_layer_without_a_reason_is_refused(self):
         model = operator_graphs.case("convolutions").model
         bare = model["stem"].replace(precision=FLOAT16, weight_grids={})
@@ -270,6 +276,7 @@ class TestPrecisions:
             (Precision("int16x8"), "w8a16"),
             (Precision("dynamic_range"), "d8"),
             (Precision(entropy_bits=3), "e3"),
+            (Precision(clusters=16), "c16"),
             (FLOAT16, "float16"),
             (FLOAT32, "float32"),
         ],

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from tfq.numerics import reference
+from tfq.numerics.codebook import Codes
 
 STORAGE_RANGE = {
     "int2": (-2, 1),
@@ -32,6 +33,7 @@ class Grid:
       narrow: the lowest integer of a symmetric grid stays unused, of fewer bits too.
       entropy_bits: of a coarse 8-bit grid: its scale, one for all channels, was chosen for codes of about this
         entropy (`tfq.numerics.entropy`), and stays. 0: of any other grid.
+      codebook: the integers that are used, in rising order, where not all are (`tfq.numerics.codebook`).
     """
 
     scale: tuple[float, ...]
@@ -42,6 +44,7 @@ class Grid:
     axis: int | None = None
     entropy_bits: int = 0
     narrow: bool = False
+    codebook: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.storage not in STORAGE_RANGE:
@@ -55,11 +58,20 @@ class Grid:
         low, high = self.integer_range
         if not low <= self.zero_point <= high:
             raise ValueError(f"zero_point (={self.zero_point}) lies outside [{low}, {high}]")
+        if self.codebook and not (self.symmetric and low <= self.codebook[0] and self.codebook[-1] <= high):
+            raise ValueError(f"codebook {self.codebook} lies outside [{low}, {high}] of a grid of weights")
+        if list(self.codebook) != sorted(set(self.codebook)):
+            raise ValueError(f"codebook {self.codebook} must be in rising order")
 
     @property
     def integer_range(self) -> tuple[int, int]:
         """Smallest and largest integer of the grid, both included."""
         return reference.integer_range(self.bits, symmetric=self.symmetric, narrow=self.narrow)
+
+    @property
+    def codes(self) -> Codes:
+        """The integers that weights may become."""
+        return Codes(*self.integer_range, self.codebook)
 
     @property
     def real_range(self) -> tuple[float, float]:

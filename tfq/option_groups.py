@@ -13,7 +13,7 @@ from typing import Any
 from tfq.errors import UserError
 from tfq.execution.progress import Progress
 from tfq.execution.resources import Resources
-from tfq.precision import precision_of
+from tfq.precision import CLUSTERS, Precision, precision_of
 from tfq.targets import TARGETS
 
 GRADIENT_METHODS = ("adaround", "adaquant")
@@ -53,6 +53,7 @@ class WidthOptions:
       weight_bits: grid bits of weights, 2 to 8.
       activation_bits: of activations. Below 8 they are simulated, and no `model.tflite` is made.
       first_last_bits: both of the first and the last weighted layers; 0 for the same as everywhere.
+      weight_clusters: on how many integers the weights of a layer lie, 2 to 32; 0: on those of `weight_bits`.
       per_channel: weights have one scale for every output channel.
     """
 
@@ -60,6 +61,7 @@ class WidthOptions:
     weight_bits: int = 8
     activation_bits: int = 8
     first_last_bits: int = 0
+    weight_clusters: int = 0
     per_channel: bool = True
 
     def check(self) -> None:
@@ -69,6 +71,18 @@ class WidthOptions:
             raise UserError(
                 f"`activation_bits` is {self.activation_bits}; it must be 8, which TFLite runs, or 4 to 7, which are"
                 " simulated only (for 16-bit activations use `precision='int16x8'`)"
+            )
+        clusters = sorted(precision.clusters for precision in CLUSTERS)
+        if self.weight_clusters not in (0, *clusters):
+            raise UserError(
+                f"`weight_clusters` is {self.weight_clusters}; it must be one of {', '.join(map(str, clusters))}, or 0"
+                " for none"
+            )
+        narrow = next((name for name in ("weight_bits", "activation_bits") if getattr(self, name) < 8), None)
+        if self.weight_clusters and narrow:
+            raise UserError(
+                f"`weight_clusters` is {self.weight_clusters} and `{narrow}` is {getattr(self, narrow)}; clusters are"
+                " integers of 8 bits, leave one of the two out"
             )
         if self.first_last_bits not in (0, 8):
             raise UserError(f"`first_last_bits` is {self.first_last_bits}; it must be 8, or 0 for no exception")
@@ -200,9 +214,14 @@ class BudgetOptions:
         return tuple((pattern, name) for pattern, _, name in (pin.rpartition(":") for pin in self.pin))
 
     @property
+    def named_precisions(self) -> tuple[Precision, ...]:
+        """Of candidates and pins."""
+        return tuple(map(precision_of, (*self.candidates, *(name for _, name in self.pins))))
+
+    @property
     def separates_inputs(self) -> bool:
         """A candidate reads activations of fewer bits than others do, and so a tensor of its own."""
-        return any(precision_of(name).is_simulated for name in (*self.candidates, *(name for _, name in self.pins)))
+        return any(precision.is_simulated for precision in self.named_precisions)
 
     @property
     def latency_budget_ms(self) -> float | None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tfq.recipe import Recipe
 
 _MOST_PACKED_BITS = 4  # of an INT4 tensor
+SYNTHETIC = "synthetic"  # of `calibration_data`: made from the model
 _NEEDS_LABELS = ("top5", "auc", "f1")  # top1 is the default
 
 
@@ -61,6 +62,7 @@ RULES = (
         _PRECISION,
         repeats=("none",),
     ),
+    Rule(("weight_clusters",), _is_int8, _PRECISION),
     Rule(("target",), _is_int8, _PRECISION),
     Rule(("input_type", "output_type"), _is_int8, _PRECISION, repeats=("float32",)),
     Rule(
@@ -81,7 +83,7 @@ RULES = (
     ),
     Rule(
         ("first_last_bits",),
-        lambda recipe: recipe.weight_bits < 8 or recipe.activation_bits < 8,
+        lambda recipe: recipe.weight_bits < 8 or recipe.activation_bits < 8 or recipe.weight_clusters > 0,
         "all layers have 8 bits; add `weight_bits`, or leave it out",
     ),
     Rule(
@@ -102,6 +104,11 @@ RULES = (
         ("objective",),
         lambda recipe: recipe.max_accuracy_drop is not None,
         "no `max_accuracy_drop` is given, whose goal it names; add `max_accuracy_drop`, or leave `objective` out",
+    ),
+    Rule(
+        ("selection",),
+        lambda recipe: recipe.calibration_data != SYNTHETIC,
+        "calibration data is made from the model, so there is nothing to select from; leave one of the two out",
     ),
     Rule(
         ("sensitivity",),

@@ -4,6 +4,7 @@
     e1 ... e5               weights on an 8-bit grid so coarse that an ideal code takes that many bits for one of them;
                             one scale for the layer, so that a download holds less than with w2 ... w5
                             of the same error
+    c2, c4 ... c32          weights are that many of the integers of an 8-bit grid, the same in all of the layer
     w2-packed ... w4-packed those of w2 ... w4 stored as INT4 tensors
     w4a4                    what the layer reads lies on 4 bits too: simulated only
     w8a16                   weights int8, activations int16
@@ -39,6 +40,7 @@ class Precision:
       storage: of weights on a grid: "int8", or "packed" as INT4 tensors.
       activation_bits: of what an int8 layer reads; fewer than 8 are simulated only.
       entropy_bits: of weights on a coarse grid, 0 for all others.
+      clusters: how many integers the weights are, where a codebook says which; 0 for all others.
     """
 
     arithmetic: str = "int8"
@@ -46,6 +48,7 @@ class Precision:
     storage: str = "int8"
     activation_bits: int = STORED_BITS
     entropy_bits: int = 0
+    clusters: int = 0
 
     def __post_init__(self) -> None:
         if self.arithmetic not in ARITHMETICS:
@@ -60,6 +63,8 @@ class Precision:
             return self.arithmetic
         if self.entropy_bits:
             return f"e{self.entropy_bits}"
+        if self.clusters:
+            return f"c{self.clusters}"
         bits = 16 if self.arithmetic == "int16x8" else self.activation_bits
         activations = "" if bits == STORED_BITS else f"a{bits}"
         return f"w{self.weight_bits}{activations}{'-packed' if self.storage == 'packed' else ''}"
@@ -96,13 +101,15 @@ class Precision:
 
     @property
     def bits_stored(self) -> int:
-        """Bits of a weight, on a coarse grid in an ideal code."""
-        return {"float16": 16, "float32": 32}.get(self.arithmetic) or self.entropy_bits or self.weight_bits
+        """Bits of a weight, on a coarse grid in an ideal code, of clusters those of their number."""
+        coded = self.entropy_bits or (self.clusters - 1).bit_length() * (self.clusters > 0)
+        return {"float16": 16, "float32": 32}.get(self.arithmetic) or coded or self.weight_bits
 
 
 INT8, FLOAT16, FLOAT32 = Precision(), Precision("float16"), Precision("float32")
 FLOATS = (FLOAT16, FLOAT32)
 GRIDS = tuple(Precision(weight_bits=bits) for bits in (2, 3, 4, 5, 6, 8))
+CLUSTERS = tuple(Precision(clusters=2**bits) for bits in range(1, 6))
 COARSE = tuple(Precision(entropy_bits=bits) for bits in range(1, 6))
 FOR_DOWNLOADS = (*(Precision(weight_bits=bits) for bits in (4, 6, 8)), *COARSE)  # grids where one scale does not do
 
@@ -121,6 +128,7 @@ CANDIDATES: Mapping[str, Precision] = {
         SIMULATED,
         *FLOATS,
         *COARSE,
+        *CLUSTERS,
         *map(dynamic_range, range(2, STORED_BITS + 1)),
     )
 }

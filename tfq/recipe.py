@@ -33,6 +33,7 @@ UNBOUND = {
     "compute_budget": None,
     "objective": "size",
     "weight_bits": 8,
+    "weight_clusters": 0,
     "first_last_bits": 0,
 }
 AUTO = "auto"  # of `precision`: static int8 or dynamic range, whichever is better
@@ -107,6 +108,12 @@ class Recipe(ResourceOptions, FileOptions, CalibrationOptions, BudgetOptions, Fi
             )
         if self.allocates:
             self._check_allocation()
+        clusters = next((p.clusters for p in self.named_precisions if p.clusters), self.weight_clusters)
+        if clusters and self.reconstruction == "adaround":
+            raise UserError(
+                f"`reconstruction` is adaround, which rounds a weight up or down by one, and {clusters} clusters are"
+                " asked for, which lie further apart; leave one of the two out"
+            )
         check_options(self, {field.name: field.default for field in dataclasses.fields(self)})
 
     def _check_allocation(self) -> None:
@@ -117,7 +124,7 @@ class Recipe(ResourceOptions, FileOptions, CalibrationOptions, BudgetOptions, Fi
                 f"`precision` is {self.precision} and a budget is given, which chooses the precision of every layer;"
                 " leave one of the two out"
             )
-        fixed = {"weight_bits": 8, "activation_bits": 8, "first_last_bits": 0}
+        fixed = {"weight_bits": 8, "weight_clusters": 0, "activation_bits": 8, "first_last_bits": 0}
         for name, default in fixed.items():
             if getattr(self, name) != default:
                 raise UserError(

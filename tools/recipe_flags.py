@@ -30,7 +30,8 @@ HELP = {
     },
     "Calibration data": {
         "calibration_data": "Inputs without labels: an .npz with the array 'x' (or one array per input name), an .npy,"
-        " a folder of images, TFRecords, or module:function.",
+        " a folder of images, TFRecords, or module:function. synthetic: made from the model's batch normalisations,"
+        " where there is no data.",
         "num_calibration_samples": "How many samples to calibrate on; 100 to 1000 are usual.",
         "selection": "Which of the calibration samples to use. first: the first ones. random: any. balanced: as many"
         " of each class, which needs labels. coverage: those that differ most from each other.",
@@ -67,6 +68,8 @@ HELP = {
         "equalization": "Rescale channels between layers, so that they share a scale well. default: expected where"
         " weights have one scale per tensor, and in the int8 pipeline where much is to be gained; else none.",
         "weight_bits": "Bits of a weight, 2 to 8.",
+        "weight_clusters": "How many different integers the weights of a layer become: 2, 4, 8, 16 or 32. They are"
+        " stored as int8 and compress to 1 to 5 bits. 0: no clusters.",
         "activation_bits": "Bits of the values that convolutions and dense layers read. TFLite runs 8. With 4 to 7 tfq"
         " only simulates the model, for comparison with published results, and writes no model.tflite.",
         "first_last_bits": "8: the first and the last convolution or dense layer keep 8 bits. 0: they get what the"
@@ -91,9 +94,9 @@ HELP = {
         "latency_table": "How long every layer takes at every precision: a file that tfq-profile or tfq-bench wrote.",
         "objective": "What --max_accuracy_drop makes as small as it can: the download, or the latency.",
         "candidates": "Which precisions a layer may get, for example w3,w8,e2,float16. w3: 3-bit weights. e2: 8-bit"
-        " weights on few levels, which compress to about 2 bits, for small downloads. d8: 8-bit weights, float"
-        " activations. float16, float32: the layer stays float. w4a4: 4-bit activations too; TFLite cannot run them, so"
-        " the model is only simulated.",
+        " weights on few levels, which compress to about 2 bits, for small downloads. c16: 16 clusters. d8: 8-bit"
+        " weights, float activations. float16, float32: the layer stays float. w4a4: 4-bit activations too; TFLite"
+        " cannot run them, so the model is only simulated.",
         "pin": "REGEX:PRECISION fixes the precision of the layers whose names match; can be given several times.",
         "sensitivity": "How the loss that each layer causes is found. measured: in the exported file. gradient,"
         " output_error: estimated, which is faster.",

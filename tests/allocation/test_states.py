@@ -20,7 +20,7 @@ from tfq.simulate.weights import integers
 from tfq.spec import Specification
 
 GRAPHS = ("convolutions", "shared", "transformer", "islands")
-NAMES = ("w2", "w4", "w8", "e3")
+NAMES = ("w2", "w4", "w8", "e3", "c4")
 CANDIDATES = [precision_of(name) for name in NAMES]
 
 
@@ -76,7 +76,9 @@ def test_every_unit_has_a_state_for_every_candidate(name):
                 grid = node.weight_grids[OPERATORS[node.kind].kernel]
                 assert (grid.bits, grid.storage, grid.entropy_bits) == (bits, "int8", candidate.entropy_bits)
                 assert len(set(grid.scale)) == 1 or not candidate.entropy_bits
+                assert len(grid.codebook) == candidate.clusters
                 codes = integers(node.weights[OPERATORS[node.kind].kernel], grid)
+                assert not grid.codebook or np.isin(codes, grid.codebook).all()
                 low, high = numerics.integer_range(bits, symmetric=True)
                 assert low <= codes.min()
                 assert codes.max() <= high
@@ -111,7 +113,7 @@ def test_all_states_of_one_candidate_are_the_parallel_reconstruction_of_the_mode
 def test_scales_begin_as_those_of_a_specification_do():
     graph, samples, base = start("convolutions")
     for unit in units(graph):
-        for candidate in map(precision_of, ("w3", "e3")):
+        for candidate in map(precision_of, ("w3", "e3", "c8")):
             expected = specified(graph, samples, dict.fromkeys(unit.nodes, candidate))
             found = with_candidate(base, unit, candidate)
             assert [decisions(node) for node in found.nodes] == [decisions(node) for node in expected.nodes]

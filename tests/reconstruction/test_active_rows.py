@@ -49,7 +49,7 @@ def test_no_output_gets_worse_on_the_fitted_rows_and_codes_lie_on_their_grids(
     before, after = fitted_errors(problem, start), fitted_errors(problem, found)
     assert (after <= before * (1 + 1e-4) + 1e-6).all()
     assert found.codes.dtype == np.int8
-    assert_within(found.codes, problem.code_range)
+    assert_within(found.codes, problem.codes.ends)
     for number in range(problem.tied.max() + 1):
         assert np.unique(found.scales[problem.tied == number]).size == 1
     assert problem.has_bias or not found.bias.any()

@@ -14,6 +14,7 @@ from tfq.grid import activation_grid
 from tfq.models.graph import Graph, Node
 from tfq.models.widths import activation_bits, precisions_of
 from tfq.numerics import reference
+from tfq.numerics.codebook import Codes
 from tfq.precision import Precision
 from tfq.reconstruction.adaquant import LearnedLayer, Rates, adaquant, moved_grid, on_learned_range
 from tfq.reconstruction.descent import output_slope
@@ -40,11 +41,11 @@ def tf_loss(learned, given, rows, targets, activation, progress):
     scale = width * tf.exp(learned["widening"]) / (p - n)
     zero_point = held(n - (low + width * learned["shift"]) / scale, n, p)
     x = (rounded(tf.clip_by_value(rows / scale + zero_point, n, p)) - zero_point) * scale
-    codes = held(learned["weights"], *given["ends"])
+    codes = held(learned["weights"], *given["allowed"].ends)
     matrix = given["scales"] * tf.gather(tf.exp(learned["scales"]), given["tied"])[:, None] * codes
     y = tf.einsum("ngk,gkc->ngc", x, matrix) + given["bias"] + learned["bias"] * given["deviation"]
     f = {None: tf.identity, "relu": tf.nn.relu, "relu6": tf.nn.relu6}[activation]
-    inside = tf.clip_by_value(learned["weights"], *given["ends"])
+    inside = tf.clip_by_value(learned["weights"], *given["allowed"].ends)
     distance = tf.reduce_mean((inside - tf.stop_gradient(tf.round(inside))) ** 2)
     error = tf.reduce_mean(tf.reduce_sum((f(y) - f(targets)) ** 2, [1, 2])) / given["unit"]
     return error + given["dampening"] * progress**2 * distance
@@ -58,7 +59,7 @@ def test_slopes_are_those_of_automatic_differentiation(activation, groups, tied,
     tied, ends, unit, progress = np.array(tied), (-4, 3), 0.7, 0.6
     rows, targets = (RNG.normal(size=(50, groups, k)).astype(np.float32) for k in (40, 3))
     given = {name: RNG.normal(size=(groups, 3)).astype(np.float32) for name in ("bias", "deviation")}
-    given |= {"scales": RNG.uniform(0.5, 2, (groups, 1, 3)).astype(np.float32), "tied": tied, "ends": ends}
+    given |= {"scales": RNG.uniform(0.5, 2, (groups, 1, 3)).astype(np.float32), "tied": tied, "allowed": Codes(*ends)}
     learned = {
         "weights": RNG.normal(size=(groups, 40, 3)).astype(np.float32) * 2.5,
         "scales": RNG.normal(size=tied.max() + 1).astype(np.float32) / 9,
@@ -99,7 +100,7 @@ def test_gains_on_rounding_to_the_nearest(activation, groups, has_bias):
     solution = adaquant(problem, 0, steps=400)
     assert problem.error(solution) < 0.7 * problem.error(problem.nearest())
     assert solution.input_grid is None
-    assert_within(solution.codes, problem.code_range)
+    assert_within(solution.codes, problem.codes.ends)
     assert has_bias or not solution.bias.any()
 
 

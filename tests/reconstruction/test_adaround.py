@@ -15,7 +15,7 @@ from tfq.reconstruction.weight_scales import output_scales
 
 def best_errors(problem):
     """Smallest error of every output over all choices of down or up."""
-    scales, (lowest, highest) = output_scales(problem), problem.code_range
+    scales, (lowest, highest) = output_scales(problem), problem.codes.ends
     low = np.clip(np.floor(problem.matrix / scales[:, None]), lowest, highest - 1)
     groups, taps, outputs = low.shape
     best = np.full((groups, outputs), np.inf)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from layer_problems import assert_within, fitted_errors, layer_problem
 
 from tfq.numerics import reference
+from tfq.numerics.codebook import Codes
 from tfq.reconstruction.lattice import (
     Ordered,
     best_scales,
@@ -37,8 +38,8 @@ def quadratic(taps, outputs, bits, rng, *, groups=1):
     """(Gram matrix of correlated inputs, wanted weights, scales that clip a little, lowest and highest code)."""
     x = rng.normal(size=(groups, 4 * taps, taps)) + 1.5 * rng.normal(size=(groups, 4 * taps, 1))
     gram = x.transpose(0, 2, 1) @ x / (4 * taps) + 0.05 * np.eye(taps)
-    wanted, ends = rng.normal(size=(groups, taps, outputs)), reference.integer_range(bits, symmetric=True)
-    return gram, wanted, np.abs(wanted).max(1) / ends[1] * rng.uniform(0.6, 1, (groups, outputs)), ends
+    wanted, allowed = rng.normal(size=(groups, taps, outputs)), Codes(*reference.integer_range(bits, symmetric=True))
+    return gram, wanted, np.abs(wanted).max(1) / allowed.high * rng.uniform(0.6, 1, (groups, outputs)), allowed
 
 
 def cost(gram, wanted, codes, scales):
@@ -47,8 +48,8 @@ def cost(gram, wanted, codes, scales):
     return np.einsum("gkc,gkl,glc->gc", error, gram, error)
 
 
-def nearest(wanted, scales, ends):
-    return np.clip(np.rint(wanted / scales[:, None]), *ends)
+def nearest(wanted, scales, allowed):
+    return np.clip(np.rint(wanted / scales[:, None]), *allowed.ends)
 
 
 def every_code(bits, taps):
@@ -57,8 +58,8 @@ def every_code(bits, taps):
     return np.array(list(itertools.product(range(low, high + 1), repeat=taps)), float).T
 
 
-def settled(gram, wanted, scales, ends):
-    return descend(gram, wanted, scales, rounded(Ordered.of(gram), wanted, scales, ends), ends)
+def settled(gram, wanted, scales, allowed):
+    return descend(gram, wanted, scales, rounded(Ordered.of(gram), wanted, scales, allowed), allowed)
 
 
 class TestRounding:
@@ -67,9 +68,9 @@ class TestRounding:
         rng, ratios, plainly = np.random.default_rng(bits), [], []
         every = every_code(bits, 5)
         for _ in range(80):
-            gram, wanted, scales, ends = quadratic(5, 4, bits, rng)
-            found = cost(gram, wanted, settled(gram, wanted, scales, ends), scales)[0]
-            plain = cost(gram, wanted, nearest(wanted, scales, ends), scales)[0]
+            gram, wanted, scales, allowed = quadratic(5, 4, bits, rng)
+            found = cost(gram, wanted, settled(gram, wanted, scales, allowed), scales)[0]
+            plain = cost(gram, wanted, nearest(wanted, scales, allowed), scales)[0]
             for output in range(4):
                 errors = every * scales[0, output] - wanted[0, :, output, None]
                 best = np.einsum("kn,kl,ln->n", errors, gram[0], errors).min()
@@ -82,45 +83,45 @@ class TestRounding:
 
     @given(seed=st.integers(0, 10**6), bits=st.integers(2, 8), taps=st.integers(1, 90), groups=st.integers(1, 3))
     def test_it_is_never_above_the_nearest_codes_and_stays_on_the_grid(self, seed, bits, taps, groups):
-        gram, wanted, scales, ends = quadratic(taps, 3, bits, np.random.default_rng(seed), groups=groups)
-        before = cost(gram, wanted, nearest(wanted, scales, ends), scales)
-        for codes in (rounded(Ordered.of(gram), wanted, scales, ends), settled(gram, wanted, scales, ends)):
+        gram, wanted, scales, allowed = quadratic(taps, 3, bits, np.random.default_rng(seed), groups=groups)
+        before = cost(gram, wanted, nearest(wanted, scales, allowed), scales)
+        for codes in (rounded(Ordered.of(gram), wanted, scales, allowed), settled(gram, wanted, scales, allowed)):
             np.testing.assert_array_equal(codes, np.rint(codes))
-            assert_within(codes, ends)
+            assert_within(codes, allowed.ends)
             assert (cost(gram, wanted, codes, scales) <= before * (1 + 1e-9) + 1e-12).all()
             before = cost(gram, wanted, codes, scales)
 
     @given(seed=st.integers(0, 10**6), bits=st.integers(2, 5), taps=st.sampled_from([1, 7, 63, 64, 65, 130]))
     @settings(max_examples=40)
     def test_no_change_of_a_single_code_lowers_the_cost(self, seed, bits, taps):
-        gram, wanted, scales, ends = quadratic(taps, 2, bits, np.random.default_rng(seed))
-        codes = settled(gram, wanted, scales, ends)
+        gram, wanted, scales, allowed = quadratic(taps, 2, bits, np.random.default_rng(seed))
+        codes = settled(gram, wanted, scales, allowed)
         slope = gram @ (codes * scales[:, None] - wanted)
         curvature = np.diagonal(gram, axis1=1, axis2=2)[:, :, None]
         for step in (-1, 1):
             change = step * scales[:, None]
             gained = 2 * change * slope + change**2 * curvature  # of the cost, exactly
-            assert gained[(codes + step >= ends[0]) & (codes + step <= ends[1])].min(initial=0) > -1e-9
+            assert gained[(codes + step >= allowed.low) & (codes + step <= allowed.high)].min(initial=0) > -1e-9
 
     @given(seed=st.integers(0, 10**6), taps=st.sampled_from([3, 64, 100]))
     @settings(max_examples=30)
     def test_descent_never_climbs(self, seed, taps):
         rng = np.random.default_rng(seed)
-        gram, wanted, scales, ends = quadratic(taps, 3, 3, rng)
-        start = rng.integers(ends[0], ends[1] + 1, wanted.shape).astype(float)
-        found = descend(gram, wanted, scales, start.copy(), ends)
+        gram, wanted, scales, allowed = quadratic(taps, 3, 3, rng)
+        start = rng.integers(allowed.low, allowed.high + 1, wanted.shape).astype(float)
+        found = descend(gram, wanted, scales, start.copy(), allowed)
         assert (cost(gram, wanted, found, scales) <= cost(gram, wanted, start, scales) * (1 + 1e-9)).all()
 
     @pytest.mark.parametrize(("taps", "bits"), [(2, 3), (3, 3), (5, 2), (6, 2)])
     def test_of_few_taps_a_search_finds_the_best_of_all_codes(self, taps, bits):
-        gram, wanted, scales, ends = quadratic(taps, 60, bits, np.random.default_rng(taps))
-        start = descend(gram, wanted, scales, nearest(wanted, scales, ends), ends)
+        gram, wanted, scales, allowed = quadratic(taps, 60, bits, np.random.default_rng(taps))
+        start = descend(gram, wanted, scales, nearest(wanted, scales, allowed), allowed)
         every = every_code(bits, taps)
         errors = every[:, :, None] * scales[0] - wanted[0, :, None]  # [taps, choices, outputs]
         best = np.einsum("knc,kl,lnc->nc", errors, gram[0], errors).min(0)
         settled_at, found = (
             np.mean(cost(gram, wanted, codes, scales)[0] < best * (1 + 1e-9))
-            for codes in (start, search(gram, wanted, scales, start, ends))
+            for codes in (start, search(gram, wanted, scales, start, allowed))
         )
         assert found > 0.95
         assert found >= settled_at
@@ -129,38 +130,38 @@ class TestRounding:
     @settings(max_examples=30)
     def test_a_search_never_climbs_and_stays_on_the_grid(self, seed, bits, taps, groups):
         rng = np.random.default_rng(seed)
-        gram, wanted, scales, ends = quadratic(taps, 3, bits, rng, groups=groups)
-        start = rng.integers(ends[0], ends[1] + 1, wanted.shape).astype(float)
-        for codes in (start, settled(gram, wanted, scales, ends)):
-            found = search(gram, wanted, scales, codes, ends)
+        gram, wanted, scales, allowed = quadratic(taps, 3, bits, rng, groups=groups)
+        start = rng.integers(allowed.low, allowed.high + 1, wanted.shape).astype(float)
+        for codes in (start, settled(gram, wanted, scales, allowed)):
+            found = search(gram, wanted, scales, codes, allowed)
             np.testing.assert_array_equal(found, np.rint(found))
-            assert_within(found, ends)
+            assert_within(found, allowed.ends)
             before = cost(gram, wanted, codes, scales)
             assert (cost(gram, wanted, found, scales) <= before * (1 + 1e-9) + 1e-12).all()
 
     def test_a_search_goes_on_where_a_descent_ends(self):
-        gram, wanted, scales, ends = quadratic(64, 32, 3, np.random.default_rng(0))
-        codes = settled(gram, wanted, scales, ends)
+        gram, wanted, scales, allowed = quadratic(64, 32, 3, np.random.default_rng(0))
+        codes = settled(gram, wanted, scales, allowed)
         before, after = (
-            cost(gram, wanted, q, scales).sum() for q in (codes, search(gram, wanted, scales, codes, ends))
+            cost(gram, wanted, q, scales).sum() for q in (codes, search(gram, wanted, scales, codes, allowed))
         )
         assert after < 0.95 * before
 
     def test_independent_taps_are_rounded_to_the_nearest(self):
-        gram, wanted, scales, ends = quadratic(6, 3, 3, np.random.default_rng(0))
+        gram, wanted, scales, allowed = quadratic(6, 3, 3, np.random.default_rng(0))
         gram = np.eye(6)[None] * np.diagonal(gram[0])
-        np.testing.assert_array_equal(settled(gram, wanted, scales, ends), nearest(wanted, scales, ends))
+        np.testing.assert_array_equal(settled(gram, wanted, scales, allowed), nearest(wanted, scales, allowed))
 
     def test_the_cost_is_the_one_written_out(self):
-        gram, wanted, scales, ends = quadratic(6, 3, 3, np.random.default_rng(0), groups=2)
-        codes = nearest(wanted, scales, ends)
+        gram, wanted, scales, allowed = quadratic(6, 3, 3, np.random.default_rng(0), groups=2)
+        codes = nearest(wanted, scales, allowed)
         np.testing.assert_allclose(quadratic_cost(gram, wanted, codes, scales), cost(gram, wanted, codes, scales))
 
     @pytest.mark.parametrize("tied", [[[0, 1, 2]], [[0, 0, 0]], [[0, 1, 0]]])
     def test_of_codes_at_several_scales_those_that_share_one_take_the_cheapest(self, tied):
-        gram, wanted, scales, ends = quadratic(6, 3, 3, np.random.default_rng(2))
+        gram, wanted, scales, allowed = quadratic(6, 3, 3, np.random.default_rng(2))
         tied, starts = np.array(tied), multiples(scales, 3)
-        pairs = [(nearest(wanted, start, ends), start) for start in starts]
+        pairs = [(nearest(wanted, start, allowed), start) for start in starts]
         costs = np.stack([cost(gram, wanted, *pair)[0] for pair in pairs])
         codes, chosen = cheapest(gram, wanted, tied, iter(pairs))
         for number in range(tied.max() + 1):
@@ -175,8 +176,8 @@ class TestRounding:
 
     @pytest.mark.parametrize("tied", [[[0, 1, 2]], [[0, 0, 0]], [[0, 1, 0]]])
     def test_scales_for_given_codes_are_the_best_there_are(self, tied):
-        gram, wanted, scales, ends = quadratic(6, 3, 3, np.random.default_rng(1))
-        tied, codes = np.array(tied), nearest(wanted, scales, ends)
+        gram, wanted, scales, allowed = quadratic(6, 3, 3, np.random.default_rng(1))
+        tied, codes = np.array(tied), nearest(wanted, scales, allowed)
         best = best_scales(gram, wanted, codes, scales, tied)
         for number in range(tied.max() + 1):
             assert np.unique(best[tied == number]).size == 1
@@ -250,7 +251,7 @@ class TestSolutions:
         found = least_squares(problem, dampings=(damping,))
         assert fitted_errors(problem, found).sum() <= fitted_errors(problem, problem.nearest()).sum() * (1 + 1e-4)
         assert found.codes.dtype == np.int8
-        assert_within(found.codes, problem.code_range)
+        assert_within(found.codes, problem.codes.ends)
         assert (found.scales > 0).all()
         assert found.input_grid is None
         for number in range(problem.tied.max() + 1):

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from layer_problems import assert_within, layer_problem
 
+from tfq.numerics.codebook import clustered
 from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.problem import on_grid
+from tfq.reconstruction.weight_scales import by_scale
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -19,7 +21,7 @@ def test_solutions_lie_on_the_grids_of_the_problem(name, groups, per_channel, ha
     solution = METHODS[name](problem, 0)
     assert solution.codes.shape == problem.matrix.shape
     assert solution.codes.dtype == np.int8
-    assert_within(solution.codes, problem.code_range)
+    assert_within(solution.codes, problem.codes.ends)
     assert solution.scales.shape == solution.bias.shape == problem.bias.shape
     assert (solution.scales > 0).all()
     assert np.isfinite(solution.bias).all()
@@ -38,6 +40,36 @@ def test_given_scales_stay(name, groups):
     solution = METHODS[name](problem, 0)
     np.testing.assert_array_equal(solution.scales, coarse)
     assert problem.error(solution) <= problem.error(problem.nearest())
+
+
+def with_clusters(problem, count):
+    """The layer with a codebook and scales as they are found without its inputs."""
+    rows = by_scale(problem.matrix, problem.tied)
+    scales, codebook = clustered(rows, count, 0)
+    return dataclasses.replace(problem, bits=8, scales=scales[problem.tied], codebook=codebook)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "adaround"])  # which a recipe refuses
+@pytest.mark.parametrize(("groups", "per_channel"), [(1, True), (5, True), (1, False)])
+def test_codes_lie_in_the_codebook(name, groups, per_channel):
+    problem = layer_problem(taps=9, groups=groups, outputs=12, per_channel=per_channel, activation="relu", rows=300)
+    problem = with_clusters(problem, 8)
+    solution = METHODS[name](problem, 0)
+    assert len(solution.codebook) == 8
+    assert set(solution.codes.ravel().tolist()) <= set(solution.codebook)
+    for number in range(problem.tied.max() + 1):
+        assert np.unique(solution.scales[problem.tied == number]).size == 1
+    assert problem.error(solution) <= 1.05 * problem.error(problem.nearest())
+
+
+@pytest.mark.parametrize("name", ["least_squares", "best"])
+def test_clusters_gain_by_the_inputs_and_lose_less_the_more_there_are(name):
+    problem = layer_problem(taps=20, outputs=8, activation="relu", rows=1024)
+    posed = [with_clusters(problem, count) for count in (4, 8, 16)]
+    errors = [each.error(METHODS[name](each, 0)) for each in posed]
+    assert errors == sorted(errors, reverse=True)
+    for each, error in zip(posed, errors, strict=True):
+        assert error < 0.7 * each.error(each.nearest())
 
 
 @pytest.mark.parametrize("name", ["bias_correction", "adaround", "adaquant", "least_squares", "best"])

@@ -26,6 +26,7 @@ def layer(name, **changes):
         "reason": "",
         "weight_bits": 4,
         "entropy_bits": 0,
+        "clusters": 0,
         "storage": "int8",
         "parameters": 1234,
         "sqnr_db": 20.0,

@@ -29,6 +29,7 @@ LAYER = {
     "storage": "int8",
     "parameters": 9,
     "entropy_bits": 0,
+    "clusters": 0,
     "sqnr_db": 20.0,
     "own_sqnr_db": None,
     "parity_max_steps": 1,

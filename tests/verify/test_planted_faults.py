@@ -9,6 +9,8 @@ from ai_edge_litert import schema_py_generated as schema
 from damaged_files import CASES, File, case
 
 from tfq.errors import VerificationError
+from tfq.verify.constants import check_constants
+from tfq.verify.contents import read
 from tfq.verify.structure import verify_structure
 
 CLAMP, PADDING = schema.ActivationFunctionType, schema.Padding
@@ -186,7 +188,13 @@ def every_kernel_and_name_exchanged(file):
     kernels_exchanged("left/bias", "right/bias")(file)
 
 
+def outside_the_codebook(file):
+    values = file.array("conv/kernel").reshape(-1)
+    values[3] = next(code for code in range(-127, 128) if code not in values)
+
+
 FAULTS = {
+    "kernel, a code that is not in the codebook": ("clusters", outside_the_codebook, "conv"),
     # kernels: the elements in another order
     "kernel, rows and columns": ("square", permuted("conv", 0, 2, 1, 3), "conv"),
     "kernel, inputs and outputs": ("square", permuted("conv", 3, 1, 2, 0), "conv"),
@@ -316,6 +324,14 @@ def test_a_planted_fault_is_found_and_its_layer_named(name):
         verify_structure(file.content, made.model)
     assert f"'{layer}" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_code_outside_the_codebook_is_told():
+    made = case("clusters")
+    file = File(made.content)
+    outside_the_codebook(file)
+    faults = check_constants(read(file.content), made.model).faults
+    assert any("which is not in the codebook" in fault and "'conv'" in fault for fault in faults)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -13,9 +13,10 @@ import contextlib
 import dataclasses
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+import numpy as np
 import threadpoolctl
 
-from tfq.calibration.specify import weight_scales, with_floats, with_ranges, with_scales
+from tfq.calibration.specify import starting_grid, with_floats, with_ranges, with_scales
 from tfq.calibration.statistics import Range
 from tfq.data.calibration_set import CalibrationSet
 from tfq.data.roles import Roles
@@ -225,15 +226,13 @@ def find_states(
 
 def with_candidate(model: QuantizedModel, unit: Unit, candidate: Precision) -> QuantizedModel:
     """The model with the kernels of a unit on the grids that this candidate starts with, stored as int8."""
-    bits, entropy = candidate.weight_bits, candidate.entropy_bits
     precision = dataclasses.replace(candidate, storage="int8")
 
     def changed(node: Node) -> Node:
         name = OPERATORS[node.kind].kernel
-        kernel = dataclasses.replace(node.weight_grids[name], bits=bits, storage="int8", entropy_bits=entropy)
+        kernel = starting_grid(node.weights[name], precision, node.weight_grids[name].axis)
         node = node.replace(precision=precision, weight_grids={**node.weight_grids, name: kernel})
-        scales = weight_scales(node.weights[name], bits, kernel.axis, entropy)
-        return with_scales(node, scales, model.grids[node.inputs[0]])
+        return with_scales(node, np.asarray(kernel.scale), model.grids[node.inputs[0]])
 
     return model.with_nodes(*(changed(model[name]) for name in unit.nodes))
 

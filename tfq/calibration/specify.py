@@ -4,6 +4,7 @@
                   s = max(-low, high) / (2^(b-1) - 1),  z = 0              right-hand side of a MatMul
     weights       s_w = max|w| / (2^(b-1) - 1) of the channel,  z = 0      symmetric, narrow range; b = 2..8
                   s_w for codes of a given entropy (`tfq.numerics.entropy`) all channels the same; b = 8
+                  s_w found with the codebook of the layer (`tfq.numerics.codebook`); b = 8
     biases        s_b = s_x * s_w,                              z = 0      int32
 
 Layers that are chosen to be float have no grids; which activations then have one is said in `tfq.models.borders`.
@@ -38,6 +39,7 @@ from tfq.models.widths import (
     storage_of,
 )
 from tfq.numerics import reference
+from tfq.numerics.codebook import clustered
 from tfq.numerics.entropy import scale_of_entropy
 from tfq.operations.table import OPERATORS
 from tfq.precision import FLOAT16, FLOAT32, INT8, STORED_BITS, Precision
@@ -241,21 +243,25 @@ def _with_weight_grids(node: Node, input_grid: Grid | None, *, per_channel: bool
     stored = storage_of(node, precision)
     if stored == "int8":
         precision = dataclasses.replace(precision, storage="int8")
-    bits, entropy = precision.weight_bits, precision.entropy_bits
     # the builtin kernel that multiplies floats by INT4 weights misreads -8
     narrow = precision.is_dynamic and stored == "int4" and is_weighted(node)
-    scales = _floats(weight_scales(node.weights[operator.kernel], bits, axis, entropy, narrow=narrow))
-    kernel = Grid(scales, 0, bits, stored, symmetric=True, axis=axis, entropy_bits=entropy, narrow=narrow)
+    kernel = starting_grid(node.weights[operator.kernel], precision, axis, stored, narrow=narrow)
     return _following(node.replace(precision=precision), kernel, input_grid)
 
 
-def weight_scales(
-    kernel: np.ndarray, bits: int, axis: int | None, entropy_bits: int = 0, *, narrow: bool = False
-) -> np.ndarray:
-    """The scales [channels] (or [1] without axis) that a kernel starts with: those that just cover it, or for codes of
-    this entropy, one for all channels."""
+def starting_grid(
+    kernel: np.ndarray, precision: Precision, axis: int | None, stored: str = "int8", *, narrow: bool = False
+) -> Grid:
+    """The grid that a kernel starts with: its scales, [channels] or one without axis, just cover it, or are those for
+    codes of the precision's entropy, one for all channels, or those found with its codebook."""
+    bits = precision.weight_bits
+    codebook: tuple[int, ...] = ()
     scales = reference.symmetric_scales(kernel, bits, axis, narrow=narrow)
-    return np.full_like(scales, scale_of_entropy(kernel, entropy_bits)) if entropy_bits else scales
+    if precision.entropy_bits:
+        scales = np.full_like(scales, scale_of_entropy(kernel, precision.entropy_bits))
+    if precision.clusters:
+        scales, codebook = clustered(kernel, precision.clusters, axis)
+    return Grid(_floats(scales), 0, bits, stored, True, axis, precision.entropy_bits, narrow, codebook)
 
 
 def _following(node: Node, kernel: Grid, input_grid: Grid | None) -> Node:

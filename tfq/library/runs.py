@@ -43,6 +43,7 @@ class Options(TypedDict, total=False):
     weight_bits: int
     activation_bits: int
     first_last_bits: int
+    weight_clusters: int
     max_accuracy_drop: float | None
     size_budget: float | None
     latency_budget: str
@@ -94,7 +95,7 @@ def quantize(
         a dict of arrays by input name, (x, y), an iterable of samples or batches, a function that gives one, a
         `tf.data.Dataset`, or what the commands take: the path of an .npz, .npy, TFRecord file or folder of images, or
         "module:function". `tfq.data.objects` says exactly what. Of an endless one no more than
-        `num_calibration_samples` are taken.
+        `num_calibration_samples` are taken. "synthetic" makes them from the model (`tfq.data.synthetic`).
       evaluation: samples to measure on, of the same forms, for accuracy as (x, y). The model is never tuned on them.
         Without any, agreement with the float model is measured on calibration samples that are used for nothing else.
       recipe: settings of an earlier run, as `result.report.recipe`; what is given beside it goes first.

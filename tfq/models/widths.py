@@ -54,7 +54,8 @@ def assign_precisions(
         all others.
     """
     apart = first_and_last(graph) if first_last_bits else set()
-    wide = dataclasses.replace(precision, weight_bits=first_last_bits or 8, activation_bits=first_last_bits or 8)
+    bits = first_last_bits or 8
+    wide = dataclasses.replace(precision, weight_bits=bits, activation_bits=bits, clusters=0)
     found = {node.name: wide if node.name in apart else precision for node in graph.nodes if is_weighted(node)}
     return separate_inputs(graph, [name for name, p in found.items() if p.activation_bits < STORED_BITS]), found
 

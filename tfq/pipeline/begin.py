@@ -17,6 +17,7 @@ from tfq.data.labels import label_notes, read_labels
 from tfq.data.loading import Selection, load_samples
 from tfq.data.samples import Samples
 from tfq.data.signatures import input_signatures
+from tfq.data.synthetic import synthetic_samples
 from tfq.evaluation.evaluate import check_metric
 from tfq.evaluation.metrics import UserMetric, find_metric
 from tfq.execution.journal import Journal
@@ -35,6 +36,7 @@ from tfq.models.prepare import Prepared, prepare
 from tfq.models.singular import zero_notes
 from tfq.models.wide import find_wide
 from tfq.models.widths import assign_precisions, is_weighted, separate_inputs
+from tfq.options import SYNTHETIC
 from tfq.precision import Precision
 from tfq.recipe import Recipe
 from tfq.targets import TARGETS
@@ -111,7 +113,9 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress) -> Run:
         output = tensor_shapes(prepared.graph)[prepared.graph.outputs[0]]
         for found in (given, evaluation_samples):
             journal.warn(*label_notes(labels, () if labels or found is None else found.class_names, output))
-        wanted = Precision("int8", recipe.weight_bits, recipe.storage, recipe.activation_bits)
+        wanted = Precision(
+            "int8", recipe.weight_bits, recipe.storage, recipe.activation_bits, clusters=recipe.weight_clusters
+        )
         graph, precisions = assign_precisions(prepared.graph, wanted, first_last_bits=recipe.first_last_bits)
         if recipe.separates_inputs:
             graph = separate_inputs(graph, [node.name for node in graph.nodes if is_weighted(node)], apart=True)
@@ -184,7 +188,12 @@ def _samples(
     signatures = input_signatures(graph)
     options: dict[str, Any] = {"preprocess": recipe.preprocess, "class_names": labels, "resources": resources}
     selection = Selection(recipe.num_calibration_samples, recipe.selection, recipe.seed)
-    samples = load_samples(inputs.calibration, signatures, selection, **options)
+    if inputs.calibration == SYNTHETIC:
+        samples = synthetic_samples(
+            graph, recipe.num_calibration_samples, preprocess=recipe.preprocess, seed=recipe.seed, resources=resources
+        )
+    else:
+        samples = load_samples(inputs.calibration, signatures, selection, **options)
     journal.warn(*samples.warnings)
     if inputs.evaluation is None:
         return samples, None

@@ -47,9 +47,9 @@ def is_affordable(problem: Problem) -> bool:
 def refined(problem: Problem, start: Solution, damping: float) -> Solution:
     """A solution whose loss on the rows of `problem` is no larger than that of `start`, output by output."""
     codes, scales, bias = start.codes.copy(), np.asarray(start.scales, np.float64).copy(), start.bias.copy()
-    inputs = problem.quantized_inputs()
+    inputs, posed = problem.quantized_inputs(), dataclasses.replace(problem, codebook=start.codebook)
     for groups, outputs in _parts(problem):
-        part = _Part.of(problem, inputs, groups, outputs)
+        part = _Part.of(posed, inputs, groups, outputs)
         found = part.refined(codes[groups, :, outputs], scales[groups, outputs], bias[groups, outputs], damping)
         codes[groups, :, outputs], scales[groups, outputs], bias[groups, outputs] = found
     return dataclasses.replace(start, codes=codes, scales=scales, bias=bias)
@@ -141,7 +141,7 @@ class _Part:
         for _ in range(_ALTERNATIONS):
             if self.own_scales:
                 s = stored_scales(best_scales(matrix, weights, q, s, apart), self.problem.bits)
-            q = search(matrix, weights, s, q, self.problem.code_range, seed=self.problem.seed)
+            q = search(matrix, weights, s, q, self.problem.codes, seed=self.problem.seed)
         if self.problem.has_bias:
             b = ((target[:, 0] - (mean * q[:, :, 0] * s).sum(1)) / ones[:, 0]).astype(np.float64)
         return q, s, b

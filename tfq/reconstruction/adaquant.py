@@ -46,6 +46,7 @@ import numpy as np
 
 from tfq.grid import Grid, activation_grid
 from tfq.numerics import reference
+from tfq.numerics.codebook import Codes
 from tfq.reconstruction.descent import Arrays, Pull, minimise, rounding_noise, slope_by_matrix, slope_by_rows
 from tfq.reconstruction.problem import Problem, Solution, product
 from tfq.reconstruction.weight_scales import output_scales
@@ -91,7 +92,7 @@ def adaquant(
       rates: how far a step moves what is learned.
       penalty: lambda.
     """
-    start, ends = output_scales(problem), problem.code_range
+    start, allowed = output_scales(problem), problem.codes
     grid = problem.input_grid if problem.input_is_free else None
     learned = {
         "weights": (problem.matrix / start[:, None], rates.weights),
@@ -110,17 +111,18 @@ def adaquant(
         tied=problem.tied,
         bias=problem.bias.astype(np.float32),
         deviation=deviation,
-        ends=ends,
+        allowed=allowed,
         dampening=penalty,
         grid=grid,
     )
     found = minimise(problem, model, learned, inputs=inputs, unit=unit, steps=steps, batch=batch, seed=seed)
     bias = problem.bias
     return Solution(
-        np.rint(np.clip(found["weights"], *ends)).astype(np.int8),
+        allowed.nearest(found["weights"]).astype(np.int8),
         start * np.exp(found["scales"])[problem.tied],
         bias + found["bias"] * deviation if problem.has_bias else bias,
         None if grid is None else moved_grid(grid, float(found["widening"]), float(found["shift"])),
+        problem.codebook,
     )
 
 
@@ -132,7 +134,7 @@ class LearnedLayer:
       scales: s_0 [groups, 1, outputs].
       tied: int [groups, outputs]: which number of a each output takes.
       bias, deviation: b_0 and sigma_z [groups, outputs].
-      ends: the lowest and the highest code.
+      allowed: the codes that weights may become.
       dampening: lambda.
       grid: of the inputs, whose range is learned; None: the rows are on their grid, or float.
     """
@@ -141,15 +143,15 @@ class LearnedLayer:
     tied: np.ndarray
     bias: np.ndarray
     deviation: np.ndarray
-    ends: tuple[int, int]
+    allowed: Codes
     dampening: float
     grid: Grid | None
 
     def outputs(self, learned: Arrays, rows: np.ndarray) -> tuple[np.ndarray, Pull]:
         """y of a batch, and the way back."""
         steps = learned["weights"]
-        inside = np.clip(steps, *self.ends)
-        codes = np.rint(inside)
+        inside = np.clip(steps, *self.allowed.ends)
+        codes = self.allowed.nearest(inside).astype(np.float32)
         scales = self.scales * np.exp(learned["scales"])[self.tied][:, None]
         matrix = scales * codes
         x = rows

@@ -57,7 +57,7 @@ def learned_rounding(
     problem: Problem, scales: np.ndarray, seed: int, *, steps: int, batch: int, rate: float, penalty: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """(integers below the weights, h(V) at the end), both [groups, taps, outputs]; arguments as in `adaround`."""
-    inputs, (lowest, highest) = problem.quantized_inputs(), problem.code_range
+    inputs, (lowest, highest) = problem.quantized_inputs(), problem.codes.ends
     unit = rounding_noise(inputs, scales)
     exact = problem.matrix / scales[:, None]
     low = np.clip(np.floor(exact), lowest, highest - 1)

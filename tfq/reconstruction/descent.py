@@ -22,10 +22,10 @@ from typing import Protocol
 
 import numpy as np
 
+from tfq.numerics.adam import Adam
 from tfq.reconstruction.problem import UNLIMITED, Limits, Problem, clamp
 
 _BATCH_NUMBERS = 2**19  # products of one batch in a layer of many groups, at most
-_EPSILON, _MOMENTUM, _SQUARES = 1e-14, 0.9, 0.999
 
 Arrays = Mapping[str, np.ndarray]
 """float32 by name."""
@@ -70,7 +70,7 @@ def minimise(
     values, found = _joined({name: start for name, (start, _) in learned.items()})
     rates, _ = _joined({name: np.broadcast_to(rate, found[name].shape) for name, (_, rate) in learned.items()})
     slope, slopes = _joined(found)
-    adam = _Adam(values, rates)
+    adam = Adam(values, rates)
     for index, rows in enumerate(shuffled_rows(len(inputs), steps, batch, seed)):
         progress = index / steps
         y, pull = model.outputs(found, inputs[rows])
@@ -96,33 +96,6 @@ def output_slope(y: np.ndarray, targets: np.ndarray, limits: Limits, unit: float
     if limits != UNLIMITED:
         slope *= (y > limits[0]) & (y < limits[1])
     return slope
-
-
-class _Adam:
-    """Moves a vector in place; keeps the running means of its gradient and of the gradient's square."""
-
-    def __init__(self, values: np.ndarray, rates: np.ndarray):
-        self._values, self._rates = values, rates
-        self._mean, self._square, self._step = np.zeros_like(values), np.zeros_like(values), np.empty_like(values)
-        self._count = 0
-
-    def step(self, slope: np.ndarray, share: float) -> None:
-        """One step against `slope`, at this share of the rates."""
-        self._count += 1
-        step = self._step
-        np.subtract(slope, self._mean, out=step)
-        step *= 1 - _MOMENTUM
-        self._mean += step
-        np.multiply(slope, slope, out=step)
-        step -= self._square
-        step *= 1 - _SQUARES
-        self._square += step
-        np.sqrt(self._square, out=step)
-        step += _EPSILON
-        np.divide(self._mean, step, out=step)
-        step *= self._rates
-        step *= share * math.sqrt(1 - _SQUARES**self._count) / (1 - _MOMENTUM**self._count)
-        self._values -= step
 
 
 def shuffled_rows(count: int, steps: int, batch: int, seed: int) -> np.ndarray:

@@ -1,16 +1,16 @@
 """Codes and scales of weights for which a quadratic form is small: what the closed forms have in common.
 
-For each output the error (w - w*)' H (w - w*) of weights w = s * q, codes low <= q <= high, is minimised over
+For each output the error (w - w*)' H (w - w*) of weights w = s * q, codes q of those allowed, is minimised over
 
     s on a lattice of clipping ratios, errors weighted by diag H                                `lattice_scales`
     s among multiples of it, each with codes of its own, by H, which favours another            `multiples`
     q in the order of falling H_kk, each error spread over the taps not yet rounded (GPTQ)      `rounded`
     q by coordinate descent: the code that gains most moves to the integer nearest its optimum  `descend`
-    q by tabu search: the cheapest step by one goes on even where it costs, none is undone soon `search`
+    q by tabu search: the cheapest step to a next code goes on even where it costs, none is undone soon `search`
     s = q' H w* / q' H q, for given codes                                                       `best_scales`
 
 Shapes: H [g, k, k], w* and q [g, k, c], s [g, c]; outputs with equal numbers in `tied` [g, c] share one scale.
-`ends` are (low, high).
+Allowed is every integer of a range, or those of a codebook (`tfq.numerics.codebook`).
 
 The descent ends where no code alone gains. Inputs that resemble each other, as neighbouring pixels do, make that a poor
 end: two codes would have to move at once. The search passes through what lies between.
@@ -27,9 +27,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from tfq.numerics import reference
+from tfq.numerics.codebook import Codes
 
-Ends = tuple[int, int]
-"""The lowest and the highest code."""
 _RATIOS = np.linspace(0.4, 1.1, 36)
 _FACTORS = (1.0, 0.7, 0.78, 0.86, 0.93, 1.07, 1.14, 1.22, 1.3)
 _ROUNDS = 8  # moves of one output, at most, for each of its taps
@@ -39,7 +38,7 @@ _RESTS = 12  # a tap rests for fewer rounds after its move, drawn anew for each
 
 
 def lattice_scales(
-    gram: np.ndarray, wanted: np.ndarray, present: np.ndarray, tied: np.ndarray, ends: Ends
+    gram: np.ndarray, wanted: np.ndarray, present: np.ndarray, tied: np.ndarray, allowed: Codes
 ) -> np.ndarray:
     """For each set of tied outputs the clipping ratio of the smallest error weighted by diag H; [g, c].
 
@@ -47,11 +46,11 @@ def lattice_scales(
     """
     importance = np.diagonal(gram, axis1=1, axis2=2)[:, :, None]
     largest = _tied_max(np.abs(wanted).max(1), tied)
-    widest = np.where(largest > 0, largest / ends[1], present)
+    widest = np.where(largest > 0, largest / allowed.high, present)
     best, lowest = widest, np.full(widest.shape, np.inf)
     for ratio in _RATIOS:
         scales = widest * ratio
-        codes = np.clip(np.rint(wanted / scales[:, None]), *ends)
+        codes = allowed.nearest(wanted / scales[:, None])
         cost = tied_sum((importance * (codes * scales[:, None] - wanted) ** 2).sum(1), tied)
         best, lowest = np.where(cost < lowest, scales, best), np.minimum(cost, lowest)
     return best
@@ -115,17 +114,17 @@ class Ordered:
         return cls(order, back, ordered, np.linalg.cholesky(np.linalg.inv(ordered)).transpose(0, 2, 1))
 
 
-def rounded(ordered: Ordered, wanted: np.ndarray, scales: np.ndarray, ends: Ends) -> np.ndarray:
+def rounded(ordered: Ordered, wanted: np.ndarray, scales: np.ndarray, allowed: Codes) -> np.ndarray:
     """Codes [g, k, c] as float64: GPTQ's, or the nearest where that is better, as with few taps."""
     gram, wanted = ordered.gram, np.take_along_axis(wanted, ordered.order[:, :, None], 1)
-    nearest = np.clip(np.rint(wanted / scales[:, None]), *ends)
-    spread = _spread(ordered.upper, wanted, scales, ends)
+    nearest = allowed.nearest(wanted / scales[:, None])
+    spread = _spread(ordered.upper, wanted, scales, allowed)
     costs = (quadratic_cost(gram, wanted, q, scales) for q in (nearest, spread))
     codes = np.where(np.less(*costs)[:, None], nearest, spread)
     return np.take_along_axis(codes, ordered.back[:, :, None], 1)
 
 
-def _spread(upper: np.ndarray, wanted: np.ndarray, scales: np.ndarray, ends: Ends) -> np.ndarray:
+def _spread(upper: np.ndarray, wanted: np.ndarray, scales: np.ndarray, allowed: Codes) -> np.ndarray:
     """GPTQ: round tap by tap, spread each error over those that follow; block by block for speed."""
     left, codes = wanted.copy(), np.empty_like(wanted)
     taps = wanted.shape[1]
@@ -133,7 +132,7 @@ def _spread(upper: np.ndarray, wanted: np.ndarray, scales: np.ndarray, ends: End
         stop = min(start + _BLOCK, taps)
         errors = np.empty_like(left[:, start:stop])
         for k in range(start, stop):
-            codes[:, k] = np.clip(np.rint(left[:, k] / scales), *ends)
+            codes[:, k] = allowed.nearest(left[:, k] / scales)
             error = (left[:, k] - codes[:, k] * scales) / upper[:, k, k, None]
             left[:, k + 1 : stop] -= upper[:, k, k + 1 : stop, None] * error[:, None]
             errors[:, k - start] = error
@@ -141,7 +140,7 @@ def _spread(upper: np.ndarray, wanted: np.ndarray, scales: np.ndarray, ends: End
     return codes
 
 
-def descend(gram: np.ndarray, wanted: np.ndarray, scales: np.ndarray, codes: np.ndarray, ends: Ends) -> np.ndarray:
+def descend(gram: np.ndarray, wanted: np.ndarray, scales: np.ndarray, codes: np.ndarray, allowed: Codes) -> np.ndarray:
     """Coordinate descent from `codes` to new ones: in each round every output moves the one that gains most.
 
     All outputs move side by side, until none gains by any move.
@@ -150,7 +149,7 @@ def descend(gram: np.ndarray, wanted: np.ndarray, scales: np.ndarray, codes: np.
     group, scale, unit, slope, found = _by_output(gram, wanted, scales, codes)
     present, moving = found.copy(), np.arange(len(found))
     for _ in range(_ROUNDS * taps):
-        steps = np.clip(np.rint(present - slope / unit), *ends) - present
+        steps = allowed.nearest(present - slope / unit) - present
         gains = -steps * (2 * slope + steps * unit)
         tap = gains.argmax(1)
         each = np.arange(len(tap))
@@ -169,17 +168,20 @@ def descend(gram: np.ndarray, wanted: np.ndarray, scales: np.ndarray, codes: np.
 
 
 def search(
-    gram: np.ndarray, wanted: np.ndarray, scales: np.ndarray, codes: np.ndarray, ends: Ends, *, seed: int = 0
+    gram: np.ndarray, wanted: np.ndarray, scales: np.ndarray, codes: np.ndarray, allowed: Codes, *, seed: int = 0
 ) -> np.ndarray:
     """A descent from `codes`, then tabu search: for each output the best that were met, never worse than `codes`.
 
-    In each round every output moves the one code by one that costs least or gains most, and this tap rests for some
-    rounds, drawn by the seed. All outputs move side by side; of a layer of very many weights there are fewer rounds.
+    In each round every output moves the one code to the next that costs least or gains most, and this tap rests for
+    some rounds, drawn by the seed. All outputs move side by side; of a layer of very many weights there are fewer
+    rounds.
     """
-    taps, codes = codes.shape[1], descend(gram, wanted, scales, codes, ends)
+    taps, codes = codes.shape[1], descend(gram, wanted, scales, codes, allowed)
     group, scale, unit, slope, present = _by_output(gram, wanted, scales, codes)
     slope, reach = 2 * slope, 2 * scale[:, 0]
-    up, down = (np.where(present != end, unit, np.inf) for end in reversed(ends))  # without what the slope adds
+    rise, fall = allowed.steps(present)
+    up, down = _priced(rise, unit), _priced(fall, unit)  # without what the slope adds
+    even = not allowed.codebook  # all steps are by one
     above, below = np.empty_like(slope), np.empty_like(slope)
     best, each = present.copy(), np.arange(len(present))
     cost, lowest = np.zeros(len(present)), np.zeros(len(present))  # over scale; after the descent 0
@@ -189,22 +191,28 @@ def search(
     resting: dict[int, list[np.ndarray]] = {}
     for move, rest in enumerate(rests.tolist()):
         for tap in resting.pop(move, ()):
-            for costs, end in zip((down, up), ends, strict=True):
-                costs[each, tap] = np.where(present[each, tap] != end, unit[each, tap], np.inf)
-        np.add(up, slope, out=above)
-        np.subtract(down, slope, out=below)
+            for costs, steps in ((up, rise), (down, fall)):
+                costs[each, tap] = _priced(steps[each, tap], unit[each, tap])
+        np.add(up, slope if even else slope * rise, out=above)
+        np.subtract(down, slope if even else slope * fall, out=below)
         np.minimum(above, below, out=below)
         tap = below.argmin(1)
         cost += below[each, tap]
-        step = np.where(above[each, tap] == below[each, tap], 1.0, -1.0)
+        step = np.where(above[each, tap] == below[each, tap], rise[each, tap], -fall[each, tap])
         present[each, tap] += step
         slope += gram[group, tap] * (step * reach)[:, None]
+        rise[each, tap], fall[each, tap] = allowed.steps(present[each, tap])
         up[each, tap] = down[each, tap] = np.inf
         resting.setdefault(move + 1 + rest, []).append(tap)
         lower = cost < lowest
         if lower.any():
             best[lower], lowest[lower] = present[lower], cost[lower]
     return _by_tap(best, codes.shape)
+
+
+def _priced(steps: np.ndarray, unit: np.ndarray) -> np.ndarray:
+    """What steps cost by themselves, over scale; infinite where there is none."""
+    return np.where(steps > 0, unit * steps**2, np.inf)
 
 
 def _by_output(

@@ -18,6 +18,8 @@ It is minimised over w = s * q by
     4. s = q' H w* / q' H q, and 2.-3. again for this one;
     5. in `with_search`: s again and a search over the codes in turns.
 
+A codebook of the layer is found before, for W* and H (`codebooks`).
+
 The bias follows: b = mean z - mean x @ (s q).
 
 Two dampings, because they guard against different things. H has to be known in the directions in which weights are
@@ -45,8 +47,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from tfq.numerics.codebook import Codes
+from tfq.reconstruction.codebooks import fitted_codebook
 from tfq.reconstruction.lattice import (
-    Ends,
     Ordered,
     best_scales,
     cheapest,
@@ -85,12 +88,14 @@ def least_squares_of(problems: Sequence[Problem]) -> Iterator[Solution]:
     """The same of problems that differ in the grid of their weights alone: W* and H are found once."""
     fit = _Fit.of(problems[0], DAMPINGS)
     for problem in problems:
-        yield _finished(problem, fit, _solved(problem, fit))
+        posed = fit.with_codebook(problem)
+        yield _finished(posed, fit, _solved(posed, fit))
 
 
 def with_search(problem: Problem, *, dampings: Sequence[float] = DAMPINGS) -> Iterator[Solution]:
     """That of `least_squares`, and then the one that a search over its codes finds (step 5.)."""
     fit = _Fit.of(problem, dampings)
+    problem = fit.with_codebook(problem)
     found = _solved(problem, fit)
     yield _finished(problem, fit, found)
     yield _finished(problem, fit, _searched(problem, fit, found))
@@ -102,44 +107,45 @@ def _finished(problem: Problem, fit: _Fit, solution: Solution) -> Solution:
 
 def _solved(problem: Problem, fit: _Fit) -> Solution:
     """Steps 1. to 4.; rounding to the nearest where that is better."""
-    present, tied, ends = problem.scales, problem.tied, problem.code_range
+    present, tied, allowed = problem.scales, problem.tied, problem.codes
     rows, gram, wanted, ordered = fit.rows, fit.normal.gram, fit.wanted, fit.ordered
     starts = [present]
     if not problem.scales_are_given:
-        starts = multiples(lattice_scales(gram, wanted, present, tied, ends), problem.bits)
-    codes, scales = cheapest(gram, wanted, tied, _at_scales(ordered, wanted, starts, ends))
-    codes = descend(gram, wanted, scales, codes, ends)
+        fitted_scales = present if problem.codebook else lattice_scales(gram, wanted, present, tied, allowed)
+        starts = multiples(fitted_scales, problem.bits)
+    codes, scales = cheapest(gram, wanted, tied, _at_scales(ordered, wanted, starts, allowed))
+    codes = descend(gram, wanted, scales, codes, allowed)
     for _ in range(0 if problem.scales_are_given else _ALTERNATIONS):
         better = stored_scales(best_scales(gram, wanted, codes, scales, tied), problem.bits)
-        again = descend(gram, wanted, better, rounded(ordered, wanted, better, ends), ends)
+        again = descend(gram, wanted, better, rounded(ordered, wanted, better, allowed), allowed)
         codes, found = cheapest(gram, wanted, tied, [(codes, scales), (again, better)])
         if np.array_equal(found, scales):
             break
         scales = found
-    fitted, nearest = rows.fitted(rows.solution(codes, scales, rows.targets)), rows.fitted(problem.nearest())
+    fitted, nearest = rows.fitted(rows.solution(problem, codes, scales, rows.targets)), rows.fitted(problem.nearest())
     return min(fitted, nearest, key=lambda start: start.loss).solution
 
 
 def _at_scales(
-    ordered: Ordered, wanted: np.ndarray, starts: Sequence[np.ndarray], ends: Ends
+    ordered: Ordered, wanted: np.ndarray, starts: Sequence[np.ndarray], allowed: Codes
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Step 2. for each of several scales: (codes, scales). They stand side by side as if they were more outputs."""
     at_once = max(1, _SIDE_BYTES // wanted.nbytes)
     for first in range(0, len(starts), at_once):
         part = starts[first : first + at_once]
-        codes = rounded(ordered, np.tile(wanted, len(part)), np.concatenate(part, 1), ends)
+        codes = rounded(ordered, np.tile(wanted, len(part)), np.concatenate(part, 1), allowed)
         yield from zip(np.split(codes, len(part), 2), part, strict=True)
 
 
 def _searched(problem: Problem, fit: _Fit, start: Solution) -> Solution:
     """Step 5.; what it starts from where that is better on the rows."""
-    rows, gram, wanted, ends = fit.rows, fit.normal.gram, fit.wanted, problem.code_range
+    rows, gram, wanted = fit.rows, fit.normal.gram, fit.wanted
     codes, scales = start.codes.astype(np.float64), start.scales
     for _ in range(1 if problem.scales_are_given else _ALTERNATIONS):
         if not problem.scales_are_given:
             scales = stored_scales(best_scales(gram, wanted, codes, scales, problem.tied), problem.bits)
-        codes = search(gram, wanted, scales, codes, ends, seed=problem.seed)
-    found = rows.solution(codes, scales, rows.targets)
+        codes = search(gram, wanted, scales, codes, problem.codes, seed=problem.seed)
+    found = rows.solution(problem, codes, scales, rows.targets)
     return min(rows.fitted(start), rows.fitted(found), key=lambda fitted: fitted.loss).solution
 
 
@@ -153,8 +159,8 @@ def _majorised(problem: Problem, fit: _Fit, start: Solution) -> Solution:
         wanted = normal.wanted(rows.moment(targets), problem.matrix)
         if not problem.scales_are_given:
             scales = stored_scales(best_scales(normal.gram, wanted, codes, scales, problem.tied), problem.bits)
-        codes = descend(normal.gram, wanted, scales, codes, problem.code_range)
-        present = rows.fitted(rows.solution(codes, scales, targets))
+        codes = descend(normal.gram, wanted, scales, codes, problem.codes)
+        present = rows.fitted(rows.solution(problem, codes, scales, targets))
         idle = 0 if present.loss < (1 - _WORTH) * best.loss else idle + 1
         best = min(best, present, key=lambda fitted: fitted.loss)
         if idle == _PATIENCE:
@@ -207,6 +213,12 @@ class _Fit:
         )
         return cls(rows, normal, Ordered.of(normal.gram), wanted)
 
+    def with_codebook(self, problem: Problem) -> Problem:
+        """The problem with the codebook and scales that H favours, where its grid has a codebook."""
+        if not problem.codebook:
+            return problem
+        return fitted_codebook(problem, self.ordered, self.normal.gram, self.wanted)
+
 
 class _Rows:
     """The rows of a problem, centred, groups first. The rows are float32, sums over them float64."""
@@ -246,9 +258,10 @@ class _Rows:
             targets = targets - targets.mean(1, keepdims=True, dtype=np.float64).astype(np.float32)
         return self._summed(targets)
 
-    def solution(self, codes: np.ndarray, scales: np.ndarray, targets: np.ndarray) -> Solution:
-        """Codes and scales with the bias that the targets want."""
-        return Solution(codes.astype(np.int8), scales, self.bias(codes * scales[:, None], targets))
+    def solution(self, problem: Problem, codes: np.ndarray, scales: np.ndarray, targets: np.ndarray) -> Solution:
+        """Codes, of the grid of `problem`, and scales with the bias that the targets want."""
+        bias = self.bias(codes * scales[:, None], targets)
+        return Solution(codes.astype(np.int8), scales, bias, codebook=problem.codebook)
 
     def bias(self, matrix: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """The bias [g, c] that the targets want with these weights [g, k, c]."""

@@ -28,7 +28,8 @@ The state with the smallest D on the samples to choose by (`tfq.data.roles`) is 
 against that before the first step (`tfq.simulate.judge`).
 
 Scope: int8 layers with a matrix, of any network; calls of one layer share what is learned. Scales that are given
-(`Grid.entropy_bits`) stay. What is learned is float32 here; biases and scales are rounded afterwards, as in the file.
+(`Grid.entropy_bits`) stay, and so do the codes of a codebook. What is learned is float32 here; biases and scales are
+rounded afterwards, as in the file.
 
 Sources: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015 (arXiv:1503.02531), the loss;
 Bengio, Leonard and Courville 2013 (arXiv:1308.3432), the gradient of a rounding; Esser et al., "Learned Step Size
@@ -308,6 +309,7 @@ class _Learner:
         found = dataclasses.asdict(rates)
         found["biases"] *= model.grids[node.name].scale[0] if "bias" in node.weights else 0.0
         found["scales"] *= not kernel.entropy_bits
+        found["weights"] *= not kernel.codebook
         return cls(calls, [model.grids[call.inputs[0]] for call in calls], {n: r for n, r in found.items() if r})
 
     def bind(self, simulation: tf_keras.Model) -> list[tf.Variable]:

@@ -27,6 +27,7 @@ import numpy as np
 
 from tfq.grid import Grid
 from tfq.numerics import reference
+from tfq.numerics.codebook import Codes
 
 _CHUNK = 4096
 _AT_ONCE = 2**18  # numbers: those stay in the processor's cache, with all that is computed on the way
@@ -48,7 +49,7 @@ class Problem:
       matrix, bias: float32 [groups, taps, outputs] and [groups, outputs]: where the search starts.
       limits: of f.
       bits: grid bits of the weights.
-      narrow: of their grid (`tfq.grid.Grid`).
+      narrow, codebook: of their grid (`tfq.grid.Grid`).
       samples: from which the rows come; those of one sample resemble each other.
       held_samples: from which the rows to choose by come, as many of each after another; 0: they are not told apart.
       scales: float64 [groups, outputs]: their present scales.
@@ -80,13 +81,15 @@ class Problem:
     input_is_free: bool = False
     scales_are_given: bool = False
     narrow: bool = False
+    codebook: tuple[int, ...] = ()
     offset: np.ndarray | None = None
     held_offset: np.ndarray | None = None
     seed: int = 0
 
     @property
-    def code_range(self) -> tuple[int, int]:
-        return reference.integer_range(self.bits, symmetric=True, narrow=self.narrow)
+    def codes(self) -> Codes:
+        """The integers that weights may become."""
+        return Codes(*reference.integer_range(self.bits, symmetric=True, narrow=self.narrow), self.codebook)
 
     def quantized_inputs(self) -> np.ndarray:
         """Q(x): the inputs on their grid."""
@@ -95,8 +98,8 @@ class Problem:
     def nearest(self, scales: np.ndarray | None = None) -> Solution:
         """The present weights rounded to the nearest codes."""
         used = self.scales if scales is None else scales
-        codes = np.clip(np.rint(self.matrix / used[:, None, :]), *self.code_range)
-        return Solution(codes.astype(np.int8), used, self.bias)
+        codes = self.codes.nearest(self.matrix / used[:, None, :])
+        return Solution(codes.astype(np.int8), used, self.bias, codebook=self.codebook)
 
     def error(self, solution: Solution) -> float:
         """Relative error of a solution on the rows to choose by."""
@@ -127,12 +130,14 @@ class Solution:
       codes: int8 [groups, taps, outputs].
       scales, bias: float [groups, outputs].
       input_grid: new grid of the inputs, None where it stays.
+      codebook: of which the codes are, where the grid has one.
     """
 
     codes: np.ndarray
     scales: np.ndarray
     bias: np.ndarray
     input_grid: Grid | None = None
+    codebook: tuple[int, ...] = ()
 
     @property
     def matrix(self) -> np.ndarray:

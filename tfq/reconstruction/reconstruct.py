@@ -273,6 +273,7 @@ def weight_grid(grid: Grid, tied: np.ndarray) -> dict[str, Any]:
         "scales": scales,
         "scales_are_given": bool(grid.entropy_bits),
         "narrow": grid.narrow,
+        "codebook": grid.codebook,
     }
 
 
@@ -336,7 +337,9 @@ def _applied(model: QuantizedModel, form: LinearForm, problem: Problem, solution
 
     def replaced(node: Node) -> Node:
         bias = {"bias": solution.bias.reshape(-1).astype(np.float32)} if problem.has_bias else {}
-        node = node.replace(weights={**node.weights, **bias})
+        kernel_grid = dataclasses.replace(node.weight_grids[form.kernel_name], codebook=solution.codebook)
+        grids = {**node.weight_grids, form.kernel_name: kernel_grid}
+        node = node.replace(weights={**node.weights, **bias}, weight_grids=grids)
         node = with_scales(node, scales, model[node.inputs[0]].grid)
         exact = np.asarray(node.weight_grids[form.kernel_name].scale)[problem.tied]
         kernel = form.kernel((solution.codes * exact[:, None, :]).astype(np.float32))

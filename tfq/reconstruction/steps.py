@@ -140,7 +140,7 @@ def with_mse_scales(model: QuantizedModel) -> QuantizedModel:
             return node
         name = OPERATORS[node.kind].kernel
         grid = node.weight_grids[name]
-        if grid.entropy_bits:  # whose scale is decided
+        if grid.entropy_bits or grid.codebook:  # whose scales are decided
             return node
         scales = mse_scales(node.weights[name], grid.bits, grid.axis, narrow=grid.narrow)
         return with_scales(node, scales, model[node.inputs[0]].grid)

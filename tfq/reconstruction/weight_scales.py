@@ -70,13 +70,20 @@ def mse_scales(
 
 
 def output_scales(problem: Problem) -> np.ndarray:
-    """`mse_scales` of a layer's matrix, float64 [groups, outputs], or those given; tied outputs share theirs."""
-    if problem.scales_are_given:
+    """`mse_scales` of a layer's matrix, float64 [groups, outputs], or those given or found with a codebook.
+
+    Tied outputs share theirs.
+    """
+    if problem.scales_are_given or problem.codebook:
         return problem.scales
-    columns = problem.matrix.transpose(0, 2, 1).reshape(-1, problem.matrix.shape[1])
-    together = columns[np.argsort(problem.tied.ravel(), kind="stable")]  # every scale has equally many outputs
-    rows = together.reshape(problem.tied.max() + 1, -1)
-    return mse_scales(rows, problem.bits, 0, narrow=problem.narrow)[problem.tied]
+    return mse_scales(by_scale(problem.matrix, problem.tied), problem.bits, 0, narrow=problem.narrow)[problem.tied]
+
+
+def by_scale(matrix: np.ndarray, tied: np.ndarray) -> np.ndarray:
+    """A matrix [groups, taps, outputs] as [scales, weights of one]; `tied` [groups, outputs] are numbers of scales."""
+    columns = matrix.transpose(0, 2, 1).reshape(-1, matrix.shape[1])
+    together = columns[np.argsort(tied.ravel(), kind="stable")]  # every scale has equally many outputs
+    return together.reshape(tied.max() + 1, -1)
 
 
 def _rows(values: np.ndarray, axis: int | None) -> np.ndarray:

@@ -102,6 +102,9 @@ def _of_bits(layer: LayerReport, tensor: TensorReport | None, recipe: Recipe) ->
         if recipe.precision == "dynamic_range":
             return what, "try `weight_bits=8`", {"weight_bits": 8}
         return what, f"try `pin='{layer.name}:w8'` with a budget", {"weight_bits": 8}
+    if layer.clusters:
+        what = f"its weights are {layer.clusters} different integers"
+        return what, "try more `weight_clusters`", {"weight_clusters": 0}
     if tensor is not None and tensor.bits < 8:
         return f"its output has {tensor.bits} bits", "try more `activation_bits`", {"activation_bits": 8}
     if layer.weight_bits is not None and not recipe.per_channel:

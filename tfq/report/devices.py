@@ -32,7 +32,7 @@ _READ = {
     Size: "file_bytes download_bytes weight_bits",
     Estimate: "value low high unit",
     Latency: "p50_ms ratio",
-    LayerReport: "name keras_layers kind precision reason weight_bits storage parameters entropy_bits"
+    LayerReport: "name keras_layers kind precision reason weight_bits storage parameters entropy_bits clusters"
     " sqnr_db own_sqnr_db parity_max_steps parity_differing",
     TensorReport: "name range bits method rolled_back",
     Stage: "name seconds peak_memory_mb",

@@ -22,10 +22,9 @@ def layer_table(report: Mapping[str, Any], wanted: re.Pattern[str], sort: str) -
     rows = []
     for layer in layers:
         tensor = tensors.get(layer["name"])
-        bits, entropy = layer["weight_bits"], layer["entropy_bits"]
-        weights = (
-            "" if bits is None else f"{bits} bit {layer['storage']}" + (f", compress to {entropy}" if entropy else "")
-        )
+        weights = "" if layer["weight_bits"] is None else f"{layer['weight_bits']} bit {layer['storage']}"
+        weights += f", compress to {layer['entropy_bits']}" if layer["entropy_bits"] else ""
+        weights += f", {layer['clusters']} clusters" if layer["clusters"] else ""
         span = method = ""
         if tensor:
             few = f" {tensor['bits']} bit" if tensor["bits"] < 8 else ""

@@ -142,10 +142,11 @@ def _lines(names: Sequence[str], inputs: Sequence[Sequence[str]], x: Sequence[in
 
 
 def bits_of(layer: Mapping[str, Any]) -> int | None:
-    """Bits of a weight, on a coarse grid in an ideal code; None for a layer without weights."""
+    """Bits of a weight, on a coarse grid in an ideal code, of clusters those of their number; None without weights."""
     if not layer["parameters"]:
         return None
-    found: int | None = layer["entropy_bits"] or layer["weight_bits"] or _FLOAT_BITS.get(layer["precision"])
+    clusters = max(layer["clusters"] - 1, 0).bit_length()
+    found: int | None = clusters or layer["entropy_bits"] or layer["weight_bits"] or _FLOAT_BITS.get(layer["precision"])
     return found
 
 
@@ -174,6 +175,7 @@ def _of_layer(layer: Mapping[str, Any]) -> dict[str, Any]:
     bits = bits_of(layer)
     stored = f", stored as {layer['storage']}" if layer["storage"] else ""
     coded = f", compress to {layer['entropy_bits']}" if layer["entropy_bits"] else ""
+    coded += f", {layer['clusters']} clusters" if layer["clusters"] else ""
     facts = {
         "Your layers": " + ".join(layer["keras_layers"]),
         "Reads": ", ".join(layer["inputs"]),

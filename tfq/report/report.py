@@ -72,6 +72,7 @@ class LayerReport:
       precision, reason: as in the specification.
       weight_bits, storage, parameters: grid bits and storage of its weights, number of weights and biases.
       entropy_bits: of the codes for which a coarse grid was chosen (`Grid`), else 0.
+      clusters: how many integers its weights are, where a codebook says which, else 0.
       sqnr_db: signal to noise of its output against the float model.
       own_sqnr_db: the same for the error it adds by itself.
       reconstruction: what became of it in every step that reconstructs layers, with its error before and after
@@ -97,6 +98,7 @@ class LayerReport:
     entropy_bits: int = 0
     inputs: tuple[str, ...] = ()
     time_ms: float | None = None
+    clusters: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,6 +226,7 @@ def layer_reports(
                 kernels[0].entropy_bits if kernels else 0,
                 layer.inputs,
                 times.get(layer.name),
+                len(kernels[0].codebook) if kernels else 0,
             )
         )
     return tuple(found)

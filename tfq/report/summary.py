@@ -68,6 +68,7 @@ def comparison(report: Report) -> tuple[list[str], list[list[str]], list[str]]:
         _ratio_row("file bytes", models, lambda size: size.file_bytes),
         _ratio_row("download bytes (compressed)", models, lambda size: size.download_bytes),
         ["bits per weight", *(f"{m.size.weight_bits:.2f}" if m.size else "" for m in models), ""],
+        ["clusters of weights", *others, words.clusters([layer.clusters for layer in report.layers]), ""],
     ]
     timed = models[0].latency
     rows.append(["XNNPACK partitions", *map(_delegated, models), ""])

@@ -153,6 +153,8 @@ def more_accurate(recipe: Recipe) -> dict[str, Any]:
         return {"pipeline": "advanced"}
     if recipe.activation_bits < 8:
         return {"activation_bits": 8}
+    if recipe.weight_clusters:
+        return {"weight_clusters": 0}
     return {"weight_bits": 8} if recipe.weight_bits < 8 else {"precision": "dynamic_range"}
 
 

@@ -71,6 +71,11 @@ def delegated(partitions: int, outside: Mapping[str, int]) -> str:
     return f"{partitions} (outside: {operators(outside)})" if outside else str(partitions)
 
 
+def clusters(numbers: Sequence[int]) -> str:
+    """ "8 (3 bits), 16 (4 bits)", of the layers' numbers of clusters; 0 has none."""
+    return ", ".join(f"{number} ({(number - 1).bit_length()} bits)" for number in sorted({*numbers} - {0}))
+
+
 def channels(numbers: Sequence[int], most: int = 3) -> str:
     """ "channel 4", "channels 0-3, 7": runs of them, those after the first `most` runs as "..."."""
     runs: list[list[int]] = []

@@ -71,6 +71,11 @@ def rounded_rows(values: Any, *, whole: bool) -> Any:
     return (codes - zero_point) * scale
 
 
+def _grid(found: Mapping[str, Any]) -> Grid:
+    """Of a config, whose tuples may have become lists."""
+    return Grid(**{**found, "scale": tuple(found["scale"]), "codebook": tuple(found["codebook"])})
+
+
 class FixedQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
     """Puts a tensor on the grid it is given; learns nothing and has no variables."""
 
@@ -88,8 +93,7 @@ class FixedQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> FixedQuantizer:
-        grid = config["grid"]
-        return cls(Grid(**{**grid, "scale": tuple(grid["scale"])}))
+        return cls(_grid(config["grid"]))
 
 
 class SpecQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
@@ -123,8 +127,5 @@ class SpecQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> SpecQuantizeConfig:
-        def grid(found: Mapping[str, Any]) -> Grid:
-            return Grid(**{**found, "scale": tuple(found["scale"])})
-
         output = config["output"]
-        return cls({n: grid(g) for n, g in config["weights"].items()}, None if output is None else grid(output))
+        return cls({n: _grid(g) for n, g in config["weights"].items()}, None if output is None else _grid(output))

@@ -1,6 +1,6 @@
 """The integers of a layer's weights and biases, as its grids define them.
 
-    q = clip(round(w / scale), low, high)        w ~ scale * q
+    q = clip(round(w / scale), low, high)        w ~ scale * q;   the nearest of the codebook where there is one
 
 Weights round as TensorFlow's fake-quant does, biases as TFLite does (`tfq.numerics.reference`). Those of a float16
 layer are rounded to float16 and computed with in float32.
@@ -22,6 +22,10 @@ def integers(values: np.ndarray, grid: Grid) -> np.ndarray:
     if grid.storage == "int32":
         scales = reference.along_axis(np.asarray(grid.scale, np.float64), values.ndim, grid.axis)
         return np.clip(reference.round_half_away(values / scales), *grid.integer_range).astype(np.int32)
+    if grid.codebook:
+        return grid.codes.nearest(
+            values / reference.along_axis(np.asarray(grid.scale, np.float64), values.ndim, grid.axis)
+        ).astype(np.int32)
     return reference.quantize(values, np.asarray(grid.scale), grid.zero_point, *grid.integer_range, axis=grid.axis)
 
 

@@ -6,6 +6,8 @@ are shape and storage; that scale and zero-point of every element are those of i
 the simulation's; and, from the weights alone, that they are the nearest on the grid:
 
     | w - s (q - z) | <= s / 2,  or q is the end of the grid beyond which w lies;   of a bias s = s_input * s_kernel
+
+and that those of a codebook are in it, with no other of it nearer to the weight.
 """
 
 from __future__ import annotations
@@ -169,11 +171,26 @@ def _integer_faults(what: str, name: str, node: Node, constant: Constant) -> Ite
     if not np.array_equal(values, weight_integers(node)[name]):
         yield f"{what} holds integers that differ from the specified ones"
     reals, weights = (values.astype(np.float64) - grid.zero_point) * steps, node.weights[name]
+    if grid.codebook:
+        yield from _codebook_faults(what, grid.codebook, values, weights / steps)
+        return
     low, high = grid.integer_range
     clipped = ((values == high) & (weights > reals)) | ((values == low) & (weights < reals))
     near = np.abs(weights - reals) <= steps * (0.5 + _TIE)
     if not (near | clipped).all() or values.min() < low or values.max() > high:
         yield f"{what} holds integers that are not the nearest to the layer's weights"
+
+
+def _codebook_faults(what: str, codebook: tuple[int, ...], values: np.ndarray, wanted: np.ndarray) -> Iterator[str]:
+    strange = np.setdiff1d(values, codebook)
+    if strange.size:
+        yield f"{what} holds {strange[0]}, which is not in the codebook {', '.join(map(str, codebook))}"
+        return
+    nearest = np.full(values.shape, np.inf)
+    for code in codebook:
+        np.minimum(nearest, np.abs(wanted - code), out=nearest)
+    if (np.abs(wanted - values) > nearest + _TIE).any():
+        yield f"{what} holds integers that are not the nearest of the codebook to the layer's weights"
 
 
 def _bias_faults(what: str, node: Node, model: QuantizedModel) -> Iterator[str]:
