@@ -338,7 +338,7 @@ def _reference(
 def _as_read(node: Node, values: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     """([what a dynamic-range kernel reads of `values`], by how much it may read each otherwise).
 
-    The builtin kernel of INT4 weights that fill a block rounds to -127..127, and adds up weights from 0 to 15 in float32.
+    The builtin kernel of INT4 weights that fill a block rounds to -127..127, and sums weights of 0 to 15 in float32.
     """
     kernel = OPERATORS[node.kind].kernel
     inputs, outputs = node.weights[kernel].shape[-2:]
