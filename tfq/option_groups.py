@@ -227,6 +227,9 @@ class FileOptions:
       package: "gzip" makes a compressed copy too.
       input_type, output_type: of the values that an app gives and gets.
       metric: a name in `tfq.evaluation.metrics`, or module:function.
+      outputs: names of those that the metric judges, in the order in which its decoder reads them; empty for all.
+      decoder: what makes boxes of a detector's outputs (`tfq.evaluation.decoders`).
+      annotations: boxes or masks of the images of the evaluation data (`tfq.data.annotations`).
       labels: a file with a class name on every line.
       target: what an int8 model is to run on: operations that it runs slowly take other forms (`tfq.models.forms`).
     """
@@ -235,6 +238,9 @@ class FileOptions:
     input_type: str = one_of("int8", "uint8", "float32")
     output_type: str = one_of("int8", "uint8", "float32")
     metric: str = "top1"
+    outputs: tuple[str, ...] = ()
+    decoder: str = ""
+    annotations: str = ""
     labels: str = ""
     target: str = one_of(*TARGETS)
 

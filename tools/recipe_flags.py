@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from tfq_tools.command import DEFINE, METRIC_HELP, new_flags
+from tfq_tools.command import DEFINE, METRIC_HELP, READING_HELP, new_flags
 from tfq_tools.supervise import FAILED
 
 from tfq.errors import UserError
@@ -41,6 +41,7 @@ HELP = {
     "Evaluation": {
         "evaluation_data": "Test samples with labels 'y'. The models are measured on them, and never tuned on them.",
         "metric": METRIC_HELP,
+        **READING_HELP,
         "explain": "Try the remedies of the worst layers, each in a run of its own, and show what each gains.",
         "fail_if": f"Exit with {FAILED} if any of these holds, after all files are written: drop>0.5,latency>1.0. drop:"
         " of the score against float. agreement in %. sqnr in dB. latency, size, download: times float's.",

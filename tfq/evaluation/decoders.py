@@ -1,4 +1,4 @@
-"""From a detector's outputs to boxes (`tfq.evaluation.boxes`): one row a decoder.
+"""From a detector's outputs to boxes (`tfq.data.boxes`): one row a decoder.
 
     yolo              [n, cells, 5 + classes] or [n, h, w, 5 + classes]: centre x, y, width, height, objectness,
                       classes; score = objectness * class. YOLO v5 and v7 as they are exported
@@ -31,9 +31,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from tfq.data.boxes import WIDTH, kept_boxes, padded, with_weights
 from tfq.data.functions import import_option
 from tfq.errors import UserError, described
-from tfq.evaluation.boxes import WIDTH, kept_boxes, padded, with_weights
 from tfq.evaluation.metric import Predictions
 from tfq.execution.inputs import check_regular
 
@@ -83,8 +83,8 @@ _SETTINGS: dict[str, Callable[[str], Any]] = {"score": float, "nms": float, "mos
 def find_decoder(decoder: str) -> Callable[[Predictions], np.ndarray]:
     """Predictions -> boxes [n, most, 6], by the decoder of this name or the user's own.
 
-    The user's own, as "module:function", is a function of the tuple of outputs [n, ...]; it gives boxes [n, most, 6], or
-    a list of n arrays [k, 6].
+    The user's own, as "module:function", is a function of the tuple of outputs [n, ...]; it gives boxes
+    [n, most, 6], or a list of n arrays [k, 6].
 
     Raises UserError for an unknown name, an unknown setting or one that cannot be.
     """

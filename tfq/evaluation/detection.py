@@ -10,7 +10,7 @@ For every class and threshold t:
     map        100 * mean of AP over the classes that have a label, and over t = 0.50, 0.55, ..., 0.95
     ap50       100 * mean of AP over these classes at t = 0.50
 
-A detection is right by the weight of its label (`tfq.evaluation.boxes`), and what lacks to 1 counts as wrong; one that
+A detection is right by the weight of its label (`tfq.data.boxes`), and what lacks to 1 counts as wrong; one that
 took a crowd does not count. Images weigh what the bootstrap gives them; matches do not depend on that.
 
 Source: Lin et al. 2014 (COCO); equal to pycocotools' COCOeval (bbox, all areas, 100 detections of a class) to 1e-9,
@@ -24,8 +24,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from tfq.data.boxes import overlaps, with_weights
 from tfq.evaluation.bootstrap import Statistic
-from tfq.evaluation.boxes import overlaps, with_weights
 from tfq.evaluation.metric import Predictions, labels_of
 
 THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10))

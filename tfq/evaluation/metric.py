@@ -46,7 +46,7 @@ class Metric:
       classifies: its outputs are class scores, so that the agreement of classes means something.
       stand_in: labels [n, ...] made of the float model's predictions, for estimates without labels; None where these
         cannot tell.
-      reads_boxes: it judges detections (`tfq.evaluation.boxes`), which a decoder makes of other outputs.
+      reads_boxes: it judges detections (`tfq.data.boxes`), which a decoder makes of other outputs.
       outputs: names of the outputs that are judged, in this order; empty for all.
     """
 

@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tfq.errors import UserError, described
+from tfq.evaluation.agreement import gives_classes
 from tfq.evaluation.bootstrap import Statistic
-from tfq.evaluation.metric import Metric, Predictions, mean_of, output_stand_in
+from tfq.evaluation.metric import Metric, Predictions, class_stand_in, mean_of
 
 _SLOW_RESAMPLES = 200
 
@@ -44,7 +45,14 @@ def user_metric(function: UserMetric, name: str) -> Metric:
 
         return Statistic(of_weights, resamples=_SLOW_RESAMPLES)
 
-    return Metric(name, "", None, statistic, stand_in=output_stand_in, reads_boxes=True)
+    return Metric(name, "", None, statistic, stand_in=_stand_in, reads_boxes=True)
+
+
+def _stand_in(predictions: Predictions) -> np.ndarray:
+    """What the float model gives: its classes, where its outputs are probabilities."""
+    outputs = predictions.outputs[0]
+    classes = gives_classes(outputs, predictions.inputs, judged_so=False)
+    return class_stand_in(predictions) if classes else outputs
 
 
 def _takes_inputs(function: Callable[..., Any], name: str) -> bool:

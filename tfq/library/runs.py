@@ -62,6 +62,9 @@ class Options(TypedDict, total=False):
     input_type: str
     output_type: str
     metric: str | UserMetric
+    outputs: Sequence[str]
+    decoder: str
+    annotations: str | os.PathLike[str]
     labels: str | os.PathLike[str] | Sequence[str]
     target: str
     memory_limit: int
