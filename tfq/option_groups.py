@@ -126,7 +126,7 @@ class BudgetOptions:
     """What allocation is asked for: any budget leaves the precision of every layer to it (`tfq.allocation`).
 
     Attributes:
-      max_accuracy_drop: points that may be lost.
+      max_accuracy_drop: what may be lost by the metric, in its unit.
       size_budget: share of the float weights' bytes.
       latency_budget: a time as "1.2ms", by `latency_table`.
       compute_budget: share of the 8-bit model's bit operations.

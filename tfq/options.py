@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tfq.recipe import Recipe
 
 _MOST_PACKED_BITS = 4  # of an INT4 tensor
-_NEEDS_LABELS = (  # but top1, the default; a test compares them with the metrics
+NEED_LABELS = (  # but top1, the default; a test compares them with the metrics
     *("top5", "auc", "f1", "matthews", "token_accuracy", "exact_match", "map", "ap50", "miou", "pixel_accuracy"),
     *("pck", "pearson", "spearman", "recall1", "recall5", "eer"),
 )
@@ -121,7 +121,7 @@ RULES = (
     ),
     Rule(
         ("metric",),
-        lambda recipe: recipe.metric not in _NEEDS_LABELS or _scores(recipe),
+        lambda recipe: recipe.metric not in NEED_LABELS or _scores(recipe),
         "no `evaluation` is given, so there are no labels; add `evaluation`, or leave `metric` out",
     ),
     Rule(

@@ -81,8 +81,8 @@ HELP = {
     },
     "A precision for every layer, within a budget": {
         "max_accuracy_drop": "Find the smallest model (with --objective=latency the fastest) that loses at most this"
-        " many points of top-1 accuracy. The loss is estimated on calibration samples. Every layer gets its own number"
-        " of bits.",
+        " much by --metric, in its unit: points of top-1 accuracy by default. The loss is estimated on calibration"
+        " samples. Every layer gets its own number of bits.",
         "size_budget": "Find the most accurate model whose weights take at most this share of the float weights'"
         " bytes; 0.125 is 4 bits a weight.",
         "latency_budget": "Find the most accurate model that takes at most this time, for example 1.2ms, according to"
