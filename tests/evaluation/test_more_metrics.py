@@ -109,12 +109,12 @@ def test_retrieval_finds_the_nearest_of_the_same_label():
 
 def test_equal_error_rate_of_samples_and_of_pairs():
     scores, labels = np.array([[0.1], [0.4], [0.35], [0.8]]), [0, 0, 1, 1]
-    assert judged("eer", scores, labels) == pytest.approx(50.0)
+    assert judged("eer", scores, labels) == pytest.approx(0.5)
     assert judged("eer", [[0.1], [0.2], [0.7], [0.8]], labels) == 0
-    assert judged("eer", [[0.8], [0.7], [0.2], [0.1]], labels) == pytest.approx(100.0)
+    assert judged("eer", [[0.8], [0.7], [0.2], [0.1]], labels) == pytest.approx(1.0)
     apart = np.array([[1, 0, 0], [1, 0.1, 0], [0, 1, 0], [0, 1, 0.1]])
     assert judged("eer", apart, [7, 7, 8, 8]) == 0
-    assert judged("eer", apart, [7, 8, 7, 8]) > 50
+    assert judged("eer", apart, [7, 8, 7, 8]) > 0.5
 
 
 # metric -> outputs and labels of seven samples

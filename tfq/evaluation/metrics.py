@@ -122,6 +122,6 @@ METRICS: dict[str, Metric] = {
         _Labelled("spearman", "", True, spearman),
         Metric("recall1", "%", True, recall(1), needs_labels=True),
         Metric("recall5", "%", True, recall(5), needs_labels=True),
-        Metric("eer", "%", False, eer, needs_labels=True),
+        Metric("eer", "", False, eer, needs_labels=True),
     )
 }

@@ -2,7 +2,7 @@
 
     auc      P(score of a positive > score of a negative) + P(equal) / 2     (Mann-Whitney)
              score: mean square of (output - input), or the output itself where it is one unit per sample
-    eer      100 * the error rate at the threshold where as large a share of the positives is below it as of the
+    eer      the error rate at the threshold where as large a share of the positives is below it as of the
              negatives is not; on the line between two thresholds where none is. Positive are samples, by the scores
              of auc and labels 0 and 1; or, of embeddings, pairs of samples with one label, by their cosine
     recall@k 100 * samples with one of their own label among the k others of the largest cosine (recall1, recall5)
@@ -98,7 +98,7 @@ def eer(predictions: Predictions) -> Statistic:
 
 
 def _crossing(scores: np.ndarray, positive: np.ndarray) -> Callable[[np.ndarray], float]:
-    """The equal error rate in % by weights [m] of these scores [m]; NaN where there are no positives or negatives."""
+    """The equal error rate by weights [m] of these scores [m]; NaN where there are no positives or negatives."""
     order = np.argsort(scores, kind="stable")
     _, ties = np.unique(scores[order], return_index=True)
     is_positive = positive[order]
@@ -115,7 +115,7 @@ def _crossing(scores: np.ndarray, positive: np.ndarray) -> Callable[[np.ndarray]
         after = int(np.argmax(low >= high))
         gaps = high[after - 1] - low[after - 1], low[after] - high[after]
         share = gaps[0] / (gaps[0] + gaps[1])
-        return 100.0 * float(low[after - 1] + share * (low[after] - low[after - 1]))
+        return float(low[after - 1] + share * (low[after] - low[after - 1]))
 
     return crossing
 
