@@ -167,9 +167,9 @@ def _coco(path: Path, images: Mapping[str, Path], class_names: Sequence[str]) ->
     for annotation in annotations:
         key, category, where = get(annotation, "image_id"), get(annotation, "category_id"), f"an annotation of {path}"
         if key not in known:
-            raise UserError(f"{where} is of the image {key!r}, which `images` does not hold")
+            raise UserError(f"{where} is of the image {key!r}, which its images do not hold")
         if category not in numbers:
-            raise UserError(f"{where} has the category {category!r}, which `categories` does not hold")
+            raise UserError(f"{where} has the category {category!r}, which its categories do not hold")
         if key not in found:
             continue
         sides = annotation.get("bbox")
@@ -185,7 +185,7 @@ def _coco(path: Path, images: Mapping[str, Path], class_names: Sequence[str]) ->
 def _items(content: Any, key: str, path: Path) -> list[dict[str, Any]]:
     found = content.get(key) if isinstance(content, dict) else None
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-        raise UserError(f"{path} is no COCO file: it needs the lists `images`, `annotations` and `categories`")
+        raise UserError(f"{path} is no COCO file: it needs the lists images, annotations and categories")
     return found
 
 
