@@ -213,7 +213,11 @@ def page(found: Measured, demands: Sequence[Bar], where: Mapping[str, Any]) -> s
         " Seconds of tfq's files include its own evaluation and verification."
     )
     parts = [text, common.markdown_table(header, rows)]
-    return common.page_text("Detection: tfq and its peers", where, parts, demands)
+    return common.page_text("Detection: tfq and its peers", where, parts, demands, _left_out(found))
+
+
+def _left_out(found: Measured) -> list[str]:
+    return [f"{name} was not measured" for name in VARIANTS if name not in found.seconds]
 
 
 def main(values: flags.FlagValues) -> int:
@@ -228,7 +232,7 @@ def main(values: flags.FlagValues) -> int:
     found = measure(values.variants, work, seed=values.seed, progress=Lines(sys.stderr))
     demands = bars(found)
     figures = {**where, **found.figures()}
-    return common.finish(output / "detection.md", page(found, demands, where), figures, demands)
+    return common.finish(output / "detection.md", page(found, demands, where), figures, demands, _left_out(found))
 
 
 def run() -> None:
