@@ -76,6 +76,8 @@ setup(
             "ipykernel>=6",
             "mypy>=1.10",
             "nbclient>=0.10",
+            # the average precision that ours is compared with
+            "pycocotools>=2.0.8",
             "pytest>=8",
             "pytest-xdist>=3.5",
             "ruff>=0.6",

@@ -35,7 +35,8 @@ from tfq.data.samples import Samples
 from tfq.data.signatures import input_signatures
 from tfq.evaluation.bootstrap import estimate, point, resampled
 from tfq.evaluation.latency import measure_latency
-from tfq.evaluation.metrics import Predictions, find_metric
+from tfq.evaluation.metric import Predictions
+from tfq.evaluation.metrics import find_metric
 from tfq.evaluation.size import measure_size
 from tfq.execution.predict import predict
 from tfq.export.package import export_plain

@@ -28,7 +28,7 @@ import tfq
 from benchmarks.coverage_models import make
 from benchmarks.coverage_models.making import CALIBRATION, SAMPLES, Case, pack
 from tfq.errors import VerificationError
-from tfq.evaluation.metrics import finite_decibels
+from tfq.evaluation.signals import finite_decibels
 from tfq.execution.interpreter import TfliteModel
 from tfq.execution.terminal import silenced
 

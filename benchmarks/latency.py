@@ -172,7 +172,7 @@ def time_files(files: Mapping[str, Path], seconds: float) -> dict[str, float]:
 
 def facts(files: Mapping[str, Path], unseen: Path) -> dict[str, dict[str, Any]]:
     """Name -> what XNNPACK takes of a file, and how far its outputs are off, by the fields of `FileResult`."""
-    from tfq.evaluation.metrics import finite_decibels
+    from tfq.evaluation.signals import finite_decibels
     from tfq.execution.delegation import delegation
     from tfq.execution.interpreter import TfliteModel
     from tfq.execution.predict import predict

@@ -22,13 +22,20 @@ def test_a_loss_beyond_the_largest_drop_is_told_with_its_interval():
     assert "\n" not in said
 
 
+def test_a_loss_of_another_unit_and_of_an_error_that_rises():
+    said = contradiction(recipe(max_accuracy_drop=0.5), Estimate(-3.39, -5.14, -1.76, "dB", 797))
+    assert "loses 3.39 dB [1.76, 5.14]" in said
+    risen = Estimate(0.3, 0.2, 0.4, "", 797)
+    assert "loses 0.30 of the metric [0.20, 0.40]" in contradiction(recipe(max_accuracy_drop=0.1), risen, falls=False)
+    assert contradiction(recipe(max_accuracy_drop=0.1), risen) == ""
+
+
 @pytest.mark.parametrize(
     ("options", "difference"),
     [
         ({"max_accuracy_drop": 2.0}, LOST),  # 1.76 points may be the truth
         ({"size_budget": 0.2}, LOST),
         ({"max_accuracy_drop": 0.5}, None),
-        ({"max_accuracy_drop": 0.5}, Estimate(-3.39, -5.14, -1.76, "dB", 797)),
         ({"max_accuracy_drop": 0.5}, Estimate(-3.39, None, None, "points", 1)),
     ],
 )

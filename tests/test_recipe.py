@@ -7,8 +7,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tfq.errors import UserError
+from tfq.evaluation.metrics import METRICS
 from tfq.option_groups import GRADIENT_METHODS
-from tfq.options import RULES
+from tfq.options import NEED_LABELS, RULES
 from tfq.recipe import CHOICES, Recipe
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20)
@@ -232,6 +233,10 @@ def test_what_acts_or_repeats_what_happens_anyhow_is_allowed():
     Recipe("m", precision="float16", memory_limit=64)
     Recipe("m", evaluation_data="t.npz", metric="auc")
     Recipe("m", metric="mse")  # against the float model
+
+
+def test_the_metrics_that_need_labels_are_named():
+    assert {*NEED_LABELS, "top1"} == {metric.name for metric in METRICS.values() if metric.needs_labels}
 
 
 def test_every_option_of_the_table_is_a_field():

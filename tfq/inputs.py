@@ -12,7 +12,7 @@ import numpy as np
 
 from tfq.data.objects import Data, Given, given
 from tfq.errors import UserError
-from tfq.evaluation.metrics import UserMetric
+from tfq.evaluation.own_metric import UserMetric
 from tfq.input_shapes import as_texts
 from tfq.options import check_names
 from tfq.recipe import Recipe, live_name

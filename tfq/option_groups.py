@@ -140,7 +140,7 @@ class BudgetOptions:
     """What allocation is asked for: any budget leaves the precision of every layer to it (`tfq.allocation`).
 
     Attributes:
-      max_accuracy_drop: points that may be lost.
+      max_accuracy_drop: what may be lost by the metric, in its unit.
       size_budget: share of the float weights' bytes.
       latency_budget: a time as "1.2ms", by `latency_table`.
       compute_budget: share of the 8-bit model's bit operations.
@@ -246,6 +246,9 @@ class FileOptions:
       package: "gzip" makes a compressed copy too.
       input_type, output_type: of the values that an app gives and gets.
       metric: a name in `tfq.evaluation.metrics`, or module:function.
+      outputs: names of those that the metric judges, in the order in which its decoder reads them; empty for all.
+      decoder: what makes boxes of a detector's outputs (`tfq.evaluation.decoders`).
+      annotations: boxes or masks of the images of the evaluation data (`tfq.data.annotations`).
       labels: a file with a class name on every line.
       target: what an int8 model is to run on: operations that it runs slowly take other forms (`tfq.models.forms`).
     """
@@ -254,6 +257,9 @@ class FileOptions:
     input_type: str = one_of("int8", "uint8", "float32")
     output_type: str = one_of("int8", "uint8", "float32")
     metric: str = "top1"
+    outputs: tuple[str, ...] = ()
+    decoder: str = ""
+    annotations: str = ""
     labels: str = ""
     target: str = one_of(*TARGETS)
 

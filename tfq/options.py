@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 _MOST_PACKED_BITS = 4  # of an INT4 tensor
 SYNTHETIC = "synthetic"  # of `calibration_data`: made from the model
-_NEEDS_LABELS = ("top5", "auc", "f1")  # top1 is the default
+NEED_LABELS = (  # but top1, the default; a test compares them with the metrics
+    *("top5", "auc", "f1", "matthews", "token_accuracy", "exact_match", "map", "ap50", "miou", "pixel_accuracy"),
+    *("pck", "pearson", "spearman", "recall1", "recall5", "eer"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +52,11 @@ def _fits(recipe: Recipe) -> bool:
 
 def _reconstructs(recipe: Recipe) -> bool:
     return recipe.pipeline != "int8" and (recipe.reconstruction_method != "none" or recipe.allocates)
+
+
+def _scores(recipe: Recipe) -> bool:
+    """The metric judges something against labels, or against what the float model gives."""
+    return bool(recipe.evaluation_data) or recipe.max_accuracy_drop is not None
 
 
 _CONVERTERS = "`precision` is {precision}, whose export is TFLiteConverter's own; leave one of the two out"
@@ -120,8 +128,18 @@ RULES = (
     ),
     Rule(
         ("metric",),
-        lambda recipe: bool(recipe.evaluation_data) or recipe.metric not in _NEEDS_LABELS,
+        lambda recipe: recipe.metric not in NEED_LABELS or _scores(recipe),
         "no `evaluation` is given, so there are no labels; add `evaluation`, or leave `metric` out",
+    ),
+    Rule(
+        ("decoder",),
+        _scores,
+        "nothing is scored; add `evaluation` or `max_accuracy_drop`, or leave `decoder` out",
+    ),
+    Rule(
+        ("annotations",),
+        lambda recipe: bool(recipe.evaluation_data),
+        "no `evaluation` is given, whose images they are of; add it, or leave `annotations` out",
     ),
 )
 

@@ -197,6 +197,7 @@ class Recipe(ResourceOptions, FileOptions, CalibrationOptions, BudgetOptions, Fi
             model=PurePath(self.model).name,
             calibration_data=PurePath(self.calibration_data).name,
             evaluation_data=PurePath(self.evaluation_data).name,
+            annotations=PurePath(self.annotations).name,
             labels=PurePath(self.labels).name,
             latency_table=PurePath(self.latency_table).name,
         )

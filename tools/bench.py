@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tfq_bench.elf import Target
     from tfq_bench.results import Description
 
+    from tfq.evaluation.metric import Metric
     from tfq.execution.progress import Progress
 
 _BEGINNING = b'{\n "kind": "tfq-bench"'  # of a report
@@ -109,9 +110,13 @@ def main(values: flags.FlagValues) -> int:
     return FAILED if failed else 0
 
 
-def _check_flags(values: flags.FlagValues) -> None:
+def _metric(values: flags.FlagValues) -> Metric:
     from tfq.evaluation.metrics import find_metric
 
+    return find_metric(values.metric, outputs=values.outputs, decoder=values.decoder)
+
+
+def _check_flags(values: flags.FlagValues) -> None:
     if bool(values.latency_table) != bool(values.model):
         raise UserError("--latency_table and --model go together: the file to write, and the model to time")
     if values.models and values.result:
@@ -127,8 +132,9 @@ def _check_flags(values: flags.FlagValues) -> None:
         )
     if bool(named) != bool(values.evaluation_data):
         raise UserError(f"missing {'--evaluation_data' if named else '--models'}; tfq-bench --help lists the flags")
-    find_metric(values.metric)  # a misspelt one is told before the data is read
-    compared = ("preprocess", "num_samples", "metric", "allowed_lsb", "output_dir", "overwrite", "profile_ops")
+    _metric(values)  # a misspelt one is told before the data is read
+    reading = ("metric", "outputs", "decoder", "annotations")
+    compared = ("preprocess", "num_samples", *reading, "allowed_lsb", "output_dir", "overwrite", "profile_ops")
     check_idle(values, dict.fromkeys(compared, bool(named)), "no --models or --result are compared; leave it out")
     android = dict.fromkeys(("serials", "keep"), values.device == "adb")
     check_idle(values, android, "--device is host; add --device=adb, or leave it out")
@@ -155,9 +161,10 @@ def compare_models(
         input_signatures(readable),
         Selection(values.num_samples or None),
         preprocess=values.preprocess,
+        annotations=values.annotations,
         resources=Resources(progress=progress),
     )
-    check_metric(values.metric, readable, samples)
+    check_metric(_metric(values), readable, samples)
     output, names = Path(values.output_dir), {serial: re.sub(r"[^\w.-]", "_", serial) + ".json" for serial in devices}
     ours = {"summary.txt", "work", *names.values(), *_earlier(output)}
     with staged_directory(output, overwrite=values.overwrite, ours=ours) as folder:
@@ -167,7 +174,7 @@ def compare_models(
             samples,
             work / "job",
             settings=settings,
-            metric=values.metric,
+            metric=_metric(values),
             allowed_lsb=values.allowed_lsb,
             seed=values.seed,
             progress=progress,

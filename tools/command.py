@@ -28,6 +28,7 @@ from tfq_tools.arguments import check_numbers, expanded, with_flags
 from tfq_tools.supervise import DEFECT, USER_ERROR, is_own_process, supervised
 
 from tfq.errors import UserError
+from tfq.evaluation.decoders import DECODERS
 from tfq.evaluation.metrics import METRICS
 from tfq.execution.files import check_directory, check_file, remove_partials
 from tfq.execution.ledger import check_journal
@@ -47,6 +48,14 @@ _OF_RECIPE = ("model", "calibration_data")  # what a file of --recipe gives too
 METRIC_HELP = f"What is measured: {', '.join(METRICS)}, or your own module:function."
 ARGUMENTS = "runs"
 """The flag of a list that takes what stands without a flag too, where a command has it."""
+READING_HELP = {
+    "outputs": "Names of the outputs that the metric judges, in the order in which its decoder reads them; by default"
+    " all.",
+    "decoder": f"What makes boxes of a detector's outputs, for the metrics map and ap50: {', '.join(DECODERS)}, or your"
+    " own module:function. Numbers follow the name: yolo,nms=0.5,score=0.001.",
+    "annotations": "Boxes or masks of the images in the folder of --evaluation_data: a COCO .json, or a folder of YOLO"
+    " .txt, VOC .xml or mask .png files with the images' names.",
+}
 _HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 
 SAMPLES = {
@@ -59,9 +68,20 @@ SAMPLES = {
 }
 SCORE = {
     "metric": METRIC_HELP,
+    **READING_HELP,
     "seed": "Seed of the bootstrap, which gives the intervals.",
 }
-EVALUATION = {"models": [], "evaluation_data": "", "preprocess": "none", "num_samples": 0, "metric": "top1", "seed": 0}
+EVALUATION = {
+    "models": [],
+    "evaluation_data": "",
+    "preprocess": "none",
+    "num_samples": 0,
+    "metric": "top1",
+    "outputs": [],
+    "decoder": "",
+    "annotations": "",
+    "seed": 0,
+}
 """The defaults of both, for commands that compare .tflite files."""
 _MOST_SEED = 2**32 - 1
 _NONE: Mapping[str, Any] = {}

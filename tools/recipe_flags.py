@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from tfq_tools.command import DEFINE, METRIC_HELP, new_flags
+from tfq_tools.command import DEFINE, METRIC_HELP, READING_HELP, new_flags
 from tfq_tools.supervise import FAILED
 
 from tfq.errors import UserError
@@ -42,6 +42,7 @@ HELP = {
     "Evaluation": {
         "evaluation_data": "Test samples with labels 'y'. The models are measured on them, and never tuned on them.",
         "metric": METRIC_HELP,
+        **READING_HELP,
         "explain": "Try the remedies of the worst layers, each in a run of its own, and show what each gains.",
         "fail_if": f"Exit with {FAILED} if any of these holds, after all files are written: drop>0.5,latency>1.0. drop:"
         " of the score against float. agreement in %. sqnr in dB. latency, size, download: times float's.",
@@ -83,8 +84,8 @@ HELP = {
     },
     "A precision for every layer, within a budget": {
         "max_accuracy_drop": "Find the smallest model (with --objective=latency the fastest) that loses at most this"
-        " many points of top-1 accuracy. The loss is estimated on calibration samples. Every layer gets its own number"
-        " of bits.",
+        " much by --metric, in its unit: points of top-1 accuracy by default. The loss is estimated on calibration"
+        " samples. Every layer gets its own number of bits.",
         "size_budget": "Find the most accurate model whose weights take at most this share of the float weights'"
         " bytes; 0.125 is 4 bits a weight.",
         "latency_budget": "Find the most accurate model that takes at most this time, for example 1.2ms, according to"

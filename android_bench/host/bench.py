@@ -17,6 +17,7 @@ from tfq_bench.tensors import read_tensors
 from tfq.data.samples import Samples
 from tfq.errors import UserError
 from tfq.evaluation.evaluate import inputs_of
+from tfq.evaluation.metrics import Wanted, find_metric
 from tfq.execution.interpreter import TfliteModel
 from tfq.execution.progress import SILENT, Progress
 from tfq.execution.tflite import read_content
@@ -31,7 +32,7 @@ def prepare(
     folder: Path,
     *,
     settings: Settings,
-    metric: str = "top1",
+    metric: Wanted = "top1",
     allowed_lsb: float = 2.0,
     seed: int = 0,
     progress: Progress = SILENT,
@@ -84,7 +85,7 @@ def prepare(
         path: folder / path for path in (*sorted(containers.values()), *dict.fromkeys(task.model for task in ordered))
     }
     job = Job(ordered, files, settings)
-    return Bench(tuple(models), prepared, job, tuple(failures), samples, metric, allowed_lsb, seed)
+    return Bench(tuple(models), prepared, job, tuple(failures), samples, find_metric(metric), allowed_lsb, seed)
 
 
 def run_bench(

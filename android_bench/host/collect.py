@@ -8,6 +8,7 @@ import importlib.metadata
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tfq_bench.compare import Difference, compare, compare_real
@@ -22,6 +23,7 @@ import tfq
 from tfq.data.samples import Samples
 from tfq.errors import UserError
 from tfq.evaluation.evaluate import Judgement, judge_outputs, outputs_like
+from tfq.evaluation.metric import Metric
 from tfq.execution.interpreter import TensorInfo
 from tfq.report.words import counted
 
@@ -67,7 +69,7 @@ class Bench:
     job: Job
     failures: tuple[Failure, ...]
     samples: Samples
-    metric: str
+    metric: Metric
     allowed_lsb: float
     seed: int = 0
 
@@ -146,7 +148,7 @@ def _report(
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         tfq=tfq.__version__,
         settings={**dataclasses.asdict(bench.settings), "allowed_lsb": bench.allowed_lsb, "seed": bench.seed},
-        metric=bench.metric,
+        metric=bench.metric.name,
         omitted=omitted,
         reference=_REFERENCE.format(
             version=importlib.metadata.version("ai-edge-litert"), kernels=bench.settings.kernels
@@ -233,12 +235,17 @@ def _judged(
             failures.append(Failure(name, "", "collect", "error", None, str(error)))
     if not real:
         return {}, {}, "", failures
+    options: dict[str, Any] = {
+        "metric": bench.metric,
+        "names": tuple(info.name for info in alike),
+        "seed": bench.seed,
+    }
     if first in real:
-        judged, omitted = judge_outputs(real, bench.samples, metric=bench.metric, seed=bench.seed)
+        judged, omitted = judge_outputs(real, bench.samples, **options)
     else:
         judged, omitted = {}, ""
         for name, values in real.items():
-            alone, omitted = judge_outputs({name: values}, bench.samples, metric=bench.metric, seed=bench.seed)
+            alone, omitted = judge_outputs({name: values}, bench.samples, **options)
             judged |= alone
     against = {}
     for name in elements.keys() & real.keys() - {first}:

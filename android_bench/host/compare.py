@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfq.errors import UserError
-from tfq.evaluation.metrics import finite_decibels
+from tfq.evaluation.signals import finite_decibels
 from tfq.execution.interpreter import TensorInfo
 
 LEAST_SQNR_DB = 30.0

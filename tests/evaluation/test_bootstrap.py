@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tfq.evaluation.bootstrap import Statistic, estimate, point, resampled
-from tfq.evaluation.metrics import mean_of
+from tfq.evaluation.metric import mean_of
 
 
 def test_resamples_are_draws_with_replacement():

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from tfq.errors import UserError
 from tfq.evaluation.bootstrap import point
-from tfq.evaluation.metrics import METRICS, Predictions, find_metric
+from tfq.evaluation.metric import Predictions
+from tfq.evaluation.metrics import METRICS, find_metric
 
 
 def predictions(outputs, labels=None, inputs=None, baseline=None):

@@ -69,7 +69,14 @@ def layer(name, inputs, **changes):
         "precision": "int8",
         "reason": "",
     }
-    measured = {"weight_bits": 8, "entropy_bits": 0, "parameters": 10, "sqnr_db": 20.0, "own_sqnr_db": 30.0}
+    measured = {
+        "weight_bits": 8,
+        "entropy_bits": 0,
+        "clusters": 0,
+        "parameters": 10,
+        "sqnr_db": 20.0,
+        "own_sqnr_db": 30.0,
+    }
     return empty | given | measured | {"reconstruction": [], "time_ms": 0.5} | changes
 
 

@@ -19,6 +19,7 @@ import pytest
 
 DEMO = pathlib.Path(__file__).resolve().parents[2] / "demo"
 FLAGS = """model output_dir calibration_data evaluation_data num_calibration_samples metric pipeline weight_bits
+    outputs decoder annotations
     activation_bits per_channel calibration_method storage input_type output_type seed overwrite precision
     preprocess selection labels allow_unsafe_deserialization recipe flagfile package first_last_bits
     reconstruction mode granularity range_tuning batch_norm_tuning network_tuning equalization memory_limit workers

@@ -19,15 +19,18 @@ import numpy as np
 
 from tfq.allocation.allocate import Bench, Measured
 from tfq.allocation.costs import all_costs, border_bytes, border_costs, fixed_costs, multiply_accumulates
-from tfq.allocation.drop import accuracy_drop, optimism
+from tfq.allocation.drop import optimism
 from tfq.allocation.fisher import gradient_estimates
 from tfq.allocation.latency_table import LatencyTable, border_price, unit_latencies
+from tfq.allocation.metric_drop import drop_of
 from tfq.allocation.problem import Border, Choice, Problem
 from tfq.allocation.sensitivity import FLOOR, Loss, Sensitivities, measured, output_errors
 from tfq.allocation.states import Key, State, apply, as_dynamic, find_states, float_states, packed
 from tfq.allocation.wish import LATENCY, WEIGHTS, check_within_reach, offered, weight_bits, weight_count
 from tfq.calibration.statistics import Range
 from tfq.errors import UserError
+from tfq.evaluation.metric import Metric
+from tfq.evaluation.metrics import find_metric
 from tfq.execution.deflate import deflated
 from tfq.execution.predict import predict
 from tfq.export.variants import Exporter
@@ -75,6 +78,7 @@ def survey(
     at: At,
     wish: BudgetOptions,
     *,
+    metric: Metric | None = None,
     table: LatencyTable | None = None,
     narrow: Mapping[str, Range] | None = None,
     ledger: Path | None = None,
@@ -82,12 +86,13 @@ def survey(
     """Everything that the program needs.
 
     Args:
-      setting: the float graph, the samples, whose labels tell the accuracy drop (without labels the float model's own
-        probabilities do), and how layers are reconstructed; with no reconstruction the parallel
+      setting: the float graph, the samples, whose labels tell the accuracy drop (without labels what the float model
+        gives does), and how layers are reconstructed; with no reconstruction the parallel
         states with scales of the smallest squared error are the result.
       base: the 8-bit model, rounded to the nearest.
       at: makes the models that sequential reconstruction starts from.
       wish: what is asked for.
+      metric: what `max_accuracy_drop` is of, by default top-1 accuracy.
       table: latencies, where a budget or the objective needs them.
       narrow: 4-bit ranges by group, where w4a4 is among the candidates; such models are simulated.
       ledger: file that keeps the sensitivities, so that a killed run resumes.
@@ -114,19 +119,25 @@ def survey(
 
     ratios: list[float] = []
 
+    lost = (
+        drop_of(metric or find_metric("top1"), loss.reference, graph.outputs, samples, labels, seed=setting.seed)
+        if estimating
+        else None
+    )
+
     def measure(model: QuantizedModel) -> Measured:
         content = export(model) if _runs(model) else None
         outputs = tensors(model, needed) if content is None else predict(content, needed, resources=quiet)
         found, size = judged(outputs) - base_loss, None if content is None else len(deflated(content))
-        if not estimating:
+        if lost is None:
             return Measured(found, None, size)
-        drop = accuracy_drop(loss.reference[0], outputs[0], labels, seed=setting.seed)
+        drop = lost(outputs)
         ratios.append(optimism(divergence(loss.reference, outputs), unfitted, judges))
         return Measured(found, drop.corrected(max(1.0, statistics.geometric_mean(ratios))), size)
 
     needs_floats = False
-    if wish.max_accuracy_drop is not None and not wish.candidates:
-        unhelped = Measured(0.0, accuracy_drop(loss.reference[0], base_outputs[0], labels, seed=setting.seed))
+    if lost is not None and wish.max_accuracy_drop is not None and not wish.candidates:
+        unhelped = Measured(0.0, lost(base_outputs))
         needs_floats = unhelped.points > wish.max_accuracy_drop
     states = _states(setting, base, offered(graph, found, wish, with_floats=needs_floats), narrow)
     sensitivities = _sensitivities(setting, base, states, wish, loss, ledger)

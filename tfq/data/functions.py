@@ -12,6 +12,8 @@ import importlib
 import importlib.util
 import inspect
 import itertools
+import os
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -157,6 +159,19 @@ def import_function(name: str) -> Callable[..., Any]:
     if not callable(function):
         raise UserError(f"{module_name!r} has no function {attribute!r}")
     return function
+
+
+def import_option(option: str, name: str) -> Callable[..., Any]:
+    """The function that an option names; modules are looked for in the working directory too.
+
+    Raises UserError, which names the option, as `import_function` does.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        return import_function(name)
+    except UserError as error:
+        raise UserError(f"`{option}` is {name!r}, which cannot be loaded: {error}") from error
 
 
 def _load_file(path: Path) -> Any:

@@ -12,6 +12,7 @@ without antialiasing and without keeping the aspect ratio. That is `tf.image.res
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
@@ -22,7 +23,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from tfq.data.samples import InputSignature
-from tfq.data.sources import RawSample, Source, selected
+from tfq.data.sources import RawSample, Source, selected, stacked
 from tfq.errors import UserError, described
 from tfq.execution.inputs import check_encodable, check_regular
 
@@ -55,11 +56,31 @@ class ImageFolder(Source):
         ignored = f"{others} files in {path} are no images and were ignored" if others else ""
         self.warnings = tuple(note for note in (ignored, mapping) if note)
         self.count: int = len(self._files)
+        self._given: dict[Path, np.ndarray] = {}
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The images, in their order: path below the folder -> where it is."""
+        return {file.as_posix(): self._path / file for file in self._files}
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the model's input."""
+        return self._signature.shape[0], self._signature.shape[1]
+
+    def with_labels(self, labels: Sequence[np.ndarray], warnings: Sequence[str]) -> ImageFolder:
+        """The same images with these labels, one each, in place of the classes of their folders."""
+        found = copy.copy(self)
+        found._given = dict(zip(self._files, labels, strict=True))
+        found.class_names, found.warnings = (), (*self.warnings, *warnings)
+        return found
 
     def labels(self) -> np.ndarray | None:
-        return np.array([self._label(f) for f in self._files]) if self.class_names else None
+        return stacked((self._label(f) for f in self._files), str(self._path))
 
     def _label(self, file: Path) -> np.ndarray | None:
+        if self._given:
+            return self._given[file]
         return np.array(self._classes[file.parts[0]], np.int64) if self.class_names else None
 
     def read(self, wanted: Collection[int] | None) -> Iterator[RawSample]:

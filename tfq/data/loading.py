@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tfq.data import checks, selection
+from tfq.data.annotations import read_annotations
 from tfq.data.arrays import ArraySource, NpySource, NpzSource
 from tfq.data.features import PooledProjection
 from tfq.data.functions import StreamSource, import_function
@@ -65,6 +66,7 @@ def load_samples(
     preprocess: str = "none",
     require_labels: bool = False,
     class_names: Sequence[str] = (),
+    annotations: str | os.PathLike[str] = "",
     resources: Resources = DEFAULT,
 ) -> Samples:
     """Read, select, preprocess and check the samples of a source.
@@ -77,6 +79,7 @@ def load_samples(
       preprocess: "none" or a key of `preprocess.NORMALIZATIONS`.
       require_labels: raise where a sample has no label.
       class_names: of the model's classes, by which the sub-folders of a folder of images are numbered; may be empty.
+      annotations: boxes or masks of a folder of images (`tfq.data.annotations`); "" for none.
       resources: arrays beyond the memory limit live in a temporary file; arrays that are given as the model takes
         them are not copied. Progress is told about every pass over the source.
 
@@ -90,6 +93,8 @@ def load_samples(
     if not source:
         raise UserError("no data is named; give an .npz or .npy file, a folder of images, TFRecords or module:function")
     opened = open_source(source, signatures, preprocess=preprocess, class_names=class_names)
+    if annotations:
+        opened = _annotated(opened, Path(annotations), str(source), class_names)
     reader = _Reader(opened, str(source), signatures, preprocess, resources.progress)
     views = reader.views if limit is None or selected.how == "first" else {}
     placed = reader.all() if limit is None else reader.chosen(limit, selected.how, selected.seed)
@@ -164,6 +169,15 @@ def open_source(
     if colon and module and function.isidentifier():
         return StreamSource(source, import_function(source), signatures)
     raise UserError(f"{source} {'is no data that can be read' if kind else 'does not exist'}; {_SOURCES}")
+
+
+def _annotated(opened: Source, annotations: Path, name: str, class_names: Sequence[str]) -> Source:
+    if not isinstance(opened, ImageFolder):
+        raise UserError(
+            f"`annotations` are of a folder of images, and {name} is none; leave them out, or give a folder"
+        )
+    labels, warnings = read_annotations(annotations, opened.files, opened.size, class_names)
+    return opened.with_labels(labels, warnings)
 
 
 class _Reader:

@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 
 from tfq.evaluation.bootstrap import Statistic
-from tfq.evaluation.metrics import class_indices, mean_of
+from tfq.evaluation.metric import class_indices, mean_of
 from tfq.execution.views import Arrays
 
 _SUM = 0.05  # how far probabilities may be from the sum 1

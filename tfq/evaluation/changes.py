@@ -12,7 +12,7 @@ import dataclasses
 
 import numpy as np
 
-from tfq.evaluation.metrics import class_indices
+from tfq.evaluation.metric import class_indices
 
 _MOST_CLASSES, _MOST_SAMPLES, _MOST_PAIRS = 32, 24, 12
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from tfq.evaluation.layers import decibels_of
-from tfq.evaluation.metrics import finite_decibels
+from tfq.evaluation.signals import finite_decibels
 from tfq.execution.resources import DEFAULT, Resources
 from tfq.execution.views import Arrays
 from tfq.models.graph import Graph, Node

@@ -16,8 +16,10 @@ from tfq.evaluation.bootstrap import CONFIDENCE, Estimate, Statistic, estimate, 
 from tfq.evaluation.changes import Changes, class_changes
 from tfq.evaluation.latency import DEFAULT as TIMING
 from tfq.evaluation.latency import Latency, Timing, measure_latency
-from tfq.evaluation.metrics import Metric, Predictions, UserMetric, find_metric, sqnr_against
+from tfq.evaluation.metric import Metric, Predictions
+from tfq.evaluation.metrics import Wanted, find_metric
 from tfq.evaluation.parts import Part, channel_parts
+from tfq.evaluation.signals import sqnr_against
 from tfq.evaluation.size import Size, measure_size
 from tfq.execution.delegation import Delegation, delegation
 from tfq.execution.interpreter import TensorInfo, TfliteModel
@@ -134,7 +136,7 @@ def evaluate(
     models: Mapping[str, bytes | Path | Simulated],
     samples: Samples,
     *,
-    metric: str | UserMetric = "top1",
+    metric: Wanted = "top1",
     seed: int = 0,
     threads: int | None = None,
     timing: Timing | None = TIMING,
@@ -183,8 +185,12 @@ def evaluate(
         latencies = measure_latency(
             files, single, timing=timing, delegate=delegate, seed=seed, progress=resources.progress
         )
-    decides = gives_classes(next(iter(outputs_of.values()))[0], samples.arrays, judged_so=judge.classifies)
-    judged, omitted = judge_outputs(outputs_of, samples, metric=metric, seed=seed, progress=resources.progress)
+    names, baseline = tuple(info.name for info in expected), next(iter(outputs_of.values()))
+    first = baseline[judge.first(names)]
+    decides = gives_classes(first, samples.arrays, judged_so=judge.classifies)
+    judged, omitted = judge_outputs(
+        outputs_of, samples, metric=judge, names=names, seed=seed, progress=resources.progress
+    )
     evaluated = []
     for name, model in models.items():
         size, simulated = (None, model.reason) if isinstance(model, Simulated) else (measure_size(model), "")
@@ -203,19 +209,19 @@ def evaluate(
         metric=judge.name,
         higher_is_better=judge.higher_is_better,
         omitted=omitted,
-        outputs=tuple(info.name for info in expected),
+        outputs=names,
         samples=len(samples),
         seed=seed,
-        decisions=Decisions.of(next(iter(outputs_of.values()))[0]) if decides else None,
+        decisions=Decisions.of(first) if decides else None,
         constant=tuple(
-            info.name
-            for info, values in zip(expected, next(iter(outputs_of.values())), strict=True)
+            name
+            for name, values in zip(names, baseline, strict=True)
             if len(samples) > 1 and (values == values[:1]).all()
         ),
     )
 
 
-def check_metric(metric: str | UserMetric, baseline: bytes | Path, samples: Samples) -> None:
+def check_metric(metric: Wanted, baseline: bytes | Path, samples: Samples) -> None:
     """What the metric would say of the labels, or of the user's own function, told before all models have run.
 
     It judges a few outputs of the baseline, repeated to the number of samples, against all labels.
@@ -228,20 +234,23 @@ def check_metric(metric: str | UserMetric, baseline: bytes | Path, samples: Samp
     few, loaded = samples.head(_TRIED), TfliteModel(baseline)
     inputs = inputs_of(loaded, few.arrays, "the first model")
     found = predict(baseline, inputs, threads=1)
-    names, repeated = [info.name for info in loaded.outputs], np.arange(len(samples)) % len(few)
+    names, repeated = tuple(info.name for info in loaded.outputs), np.arange(len(samples)) % len(few)
     outputs = tuple(values[repeated] for values in outputs_like(names, found, loaded.outputs, "the first model"))
-    point(judge.statistic(Predictions(outputs, samples.labels, samples.arrays, outputs)), len(samples))
+    point(judge.statistic(Predictions(outputs, samples.labels, samples.arrays, outputs, names)), len(samples))
 
 
 def judge_outputs(
     outputs_of: Mapping[str, tuple[np.ndarray, ...]],
     samples: Samples,
     *,
-    metric: str | UserMetric,
+    metric: Wanted,
+    names: tuple[str, ...] = (),
     seed: int = 0,
     progress: Progress = SILENT,
 ) -> tuple[dict[str, Judgement], str]:
     """Judge outputs [n, ...] float32 by model name, wherever they were computed; the first is the baseline.
+
+    The outputs have these `names`, which may be empty where the metric asks for none.
 
     Returns the judgements by name, and why there are no scores ("" where there are).
 
@@ -250,13 +259,15 @@ def judge_outputs(
     judge = find_metric(metric)
     baseline = next(iter(outputs_of.values()))
     predictions = {
-        name: Predictions(outputs, samples.labels, samples.arrays, baseline) for name, outputs in outputs_of.items()
+        name: Predictions(outputs, samples.labels, samples.arrays, baseline, names)
+        for name, outputs in outputs_of.items()
     }
     omitted = ""
     if judge.needs_labels and samples.labels is None:
         omitted = f"metric {judge.name} needs labels, and the data has none"
     scores = {} if omitted else _scores(judge, predictions, len(samples), seed=seed, progress=progress)
-    classifies = gives_classes(baseline[0], samples.arrays, judged_so=judge.classifies)
+    first = judge.first(names)
+    classifies = gives_classes(baseline[first], samples.arrays, judged_so=judge.classifies)
     judged = {}
     for row, (name, outputs) in enumerate(outputs_of.items()):
         score, difference = scores.get(name, (None, None))
@@ -265,8 +276,8 @@ def judge_outputs(
             continue
         agreement = changes = None
         if classifies:
-            changes = class_changes(outputs[0], baseline[0], samples.labels)
-            agreement = _estimated(class_agreement(outputs[0], baseline[0]), "%", len(samples), seed)
+            changes = class_changes(outputs[first], baseline[first], samples.labels)
+            agreement = _estimated(class_agreement(outputs[first], baseline[first]), "%", len(samples), seed)
         sqnr, *others = (
             _estimated(sqnr_against(output, wanted), "dB", len(samples), seed)
             for output, wanted in zip(outputs, baseline, strict=True)

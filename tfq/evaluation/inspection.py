@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tfq.evaluation.metrics import finite_decibels
+from tfq.evaluation.signals import finite_decibels
 from tfq.evaluation.size import constant_bytes, grid_bits
 from tfq.execution.interpreter import TfliteModel
 from tfq.execution.tflite import integers, parse_tflite

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from tfq.evaluation.metrics import finite_decibels
+from tfq.evaluation.signals import finite_decibels
 from tfq.models.graph import Graph
 from tfq.simulate.eager import tensor_parts
 from tfq.verify.forced import Forced

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypedDict
 
@@ -11,8 +12,9 @@ from tfq.data.objects import Data, given
 from tfq.errors import UserError
 from tfq.evaluation import evaluate as evaluation
 from tfq.evaluation import latency
-from tfq.evaluation.metrics import UserMetric, find_metric
+from tfq.evaluation.metrics import find_metric
 from tfq.evaluation.names import Tflite, by_name
+from tfq.evaluation.own_metric import UserMetric
 from tfq.execution.progress import Progress, shown
 from tfq.execution.resources import Resources
 from tfq.options import check_names
@@ -23,10 +25,16 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class Timing(TypedDict, total=False):
-    """How latency is measured: timed invocations of each model at the least (48, none for 0), threads of one
-    invocation (1), and whether XNNPACK runs it, as on a device (True)."""
+class Details(TypedDict, total=False):
+    """How outputs are read, and how latency is measured.
 
+    `outputs`, `decoder` and `annotations` are those of a `Recipe`. latency_runs: timed invocations of each model at the
+    least (48, none for 0). threads: of one invocation (1). xnnpack: whether it runs the model, as on a device (True).
+    """
+
+    outputs: Sequence[str]
+    decoder: str
+    annotations: str | os.PathLike[str]
     latency_runs: int
     threads: int
     xnnpack: bool
@@ -54,7 +62,7 @@ def evaluate(
     num_samples: int = 0,
     seed: int = 0,
     progress: Progress | bool = False,
-    **timing: Unpack[Timing],
+    **details: Unpack[Details],
 ) -> Comparison:
     """Measure .tflite models side by side on the same samples: score, agreement with the first, size and latency.
 
@@ -69,35 +77,37 @@ def evaluate(
       num_samples: take the first samples only; 0 for all of them.
       seed: of the bootstrap intervals.
       progress: True shows it on standard error.
-      timing: `Timing`.
+      details: `Details`.
 
     Raises:
       UserError: anything the caller can put right.
     """
-    check_names(timing, Timing.__annotations__)
-    latency_runs, threads = timing.get("latency_runs", 48), timing.get("threads", 1)
+    check_names(details, Details.__annotations__)
+    latency_runs, threads = details.get("latency_runs", 48), details.get("threads", 1)
     bounded = {"num_samples": num_samples, "latency_runs": latency_runs, "threads": threads}
     for name, value in bounded.items():
         if value < (least := int(name == "threads")):
             raise UserError(f"`{name}` is {value}; it must be at least {least}")
     named, resources = by_name(models), Resources(progress=shown(progress))
-    find_metric(metric)  # a misspelt one is told before the data is read
+    # a misspelt one is told before the data is read
+    judge = find_metric(metric, outputs=details.get("outputs", ()), decoder=details.get("decoder", ""))
     signatures = [evaluation.input_signatures(model) for model in named.values()]  # all files are opened before it is
     samples = load_samples(
         given(data, "the data"),
         signatures[0],
         Selection(num_samples or None),
         preprocess=preprocess,
+        annotations=details.get("annotations", ""),
         resources=resources,
     )
-    evaluation.check_metric(metric, next(iter(named.values())), samples)
+    evaluation.check_metric(judge, next(iter(named.values())), samples)
     found = evaluation.evaluate(
         named,
         samples,
-        metric=metric,
+        metric=judge,
         seed=seed,
         timing=latency.Timing(latency_runs, threads=threads) if latency_runs else None,
-        delegate=timing.get("xnnpack", True),
+        delegate=details.get("xnnpack", True),
         resources=resources,
     )
     return Comparison(**vars(found))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 from tfq import pipeline
 from tfq.data.objects import Data
 from tfq.errors import UserError
-from tfq.evaluation.metrics import UserMetric
+from tfq.evaluation.own_metric import UserMetric
 from tfq.execution.ledger import check_journal
 from tfq.execution.progress import Progress, shown
 from tfq.inputs import taken
@@ -63,6 +63,9 @@ class Options(TypedDict, total=False):
     input_type: str
     output_type: str
     metric: str | UserMetric
+    outputs: Sequence[str]
+    decoder: str
+    annotations: str | os.PathLike[str]
     labels: str | os.PathLike[str] | Sequence[str]
     target: str
     memory_limit: int

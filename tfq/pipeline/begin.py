@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfq.allocation.latency_table import LatencyTable, read_table
+from tfq.allocation.metric_drop import check_drop
 from tfq.calibration.choose import find_method
 from tfq.data.calibration_set import CalibrationSet
 from tfq.data.checks import compare_ranges, compare_samples
@@ -19,7 +20,8 @@ from tfq.data.samples import Samples
 from tfq.data.signatures import input_signatures
 from tfq.data.synthetic import synthetic_samples
 from tfq.evaluation.evaluate import check_metric
-from tfq.evaluation.metrics import UserMetric, find_metric
+from tfq.evaluation.metric import Metric
+from tfq.evaluation.metrics import find_metric
 from tfq.execution.journal import Journal
 from tfq.execution.predict import predict
 from tfq.execution.progress import Progress
@@ -61,7 +63,7 @@ class Run:
     """
 
     recipe: Recipe
-    metric: str | UserMetric
+    metric: Metric
     loaded: LoadedModel
     labels: Sequence[str]
     table: LatencyTable | None
@@ -86,7 +88,8 @@ class Run:
 
 
 def begin(recipe: Recipe, inputs: Inputs, progress: Progress) -> Run:
-    find_metric(inputs.metric)  # what can be told before the model is read
+    # what can be told before the model is read
+    metric = find_metric(inputs.metric, outputs=recipe.outputs, decoder=recipe.decoder)
     find_method(recipe.calibration_method)
     table = read_table(Path(recipe.latency_table)) if recipe.latency_table else None
     journal, resources = Journal(), recipe.resources(progress)
@@ -99,6 +102,8 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress) -> Run:
         labels = read_labels(inputs.labels)
     with journal.stage("load the samples"):
         given, evaluation_samples = _samples(recipe, inputs, loaded.graph, labels, journal, resources)
+        if recipe.max_accuracy_drop is not None and metric.name != "top1":
+            check_drop(metric, given.labels)
         calibration, unseen = _by_role(given, evaluation_samples, journal, resources)
     with journal.stage("prepare the model"):
         few = calibration.samples.head(_PREPARATION).read()
@@ -125,10 +130,12 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress) -> Run:
         state = _state_note(prepared.plain, baseline)
         journal.warn(*_size_note(loaded, baseline), *(state or _baseline_note(prepared.plain, baseline, few)))
         if evaluation_samples is not None:
-            check_metric(inputs.metric, baseline, evaluation_samples)
+            check_metric(metric, baseline, evaluation_samples)
+        if recipe.max_accuracy_drop is not None and metric.name != "top1" and given.labels is not None:
+            check_metric(metric, baseline, given)
     return Run(
         recipe,
-        inputs.metric,
+        metric,
         loaded,
         labels,
         table,
@@ -197,7 +204,7 @@ def _samples(
     journal.warn(*samples.warnings)
     if inputs.evaluation is None:
         return samples, None
-    evaluation_samples = load_samples(inputs.evaluation, signatures, **options)
+    evaluation_samples = load_samples(inputs.evaluation, signatures, annotations=recipe.annotations, **options)
     found = compare_samples(samples, evaluation_samples) + compare_ranges(samples, evaluation_samples)
     journal.warn(*evaluation_samples.warnings, *found)
     return samples, evaluation_samples

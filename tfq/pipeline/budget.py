@@ -10,6 +10,7 @@ from tfq.allocation.survey import At, Survey, survey
 from tfq.allocation.wish import goal_of
 from tfq.calibration.statistics import Range
 from tfq.evaluation.bootstrap import Estimate
+from tfq.evaluation.metric import Metric
 from tfq.models.graph import Graph
 from tfq.models.grids import grid_groups
 from tfq.models.widths import activation_bits, is_weighted, units
@@ -48,7 +49,9 @@ def surveyed(run: Run, start: Start, setting: Setting, ledger: Path | None) -> S
     """What can be chosen."""
     narrow = _narrow_ranges(run, start.reference)
     at = _at(run, start, narrow)
-    return survey(setting, start.model, at, run.recipe, table=run.table, narrow=narrow, ledger=ledger)
+    return survey(
+        setting, start.model, at, run.recipe, metric=run.metric, table=run.table, narrow=narrow, ledger=ledger
+    )
 
 
 def within_budget(run: Run, start: Start, setting: Setting, ledger: Path | None) -> tuple[QuantizedModel, Allocated]:
@@ -58,7 +61,7 @@ def within_budget(run: Run, start: Start, setting: Setting, ledger: Path | None)
         goal = goal_of(setting.graph, found.units, run.recipe)
         model, allocated = allocate(found.problem, goal, found.bench, progress=run.resources.progress)
         if not allocated.attained:
-            run.journal.warn(_missed(run.recipe, allocated))
+            run.journal.warn(_missed(run.recipe, run.metric, allocated))
         if setting.reconstruction is not None:
             run.journal.warn(left_as_they_were(allocated))
     return model, allocated
@@ -78,29 +81,38 @@ def left_as_they_were(allocated: Allocated) -> str:
     )
 
 
-def _missed(recipe: Recipe, allocated: Allocated) -> str:
+def _missed(recipe: Recipe, metric: Metric, allocated: Allocated) -> str:
     least = min(r.measured.points for r in allocated.rounds)
     return (
-        f"`max_accuracy_drop={recipe.max_accuracy_drop:g}` is not kept: the best model found loses {least:.2f} points"
-        " on the calibration samples (estimate and its standard error); this is that model. Offer more bits or float"
-        " layers (`candidates`), or give more calibration samples"
+        f"`max_accuracy_drop={recipe.max_accuracy_drop:g}` is not kept: the best model found loses {least:.2f}"
+        f" {_unit(metric.unit)} on the calibration samples (estimate and its standard error); this is that model. Offer"
+        " more bits or float layers (`candidates`), or give more calibration samples"
     )
 
 
-def contradiction(recipe: Recipe, difference: Estimate | None) -> str:
+def _unit(unit: str) -> str:
+    """What a difference of scores is counted in."""
+    return "points" if unit in ("%", "points") else unit or "of the metric"
+
+
+def contradiction(recipe: Recipe, difference: Estimate | None, *, falls: bool = True) -> str:
     """One line where the evaluation data says that the model loses more than the largest drop; else nothing.
 
     Args:
       difference: of the model's score to float's, with its interval; None where no score was measured.
+      falls: a worse model has a lower score.
     """
     most = recipe.max_accuracy_drop
-    if most is None or difference is None or difference.unit != "points":
+    if most is None or difference is None:
         return ""
     value, low, high = difference.value, difference.low, difference.high
-    if value is None or low is None or high is None or high >= -most:
+    if value is None or low is None or high is None:
+        return ""
+    lost, least, largest = (-value, -high, -low) if falls else (value, low, high)
+    if least <= most:
         return ""
     return (
-        f"`max_accuracy_drop` is {most:g}, and on the evaluation data the model loses {-value:.2f} points"
-        f" [{-high:.2f}, {-low:.2f}]: the calibration samples made the loss look smaller;"
+        f"`max_accuracy_drop` is {most:g}, and on the evaluation data the model loses {lost:.2f}"
+        f" {_unit(difference.unit)} [{least:.2f}, {largest:.2f}]: the calibration samples made the loss look smaller;"
         " calibrate with samples that the model was not trained on, with more of them, or ask for a smaller drop"
     )

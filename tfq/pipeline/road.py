@@ -103,7 +103,8 @@ def quantize(
             verify_runtimes(content, run.few, name=name)
     with journal.stage("evaluate"):
         evaluation = _evaluate(run, files, model)
-        journal.warn(contradiction(recipe, evaluation.models[-1].difference))
+        falls = run.metric.higher_is_better is not False
+        journal.warn(contradiction(recipe, evaluation.models[-1].difference, falls=falls))
     if recipe.package == "gzip":
         files["model.tflite.gz"] = gzipped(files["model.tflite"])
 
