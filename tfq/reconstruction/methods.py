@@ -2,7 +2,7 @@
 
 nearest           present weights and scales, rounded to the nearest
 mse               the same with scales of the smallest squared error          `weight_scales`
-bias_correction   mse, and a bias that takes over the mean error              `bias_correction`
+bias_correction   mse, and a bias that takes over the mean error              `mean_error`
 adaround          every weight down or up, the scales fixed                   `adaround`
 adaquant          weights, scales, bias and input range learned together      `adaquant`
 least_squares     closed form and a descent over the codes, no gradients      `least_squares`
@@ -20,8 +20,8 @@ from tfq.numerics import reference
 from tfq.reconstruction.active_rows import is_affordable, refined
 from tfq.reconstruction.adaquant import adaquant
 from tfq.reconstruction.adaround import adaround
-from tfq.reconstruction.bias_correction import with_corrected_bias
 from tfq.reconstruction.least_squares import least_squares, least_squares_of, with_search
+from tfq.reconstruction.mean_error import with_corrected_bias
 from tfq.reconstruction.problem import UNLIMITED, Method, Problem, Solution
 from tfq.reconstruction.weight_scales import output_scales
 
