@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from tfq.grid import Grid, activation_grid
 from tfq.numerics import reference
@@ -84,8 +84,8 @@ METHODS: Mapping[str, Method] = {
 }
 
 
-def solutions(name: str, problems: Sequence[Problem], seed: int) -> Iterable[Solution]:
+def solutions(name: str, problems: Sequence[Problem], seed: int) -> list[Solution]:
     """By this method those of problems that differ in the grid of their weights alone."""
     if name == "least_squares":  # most of its work hangs on no grid
-        return least_squares_of(problems)
-    return (METHODS[name](problem, seed) for problem in problems)
+        return list(least_squares_of(problems))
+    return [METHODS[name](problem, seed) for problem in problems]
