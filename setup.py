@@ -6,6 +6,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+_RAY, _DASK = ["ray[client]>=2.40,<3"], ["distributed>=2025.1"]
 HERE = Path(__file__).parent
 # Read, not imported: the packages it would pull in may not be installed yet.
 VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "tfq" / "__init__.py").read_text(encoding="utf-8"), re.MULTILINE)
@@ -68,9 +69,14 @@ setup(
     extras_require={
         # the peer in benchmarks/reconstruction.py that TensorFlow does not bring along
         "benchmark": ["ai-edge-quantizer>=0.10,<0.11"],
+        # other machines (docs/fleets.md)
+        "ray": _RAY,
+        "dask": _DASK,
         # makes demo/ anew; running the demo does not need it
         "demo": ["scikit-learn>=1.4,<2"],
         "dev": [
+            *_RAY,
+            *_DASK,
             "hypothesis>=6.100",
             "ipykernel>=6",
             "mypy>=1.10",

@@ -8,7 +8,14 @@ from pathlib import Path
 from absl import flags
 from tfq_tools.arguments import with_flags
 from tfq_tools.command import lasting_imports, run_command
-from tfq_tools.recipe_flags import HELP, groups_of, ledger_from_flags, new_recipe_flags, recipe_from_flags
+from tfq_tools.recipe_flags import (
+    HELP,
+    engine_from_flags,
+    groups_of,
+    ledger_from_flags,
+    new_recipe_flags,
+    recipe_from_flags,
+)
 from tfq_tools.supervise import FAILED
 
 FLAGS = new_recipe_flags(
@@ -41,7 +48,8 @@ def main(values: flags.FlagValues) -> int:
     wanted = conditions(values.fail_if)
     output, ledger = Path(values.output_dir), ledger_from_flags(values, recipe)
     with staged_directory(output, overwrite=values.overwrite) as directory:
-        result = quantize(recipe, ledger=ledger, progress=Lines(sys.stderr))
+        with engine_from_flags(values, recipe) as executor:
+            result = quantize(recipe, ledger=ledger, progress=Lines(sys.stderr), executor=executor)
         result.write(directory)
     print(with_flags(summary(result.report, output)))
     if values.explain:

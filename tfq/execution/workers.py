@@ -69,6 +69,10 @@ class Fleet(concurrent.futures.Executor):
         """Calls that it works on at a time."""
         raise NotImplementedError
 
+    def versions(self) -> dict[str, dict[str, str]]:
+        """`tfq.execution.engines.versions` of its nodes by their names. Raises UserError where one cannot tell."""
+        raise NotImplementedError
+
     def share(self, value: Shared[Any]) -> Any:
         """Put a value where every worker finds it; what is returned stands for it among the arguments of a call."""
         raise NotImplementedError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
@@ -15,7 +16,7 @@ from tfq.execution.ledger import check_journal
 from tfq.execution.progress import Progress, shown
 from tfq.inputs import taken
 from tfq.models.settings import standard_settings
-from tfq.options import check_journal_acts
+from tfq.options import check_engine_acts, check_journal_acts
 from tfq.recipe import UNBOUND, Recipe
 from tfq.report.frontier import FrontierReport
 from tfq.result import Result
@@ -80,6 +81,7 @@ def quantize(
     recipe: Recipe | None = None,
     journal: str | os.PathLike[str] | None = None,
     progress: Progress | bool = False,
+    executor: Executor | None = None,
     **options: Unpack[Options],
 ) -> Result:
     """Quantise a model, verify the .tflite, and measure it against the float model.
@@ -100,6 +102,8 @@ def quantize(
       recipe: settings of an earlier run, as `result.report.recipe`; what is given beside it goes first.
       journal: file that keeps the measurements of layers for a budget; a run that was killed continues from it.
       progress: True shows it on standard error.
+      executor: takes the work on layers in parallel mode and for a budget: any of `concurrent.futures`, or that of
+        `tfq.engine`. The bytes do not depend on it. Whoever made it shuts it down.
       options: fields of `Recipe`, which says what they mean; `tfq-quantize --help` explains each. `metric` may be a
         function of (outputs, labels) or (outputs, labels, inputs) too, `labels` a list of names.
 
@@ -109,8 +113,10 @@ def quantize(
     """
     wanted, inputs = taken(recipe, model, calibration, evaluation, options)
     ledger = _ledger(journal, wanted)
+    if executor is not None:
+        check_engine_acts(wanted)
     with standard_settings():
-        return pipeline.quantize(wanted, inputs, ledger=ledger, progress=shown(progress))
+        return pipeline.quantize(wanted, inputs, ledger=ledger, progress=shown(progress), executor=executor)
 
 
 def explore(
@@ -123,13 +129,14 @@ def explore(
     reconstruct: bool = False,
     journal: str | os.PathLike[str] | None = None,
     progress: Progress | bool = False,
+    executor: Executor | None = None,
     **options: Unpack[Options],
 ) -> FrontierReport:
     """What accuracy every size of the model costs and, with `latency_table`, every latency.
 
     Args:
-      model, calibration, evaluation, recipe, journal, progress, options: as in `quantize`; the pipeline is "advanced"
-        where no recipe is given, and budgets are not taken.
+      model, calibration, evaluation, recipe, journal, progress, executor, options: as in `quantize`; the pipeline is
+        "advanced" where no recipe is given, and budgets are not taken.
       points: how many size budgets, from the smallest model to the best; with a latency table as many of latency too.
       reconstruct: reconstruct every point in sequence, as `quantize` does with its budget: better models, but each
         takes as long as a run.
@@ -145,6 +152,8 @@ def explore(
     start: dict[str, Any] = {} if recipe is not None else {"pipeline": "advanced"}
     wanted, inputs = taken(recipe, model, calibration, evaluation, start | options | UNBOUND)
     ledger = _ledger(journal, wanted)
+    if executor is not None:
+        check_engine_acts(wanted)
     with standard_settings():
         return pipeline.explore(
             wanted,
@@ -153,6 +162,7 @@ def explore(
             reconstruct=reconstruct,
             ledger=ledger,
             progress=shown(progress),
+            executor=executor,
         )
 
 
