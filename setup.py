@@ -92,6 +92,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
+            "tfq=tfq_tools.tfq:run",
             "tfq-quantize=tfq_tools.quantize:run",
             "tfq-batch=tfq_tools.batch:run",
             "tfq-evaluate=tfq_tools.evaluate:run",
