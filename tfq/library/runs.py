@@ -129,14 +129,13 @@ def explore(
     reconstruct: bool = False,
     journal: str | os.PathLike[str] | None = None,
     progress: Progress | bool = False,
-    executor: Executor | None = None,
     **options: Unpack[Options],
 ) -> FrontierReport:
     """What accuracy every size of the model costs and, with `latency_table`, every latency.
 
     Args:
-      model, calibration, evaluation, recipe, journal, progress, executor, options: as in `quantize`; the pipeline is
-        "advanced" where no recipe is given, and budgets are not taken.
+      model, calibration, evaluation, recipe, journal, progress, options: as in `quantize`; the pipeline is "advanced"
+        where no recipe is given, and budgets are not taken.
       points: how many size budgets, from the smallest model to the best; with a latency table as many of latency too.
       reconstruct: reconstruct every point in sequence, as `quantize` does with its budget: better models, but each
         takes as long as a run.
@@ -152,8 +151,6 @@ def explore(
     start: dict[str, Any] = {} if recipe is not None else {"pipeline": "advanced"}
     wanted, inputs = taken(recipe, model, calibration, evaluation, start | options | UNBOUND)
     ledger = _ledger(journal, wanted)
-    if executor is not None:
-        check_engine_acts(wanted)
     with standard_settings():
         return pipeline.explore(
             wanted,
@@ -162,7 +159,6 @@ def explore(
             reconstruct=reconstruct,
             ledger=ledger,
             progress=shown(progress),
-            executor=executor,
         )
 
 
