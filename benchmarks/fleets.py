@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ LEAST_SPEEDUP = 1.6
 JOBS, SHARDS, KILLS = 1000, 4, 2
 _JOB_SECONDS = 0.02
 _STAGE = "reconstruct"
+_NONE: Mapping[str, str] = {}
 FLAGS = new_flags()
 flags.DEFINE_list("parts", list(PARTS), "What to measure.", flag_values=FLAGS)
 flags.DEFINE_string("case", "resnet20_cifar10", "The network of `engines`.", flag_values=FLAGS)
@@ -74,16 +75,19 @@ def called(
     arguments: Sequence[str],
     output: Path,
     *,
+    environment: Mapping[str, str] = _NONE,
     once: tuple[str, Callable[[], None]] | None = None,
 ) -> Run:
     """Run a command of tfq.
 
     Args:
+      environment: beside this process's.
       once: what is done the first time that its log holds a text.
     """
     start, log = time.monotonic(), output.with_suffix(".log")
     line = [sys.executable, "-m", f"tfq_tools.{command}", *arguments, f"--output_dir={output}"]
-    with log.open("w") as stream, subprocess.Popen(line, stdout=stream, stderr=subprocess.STDOUT) as process:
+    options: dict[str, Any] = {"stderr": subprocess.STDOUT, "env": {**os.environ, **environment}}
+    with log.open("w") as stream, subprocess.Popen(line, stdout=stream, **options) as process:
         while process.poll() is None:
             time.sleep(0.2)
             if once is not None and once[0] in log.read_text():
@@ -116,10 +120,11 @@ def engines(case: str, num_samples: int, folder: Path) -> list[Run]:
         return called(name, "quantize", [*shared, *more], folder / name.replace(" ", "_").replace(",", ""), **options)
 
     runs = [run(ONE), run(TWO, "--workers=2")]
-    with ray_cluster(3) as nodes:
-        runs.append(run(RAY, f"--engine=ray:{nodes[0].address}"))
-        kill = ("reconstruct the layers", nodes[-1].kill)
-        runs.append(run(RAY_KILLED, f"--engine=ray:{nodes[0].address}", once=kill))
+    with ray_cluster(3) as cluster:
+        there = {"environment": cluster.environment}
+        runs.append(run(RAY, f"--engine={cluster.client}", **there))
+        kill = ("reconstruct the layers", cluster.nodes[-1].kill)
+        runs.append(run(RAY_KILLED, f"--engine={cluster.engine}", once=kill, **there))
     return [*runs, run(DASK, "--engine=dask", "--workers=2")]
 
 
@@ -131,9 +136,9 @@ def batch(folder: Path) -> list[Run]:
         (folder / f"run{seed}.flags").write_text("\n".join(lines) + "\n")
     jobs = [f"--jobs={folder / '*.flags'}"]
     runs = [called(ONE, "batch", jobs, folder / "here")]
-    with ray_cluster(3) as nodes:
-        kill = ("calibrate", nodes[-1].kill)
-        runs.append(called(RAY_KILLED, "batch", [*jobs, f"--engine=ray:{nodes[0].address}"], folder / "ray", once=kill))
+    with ray_cluster(3) as cluster:
+        there: dict[str, Any] = {"environment": cluster.environment, "once": ("calibrate", cluster.nodes[-1].kill)}
+        runs.append(called(RAY_KILLED, "batch", [*jobs, f"--engine={cluster.engine}"], folder / "ray", **there))
     return runs
 
 

@@ -22,7 +22,7 @@ COMMANDS = {
 }
 # Of cmake, bazel, Ray, Dask, SLURM and of every program.
 FOREIGN = {
-    "address", "array", "head", "host", "mem", "nthreads", "nworkers", "port", "requeue",
+    "address", "array", "generate", "head", "host", "mem", "nthreads", "nworkers", "port", "requeue", "version",
     "build", "enable_workspace", "help", "incompatible_enable_cc_toolchain_resolution", "platforms", "test_arg",
     "test_output",
 }  # fmt: skip

@@ -7,13 +7,17 @@ import pathlib
 import signal
 import sys
 
+import operator_graphs
 import pytest
 
 from tfq.errors import UserError
 from tfq.execution.engines import check_versions, engine, versions
 from tfq.execution.resources import Resources
 from tfq.execution.workers import share, spread
+from tfq.precision import Precision
 from tfq.reconstruction.methods import METHODS
+from tfq.reconstruction.reconstruct import Reconstruction, reconstruct
+from tfq.spec import Specification
 
 
 def of_shared(shared, number):
@@ -36,6 +40,20 @@ def loaded(_):
 
 def fails():
     raise UserError("a precision that nobody knows")
+
+
+def reconstructed(resources):
+    graph = operator_graphs.ALL["shared"]()
+    samples = operator_graphs.draw(graph)
+    model = operator_graphs.specified(graph, samples, Precision(weight_bits=4))
+    how = Reconstruction("x", METHODS["best"], mode="parallel")
+    return reconstruct(graph, model, operator_graphs.calibration_of(samples), how, seed=2, resources=resources)
+
+
+def text_of(found):
+    model, outcomes = found
+    weights = [node.weights[name].tobytes() for node in model.nodes for name in sorted(node.weights)]
+    return Specification.of(model).to_json(), weights, outcomes
 
 
 @pytest.mark.parametrize("threads", [True, False])
@@ -76,6 +94,8 @@ def use(name, folder):
         assert {number: product for number, (product, _, _) in found.items()} == {n: 7 * n for n in range(12)}
         assert len({name for _, name, _ in found.values()}) == 1
         assert os.getpid() not in {process for _, _, process in found.values()}
+
+        assert text_of(reconstructed(resources)) == text_of(reconstructed(Resources()))
 
         with spread(resources, killed_once) as apart:
             found = dict(apart(killed_once, ((str(folder), number) for number in range(6))))
