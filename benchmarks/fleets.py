@@ -122,7 +122,7 @@ def engines(case: str, num_samples: int, folder: Path) -> list[Run]:
     runs = [run(ONE), run(TWO, "--workers=2")]
     with ray_cluster(3) as cluster:
         there = {"environment": cluster.environment}
-        runs.append(run(RAY, f"--engine={cluster.client}", **there))
+        runs.append(run(RAY, f"--engine={cluster.engine}", **there))
         kill = ("reconstruct the layers", cluster.nodes[-1].kill)
         runs.append(run(RAY_KILLED, f"--engine={cluster.engine}", once=kill, **there))
     return [*runs, run(DASK, "--engine=dask", "--workers=2")]

@@ -123,9 +123,14 @@ def test_nodes_with_other_versions_are_refused():
         check_versions({"two": {k: v for k, v in versions().items() if k != "tensorflow"}}, "Dask")
 
 
-@pytest.mark.parametrize("name", ["", "spark", "ray:", "dask:", "local:2"])
+@pytest.mark.parametrize("name", ["", "spark", "ray:", "ray:here", "dask:", "dask:here", "local:2"])
 def test_an_engine_that_is_none_is_refused(name):
     with pytest.raises(UserError, match=r"^`engine` is .*; it must be local, ray, "), engine(name):
+        pass
+
+
+def test_a_cluster_that_is_not_there_is_told():
+    with pytest.raises(UserError, match=r"^cannot use Ray at 127.0.0.1:1: .*refused"), engine("ray:127.0.0.1:1"):
         pass
 
 

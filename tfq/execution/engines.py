@@ -17,6 +17,7 @@ import contextlib
 import importlib
 import importlib.metadata
 import platform
+import re
 from collections.abc import Iterator, Mapping
 
 from tfq import __version__
@@ -24,6 +25,7 @@ from tfq.errors import UserError
 
 LOCAL = "local"
 FORMS = "local, ray, ray://host:port, ray:host:port, dask or dask:tcp://host:port"
+_FORM = re.compile(rf"{LOCAL}|ray(:(//)?[\w.-]+:\d+)?|dask(:\w+://.+)?")
 _DECIDE = ("numpy", "scipy", "tensorflow")  # packages whose versions decide what is computed
 _CALLED = {"ray": "Ray", "dask": "Dask"}
 
@@ -43,12 +45,12 @@ def engine(name: str, workers: int = 1) -> Iterator[concurrent.futures.Executor 
       UserError: there is no such engine, its package is not installed, it cannot be reached, or its machines have other
         versions than this one. Inside the block: work was lost again and again.
     """
-    kind, _, address = name.partition(":")
+    if not _FORM.fullmatch(name):
+        raise UserError(f"`engine` is {name!r}; it must be {FORMS}")
     if name == LOCAL:
         yield None
         return
-    if kind not in _CALLED or (":" in name and not address):
-        raise UserError(f"`engine` is {name!r}; it must be {FORMS}")
+    kind, _, address = name.partition(":")
     if address and workers != 1:
         raise UserError(f"`workers` is {workers} and `engine` is {name}, which has its own workers; leave one out")
     try:

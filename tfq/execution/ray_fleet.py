@@ -9,6 +9,7 @@ import concurrent.futures
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,6 +21,7 @@ from tfq.execution.engines import versions
 from tfq.execution.workers import Fleet, Shared
 
 _RETRIES = 3
+_PATIENCE = 20  # seconds for a cluster to answer
 
 
 def _called(work: Callable[..., Any], *arguments: Any) -> Any:
@@ -71,8 +73,11 @@ def fleet(address: str, workers: int) -> Iterator[RayFleet]:
     if not address:
         options |= {"num_cpus": workers, "include_dashboard": False}
     try:
+        if address and "://" not in address:  # Ray itself tries for minutes, and then ends the process
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
         ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"cannot use Ray at {address or 'this machine'}: {_line(error)}") from error
     try:
         yield RayFleet()
