@@ -72,6 +72,8 @@ setup(
         # other machines (docs/fleets.md)
         "ray": _RAY,
         "dask": _DASK,
+        # settings and figures of runs beside each other
+        "mlflow": ["mlflow-skinny>=2.10"],
         # makes demo/ anew; running the demo does not need it
         "demo": ["scikit-learn>=1.4,<2"],
         "dev": [

@@ -101,17 +101,17 @@ def test_every_package_that_is_imported_is_declared(wheel: pathlib.Path) -> None
     (distribution,) = importlib.metadata.distributions(path=[str(wheel)])
     plain = [r for r in distribution.requires or [] if "extra ==" not in r]
     declared = {re.split(r"[^\w.-]", r)[0].lower().replace("_", "-") for r in plain}
-    optional = {"tfq/execution/ray_fleet.py": "ray", "tfq/execution/dask_fleet.py": "distributed"}  # extras
+    # imported only when it is asked for, and declared by an extra
+    optional = {"tfq/execution/ray_fleet.py": "ray", "tfq/execution/dask_fleet.py": "distributed"}
+    optional |= {"tools/tracking.py": "mlflow"}
     providers = importlib.metadata.packages_distributions()
     for name in [*sources("tfq"), *sources("tools"), *sources("android_bench/host")]:
         for module in imported_modules(ROOT / name):
             top = module.split(".")[0]
-            if top in sys.stdlib_module_names or top in ("tfq", "tfq_bench", "tfq_tools"):
+            if top in sys.stdlib_module_names or top in ("tfq", "tfq_bench", "tfq_tools", optional.get(name)):
                 continue
             provided = {p.lower().replace("_", "-") for p in providers.get(top, ())}
-            assert provided & (declared | {optional.get(name)}), (
-                f"{name} imports {top}, which setup.py does not require"
-            )
+            assert provided & declared, f"{name} imports {top}, which setup.py does not require"
 
 
 def running(tree: ast.AST) -> Iterator[str]:

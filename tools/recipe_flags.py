@@ -47,6 +47,7 @@ HELP = {
         "explain": "Try the remedies of the worst layers, each in a run of its own, and show what each gains.",
         "fail_if": f"Exit with {FAILED} if any of these holds, after all files are written: drop>0.5,latency>1.0. drop:"
         " of the score against float. agreement in %. sqnr in dB. latency, size, download: times float's.",
+        "mlflow": "Log settings, figures and the model to the MLflow server, or the folder, at this address.",
     },
     "Quantisation": {
         "precision": "Number format of the whole model. int8: activations on fixed grids. dynamic_range: integer"
