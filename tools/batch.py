@@ -68,10 +68,9 @@ def main(values: flags.FlagValues) -> None:
     begun = time.time()
 
     def state() -> str:
-        found = [
-            f"{name}: {stage}" for name in jobs if name not in outcomes and (stage := stage_of(output / name, begun))
-        ]
-        return "; ".join(["runs", *found])
+        at = {name: stage_of(output / name, begun) for name in jobs if name not in outcomes}
+        stages = ", ".join(f"{name}: {stage}" for name, stage in at.items() if stage)
+        return f"runs ({stages})" if stages else "runs"
 
     with (
         engine(values.engine, values.workers) as executor,
@@ -141,7 +140,7 @@ def is_done(directory: Path, recipe: Recipe) -> bool:
 
 
 def stage_of(directory: Path, begun: float) -> str:
-    """The last line of the log of a run that has started since then; "" where none has."""
+    """What a run is at by the last line of its log; "" where it has not started since then."""
     log = log_of(directory)
     try:
         if log.stat().st_mtime < begun:
@@ -149,7 +148,7 @@ def stage_of(directory: Path, begun: float) -> str:
         lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
         return ""
-    return next((line for line in reversed(lines) if line), "starts")
+    return next((line for line in reversed(lines) if line), "start").partition(":")[0]
 
 
 def log_of(directory: Path) -> Path:
