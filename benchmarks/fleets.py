@@ -46,7 +46,7 @@ _JOB_SECONDS = 0.02
 _STAGE = "reconstruct"
 _NONE: Mapping[str, str] = {}
 FLAGS = new_flags()
-flags.DEFINE_list("parts", list(PARTS), "What to measure.", flag_values=FLAGS)
+flags.DEFINE_list("parts", list(PARTS), "What to measure; the page keeps the other parts.", flag_values=FLAGS)
 flags.DEFINE_string("case", "resnet20_cifar10", "The network of `engines`.", flag_values=FLAGS)
 flags.DEFINE_integer("num_samples", 512, "Calibration samples of `engines`.", flag_values=FLAGS)
 flags.DEFINE_string("output", "docs/benchmarks", "Directory of fleets.md and fleets.json.", flag_values=FLAGS)
@@ -205,43 +205,56 @@ def bars(part: str, found: Any) -> list[Bar]:
     return [same, speedup]
 
 
-def page(found: dict[str, Any], demands: Sequence[Bar], where: dict[str, Any], case: str) -> str:
-    parts = []
-    titles = {
-        "engines": f"One run: {case}, advanced pipeline, W4, parallel mode",
-        "batch": "A batch of six runs (demo)",
-    }
-    for part, title in titles.items():
-        if part in found:
-            header = ["who", "seconds", "of these, reconstruction", "load average at the end"]
-            rows = [
-                [r.name, f"{r.seconds:.0f}", f"{r.stage:.1f}" if r.stage else "", f"{r.load:.1f}"] for r in found[part]
-            ]
-            parts += [f"## {title}", common.markdown_table(header, rows)]
-    if "shards" in found:
-        rows = [[name, f"{value}"] for name, value in found["shards"].items()]
-        text = f"{JOBS} jobs of {_JOB_SECONDS} s, {SHARDS} shards, each killed {KILLS} times and started again."
-        parts += ["## Shards", text, common.markdown_table(["jobs", "number"], rows)]
+def page(measured: Mapping[str, Mapping[str, Any]], demands: Sequence[Bar], where: Mapping[str, Any]) -> str:
+    """What was measured of each part, with what measured it."""
+    parts, origins = [], {}
+    for part, entry in measured.items():
+        found, origins[part] = entry["found"], common.Origin.of(entry["where"])
+        if part == "shards":
+            rows = [[name, f"{value}"] for name, value in found.items()]
+            text = f"{JOBS} jobs of {_JOB_SECONDS} s, {SHARDS} shards, each killed {KILLS} times and started again."
+            parts += ["## Shards", text, common.markdown_table(["jobs", "number"], rows)]
+            continue
+        title = {
+            "engines": f"One run: {entry['case']}, advanced pipeline, W4, parallel mode",
+            "batch": "Six runs (demo)",
+        }
+        header = ["who", "seconds", "of these, reconstruction", "load average at the end"]
+        rows = [[r.name, f"{r.seconds:.0f}", f"{r.stage:.1f}" if r.stage else "", f"{r.load:.1f}"] for r in found]
+        parts += [f"## {title[part]}", common.markdown_table(header, rows)]
     parts.append("A load above the number of cores means that other programs took part of the machine.")
-    return common.page_text("Fleets", where, parts, demands)
+    return common.page_text("Fleets", where, parts, demands, origins=origins)
+
+
+def read(path: Path) -> dict[str, dict[str, Any]]:
+    """The parts that were measured before."""
+    if not path.exists():
+        return {}
+    parts: dict[str, dict[str, Any]] = json.loads(path.read_text())["parts"]
+    for entry in parts.values():
+        if isinstance(entry["found"], list):
+            entry["found"] = [Run(**run) for run in entry["found"]]
+    return parts
 
 
 def main(values: flags.FlagValues) -> int:
     common.check_choices("parts", values.parts, PARTS)
     output, where = common.output_directory(values.output), common.environment("benchmarks.fleets")
-    measured: dict[str, Callable[[Path], Any]] = {
+    work: dict[str, Callable[[Path], Any]] = {
         "engines": lambda folder: engines(values.case, values.num_samples, folder),
         "batch": batch,
         "shards": shards,
     }
-    found: dict[str, Any] = {}
+    measured = read(output / "fleets.json")
     for part in values.parts:
         with tempfile.TemporaryDirectory() as folder:
-            found[part] = measured[part](Path(folder))
-    demands = [bar for part, value in found.items() for bar in bars(part, value)]
-    kept = {p: v if isinstance(v, dict) else [dataclasses.asdict(run) for run in v] for p, v in found.items()}
-    text = page(found, demands, where, values.case)
-    return common.finish(output / "fleets.md", text, {**where, **kept}, demands)
+            measured[part] = {"where": where, "case": values.case, "found": work[part](Path(folder))}
+    demands = [bar for part, entry in measured.items() for bar in bars(part, entry["found"])]
+    kept = {
+        part: {**entry, "found": [dataclasses.asdict(run) for run in entry["found"]]} if part != "shards" else entry
+        for part, entry in measured.items()
+    }
+    return common.finish(output / "fleets.md", page(measured, demands, where), {**where, "parts": kept}, demands)
 
 
 def run() -> None:
