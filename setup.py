@@ -6,6 +6,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+_RAY, _DASK = ["ray[client]>=2.40,<3"], ["distributed>=2025.1"]
 HERE = Path(__file__).parent
 # Read, not imported: the packages it would pull in may not be installed yet.
 VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "tfq" / "__init__.py").read_text(encoding="utf-8"), re.MULTILINE)
@@ -68,9 +69,16 @@ setup(
     extras_require={
         # the peer in benchmarks/reconstruction.py that TensorFlow does not bring along
         "benchmark": ["ai-edge-quantizer>=0.10,<0.11"],
+        # other machines (docs/fleets.md)
+        "ray": _RAY,
+        "dask": _DASK,
+        # settings and figures of runs beside each other
+        "mlflow": ["mlflow-skinny>=2.10"],
         # makes demo/ anew; running the demo does not need it
         "demo": ["scikit-learn>=1.4,<2"],
         "dev": [
+            *_RAY,
+            *_DASK,
             "axe-core-python>=0.1",
             "hypothesis>=6.100",
             "ipykernel>=6",
@@ -89,6 +97,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
+            "tfq=tfq_tools.tfq:run",
             "tfq-quantize=tfq_tools.quantize:run",
             "tfq-batch=tfq_tools.batch:run",
             "tfq-evaluate=tfq_tools.evaluate:run",

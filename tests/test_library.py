@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import nbformat
@@ -29,7 +30,7 @@ from tfq.recipe import Recipe
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PUBLIC = {
-    *("quantize", "explore", "evaluate", "inspect", "Recipe", "UserError"),
+    *("quantize", "explore", "evaluate", "inspect", "engine", "Recipe", "UserError"),
     *("Result", "Report", "Comparison", "Inspection", "FrontierReport"),
 }
 SETTINGS = {"num_calibration_samples": 64, "preprocess": "raw"}
@@ -343,6 +344,7 @@ REFUSED = {
     "metric": ({"metric": "top7"}, "`metric` is 'top7'; it must be one of"),
     "labels": ({"metric": "auc"}, "no `evaluation` is given, so there are no labels; add `evaluation`"),
     "journal": ({"journal": "kept"}, "`journal` is given without a budget"),
+    "executor": ({"executor": ThreadPoolExecutor()}, "`engine` or an executor is given and no layers are worked on"),
     "budget": ({"pin": ["a:w8"]}, "`pin` is given without a budget; add `max_accuracy_drop`"),
 }
 

@@ -195,7 +195,7 @@ def test_both_files_carry_their_recipe_as_metadata(int8):
         stored = {flatbuffer.text(e.name): bytes(np.asarray(model.buffers[e.buffer].data)) for e in model.metadata}
         assert "TFLITE_METADATA" in stored
         recipe = Recipe.from_json(int8.files["recipe.json"].decode())
-        assert json.loads(stored["tfq_recipe"])["recipe"] == json.loads(recipe.without_folders().to_json())
+        assert json.loads(stored["tfq_recipe"])["recipe"] == json.loads(recipe.shipped().to_json())
         assert b"/" not in stored["tfq_recipe"]  # a shipped file does not tell where it was made
 
 

@@ -275,7 +275,7 @@ def test_fields_that_are_absent_keep_their_defaults_but_the_model_must_be_there(
 
 def test_a_shipped_recipe_names_no_folder():
     recipe = Recipe("/a/m", "/b/c", "/d/e", labels="/f/g", pipeline="light", latency_budget="1ms", latency_table="/h/i")
-    assert "/" not in recipe.without_folders().to_json()
+    assert "/" not in recipe.shipped().to_json()
 
 
 def test_a_candidate_with_few_bits_of_activations_makes_the_result_a_simulation():

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tfq.errors import UserError as UserError
+    from tfq.execution.engines import engine as engine
     from tfq.library.comparison import Comparison as Comparison
     from tfq.library.comparison import evaluate as evaluate
     from tfq.library.inspection import Inspection as Inspection
@@ -35,6 +36,7 @@ _HOMES = {
     "Report": "tfq.report.report",
     "Result": "tfq.result",
     "UserError": "tfq.errors",
+    "engine": "tfq.execution.engines",
     "evaluate": "tfq.library.comparison",
     "explore": "tfq.library.runs",
     "inspect": "tfq.library.inspection",

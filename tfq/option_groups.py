@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from concurrent.futures import Executor
 from typing import Any
 
 from tfq.errors import UserError
@@ -276,5 +277,5 @@ class ResourceOptions:
     memory_limit: int = between(64, 2**20, default=512)
     workers: int = between(1, 256, default=1)
 
-    def resources(self, progress: Progress) -> Resources:
-        return Resources(self.memory_limit * 2**20, self.workers, progress)
+    def resources(self, progress: Progress, executor: Executor | None = None) -> Resources:
+        return Resources(self.memory_limit * 2**20, self.workers, progress, executor)

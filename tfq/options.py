@@ -182,6 +182,15 @@ def check_journal_acts(recipe: Recipe) -> None:
         )
 
 
+def check_engine_acts(recipe: Recipe) -> None:
+    """Raises UserError where an executor, or an engine, is given and nothing would be handed to it."""
+    if not recipe.allocates and (not _reconstructs(recipe) or recipe.mode == "sequential"):
+        raise UserError(
+            "`engine` or an executor is given and no layers are worked on apart; add `mode='parallel'` with"
+            " `pipeline='advanced'`, or a budget, or leave it out"
+        )
+
+
 def check_names(given: Iterable[str], known: Collection[str]) -> None:
     """Raises UserError for a name that is no option, with the nearest one that is."""
     for name in given:

@@ -190,10 +190,11 @@ class Recipe(ResourceOptions, FileOptions, CalibrationOptions, BudgetOptions, Fi
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
 
-    def without_folders(self) -> Recipe:
-        """The recipe with bare file names: what goes into a file that is shipped to others."""
+    def shipped(self) -> Recipe:
+        """What goes into a file that is shipped to others: bare file names, and no workers, on which nothing hangs."""
         return dataclasses.replace(
             self,
+            workers=1,
             model=PurePath(self.model).name,
             calibration_data=PurePath(self.calibration_data).name,
             evaluation_data=PurePath(self.evaluation_data).name,

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -16,11 +17,14 @@ from absl import flags
 from tfq_tools.arguments import check_numbers, expanded
 from tfq_tools.command import new_flags, run_command
 from tfq_tools.recipe_flags import new_recipe_flags, recipe_from_flags
+from tfq_tools.shards import DONE, Shard, worked_off
 from tfq_tools.supervise import KILLED
 
 from tfq.errors import UserError
+from tfq.execution.engines import LOCAL, engine
 from tfq.execution.files import check_file
 from tfq.execution.parent import die_with_parent
+from tfq.execution.resources import Resources
 from tfq.recipe import Recipe
 
 GROUPS = {
@@ -29,14 +33,22 @@ GROUPS = {
         " tfq-quantize, one a line, or the recipe.json of an earlier run. The file's name names the run.",
         "output_dir": "Folder for the results: a folder and a log for every run, and batch.csv, a table of all runs.",
         "overwrite": "Repeat finished runs too, even those made with other settings.",
-    }
+    },
+    "Several at a time": {
+        "shard": "3/16: only the third of 16 parts of the runs. The others are for machines that share the folder;"
+        " the table is batch-3-of-16.csv (docs/fleets.md).",
+        "workers": "How many runs at a time.",
+        "engine": "Where the runs go: local, ray, dask, or a cluster whose machines share the folder:"
+        " ray://host:port, ray:host:port, dask:tcp://host:port.",
+    },
 }
-FLAGS = new_flags(GROUPS, {"jobs": [], "output_dir": "", "overwrite": False})
+_DEFAULTS = {"jobs": [], "output_dir": "", "overwrite": False, "shard": "", "workers": 1, "engine": LOCAL}
+FLAGS = new_flags(GROUPS, _DEFAULTS, workers=(1, 256))
 SUMMARY = (
     "Run tfq-quantize once for every file of settings, each run in a process of its own. A failed run is reported; the"
     " remaining runs continue. A finished run is not repeated, so a batch that was stopped continues where it was."
 )
-_DONE, _KILLED = "done", "killed, as by a system that runs out of memory"
+_KILLED = "killed, as by a system that runs out of memory"
 
 
 def main(values: flags.FlagValues) -> None:
@@ -44,25 +56,43 @@ def main(values: flags.FlagValues) -> None:
     from tfq.execution.progress import Lines
     from tfq.report.table import csv_table, format_table
 
-    output, progress = Path(values.output_dir), Lines(sys.stderr)
-    jobs = find_jobs(values.jobs)
+    output, shard = Path(values.output_dir).absolute(), Shard.read(values.shard)
+    jobs = shard.part(find_jobs(values.jobs))
     recipes = {name: recipe_of(path) for name, path in jobs.items()}  # all are read before the first is run
     finished = set() if values.overwrite else {name for name in jobs if is_done(output / name, recipes[name])}
     output.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for number, (name, path) in enumerate(jobs.items(), 1):
-        outcome = _DONE
-        if name not in finished:
-            with progress.task(f"{number} of {len(jobs)}, {name}", 0):
-                outcome = run_job(path, output / name, overwrite=values.overwrite)
-        if outcome != _DONE:
-            print(f"{name} failed: {outcome}", file=sys.stderr)
-        rows.append(row_of(name, outcome, output / name))
-        write_atomic(output / "batch.csv", csv_table(rows).encode())
-    shown = [row | {"outcome": _DONE if row["outcome"] == _DONE else "failed"} for row in rows]
+    calls = {name: (path.absolute(), output / name, values.overwrite) for name, path in jobs.items()}
+    journal, table = (output / f"{shard.named('batch')}{suffix}" for suffix in (".jsonl", ".csv"))
+    outcomes: dict[str, str] = {}
+    rows: list[dict[str, Any]] = []
+    begun = time.time()
+
+    def state() -> str:
+        at = {name: stage_of(output / name, begun) for name in jobs if name not in outcomes}
+        stages = ", ".join(f"{name}: {stage}" for name, stage in at.items() if stage)
+        return f"runs ({stages})" if stages else "runs"
+
+    with (
+        engine(values.engine, values.workers) as executor,
+        Lines(sys.stderr).task(state, len(jobs) - len(finished)) as advance,
+    ):
+        resources = Resources(workers=values.workers, executor=executor)
+        options = {"is_done": finished.__contains__, "journal": journal, "resources": resources}
+        for name, outcome in worked_off(calls, run_job, **options):
+            if name not in finished:
+                advance(1)
+            if outcome != DONE:
+                print(f"{name} failed: {outcome}", file=sys.stderr)
+            outcomes[name] = outcome
+            rows = [row_of(name, outcomes[name], output / name) for name in jobs if name in outcomes]
+            write_atomic(table, csv_table(rows).encode())
+    if not rows:
+        print(f"shard {values.shard} has none of the runs")
+        return
+    shown = [row | {"outcome": DONE if row["outcome"] == DONE else "failed"} for row in rows]
     print(format_table(list(rows[0]), [[str(cell) for cell in row.values()] for row in shown], left=2))
-    print(f"\ntable: {output / 'batch.csv'}")
-    failed = [str(row["run"]) for row in rows if row["outcome"] != _DONE]
+    print(f"\ntable: {table}")
+    failed = [name for name, outcome in outcomes.items() if outcome != DONE]
     if failed:
         raise UserError(f"{len(failed)} of {len(jobs)} runs failed: {', '.join(failed)}; logs: {output}")
 
@@ -109,15 +139,32 @@ def is_done(directory: Path, recipe: Recipe) -> bool:
     return True
 
 
-def run_job(path: Path, directory: Path, *, overwrite: bool) -> str:
+def stage_of(directory: Path, begun: float) -> str:
+    """What a run is at by the last line of its log; "" where it has not started since then."""
+    log = log_of(directory)
+    try:
+        if log.stat().st_mtime < begun:
+            return ""
+        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        return ""
+    return next((line for line in reversed(lines) if line), "start").partition(":")[0]
+
+
+def log_of(directory: Path) -> Path:
+    """Of the run whose results go there."""
+    return directory.with_name(directory.name + ".log")
+
+
+def run_job(path: Path, directory: Path, overwrite: bool) -> str:
     """Run tfq-quantize with everything it prints in a log beside `directory`; what became of it, in a line."""
     arguments = [_flag_of(path), f"--output_dir={directory}", f"--overwrite={str(overwrite).lower()}"]
-    log = directory.with_name(directory.name + ".log")
+    log = log_of(directory)
     command = [sys.executable, "-m", "tfq_tools.quantize", *arguments]
     with _open_log(log) as stream:
         code = _finished(command, stream)
     if code == 0:
-        return _DONE
+        return DONE
     last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
     return _KILLED if code < 0 or code == KILLED or not last else last[0].removeprefix("tfq-quantize: error: ")
 
@@ -148,7 +195,7 @@ def row_of(name: str, outcome: str, directory: Path) -> dict[str, Any]:
 
     row: dict[str, Any] = {"run": name, "outcome": outcome}
     models: list[Mapping[str, Any]] = [{}, {}]
-    if outcome == _DONE:
+    if outcome == DONE:
         models = read_report(directory)["evaluation"]["models"]
     baseline, model = models[0], models[-1]
     for title, field in (("score", "score"), ("against float", "difference"), ("agreement", "agreement")):

@@ -56,6 +56,16 @@ READING_HELP = {
     "annotations": "Boxes or masks of the images in the folder of --evaluation_data: a COCO .json, or a folder of YOLO"
     " .txt, VOC .xml or mask .png files with the images' names.",
 }
+_EXAMPLES = {
+    "model": "model.keras",
+    "calibration_data": "calibration.npz",
+    "evaluation_data": "test.npz",
+    "models": "float.tflite,model.tflite",
+    "jobs": "'jobs/*.flags'",
+    "output_dir": "out",
+    "output": "table.json",
+    "runs": "a,b",
+}
 _HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 
 SAMPLES = {
@@ -290,7 +300,12 @@ def _parse(name: str, arguments: Sequence[str], flag_values: flags.FlagValues, r
     missing = [f"--{flag}" for flag in required if not flag_values[flag].value and flag not in held]
     if missing:
         named = " and ".join(filter(None, (", ".join(missing[:-1]), missing[-1])))
-        raise UserError(f"missing {named}; {name} --help lists the flags")
+        raise UserError(f"missing {named}; for example: {_example(name, required)} ({name} --help lists the flags)")
+
+
+def _example(name: str, required: Sequence[str]) -> str:
+    """A call with the flags that must be given."""
+    return " ".join([name, *(f"--{flag}={_EXAMPLES.get(flag, '...')}" for flag in required)])
 
 
 def _open_closed_streams() -> None:

@@ -8,7 +8,13 @@ from pathlib import Path
 from absl import flags
 from tfq_tools.arguments import check_idle, with_flags
 from tfq_tools.command import lasting_imports, run_command
-from tfq_tools.recipe_flags import groups_of, ledger_from_flags, new_recipe_flags, recipe_from_flags
+from tfq_tools.recipe_flags import (
+    engine_from_flags,
+    groups_of,
+    ledger_from_flags,
+    new_recipe_flags,
+    recipe_from_flags,
+)
 
 from tfq.execution.files import FRONTIER_NAMES
 from tfq.recipe import UNBOUND
@@ -57,13 +63,15 @@ def main(values: flags.FlagValues) -> None:
 
     output = Path(values.output_dir)
     with staged_directory(output, overwrite=values.overwrite, ours=FRONTIER_NAMES) as directory:
-        report = explore(
-            recipe,
-            points=values.points,
-            reconstruct=values.reconstruct,
-            ledger=ledger_from_flags(values, recipe),
-            progress=Lines(sys.stderr),
-        )
+        with engine_from_flags(values, recipe) as executor:
+            report = explore(
+                recipe,
+                points=values.points,
+                reconstruct=values.reconstruct,
+                ledger=ledger_from_flags(values, recipe),
+                progress=Lines(sys.stderr),
+                executor=executor,
+            )
         report.write(directory)
     print(report.table())
     for warning in report.warnings:

@@ -8,7 +8,14 @@ from pathlib import Path
 from absl import flags
 from tfq_tools.arguments import with_flags
 from tfq_tools.command import lasting_imports, run_command
-from tfq_tools.recipe_flags import HELP, groups_of, ledger_from_flags, new_recipe_flags, recipe_from_flags
+from tfq_tools.recipe_flags import (
+    HELP,
+    engine_from_flags,
+    groups_of,
+    ledger_from_flags,
+    new_recipe_flags,
+    recipe_from_flags,
+)
 from tfq_tools.supervise import FAILED
 
 FLAGS = new_recipe_flags(
@@ -16,6 +23,7 @@ FLAGS = new_recipe_flags(
 )
 flags.DEFINE_boolean("explain", False, HELP["Evaluation"]["explain"], flag_values=FLAGS)
 flags.DEFINE_string("fail_if", "", HELP["Evaluation"]["fail_if"], flag_values=FLAGS)
+flags.DEFINE_string("mlflow", "", HELP["Evaluation"]["mlflow"], flag_values=FLAGS)
 SUMMARY = (
     "Turn a trained model and a few hundred unlabelled inputs into a verified .tflite, and compare it with the"
     " float model. docs/options.md says which options to use."
@@ -31,6 +39,7 @@ def main(values: flags.FlagValues) -> int:
 
     with lasting_imports():
         from tfq_tools.conditions import conditions, failures
+        from tfq_tools.tracking import load_mlflow, log_run
 
         from tfq.execution.files import staged_directory
         from tfq.execution.progress import Lines
@@ -39,11 +48,15 @@ def main(values: flags.FlagValues) -> int:
         from tfq.report.trials import trial_table
 
     wanted = conditions(values.fail_if)
+    mlflow = load_mlflow() if values.mlflow else None
     output, ledger = Path(values.output_dir), ledger_from_flags(values, recipe)
     with staged_directory(output, overwrite=values.overwrite) as directory:
-        result = quantize(recipe, ledger=ledger, progress=Lines(sys.stderr))
+        with engine_from_flags(values, recipe) as executor:
+            result = quantize(recipe, ledger=ledger, progress=Lines(sys.stderr), executor=executor)
         result.write(directory)
     print(with_flags(summary(result.report, output)))
+    if mlflow is not None:
+        log_run(mlflow, values.mlflow, output.name, result)
     if values.explain:
         trials = explain(result.report, progress=Lines(sys.stderr))
         print(f"\n{trial_table(result.report.evaluation, trials)}")

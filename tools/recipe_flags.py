@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ from tfq_tools.command import DEFINE, METRIC_HELP, READING_HELP, new_flags
 from tfq_tools.supervise import FAILED
 
 from tfq.errors import UserError
-from tfq.options import check_journal_acts
+from tfq.execution.engines import LOCAL, engine
+from tfq.options import check_engine_acts, check_journal_acts
 from tfq.recipe import CHOICES, Recipe
 
-_FILES = {"output_dir": "", "overwrite": False, "recipe": "", "journal": ""}
+_FILES = {"output_dir": "", "overwrite": False, "recipe": "", "journal": "", "engine": LOCAL}
 HELP = {
     "Model and output": {
         "model": "The trained model: a .keras or .h5 file, a SavedModel directory of tf_keras, or a float .tflite.",
@@ -46,6 +49,7 @@ HELP = {
         "explain": "Try the remedies of the worst layers, each in a run of its own, and show what each gains.",
         "fail_if": f"Exit with {FAILED} if any of these holds, after all files are written: drop>0.5,latency>1.0. drop:"
         " of the score against float. agreement in %. sqnr in dB. latency, size, download: times float's.",
+        "mlflow": "Log settings, figures and the model to the MLflow server, or the folder, at this address.",
     },
     "Quantisation": {
         "precision": "Number format of the whole model. int8: activations on fixed grids. dynamic_range: integer"
@@ -116,6 +120,9 @@ HELP = {
     "Resources": {
         "memory_limit": "MiB of samples and activations that a step keeps in memory; the rest goes to temporary files.",
         "workers": "Number of processes that reconstruct layers in parallel mode.",
+        "engine": "Who works on layers in parallel mode and for a budget: local (processes of tfq), ray or dask"
+        " (--workers processes of theirs), or a cluster: ray://host:port, ray:host:port, dask:tcp://host:port. The"
+        " result is the same (docs/fleets.md).",
     },
     "Reproducibility": {
         "seed": "Seed of everything random. The same seed and files give the same bytes.",
@@ -156,6 +163,15 @@ def ledger_from_flags(values: flags.FlagValues, recipe: Recipe) -> Path | None:
         return None
     check_journal_acts(recipe)
     return Path(values.journal)
+
+
+@contextlib.contextmanager
+def engine_from_flags(values: flags.FlagValues, recipe: Recipe) -> Iterator[Executor | None]:
+    """The executor of --engine. Raises UserError where nothing would be handed to it."""
+    if values.engine != LOCAL:
+        check_engine_acts(recipe)
+    with engine(values.engine, recipe.workers) as executor:
+        yield executor
 
 
 def recipe_from_flags(values: flags.FlagValues, **fixed: Any) -> Recipe:

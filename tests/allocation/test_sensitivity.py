@@ -20,6 +20,7 @@ from tfq.allocation.sensitivity import FLOOR, Loss, measured, output_errors
 from tfq.allocation.states import State, apply, find_states, float_states, packed
 from tfq.errors import UserError
 from tfq.execution.predict import predict
+from tfq.execution.resources import Resources
 from tfq.export.package import export_quantized
 from tfq.export.variants import Exporter
 from tfq.models.graph import Graph, Node
@@ -118,7 +119,7 @@ def test_what_is_measured_is_the_exported_file():
 def test_threads_change_nothing_and_nothing_is_below_the_floor():
     graph, samples, base, states = start("shared")
     loss = Loss.of(graph, samples)
-    found = measured(base, states.values(), loss, workers=3)
+    found = measured(base, states.values(), loss, resources=Resources(workers=3))
     assert found == measured(base, states.values(), loss)
     assert list(found) == list(states)
     assert min(found.values()) >= FLOOR
@@ -227,7 +228,8 @@ def measure_slowly(journal, stop_at):
 
             return contextlib.nullcontext(advance)
 
-    measured(base, states.values(), Loss.of(graph, samples), ledger=journal, workers=2, progress=Slow())
+    slow = Resources(workers=2, progress=Slow())
+    measured(base, states.values(), Loss.of(graph, samples), ledger=journal, resources=slow)
 
 
 def test_a_run_that_is_killed_goes_on_where_it_stopped(tmp_path, monkeypatch):

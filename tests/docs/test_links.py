@@ -20,8 +20,9 @@ COMMANDS = {
     f"tfq-{name}": importlib.import_module(f"tfq_tools.{name}").FLAGS
     for name in ("quantize", "evaluate", "inspect", "profile", "frontier", "batch", "bench", "report")
 }
-# Of cmake, bazel and of every program.
+# Of cmake, bazel, Ray, Dask, SLURM and of every program.
 FOREIGN = {
+    "address", "array", "generate", "head", "host", "mem", "nthreads", "nworkers", "port", "requeue", "version",
     "build", "enable_workspace", "help", "incompatible_enable_cc_toolchain_resolution", "platforms", "test_arg",
     "test_output",
 }  # fmt: skip

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from tfq_tools.batch import stage_of
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 COMMON = [
@@ -103,3 +104,26 @@ def test_bad_jobs_are_told_before_anything_runs(tmp_path):
         assert message in found.stderr
         assert len(found.stderr.splitlines()) == 1
         assert not (tmp_path / "out").exists()
+
+
+def test_the_stage_of_a_run_is_that_of_its_log(tmp_path):
+    log = tmp_path / "a.log"
+    assert stage_of(tmp_path / "a", 0.0) == ""
+    log.write_text("")
+    assert stage_of(tmp_path / "a", 0.0) == "start"
+    log.write_text("calibrate: done in 2.0 s\nreconstruct the layers, best: 3/20, about 9 s left\n")
+    assert stage_of(tmp_path / "a", 0.0) == "reconstruct the layers, best"
+    assert stage_of(tmp_path / "a", log.stat().st_mtime + 1) == ""
+
+
+def test_shards_and_workers_share_the_runs(first, tmp_path):
+    folder, _ = first
+    for name in ("b", "c", "d"):
+        write_flags(tmp_path / f"jobs/{name}.flags", f"--model={tmp_path / 'gone.keras'}")
+    for shard, names in (("1/2", ["b", "d"]), ("2/2", ["c"])):
+        found = batch(tmp_path / "jobs/*.flags", output=tmp_path / "out", arguments=[f"--shard={shard}", "--workers=2"])
+        assert f"{len(names)} of {len(names)} runs failed: " in found.stderr
+        with (tmp_path / f"out/batch-{shard.replace('/', '-of-')}.csv").open(newline="") as file:
+            assert [row["run"] for row in csv.DictReader(file)] == names
+    none = batch(folder / "jobs/a.flags", output=folder / "out", arguments=["--shard=2/2"])
+    assert (none.returncode, none.stdout) == (0, "shard 2/2 has none of the runs\n")

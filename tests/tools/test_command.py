@@ -53,7 +53,7 @@ def test_verbose_lets_the_libraries_speak():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "missing --model; tfq-test --help lists the flags"),
+        ([], "missing --model; for example: tfq-test --model=model.keras (tfq-test --help lists the flags)"),
         (["--model=bad"], "the model is bad; give a good one"),
         (["--model=m", "--nope=1"], "Unknown command line flag 'nope'"),
         (["--model=m", "--metric=top2"], "flag --metric=top2: value should be one of <top1|auc>"),

@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -26,9 +28,9 @@ import numpy as np
 from tfq.allocation.states import Key, State, apply
 from tfq.execution.ledger import Ledger
 from tfq.execution.predict import predict
-from tfq.execution.progress import SILENT, Progress
+from tfq.execution.resources import DEFAULT, Resources
 from tfq.execution.views import Arrays, View
-from tfq.execution.workers import in_order
+from tfq.execution.workers import Shared, share, spread
 from tfq.export.variants import Exporter
 from tfq.models.graph import Graph
 from tfq.precision import precision_of
@@ -42,6 +44,7 @@ Evaluate = Callable[[QuantizedModel], float]
 """The loss of a model."""
 
 FLOOR = 1e-6
+_FILE, _SIMULATION = "file", "simulation"  # ways to measure
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,8 +91,7 @@ def measured(
     loss: Loss,
     *,
     ledger: Path | None = None,
-    workers: int = 1,
-    progress: Progress = SILENT,
+    resources: Resources = DEFAULT,
 ) -> dict[Key, float]:
     """dL of every state by measurement, int8 states in the file and all others in the simulation.
 
@@ -98,31 +100,46 @@ def measured(
       states: of its units.
       loss: on which samples.
       ledger: file in which every loss is noted down as it is measured. What it holds already is not measured again.
-      workers: files measured at once, in threads.
+      resources: each worker, a thread, or call of the executor measures one state at a time.
 
     Raises:
       UserError: the ledger belongs to another run.
     """
     states = list(states)
-    ways = {"file": (exported(loss), workers), "simulation": (simulated(loss), 1)}  # Keras builds models in one thread
-    swaps: dict[str, list[tuple[Key, tuple[State, ...]]]] = {way: [] for way in ways}
-    for state in states:
-        swaps[_way(state)].append((state.key, (state,)))
+    swaps = {(way, ""): () for way in map(_way, states)} | {state.key: (state,) for state in states}
     with _ledger(ledger, base, states, loss) as (known, note):
-        planned = [(way, [((way, ""), ()), *found]) for way, found in swaps.items() if found]
-        with progress.task("measure the sensitivities", sum(len(found) for _, found in planned)) as advance:
-            for way, found in planned:
-                evaluate, threads = ways[way]
-                waiting = [swap for swap in found if swap[0] not in known]
-                advance(len(found) - len(waiting))
-
-                def work(swap: tuple[Key, tuple[State, ...]], evaluate: Evaluate = evaluate) -> tuple[Key, float]:
-                    return swap[0], evaluate(apply(base, *swap[1]))
-
-                for key, value in in_order(work, waiting, threads):
-                    note(key, value)
-                    advance(1)
+        waiting = [key for key in swaps if key not in known]
+        with (
+            resources.progress.task("measure the sensitivities", len(swaps)) as advance,
+            spread(resources, _loss_with, threads=True) as apart,
+        ):
+            advance(len(swaps) - len(waiting))
+            told = share(resources, (base, loss))
+            for number, value in apart(_loss_with, ((told, key, swaps[key]) for key in waiting)):
+                note(waiting[number], value)
+                advance(1)
         return {state.key: max(known[state.key] - known[_way(state), ""], FLOOR) for state in states}
+
+
+_LOCK = threading.Lock()  # Keras builds models in one thread, and the base is converted once
+
+
+def _loss_with(told: Shared[tuple[QuantizedModel, Loss]], key: Key, states: Sequence[State]) -> float:
+    """The loss of the base with these states."""
+    base, loss = told.value
+    model = apply(base, *states)
+    in_file = (_way(states[0]) if states else key[0]) == _FILE
+    with _LOCK:
+        if not in_file:
+            return simulated(loss)(model)
+        evaluate = _exported(told)
+    return evaluate(model)
+
+
+@functools.lru_cache(maxsize=1)
+def _exported(told: Shared[tuple[QuantizedModel, Loss]]) -> Evaluate:
+    """Of one process for all states that it measures: the base is converted once."""
+    return exported(told.value[1])
 
 
 def output_errors(states: Iterable[State]) -> dict[Key, float]:
@@ -132,7 +149,7 @@ def output_errors(states: Iterable[State]) -> dict[Key, float]:
 
 def _way(state: State) -> str:
     in_file = all(node.precision.is_int8 for node in state.nodes) and not precision_of(state.candidate).is_simulated
-    return "file" if in_file else "simulation"
+    return _FILE if in_file else _SIMULATION
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from tfq.calibration.statistics import Range
 from tfq.data.calibration_set import CalibrationSet
 from tfq.data.roles import Roles
 from tfq.execution.resources import DEFAULT, Resources
-from tfq.execution.workers import in_order
+from tfq.execution.workers import spread
 from tfq.grid import Grid
 from tfq.models.graph import Graph, Node
 from tfq.models.grids import grid_groups
@@ -37,8 +37,9 @@ from tfq.precision import (
     dynamic_range,
 )
 from tfq.quantized_model import QuantizedModel
+from tfq.reconstruction.linear import LinearForm
 from tfq.reconstruction.methods import solutions
-from tfq.reconstruction.problem import Problem
+from tfq.reconstruction.problem import Problem, Solution
 from tfq.reconstruction.reconstruct import judged, layer_problem, weight_grid, with_solution
 from tfq.reconstruction.rows import (
     SampledLayer,
@@ -173,55 +174,93 @@ def find_states(
         inputs too, and reads tensors of its own.
       method: a name in `METHODS`.
       seed: of the sampled positions and of the method.
-      resources: each worker, a thread, works on all candidates of one layer.
+      resources: each worker, or call of the executor, works on all candidates of one layer.
     """
     found = units(reference)
     seen = calibration.seen
     layers = sampled_layers(reference, [unit.name for unit in found], len(seen), seed, by_block=False)
     start = _float_weights(reference, base)
 
-    def work(task: tuple[int, Unit, Problem]) -> list[State]:
-        index, unit, problem = task
-        form = layers[unit.name].form
+    posed: dict[int, list[_Posed]] = {}
 
-        def posed(candidate: Precision, start: QuantizedModel) -> tuple[QuantizedModel, Problem]:
-            model = with_candidate(start, unit, candidate)
-            grid = model[unit.name].weight_grids[form.kernel_name]
-            reads = model[model[unit.name].inputs[0]].grid
-            return model, dataclasses.replace(problem, input_grid=reads, seed=seed, **weight_grid(grid, problem.tied))
+    def tasks() -> Iterator[tuple[str, list[list[Problem]], int]]:
+        problems = _problems(start, found, layers, store, calibration.roles)
+        for number, (unit, problem) in enumerate(problems):
+            form = layers[unit.name].form
+            problem = dataclasses.replace(problem, seed=seed)
+            groups = [[_Posed.of(start, unit, form, problem, candidate) for candidate in candidates]]
+            if narrow is not None:
+                reads = {start[name].inputs[0] for name in unit.nodes}
+                few = _with_narrow(start, reads, narrow)
+                groups.append([_Posed.of(few, unit, form, problem, SIMULATED, tuple(sorted(reads)))])
+            posed[number] = [pose for group in groups for pose in group]
+            yield method, [[pose.problem for pose in group] for group in groups if group], seed + number
 
-        def solved(wanted: Sequence[Precision], start: QuantizedModel, reads: Collection[str]) -> Iterator[State]:
-            posers = [posed(candidate, start) for candidate in wanted]
-            found = solutions(method, [problem for _, problem in posers], seed + index)
-            for candidate, (model, problem), solution in zip(wanted, posers, found, strict=True):
-                outcome = judged(model, form, problem, solution, method)
-                made = with_solution(model, form, problem, solution, outcome)
-                yield State(
-                    unit.name,
-                    candidate.name,
-                    tuple(made[name] for name in unit.nodes),
-                    f"{method}, seed {seed}",
-                    outcome.before,
-                    outcome.after if outcome.kept else outcome.before,
-                    {name: made.grids[name] for name in sorted(reads)},
-                )
-
-        states = list(solved(candidates, start, ())) if candidates else []
-        if narrow is not None:
-            reads = {start[name].inputs[0] for name in unit.nodes}
-            states += solved([SIMULATED], _with_narrow(start, reads, narrow), reads)
-        return states
-
+    solved: dict[int, list[State]] = {}
     limit = threadpoolctl.threadpool_limits(1, user_api="blas")  # as in `reconstruct`
-    with limit, contextlib.closing(TensorStore(resources.memory_limit)) as store:
+    solvers = spread(resources, _solved)
+    with limit, solvers as apart, contextlib.closing(TensorStore(resources.memory_limit)) as store:
         collect_float_rows(reference, layers, seen, store, with_inputs=True, resources=resources)
         with resources.progress.task(f"states of the layers, {method}", len(found)) as advance:
-            states: dict[Key, State] = {}
-            problems = _problems(start, found, layers, store, calibration.roles)
-            for solved in in_order(work, problems, resources.workers):
-                states |= {state.key: state for state in solved}
+            for number, made in apart(_solved, tasks()):
+                solved[number] = [
+                    pose.state(solution, method, seed) for pose, solution in zip(posed.pop(number), made, strict=True)
+                ]
                 advance(1)
-    return states
+    return {state.key: state for number in sorted(solved) for state in solved[number]}
+
+
+def _solved(method: str, groups: Sequence[Sequence[Problem]], seed: int) -> list[Solution]:
+    """Of problems in groups that differ in the grid of their weights alone."""
+    return [solution for problems in groups for solution in solutions(method, problems, seed)]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Posed:
+    """A unit at one of its candidates before the weights are fitted.
+
+    Attributes:
+      model: with the unit on the candidate's grids.
+      form, problem: of its layer there.
+      reads: tensors whose grids are the state's own.
+    """
+
+    unit: Unit
+    candidate: Precision
+    model: QuantizedModel
+    form: LinearForm
+    problem: Problem
+    reads: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        start: QuantizedModel,
+        unit: Unit,
+        form: LinearForm,
+        problem: Problem,
+        candidate: Precision,
+        reads: tuple[str, ...] = (),
+    ) -> _Posed:
+        model = with_candidate(start, unit, candidate)
+        grid = model[unit.name].weight_grids[form.kernel_name]
+        read = model[model[unit.name].inputs[0]].grid
+        problem = dataclasses.replace(problem, input_grid=read, **weight_grid(grid, problem.tied))
+        return cls(unit, candidate, model, form, problem, reads)
+
+    def state(self, solution: Solution, method: str, seed: int) -> State:
+        """With the weights of the solution, or rounded to the nearest where it loses."""
+        outcome = judged(self.model, self.form, self.problem, solution, method)
+        made = with_solution(self.model, self.form, self.problem, solution, outcome)
+        return State(
+            self.unit.name,
+            self.candidate.name,
+            tuple(made[name] for name in self.unit.nodes),
+            f"{method}, seed {seed}",
+            outcome.before,
+            outcome.after if outcome.kept else outcome.before,
+            {name: made.grids[name] for name in self.reads},
+        )
 
 
 def with_candidate(model: QuantizedModel, unit: Unit, candidate: Precision) -> QuantizedModel:
@@ -251,11 +290,11 @@ def _float_weights(reference: Graph, model: QuantizedModel) -> QuantizedModel:
 
 def _problems(
     model: QuantizedModel, found: Iterable[Unit], layers: Mapping[str, SampledLayer], store: TensorStore, roles: Roles
-) -> Iterator[tuple[int, Unit, Problem]]:
+) -> Iterator[tuple[Unit, Problem]]:
     """The problem of every unit; its rows leave the store."""
-    for index, unit in enumerate(found):
+    for unit in found:
         inputs, targets = inputs_name(unit.name), targets_name(unit.name)
         problem = layer_problem(model, layers[unit.name], store.read(inputs), None, store.read(targets), roles)
         store.release(inputs)
         store.release(targets)
-        yield index, unit, dataclasses.replace(problem, input_is_free=False)
+        yield unit, dataclasses.replace(problem, input_is_free=False)

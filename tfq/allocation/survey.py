@@ -226,7 +226,7 @@ def _sensitivities(
     if wish.sensitivity == "gradient":
         return estimates
     told = [s for s in states.values() if estimates[s.key] >= _TOLD or precision_of(s.candidate).is_simulated]
-    found = measured(base, told, few, ledger=ledger, workers=resources.workers, progress=resources.progress)
+    found = measured(base, told, few, ledger=ledger, resources=resources)
     return {key: max(found.get(key, 0.0), min(estimates[key], _RESOLUTION)) for key in states}
 
 

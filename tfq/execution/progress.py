@@ -50,8 +50,12 @@ class Lines:
         self._every = 0.5 if self._terminal else 5.0
 
     @contextlib.contextmanager
-    def task(self, description: str, total: int, *, expected_seconds: float = 0.0) -> Iterator[Advance]:
+    def task(
+        self, description: str | Callable[[], str], total: int, *, expected_seconds: float = 0.0
+    ) -> Iterator[Advance]:
+        """As in `Progress`; the description may also be a function that tells what goes on at this moment."""
         start = time.monotonic()
+        described = description if callable(description) else lambda: description
         done = 0
         ended = threading.Event()
 
@@ -63,11 +67,11 @@ class Lines:
             while not ended.wait(self._every):
                 elapsed = time.monotonic() - start
                 if elapsed >= 2.0:
-                    self._write(f"{description}: {_state(done, total, elapsed, expected_seconds)}", end=False)
+                    self._write(f"{described()}: {_state(done, total, elapsed, expected_seconds)}", end=False)
 
         ticker = threading.Thread(target=tick, daemon=True)
         if self._terminal:
-            self._write(f"{description} ...", end=False)
+            self._write(f"{described()} ...", end=False)
         ticker.start()
         try:
             yield advance
@@ -76,7 +80,7 @@ class Lines:
             ticker.join()
             if self._terminal:
                 self._write("", end=False)
-        self._write(f"{description}: done in {time.monotonic() - start:.1f} s", end=True)
+        self._write(f"{described()}: done in {time.monotonic() - start:.1f} s", end=True)
 
     def _write(self, text: str, *, end: bool) -> None:
         if self._terminal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 
 from tfq.execution.progress import Progress, Silent
@@ -16,11 +17,13 @@ class Resources:
         temporary files, or is computed of fewer samples at a time. What a single sample takes is always kept.
       workers: threads or processes that work on layers.
       progress: told of every sample, layer or step.
+      executor: takes the work on layers in place of workers of this process's own (`tfq.execution.workers`).
     """
 
     memory_limit: int = 2**29
     workers: int = 1
     progress: Progress = dataclasses.field(default_factory=Silent)
+    executor: concurrent.futures.Executor | None = None
 
     def batch(self, bytes_each: int, most: int) -> int:
         """Samples to work on at a time, `most` of them where so many fit; one takes `bytes_each`."""

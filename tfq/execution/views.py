@@ -48,6 +48,10 @@ class View:
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self[index] for index in range(len(self)))
 
+    def __reduce__(self) -> tuple[type[View], tuple[np.ndarray, np.ndarray]]:
+        """Another process gets these samples, and not the others of the array."""
+        return View, (self[:], np.arange(len(self)))
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[:].astype(dtype or self.dtype, copy=False)
 

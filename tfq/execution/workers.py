@@ -1,7 +1,8 @@
-"""Work spread over threads or processes.
+"""Work spread over threads, processes or the machines of a fleet.
 
 Threads are enough where what takes long lets other threads run: matrix products, TensorFlow, the interpreter. What
-calls NumPy on small arrays again and again holds Python's lock most of the time, and needs processes.
+calls NumPy on small arrays again and again holds Python's lock most of the time, and needs processes. Whatever takes
+calls of either kind may also be a `concurrent.futures.Executor` of the caller's (`Resources.executor`).
 """
 
 from __future__ import annotations
@@ -10,21 +11,25 @@ import collections
 import concurrent.futures
 import concurrent.futures.process
 import contextlib
+import dataclasses
 import functools
 import itertools
 import multiprocessing
 import os
 import signal
+import uuid
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import threadpoolctl
 
 from tfq.errors import UserError
 from tfq.execution.parent import die_with_parent
+from tfq.execution.resources import Resources
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+Value = TypeVar("Value")
 
 Spread = Callable[[Callable[..., Any], Iterable[tuple[Any, ...]]], Iterator[tuple[int, Any]]]
 """Calls a function with every tuple of arguments; gives (number of the call, result) as they are done."""
@@ -46,6 +51,96 @@ def in_order(work: Callable[[Task], Result], tasks: Iterable[Task], workers: int
                 yield waiting.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared(Generic[Value]):
+    """A value that many calls read; equal, also in another process, where the name is."""
+
+    value: Value = dataclasses.field(compare=False)
+    name: str = dataclasses.field(default_factory=lambda: uuid.uuid4().hex)
+
+
+class Fleet(concurrent.futures.Executor):
+    """An executor that knows its size, and where its workers find what many calls read."""
+
+    @property
+    def workers(self) -> int:
+        """Calls that it works on at a time."""
+        raise NotImplementedError
+
+    def versions(self) -> dict[str, dict[str, str]]:
+        """`tfq.execution.engines.versions` of its nodes by their names. Raises UserError where one cannot tell."""
+        raise NotImplementedError
+
+    def share(self, value: Shared[Any]) -> Any:
+        """Put a value where every worker finds it; what is returned stands for it among the arguments of a call."""
+        raise NotImplementedError
+
+
+def share(resources: Resources, value: Value) -> Any:
+    """What stands, among the arguments of calls, for a `Shared` of this value."""
+    shared = Shared(value)
+    return resources.executor.share(shared) if isinstance(resources.executor, Fleet) else shared
+
+
+@contextlib.contextmanager
+def spread(resources: Resources, used: object, *, threads: bool = False) -> Iterator[Spread]:
+    """Calls spread over the executor of the caller's, or over processes or threads of this one's own.
+
+    Functions, arguments and results have to be picklable, but for threads. Few tasks are taken ahead.
+
+    Args:
+      resources: whose workers or executor take the calls.
+      used: as in `processes`.
+      threads: those of this process are enough where there is no executor.
+    """
+    with contextlib.ExitStack() as stack:
+        executor, ahead = resources.executor, 2 * resources.workers
+        if executor is None and not threads:
+            yield stack.enter_context(processes(resources.workers, used))
+            return
+        if executor is None:
+            executor = stack.enter_context(concurrent.futures.ThreadPoolExecutor(resources.workers))
+            ahead = resources.workers + 1
+        if isinstance(executor, Fleet):
+            ahead = 2 * executor.workers
+        stack.enter_context(threadpoolctl.threadpool_limits(1, user_api="blas"))  # of an executor of threads
+        given: dict[concurrent.futures.Future[Any], int] = {}
+        stack.callback(_cancel, given)
+        yield functools.partial(_by_executor, executor, ahead, given)
+
+
+def _by_executor(
+    executor: concurrent.futures.Executor,
+    ahead: int,
+    given: dict[concurrent.futures.Future[Any], int],
+    work: Callable[..., Any],
+    tasks: Iterable[tuple[Any, ...]],
+) -> Iterator[tuple[int, Any]]:
+    """No more than `ahead` tasks are with the executor at a time; `given` are the numbers of those."""
+    rest = enumerate(tasks)
+    while True:
+        for number, task in itertools.islice(rest, ahead - len(given)):
+            given[executor.submit(alone, work, *task)] = number
+        if not given:
+            return
+        done, _ = concurrent.futures.wait(given, return_when=concurrent.futures.FIRST_COMPLETED)
+        for future in sorted(done, key=given.__getitem__):
+            yield given.pop(future), future.result()
+
+
+def _cancel(given: Iterable[concurrent.futures.Future[Any]]) -> None:
+    for future in given:
+        future.cancel()
+
+
+def alone(work: Callable[..., Result], *arguments: Any) -> Result:
+    """A call by a process in which BLAS has one thread from now on: with others it would round differently."""
+    import numpy  # noqa: F401  # a library that has not been loaded cannot be limited
+
+    threadpoolctl.threadpool_limits(1, user_api="blas")
+    return work(*arguments)
 
 
 @contextlib.contextmanager
@@ -114,6 +209,4 @@ def _begin(parent: int) -> None:
     """
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    import numpy  # noqa: F401  # a library that has not been loaded cannot be limited
-
-    threadpoolctl.threadpool_limits(1, user_api="blas")
+    alone(int)

@@ -82,7 +82,7 @@ def metadata_of(
             *(TensorMetadata(other) for other in others),
         ),
         tfq_version=__version__,
-        recipe=recipe.without_folders().to_json(),
+        recipe=recipe.shipped().to_json(),
     )
 
 

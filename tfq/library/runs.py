@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
@@ -15,7 +16,7 @@ from tfq.execution.ledger import check_journal
 from tfq.execution.progress import Progress, shown
 from tfq.inputs import taken
 from tfq.models.settings import standard_settings
-from tfq.options import check_journal_acts
+from tfq.options import check_engine_acts, check_journal_acts
 from tfq.recipe import UNBOUND, Recipe
 from tfq.report.frontier import FrontierReport
 from tfq.result import Result
@@ -84,6 +85,7 @@ def quantize(
     recipe: Recipe | None = None,
     journal: str | os.PathLike[str] | None = None,
     progress: Progress | bool = False,
+    executor: Executor | None = None,
     **options: Unpack[Options],
 ) -> Result:
     """Quantise a model, verify the .tflite, and measure it against the float model.
@@ -104,6 +106,8 @@ def quantize(
       recipe: settings of an earlier run, as `result.report.recipe`; what is given beside it goes first.
       journal: file that keeps the measurements of layers for a budget; a run that was killed continues from it.
       progress: True shows it on standard error.
+      executor: takes the work on layers in parallel mode and for a budget: any of `concurrent.futures`, or that of
+        `tfq.engine`. The bytes do not depend on it. Whoever made it shuts it down.
       options: fields of `Recipe`, which says what they mean; `tfq-quantize --help` explains each. `metric` may be a
         function of (outputs, labels) or (outputs, labels, inputs) too, `labels` a list of names.
 
@@ -113,8 +117,10 @@ def quantize(
     """
     wanted, inputs = taken(recipe, model, calibration, evaluation, options)
     ledger = _ledger(journal, wanted)
+    if executor is not None:
+        check_engine_acts(wanted)
     with standard_settings():
-        return pipeline.quantize(wanted, inputs, ledger=ledger, progress=shown(progress))
+        return pipeline.quantize(wanted, inputs, ledger=ledger, progress=shown(progress), executor=executor)
 
 
 def explore(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +88,12 @@ class Run:
         return self.calibration.samples.head(_REPRESENTATIVE).representative_dataset()
 
 
-def begin(recipe: Recipe, inputs: Inputs, progress: Progress) -> Run:
+def begin(recipe: Recipe, inputs: Inputs, progress: Progress, executor: Executor | None = None) -> Run:
     # what can be told before the model is read
     metric = find_metric(inputs.metric, outputs=recipe.outputs, decoder=recipe.decoder)
     find_method(recipe.calibration_method)
     table = read_table(Path(recipe.latency_table)) if recipe.latency_table else None
-    journal, resources = Journal(), recipe.resources(progress)
+    journal, resources = Journal(), recipe.resources(progress, executor)
     with journal.stage("load the model"):
         unsafe = recipe.allow_unsafe_deserialization
         shapes = InputShapes.read(recipe.input_shape)

@@ -27,6 +27,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,12 @@ _DIAGNOSED = 128  # by which a diagnosis is made
 
 
 def quantize(
-    recipe: Recipe, inputs: Inputs | None = None, *, ledger: Path | None = None, progress: Progress = SILENT
+    recipe: Recipe,
+    inputs: Inputs | None = None,
+    *,
+    ledger: Path | None = None,
+    progress: Progress = SILENT,
+    executor: Executor | None = None,
 ) -> Result:
     """Run the whole road; nothing is written but the ledger.
 
@@ -86,12 +92,13 @@ def quantize(
       inputs: model and samples, by default what the recipe names.
       ledger: file that keeps the sensitivities of allocation as they are measured: a killed run goes on from there.
       progress: where it is shown.
+      executor: takes the work on layers.
 
     Raises:
       UserError: anything the user can put right.
       VerificationError: the exported file is not what was specified.
     """
-    asked, run = recipe, with_precision(begin(recipe, inputs or Inputs.of(recipe), progress))
+    asked, run = recipe, with_precision(begin(recipe, inputs or Inputs.of(recipe), progress, executor))
     recipe, journal = run.recipe, run.journal
     fits = recipe.fits and not converters_own(run)
     model, files, measured = _fitted_and_verified(run, ledger) if fits else _plain(run)
@@ -207,6 +214,7 @@ def explore(
     reconstruct: bool = False,
     ledger: Path | None = None,
     progress: Progress = SILENT,
+    executor: Executor | None = None,
 ) -> FrontierReport:
     """The frontier of accuracy, size and, with a latency table, latency; nothing is written but the ledger.
 
@@ -214,14 +222,14 @@ def explore(
       recipe: of an allocating run; its budgets do not matter.
       points: budgets that are tried, of size, and as many of latency where there is a table.
       reconstruct: every point in sequence, as `quantize` would; otherwise from parallel states, much faster.
-      inputs, ledger, progress: as in `quantize`.
+      inputs, ledger, progress, executor: as in `quantize`.
 
     Raises:
       UserError: anything the user can put right.
     """
     if recipe.simulated:
         raise UserError(f"{recipe.simulated}, and a frontier is measured on files; leave w4a4 out of `candidates`")
-    run = in_precision(begin(recipe, inputs or Inputs.of(recipe), progress), "int8")
+    run = in_precision(begin(recipe, inputs or Inputs.of(recipe), progress, executor), "int8")
     start, _ = started(run)
     setting = setting_of(run, start)
     with run.journal.stage("survey"):

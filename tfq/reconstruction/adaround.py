@@ -13,7 +13,7 @@ to the nearest, and the penalty is the mean over the weights, so that lambda doe
 
 What differs from the published method: 10,000 steps at the rate 1e-2 are STEPS at RATE, of about the same product,
 as V has the same way to go; the rate falls, and lambda and WARM_UP (published: 20 %) are such that nearly all h end
-within 1e-2 of 0 or 1. At the end the bias takes over the mean error (`bias_correction`); published, it stays.
+within 1e-2 of 0 or 1. At the end the bias takes over the mean error (`mean_error`); published, it stays.
 
 Source: Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", 2020 (arXiv:2004.10568),
 equations 21-25 and section 5; the settings are those of its appendix and of the code released with AIMET.
@@ -26,8 +26,8 @@ import math
 
 import numpy as np
 
-from tfq.reconstruction.bias_correction import with_corrected_bias
 from tfq.reconstruction.descent import Arrays, Pull, minimise, rounding_noise, slope_by_matrix
+from tfq.reconstruction.mean_error import with_corrected_bias
 from tfq.reconstruction.problem import Problem, Solution, product
 from tfq.reconstruction.weight_scales import output_scales
 

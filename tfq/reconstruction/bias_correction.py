@@ -1,12 +1,7 @@
-"""Empirical bias correction: biases take over the mean error of a layer's output.
+"""Empirical bias correction of a network: biases take over the mean errors of the layers' outputs.
 
-Of one layer, over sampled rows, with weights w~ on their grid and inputs x^ as the quantised network computes them
-(`with_corrected_bias`, a method of reconstruction):
-
-    b = mean z - mean(x^) @ w~        so that  E[y] = E[z]  before the activation f
-
-Of a whole network (`correct_biases`), layer after layer, each with the inputs that the layers before it compute as
-corrected, over all positions of some samples:
+Of one layer that is `tfq.reconstruction.mean_error`. Here, layer after layer, each with the inputs that the layers
+before it compute as corrected, over all positions of some samples:
 
     d = sum (f(z) - f(y)) / |{y: f'(y) = 1}|        a step of Newton's towards  E[f(y + d)] = E[f(z)]
     b = b + d max(0, 1 - v / d^2)                   v the squared standard error of d, from the samples' own sums
@@ -16,15 +11,12 @@ nearly everywhere, its mean before the activation is made by what nobody reads. 
 correction of those means and gained 1 by this one, of equalised weights 0 and 3. The second equation leaves alone what
 so few samples cannot tell from chance.
 
-Source: Nagel et al., "Data-Free Quantization through Weight Equalization and Bias Correction", 2019
-(arXiv:1906.04721), section 4.2, equation 17, with E[x] measured (appendix D) rather than derived from batch
-normalisation. Since x^ holds the error of the inputs too, the correction covers both errors.
+Source: that of `tfq.reconstruction.mean_error`; the activation and the error of the mean are additions.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 
 import numpy as np
@@ -36,7 +28,7 @@ from tfq.models.equality import tensor_shapes
 from tfq.models.graph import Graph, Node
 from tfq.operations.table import OPERATORS
 from tfq.quantized_model import QuantizedModel
-from tfq.reconstruction.problem import Problem, Solution, clamp, limits_of, on_grid, product
+from tfq.reconstruction.problem import clamp, limits_of
 from tfq.reconstruction.reconstruct import reconstructed_names
 from tfq.simulate.tensor_store import TensorStore
 from tfq.simulate.walk import Walk, deployed
@@ -44,18 +36,6 @@ from tfq.simulate.walk import Walk, deployed
 _FEWEST, _MOST = 32, 128  # samples
 _NUMBERS = 2**28  # of all their tensors, if there are more than the fewest
 _LEAST_ACTIVE = 0.01  # of the positions: a channel at rest counts as if so many were active
-
-
-def with_corrected_bias(problem: Problem, solution: Solution) -> Solution:
-    """The solution with the bias of the equation; the same where the layer has none."""
-    if not problem.has_bias:
-        return solution
-    inputs = on_grid(problem.inputs, solution.input_grid or problem.input_grid)
-    wanted = problem.targets.mean(0, dtype=np.float64)
-    if problem.offset is not None:
-        wanted = wanted - problem.offset.mean(0, dtype=np.float64)
-    given = product(inputs.mean(0, keepdims=True, dtype=np.float64), solution.matrix.astype(np.float64))[0]
-    return dataclasses.replace(solution, bias=wanted - given)
 
 
 def correct_biases(

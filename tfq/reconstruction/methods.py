@@ -2,7 +2,7 @@
 
 nearest           present weights and scales, rounded to the nearest
 mse               the same with scales of the smallest squared error          `weight_scales`
-bias_correction   mse, and a bias that takes over the mean error              `bias_correction`
+bias_correction   mse, and a bias that takes over the mean error              `mean_error`
 adaround          every weight down or up, the scales fixed                   `adaround`
 adaquant          weights, scales, bias and input range learned together      `adaquant`
 least_squares     closed form and a descent over the codes, no gradients      `least_squares`
@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from tfq.grid import Grid, activation_grid
 from tfq.numerics import reference
 from tfq.reconstruction.active_rows import is_affordable, refined
 from tfq.reconstruction.adaquant import adaquant
 from tfq.reconstruction.adaround import adaround
-from tfq.reconstruction.bias_correction import with_corrected_bias
 from tfq.reconstruction.least_squares import least_squares, least_squares_of, with_search
+from tfq.reconstruction.mean_error import with_corrected_bias
 from tfq.reconstruction.problem import UNLIMITED, Method, Problem, Solution
 from tfq.reconstruction.weight_scales import output_scales
 
@@ -84,8 +84,8 @@ METHODS: Mapping[str, Method] = {
 }
 
 
-def solutions(name: str, problems: Sequence[Problem], seed: int) -> Iterable[Solution]:
+def solutions(name: str, problems: Sequence[Problem], seed: int) -> list[Solution]:
     """By this method those of problems that differ in the grid of their weights alone."""
     if name == "least_squares":  # most of its work hangs on no grid
-        return least_squares_of(problems)
-    return (METHODS[name](problem, seed) for problem in problems)
+        return list(least_squares_of(problems))
+    return [METHODS[name](problem, seed) for problem in problems]

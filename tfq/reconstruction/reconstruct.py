@@ -28,7 +28,7 @@ from tfq.data.calibration_set import CalibrationSet
 from tfq.data.roles import Roles
 from tfq.data.samples import Samples
 from tfq.execution.resources import DEFAULT, Resources
-from tfq.execution.workers import Spread, processes
+from tfq.execution.workers import Spread, spread
 from tfq.grid import Grid
 from tfq.models.graph import INPUT, Graph, Node
 from tfq.models.grids import grid_groups
@@ -129,8 +129,8 @@ def reconstruct(
       calibration: read are the samples to fit and those to choose by.
       how: by which method, in which mode.
       seed: of the sampled positions and of the method.
-      resources: workers gather rows; in parallel mode they are also processes that work on the layers (`processes` says
-        what a script has to heed).
+      resources: workers gather rows; in parallel mode they, or the executor, also work on the layers (`processes` in
+        `tfq.execution.workers` says what a script has to heed).
     """
     names = reconstructed_names(model)
     if not names:  # a model without weights
@@ -140,13 +140,13 @@ def reconstruct(
     layers = sampled_layers(reference, names, len(seen), seed, by_block=by_block)
     # the matrices are small: two threads cost more than they bring, much more on a machine that is busy
     limit = threadpoolctl.threadpool_limits(1, user_api="blas")
-    solvers = processes(resources.workers if parallel else 1, how.method)
-    with limit, solvers as spread, contextlib.closing(TensorStore(resources.memory_limit)) as store:
+    solvers = spread(resources, how.method) if parallel else contextlib.nullcontext()
+    with limit, solvers as apart, contextlib.closing(TensorStore(resources.memory_limit)) as store:
         collect_float_rows(reference, layers, seen, store, with_inputs=parallel, resources=resources)
         task = _Task(reference, model, layers, seen, calibration.roles, store, how, seed)
         found = []
         with resources.progress.task(f"reconstruct the layers, {how.name}", len(names)) as advance:
-            for outcome in task.solved_apart(spread) if parallel else task.solved_in_turn():
+            for outcome in task.solved_in_turn() if apart is None else task.solved_apart(apart):
                 model = outcome[0]
                 found.append(outcome[1])
                 advance(1)
@@ -192,7 +192,7 @@ class _Task:
             model = with_solution(model, layer.form, problem, solution, outcome)
             yield model, outcome
 
-    def solved_apart(self, spread: Spread) -> Iterator[_Outcome]:
+    def solved_apart(self, apart: Spread) -> Iterator[_Outcome]:
         """Parallel mode: the same, by workers that begin with the largest layers so as to end together."""
         model, names = self.model, list(self.layers)
         by_size = sorted(enumerate(names), key=lambda found: -self.layers[found[1]].multiplications)
@@ -206,7 +206,7 @@ class _Task:
                 posed[number] = layer.form, problem
                 yield problem, self.seed + index
 
-        for number, solution in spread(self.how.method, tasks()):
+        for number, solution in apart(self.how.method, tasks()):
             form, problem = posed.pop(number)
             outcome = judged(self.model, form, problem, solution, self.how.name)
             model = with_solution(model, form, problem, solution, outcome)
