@@ -6,7 +6,7 @@
                             of the same error
     w2-packed ... w4-packed those of w2 ... w4 stored as INT4 tensors
     w4a4                    what the layer reads lies on 4 bits too: simulated only
-    w8a16                   weights int8, activations int16
+    w4a16, w8a16            weights on a grid of that many bits, activations int16
     d2 ... d8               weights on a grid of that many bits, stored as INT4 or INT2 tensors where TFLite runs these;
                             activations float32, which the kernel quantises row by row at run time (dynamic range)
     float16, float32        the layer computes in float32; its weights are stored in that type
@@ -26,6 +26,8 @@ ARITHMETICS = ("int8", "float32", "float16", "dynamic_range", "int16x8")
 STORED_BITS = 8  # of an int8 tensor
 MOST_PACKED_BITS = 4  # of an INT4 tensor
 SIMULATED_ACTIVATION_BITS = 4  # of precisions that TFLite cannot run
+WIDE_BITS = 16  # of the activations of int16x8
+FLOAT_BITS = 32  # of the computation, wherever the weights are stored
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -60,7 +62,7 @@ class Precision:
             return self.arithmetic
         if self.entropy_bits:
             return f"e{self.entropy_bits}"
-        bits = 16 if self.arithmetic == "int16x8" else self.activation_bits
+        bits = WIDE_BITS if self.is_int16 else self.activation_bits
         activations = "" if bits == STORED_BITS else f"a{bits}"
         return f"w{self.weight_bits}{activations}{'-packed' if self.storage == 'packed' else ''}"
 
@@ -68,6 +70,11 @@ class Precision:
     def is_int8(self) -> bool:
         """Activations lie on fixed integer grids of 8 bits or fewer."""
         return self.arithmetic == "int8"
+
+    @property
+    def is_int16(self) -> bool:
+        """Activations lie on fixed integer grids of 16 bits."""
+        return self.arithmetic == "int16x8"
 
     @property
     def is_dynamic(self) -> bool:
@@ -95,6 +102,13 @@ class Precision:
         return self.activation_bits < STORED_BITS
 
     @property
+    def computed_bits(self) -> tuple[int, int]:
+        """Of a weight and of an activation, as they are multiplied."""
+        if not self.has_grid:
+            return FLOAT_BITS, FLOAT_BITS
+        return self.weight_bits, WIDE_BITS if self.is_int16 else self.activation_bits
+
+    @property
     def bits_stored(self) -> int:
         """Bits of a weight, on a coarse grid in an ideal code."""
         return {"float16": 16, "float32": 32}.get(self.arithmetic) or self.entropy_bits or self.weight_bits
@@ -112,6 +126,7 @@ def dynamic_range(bits: int) -> Precision:
     return Precision("dynamic_range", bits, "packed" if bits <= MOST_PACKED_BITS else "int8")
 
 
+W4A16, W8A16 = Precision("int16x8", 4), Precision("int16x8")
 SIMULATED = Precision(weight_bits=4, activation_bits=SIMULATED_ACTIVATION_BITS)
 CANDIDATES: Mapping[str, Precision] = {
     precision.name: precision
@@ -119,6 +134,8 @@ CANDIDATES: Mapping[str, Precision] = {
         *(Precision(weight_bits=bits) for bits in range(2, STORED_BITS + 1)),
         *(Precision(weight_bits=bits, storage="packed") for bits in range(2, MOST_PACKED_BITS + 1)),
         SIMULATED,
+        W4A16,
+        W8A16,
         *FLOATS,
         *COARSE,
         *map(dynamic_range, range(2, STORED_BITS + 1)),

@@ -48,7 +48,6 @@ from tfq.simulate.weights import weight_integers
 Key = tuple[str, str]
 """(name of the unit, name of the candidate)."""
 COSTS = ("file_bytes", "download_bytes", "memory_bytes", "macs", "bops")
-_FLOAT_BITS = 32  # of the computation, wherever the weights are stored
 _FLOATS = {"float16": "<f2", "float32": "<f4"}
 
 
@@ -81,7 +80,6 @@ def unit_costs(candidate: str, nodes: Sequence[Node], macs: Mapping[str, int]) -
     precision = CANDIDATES[candidate]
     stored, kept = _constants(precision, nodes)
     total = sum(macs[node.name] for node in nodes)
-    bits = (_FLOAT_BITS, _FLOAT_BITS) if not precision.has_grid else (precision.weight_bits, precision.activation_bits)
     weights = sum(len(node.weights) for node in nodes)
     # an integer weight has a grid; a float16 one is read through a Dequantize
     around = _piece_bytes(operation=True, grid=False) if precision == FLOAT16 else _grid_bytes()
@@ -91,7 +89,7 @@ def unit_costs(candidate: str, nodes: Sequence[Node], macs: Mapping[str, int]) -
         "download_bytes": float(_stream(b"".join(stored)) + count * around["download_bytes"]),
         "memory_bytes": float(kept),
         "macs": float(total),
-        "bops": float(total * bits[0] * bits[1]),
+        "bops": float(total * math.prod(precision.computed_bits)),
     }
 
 

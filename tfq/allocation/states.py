@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import threadpoolctl
 
-from tfq.calibration.specify import weight_scales, with_floats, with_ranges, with_scales
+from tfq.calibration.specify import weight_scales, with_precisions, with_ranges, with_scales
 from tfq.calibration.statistics import Range
 from tfq.data.calibration_set import CalibrationSet
 from tfq.data.roles import Roles
@@ -96,7 +96,7 @@ def apply(base: QuantizedModel, *states: State) -> QuantizedModel:
     grids = {name: grid for state in states for name, grid in state.activations.items()}
     model = base.with_nodes(*nodes)
     model = model.with_nodes(*(model[name].replace(grid=grid) for name, grid in grids.items()))
-    return with_floats(model, floats) if floats else model
+    return with_precisions(model, floats) if floats else model
 
 
 def float_states(reference: Graph, base: QuantizedModel, candidates: Sequence[Precision] = FLOATS) -> dict[Key, State]:
@@ -112,7 +112,7 @@ def float_states(reference: Graph, base: QuantizedModel, candidates: Sequence[Pr
     states, start = {}, _float_weights(reference, base)
     for unit in units(reference):
         for candidate in candidates:
-            model = with_floats(start, dict.fromkeys(unit.nodes, candidate))
+            model = with_precisions(start, dict.fromkeys(unit.nodes, candidate))
             nodes = tuple(model[name] for name in unit.nodes)
             states[unit.name, candidate.name] = State(unit.name, candidate.name, nodes, "", 0.0, 0.0)
     return states

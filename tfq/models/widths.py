@@ -102,6 +102,11 @@ def can_be_dynamic(node: Node) -> bool:
     return operator_of(node.kind).dynamic_axis is not None
 
 
+def can_be_int16(node: Node) -> bool:
+    """Whether runtimes run the node on int16 activations."""
+    return operator_of(node.kind).int16
+
+
 def storage_of(node: Node, precision: Precision) -> str:
     """The integer type that holds the node's weights: the narrowest of this precision that its kernel reads."""
     if precision.storage != "packed" or precision.weight_bits > MOST_PACKED_BITS:

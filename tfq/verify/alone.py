@@ -46,6 +46,8 @@ _STEPS = 0.76
 _MEANS, _FUNCTIONS = ("Mean", "GlobalAveragePooling2D"), ("Softmax", "HardSwish", "Gelu", "Sigmoid", "Tanh")
 _RESIZES, _PLACES_OF_A_PIXEL, _LEVELS = ("Resizing", "UpSampling2D"), 1024, 255
 _STEPS_OF = dict.fromkeys((*_MEANS, *_FUNCTIONS), 2.25) | dict.fromkeys(_RESIZES, 1.5)
+# of int16 outputs: kernels multiply by a factor of 16 bits; functions are tables, with straight lines between
+_WIDE_STEPS, _WIDE_STEPS_OF = 1.26, {"Sigmoid": 2.0, "Tanh": 4.0, "Softmax": 20.0}
 _EXACT = 1e-4  # of float outputs
 _INT4_BLOCK, _INT4_EXACT = (32, 4), 2.0**-21  # inputs and outputs; of a sum of positive numbers in float32
 _FAR = 2.0**24  # steps: an integer kernel may wrap around so far outside of its grid
@@ -202,7 +204,7 @@ def _compare(contents: Contents, graph: Graph, weights: Weights, part: _Part, pr
                 raise _Fault(f"gives the shape {list(found.shape)}, specified {list(reference.shape)}")
             found = found.reshape(reference.shape)
         if output.quantized:
-            most = _explained(node, [x.shape for x in real.values()], reference.shape)
+            most = _explained(node, [x.shape for x in real.values()], reference.shape, wide=output.dtype == np.int16)
             seen = _check_integers(most + slack / output.scale[0], found, reference, empty, output)
         else:
             seen = _check_floats(found, reference, empty, slack)
@@ -348,12 +350,14 @@ def _as_read(node: Node, values: np.ndarray) -> tuple[list[np.ndarray], np.ndarr
     return [read], halves + (_INT4_EXACT * np.abs(read) if symmetric else 0.0)
 
 
-def _explained(node: Node, sources: Sequence[tuple[int, ...]], target: tuple[int, ...]) -> float:
+def _explained(node: Node, sources: Sequence[tuple[int, ...]], target: tuple[int, ...], *, wide: bool) -> float:
     """Steps that rounding may cost.
 
     The kernel that resizes an image rounds the ratio of the sizes to 1/1024: the place where it reads is off by more
     with every pixel, of neighbours that may be a whole grid apart (TFLite's `ResizeBilinearInteger`).
     """
+    if wide:
+        return _WIDE_STEPS_OF.get(node.kind, _WIDE_STEPS)
     most = _STEPS_OF.get(node.kind, _STEPS)
     if node.kind not in _RESIZES or [len(shape) for shape in sources] != [4]:
         return most
