@@ -34,7 +34,6 @@ from tfq.models.widths import (
     LARGEST_FLOAT16,
     activation_bits,
     can_be_dynamic,
-    can_be_int16,
     is_weighted,
     largest_weight,
     precisions_of,
@@ -42,7 +41,7 @@ from tfq.models.widths import (
 )
 from tfq.numerics import reference
 from tfq.numerics.entropy import scale_of_entropy
-from tfq.operations.table import OPERATORS
+from tfq.operations.table import OPERATORS, operator_of
 from tfq.precision import FLOAT16, FLOAT32, INT8, STORED_BITS, W8A16, Precision
 from tfq.quantized_model import QuantizedModel
 
@@ -245,7 +244,7 @@ def _check(graph: Graph, precisions: Mapping[str, Precision]) -> None:
         if name not in graph.by_name or not (is_weighted(graph[name]) or can_be_dynamic(graph[name])):
             raise ValueError(f"{name!r} is no weighted layer and cannot be given a precision")
         lacking = (precision.is_dynamic and not can_be_dynamic(graph[name])) or (
-            precision.is_int16 and not can_be_int16(graph[name])
+            precision.is_int16 and not operator_of(graph[name].kind).int16
         )
         if lacking:
             raise ValueError(f"layer {name!r}: TFLite has no kernel for {graph[name].kind} in {precision.name}")

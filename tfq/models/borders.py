@@ -28,6 +28,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection
 
+from tfq.models.equality import tensor_shapes
 from tfq.models.graph import INPUT, Graph, Node
 from tfq.models.grids import grid_groups
 from tfq.models.widths import can_be_int16, is_weighted
@@ -131,6 +132,7 @@ def find_wide(
       borders: of its float layers.
     """
     readers, outputs = graph.readers, set() if float_outputs else set(graph.outputs)
+    shapes = tensor_shapes(graph)
     makers = set(borders.quantized) | {name for name in graph.inputs if float_inputs and name not in borders.tensors}
 
     def tensors(nodes: Collection[str]) -> set[str]:
@@ -148,7 +150,7 @@ def find_wide(
         following = {
             n.name
             for n in graph.nodes
-            if n.name not in borders.nodes and n.name not in nodes and can_be_int16(n) and not is_weighted(n)
+            if n.name not in {*borders.nodes, *nodes} and can_be_int16(n, shapes[n.name]) and not is_weighted(n)
         }
         while True:
             found = nodes | following

@@ -102,9 +102,10 @@ def can_be_dynamic(node: Node) -> bool:
     return operator_of(node.kind).dynamic_axis is not None
 
 
-def can_be_int16(node: Node) -> bool:
-    """Whether runtimes run the node on int16 activations."""
-    return operator_of(node.kind).int16
+def can_be_int16(node: Node, shape: tuple[int, ...]) -> bool:
+    """Whether runtimes run the node, whose output has this shape, on int16 activations, and well."""
+    operator = operator_of(node.kind)
+    return operator.int16 and (operator.most_int16 is None or shape[-1] <= operator.most_int16)
 
 
 def storage_of(node: Node, precision: Precision) -> str:

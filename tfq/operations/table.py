@@ -35,7 +35,8 @@ class Operator:
       selects: every value of the output is one of the inputs', or 0, so that a ReLU may come before it.
       averages: every value of the output is a weighted mean of values of one channel, so that an affine map of the
         channels may come behind it.
-      int16: runtimes have a kernel for int16 activations that is within a few steps of what it means.
+      int16: runtimes have a kernel for int16 activations that is better than that for int8.
+      most_int16: elements along the last axis up to which it is; None: any number.
       optional: with some options it gives what it reads.
       largest_ratio: of the largest scale that it reads to that of its output, below which the int8 kernels work.
       tflite: TFLite's name of the one operator that it becomes, where the ratio of its scales matters.
@@ -54,6 +55,7 @@ class Operator:
     selects: bool = False
     averages: bool = False
     int16: bool = False
+    most_int16: int | None = None
     optional: bool = False
     largest_ratio: float = math.inf
     tflite: str = ""
@@ -110,7 +112,8 @@ OPERATORS: dict[str, Operator] = {
     "HardSwish": Operator("own", elementwise=True, largest_ratio=2.0**7),
     "Gelu": Operator("own", elementwise=True),
     "Sigmoid": Operator("fixed", fixed=(1 / 256, -128), elementwise=True, int16=True),
-    "Softmax": Operator("fixed", fixed=(1 / 256, -128), int16=True),
+    # the int16 kernel takes e^-10 for all that is less, so every element may add two steps to the sum
+    "Softmax": Operator("fixed", fixed=(1 / 256, -128), int16=True, most_int16=32),
     "Tanh": Operator("fixed", fixed=(1 / 128, 0), elementwise=True, int16=True),
     # data movement and pooling
     "MaxPooling2D": Operator("same", selects=True, optional=True, int16=True),

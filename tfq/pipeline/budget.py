@@ -15,10 +15,11 @@ from tfq.models.grids import grid_groups
 from tfq.models.widths import activation_bits, is_weighted, units
 from tfq.pipeline.begin import Run
 from tfq.pipeline.quantized import Start, recalibrated, specified
-from tfq.precision import SIMULATED, Precision
+from tfq.precision import FLOAT16, SIMULATED, W8A16, Precision
 from tfq.quantized_model import QuantizedModel
 from tfq.recipe import Recipe
 from tfq.reconstruction.steps import Setting
+from tfq.targets import TARGETS
 
 
 def _narrow_ranges(run: Run, graph: Graph) -> Mapping[str, Range] | None:
@@ -48,7 +49,8 @@ def surveyed(run: Run, start: Start, setting: Setting, ledger: Path | None) -> S
     """What can be chosen."""
     narrow = _narrow_ranges(run, start.reference)
     at = _at(run, start, narrow)
-    return survey(setting, start.model, at, run.recipe, table=run.table, narrow=narrow, ledger=ledger)
+    rescue = W8A16 if TARGETS[run.recipe.target].integers_only else FLOAT16
+    return survey(setting, start.model, at, run.recipe, table=run.table, narrow=narrow, ledger=ledger, rescue=rescue)
 
 
 def within_budget(run: Run, start: Start, setting: Setting, ledger: Path | None) -> tuple[QuantizedModel, Allocated]:

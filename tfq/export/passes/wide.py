@@ -1,8 +1,8 @@
 """Layers with int16 activations, of a file in which they have 8 bits (`tfq.export.narrow`).
 
 Their tensors become int16, with the model's grids where it has such, and else with those that hold every value of an
-8-bit grid (`tfq.grid.copied_wide`). Biases become int64, constants among activations int16 with the same values. Where a
-16-bit layer reads a tensor of 8 bits, a QUANTIZE makes an int16 copy of it, one for all that read it; where it gives
+8-bit grid (`tfq.grid.copied_wide`). Biases become int64, constants among activations int16 with the same values. Where
+a 16-bit layer reads a tensor of 8 bits, a QUANTIZE makes an int16 copy of it, one for all that read it; where it gives
 one, a QUANTIZE stands behind it. Borders to float do not change: they are QUANTIZE and DEQUANTIZE for either type.
 """
 
@@ -18,7 +18,7 @@ from tfq.export import flatbuffer
 from tfq.export.binding import Binding, weight_positions
 from tfq.export.layout import pack, tflite_layout, tflite_scales
 from tfq.export.passes.impose import replace_constant, require_runtime
-from tfq.grid import STORAGE_RANGE, Grid, activation_grid, copied_wide, wide_grid
+from tfq.grid import Grid, activation_grid, copied_wide, wide_grid
 from tfq.models.graph import Node
 from tfq.operations.table import OPERATORS
 from tfq.quantized_model import QuantizedModel
@@ -146,6 +146,4 @@ class _Widening:
         return made
 
     def _quantize(self, source: int, target: int) -> Any:
-        return flatbuffer.make_operator(
-            self._file, schema.BuiltinOperator.QUANTIZE, source, target, version=_QUANTIZE
-        )
+        return flatbuffer.make_operator(self._file, schema.BuiltinOperator.QUANTIZE, source, target, version=_QUANTIZE)
