@@ -237,8 +237,6 @@ def _check(graph: Graph, precisions: Mapping[str, Precision]) -> None:
     for node in graph.nodes:
         of_group.setdefault(node.group, set()).add(precisions.get(node.name, INT8).arithmetic)
     for name, precision in precisions.items():
-        if precision.arithmetic not in ("int8", *_CHOSEN):
-            raise ValueError(f"layer {name!r}: {precision.name} must be int8, {' or '.join(_CHOSEN)}")
         if precision.is_int8:
             continue
         if name not in graph.by_name or not (is_weighted(graph[name]) or can_be_dynamic(graph[name])):

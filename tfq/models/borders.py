@@ -14,8 +14,8 @@ each costs one operation in the file, however many nodes read there.
 The rest has grids of 8 bits, but around layers that are chosen to have activations of 16 bits:
 
     a node is 16-bit     it is chosen; or it weighs nothing, has such a kernel (`tfq.operations.table`), and reads
-                         nothing but int16 tensors, or nothing but 16-bit nodes read it. A node with the grid of what
-                         it reads lies between int16 tensors
+                         16-bit nodes and nothing but int16 tensors, or nothing but 16-bit nodes read it. A node with
+                         the grid of what it reads lies between int16 tensors
     a tensor is int16    16-bit or float nodes make it, or it is an input as float32; and nothing but 16-bit and float
                          nodes and Requantize nodes read it
 
@@ -162,7 +162,7 @@ def find_wide(
 
     nodes = set(chosen)
     if nodes:
-        nodes = grown(nodes, lambda node, _, wide: wide.issuperset(node.inputs))
+        nodes = grown(nodes, lambda node, found, wide: wide.issuperset(node.inputs) and bool(found & {*node.inputs}))
         nodes = grown(
             nodes, lambda node, found, _: node.name not in outputs and found.issuperset(readers[node.name] or [""])
         )
