@@ -16,7 +16,7 @@ STORAGE_RANGE = {
     "int32": (-(2**31), 2**31 - 1),
     "int64": (-(2**63), 2**63 - 1),
 }
-_MOST_BITS = 48  # of a bias
+_MOST_BITS = 40  # of a bias
 _BITS, _WIDE_BITS = 8, 16
 _FIXED_WIDE = 2.0**-15  # of outputs whose grid TFLite prescribes: from -1 to 1
 _HEADROOM = 4  # the range of 8 bits may cut off what is rare; 14 bits are left for it

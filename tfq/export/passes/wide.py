@@ -113,7 +113,7 @@ class _Widening:
         size = self._tensors[int(operator.inputs[positions["bias"]])].shape[0]
         read = copied_wide(self._model.grids[node.inputs[0]]).scale[0]
         product = tuple(map(float, np.float32(read) * scales))
-        bias = node.weight_grids.get("bias") or Grid(product, 0, 48, "int64", symmetric=True, axis=0)
+        bias = node.weight_grids.get("bias") or Grid(product, 0, 40, "int64", symmetric=True, axis=0)
         values = codes.get("bias", np.zeros(size, np.int64))
         replace_constant(self._file, operator, positions["bias"], values, bias, np.asarray(bias.scale, np.float32), 0)
 
