@@ -102,8 +102,8 @@ HELP = {
     },
     "The .tflite": {
         "target": "What an int8 model is to run on. cpu: LiteRT with XNNPACK, on a phone or a computer. micro: TFLite"
-        " Micro. npu: an accelerator of integers. Operations that it runs slowly, such as hard-swish on a CPU, are written"
-        " in others that it runs fast.",
+        " Micro. npu: an accelerator of integers. Operations that it runs slowly, such as hard-swish on a CPU, are"
+        " written in others that it runs fast.",
         "input_type": "Type of the values that the app gives to the model.",
         "output_type": "Type of the values that the app gets from the model.",
         "labels": "A text file with one class name per line; the names are stored in the model for Android's Task"
