@@ -147,8 +147,8 @@ def convert_quantized(model: QuantizedModel, representative_dataset: Representat
     few = [f"{name!r} ({grid.bits} bits)" for name, grid in model.grids.items() if grid.bits < 8]
     if few:
         raise ValueError(f"TFLite has no kernels for activations of fewer than 8 bits: {', '.join(few)}")
-    require_runnable(model)
     model = narrowed(model)
+    require_runnable(model)
     names = identifiers(model)
     renamed = rename(carried(model), names)
     simulation = build_simulation(with_barriers(renamed), batch_size=1)
