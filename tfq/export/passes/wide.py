@@ -16,13 +16,12 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from tfq.export import flatbuffer
 from tfq.export.binding import Binding, weight_positions
-from tfq.export.layout import pack, tflite_layout, tflite_scales
-from tfq.export.passes.impose import replace_constant, require_runtime
+from tfq.export.layout import pack
+from tfq.export.passes.impose import impose_weights, require_runtime
 from tfq.grid import Grid, activation_grid, copied_wide, wide_grid
 from tfq.models.graph import Node
 from tfq.operations.table import OPERATORS
 from tfq.quantized_model import QuantizedModel
-from tfq.simulate.weights import weight_integers
 
 _RUNTIME = b"2.3.0"  # as TFLiteConverter says of int16 activations
 _QUANTIZE = 2  # version of the operation
@@ -64,15 +63,15 @@ class _Widening:
 
     def _widened(self, operator: Any, node: Node) -> list[Any]:
         """The operations that take the place of `operator`."""
-        positions = weight_positions(self._file, operator, node)
-        if positions:
-            self._set_weights(operator, node, positions)
+        weights = set(weight_positions(self._file, operator, node).values())
+        if weights:
+            impose_weights(self._file, operator, node, copied_wide(self._model.grids[node.inputs[0]]))
         if hasattr(operator.builtinOptions, "potScaleInt16"):
             operator.builtinOptions.potScaleInt16 = False  # any scales
         before, after = [], []
         inputs, outputs = ([int(index) for index in ends] for ends in (operator.inputs, operator.outputs))
         for position, index in enumerate(inputs):
-            if index < 0 or position in positions.values() or self._type(index) != "int8":
+            if index < 0 or position in weights or self._type(index) != "int8":
                 continue
             if flatbuffer.is_constant(self._file, self._tensors[index]):
                 inputs[position] = self._constant(index)
@@ -84,38 +83,22 @@ class _Widening:
         for position, index in enumerate(outputs):
             if self._type(index) != "int8":
                 continue
-            prescribed = OPERATORS[node.kind].fixed is not None
-            grid = wide_grid(self._grid(index), prescribed=True) if prescribed else copied_wide(self._grid(index))
-            if index not in self._node_of:  # between the operations of a node
-                self._set(index, self._between(index, node, grid))
+            if index not in self._node_of:
+                self._set(index, self._between(index, node))
                 continue
+            grid = self._grid(index)
+            prescribed = OPERATORS[node.kind].fixed is not None
+            grid = wide_grid(grid, prescribed=True) if prescribed else copied_wide(grid)
             outputs[position] = self._like(index, grid)
             after.append(self._quantize(outputs[position], index))
         operator.inputs, operator.outputs = np.asarray(inputs, np.int32), np.asarray(outputs, np.int32)
         return [*before, operator, *after]
 
-    def _between(self, index: int, node: Node, copied: Grid) -> Grid:
-        """The int16 grid of a tensor with the 8-bit grid of what the node gives or reads; else `copied`."""
+    def _between(self, index: int, node: Node) -> Grid:
+        """The int16 grid of a tensor between the operations of a node, which has the grid of what it gives or reads."""
         grids = self._model.grids
         known = {self._narrow[name]: grids[name] for name in (*node.inputs, node.name) if grids[name].is_wide}
-        return known.get(self._grid(index), copied)
-
-    def _set_weights(self, operator: Any, node: Node, positions: dict[str, int]) -> None:
-        kernel, codes = OPERATORS[node.kind].kernel, weight_integers(node)
-        grid = node.weight_grids[kernel]
-        scales, axis = tflite_scales(node.kind, grid, node.weights[kernel].shape)
-        layout = tflite_layout(node.kind, codes[kernel])
-        replace_constant(self._file, operator, positions[kernel], layout, grid, scales, axis)
-        if "bias" not in positions:
-            if "bias" in codes and codes["bias"].any():
-                raise RuntimeError(f"the converter dropped the bias of {node.kind} {node.name!r}")
-            return
-        size = self._tensors[int(operator.inputs[positions["bias"]])].shape[0]
-        read = copied_wide(self._model.grids[node.inputs[0]]).scale[0]
-        product = tuple(map(float, np.float32(read) * scales))
-        bias = node.weight_grids.get("bias") or Grid(product, 0, 40, "int64", symmetric=True, axis=0)
-        values = codes.get("bias", np.zeros(size, np.int64))
-        replace_constant(self._file, operator, positions["bias"], values, bias, np.asarray(bias.scale, np.float32), 0)
+        return known.get(self._grid(index)) or copied_wide(self._grid(index))
 
     def _constant(self, index: int) -> int:
         """The constant as int16, with the same values."""
