@@ -167,11 +167,17 @@ def test_a_single_sample_serves_as_both_halves():
     assert found.everything.first["pool"].samples == 1
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_nan_and_infinity_name_the_layer_and_the_sample(bad):
+@pytest.mark.parametrize(
+    ("bad", "what"),
+    [
+        *((bad, "holds NaN or Inf") for bad in (np.nan, np.inf, -np.inf)),
+        *((bad, r"reaches 3e\+38") for bad in (-3e38, 3e38)),
+    ],
+)
+def test_numbers_beyond_every_grid_name_the_layer_and_the_sample(bad, what):
     data = samples(6)
     data["extra"][4] = bad
-    with pytest.raises(UserError, match="layer 'join' holds NaN or Inf for calibration sample 4"):
+    with pytest.raises(UserError, match=f"layer 'join' {what} for calibration sample 4"):
         collect_statistics(small_graph(), batches(data, 6), tensors=NAMES)
 
 

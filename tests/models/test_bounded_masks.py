@@ -52,10 +52,15 @@ def file_of(path, function):
     return path
 
 
-def check(model):
+def seldom_masked(x):
+    return x + tf.where((tf.reduce_max(tf.abs(x)) > 9) & (np.arange(T) == 1), -np.inf, 0.0)
+
+
+def check(model, samples=None):
     loaded = load_model(model)
-    samples = RNG.normal(size=(4, T, 8)).astype(np.float32)
-    samples[1:, 4:] = 0
+    if samples is None:
+        samples = RNG.normal(size=(4, T, 8)).astype(np.float32)
+        samples[1:, 4:] = 0
     given = {loaded.graph.inputs[0]: samples}
     graph = prepare(loaded.graph, given, original=loaded, target=CPU).graph
     reads = tuple(node.inputs[0] for node in graph.nodes if node.kind in ("Softmax", "FloatSoftmax"))
@@ -78,3 +83,9 @@ def test_masks_of_keras(library, function):
 def test_masks_of_a_file(tmp_path, function):
     carried = check(file_of(tmp_path / "net.tflite", function))
     assert bool(carried) == (function is computed_sum)
+
+
+def test_a_mask_that_hides_something_in_few_samples(tmp_path):
+    samples = RNG.uniform(-1, 1, (30, T, 8)).astype(np.float32)
+    samples[20] *= 12
+    assert check(file_of(tmp_path / "net.tflite", seldom_masked), samples)

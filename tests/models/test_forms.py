@@ -161,6 +161,21 @@ def test_average_pooling_is_a_depthwise_convolution_whose_edges_are_scaled(confi
     np.testing.assert_allclose(run_graph(graph, {"x": x})[0], run_graph(before, {"x": x})[0], rtol=1e-5, atol=1e-5)
 
 
+def test_padding_in_front_of_an_average_is_the_convolutions_own():
+    padded = tf_keras.layers.ZeroPadding2D(((0, 1), (0, 1)))
+    image = tf_keras.Input((8, 8, 3))
+    x = tf_keras.layers.Conv2D(4, 1, activation="relu")(image)
+    pooled = [
+        tf_keras.layers.AveragePooling2D(3, 2, padding="same")(x),
+        tf_keras.layers.AveragePooling2D(3, 2)(padded(x)),
+    ]
+    loaded = load_model(tf_keras.Model(image, tf_keras.layers.Concatenate()(pooled)))
+    samples = {loaded.graph.inputs[0]: drawn((8, 8, 3))}
+    found = kinds(prepare(loaded.graph, samples, original=loaded, target=CPU).graph)
+    assert "ZeroPadding2D" not in found
+    assert found.count("DepthwiseConv2D") == 1  # of both
+
+
 def with_slopes(*slopes):
     config, alpha = {"shared_axes": [1, 2]}, np.array(slopes, np.float32).reshape(1, 1, -1)
     graph = alone("PReLU", **config)

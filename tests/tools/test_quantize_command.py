@@ -137,7 +137,6 @@ class TestARun:
         (layers,) = (step["layers"] for step in report["steps"] if step["name"] == "reconstruction")
         kept = sum(layer["kept"] for layer in layers)
         assert re.search(rf"^reconstruction .* {kept} of {len(layers)}$", output, re.MULTILINE)
-        assert re.search(r"^sequential reconstruction +nothing", output, re.MULTILINE)
 
     def test_inspect_shows_the_result_layer_by_layer(self, demo):
         place, _ = demo

@@ -39,6 +39,7 @@ SHARE = 1 / 16
 FEWEST_ELEMENTS, MOST_ELEMENTS = 64, 1024
 DECAY = 0.99  # of the moving averages, per sample
 _LARGEST_BATCH = 128
+_LARGEST = 1e38  # an end of a range: the width of one beyond it is no float32
 _PENDING_SAMPLES = 64  # subsamples wait until at least so many are there: one histogram call for all
 _WORKERS = os.cpu_count() or 1
 _TASKS_PER_WORKER = 4
@@ -268,6 +269,13 @@ def _check_finite(name: str, lows: np.ndarray, highs: np.ndarray, seen: int) -> 
         raise UserError(
             f"the output of layer {name!r} holds NaN or Inf for calibration sample {seen + int(np.argmin(finite))};"
             " check the model's weights and the preprocessing of the data"
+        )
+    if (np.maximum(-lows, highs) > _LARGEST).any():
+        worst = int(np.argmax(np.maximum(-lows, highs)))
+        raise UserError(
+            f"the output of layer {name!r} reaches {max(-float(lows[worst]), float(highs[worst])):.3g} for calibration"
+            f" sample {seen + worst}, which no 8-bit grid holds beside other numbers; bound it in the model (a mask of"
+            " -1e4 hides as much as -inf), or set `precision='dynamic_range'`"
         )
 
 

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from tfq.models.forms import split_for
 from tfq.models.fuse import merge_duplicates
 from tfq.models.graph import Graph, Node
-from tfq.models.joins import split_joins
 from tfq.models.rewrite import rewrite
-from tfq.models.windows import split_windows
 from tfq.targets.target import Target
 
 _MOST_CHANNELS = 4832  # kAccBufferMaxSize of DepthwiseConvImpl in TFLite's depthwiseconv_float.h
@@ -23,10 +22,7 @@ _MOST_CHANNELS = 4832  # kAccBufferMaxSize of DepthwiseConvImpl in TFLite's dept
 
 def for_dynamic_range(graph: Graph, target: Target) -> Graph:
     """The graph in the forms that the target runs fast with integer weights among float activations."""
-    if target.most_taps is not None:
-        graph, _ = split_windows(graph, target.most_taps)
-    if target.most_joined is not None:
-        graph, _ = split_joins(graph, target.most_joined)
+    graph, _ = split_for(graph, target)
     return merge_duplicates(pointwise_as_dense(graph))
 
 

@@ -40,6 +40,7 @@ from tfq.models.windows import split_windows
 from tfq.targets.target import Target
 
 Rule = Callable[[Node, Mapping[str, Shape]], "list[Node] | None"]
+_Split = Callable[[Graph, int], tuple[Graph, tuple[str, ...]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,20 +192,30 @@ def written_for(graph: Graph, target: Target) -> tuple[Graph, tuple[WrittenAnew,
         WrittenAnew(form.operator, form.operators, tuple(layers), reason, form.error, form.dtype)
         for form, layers in done.items()
     ]
-    if target.most_taps is not None:
-        written, split = split_windows(written, target.most_taps)
-        reason = f"has more than {target.most_taps} taps, which {target.path} computes several times more slowly"
-        operators = ("STRIDED_SLICE", "DEPTHWISE_CONV_2D", "ADD")
-        if split:
-            anew.append(WrittenAnew("DEPTHWISE_CONV_2D", operators, split, reason, _ROUNDED))
-    if target.most_joined is not None:
-        written, split = split_joins(written, target.most_joined)
-        reason = f"joins more than {target.most_joined} tensors, which runs outside {target.path}"
-        if split:
-            anew.append(WrittenAnew("CONCATENATION", ("CONCATENATION",), split, reason, _SAME))
-    if target.most_interleaved is not None:
-        written, split = split_interleaved(written, target.most_interleaved)
-        reason = f"copies channels one by one, which {target.path} computes several times more slowly"
-        if split:
-            anew.append(WrittenAnew("SLICE", ("TRANSPOSE", "SLICE"), split, reason, _SAME))
-    return written, tuple(anew)
+    written, split = split_for(written, target)
+    return written, (*anew, *split)
+
+
+def split_for(graph: Graph, target: Target) -> tuple[Graph, tuple[WrittenAnew, ...]]:
+    """The graph without what the target computes slowly because it is large, whatever it computes on."""
+    taps = f"has more than {target.most_taps} taps, which {target.path} computes several times more slowly"
+    joined = f"joins more than {target.most_joined} tensors, which runs outside {target.path}"
+    interleaved = f"copies channels one by one, which {target.path} computes several times more slowly"
+    rows: tuple[tuple[_Split, int | None, str, tuple[str, ...], str, str], ...] = (
+        (
+            split_windows,
+            target.most_taps,
+            "DEPTHWISE_CONV_2D",
+            ("STRIDED_SLICE", "DEPTHWISE_CONV_2D", "ADD"),
+            taps,
+            _ROUNDED,
+        ),
+        (split_joins, target.most_joined, "CONCATENATION", ("CONCATENATION",), joined, _SAME),
+        (split_interleaved, target.most_interleaved, "SLICE", ("TRANSPOSE", "SLICE"), interleaved, _SAME),
+    )
+    anew = []
+    for split, most, operator, operators, reason, error in rows:
+        if most is not None:
+            graph, layers = split(graph, most)
+            anew += [WrittenAnew(operator, operators, layers, reason, error)] if layers else []
+    return graph, tuple(anew)

@@ -57,14 +57,14 @@ class MultiplyConstant(tf_keras.layers.Layer):
 
 
 class MultiplyPlaces(tf_keras.layers.Layer):
-    """x * rows[i] * columns[j] at row i and column j, on the grid of this step (`tfq.models.pooling`)."""
+    """x * rows[i] * columns[j] at row i and column j; the file has these on a grid of this step."""
 
     def __init__(self, rows: Sequence[float], columns: Sequence[float], step: float, **kwargs: Any):
         super().__init__(**kwargs)
         self.factors, self.step = place_factors({"rows": rows, "columns": columns}), step
 
     def call(self, inputs: Any) -> Any:
-        return inputs * tf.quantization.fake_quant_with_min_max_args(self.factors, 0.0, 255 * self.step)
+        return inputs * self.factors
 
 
 class FloatConcatenate(tf_keras.layers.Concatenate):

@@ -64,6 +64,7 @@ TRANSFORMATIONS: Transformations = (
     ("split grouped convolutions", split_groups),
 )
 AGAIN = (
+    ("absorb padding of forms", absorb_padding),
     ("merge duplicate forms", merge_duplicates),
     ("fold affine maps again", fold_affines),
     ("affine maps to layers again", affines_to_layers),
@@ -76,6 +77,7 @@ _NUDGE = 2.0**-22
 _LOST_BESIDE_ONE = 1e-6  # about ten steps of float32 at 1
 _HALF_BOUND = 0.05  # a model that computes in 16 bits is only as exact as that itself
 _CHECKED_SAMPLES = 4  # real ones, and as many random ones
+_MASKED_SAMPLES = 32  # real ones: a mask may hide something in few of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,15 +134,20 @@ def _check_samples(graph: Graph, samples: Mapping[str, np.ndarray]) -> None:
 def _checked_inputs(
     declared: Graph, graph: Graph, samples: Mapping[str, np.ndarray], seed: int
 ) -> dict[str, np.ndarray]:
-    """A few real samples and as many random ones, in the types that the user's model takes: integers stay whole.
+    """A few real samples and as many random ones.
 
     Where an input holds indices beside quantities, the random samples take each number from some real one.
     """
-    real = {n: np.asarray(samples[n][:_CHECKED_SAMPLES], declared[n].config["dtype"]) for n in graph.inputs}
+    real = _real_inputs(declared, graph, samples, _CHECKED_SAMPLES)
     rng = np.random.default_rng(seed)
     random = random_inputs(real, rng)
     random |= {n: rng.permuted(real[n], axis=0) for n in graph.inputs if without_grid(graph[n])}
     return {name: np.concatenate([real[name], random[name]]) for name in real}
+
+
+def _real_inputs(declared: Graph, graph: Graph, samples: Mapping[str, np.ndarray], most: int) -> dict[str, np.ndarray]:
+    """The first samples, in the types that the user's model takes: integers stay whole."""
+    return {name: np.asarray(samples[name][:most], declared[name].config["dtype"]) for name in graph.inputs}
 
 
 def _rounding_bound(graph: Graph, inputs: Mapping[str, np.ndarray], expected: list[np.ndarray]) -> float:
@@ -260,7 +267,7 @@ def prepare(
 
     Args:
       graph: a loaded model.
-      samples: a few real inputs by input name, [n, ...]; the first 4 are used.
+      samples: a few real inputs by input name, [n, ...]; the first 4 are used, the first 32 where masks are looked for.
       original: the model that `graph` was flattened from; the flattening is then checked like a transformation.
       seed: of the random inputs.
       progress: shows the transformations.
@@ -275,6 +282,8 @@ def prepare(
     _check_samples(graph, samples)
     declared, graph = graph, typed_inputs(graph)
     inputs = _checked_inputs(declared, graph, samples, seed)
+    more = _real_inputs(declared, graph, samples, _MASKED_SAMPLES)
+    shown = {name: np.concatenate([inputs[name], values[_CHECKED_SAMPLES:]]) for name, values in more.items()}
     checks = []
     notes: tuple[str, ...] = ()
     anew: tuple[WrittenAnew, ...] = ()
@@ -305,7 +314,7 @@ def prepare(
                 graph, notes = keep_wide_float(graph, wide)
             graph = checked(name, before, graph)
             if transform is merge_duplicates:
-                graph = checked("bound masks", graph, merge_duplicates(bound_masks(graph, inputs)))
+                graph = checked("bound masks", graph, merge_duplicates(bound_masks(graph, shown)))
             advance(1)
         if target is not None and not target.integers_only:
             real = {name: x[: len(x) // 2] for name, x in inputs.items()}

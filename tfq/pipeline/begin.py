@@ -104,7 +104,7 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress) -> Run:
         wide = find_wide(loaded.graph, spread) if recipe.fits else None
         target = TARGETS[recipe.target] if recipe.fits else None
         options: dict[str, Any] = {"original": loaded, "seed": recipe.seed, "progress": progress}
-        prepared = prepare(loaded.graph, few, wide=wide, target=target, **options)
+        prepared = prepare(loaded.graph, spread, wide=wide, target=target, **options)
         journal.warn(*prepared.notes)
         if recipe.may_be_static:
             journal.warn(*zero_notes(prepared.graph, spread))

@@ -14,8 +14,9 @@ from tensorflow.lite.python import schema_py_generated as schema
 from tfq.export import flatbuffer
 from tfq.export.binding import Binding, missing, weight_positions
 from tfq.export.layout import pack, tflite_layout, tflite_scales
-from tfq.grid import Grid
+from tfq.grid import Grid, activation_grid
 from tfq.models.graph import Node
+from tfq.models.pooling import place_factors
 from tfq.numerics import reference
 from tfq.operations.table import OPERATORS
 from tfq.quantized_model import QuantizedModel
@@ -28,6 +29,7 @@ _INT4_OPERATORS = {
     "FULLY_CONNECTED": (schema.BuiltinOperator.FULLY_CONNECTED, 10),
 }
 _INT4_RUNTIME = b"2.11.0"
+_LOWEST = -128  # code of 0 where nothing is negative
 _NARROWEST_RANGE = 1e-6  # of the converter; the runtimes know no such limit
 
 
@@ -48,6 +50,8 @@ def impose(file: Any, model: QuantizedModel, binding: Binding) -> None:
         node = model[name]
         if OPERATORS[node.kind].kernel and node.precision.is_int8:
             impose_weights(file, file.subgraphs[0].operators[index], node, model.grids.get(node.inputs[0]))
+        if node.kind == "MultiplyPlaces" and name in model.grids:
+            _impose_factors(file, file.subgraphs[0].operators[index], node)
 
 
 def _impose_activation(tensor: Any, name: str, grid: Grid) -> None:
@@ -106,6 +110,15 @@ def impose_weights(file: Any, operator: Any, node: Node, read: Grid | None) -> N
         bias_scales = np.float32(read.scale[0]) * scales
         grid = Grid(tuple(map(float, bias_scales)), 0, bits, storage, True, 0)
     replace_constant(file, operator, position_of["bias"], values, grid, bias_scales, 0)
+
+
+def _impose_factors(file: Any, operator: Any, node: Node) -> None:
+    """The factors of the places on the grid that holds them: the converter takes one from 0 to the largest."""
+    tensors, grid = file.subgraphs[0].tensors, activation_grid(node.config["step"], _LOWEST)
+    position = next(p for p, i in enumerate(operator.inputs) if flatbuffer.is_constant(file, tensors[i]))
+    factors = place_factors(node.config)
+    codes = np.rint(factors / grid.scale[0]).astype(np.int32) + grid.zero_point
+    replace_constant(file, operator, position, codes, grid, np.asarray(grid.scale, np.float32), 0)
 
 
 def _require_int4(file: Any, operator: Any) -> None:
