@@ -9,6 +9,7 @@ from tfq.errors import VerificationError
 from tfq.execution.interpreter import TfliteModel
 from tfq.export import flatbuffer
 from tfq.export.variants import Exporter
+from tfq.grid import activation_grid, copied_wide, wide_grid
 from tfq.models.borders import find_borders, find_wide
 from tfq.models.graph import Graph, Node
 from tfq.models.widths import is_weighted
@@ -90,6 +91,19 @@ def test_a_softmax_of_many_classes_keeps_8_bits():
     )  # fmt: skip
     assert "probabilities" in wide(graph, "last").nodes
     assert wide(many, "last").nodes == {"mean", "last"}
+
+
+@pytest.mark.parametrize("zero_point", [-128, -3, 0, 127])
+def test_a_copy_holds_the_values_of_8_bits_and_a_wide_grid_four_times_their_range(zero_point):
+    grid = activation_grid(0.0127, zero_point)
+    copy, own = copied_wide(grid), wide_grid(grid)
+    values = (np.arange(-128, 128) - zero_point) * np.float64(grid.scale[0])
+    steps = values / copy.scale[0]
+    assert (steps == np.rint(steps)).all()
+    assert np.abs(steps).max() <= 32767
+    assert 4 * np.abs(values).max() <= own.real_range[1] < 4.1 * np.abs(values).max()
+    assert (copied_wide(own), own.zero_point, own.scale[0] < grid.scale[0] / 32) == (own, 0, True)
+    assert wide_grid(grid, prescribed=True).scale == (2.0**-15,)
 
 
 CASES = {
