@@ -15,7 +15,8 @@ from ai_edge_litert.interpreter import Interpreter
 
 from tfq.targets.target import FAST, PLAIN, REFUSED, Operand, Operation
 
-_BITS = {"int2": 2, "int4": 4, "int8": 8, "int32": 32, "float32": 32}
+_BITS = {"int2": 2, "int4": 4, "int8": 8, "int16": 16, "int32": 32, "int64": 64, "float32": 32}
+_BIASES = {"int8": "int32", "int16": "int64"}  # by what is read
 # Outputs whose grid TFLite prescribes.
 _FIXED = {
     "LOGISTIC": (1 / 256, -128), "SOFTMAX": (1 / 256, -128), "TANH": (1 / 128, 0), "LOG_SOFTMAX": (16 / 256, 127),
@@ -60,7 +61,8 @@ SHAPES: dict[str, Shape] = {
         ((6, 3, 3, 4), 0),
     ),
     "BATCH_MATMUL": Shape(((1, 4, 8), (1, 8, 6)), (1, 4, 6), ("BatchMatMul", {})),
-    **{name: Shape((_IMAGE, _IMAGE), _IMAGE, (name.capitalize(), {})) for name in ("ADD", "SUB", "MUL", "DIV")},
+    **{name: Shape((_IMAGE, _IMAGE), _IMAGE, (name.capitalize(), {"potScaleInt16": False})) for name in ("ADD", "SUB")},
+    **{name: Shape((_IMAGE, _IMAGE), _IMAGE, (name.capitalize(), {})) for name in ("MUL", "DIV")},
     **{name: Shape((_IMAGE, _IMAGE), _IMAGE, ("MaximumMinimum", {})) for name in ("MAXIMUM", "MINIMUM")},
     "SQUARED_DIFFERENCE": Shape((_IMAGE, _IMAGE), _IMAGE),
     "CONCATENATION": Shape((_IMAGE, _IMAGE), (1, 8, 8, 8), ("Concatenation", {"axis": 3})),
@@ -120,17 +122,17 @@ def operation(name: str, types: tuple[str, ...], scales: tuple[float, ...] = (),
         elif isinstance(made, str) and made == "bias":
             sizes = (shape.kernel[0][shape.kernel[1]],)
             product = np.prod([o.scale[0] for o in inputs if o.scale], dtype=np.float32)
-            factors = (float(product),) if activation == "int8" else ()
-            inputs.append(Operand("int32" if factors else "float32", sizes, factors, constant=True))
+            factors = (float(product),) if activation in _BIASES else ()
+            inputs.append(Operand(_BIASES.get(activation, "float32"), sizes, factors, constant=True))
         elif isinstance(made, str):
             sizes = (shape.kernel[0][0], channels) if channels else shape.kernel[0]
             inputs.append(Operand(weights, sizes, scale(weights), constant=True))
         else:
             inputs.append(Operand("int32", np.shape(made), constant=True))
-    output = "float32" if name == "DEQUANTIZE" else "int8" if name == "QUANTIZE" else activation
-    sizes = shape.output
-    if output == "int8" and name in _FIXED:
-        grid, zero_point = _FIXED[name]
+    written = {"DEQUANTIZE": "float32", "QUANTIZE": types[1] if len(types) > 1 else "int8"}
+    output, sizes = written.get(name, activation), shape.output
+    if output in _BIASES and name in _FIXED:
+        grid, zero_point = _FIXED[name] if output == "int8" else (2.0**-15, 0)
         return Operation(name, tuple(inputs), (Operand(output, sizes, (grid,), zero_point),), dict(shape.options[1]))
     return Operation(name, tuple(inputs), (Operand(output, sizes, scale(output)),), dict(shape.options[1]))
 

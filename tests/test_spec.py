@@ -73,7 +73,7 @@ LAYER = {"name": "a", "kind": "Add", "precision": "int8", "inputs": ["x"], "outp
         ({"layers": [LAYER | {"inputs": "x"}]}, r"layers\[0\].inputs is 'x'; expected an array"),
         ({"layers": [LAYER | {"precision": "int7"}]}, r"layers\[0\]: precision .='int7'. must be one of"),
         ({"layers": [LAYER | {"precision": "float32"}]}, "is float32 without a reason"),
-        ({"activations": {"x": TENSOR | {"bits": 10**9}}}, "activations.x: bits .=1000000000. must be 1 to 32"),
+        ({"activations": {"x": TENSOR | {"bits": 10**9}}}, "activations.x: bits .=1000000000. must be 1 to 40"),
         ({"activations": {"x": TENSOR | {"bits": True}}}, "activations.x.bits is true; expected a whole number"),
         ({"activations": {"x": TENSOR | {"scale": []}}}, "activations.x: scales must be finite and above 0"),
         ({"activations": {"x": TENSOR | {"scale": [-1]}}}, "scales must be finite and above 0"),
@@ -110,7 +110,7 @@ GRID = Grid((0.5,), 0, 8, "int8", symmetric=False)
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"storage": "int3"}, "storage (='int3') must be one of int2, int4, int8, int16, int32"),
+        ({"storage": "int3"}, "storage (='int3') must be one of int2, int4, int8, int16, int32, int64"),
         ({"scale": ()}, "finite and above 0"),
         ({"scale": (0.0,)}, "finite and above 0"),
         ({"scale": (-1.0,)}, "finite and above 0"),

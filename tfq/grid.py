@@ -15,8 +15,12 @@ STORAGE_RANGE = {
     "int8": (-128, 127),
     "int16": (-32768, 32767),
     "int32": (-(2**31), 2**31 - 1),
+    "int64": (-(2**63), 2**63 - 1),
 }
-_MOST_BITS = 32  # of a bias
+_MOST_BITS = 40  # of a bias
+_BITS, _WIDE_BITS = 8, 16
+_FIXED_WIDE = 2.0**-15  # of outputs whose grid TFLite prescribes: from -1 to 1
+_HEADROOM = 4  # the range of 8 bits may cut off what is rare; 14 bits are left for it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Grid:
       scale: one value, or one per channel of `axis`; float32 values.
       zero_point: the integer that stands for 0.0; 0 for weights and biases.
       bits: grid bits: the integers lie on at most 2**bits levels.
-      storage: integer type that holds them in the file: "int2", "int4", "int8", "int16" or "int32".
+      storage: integer type that holds them in the file: "int2", "int4", "int8", "int16", "int32" or "int64".
       symmetric: True for weights: zero-point 0, and of 8 bits no -128 (`reference.integer_range`).
       axis: channel axis of `scale` in the *Keras* layout, None for per-tensor.
       narrow: the lowest integer of a symmetric grid stays unused, of fewer bits too.
@@ -78,6 +82,31 @@ class Grid:
         """Smallest and largest real value of a per-tensor grid."""
         low, high = self.integer_range
         return self.scale[0] * (low - self.zero_point), self.scale[0] * (high - self.zero_point)
+
+    @property
+    def is_wide(self) -> bool:
+        """Of an int16 activation."""
+        return self.storage == "int16"
+
+
+def wide_grid(grid: Grid, *, prescribed: bool = False) -> Grid:
+    """The int16 grid of a tensor that has the 8-bit `grid` where 8 bits hold it: symmetric, as its kernels demand.
+
+    prescribed: TFLite prescribes it, in either type.
+    """
+    if prescribed:
+        return _wide(_FIXED_WIDE)
+    reach = _HEADROOM * max(-grid.real_range[0], grid.real_range[1])
+    return _wide(float(reference.activation_scale(reach / STORAGE_RANGE["int16"][1], _WIDE_BITS)))
+
+
+def copied_wide(grid: Grid) -> Grid:
+    """The int16 grid that holds every value of an activation's grid: 128 steps for one of 8 bits."""
+    return grid if grid.is_wide else _wide(grid.scale[0] / 2 ** (_BITS - 1))
+
+
+def _wide(scale: float) -> Grid:
+    return Grid((scale,), 0, _WIDE_BITS, "int16", symmetric=False)
 
 
 def activation_grid(scale: float, zero_point: int, bits: int = 8) -> Grid:

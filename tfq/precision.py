@@ -7,7 +7,7 @@
     c2, c4 ... c32          weights are that many of the integers of an 8-bit grid, the same in all of the layer
     w2-packed ... w4-packed those of w2 ... w4 stored as INT4 tensors
     w4a4                    what the layer reads lies on 4 bits too: simulated only
-    w8a16                   weights int8, activations int16
+    w4a16, w8a16            weights on a grid of that many bits, activations int16
     d2 ... d8               weights on a grid of that many bits, stored as INT4 or INT2 tensors where TFLite runs these;
                             activations float32, which the kernel quantises row by row at run time (dynamic range)
     float16, float32        the layer computes in float32; its weights are stored in that type
@@ -27,6 +27,8 @@ ARITHMETICS = ("int8", "float32", "float16", "dynamic_range", "int16x8")
 STORED_BITS = 8  # of an int8 tensor
 MOST_PACKED_BITS = 4  # of an INT4 tensor
 SIMULATED_ACTIVATION_BITS = 4  # of precisions that TFLite cannot run
+WIDE_BITS = 16  # of the activations of int16x8
+FLOAT_BITS = 32  # of the computation, wherever the weights are stored
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -65,7 +67,7 @@ class Precision:
             return f"e{self.entropy_bits}"
         if self.clusters:
             return f"c{self.clusters}"
-        bits = 16 if self.arithmetic == "int16x8" else self.activation_bits
+        bits = WIDE_BITS if self.is_int16 else self.activation_bits
         activations = "" if bits == STORED_BITS else f"a{bits}"
         return f"w{self.weight_bits}{activations}{'-packed' if self.storage == 'packed' else ''}"
 
@@ -73,6 +75,11 @@ class Precision:
     def is_int8(self) -> bool:
         """Activations lie on fixed integer grids of 8 bits or fewer."""
         return self.arithmetic == "int8"
+
+    @property
+    def is_int16(self) -> bool:
+        """Activations lie on fixed integer grids of 16 bits."""
+        return self.arithmetic == "int16x8"
 
     @property
     def is_dynamic(self) -> bool:
@@ -100,6 +107,13 @@ class Precision:
         return self.activation_bits < STORED_BITS
 
     @property
+    def computed_bits(self) -> tuple[int, int]:
+        """Of a weight and of an activation, as they are multiplied."""
+        if not self.has_grid:
+            return FLOAT_BITS, FLOAT_BITS
+        return self.weight_bits, WIDE_BITS if self.is_int16 else self.activation_bits
+
+    @property
     def bits_stored(self) -> int:
         """Bits of a weight, on a coarse grid in an ideal code, of clusters those of their number."""
         coded = self.entropy_bits or (self.clusters - 1).bit_length() * (self.clusters > 0)
@@ -119,6 +133,7 @@ def dynamic_range(bits: int) -> Precision:
     return Precision("dynamic_range", bits, "packed" if bits <= MOST_PACKED_BITS else "int8")
 
 
+W4A16, W8A16 = Precision("int16x8", 4), Precision("int16x8")
 SIMULATED = Precision(weight_bits=4, activation_bits=SIMULATED_ACTIVATION_BITS)
 CANDIDATES: Mapping[str, Precision] = {
     precision.name: precision
@@ -126,6 +141,8 @@ CANDIDATES: Mapping[str, Precision] = {
         *(Precision(weight_bits=bits) for bits in range(2, STORED_BITS + 1)),
         *(Precision(weight_bits=bits, storage="packed") for bits in range(2, MOST_PACKED_BITS + 1)),
         SIMULATED,
+        W4A16,
+        W8A16,
         *FLOATS,
         *COARSE,
         *CLUSTERS,

@@ -100,8 +100,8 @@ HELP = {
         "objective": "What --max_accuracy_drop makes as small as it can: the download, or the latency.",
         "candidates": "Which precisions a layer may get, for example w3,w8,e2,float16. w3: 3-bit weights. e2: 8-bit"
         " weights on few levels, which compress to about 2 bits, for small downloads. c16: 16 clusters. d8: 8-bit"
-        " weights, float activations. float16, float32: the layer stays float. w4a4: 4-bit activations too; TFLite"
-        " cannot run them, so the model is only simulated.",
+        " weights, float activations. w8a16: 16-bit activations, for --target=npu and micro. float16, float32: the"
+        " layer stays float. w4a4: 4-bit activations too; TFLite cannot run them, so the model is only simulated.",
         "pin": "REGEX:PRECISION fixes the precision of the layers whose names match; can be given several times.",
         "sensitivity": "How the loss that each layer causes is found. measured: in the exported file. gradient,"
         " output_error: estimated, which is faster.",
@@ -110,7 +110,8 @@ HELP = {
     },
     "The .tflite": {
         "target": "What an int8 model is to run on. cpu: LiteRT with XNNPACK, on a phone or a computer. micro: TFLite"
-        " Micro. Operations that it runs slowly, such as hard-swish on a CPU, are written in others that it runs fast.",
+        " Micro. npu: an accelerator of integers. Operations that it runs slowly, such as hard-swish on a CPU, are"
+        " written in others that it runs fast.",
         "input_type": "Type of the values that the app gives to the model.",
         "output_type": "Type of the values that the app gets from the model.",
         "labels": "A text file with one class name per line; the names are stored in the model for Android's Task"

@@ -17,7 +17,7 @@ from operator_graphs import calibration_of, draw, representative, specified
 from tfq.allocation import sensitivity
 from tfq.allocation.fisher import gradient_estimates
 from tfq.allocation.sensitivity import FLOOR, Loss, measured, output_errors
-from tfq.allocation.states import State, apply, find_states, float_states, packed
+from tfq.allocation.states import State, apply, as_wide, find_states, float_states, packed
 from tfq.errors import UserError
 from tfq.execution.predict import predict
 from tfq.execution.resources import Resources
@@ -141,6 +141,19 @@ def test_float_states_are_measured_in_the_simulation_and_estimated_as_free():
     assert found["stem", "float32"] == max(simulate(apply(base, float_state)) - simulate(base), FLOOR)
     assert found["stem", "float32"] < found["stem", "w2"]
     assert gradient_estimates(graph, [float_state], loss) == {("stem", "float32"): FLOOR}
+
+
+def test_where_16_bits_gain_the_other_states_lose_what_they_gain():
+    graph, samples, base, states = start("convolutions")
+    loss = Loss.of(graph, samples)
+    narrow = [states[unit, "w8"] for unit in ("logits", "stem")]
+    wide = as_wide(narrow[0], base)
+    found = measured(base, [*narrow, wide], loss)
+    simulate = sensitivity.simulated(loss)
+    lost = simulate(apply(base, wide)) - simulate(base)
+    assert found["logits", "w8a16"] == max(lost, FLOOR)
+    assert found["logits", "w8"] >= max(FLOOR, -lost)
+    assert found["stem", "w8"] == measured(base, [narrow[1]], loss)["stem", "w8"]
 
 
 def ranks(values):

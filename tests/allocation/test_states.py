@@ -8,12 +8,12 @@ import operator_graphs
 import pytest
 from operator_graphs import calibration_of, draw, specified
 
-from tfq.allocation.states import apply, find_states, float_states, packed, with_candidate
+from tfq.allocation.states import apply, as_wide, find_states, float_states, packed, with_candidate
 from tfq.execution.resources import Resources
 from tfq.models.widths import units
 from tfq.numerics import reference as numerics
 from tfq.operations.table import OPERATORS
-from tfq.precision import FLOAT16, FLOATS, precision_of
+from tfq.precision import FLOAT16, FLOATS, W4A16, W8A16, precision_of
 from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.reconstruct import Reconstruction, reconstruct
 from tfq.simulate.weights import integers
@@ -84,6 +84,20 @@ def test_every_unit_has_a_state_for_every_candidate(name):
                 assert codes.max() <= high
                 assert node.precision == candidate
                 assert node.inputs == base[node.name].inputs
+
+
+def test_states_of_16_bits_make_the_model_that_is_specified_so():
+    graph, samples, base = start("shared")
+    states = [as_wide(found("shared")[unit.name, "w8"], base) for unit in units(graph)]
+    model, expected = apply(base, *states), specified(graph, samples, W8A16)
+    assert {state.candidate for state in states} == {"w8a16"}
+    for node in model.layers:
+        assert (node.precision, node.reason, node.grid) == decisions(expected[node.name])[:3]
+        assert node.weight_grids.keys() == expected[node.name].weight_grids.keys()
+    alone = states[0].nodes[0]
+    assert alone.weight_grids["bias"].storage == "int64"
+    few = as_wide(found("shared")[units(graph)[0].name, "w4"], base)
+    assert (few.candidate, few.nodes[0].precision) == ("w4a16", W4A16)
 
 
 @pytest.mark.parametrize("name", GRAPHS)

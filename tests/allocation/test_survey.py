@@ -14,7 +14,7 @@ from tfq.allocation.costs import multiply_accumulates
 from tfq.allocation.latency_table import DEQUANTIZE, QUANTIZE, Entry, LatencyTable, border_operation, operations
 from tfq.allocation.program import Infeasible, minimise_cost
 from tfq.allocation.survey import survey
-from tfq.allocation.wish import LATENCY, goal_of, offered
+from tfq.allocation.wish import LATENCY, check_within_reach, goal_of, offered
 from tfq.calibration.calibrate import calibrate
 from tfq.calibration.specify import specify
 from tfq.errors import UserError
@@ -25,7 +25,7 @@ from tfq.models.grids import grid_groups
 from tfq.models.widths import is_weighted, separate_inputs, units
 from tfq.operations.table import OPERATORS
 from tfq.option_groups import BudgetOptions
-from tfq.precision import FLOAT16
+from tfq.precision import FLOAT16, W8A16
 from tfq.recipe import Recipe
 from tfq.reconstruction.methods import METHODS
 from tfq.reconstruction.steps import Setting
@@ -137,6 +137,18 @@ def test_coarse_grids_are_offered_where_the_download_is_made_small(wish):
     graph = start("convolutions")[0]
     names = {name for _, name in offered(graph, units(graph), BudgetOptions(**wish))}
     assert any(name[0] == "e" for name in names) == (wish == {"max_accuracy_drop": 1.0})
+
+
+def test_what_layers_that_8_bits_hurt_may_have_is_offered_beside_the_defaults_alone():
+    graph = start("convolutions")[0]
+    found, wish = units(graph), BudgetOptions(max_accuracy_drop=1.0)
+    plain, more = set(offered(graph, found, wish)), set(offered(graph, found, wish, [W8A16]))
+    assert {key for key in more if key not in plain} == {(unit.name, "w8a16") for unit in found}
+    named = BudgetOptions(max_accuracy_drop=1.0, candidates=("w8",), pin=("logits:w4a16",))
+    assert {name for _, name in offered(graph, found, named, [W8A16])} == {"w8", "w4a16"}
+    timed = BudgetOptions(max_accuracy_drop=1.0, candidates=("w8a16",), latency_table="table.json")
+    with pytest.raises(UserError, match="no times of 16-bit activations"):
+        check_within_reach(graph, found, timed)
 
 
 @pytest.mark.parametrize(("border_ms", "precision"), [(0.1, "float32"), (0.4, "w8")])

@@ -189,7 +189,7 @@ def test_weights_that_float16_cannot_hold_are_refused():
     [
         ({"mean": FLOAT32}, "'mean' is no weighted layer"),
         ({"absent": FLOAT32}, "'absent' is no weighted layer"),
-        ({"stem": Precision("int16x8")}, "w8a16 must be int8, float16 or float32"),
+        ({"slopes": Precision("int16x8")}, "'slopes' is no weighted layer"),
     ],
 )
 def test_impossible_precisions_are_refused(precisions, message):

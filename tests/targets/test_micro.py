@@ -8,7 +8,7 @@ from single_operation import SHAPES, file_of, in_a_child, operation
 
 from tfq.targets.cpu import CPU
 from tfq.targets.micro import MICRO
-from tfq.targets.target import FAST, REFUSED, Operation
+from tfq.targets.target import FAST, REFUSED, Kernel, Operation
 
 micro = pytest.importorskip("tflite_micro.python.tflite_micro.runtime", reason="tflite-micro is not installed")
 _ARENA = 1 << 20
@@ -35,6 +35,11 @@ def test_the_runtime_agrees_with_the_table_where_it_has_a_row_and_where_it_has_n
     for types in (("int8",), ("float32",), *((("int8", "int4"), ("float32", "int8")) if name in _PACKED else ())):
         made = operation(name, types)
         assert MICRO.verdict(made)[0] == asked(made), types
+
+
+@pytest.mark.parametrize("row", [row for row in MICRO.kernels if row.types[0] == "int16"], ids=lambda row: row.operator)
+def test_it_has_the_kernels_of_16_bit_layers(row: Kernel) -> None:
+    assert asked(operation(row.operator, row.types)) == MICRO.verdict(operation(row.operator, row.types))[0] == FAST
 
 
 @pytest.mark.parametrize("name", _SCALED)

@@ -27,7 +27,7 @@ from __future__ import annotations
 import functools
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import scipy.sparse.csgraph
@@ -37,7 +37,7 @@ from tfq.allocation.problem import Border
 from tfq.execution.deflate import RAW, deflated
 from tfq.export import flatbuffer
 from tfq.export.layout import pack, tflite_layout, tflite_scales
-from tfq.models.borders import Borders, find_borders
+from tfq.models.borders import Borders, find_borders, find_wide
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import INPUT, Graph, Node
 from tfq.models.widths import Unit
@@ -48,7 +48,6 @@ from tfq.simulate.weights import weight_integers
 Key = tuple[str, str]
 """(name of the unit, name of the candidate)."""
 COSTS = ("file_bytes", "download_bytes", "memory_bytes", "macs", "bops")
-_FLOAT_BITS = 32  # of the computation, wherever the weights are stored
 _FLOATS = {"float16": "<f2", "float32": "<f4"}
 
 
@@ -81,7 +80,6 @@ def unit_costs(candidate: str, nodes: Sequence[Node], macs: Mapping[str, int]) -
     precision = CANDIDATES[candidate]
     stored, kept = _constants(precision, nodes)
     total = sum(macs[node.name] for node in nodes)
-    bits = (_FLOAT_BITS, _FLOAT_BITS) if not precision.has_grid else (precision.weight_bits, precision.activation_bits)
     weights = sum(len(node.weights) for node in nodes)
     # an integer weight has a grid; a float16 one is read through a Dequantize
     around = _piece_bytes(operation=True, grid=False) if precision == FLOAT16 else _grid_bytes()
@@ -91,7 +89,7 @@ def unit_costs(candidate: str, nodes: Sequence[Node], macs: Mapping[str, int]) -
         "download_bytes": float(_stream(b"".join(stored)) + count * around["download_bytes"]),
         "memory_bytes": float(kept),
         "macs": float(total),
-        "bops": float(total * bits[0] * bits[1]),
+        "bops": float(total * math.prod(precision.computed_bits)),
     }
 
 
@@ -114,6 +112,17 @@ def border_bytes(graph: Graph) -> Callable[[Borders], dict[str, float]]:
         }
 
     return price
+
+
+def wide_border_bytes(graph: Graph, nodes: Collection[str], **edges: bool) -> dict[str, float]:
+    """What a QUANTIZE at every border of these layers adds, where they alone have int16 activations.
+
+    graph, edges: as in `find_wide`.
+    """
+    wide = find_wide(graph, nodes, find_borders(graph, (), **edges), **edges)
+    read = {name for node in wide.nodes for name in graph[node].inputs if name not in wide.tensors}
+    count = len(read) + len(wide.nodes - wide.tensors)
+    return {name: count * value for name, value in _piece_bytes(operation=True, grid=True).items()}
 
 
 def fixed_costs(content: bytes, costs: Sequence[Mapping[str, float]], graph: Graph) -> dict[str, float]:

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 import threadpoolctl
 
-from tfq.calibration.specify import starting_grid, with_floats, with_ranges, with_scales
+from tfq.calibration.specify import starting_grid, with_precisions, with_ranges, with_scales
 from tfq.calibration.statistics import Range
 from tfq.data.calibration_set import CalibrationSet
 from tfq.data.roles import Roles
@@ -35,6 +35,7 @@ from tfq.precision import (
     SIMULATED_ACTIVATION_BITS,
     Precision,
     dynamic_range,
+    precision_of,
 )
 from tfq.quantized_model import QuantizedModel
 from tfq.reconstruction.linear import LinearForm
@@ -85,20 +86,20 @@ class State:
 def apply(base: QuantizedModel, *states: State) -> QuantizedModel:
     """The int8 model with the nodes of the states in place of its own.
 
-    States with float activations take with them the grids between float layers (`tfq.models.borders`); nothing else
-    changes.
+    States with activations of another format take with them the grids between layers of it (`tfq.models.borders`);
+    nothing else changes.
     """
     nodes = [node for state in states for node in state.nodes]
-    floats = {node.name: node.precision for node in nodes if node.precision.is_float}
-    # what a float layer is to have beside its weights depends on its neighbours
+    others = {node.name: node.precision for node in nodes if not node.precision.is_int8}
+    # what such a layer is to have beside its weights depends on its neighbours
     nodes = [
-        base[node.name].replace(weights=node.weights, weight_grids=node.weight_grids) if node.name in floats else node
+        base[node.name].replace(weights=node.weights, weight_grids=node.weight_grids) if node.name in others else node
         for node in nodes
     ]
     grids = {name: grid for state in states for name, grid in state.activations.items()}
     model = base.with_nodes(*nodes)
     model = model.with_nodes(*(model[name].replace(grid=grid) for name, grid in grids.items()))
-    return with_floats(model, floats) if floats else model
+    return with_precisions(model, others) if others else model
 
 
 def float_states(reference: Graph, base: QuantizedModel, candidates: Sequence[Precision] = FLOATS) -> dict[Key, State]:
@@ -114,7 +115,7 @@ def float_states(reference: Graph, base: QuantizedModel, candidates: Sequence[Pr
     states, start = {}, _float_weights(reference, base)
     for unit in units(reference):
         for candidate in candidates:
-            model = with_floats(start, dict.fromkeys(unit.nodes, candidate))
+            model = with_precisions(start, dict.fromkeys(unit.nodes, candidate))
             nodes = tuple(model[name] for name in unit.nodes)
             states[unit.name, candidate.name] = State(unit.name, candidate.name, nodes, "", 0.0, 0.0)
     return states
@@ -149,6 +150,14 @@ def as_dynamic(state: State) -> State:
         nodes.append(node.replace(weights=weights, weight_grids=grids, precision=precision))
     bits = nodes[0].precision.weight_bits
     return dataclasses.replace(state, candidate=dynamic_range(bits).name, nodes=tuple(nodes), activations={})
+
+
+def as_wide(state: State, base: QuantizedModel) -> State:
+    """The same integers among int16 activations: in `base`, where only this unit has these."""
+    precision = Precision("int16x8", precision_of(state.candidate).weight_bits)
+    wide = [node.replace(precision=precision) for node in state.nodes]
+    model = apply(base, dataclasses.replace(state, nodes=tuple(wide)))
+    return dataclasses.replace(state, candidate=precision.name, nodes=tuple(model[node.name] for node in wide))
 
 
 def find_states(

@@ -3,9 +3,9 @@
 The stops in order: states, sensitivities, costs, program. States are fitted as `tfq.reconstruction.reconstruct` says;
 what they lose is measured on the samples to choose by, and models of many are compared on the samples that judge
 (`tfq.data.roles`). An accuracy drop takes more samples than judge; how it is estimated on all, `tfq.allocation.drop`
-says. Float layers are offered where the user names them, and
-where a largest accuracy drop is asked for that the 8-bit model does not keep: then the layers that 8 bits hurt can
-stay in float16.
+says. Float layers and 16-bit activations are offered where the user names them. Where a largest accuracy drop is asked
+for that the 8-bit model does not keep, the layers that 8 bits hurt can stay in float16, or have 16-bit activations
+where the target computes in integers.
 """
 
 from __future__ import annotations
@@ -18,14 +18,21 @@ from pathlib import Path
 import numpy as np
 
 from tfq.allocation.allocate import Bench, Measured
-from tfq.allocation.costs import all_costs, border_bytes, border_costs, fixed_costs, multiply_accumulates
+from tfq.allocation.costs import (
+    all_costs,
+    border_bytes,
+    border_costs,
+    fixed_costs,
+    multiply_accumulates,
+    wide_border_bytes,
+)
 from tfq.allocation.drop import optimism
 from tfq.allocation.fisher import gradient_estimates
 from tfq.allocation.latency_table import LatencyTable, border_price, unit_latencies
 from tfq.allocation.metric_drop import drop_of
 from tfq.allocation.problem import Border, Choice, Problem
 from tfq.allocation.sensitivity import FLOOR, Loss, Sensitivities, measured, output_errors
-from tfq.allocation.states import Key, State, apply, as_dynamic, find_states, float_states, packed
+from tfq.allocation.states import Key, State, apply, as_dynamic, as_wide, find_states, float_states, packed
 from tfq.allocation.wish import LATENCY, WEIGHTS, check_within_reach, offered, weight_bits, weight_count
 from tfq.calibration.statistics import Range
 from tfq.errors import UserError
@@ -135,11 +142,11 @@ def survey(
         ratios.append(optimism(divergence(loss.reference, outputs), unfitted, judges))
         return Measured(found, drop.corrected(max(1.0, statistics.geometric_mean(ratios))), size)
 
-    needs_floats = False
+    needs_rescue = False
     if lost is not None and wish.max_accuracy_drop is not None and not wish.candidates:
         unhelped = Measured(0.0, lost(base_outputs))
-        needs_floats = unhelped.points > wish.max_accuracy_drop
-    states = _states(setting, base, offered(graph, found, wish, with_floats=needs_floats), narrow)
+        needs_rescue = unhelped.points > wish.max_accuracy_drop
+    states = _states(setting, base, offered(graph, found, wish, [setting.rescue] * needs_rescue), narrow)
     sensitivities = _sensitivities(setting, base, states, wish, loss, ledger)
     problem = _problem(graph, base, found, states, sensitivities, table, export(base))
 
@@ -161,7 +168,7 @@ def survey(
 
 def _runs(model: QuantizedModel) -> bool:
     """Whether TFLite has kernels for all of it."""
-    return all(grid.bits == STORED_BITS for grid in model.grids.values())
+    return all(grid.bits >= STORED_BITS for grid in model.grids.values())
 
 
 def _states(
@@ -171,9 +178,10 @@ def _states(
     candidates = {precision_of(name) for _, name in offered}
     ours = [candidate for candidate in candidates if candidate.is_int8 and not candidate.is_simulated]
     dynamic = sorted(candidate for candidate in candidates if candidate.is_dynamic)
+    wide = sorted(candidate for candidate in candidates if candidate.is_int16)
     plain = sorted(
         {dataclasses.replace(candidate, storage="int8") for candidate in ours}
-        | {Precision(weight_bits=candidate.weight_bits) for candidate in dynamic}
+        | {Precision(weight_bits=candidate.weight_bits) for candidate in (*dynamic, *wide)}
     )
     states: dict[Key, State] = {}
     if plain or narrow is not None:
@@ -192,8 +200,9 @@ def _states(
     found = {}
     for unit, name in offered:
         candidate = precision_of(name)
-        if candidate.is_dynamic:
-            found[unit, name] = as_dynamic(states[unit, Precision(weight_bits=candidate.weight_bits).name])
+        if candidate in (*dynamic, *wide):
+            integers = states[unit, Precision(weight_bits=candidate.weight_bits).name]
+            found[unit, name] = as_dynamic(integers) if candidate.is_dynamic else as_wide(integers, base)
             continue
         state = states[unit, dataclasses.replace(candidate, storage="int8").name]
         found[unit, name] = packed(state) if candidate.storage == "packed" else state
@@ -225,7 +234,13 @@ def _sensitivities(
     estimates = gradient_estimates(setting.graph, states.values(), few, seed=setting.seed, progress=resources.progress)
     if wish.sensitivity == "gradient":
         return estimates
-    told = [s for s in states.values() if estimates[s.key] >= _TOLD or precision_of(s.candidate).is_simulated]
+    # estimates do not see what activations gain or lose, of which the other states of a unit have to be told
+    unlike = {s.unit for s in states.values() if precision_of(s.candidate).is_int16}
+    told = [
+        s
+        for s in states.values()
+        if estimates[s.key] >= _TOLD or s.unit in unlike or precision_of(s.candidate).is_simulated
+    ]
     found = measured(base, told, few, ledger=ledger, resources=resources)
     return {key: max(found.get(key, 0.0), min(estimates[key], _RESOLUTION)) for key in states}
 
@@ -254,11 +269,9 @@ def _problem(
         fixed[LATENCY] = table.overhead_ms + prices[-1](find_borders(graph, ()))[LATENCY]
     by_pair: dict[tuple[str, str], dict[str, float]] = {}
     own: dict[str, dict[str, float]] = {unit.name: {} for unit in found}
+    edges = {"float_inputs": base.input_type == "float32", "float_outputs": base.output_type == "float32"}
+    names_of = {unit.name: unit.nodes for unit in found}
     if any(precision_of(name).is_float for _, name in states):
-        edges = {
-            "float_inputs": base.input_type == "float32",
-            "float_outputs": base.output_type == "float32",
-        }
         for price in prices:
             between, alone = border_costs(graph, found, price, **edges)
             for border in between:
@@ -273,6 +286,9 @@ def _problem(
             costs[LATENCY] = latencies[key]
         if precision_of(candidate).is_float:
             costs |= {cost: costs[cost] + extra for cost, extra in own[name].items()}
+        if precision_of(candidate).is_int16:
+            extra = wide_border_bytes(graph, names_of[name], **edges)
+            costs |= {cost: costs[cost] + value for cost, value in extra.items()}
         choices.append(Choice(name, candidate, max(sensitivities[key], FLOOR), costs))
     borders = [Border(first, second, costs) for (first, second), costs in by_pair.items()]
     return Problem.of(choices, borders=borders, fixed=fixed)

@@ -17,18 +17,20 @@ from tfq.models.graph import Graph, Node
 from tfq.models.widths import Unit, can_be_dynamic, can_pack
 from tfq.operations.table import OPERATORS
 from tfq.option_groups import BudgetOptions
-from tfq.precision import FLOAT32, FLOATS, FOR_DOWNLOADS, GRIDS, INT8, MOST_PACKED_BITS, precision_of
+from tfq.precision import FLOAT32, FOR_DOWNLOADS, GRIDS, INT8, MOST_PACKED_BITS, Precision, precision_of
 
 LATENCY, WEIGHTS, COMPUTE = "latency_ms", "weight_bytes", "bops"
 _FLOAT_BYTES = 4
+_UNTIMED = {"dynamic_range": "dynamic range", "int16x8": "16-bit activations"}
 
 
-def offered(graph: Graph, found: Sequence[Unit], wish: BudgetOptions, *, with_floats: bool = False) -> list[Key]:
+def offered(graph: Graph, found: Sequence[Unit], wish: BudgetOptions, rescues: Sequence[Precision] = ()) -> list[Key]:
     """What every unit may get: its pin, else the candidates named, else every width stored as wished.
 
     Packed is only what TFLite has INT4 kernels for; the same bits are stored as int8 elsewhere. Where time is the
     objective, float32 is a candidate, for layers that are faster in it. Of the widths stored as int8, which all take
-    the same time, 8 bits are then enough, unless a budget of bits is to be kept too.
+    the same time, 8 bits are then enough, unless a budget of bits is to be kept too. `rescues` are offered beside these
+    defaults.
     """
     default = [dataclasses.replace(c, storage=wish.storage) if c.weight_bits <= MOST_PACKED_BITS else c for c in GRIDS]
     if wish.max_accuracy_drop is not None and wish.objective == "size" and wish.storage == "int8":
@@ -36,7 +38,7 @@ def offered(graph: Graph, found: Sequence[Unit], wish: BudgetOptions, *, with_fl
     if wish.objective == "latency":
         narrow = wish.storage == "packed" or wish.size_budget is not None or wish.compute_budget is not None
         default = [*(default if narrow else [INT8]), FLOAT32]
-    named = [precision_of(name) for name in wish.candidates] or default + [FLOATS[0]] * with_floats
+    named = [precision_of(name) for name in wish.candidates] or [*default, *rescues]
     keys = []
     for unit in found:
         packable = all(can_pack(graph[node]) for node in unit.nodes)
@@ -56,11 +58,11 @@ def offered(graph: Graph, found: Sequence[Unit], wish: BudgetOptions, *, with_fl
 def check_within_reach(graph: Graph, found: Sequence[Unit], wish: BudgetOptions) -> None:
     """What can be told before anything is measured. Raises Infeasible, UserError."""
     named = (*wish.candidates, *(name for _, name in wish.pins))
-    dynamic = next((name for name in named if precision_of(name).is_dynamic), None)
-    if wish.latency_table and dynamic:
+    untimed = next((name for name in named if precision_of(name).arithmetic in _UNTIMED), None)
+    if wish.latency_table and untimed:
         raise UserError(
-            f"{dynamic} is offered and `latency_table` is given, which has no times of dynamic range; leave one of the"
-            " two out"
+            f"{untimed} is offered and `latency_table` is given, which has no times of"
+            f" {_UNTIMED[precision_of(untimed).arithmetic]}; leave one of the two out"
         )
     for pattern, _ in wish.pins:
         if not any(re.search(pattern, unit.name) for unit in found):

@@ -141,6 +141,11 @@ def fixed_grid(graph: Graph, tensor: str) -> tuple[float, int] | None:
     return operator.fixed if operator is not None else None
 
 
+def prescribed_groups(graph: Graph) -> set[str]:
+    """The groups of tensors (`tfq.models.grids`) whose grid TFLite prescribes."""
+    return {group for tensor, group in grid_groups(graph).items() if fixed_grid(graph, tensor) is not None}
+
+
 def _tables(graph: Graph, tensors: Iterable[str]) -> list[Range]:
     """Of every embedding table on this grid: any of its rows may be read, seen in the samples or not."""
     tables = [graph[t].weights["embeddings"] for t in tensors if graph[t].kind == "Embedding"]

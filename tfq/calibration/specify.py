@@ -5,9 +5,11 @@
     weights       s_w = max|w| / (2^(b-1) - 1) of the channel,  z = 0      symmetric, narrow range; b = 2..8
                   s_w for codes of a given entropy (`tfq.numerics.entropy`) all channels the same; b = 8
                   s_w found with the codebook of the layer (`tfq.numerics.codebook`); b = 8
-    biases        s_b = s_x * s_w,                              z = 0      int32
+    biases        s_b = s_x * s_w,                              z = 0      int32; int64 beside int16 activations
+    int16         s = 4 max(-low, high) / (2^15 - 1),           z = 0      of the activation's 8-bit grid
 
-Layers that are chosen to be float have no grids; which activations then have one is said in `tfq.models.borders`.
+Layers that are chosen to be float have no grids; which activations then have one, and which of these have 16 bits, is
+said in `tfq.models.borders`.
 
 Activations of fewer than 8 bits can be specified for simulation; TFLite has no kernels for them.
 
@@ -22,11 +24,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tfq.calibration.calibrate import fixed_grid
+from tfq.calibration.calibrate import fixed_grid, prescribed_groups
 from tfq.calibration.statistics import Range
 from tfq.errors import UserError
-from tfq.grid import Grid, activation_grid
-from tfq.models.borders import Borders, find_borders
+from tfq.grid import Grid, activation_grid, copied_wide, wide_grid
+from tfq.models.borders import Borders, Wide, find_borders, find_wide
 from tfq.models.graph import INPUT, Graph, Node, share_structure
 from tfq.models.grids import grid_groups
 from tfq.models.widths import (
@@ -41,16 +43,18 @@ from tfq.models.widths import (
 from tfq.numerics import reference
 from tfq.numerics.codebook import clustered
 from tfq.numerics.entropy import scale_of_entropy
-from tfq.operations.table import OPERATORS
-from tfq.precision import FLOAT16, FLOAT32, INT8, STORED_BITS, Precision
+from tfq.operations.table import OPERATORS, operator_of
+from tfq.precision import FLOAT16, FLOAT32, INT8, STORED_BITS, W8A16, Precision
 from tfq.quantized_model import QuantizedModel
 
-# An int32 bias holds |b| / (s_x * s_w) < 2^31; one bit is left to the sum it is added to.
-_LARGEST_BIAS = 2.0**30
+# An int32 bias holds |b| / (s_x * s_w) < 2^31; one bit is left to the sum it is added to. Beside int16 activations
+# kernels add up 48 bits, accelerators (Arm's compiler says) read 40 of a bias.
+_BIASES = {"int32": (32, 2.0**30), "int64": (40, 2.0**38)}
 _CHOSEN = {
     "float16": "weights are stored in float16, the computation is float32",
     "float32": "weights and computation are float32",
     "dynamic_range": "weights are integers, activations are float32 and rounded at run time",
+    "int16x8": "weights are int8, activations int16",
 }
 # TFLite's multiplier s_x * s_w / s_y has 31 fractional bits; a smaller one is zero there, and refused by XNNPACK.
 _SMALLEST_MULTIPLIER = 2.0**-30
@@ -82,25 +86,29 @@ def specify(
     """
     by_name = precisions_of(graph, precisions)
     _check(graph, by_name)
-    chosen = {name for name, precision in by_name.items() if precision.is_float}
-    borders = find_borders(graph, chosen, float_inputs=input_type == "float32", float_outputs=output_type == "float32")
+    borders, wide = _formats(graph, by_name, input_type, output_type)
     groups, bits = grid_groups(graph), activation_bits(graph, by_name)
     centred = centred_groups(graph)
     grids: dict[str, Grid] = {}
     for tensor, group in groups.items():
-        prescribed = fixed_grid(graph, tensor)
-        if prescribed is not None:
-            grids[group] = activation_grid(*prescribed)
+        fixed = fixed_grid(graph, tensor)
+        if fixed is not None:
+            grids[group] = activation_grid(*fixed)
         elif group not in grids and group in ranges:
             width = bits.get(group, STORED_BITS)
             grids[group] = _grid_of_range(ranges[group], width, centred=group in centred)
-    found = {tensor: grids[group] for tensor, group in groups.items() if tensor not in borders.tensors}
+    prescribed = prescribed_groups(graph)
+    found = {
+        tensor: wide_grid(grids[group], prescribed=group in prescribed) if tensor in wide.tensors else grids[group]
+        for tensor, group in groups.items()
+        if tensor not in borders.tensors
+    }
 
     def decided(node: Node) -> Node:
         grid = found.get(node.name)
         if node.kind == INPUT:
             return node.replace(grid=grid, precision=FLOAT32 if grid is None else INT8)
-        precision, reason = _precision(node, by_name.get(node.name, INT8), borders)
+        precision, reason = _precision(node, by_name.get(node.name, INT8), borders, wide)
         node = node.replace(grid=grid, precision=precision, reason=reason)
         if not precision.has_grid or not OPERATORS[node.kind].kernel:
             return node
@@ -130,13 +138,20 @@ def with_ranges(model: QuantizedModel, ranges: Mapping[str, Range], *, bits: int
     """The model with other ranges for some groups of tensors (`grid_groups`); float tensors stay float.
 
     Kernels keep their scales, except where those would be too small for TFLite; biases follow. So do bits, unless
-    `bits` says what these groups get.
+    `bits` says what these groups get; what has 16 bits keeps them.
     """
     groups = grid_groups(model)
-    centred = centred_groups(model)
-    widths = {groups[tensor]: bits or grid.bits for tensor, grid in model.grids.items()}
-    changed = {g: _grid_of_range(r, widths[g], centred=g in centred) for g, r in ranges.items() if g in widths}
-    grids = {tensor: changed.get(groups[tensor], grid) for tensor, grid in model.grids.items()}
+    centred, prescribed = centred_groups(model), prescribed_groups(model)
+
+    def changed(tensor: str, grid: Grid) -> Grid:
+        group = groups[tensor]
+        if group not in ranges:
+            return grid
+        width = bits or (STORED_BITS if grid.is_wide else grid.bits)
+        found = _grid_of_range(ranges[group], width, centred=group in centred)
+        return wide_grid(found, prescribed=group in prescribed) if grid.is_wide else found
+
+    grids = {tensor: changed(tensor, grid) for tensor, grid in model.grids.items()}
 
     def moved(node: Node) -> Node:
         node = node.replace(grid=grids.get(node.name))
@@ -150,33 +165,58 @@ def with_ranges(model: QuantizedModel, ranges: Mapping[str, Range], *, bits: int
     return model.with_nodes(*map(moved, model.nodes))
 
 
-def with_floats(model: QuantizedModel, precisions: Mapping[str, Precision]) -> QuantizedModel:
-    """The model with more layers in float: what `specify` gives for these precisions and all else the same.
+def with_precisions(model: QuantizedModel, precisions: Mapping[str, Precision]) -> QuantizedModel:
+    """The model with more layers in float, or with int16 activations: what `specify` gives for these precisions and all
+    else the same.
 
     Args:
-      model: layers that are float already stay so.
-      precisions: float16 or float32 of weighted layers, by node name.
+      model: layers that are not int8 already stay so.
+      precisions: of weighted layers, by node name; none of int8.
 
     Raises:
       UserError, ValueError: as `specify` does.
     """
     before = {node.name: node.precision for node in model.layers if is_weighted(node)}
-    chosen = {name: p for name, p in {**before, **precisions}.items() if p.is_float}
+    chosen = {name: p for name, p in {**before, **precisions}.items() if not p.is_int8}
     _check(model, chosen)
-    borders = find_borders(
-        model, chosen, float_inputs=model.input_type == "float32", float_outputs=model.output_type == "float32"
-    )
+    borders, wide = _formats(model, chosen, model.input_type, model.output_type)
+    groups, prescribed = grid_groups(model), prescribed_groups(model)
+
+    def grid_of(node: Node) -> Grid | None:
+        if node.grid is None or node.name in borders.tensors:
+            return None
+        if node.name not in wide.tensors or node.grid.is_wide:
+            return node.grid
+        return wide_grid(node.grid, prescribed=groups[node.name] in prescribed)
+
+    grids = {node.name: grid_of(node) for node in model.nodes}
 
     def decided(node: Node) -> Node:
-        node = node.replace(grid=None if node.name in borders.tensors else node.grid)
+        node = node.replace(grid=grids[node.name])
         if node.kind == INPUT:
             return node
-        precision, reason = _precision(node, chosen.get(node.name, node.precision), borders)
-        return node.replace(
-            precision=precision, reason=reason, weight_grids=node.weight_grids if precision.has_grid else {}
-        )
+        precision, reason = _precision(node, chosen.get(node.name, node.precision), borders, wide)
+        node = node.replace(precision=precision, reason=reason)
+        if not precision.has_grid:
+            return node.replace(weight_grids={})
+        if precision.is_int16 and node.weight_grids:
+            return _following(node, node.weight_grids[OPERATORS[node.kind].kernel], grids[node.inputs[0]])
+        return node
 
     return model.with_nodes(*map(decided, model.nodes))
+
+
+def _formats(
+    graph: Graph, precisions: Mapping[str, Precision], input_type: str, output_type: str
+) -> tuple[Borders, Wide]:
+    """Where float meets integers, and where integers have 16 bits."""
+    edges = {"float_inputs": input_type == "float32", "float_outputs": output_type == "float32"}
+    floats, wides = (
+        [name for name, precision in precisions.items() if getattr(precision, kind)]
+        for kind in ("is_float", "is_int16")
+    )
+    borders = find_borders(graph, floats, **edges)
+    return borders, find_wide(graph, wides, borders, **edges)
 
 
 def centred_groups(graph: Graph) -> set[str]:
@@ -199,13 +239,14 @@ def _check(graph: Graph, precisions: Mapping[str, Precision]) -> None:
     for node in graph.nodes:
         of_group.setdefault(node.group, set()).add(precisions.get(node.name, INT8).arithmetic)
     for name, precision in precisions.items():
-        if precision.arithmetic not in ("int8", *_CHOSEN):
-            raise ValueError(f"layer {name!r}: {precision.name} must be int8, {' or '.join(_CHOSEN)}")
-        if not precision.is_float:
+        if precision.is_int8:
             continue
         if name not in graph.by_name or not (is_weighted(graph[name]) or can_be_dynamic(graph[name])):
             raise ValueError(f"{name!r} is no weighted layer and cannot be given a precision")
-        if precision.is_dynamic and not can_be_dynamic(graph[name]):
+        lacking = (precision.is_dynamic and not can_be_dynamic(graph[name])) or (
+            precision.is_int16 and not operator_of(graph[name].kind).int16
+        )
+        if lacking:
             raise ValueError(f"layer {name!r}: TFLite has no kernel for {graph[name].kind} in {precision.name}")
         if len(of_group[graph[name].group]) > 1:
             raise ValueError(f"the calls of the Keras layer that {name!r} calls are to have different precisions")
@@ -217,8 +258,12 @@ def _check(graph: Graph, precisions: Mapping[str, Precision]) -> None:
             )
 
 
-def _precision(node: Node, wanted: Precision, borders: Borders) -> tuple[Precision, str]:
+def _precision(node: Node, wanted: Precision, borders: Borders, wide: Wide) -> tuple[Precision, str]:
     """(precision, reason why not int8)."""
+    if node.name in wide.nodes:
+        if is_weighted(node):
+            return wanted, f"chosen: {_CHOSEN[wanted.arithmetic]}"
+        return W8A16, "all that it reads, or all that reads it, has int16 activations"
     if node.name not in borders.nodes:
         return wanted if wanted.is_int8 else INT8, ""
     if wanted.is_float and (is_weighted(node) or can_be_dynamic(node)):
@@ -277,20 +322,23 @@ def _following(node: Node, kernel: Grid, input_grid: Grid | None) -> Node:
     assert node.grid is not None
     assert input_grid is not None
     values, axis = node.weights[OPERATORS[node.kind].kernel], kernel.axis
-    input_scale, output_scale = input_grid.scale[0], node.grid.scale[0]
+    read, made = (copied_wide(g) if node.precision.is_int16 else g for g in (input_grid, node.grid))
+    input_scale, output_scale = read.scale[0], made.scale[0]
+    storage = "int64" if node.precision.is_int16 else "int32"
+    bits, most = _BIASES[storage]
     smallest = reference.weight_scale(_SMALLEST_MULTIPLIER * output_scale / input_scale, kernel.bits)
     scales = np.maximum(reference.nearest_weight_scale(np.asarray(kernel.scale), kernel.bits), smallest)
     if "bias" in node.weights:
         # [channels, depth multiplier] for a depthwise kernel, [channels, 1] for all others
         channels = values.shape[axis] if axis is not None else 1
         largest = np.abs(node.weights["bias"].astype(np.float64)).reshape(channels, -1).max(1)
-        scales = np.maximum(scales, reference.weight_scale(largest / (_LARGEST_BIAS * input_scale), kernel.bits))
+        scales = np.maximum(scales, reference.weight_scale(largest / (most * input_scale), kernel.bits))
     grids = {OPERATORS[node.kind].kernel: dataclasses.replace(kernel, scale=_floats(scales))}
     if "bias" in node.weights:
         repeats = node.weights["bias"].size // scales.size
         bias_scales = np.repeat(reference.bias_scale(input_scale, scales), repeats if axis is not None else 1)
         bias_axis = 0 if axis is not None else None
-        grids["bias"] = Grid(_floats(bias_scales), 0, 32, "int32", symmetric=True, axis=bias_axis)
+        grids["bias"] = Grid(_floats(bias_scales), 0, bits, storage, symmetric=True, axis=bias_axis)
     return node.replace(weight_grids=grids)
 
 

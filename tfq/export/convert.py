@@ -23,6 +23,7 @@ import tf_keras
 
 from tfq.errors import UserError
 from tfq.execution.terminal import silenced
+from tfq.export.narrow import narrowed
 from tfq.export.scales import require_runnable
 from tfq.grid import Grid
 from tfq.models.graph import Graph, Node, build_model
@@ -62,7 +63,7 @@ def carried(model: QuantizedModel) -> QuantizedModel:
 
     def grid_of(node: Node, name: str, grid: Grid) -> Grid:
         matrix = OPERATORS[node.kind].matrix
-        if grid.storage == "int32" or matrix is None:
+        if name == "bias" or matrix is None:
             return grid
         several_per_channel = matrix.is_depthwise and node.weights[name].shape[-1] > 1
         if not (matrix.carried_per_tensor or several_per_channel):
@@ -146,6 +147,7 @@ def convert_quantized(model: QuantizedModel, representative_dataset: Representat
     few = [f"{name!r} ({grid.bits} bits)" for name, grid in model.grids.items() if grid.bits < 8]
     if few:
         raise ValueError(f"TFLite has no kernels for activations of fewer than 8 bits: {', '.join(few)}")
+    model = narrowed(model)
     require_runnable(model)
     names = identifiers(model)
     renamed = rename(carried(model), names)

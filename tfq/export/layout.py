@@ -29,7 +29,7 @@ def tflite_scales(kind: str, grid: Grid, shape: tuple[int, ...]) -> tuple[np.nda
 def pack(codes: np.ndarray, storage: str) -> bytes:
     """Integers as the file holds them: little-endian; int4 two a byte, int2 four, the first in the lowest bits."""
     if storage not in _PACKED_BITS:
-        return codes.astype({"int8": "<i1", "int32": "<i4"}[storage]).tobytes()
+        return codes.astype({"int8": "<i1", "int16": "<i2", "int32": "<i4", "int64": "<i8"}[storage]).tobytes()
     bits = _PACKED_BITS[storage]
     each = 8 // bits
     parts = codes.reshape(-1).astype(np.uint8) & (2**bits - 1)

@@ -29,7 +29,7 @@ import itertools
 import math
 from collections.abc import Iterator
 
-from tfq.calibration.calibrate import fixed_grid
+from tfq.calibration.calibrate import prescribed_groups
 from tfq.calibration.specify import with_ranges
 from tfq.calibration.statistics import Range
 from tfq.errors import UserError
@@ -59,7 +59,7 @@ def with_legal_scales(model: QuantizedModel, target: Target) -> QuantizedModel:
             found = [c for c in (*row.fast, *row.demands) if isinstance(c, (Ratio, SlopeRatio))]
             conditions.setdefault(row.operator, []).extend(found)
     groups, readers = grid_groups(model), sole_readers(model)
-    prescribed = {group for tensor, group in groups.items() if fixed_grid(model, tensor) is not None}
+    prescribed = prescribed_groups(model)
 
     def grows(tensor: str, factor: float) -> bool:
         grown = factor * model.grids[tensor].scale[0]
@@ -87,7 +87,7 @@ def _wanted(model: QuantizedModel, node: Node, condition: Ratio | SlopeRatio) ->
         slope = abs(node.config["alpha"])
         low = condition.low / slope
         condition = Ratio(low if low <= _HARMLESS else 0.0, condition.high / slope, closed=True)
-    read = [name for name in node.inputs if name in model.grids]
+    read = [name for name in node.inputs if name in model.grids and not model.grids[name].is_wide]
     if node.grid is None or not node.precision.is_int8 or len(read) < len(node.inputs):
         return
     scales = [model.grids[name].scale[0] for name in read]

@@ -14,6 +14,7 @@ from collections.abc import Hashable
 
 from tfq.execution.views import Arrays
 from tfq.export.convert import RepresentativeDataset, convert_quantized
+from tfq.export.narrow import narrowed
 from tfq.export.passes import finish
 from tfq.models.graph import Node
 from tfq.quantized_model import QuantizedModel
@@ -46,7 +47,7 @@ class Exporter:
         return finish(self._conversion(model), model)
 
     def _conversion(self, model: QuantizedModel) -> bytes:
-        key = _converters_view(model)
+        key = _converters_view(narrowed(model))
         with self._lock:
             if key not in self._converted:
                 self._converted[key] = convert_quantized(model, self._representative)
@@ -65,6 +66,6 @@ def _converters_view(model: QuantizedModel) -> Hashable:
 
 
 def _has_zero_bias(node: Node) -> bool:
-    if node.precision.is_dynamic:
-        return "bias" in node.weights and not node.weights["bias"].any()
-    return "bias" in node.weight_grids and not weight_integers(node)["bias"].any()
+    if "bias" in node.weight_grids:
+        return not weight_integers(node)["bias"].any()
+    return "bias" in node.weights and bool(node.weight_grids) and not node.weights["bias"].any()

@@ -1,4 +1,4 @@
-"""Which nodes compute in float, and which tensors have a grid, once some layers are chosen to be float.
+"""Which nodes compute in float or on int16 tensors, and which tensors have which grid, once some layers are chosen.
 
     a node is float        it is chosen, or has no int8 form (`tfq.operations.table`), or it weighs nothing and lies
                            between float tensors on all sides; in front of it one is enough where the first two kinds
@@ -10,16 +10,29 @@ Hence a run of float layers, with the sums, poolings and activations inside it, 
 other tensors have one: what an int8 node reads is on a grid whoever made it, and a float node that reads the same
 tensor reads what the grid has left of it. A border is a tensor with a grid and a float node on either side of it;
 each costs one operation in the file, however many nodes read there.
+
+The rest has grids of 8 bits, but around layers that are chosen to have activations of 16 bits:
+
+    a node is 16-bit     it is chosen; or it weighs nothing, has such a kernel (`tfq.operations.table`), and reads
+                         16-bit nodes and nothing but int16 tensors, or nothing but 16-bit nodes read it. A node with
+                         the grid of what it reads lies between int16 tensors
+    a tensor is int16    16-bit or float nodes make it, or it is an input as float32; and nothing but 16-bit and float
+                         nodes and Requantize nodes read it
+
+All others keep 8 bits. So activations and sums behind a 16-bit layer, and those in front that are for it alone, have
+16 bits too. A 16-bit node reads an int16 copy of a tensor of 8 bits, which holds the same values.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
+from tfq.models.equality import tensor_shapes
 from tfq.models.graph import INPUT, Graph, Node
 from tfq.models.grids import grid_groups
-from tfq.models.widths import is_weighted
+from tfq.models.widths import can_be_int16, is_weighted
+from tfq.operations.table import operator_of
 
 # The converter writes these with a sum of 1, and joins that with a constant's beside it where both are float.
 _SUMS = ("expm1", "log1p")
@@ -94,3 +107,68 @@ def _reads_float(node: Node, tensors: Collection[str], copied: Collection[str]) 
     """Whether a node in float costs no border in front of it."""
     read = set(node.inputs)
     return not read or (bool(read & set(tensors)) and read <= {*tensors, *copied})
+
+
+@dataclasses.dataclass(frozen=True)
+class Wide:
+    """Where activations have 16 bits.
+
+    Attributes:
+      nodes: that compute with them.
+      tensors: int16 ones.
+    """
+
+    nodes: frozenset[str]
+    tensors: frozenset[str]
+
+
+def find_wide(
+    graph: Graph, chosen: Collection[str], borders: Borders, *, float_inputs: bool = False, float_outputs: bool = False
+) -> Wide:
+    """The nodes and tensors of 16 bits when the weighted layers `chosen` are.
+
+    Args:
+      graph, float_inputs, float_outputs: as in `find_borders`.
+      borders: of its float layers.
+    """
+    readers, outputs = graph.readers, set() if float_outputs else set(graph.outputs)
+    shapes = tensor_shapes(graph)
+    makers = set(borders.quantized) | {name for name in graph.inputs if float_inputs and name not in borders.tensors}
+
+    def tensors(nodes: Collection[str]) -> set[str]:
+        def takes_it(reader: str) -> bool:
+            return reader in nodes or reader in borders.nodes or graph[reader].kind == "Requantize"
+
+        return {
+            name
+            for name in {*nodes, *makers} - outputs
+            if all(map(takes_it, readers[name])) and (name in nodes or any(r in nodes for r in readers[name]))
+        }
+
+    def grown(nodes: set[str], follows: Callable[[Node, set[str], set[str]], bool]) -> set[str]:
+        """With the largest set of nodes that may follow and do."""
+        following = {
+            n.name
+            for n in graph.nodes
+            if n.name not in {*borders.nodes, *nodes} and can_be_int16(n, shapes[n.name]) and not is_weighted(n)
+        }
+        while True:
+            found = nodes | following
+            wide = tensors(found)
+            kept = {name for name in following if follows(graph[name], found, wide) and _shares(graph[name], wide)}
+            if kept == following:
+                return found
+            following = kept
+
+    nodes = set(chosen)
+    if nodes:
+        nodes = grown(nodes, lambda node, found, wide: wide.issuperset(node.inputs) and bool(found & {*node.inputs}))
+        nodes = grown(
+            nodes, lambda node, found, _: node.name not in outputs and found.issuperset(readers[node.name] or [""])
+        )
+    return Wide(frozenset(nodes), frozenset(tensors(nodes)))
+
+
+def _shares(node: Node, wide: Collection[str]) -> bool:
+    """Whether a 16-bit node has the grid that its kernel demands: its own, or that of what it reads."""
+    return operator_of(node.kind).output != "same" or {node.name, *node.inputs}.issubset(wide)

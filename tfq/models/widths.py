@@ -103,6 +103,12 @@ def can_be_dynamic(node: Node) -> bool:
     return operator_of(node.kind).dynamic_axis is not None
 
 
+def can_be_int16(node: Node, shape: tuple[int, ...]) -> bool:
+    """Whether runtimes run the node, whose output has this shape, on int16 activations, and well."""
+    operator = operator_of(node.kind)
+    return operator.int16 and (operator.most_int16 is None or shape[-1] <= operator.most_int16)
+
+
 def storage_of(node: Node, precision: Precision) -> str:
     """The integer type that holds the node's weights: the narrowest of this precision that its kernel reads."""
     if precision.storage != "packed" or precision.weight_bits > MOST_PACKED_BITS:

@@ -88,7 +88,7 @@ def dequantize(
     zero = np.asarray(zero_point, np.int32)
     zero = along_axis(zero, codes.ndim, axis if zero.size > 1 else None)
     step = along_axis(np.asarray(scale, np.float32), codes.ndim, axis)
-    return (codes.astype(np.int32) - zero).astype(np.float32) * step
+    return (codes.astype(np.promote_types(codes.dtype, np.int32)) - zero).astype(np.float32) * step
 
 
 def fake_quantize(

@@ -35,6 +35,8 @@ class Operator:
       selects: every value of the output is one of the inputs', or 0, so that a ReLU may come before it.
       averages: every value of the output is a weighted mean of values of one channel, so that an affine map of the
         channels may come behind it.
+      int16: runtimes have a kernel for int16 activations that is better than that for int8.
+      most_int16: elements along the last axis up to which it is; None: any number.
       optional: with some options it gives what it reads.
       largest_ratio: of the largest scale that it reads to that of its output, below which the int8 kernels work.
       tflite: TFLite's name of the one operator that it becomes, where the ratio of its scales matters.
@@ -52,6 +54,8 @@ class Operator:
     moves: bool = False
     selects: bool = False
     averages: bool = False
+    int16: bool = False
+    most_int16: int | None = None
     optional: bool = False
     largest_ratio: float = math.inf
     tflite: str = ""
@@ -66,12 +70,17 @@ class Operator:
 _SMALL = "8 bits would lose small probabilities"
 OPERATORS: dict[str, Operator] = {
     # weights; the bias is int32 with scale s_input * s_kernel
-    "Conv2D": Operator("own", kernel="kernel", matrix=Matrix("hwio", packs=True), dynamic_axis=3, clamps=True),
-    "DepthwiseConv2D": Operator("own", kernel="depthwise_kernel", matrix=Matrix("hwcm", packs=True), clamps=True),
+    "Conv2D": Operator(
+        "own", kernel="kernel", matrix=Matrix("hwio", packs=True), dynamic_axis=3, clamps=True, int16=True
+    ),
+    "DepthwiseConv2D": Operator(
+        "own", kernel="depthwise_kernel", matrix=Matrix("hwcm", packs=True), clamps=True, int16=True
+    ),
     "Conv2DTranspose": Operator(
         "own",
         kernel="kernel",
         matrix=Matrix("hwoi", transposed=True, carried_per_tensor=True, stored_in_int8=True),
+        int16=True,
     ),
     "Dense": Operator(
         "own",
@@ -80,41 +89,43 @@ OPERATORS: dict[str, Operator] = {
         dynamic_axis=1,
         packed_axis=0,
         clamps=True,
+        int16=True,
     ),
     "Embedding": Operator("same", kernel="embeddings", dynamic_axis=0, packed_axis=1),  # a scale for every row
     # arithmetic
-    "Add": Operator("own", clamps=True, elementwise=True, largest_ratio=2.0**18, tflite="ADD"),
-    "Subtract": Operator("own", clamps=True, elementwise=True, largest_ratio=2.0**18, tflite="SUB"),
-    "Multiply": Operator("own", clamps=True, elementwise=True, tflite="MUL"),
-    "AddConstant": Operator("own", clamps=True, elementwise=True, largest_ratio=2.0**18, tflite="ADD"),
-    "MultiplyConstant": Operator("own", clamps=True, elementwise=True, tflite="MUL"),
+    "Add": Operator("own", clamps=True, elementwise=True, largest_ratio=2.0**18, tflite="ADD", int16=True),
+    "Subtract": Operator("own", clamps=True, elementwise=True, largest_ratio=2.0**18, tflite="SUB", int16=True),
+    "Multiply": Operator("own", clamps=True, elementwise=True, tflite="MUL", int16=True),
+    "AddConstant": Operator("own", clamps=True, elementwise=True, largest_ratio=2.0**18, tflite="ADD", int16=True),
+    "MultiplyConstant": Operator("own", clamps=True, elementwise=True, tflite="MUL", int16=True),
     "MultiplyPlaces": Operator("own", clamps=True),
-    "MatMul": Operator("own"),
-    "Maximum": Operator("same", elementwise=True),
-    "Minimum": Operator("same", elementwise=True),
-    "GlobalAveragePooling2D": Operator("own", averages=True),
-    "Mean": Operator("own"),
+    "MatMul": Operator("own", int16=True),
+    "Maximum": Operator("same", elementwise=True, int16=True),
+    "Minimum": Operator("same", elementwise=True, int16=True),
+    "GlobalAveragePooling2D": Operator("own", averages=True, int16=True),
+    "Mean": Operator("own", int16=True),
     "Requantize": Operator("own", moves=True, tflite="QUANTIZE"),
     # activations
     "ReLU": Operator("own", elementwise=True, tflite="QUANTIZE"),
-    "LeakyReLU": Operator("own", elementwise=True, tflite="LEAKY_RELU"),
+    "LeakyReLU": Operator("own", elementwise=True, tflite="LEAKY_RELU", int16=True),
     "PReLU": Operator("own", kernel="alpha"),
     "HardSwish": Operator("own", elementwise=True, largest_ratio=2.0**7),
     "Gelu": Operator("own", elementwise=True),
-    "Sigmoid": Operator("fixed", fixed=(1 / 256, -128), elementwise=True),
-    "Softmax": Operator("fixed", fixed=(1 / 256, -128)),
-    "Tanh": Operator("fixed", fixed=(1 / 128, 0), elementwise=True),
+    "Sigmoid": Operator("fixed", fixed=(1 / 256, -128), elementwise=True, int16=True),
+    # the int16 kernel takes e^-10 for all that is less, so every element may add two steps to the sum
+    "Softmax": Operator("fixed", fixed=(1 / 256, -128), int16=True, most_int16=32),
+    "Tanh": Operator("fixed", fixed=(1 / 128, 0), elementwise=True, int16=True),
     # data movement and pooling
-    "MaxPooling2D": Operator("same", selects=True, optional=True),
-    "AveragePooling2D": Operator("same", averages=True, optional=True),
+    "MaxPooling2D": Operator("same", selects=True, optional=True, int16=True),
+    "AveragePooling2D": Operator("same", averages=True, optional=True, int16=True),
     "GlobalMaxPooling2D": Operator("same", selects=True),
-    "Concatenate": Operator("same", selects=True),
-    "Reshape": Operator("same", moves=True, selects=True),
-    "Flatten": Operator("same", moves=True, selects=True),
-    "Permute": Operator("same", moves=True, selects=True, optional=True),
-    "ZeroPadding2D": Operator("same", selects=True, optional=True),
-    "Cropping2D": Operator("same", selects=True, averages=True, optional=True),
-    "Slice": Operator("same", selects=True, optional=True),
+    "Concatenate": Operator("same", selects=True, int16=True),
+    "Reshape": Operator("same", moves=True, selects=True, int16=True),
+    "Flatten": Operator("same", moves=True, selects=True, int16=True),
+    "Permute": Operator("same", moves=True, selects=True, optional=True, int16=True),
+    "ZeroPadding2D": Operator("same", selects=True, optional=True, int16=True),
+    "Cropping2D": Operator("same", selects=True, averages=True, optional=True, int16=True),
+    "Slice": Operator("same", selects=True, optional=True, int16=True),
     "UpSampling2D": Operator("same", selects=True, averages=True, optional=True),  # bilinear: it selects nothing
     "Resizing": Operator("same", averages=True, optional=True),
     # float islands

@@ -22,6 +22,7 @@ from tfq.execution.resources import DEFAULT, Resources
 from tfq.models.graph import Graph, Node
 from tfq.models.widths import is_weighted
 from tfq.operations.table import OPERATORS
+from tfq.precision import FLOAT16, W8A16, Precision
 from tfq.quantized_model import QuantizedModel
 from tfq.recipe import Recipe
 from tfq.reconstruction.batch_norm import tune_batch_norm
@@ -31,6 +32,7 @@ from tfq.reconstruction.network_tuning import tune_network
 from tfq.reconstruction.reconstruct import LayerReconstruction, Reconstruction, reconstruct
 from tfq.reconstruction.weight_scales import mse_scales
 from tfq.simulate.judge import Judge, Named, Verdict
+from tfq.targets import TARGETS
 
 # Behind these there was nothing left for a tuning to gain, on any network measured (docs/reconstruction.md).
 _LEAVES_NOTHING = ("least_squares", "best")
@@ -47,6 +49,7 @@ class Setting:
       states: name of the method by which allocation fits layers of every precision.
       tunes_batch_norms, tunes_network: whether a pipeline that has the step tries it.
       recalibrate: gives a graph with rounded weights its ranges, without a look at the samples that judge.
+      rescue: what allocation may give layers that 8 bits hurt.
       seed: of everything that is left to chance.
     """
 
@@ -57,6 +60,7 @@ class Setting:
     tunes_batch_norms: bool
     tunes_network: bool
     recalibrate: Callable[[Graph], Mapping[str, Range]]
+    rescue: Precision = FLOAT16
     seed: int = 0
     resources: Resources = DEFAULT
 
@@ -88,6 +92,7 @@ class Setting:
             tunes_batch_norms=tunes[recipe.batch_norm_tuning],
             tunes_network=tunes[recipe.network_tuning],
             recalibrate=recalibrate,
+            rescue=W8A16 if TARGETS[recipe.target].integers_only else FLOAT16,
             seed=recipe.seed,
             resources=resources,
         )

@@ -245,10 +245,11 @@ def _checks(report: Report) -> str:
     floats = [x for x in report.layers if x.precision in ("float32", "float16") and x.kind not in ("Reshape",)]
     if report.precision == "dynamic_range":  # where all but its layers are: those with weights are told
         floats = [x for x in floats if x.precision == "float16"]
-    if report.recipe.fits and floats:
-        named = ", ".join(f"{x.name} ({x.kind}, {x.precision})" for x in floats[:5])
-        named += " ..." if len(floats) > 5 else ""
-        lines.append(f"layers in float: {named}")
+    wide = [x for x in report.layers if x.precision == "int16x8"]
+    for what, found in (("layers in float", floats), ("layers with 16-bit activations", wide)):
+        if report.recipe.fits and found:
+            named = ", ".join(f"{x.name} ({x.kind}, {x.precision})" for x in found[:5])
+            lines.append(f"{what}: {named}{' ...' if len(found) > 5 else ''}")
     steps = [layer.parity_max_steps for layer in report.layers if layer.parity_max_steps is not None]
     if steps:
         largest = max(steps)

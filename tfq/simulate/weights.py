@@ -18,14 +18,13 @@ from tfq.quantized_model import QuantizedModel
 
 
 def integers(values: np.ndarray, grid: Grid) -> np.ndarray:
-    """int32 array of `values`' shape: the integers of `values` on `grid`."""
-    if grid.storage == "int32":
+    """int32 or int64 array of `values`' shape: the integers of `values` on `grid`."""
+    if grid.storage in ("int32", "int64"):
         scales = reference.along_axis(np.asarray(grid.scale, np.float64), values.ndim, grid.axis)
-        return np.clip(reference.round_half_away(values / scales), *grid.integer_range).astype(np.int32)
+        return np.clip(reference.round_half_away(values / scales), *grid.integer_range).astype(grid.storage)
     if grid.codebook:
-        return grid.codes.nearest(
-            values / reference.along_axis(np.asarray(grid.scale, np.float64), values.ndim, grid.axis)
-        ).astype(np.int32)
+        scales = reference.along_axis(np.asarray(grid.scale, np.float64), values.ndim, grid.axis)
+        return grid.codes.nearest(values / scales).astype(np.int32)
     return reference.quantize(values, np.asarray(grid.scale), grid.zero_point, *grid.integer_range, axis=grid.axis)
 
 

@@ -44,7 +44,7 @@ def wrapped_layers(node: Node) -> list[tf_keras.layers.Layer]:
     stack = make_layers(node)
     last = len(stack) - 1
     # a bias lies on its grid already and TFLiteConverter gives it the scale s_input * s_kernel by itself
-    weights = {name: grid for name, grid in node.weight_grids.items() if grid.storage != "int32"}
+    weights = {name: grid for name, grid in node.weight_grids.items() if name != "bias"}
     made = []
     for index, layer in enumerate(stack):
         config = SpecQuantizeConfig(weights if index == 0 else {}, node.grid if index == last else None)

@@ -38,6 +38,13 @@ _PLAIN_ANY = (
     "RESIZE_NEAREST_NEIGHBOR", "SPLIT", "SQUEEZE", "TILE",
 )  # fmt: skip
 
+# outside the delegate all the same: those of 16-bit layers and of what stands between them
+_INT16 = (
+    "ADD", "AVERAGE_POOL_2D", "BATCH_MATMUL", "CONCATENATION", "DEQUANTIZE", "LEAKY_RELU", "LOGISTIC", "MAXIMUM",
+    "MAX_POOL_2D", "MEAN", "MINIMUM", "MUL", "PAD", "QUANTIZE", "RESHAPE", "SLICE", "SOFTMAX", "STRIDED_SLICE", "SUB",
+    "TANH", "TRANSPOSE",
+)  # fmt: skip
+
 CPU = Target(
     "cpu",
     "XNNPACK",
@@ -71,6 +78,8 @@ CPU = Target(
         *(Kernel(name, _INT8) for name in (*_PLAIN_INT8, *_PLAIN_ANY)),
         *(Kernel(name, _FLOAT) for name in (*_PLAIN_ANY, "SIGN")),
         *(Kernel(name, ("int8", "int4")) for name in ("CONV_2D", "DEPTHWISE_CONV_2D")),
+        *(Kernel(name, ("int16", "int8")) for name in (*_WEIGHTED, "TRANSPOSE_CONV")),
+        *(Kernel(name, ("int16",)) for name in _INT16),
         Kernel("CONV_2D", ("float32", "int4")),
         Kernel("DEPTHWISE_CONV_2D", ("float32", "int8")),
     ),

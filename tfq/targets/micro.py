@@ -21,6 +21,13 @@ _BOTH = (
     "SQUEEZE", "STRIDED_SLICE", "SUM", "TANH", "TRANSPOSE", "TRANSPOSE_CONV",
 )  # fmt: skip
 _FLOAT_ONLY = ("CEIL", "COS", "EXP", "FLOOR", "LOG", "NEG", "ROUND", "SIN", "SQRT", "SQUARE")
+_WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
+# those of 16-bit layers and of what stands between them
+_INT16 = (
+    "ADD", "AVERAGE_POOL_2D", "BATCH_MATMUL", "CONCATENATION", "DEQUANTIZE", "LEAKY_RELU", "LOGISTIC", "MAXIMUM",
+    "MAX_POOL_2D", "MEAN", "MINIMUM", "MUL", "PAD", "QUANTIZE", "RESHAPE", "SLICE", "SOFTMAX", "STRIDED_SLICE", "SUB",
+    "TANH", "TRANSPOSE",
+)  # fmt: skip
 _SCALED = {
     **dict.fromkeys(("CONCATENATION", "REDUCE_MAX", "REDUCE_MIN"), SameScale()),
     **dict.fromkeys(("AVERAGE_POOL_2D", "MAX_POOL_2D"), SameScale(within=1e-6)),
@@ -38,6 +45,8 @@ MICRO = Target(
         *(Kernel(name, ("int8",)) for name in _BOTH),
         *(Kernel(name, ("int8",), demands=(condition,)) for name, condition in _SCALED.items()),
         *(Kernel(name, ("int8", "int4")) for name in ("CONV_2D", "DEPTHWISE_CONV_2D")),
+        *(Kernel(name, ("int16", "int8")) for name in _WEIGHTED),
+        *(Kernel(name, ("int16",)) for name in _INT16),
     ),
     plain=(),
     integers_only=True,

@@ -7,10 +7,10 @@ with the weights that the runtime reads in the file; that of a carried layer is 
 
     | y - clip(r) | <= 3/4        y integer of the output;  r = definition / scale + zero-point
 
-which is the rounding of the integer kernels (_STEPS_OF: of those that approximate); float outputs agree to 1e-4. So
-order, shape and meaning of axes, strides, paddings, clamps, permutations and the order of operands show, whatever
-wrote them. Convolutions and poolings are compared at some places of the image, the corners among them, and in some
-channels; all else everywhere.
+which is the rounding of the integer kernels (of those that approximate, more: `tfq.verify.rounding`); float outputs
+agree to 1e-4. So order, shape and meaning of axes, strides, paddings, clamps, permutations and the order of operands
+show, whatever wrote them. Convolutions and poolings are compared at some places of the image, the corners among them,
+and in some channels; all else everywhere.
 
 Random integers can drive an output against the ends of its grid, where all is equal, and an average to its middle. So
 they are drawn from below and from above zero, too, and then with more and more of them at zero (_DRAWS), until _WANTED
@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -35,17 +35,12 @@ from tfq.operations.table import OPERATORS
 from tfq.verify.constants import Constant
 from tfq.verify.contents import Contents, cut
 from tfq.verify.definitions import FILE_ORDER, WINDOWED, define, output_size, rounded, window_of
+from tfq.verify.rounding import explained
 
 # (where the integers lie, share of them that is not zero)
 _DRAWS = (("all", 1.0), ("low", 1.0), ("high", 1.0), ("all", 1 / 4), ("all", 1 / 16), ("all", 1 / 64), ("all", 1 / 256))
 _TURNS, _LEAST_TURNS, _WANTED, _LEAST, _MOVED = 100, 3, 256, 16, 2.0
 _PLACES, _CHANNELS = 32, 64
-# Steps that integer kernels may be off: half a one, and a quarter where they round twice. Some approximate: 1.2 for
-# means and 0.6 for the others, on x86.
-_STEPS = 0.76
-_MEANS, _FUNCTIONS = ("Mean", "GlobalAveragePooling2D"), ("Softmax", "HardSwish", "Gelu", "Sigmoid", "Tanh")
-_RESIZES, _PLACES_OF_A_PIXEL, _LEVELS = ("Resizing", "UpSampling2D"), 1024, 255
-_STEPS_OF = dict.fromkeys((*_MEANS, *_FUNCTIONS), 2.25) | dict.fromkeys(_RESIZES, 1.5)
 _EXACT = 1e-4  # of float outputs
 _INT4_BLOCK, _INT4_EXACT = (32, 4), 2.0**-21  # inputs and outputs; of a sum of positive numbers in float32
 _FAR = 2.0**24  # steps: an integer kernel may wrap around so far outside of its grid
@@ -202,7 +197,7 @@ def _compare(contents: Contents, graph: Graph, weights: Weights, part: _Part, pr
                 raise _Fault(f"gives the shape {list(found.shape)}, specified {list(reference.shape)}")
             found = found.reshape(reference.shape)
         if output.quantized:
-            most = _explained(node, [x.shape for x in real.values()], reference.shape)
+            most = explained(node, [x.shape for x in real.values()], reference.shape, wide=output.dtype == np.int16)
             seen = _check_integers(most + slack / output.scale[0], found, reference, empty, output)
         else:
             seen = _check_floats(found, reference, empty, slack)
@@ -346,22 +341,6 @@ def _as_read(node: Node, values: np.ndarray) -> tuple[list[np.ndarray], np.ndarr
     symmetric = node.weight_grids[kernel].storage == "int4" and is_blocked
     read, halves = rounded(node, values, symmetric=symmetric)
     return [read], halves + (_INT4_EXACT * np.abs(read) if symmetric else 0.0)
-
-
-def _explained(node: Node, sources: Sequence[tuple[int, ...]], target: tuple[int, ...]) -> float:
-    """Steps that rounding may cost.
-
-    The kernel that resizes an image rounds the ratio of the sizes to 1/1024: the place where it reads is off by more
-    with every pixel, of neighbours that may be a whole grid apart (TFLite's `ResizeBilinearInteger`).
-    """
-    most = _STEPS_OF.get(node.kind, _STEPS)
-    if node.kind not in _RESIZES or [len(shape) for shape in sources] != [4]:
-        return most
-    corners = node.config.get("aligned") == "corners"
-    for size, wanted in zip(sources[0][1:3], target[1:3], strict=True):
-        ratio = (size - corners) / max(wanted - corners, 1)
-        most += _LEVELS * wanted * abs(round(ratio * _PLACES_OF_A_PIXEL) / _PLACES_OF_A_PIXEL - ratio)
-    return most
 
 
 def _check_integers(

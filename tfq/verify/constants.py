@@ -17,6 +17,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from tfq.grid import copied_wide
 from tfq.models.graph import Node
 from tfq.operations.table import OPERATORS
 from tfq.quantized_model import QuantizedModel
@@ -197,6 +198,8 @@ def _bias_faults(what: str, node: Node, model: QuantizedModel) -> Iterator[str]:
     """The specified scales of a bias are those of what it is added to."""
     of_kernel = np.asarray(node.weight_grids[OPERATORS[node.kind].kernel].scale)
     of_bias = np.asarray(node.weight_grids["bias"].scale)
-    product = model.grids[node.inputs[0]].scale[0] * np.repeat(of_kernel, max(1, len(of_bias) // len(of_kernel)))
+    read = model.grids[node.inputs[0]]
+    read = copied_wide(read) if node.precision.is_int16 else read
+    product = read.scale[0] * np.repeat(of_kernel, max(1, len(of_bias) // len(of_kernel)))
     if not np.allclose(of_bias, product, rtol=1e-6, atol=0):
         yield f"{what} has scales that are not those of input and kernel"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tfq.errors import VerificationError
+from tfq.grid import copied_wide
 from tfq.models.graph import Node
 from tfq.operations.table import OPERATORS
 from tfq.quantized_model import QuantizedModel
@@ -36,9 +37,12 @@ def _operations(model: QuantizedModel) -> Iterator[tuple[Node, Operation]]:
         read = [model.grids[name] for name in node.inputs if name in model.grids]
         if not OPERATORS[node.kind].tflite or node.grid is None or len(read) < len(node.inputs):
             continue
-        inputs = [Operand("int8", (), grid.scale, grid.zero_point) for grid in read]
+        given = node.grid
+        if node.precision.is_int16:
+            *read, given = map(copied_wide, (*read, given))
+        inputs = [Operand(grid.storage, (), grid.scale, grid.zero_point) for grid in read]
         if "constant" in node.config:
-            inputs.append(Operand("int8", (), (abs(node.config["constant"]) / 255,), constant=True))
-        output = Operand("int8", (), node.grid.scale, node.grid.zero_point)
+            inputs.append(Operand(read[0].storage, (), (abs(node.config["constant"]) / 255,), constant=True))
+        output = Operand(given.storage, (), given.scale, given.zero_point)
         options = {name: node.config[name] for name in ("alpha",) if name in node.config}
         yield node, Operation(OPERATORS[node.kind].tflite, tuple(inputs), (output,), options)

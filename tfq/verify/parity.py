@@ -2,8 +2,8 @@
 
 Layer by layer, every node of the simulation is given the very tensors that the .tflite computed, so
 that an error cannot travel ("teacher forcing"); what remains is the rounding of the integer kernel, at
-most one step of the output's grid. End to end the steps add up, and a deep net amplifies them:
-there only statistics are meaningful.
+most one step of the output's grid. Of an int16 grid 16 count as one: kernels approximate functions there.
+End to end the steps add up, and a deep net amplifies them: there only statistics are meaningful.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tfq.simulate.eager import tensor_parts, tensors
 from tfq.verify.forced import Forced
 
 MOST_STEPS = 8  # beyond what the rounding of any kernel explains
+_STEPS_IN_ONE = 16  # of an int16 grid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +61,8 @@ def layer_parity(forced: Forced[QuantizedModel], observed: Mapping[str, np.ndarr
     largest, differing = dict.fromkeys(outputs, 0), dict.fromkeys(outputs, 0)
     for part, values in tensor_parts(forced.graph, forced.feeds, list(outputs.values())):
         for name, value in zip(outputs, values, strict=True):
-            steps = np.rint(np.abs(value - observed[name][part]) / grids[name].scale[0])
+            step = grids[name].scale[0] * (_STEPS_IN_ONE if grids[name].is_wide else 1)
+            steps = np.rint(np.abs(value - observed[name][part]) / step)
             largest[name] = max(largest[name], int(steps.max()))
             differing[name] += int((steps > 0).sum())
     sizes = {name: observed[name].size for name in outputs}

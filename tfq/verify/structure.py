@@ -6,8 +6,8 @@ The file is read afresh from its bytes, by the runtime (`tfq.verify.contents`); 
     inputs and outputs   names, order, types and zero-points
     activations          type, scale and zero-point of each
     constants            every weight and bias, element by element (`tfq.verify.constants`)
-    operations           each belongs to a layer, reads that layer's own constants, works in float where the
-                         specification says so and nowhere else; no quantised tensor has a grid nobody specified
+    operations           each belongs to a layer, reads that layer's own constants, works in float or on int16 where
+                         the specification says so and nowhere else; no quantised tensor has a grid nobody specified
     layers               each computes its definition when it runs alone (`tfq.verify.alone`)
 
 Taken as given are the prepared graph, which `tfq.models.prepare` compares with the user's model, the specification's
@@ -23,7 +23,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from tfq.errors import VerificationError
-from tfq.grid import Grid
+from tfq.grid import Grid, copied_wide, wide_grid
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import INPUT, Node
 from tfq.models.pooling import place_factors
@@ -188,13 +188,17 @@ def _operation_faults(
     touched = [i for i in (*operation.inputs, *operation.outputs) if i >= 0]
     types = {contents.type_of(i) for i in touched}
     in_float, in_integers = bool(types & {"float32", "float16"}), bool(types & {"int8", "int4", "int2"})
+    wide = "int16" in types
     name = contents.names[operation.outputs[0]].split("/")[0]
     node = model.by_name.get(name)
     if node is None:
         return [f"operation {operation.kind} writes {name!r}, which the specification does not know"], in_float
     what = f"{operation.kind} of layer {name!r} ({layers_of(node)})"
-    if in_float and node.precision.is_int8:
-        return [f"{what} works in float, specified int8"], True
+    if in_float and not node.precision.is_float:
+        return [f"{what} works in float, specified {node.precision.arithmetic}"], True
+    if wide and not node.precision.is_int16:
+        return [f"{what} works on int16, specified {node.precision.arithmetic}"], False
+    in_integers &= not wide  # but for the weights
     # integers, among float activations
     multiplies = node.precision.is_dynamic and in_float and operation.kind in _READS
     in_integers &= not multiplies
@@ -216,6 +220,8 @@ def _operation_faults(
     if in_float:
         return faults, not multiplies
     known = [model.grids[t] for t in (*node.inputs, name) if t in model.grids]
+    if wide:
+        known += [wide_grid(grid, prescribed=True) for grid in known] + list(map(copied_wide, known))
     named = {name, f"{name}/quantized", *node.inputs, *(f"{i}/quantized" for i in node.inputs), *own}
     for index in touched:
         label = contents.names[index]

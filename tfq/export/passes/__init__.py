@@ -6,6 +6,7 @@ requantize         the Requantize nodes become QUANTIZE operations
 impose             every weight integer, bias integer, scale, zero-point and axis from the quantised model
 set_float_weights  the weights of float layers are checked, those of float16 layers stored so
 set_dynamic_range  integer weights among float activations, and the kernels that read them
+widen              int16 activations, in a file of 8 bits
 free_clamps        a clamp at 6 far above everything its output can hold is written as a clamp at 0 alone
 clamp_by_grids     a clamp of integers at the ends of a grid is written as a change of grid
 set_edges          inputs and outputs of the element types the quantised model names
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 from tfq.export import flatbuffer
 from tfq.export.binding import bind
+from tfq.export.narrow import narrowed
 from tfq.export.passes.batch import free_batch
 from tfq.export.passes.buffers import share_buffers
 from tfq.export.passes.dynamic_range import set_dynamic_range
@@ -32,6 +34,7 @@ from tfq.export.passes.operations import (
     join_copies,
     requantize,
 )
+from tfq.export.passes.wide import widen
 from tfq.models.graph import Graph
 from tfq.quantized_model import QuantizedModel
 
@@ -44,12 +47,14 @@ def finish(content: bytes, graph: Graph) -> bytes:
     """
     file = flatbuffer.parse(content)
     if isinstance(graph, QuantizedModel):
-        free_float_runs(file, graph)
+        narrow = narrowed(graph)
+        free_float_runs(file, narrow)
         join_copies(file)
-        binding = requantize(file, graph, bind(file, graph))
-        impose(file, graph, binding)
-        binding = set_float_weights(file, graph, binding)
-        binding = set_dynamic_range(file, graph, binding)
+        binding = requantize(file, narrow, bind(file, narrow))
+        impose(file, narrow, binding)
+        binding = set_float_weights(file, narrow, binding)
+        binding = set_dynamic_range(file, narrow, binding)
+        binding = widen(file, graph, narrow, binding)
         free_clamps(file)
         clamp_by_grids(file)
         binding = set_edges(file, graph, binding)

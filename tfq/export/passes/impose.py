@@ -49,7 +49,7 @@ def impose(file: Any, model: QuantizedModel, binding: Binding) -> None:
     for index, name in binding.operator_node.items():
         node = model[name]
         if OPERATORS[node.kind].kernel and node.precision.is_int8:
-            _impose_weights(file, file.subgraphs[0].operators[index], node, model)
+            impose_weights(file, file.subgraphs[0].operators[index], node, model.grids.get(node.inputs[0]))
         if node.kind == "MultiplyPlaces" and name in model.grids:
             _impose_factors(file, file.subgraphs[0].operators[index], node)
 
@@ -85,7 +85,8 @@ def _converted(grid: Grid) -> tuple[float, int]:
     return scale, int(reference.round_half_away(qmin - low / scale))
 
 
-def _impose_weights(file: Any, operator: Any, node: Node, model: QuantizedModel) -> None:
+def impose_weights(file: Any, operator: Any, node: Node, read: Grid | None) -> None:
+    """Give the operation the integers and grids of its node's weights. `read`: the grid of what it reads, if any."""
     grids, codes, position_of = node.weight_grids, weight_integers(node), weight_positions(file, operator, node)
     name = OPERATORS[node.kind].kernel
     scales, axis = tflite_scales(node.kind, grids[name], node.weights[name].shape)
@@ -103,9 +104,11 @@ def _impose_weights(file: Any, operator: Any, node: Node, model: QuantizedModel)
         bias_scales = np.asarray(grid.scale, np.float32)
     else:  # the converter adds a zero bias where the layer has none
         size = file.subgraphs[0].tensors[operator.inputs[position_of["bias"]]].shape[0]
-        values = np.zeros(size, np.int32)
-        bias_scales = np.float32(model.grids[node.inputs[0]].scale[0]) * scales
-        grid = Grid(tuple(map(float, bias_scales)), 0, 32, "int32", True, 0)
+        assert read is not None
+        storage, bits = ("int64", 40) if node.precision.is_int16 else ("int32", 32)
+        values = np.zeros(size, storage)
+        bias_scales = np.float32(read.scale[0]) * scales
+        grid = Grid(tuple(map(float, bias_scales)), 0, bits, storage, True, 0)
     replace_constant(file, operator, position_of["bias"], values, grid, bias_scales, 0)
 
 
