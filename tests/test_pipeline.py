@@ -508,7 +508,7 @@ class TestPlainExports:
         for precision, product in plain.items():
             assert score(product.files["model.tflite"]) > 94, precision
             exported = product.report.evaluation.models[1]
-            assert exported.name == precision
+            assert exported.name == precision.replace("_", " ")
             assert exported.score.value == pytest.approx(score(product.files["model.tflite"]))
             assert exported.agreement.value > 99
 

@@ -173,7 +173,7 @@ class Recipe(ResourceOptions, FileOptions, CalibrationOptions, BudgetOptions, Fi
 
     @property
     def model_name(self) -> str:
-        """What reports call the quantised model: "int8", "W4A8", "mixed precision", "dynamic range", "float16" ..."""
+        """What reports call the quantised model: "int8", "W4A8", "8 clusters", "mixed precision", "float16" ..."""
         if self.separates_inputs:
             return "mixed simulated"
         few = self.weight_bits < 8
@@ -181,6 +181,8 @@ class Recipe(ResourceOptions, FileOptions, CalibrationOptions, BudgetOptions, Fi
             name = "mixed precision"
         elif self.precision == "dynamic_range":
             name = f"W{self.weight_bits} dynamic range" if few else "dynamic range"
+        elif self.weight_clusters:
+            name = f"{self.weight_clusters} clusters"
         elif self.may_be_static and (few or self.simulated):
             name = f"W{self.weight_bits}A{self.activation_bits}"
         else:

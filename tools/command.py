@@ -292,7 +292,7 @@ def help_text(name: str, flag_values: flags.FlagValues, *, summary: str, groups:
 def _parse(name: str, arguments: Sequence[str], flag_values: flags.FlagValues, required: Sequence[str]) -> None:
     rest = flag_values([name, *expanded(arguments)])[1:]
     check_numbers(flag_values)
-    if rest and ARGUMENTS in flag_values:
+    if rest and ARGUMENTS in flag_values and isinstance(flag_values[ARGUMENTS].value, list):
         flag_values[ARGUMENTS].value = [*flag_values[ARGUMENTS].value, *rest]
     elif rest:
         raise UserError(f"unexpected argument {rest[0]!r}; every option has the form --name=value, see --help")

@@ -20,7 +20,7 @@ def evaluation(lost):
         latency = Latency(1.0, 1.0, Estimate(0.5, 0.4, 0.6, "x", 48), 48, 5, 1, 1, delegate=True, times_ms=(1.0,))
         return ModelEvaluation(
             name,
-            Size(4000, 3000, 900, 8.0, 8.0),
+            Size(4000, 3000, 900, 8.0, 8.0, 500),
             Estimate(34.5, 30.0, 40.0, "%", 128),
             difference,
             agreement=None,
