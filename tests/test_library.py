@@ -25,6 +25,7 @@ import tfq
 from tfq.errors import UserError
 from tfq.export.flatbuffer import parse, serialize, text
 from tfq.export.metadata import RECIPE_BUFFER
+from tfq.inputs import taken
 from tfq.library import runs
 from tfq.recipe import Recipe
 
@@ -381,3 +382,9 @@ def test_what_is_missing_or_no_model_is_said(demo):
         tfq.explore("m.keras", x, weight_bits=4)
     with pytest.raises(UserError, match=r"the calibration data has the shape .* a sample; input .* expects"):
         tfq.quantize(place / "digits.keras", x[:, :4])
+
+
+def test_a_text_stands_for_a_list_as_in_a_flag():
+    options = {"pipeline": "light", "size_budget": 0.2, "pin": "c1.*:w4", "candidates": "w4,w8", "outputs": "y"}
+    recipe, _ = taken(None, "m.keras", "x.npz", "t.npz", options)
+    assert (recipe.pin, recipe.candidates, recipe.outputs) == (("c1.*:w4",), ("w4", "w8"), ("y",))

@@ -17,6 +17,8 @@ from tfq.input_shapes import as_texts
 from tfq.options import check_names
 from tfq.recipe import Recipe, live_name
 
+_LISTS = ("candidates", "outputs", "imports")  # a text holds them with commas between, as a flag does
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Inputs:
@@ -54,7 +56,7 @@ def taken(
     objects |= {name: options[name] for name in ("metric", "labels") if name in options}
     paths = {name: value for name, value in objects.items() if isinstance(value, (str, os.PathLike))}
     live = {name: value for name, value in objects.items() if value is not None and name not in paths}
-    settings = {name: _setting(value) for name, value in {**options, **paths}.items()}
+    settings = {name: _setting(name, value) for name, value in {**options, **paths}.items()}
     if "input_shape" in settings:
         settings["input_shape"] = as_texts(settings["input_shape"])
     settings |= {name: live_name(value) for name, value in live.items()}
@@ -72,10 +74,14 @@ def taken(
     )
 
 
-def _setting(value: Any) -> Any:
+def _setting(name: str, value: Any) -> Any:
     """An option as a recipe holds it: paths as texts, numbers of NumPy as Python's, lists as tuples."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, str) and name in _LISTS:
+        return tuple(value.split(","))
+    if isinstance(value, str) and name == "pin":
+        return (value,)
     return tuple(value) if isinstance(value, list) else value

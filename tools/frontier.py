@@ -76,7 +76,8 @@ def main(values: flags.FlagValues) -> None:
     print(report.table())
     for warning in report.warnings:
         print(with_flags(f"warning: {warning}"))
-    print(f"* no other point beats this one in size, latency and accuracy together. Everything is in {output}")
+    print("* by its loss on calibration samples, no other point beats this one in size, latency and accuracy together.")
+    print(f"Everything is in {output}")
 
 
 def run() -> None:

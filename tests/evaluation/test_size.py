@@ -7,7 +7,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from tfq.errors import UserError
-from tfq.evaluation.size import measure_size
+from tfq.evaluation.size import grid_bits, measure_size
 from tfq.execution.interpreter import TfliteModel
 
 
@@ -49,6 +49,12 @@ def test_grid_bits_count_levels_not_storage(classifier):
     size = measure_size(repacked(classifier[3], coarse))
     assert (size.stored_weight_bits, size.weight_bits) == (8, 4)
     assert size.download_bytes < measure_size(classifier[3]).download_bytes
+
+
+def test_a_codebook_counts_its_integers():
+    codes = np.tile(np.array([-11, -4, 0, 3, 9], np.int8), 40)
+    assert grid_bits(codes.view(np.uint8), schema.TensorType.INT8) == 3
+    assert grid_bits(codes[:20].view(np.uint8), schema.TensorType.INT8) == 5  # too few to tell
 
 
 def test_packed_weights_count_four_bits_and_run(classifier):

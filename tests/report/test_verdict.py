@@ -31,13 +31,13 @@ def timed(ratio):
     return Latency(1.0, 1.0, estimate, 1, 1, 1, 1, delegate=True, times_ms=(1.0,))
 
 
-def said(recipe=None, *, decisions=None, score=None, samples=100, **changes):
+def said(recipe=None, *, decisions=None, score=None, samples=100, attained=True, **changes):
     found = {"difference": about(-0.1, "points"), "agreement": about(97.0, "%"), "sqnr": about(30.0, "dB"), **changes}
     small = dataclasses.replace(model().size, download_bytes=870)
     models = (model(score=score), model(size=small, **found))
     options = {"model": "m.keras", "calibration_data": "x.npz", **(recipe or {})}
     evaluation = Evaluation(models, "top1", True, "", ("y",), samples, 0, decisions=decisions)
-    return verdict(evaluation, Recipe(**options))
+    return verdict(evaluation, Recipe(**options), attained=attained)
 
 
 def test_good_says_what_was_lost_and_gained():
@@ -61,6 +61,8 @@ def test_slower_names_the_operators_outside_and_the_target_that_has_them_written
         said({"target": "micro"}, **slow) == f"{cause}`target='cpu'` writes what it can in operations that run in it."
     )
     assert said(**slow) == f"{cause}measure on your phone with tfq-bench."
+    for_another = said({"target": "micro"}, latency=timed(2.35), delegation=Delegation(2, 9, {"SOFTMAX": 1}))
+    assert for_another == "Good: -0.10 points [-0.50, +0.30], download 0.29x."  # its time on this CPU says nothing
     alone = {"latency": timed(2.35), "delegation": Delegation(1, 9, {})}
     assert said(**alone).endswith("all operations run in XNNPACK; measure on your phone with tfq-bench.")
 
@@ -115,6 +117,16 @@ def test_one_class_for_all_samples_is_told_and_an_agreement_of_100_percent_is_no
     )
     assert said(**constant | {"samples": 4}).startswith("Good: 100.0 % agreement")
     assert said(**constant | {"decisions": decided(given=2)}).startswith("Good: 100.0 % agreement")
+
+
+def test_what_is_not_kept_or_not_told_is_not_good():
+    asked = {"pipeline": "light", "max_accuracy_drop": 0.5}
+    assert said(asked, attained=False).startswith("Less accurate than asked for: -0.10 points")
+    wide = Estimate(0.0, 0.0, 97.5, "%", 1)
+    assert said(difference=None, agreement=wide, samples=1).startswith(
+        "Not known: 0.0 % agreement with float, which 1 sample cannot tell"
+    )
+    assert said(difference=None, agreement=about(100.0, "%"), samples=1).startswith("Good")
 
 
 def test_where_float_guesses_no_option_is_named():

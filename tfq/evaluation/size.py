@@ -24,6 +24,8 @@ from tfq.execution.tflite import BITS, arena_bytes, parse_tflite, read_content
 _FLOAT32, _BOOL = schema.TensorType.FLOAT32, schema.TensorType.BOOL
 _STORED_BITS = {kind: bits for kind, bits in BITS.items() if kind == _FLOAT32 or (bits <= 16 and kind != _BOOL)}
 
+_MOST_CLUSTERS, _OFTEN = 32, 8  # integers of a codebook, and how often each is used at least on average
+
 
 @dataclasses.dataclass(frozen=True)
 class Size:
@@ -73,5 +75,8 @@ def grid_bits(data: np.ndarray, tensor_type: int) -> int:
         values = data.view(np.int8).astype(np.int64)
     else:
         return _STORED_BITS[tensor_type]
+    used = len(np.unique(values))
+    if used <= _MOST_CLUSTERS and len(values) >= _OFTEN * used:  # those of a codebook need not lie side by side
+        return max(1, (used - 1).bit_length())
     lowest, highest = int(values.min()), int(values.max())
     return 1 + max(highest.bit_length(), (~lowest).bit_length() if lowest < 0 else 0)

@@ -18,7 +18,18 @@ from tfq.report.verdict import more_accurate
 # Of another precision of the whole model, which the options of int8 do not concern; and where weights are fitted too.
 _KEPT = (
     *("model", "calibration_data", "evaluation_data", "num_calibration_samples", "selection", "preprocess"),
-    *("metric", "labels", "memory_limit", "seed", "imports", "allow_unsafe_deserialization"),
+    *(
+        "metric",
+        "outputs",
+        "decoder",
+        "annotations",
+        "labels",
+        "input_shape",
+        "memory_limit",
+        "seed",
+        "imports",
+        "allow_unsafe_deserialization",
+    ),
 )
 _FITTED = ("weight_bits", "first_last_bits", "pipeline", "reconstruction", "mode", "granularity", "workers")
 

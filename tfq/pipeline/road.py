@@ -115,13 +115,14 @@ def quantize(
     if recipe.package == "gzip":
         files["model.tflite.gz"] = gzipped(files["model.tflite"])
 
+    allocated = measured.get("allocation")
     report = Report(
         version=__version__,
         recipe=asked,
         precision=recipe.precision,
         model=model_facts(run.loaded, run.prepared),
         calibration_samples=run.given_samples,
-        verdict=verdict(evaluation, recipe),
+        verdict=verdict(evaluation, recipe, attained=allocated is None or allocated.attained),
         preparation=run.prepared.checks,
         anew=run.prepared.anew,
         evaluation=evaluation,

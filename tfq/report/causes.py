@@ -104,7 +104,9 @@ def _of_bits(layer: LayerReport, tensor: TensorReport | None, recipe: Recipe) ->
         return what, f"try `pin='{layer.name}:w8'` with a budget", {"weight_bits": 8}
     if layer.clusters:
         what = f"its weights are {layer.clusters} different integers"
-        return what, "try more `weight_clusters`", {"weight_clusters": 0}
+        if recipe.allocates:
+            return what, f"try `pin='{layer.name}:w8'`", {}
+        return what, "try more `weight_clusters`, or none", {"weight_clusters": 0}
     if tensor is not None and tensor.bits < 8:
         return f"its output has {tensor.bits} bits", "try more `activation_bits`", {"activation_bits": 8}
     if layer.weight_bits is not None and not recipe.per_channel:

@@ -3,13 +3,15 @@
     not known       float gives one class, or the same numbers, for all samples, or is no better than chance
     not usable      worse than float by more than 10 points; without points, under 80 % agreement; without classes,
                     under 6 dB
-    less accurate   worse than float by more than 1 point; without points, under 95 % agreement
-    slower          more than float's time on this machine
+    less accurate   worse than float by more than 1 point; without points, under 95 % agreement; or a largest drop was
+                    asked for and no model keeps it
+    not known       it looks worse, and so few samples do not tell
+    slower          more than float's time on this machine, where the model is made for one like it
     good            none of these
 
-The last two hold for every output but the first, and for parts of them whose channels differ much in size, too. The
-whole 95 % interval must say that it is worse, or slower. Where float itself only guesses, by its score or by its
-probabilities, the remedy is other data or another model: no option would help.
+What is said of agreement and SQNR holds for every output but the first, and for parts of them whose channels differ
+much in size, too. The whole 95 % interval must say that it is worse, or slower. Where float itself only guesses, by its
+score or, without one, by its probabilities, the remedy is other data or another model: no option would help.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from tfq.models.forms import FORMS
 from tfq.quantized_model import QuantizedModel
 from tfq.recipe import Recipe
 from tfq.report.summary import interval, number
-from tfq.report.words import channels, operators
+from tfq.report.words import channels, counted, operators
 from tfq.targets import CPU
 
 _UNUSABLE, _NOTED = (-10.0, 80.0, 6.0), (-1.0, 95.0, 0.0)  # points, agreement in %, SQNR in dB
@@ -34,8 +36,11 @@ _GUESSED = 2.0  # a score or a mean of the largest probability is under so many 
 _FEW_CLASSES = 4  # so few are told apart by chance too often to say that
 
 
-def verdict(evaluation: Evaluation, recipe: Recipe) -> str:
-    """The sentence, of the last model against the first; options in backquotes."""
+def verdict(evaluation: Evaluation, recipe: Recipe, *, attained: bool = True) -> str:
+    """The sentence, of the last model against the first; options in backquotes.
+
+    attained: the largest drop that was asked for, if any, is kept.
+    """
     baseline, model = evaluation.models[0], evaluation.models[-1]
     accuracy, latency = _accuracy(evaluation), model.latency
     decisions = evaluation.decisions
@@ -57,13 +62,18 @@ def verdict(evaluation: Evaluation, recipe: Recipe) -> str:
         return f"Less accurate than float: {accuracy}; {_guess(evaluation) or _more_accurate(recipe)}."
     if _by_chance(evaluation):
         return f"Not known: {_guess(evaluation)}."
-    if latency is not None and (latency.ratio.low or 0.0) > 1:
+    if not attained:
+        return f"Less accurate than asked for: {accuracy}; no model of these precisions keeps `max_accuracy_drop`."
+    if evaluation.samples < _ENOUGH and _worse(model, *_NOTED, surely=False):
+        return f"Not known: {accuracy}, which {counted(evaluation.samples, 'sample')} cannot tell; give more samples."
+    on_cpu = recipe.target == CPU.name
+    if latency is not None and (on_cpu or _runs_better_on_cpu(model.delegation)) and (latency.ratio.low or 0.0) > 1:
         times = f"{interval(latency.ratio)} its time on this CPU"
         return f"Slower than float: {times}; {_faster(model.delegation, recipe)}."
     found = [accuracy]
     if baseline.size is not None and model.size is not None:
         found.append(f"download {model.size.download_bytes / baseline.size.download_bytes:.2f}x")
-    if latency is not None:
+    if latency is not None and on_cpu:
         found.append(_speed(latency.ratio))
     return f"Good: {', '.join(found)}."
 
@@ -80,14 +90,16 @@ def float_outputs(model: QuantizedModel) -> tuple[str, ...]:
     )
 
 
-def _worse(model: ModelEvaluation, points: float, agreement: float, sqnr: float) -> bool:
+def _worse(model: ModelEvaluation, points: float, agreement: float, sqnr: float, *, surely: bool = True) -> bool:
+    """Whether it is worse than these. surely: the whole interval says so."""
     difference = model.difference
     if difference is not None and difference.unit == "points":
-        return (difference.value or 0.0) < points and (difference.high or 0.0) < 0
+        return (difference.value or 0.0) < points and (not surely or (difference.high or 0.0) < 0)
     found = [(model.agreement, agreement) if model.agreement is not None else (model.sqnr, sqnr)]
     if model.difference is None:
         found += [(other, sqnr) for other in (*model.other_sqnr, *(part.sqnr for part in model.parts))]
-    return any(f is not None and f.high is not None and f.high < least for f, least in found)
+    ends = [(f.high if surely else f.value, least) for f, least in found if f is not None]
+    return any(end is not None and end < least for end, least in ends)
 
 
 def _accuracy(evaluation: Evaluation) -> str:
@@ -127,7 +139,7 @@ def _guess(evaluation: Evaluation) -> str:
             f"{number(score)} of its classes are right",
             "weights, its `preprocess`, and the order of the labels",
         )
-    elif decisions.certainty is not None and decisions.certainty < _GUESSED / decisions.classes:
+    elif score is None and decisions.certainty is not None and decisions.certainty < _GUESSED / decisions.classes:
         what = f"its largest probability is {100 * decisions.certainty:.2g} % on average"
     return what and f"float itself only guesses: {what}, of {decisions.classes:,} classes; check its {check}"
 
@@ -164,12 +176,17 @@ def _more_accurate(recipe: Recipe) -> str:
     return "that is a defect"
 
 
+def _runs_better_on_cpu(delegation: Delegation | None) -> bool:
+    """Whether operations outside XNNPACK have a form that runs in it."""
+    written = {form.operator for form in FORMS.values() if form.dtype == "int8"}
+    return delegation is not None and not written.isdisjoint(delegation.outside)
+
+
 def _faster(delegation: Delegation | None, recipe: Recipe) -> str:
     if delegation is None or not delegation.outside:
         return "all operations run in XNNPACK; measure on your phone with tfq-bench"
     count = sum(delegation.outside.values())
     cause = f"{operators(delegation.outside)} {'runs' if count == 1 else 'run'} outside XNNPACK"
-    written = {form.operator for form in FORMS.values()}
-    if recipe.target != CPU.name and not written.isdisjoint(delegation.outside):
+    if recipe.target != CPU.name:
         return f"{cause}; `target='cpu'` writes what it can in operations that run in it"
     return f"{cause}; measure on your phone with tfq-bench"
