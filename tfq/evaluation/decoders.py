@@ -195,8 +195,8 @@ def _rows(predictions: Predictions, name: str, widths: tuple[int, ...]) -> np.nd
     known = numbers[:-1] in ((), (sum(widths),), widths)
     if len(cells) > 1 or not known or sum(numbers) <= sum(widths):
         raise UserError(
-            f"decoder {name} reads boxes of {sum(widths)} numbers and class scores, in one output or several, boxes first; got"
-            f" {_shapes(predictions.outputs)} a sample"
+            f"decoder {name} reads boxes of {sum(widths)} numbers and class scores, in one output or several, boxes"
+            f" first; got {_shapes(predictions.outputs)} a sample"
         )
     return np.concatenate(parts, axis=2)
 
