@@ -30,7 +30,7 @@ def runs(classifier, tmp_path_factory):
 
 
 def test_a_page_and_a_table(runs):
-    done = report(runs, "a", "few/a", "--output=page.html")
+    done = report(runs, "a", "few/a/report.json", "--output=page.html")
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[0].split() == ["a", "few/a"]
     assert done.stdout.split("\n")[2].split() == ["model", "int8", "W4A8"]
