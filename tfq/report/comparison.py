@@ -105,10 +105,10 @@ def _notes(reports: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         for name, report in reports.items()
     }
     samples = {name: words.counted(report["evaluation"]["samples"], "sample") for name, report in reports.items()}
-    for what, told in (("of different models", models), ("measured on different samples", samples)):
+    for what, told in (("are of different models", models), ("were measured on different samples", samples)):
         if len(set(told.values())) > 1:
             each = "; ".join(f"{name}: {text}" for name, text in told.items())
-            yield f"The runs are {what}, so that their figures do not compare. {each}."
+            yield f"The runs {what}, so that their figures do not compare. {each}."
 
 
 def _strip(report: Mapping[str, Any]) -> Strip:
