@@ -345,6 +345,7 @@ def option_cases() -> Iterator[tuple[str, Case]]:
         {"first_last_bits": "8"},
         {"metric": "auc"},
         {"metric": "map", "decoder": "yolo"},
+        {"metric": "map", "decoder": "yolov9", "evaluation_data": "test.npz"},
         {"decoder": "yolo"},
         {"annotations": "instances.json"},
         {"candidates": "w4"},

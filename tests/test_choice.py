@@ -83,13 +83,6 @@ def test_layers_among_fixed_grids_may_be_dynamic():
     assert result.report.evaluation.models[-1].sqnr.value > 10
 
 
-def test_there_is_no_latency_of_dynamic_range():
-    graph = operator_graphs.lookups()
-    wish = Recipe("m", pipeline="light", latency_budget="1ms", latency_table="t.json", candidates=("w8", "d8"))
-    with pytest.raises(UserError, match="d8 is offered and `latency_table` is given"):
-        check_within_reach(graph, units(graph), wish)
-
-
 def test_a_pin_without_a_kernel_is_told():
     graph = operator_graphs.image_layer("DepthwiseConv2D")
     wish = Recipe("m", pipeline="light", size_budget=0.5, pin=("last:d8",))

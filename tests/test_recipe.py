@@ -138,6 +138,14 @@ def test_every_choice_is_a_field_whose_default_is_one_of_them():
             {"pipeline": "light", "precision": "float16"},
             "`pipeline` is light and `precision` is float16; only weights on a grid are fitted",
         ),
+        (
+            {"latency_budget": "1ms", "latency_table": "t.json", "candidates": ("w8", "d8")},
+            "d8 is offered and `latency_table` is given, which has no times of dynamic range",
+        ),
+        (
+            {"size_budget": 0.3, "latency_table": "t.json", "pin": ("a:w8a16",)},
+            "w8a16 is offered and `latency_table` is given, which has no times of 16-bit activations",
+        ),
         ({"reconstruction": "best"}, "`reconstruction` is best, but `pipeline='int8'` has none; add `pipeline"),
         ({"batch_norm_tuning": "always"}, "`batch_norm_tuning` is always, but `pipeline='int8'` has none; add `pipe"),
         (
@@ -199,6 +207,7 @@ IDLE = {
     "first and last layer where all have 8 bits": {"first_last_bits": 8},
     "packed bytes": {"storage": "packed"},
     "packed grids of 5 bits": {"storage": "packed", "weight_bits": 5},
+    "packed clusters": {"storage": "packed", "weight_clusters": 4},
     "storage of named candidates": {
         "pipeline": "light",
         "size_budget": 0.2,

@@ -17,6 +17,7 @@ from tfq.execution.resources import Resources
 from tfq.precision import CLUSTERS, Precision, precision_of
 from tfq.targets import TARGETS
 
+_UNTIMED = {"dynamic_range": "dynamic range", "int16x8": "16-bit activations"}  # arithmetics without latencies
 GRADIENT_METHODS = ("adaround", "adaquant")
 
 
@@ -193,6 +194,12 @@ class BudgetOptions:
                 re.compile(pattern)
             except re.error as error:
                 raise UserError(f"`pin` is {pin!r}; {pattern!r} is no regular expression: {error}") from error
+        untimed = next((precision for precision in self.named_precisions if precision.arithmetic in _UNTIMED), None)
+        if self.latency_table and untimed:
+            raise UserError(
+                f"{untimed.name} is offered and `latency_table` is given, which has no times of"
+                f" {_UNTIMED[untimed.arithmetic]}; leave one of the two out"
+            )
         if not self.allocates:
             idle = [f for f in ("candidates", "pin", "latency_table") if getattr(self, f)]
             if idle:

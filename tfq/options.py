@@ -96,6 +96,12 @@ RULES = (
     ),
     Rule(
         ("storage",),
+        lambda recipe: not recipe.weight_clusters,
+        "`weight_clusters` is {weight_clusters}, which are integers of 8 bits; leave one of the two out",
+        repeats=("int8",),
+    ),
+    Rule(
+        ("storage",),
         lambda recipe: recipe.allocates or recipe.weight_bits <= _MOST_PACKED_BITS,
         ("`weight_bits` is {weight_bits}; only 4 bits and fewer can be packed, add `weight_bits=4` or leave it out"),
         repeats=("int8",),

@@ -9,7 +9,6 @@ from absl import flags
 from tfq_tools.arguments import check_idle, with_flags
 from tfq_tools.command import lasting_imports, run_command
 from tfq_tools.recipe_flags import (
-    engine_from_flags,
     groups_of,
     ledger_from_flags,
     new_recipe_flags,
@@ -57,13 +56,14 @@ def main(values: flags.FlagValues) -> None:
     check_model_file(Path(recipe.model), trusted=recipe.allow_unsafe_deserialization, imports=recipe.imports)
 
     with lasting_imports():
+        from tfq.execution.engines import engine
         from tfq.execution.files import staged_directory
         from tfq.execution.progress import Lines
         from tfq.pipeline import explore
 
     output = Path(values.output_dir)
     with staged_directory(output, overwrite=values.overwrite, ours=FRONTIER_NAMES) as directory:
-        with engine_from_flags(values, recipe) as executor:
+        with engine(values.engine, recipe.workers) as executor:
             report = explore(
                 recipe,
                 points=values.points,

@@ -10,7 +10,6 @@ from tfq_tools.arguments import with_flags
 from tfq_tools.command import lasting_imports, run_command
 from tfq_tools.recipe_flags import (
     HELP,
-    engine_from_flags,
     groups_of,
     ledger_from_flags,
     new_recipe_flags,
@@ -41,6 +40,7 @@ def main(values: flags.FlagValues) -> int:
         from tfq_tools.conditions import conditions, failures
         from tfq_tools.tracking import load_mlflow, log_run
 
+        from tfq.execution.engines import engine
         from tfq.execution.files import staged_directory
         from tfq.execution.progress import Lines
         from tfq.pipeline import explain, quantize
@@ -51,7 +51,7 @@ def main(values: flags.FlagValues) -> int:
     mlflow = load_mlflow() if values.mlflow else None
     output, ledger = Path(values.output_dir), ledger_from_flags(values, recipe)
     with staged_directory(output, overwrite=values.overwrite) as directory:
-        with engine_from_flags(values, recipe) as executor:
+        with engine(values.engine, recipe.workers) as executor:
             result = quantize(recipe, ledger=ledger, progress=Lines(sys.stderr), executor=executor)
         result.write(directory)
     print(with_flags(summary(result.report, output)))

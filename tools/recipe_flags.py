@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import Executor
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,8 @@ from tfq_tools.command import DEFINE, METRIC_HELP, READING_HELP, new_flags
 from tfq_tools.supervise import FAILED
 
 from tfq.errors import UserError
-from tfq.execution.engines import LOCAL, engine
+from tfq.evaluation.metrics import find_metric
+from tfq.execution.engines import LOCAL, check_engine
 from tfq.options import check_engine_acts, check_journal_acts
 from tfq.recipe import CHOICES, Recipe
 
@@ -166,15 +165,6 @@ def ledger_from_flags(values: flags.FlagValues, recipe: Recipe) -> Path | None:
     return Path(values.journal)
 
 
-@contextlib.contextmanager
-def engine_from_flags(values: flags.FlagValues, recipe: Recipe) -> Iterator[Executor | None]:
-    """The executor of --engine. Raises UserError where nothing would be handed to it."""
-    if values.engine != LOCAL:
-        check_engine_acts(recipe)
-    with engine(values.engine, recipe.workers) as executor:
-        yield executor
-
-
 def recipe_from_flags(values: flags.FlagValues, **fixed: Any) -> Recipe:
     """The one place where flags become a Recipe; the command decides the fields that are `fixed`.
 
@@ -190,6 +180,11 @@ def recipe_from_flags(values: flags.FlagValues, **fixed: Any) -> Recipe:
     missing = [f"--{name}" for name in recipe.missing]
     if missing:
         raise UserError(f"missing {' and '.join(missing)}; tfq-quantize --help lists the flags")
+    if values.engine != LOCAL:
+        check_engine(values.engine, recipe.workers)
+        check_engine_acts(recipe)
+    if ":" not in recipe.metric + recipe.decoder:  # the user's own are imported with the libraries
+        find_metric(recipe.metric, outputs=recipe.outputs, decoder=recipe.decoder)
     return recipe
 
 

@@ -11,7 +11,7 @@ from tfq_tools.command import new_flags, run_command
 
 GROUPS = {
     "What to compare": {
-        "runs": "Output directories of tfq-quantize, two or more; --runs=a,b and a b mean the same.",
+        "runs": "Output directories of tfq-quantize or their report.json, two or more; --runs=a,b is the same as a b.",
     },
     "Output": {"output": "The page to write."},
 }
@@ -25,13 +25,18 @@ def main(values: flags.FlagValues) -> None:
     from tfq.execution.files import write_atomic
     from tfq.report.comparison import compare, comparison_page, comparison_table, read_runs
 
-    directories = list(dict.fromkeys(map(Path, values.runs)))
+    directories = list(dict.fromkeys(map(_directory, values.runs)))
     if len(directories) < 2:
         raise UserError(f"{directories[0]} alone is nothing to compare; give two results or more")
     found = compare(read_runs(directories))
     write_atomic(Path(values.output), comparison_page(found).encode())
     print(with_flags(comparison_table(found)))
     print(f"\nEverything is in {values.output}")
+
+
+def _directory(run: str) -> Path:
+    path = Path(run)
+    return path.parent if path.name == "report.json" else path
 
 
 def run() -> None:

@@ -37,7 +37,10 @@ class Shard:
             return cls()
         found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
         if found is None or not 1 <= int(found[1]) <= int(found[2]):
-            raise UserError(f"--shard is {text!r}; it must be a part and the number of parts, from 1/16 to 16/16")
+            count = int(found[2]) if found and int(found[2]) else 16
+            raise UserError(
+                f"--shard is {text!r}; it must be a part and the number of parts, from 1/{count} to {count}/{count}"
+            )
         return cls(int(found[1]), int(found[2]))
 
     def part(self, jobs: Mapping[str, Job]) -> dict[str, Job]:

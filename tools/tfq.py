@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, str] = {
     "bench": "measure .tflite files on a phone, or on this machine as on a phone",
 }
 """Name -> what it does; each is the module of this name."""
+_HELP = ("--help", "-h", "help")
 
 
 def help_text() -> str:
@@ -33,7 +34,9 @@ def help_text() -> str:
 
 def run() -> None:
     name, arguments = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
-    if name in ("--help", "-h", "help"):
+    if name in _HELP and arguments:
+        name, arguments = arguments[0], ["--help"]
+    if name in _HELP:
         print(help_text())
     elif name in ("--version", "version"):
         print(f"tfq {__version__}")

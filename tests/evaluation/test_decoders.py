@@ -57,6 +57,29 @@ def test_yolo():
     check(decoded("yolo", yolo(objectness=True).reshape(2, 3, 4, -1)))
 
 
+def test_yolo_of_several_outputs():
+    v8, v5 = yolo(objectness=False), yolo(objectness=True)
+    check(decoded("yolov8", v8[..., :4], v8[..., 4:]))
+    check(decoded("yolov8", *(part.swapaxes(1, 2) for part in (v8[..., :4], v8[..., 4:]))))
+    check(decoded("yolo", v5[..., :4], v5[..., 4:5], v5[..., 5:]))
+    check(decoded("yolo", *(part.reshape(2, 3, 4, -1) for part in (v5[..., :5], v5[..., 5:]))))
+
+
+@pytest.mark.parametrize(
+    ("decoder", "shapes", "message"),
+    [
+        ("yolo", [(2, 9, 4), (2, 9, 3)], r"boxes of 5 numbers and class scores.*\(9, 4\), \(9, 3\)"),
+        ("yolov8", [(2, 9, 3), (2, 9, 4)], "boxes of 4 numbers"),
+        ("yolov8", [(2, 9, 4), (2, 8, 3)], "boxes of 4 numbers"),
+        ("yolov8", [(2, 9, 4), (2, 9, 1), (2, 9, 3)], "reads 2 outputs with 2, 2 axes"),
+        ("yolov8", [(2, 9)], "reads 1 output with 2 axes"),
+    ],
+)
+def test_outputs_that_yolo_cannot_join(decoder, shapes, message):
+    with pytest.raises(UserError, match=message):
+        decoded(decoder, *map(np.zeros, shapes))
+
+
 def test_yolo_in_pixels():
     values = yolo(objectness=True)
     values[..., :4] *= (IMAGE[1], IMAGE[0], IMAGE[1], IMAGE[0])

@@ -159,6 +159,9 @@ def test_labels_may_be_one_hot_or_a_column():
         assert score("top1", outputs, labels) == 75.0
 
 
+BOXES = np.tile([1.0, 0.1, 0.2, 0.5, 0.6], (3, 2, 1))
+
+
 @pytest.mark.parametrize(
     ("metric", "outputs", "labels", "message"),
     [
@@ -174,11 +177,20 @@ def test_labels_may_be_one_hot_or_a_column():
         ("auc", np.ones((3, 1)), [1, 1, 1], "both must occur"),
         ("auc", np.ones((3, 1)), [0, 1, 2], "0 .normal. or 1 .anomaly."),
         ("auc", np.ones((3, 5)), [0, 1, 1], "needs an autoencoder"),
+        ("top1", np.eye(3), BOXES, "needs classes, and these labels are boxes; add `metric='map'` and the `decoder`"),
+        ("miou", np.ones((3, 4, 4, 2)), BOXES, "needs masks, and these labels are boxes"),
+        ("map", BOXES, np.ones((3, 8, 8), int), "needs boxes, and these labels are masks.*or use `metric='miou'`"),
+        ("ap50", np.full((3, 9, 6), 0.4), BOXES, "metric ap50 judges hold a class of 0.4.*; add `decoder`"),
     ],
 )
 def test_what_a_metric_cannot_judge(metric, outputs, labels, message):
     with pytest.raises(UserError, match=message):
         score(metric, outputs, labels)
+
+
+def test_an_output_is_judged_once():
+    with pytest.raises(UserError, match="`outputs` names 's' twice"):
+        find_metric("top1", outputs=("s", "t", "s"))
 
 
 def test_unknown_metric_lists_the_choices():

@@ -136,6 +136,11 @@ def test_a_cluster_that_is_not_there_is_told():
         pass
 
 
+def test_an_engine_has_workers():
+    with pytest.raises(UserError, match=r"^`workers` is 0; it must be at least 1"), engine("ray", workers=0):
+        pass
+
+
 def test_a_cluster_has_its_own_workers():
     told = pytest.raises(UserError, match=r"^`workers` is 2 and `engine` is dask:tcp://here:1")
     with told, engine("dask:tcp://here:1", workers=2):

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from tfq.models.forms import WrittenAnew
-from tfq.report.words import anew, bytes_of, milliseconds, proof, setting, step, verdict
+from tfq.report.words import anew, bytes_of, clusters, milliseconds, proof, setting, step, verdict
 
 
 def test_another_form_is_told_with_its_reason_and_its_price():
@@ -55,6 +55,10 @@ def test_verdicts(reason, said):
 def test_without_a_bound_nothing_is_called_proved(gap):
     for status in ("optimal", "stopped", "feasible"):
         assert "othing is proved" in proof(status, gap, "highs")
+
+
+def test_clusters_have_bits():
+    assert clusters([16, 0, 2, 16]) == "2 (1 bit), 16 (4 bits)"
 
 
 def test_a_small_gap_is_not_called_none():

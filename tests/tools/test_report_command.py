@@ -1,5 +1,6 @@
 """tfq-report: what it refuses, and the page and table it makes."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import tfq
+from tfq.report.comparison import compare, comparison_table
 
 
 def report(folder, *arguments):
@@ -30,13 +32,29 @@ def runs(classifier, tmp_path_factory):
 
 
 def test_a_page_and_a_table(runs):
-    done = report(runs, "a", "few/a", "--output=page.html")
+    done = report(runs, "a", "few/a/report.json", "--output=page.html")
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[0].split() == ["a", "few/a"]
     assert done.stdout.split("\n")[2].split() == ["model", "int8", "W4A8"]
     page = (runs / "page.html").read_text()
     assert "2 runs side by side" in page
     assert "--weight_bits" in page
+
+
+def test_another_metric_and_another_model_stand_apart(runs):
+    found = json.loads((runs / "a/report.json").read_text())
+    other = copy.deepcopy(found)
+    other["evaluation"] |= {"metric": "f1", "samples": 7}
+    other["model"]["name"] = "other"
+    rows = dict(compare({"a": found, "b": other}).figures)
+    assert [card.value == "not measured" for card in rows["Accuracy, top1"]] == [False, True]
+    assert [card.value == "not measured" for card in rows["Accuracy, f1"]] == [True, False]
+    assert compare({"a": found, "b": found}).notes == ()
+    models, samples = compare({"a": found, "b": other}).notes
+    assert models.startswith("The runs are of different models")
+    assert "b: other with" in models
+    assert samples.endswith("a: 56 samples; b: 7 samples.")
+    assert samples in comparison_table(compare({"a": found, "b": other}))
 
 
 @pytest.mark.parametrize(

@@ -42,9 +42,12 @@ def test_every_job_has_one_shard(count):
     assert len({Shard(number, count).named("batch") for number in range(1, count + 1)}) == count
 
 
-@pytest.mark.parametrize("text", ["0/4", "5/4", "3", "a/b", "1/0", "-1/4", "1/4/2"])
-def test_what_is_no_shard_is_told(text):
-    with pytest.raises(UserError, match="it must be a part and the number of parts"):
+@pytest.mark.parametrize(
+    ("text", "last"),
+    [("0/4", "4/4"), ("5/4", "4/4"), *((text, "16/16") for text in ("3", "a/b", "1/0", "-1/4", "1/4/2"))],
+)
+def test_what_is_no_shard_is_told(text, last):
+    with pytest.raises(UserError, match=f"it must be a part and the number of parts, from .* to {last}"):
         Shard.read(text)
 
 

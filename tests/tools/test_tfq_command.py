@@ -29,6 +29,7 @@ def test_a_command_is_the_one_of_its_old_name(name):
         [sys.executable, "-m", f"tfq_tools.{name}", "--help"], capture_output=True, text=True, check=True
     )
     assert call(name, "--help").stdout == old.stdout
+    assert call("help", name).stdout == old.stdout
 
 
 def test_what_is_missing_is_told_with_an_example():

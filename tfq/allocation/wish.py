@@ -21,7 +21,6 @@ from tfq.precision import FLOAT32, FOR_DOWNLOADS, GRIDS, INT8, MOST_PACKED_BITS,
 
 LATENCY, WEIGHTS, COMPUTE = "latency_ms", "weight_bytes", "bops"
 _FLOAT_BYTES = 4
-_UNTIMED = {"dynamic_range": "dynamic range", "int16x8": "16-bit activations"}
 
 
 def offered(graph: Graph, found: Sequence[Unit], wish: BudgetOptions, rescues: Sequence[Precision] = ()) -> list[Key]:
@@ -57,18 +56,11 @@ def offered(graph: Graph, found: Sequence[Unit], wish: BudgetOptions, rescues: S
 
 def check_within_reach(graph: Graph, found: Sequence[Unit], wish: BudgetOptions) -> None:
     """What can be told before anything is measured. Raises Infeasible, UserError."""
-    named = (*wish.candidates, *(name for _, name in wish.pins))
-    untimed = next((name for name in named if precision_of(name).arithmetic in _UNTIMED), None)
-    if wish.latency_table and untimed:
-        raise UserError(
-            f"{untimed} is offered and `latency_table` is given, which has no times of"
-            f" {_UNTIMED[precision_of(untimed).arithmetic]}; leave one of the two out"
-        )
     for pattern, _ in wish.pins:
         if not any(re.search(pattern, unit.name) for unit in found):
             names = [unit.name for unit in found]
             near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3) or names[:3]
-            raise UserError(f"pin {pattern!r} matches none of the {len(names)} units; near it: {', '.join(near)}")
+            raise UserError(f"pin {pattern!r} matches none of the {len(names)} layers; near it: {', '.join(near)}")
     if wish.size_budget is not None:
         choices = [
             Choice(unit, name, 0.0, {WEIGHTS: weight_count(graph, [graph[unit]]) * weight_bits(name) / 8})

@@ -28,9 +28,19 @@ def padded(images: list[np.ndarray]) -> np.ndarray:
     return found
 
 
-def with_weights(labels: np.ndarray, what: str) -> np.ndarray:
-    """Labels [n, most, 5 or 6] as [n, most, 6] float64. Raises UserError, which calls them `what`, for other arrays."""
-    expected = "[n, boxes, 5 or 6]: class, left, top, right, bottom in 0..1, and the weight where it is not 1"
+def are_boxes(labels: np.ndarray) -> bool:
+    """Whether labels that should be classes are boxes: rows of a class and of sides, which are fractions."""
+    if labels.ndim != 3 or labels.shape[2] not in (WIDTH - 1, WIDTH) or labels.dtype.kind != "f":
+        return False
+    return bool((labels[..., 0] == np.rint(labels[..., 0])).all() and (labels != np.rint(labels)).any())
+
+
+def with_weights(labels: np.ndarray, what: str, remedy: str = "") -> np.ndarray:
+    """Labels [n, most, 5 or 6] as [n, most, 6] float64.
+
+    Raises UserError, which calls them `what` and ends with the remedy, for other arrays.
+    """
+    expected = f"[n, boxes, 5 or 6]: class, left, top, right, bottom in 0..1, and the weight where it is not 1{remedy}"
     if labels.ndim != 3 or labels.shape[2] not in (WIDTH - 1, WIDTH):
         raise UserError(f"{what} have the shape {labels.shape}; expected boxes {expected}")
     found = labels.astype(np.float64)

@@ -81,8 +81,9 @@ def synthetic_samples(
     arrays = {s.name: np.concatenate([part[i] for part in parts])[:count] for i, s in enumerate(signatures)}
     spans = ", ".join(f"{low:g} to {high:g}" for low, high in ranges)
     note = (
-        f"calibration data was made from the model: {count} inputs within {spans}, which agree with the statistics of"
-        f" its batch normalisations ({len(nodes)}); real inputs are better"
+        f"calibration data was made from the model: {count} input{'s' * (count > 1)} within {spans}, which"
+        f" agree{'s' * (count == 1)} with the statistics of its batch normalisations ({len(nodes)}); real inputs are"
+        " better"
     )
     return Samples(arrays, np.arange(count), warnings=(note,))
 

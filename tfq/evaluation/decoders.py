@@ -2,8 +2,9 @@
 
     yolo              [n, cells, 5 + classes] or [n, h, w, 5 + classes]: centre x, y, width, height, objectness,
                       classes; score = objectness * class. YOLO v5 and v7 as they are exported
-    yolov8            the same without objectness. Either may have the last two axes swapped; boxes are in shares of
-                      the image, or in pixels where they reach beyond 2
+    yolov8            the same without objectness. Either may have the last two axes swapped, and may be several
+                      outputs: boxes, objectness (of yolo, in one with the boxes or apart), classes. Boxes are in
+                      shares of the image, or in pixels where they reach beyond 2
     fastestdet        [n, h, w, 5 + classes]: objectness o, box b, class probabilities c; x = (tanh(b0) + column) / w,
                       y = (tanh(b1) + row) / h, width and height sigmoid(b2), sigmoid(b3);
                       score = o^0.6 * c^0.4 of the best class
@@ -25,7 +26,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -146,12 +147,17 @@ def _outputs(predictions: Predictions, name: str, *ranks: int) -> tuple[np.ndarr
     """The outputs as float64, where there are as many as `ranks`, each with so many axes."""
     found = predictions.outputs
     if tuple(values.ndim for values in found) != ranks:
-        shapes = ", ".join(str(values.shape[1:]) for values in found)
+        count = f"{len(ranks)} output{'' if len(ranks) == 1 else 's'}"
         raise UserError(
-            f"decoder {name} reads {len(ranks)} outputs with {', '.join(str(rank - 1) for rank in ranks)} axes a"
-            f" sample; got {shapes}. Name those that it reads, in its order, by `outputs`"
+            f"decoder {name} reads {count} with {', '.join(str(rank - 1) for rank in ranks)} axes a sample; got"
+            f" {_shapes(found)}. Name those that it reads, in its order, by `outputs`"
         )
     return tuple(values.astype(np.float64) for values in found)
+
+
+def _shapes(outputs: Sequence[np.ndarray]) -> str:
+    """Of a sample, for messages."""
+    return ", ".join(str(values.shape[1:]) for values in outputs)
 
 
 def _sigmoid(values: np.ndarray) -> np.ndarray:
@@ -172,15 +178,32 @@ def _cells(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     return np.arange(height)[:, None], np.arange(width)[None]
 
 
-def _yolo(predictions: Predictions, _: Settings, *, objectness: bool = True) -> Found:
-    name, first = ("yolo", 5) if objectness else ("yolov8", 4)
+def _rows(predictions: Predictions, name: str, widths: tuple[int, ...]) -> np.ndarray:
+    """[n, cells, numbers]: of each cell as many numbers as `widths` says, and class scores.
+
+    They are one output; or those numbers together and the scores; or each of the widths, and the scores.
+    """
     shape = predictions.outputs[0].shape
-    (values,) = _outputs(predictions, name, len(shape) if len(shape) in (3, 4) else 3)
-    values = values.reshape(len(values), -1, shape[-1]) if values.ndim == 4 else values
-    if values.shape[1] < values.shape[2]:
-        values = values.swapaxes(1, 2)
-    if values.shape[2] <= first:
-        raise UserError(f"decoder {name} reads boxes of {first} numbers and class scores; got {shape[1:]} a sample")
+    rank, most = len(shape) if len(shape) in (3, 4) else 3, len(widths) + 1
+    count = min(len(predictions.outputs), most)
+    parts = _outputs(predictions, name, *[rank] * count)
+    if rank == 4:
+        parts = tuple(values.reshape(len(values), -1, values.shape[-1]) for values in parts)
+    elif shape[1] < shape[2]:
+        parts = tuple(values.swapaxes(1, 2) for values in parts)
+    numbers, cells = tuple(values.shape[2] for values in parts), {values.shape[1] for values in parts}
+    known = numbers[:-1] in ((), (sum(widths),), widths)
+    if len(cells) > 1 or not known or sum(numbers) <= sum(widths):
+        raise UserError(
+            f"decoder {name} reads boxes of {sum(widths)} numbers and class scores, in one output or several, boxes"
+            f" first; got {_shapes(predictions.outputs)} a sample"
+        )
+    return np.concatenate(parts, axis=2)
+
+
+def _yolo(predictions: Predictions, _: Settings, *, objectness: bool = True) -> Found:
+    values = _rows(predictions, *(("yolo", (4, 1)) if objectness else ("yolov8", (4,))))
+    first = 5 if objectness else 4
     boxes = _corners(*np.moveaxis(values[..., :4], -1, 0))
     if boxes.size and np.abs(boxes).max() > _PIXELS:
         height, width = next(iter(predictions.inputs.values())).shape[1:3]

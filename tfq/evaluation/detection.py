@@ -24,7 +24,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tfq.data.boxes import overlaps, with_weights
+from tfq.data.boxes import WIDTH, overlaps, with_weights
+from tfq.errors import UserError
 from tfq.evaluation.bootstrap import Statistic
 from tfq.evaluation.metric import Predictions, labels_of
 
@@ -71,8 +72,12 @@ def average_precision(name: str, thresholds: Sequence[float]) -> Callable[[Predi
     """The metric of this name over these thresholds."""
 
     def statistic(predictions: Predictions) -> Statistic:
-        labels = with_weights(labels_of(predictions, name), "the labels")
-        found = with_weights(predictions.outputs[0], f"what metric {name} judges, detections or what `decoder` gives,")
+        labels = _boxes_of(predictions, name)
+        found = with_weights(
+            predictions.outputs[0],
+            f"the outputs that metric {name} judges",
+            "; add `decoder`, which makes boxes of a detector's outputs",  # what one gives is boxes
+        )
         classes = [_class(c, found, labels, thresholds) for c in np.unique(labels[..., 0]) if c >= 0]
 
         def of_weights(weights: np.ndarray) -> np.ndarray:
@@ -85,6 +90,17 @@ def average_precision(name: str, thresholds: Sequence[float]) -> Callable[[Predi
         return Statistic(of_weights, resamples=_RESAMPLES)
 
     return statistic
+
+
+def _boxes_of(predictions: Predictions, name: str) -> np.ndarray:
+    labels = labels_of(predictions, name)
+    if labels.dtype.kind in "iub" and labels.shape[-1] not in (WIDTH - 1, WIDTH):
+        given, other = ("masks", "miou") if labels.ndim > 2 else ("classes", "top1")
+        raise UserError(
+            f"metric {name} needs boxes, and these labels are {given}, of shape {labels.shape}; give boxes, or use"
+            f" `metric='{other}'`"
+        )
+    return with_weights(labels, "the labels")
 
 
 def _class(number: float, detections: np.ndarray, labels: np.ndarray, thresholds: Sequence[float]) -> _Class:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from tfq.data.boxes import are_boxes
 from tfq.errors import UserError
 from tfq.evaluation.bootstrap import Statistic
 from tfq.execution.views import Arrays
@@ -109,6 +110,15 @@ def target_of(predictions: Predictions) -> np.ndarray:
     return predictions.baseline[0] if labels is None or labels.size != outputs.size else labels.reshape(outputs.shape)
 
 
+def check_no_boxes(labels: np.ndarray, name: str, needed: str) -> None:
+    """Raises UserError for boxes where the metric of this name needs labels of another kind, `needed`."""
+    if are_boxes(labels):
+        raise UserError(
+            f"metric {name} needs {needed}, and these labels are boxes; add `metric='map'` and the `decoder` of the"
+            f" model, or give {needed}"
+        )
+
+
 def class_count(outputs: np.ndarray) -> int:
     """How many classes outputs [n, ..., classes] tell apart; a single unit stands for two."""
     return max(2, outputs.shape[-1]) if outputs.ndim > 1 else 2
@@ -132,6 +142,7 @@ def class_labels(labels: np.ndarray, outputs: np.ndarray, name: str, *, masked: 
     masked: labels below 0, and 255 where the model has no such class, stand for places that do not count; -1 in what
     is returned.
     """
+    check_no_boxes(labels, name, "classes")
     expected = outputs.shape[:-1] if outputs.ndim > 1 else outputs.shape
     classes = class_count(outputs)
     if labels.shape == outputs.shape and outputs.ndim > 1 and classes == outputs.shape[-1]:

@@ -47,9 +47,12 @@ def find_metric(metric: Wanted, *, outputs: Sequence[str] = (), decoder: str = "
       outputs: names of the outputs that are judged, in this order; empty for all.
       decoder: makes boxes of them (`tfq.evaluation.decoders`), which then are the only output.
 
-    Raises UserError for an unknown name, and a decoder that the metric does not read.
+    Raises UserError for an unknown name, an output named twice, and a decoder that the metric does not read.
     """
     found = _named(metric)
+    twice = next((name for place, name in enumerate(outputs) if name in outputs[:place]), None)
+    if twice is not None:
+        raise UserError(f"`outputs` names {twice!r} twice; name each output once")
     if not outputs and not decoder:
         return found
     if decoder and not found.reads_boxes:

@@ -15,7 +15,15 @@ import numpy as np
 
 from tfq.errors import UserError
 from tfq.evaluation.bootstrap import Statistic
-from tfq.evaluation.metric import Predictions, class_count, class_indices, class_labels, labels_of, ratio_of
+from tfq.evaluation.metric import (
+    Predictions,
+    check_no_boxes,
+    class_count,
+    class_indices,
+    class_labels,
+    labels_of,
+    ratio_of,
+)
 
 
 def miou(predictions: Predictions) -> Statistic:
@@ -45,6 +53,7 @@ def pixel_accuracy(predictions: Predictions) -> Statistic:
 def _maps(predictions: Predictions, name: str) -> tuple[np.ndarray, np.ndarray, int]:
     """(predicted classes, classes of the masks, both [n, H, W]; how many classes there are)."""
     outputs, labels = predictions.outputs[0], labels_of(predictions, name)
+    check_no_boxes(labels, name, "masks")
     if outputs.ndim != 4:
         raise UserError(f"metric {name} needs an output (height, width, classes); this one has {outputs.shape[1:]}")
     predicted, classes = class_indices(outputs, name), class_count(outputs)

@@ -45,14 +45,11 @@ def engine(name: str, workers: int = 1) -> Iterator[concurrent.futures.Executor 
       UserError: there is no such engine, its package is not installed, it cannot be reached, or its machines have other
         versions than this one. Inside the block: work was lost again and again.
     """
-    if not _FORM.fullmatch(name):
-        raise UserError(f"`engine` is {name!r}; it must be {FORMS}")
+    check_engine(name, workers)
     if name == LOCAL:
         yield None
         return
     kind, _, address = name.partition(":")
-    if address and workers != 1:
-        raise UserError(f"`workers` is {workers} and `engine` is {name}, which has its own workers; leave one out")
     try:
         fleets = importlib.import_module(f"tfq.execution.{kind}_fleet")
     except ImportError as error:
@@ -61,6 +58,16 @@ def engine(name: str, workers: int = 1) -> Iterator[concurrent.futures.Executor 
     with fleets.fleet(where, workers) as executor:
         check_versions(executor.versions(), _CALLED[kind])
         yield executor
+
+
+def check_engine(name: str, workers: int) -> None:
+    """What can be told of an engine before it is started; arguments and errors as of `engine`."""
+    if not _FORM.fullmatch(name):
+        raise UserError(f"`engine` is {name!r}; it must be {FORMS}")
+    if workers < 1:
+        raise UserError(f"`workers` is {workers}; it must be at least 1")
+    if ":" in name and workers != 1:
+        raise UserError(f"`workers` is {workers} and `engine` is {name}, which has its own workers; leave one out")
 
 
 def versions() -> dict[str, str]:

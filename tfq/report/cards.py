@@ -9,7 +9,7 @@ from typing import Any
 from tfq.report import words
 from tfq.report.estimates import ends, interval, number
 
-_NONE = "not measured"
+NOT_MEASURED = "not measured"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ def cards(report: Mapping[str, Any]) -> tuple[Card, ...]:
 def _accuracy(evaluation: Mapping[str, Any], float_model: Mapping[str, Any], model: Mapping[str, Any]) -> Card:
     label = f"Accuracy, {evaluation['metric']}"
     if model["score"] is None:
-        return Card(label, _NONE, evaluation["omitted"])
+        return Card(label, NOT_MEASURED, evaluation["omitted"])
     against = interval(model["difference"], sign="+")
     return Card(label, number(model["score"]), f"{against} against float's {number(float_model['score'])}")
 
@@ -50,13 +50,13 @@ def _agreement(evaluation: Mapping[str, Any], model: Mapping[str, Any]) -> Card:
     if number(model["sqnr"]):
         note = f"{ends(model['sqnr'], digits=1)}: how much larger the output is than its error, {samples}"
         return Card("Output SQNR", number(model["sqnr"], digits=1), note)
-    return Card("Output", "equal" if model["sqnr"] else _NONE, "in every bit" if model["sqnr"] else "")
+    return Card("Output", "equal" if model["sqnr"] else NOT_MEASURED, "in every bit" if model["sqnr"] else "")
 
 
 def _download(float_model: Mapping[str, Any], model: Mapping[str, Any]) -> Card:
     size, before = model["size"], float_model["size"]
     if size is None or before is None:
-        return Card("Download", _NONE, model["simulated"])
+        return Card("Download", NOT_MEASURED, model["simulated"])
     ratio = size["download_bytes"] / max(before["download_bytes"], 1)
     note = (
         f"{ratio:.2f} x float's {words.bytes_of(before['download_bytes'])}; file {words.bytes_of(size['file_bytes'])}"
@@ -67,7 +67,7 @@ def _download(float_model: Mapping[str, Any], model: Mapping[str, Any]) -> Card:
 def _latency(report: Mapping[str, Any], float_model: Mapping[str, Any], model: Mapping[str, Any]) -> Card:
     latency, before = model["latency"], float_model["latency"]
     if latency is None or before is None:
-        return Card("Latency", _NONE, model["simulated"])
+        return Card("Latency", NOT_MEASURED, model["simulated"])
     where = f"{report['machine']['cpu']}, {words.counted(latency['threads'], 'thread')}"
     note = f"{interval(latency['ratio'])} float's {words.milliseconds(before['p50_ms'])}; {where}"
     return Card("Latency", words.milliseconds(latency["p50_ms"]), note)
@@ -76,7 +76,7 @@ def _latency(report: Mapping[str, Any], float_model: Mapping[str, Any], model: M
 def _memory(float_model: Mapping[str, Any], model: Mapping[str, Any]) -> Card:
     size, before = model["size"], float_model["size"]
     if size is None or before is None:
-        return Card("Memory", _NONE, model["simulated"])
+        return Card("Memory", NOT_MEASURED, model["simulated"])
     whole, whole_before = (s["file_bytes"] + s["activation_bytes"] for s in (size, before))
     activations = words.bytes_of(size["activation_bytes"])
     note = f"{whole / max(whole_before, 1):.2f} x float's; file and {activations} of activations"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tfq.report import words
-from tfq.report.cards import Card, cards
+from tfq.report.cards import NOT_MEASURED, Card, cards
 from tfq.report.devices import drawn, read_report
 from tfq.report.network import LEGENDS, TITLES, bits_level, bits_of, error_level
 from tfq.report.page import render
@@ -33,7 +33,8 @@ class Comparison:
       runs: their names.
       models: what each made, such as "W4A8".
       verdicts: of each.
-      figures: cards by label.
+      notes: why figures of different runs are not of the same thing, as sentences.
+      figures: cards by label; a run that measured another thing in its place says so.
       strips: of each, from the first layer to the last.
       layers: (name, cells) of layers whose precision differs, or whose own error does by 3 dB or more.
       options: (name, cells) of options that differ.
@@ -42,6 +43,7 @@ class Comparison:
     runs: tuple[str, ...]
     models: tuple[str, ...]
     verdicts: tuple[str, ...]
+    notes: tuple[str, ...]
     figures: tuple[tuple[str, tuple[Card, ...]], ...]
     strips: tuple[Strip, ...]
     layers: tuple[tuple[str, tuple[str, ...]], ...]
@@ -72,7 +74,8 @@ def compare(reports: Mapping[str, Mapping[str, Any]]) -> Comparison:
         tuple(reports),
         tuple(report["evaluation"]["models"][-1]["name"] for report in found),
         tuple(report["verdict"] for report in found),
-        tuple((row[0].label, row) for row in zip(*map(cards, found), strict=True)),
+        tuple(_notes(reports)),
+        tuple(row for place in zip(*map(cards, found), strict=True) for row in _rows(place)),
         tuple(map(_strip, found)),
         _differing(found),
         tuple((name, cells) for name, cells in options if len(set(cells)) > 1),
@@ -87,7 +90,25 @@ def comparison_page(found: Comparison) -> str:
 def comparison_table(found: Comparison) -> str:
     """The figures for the terminal."""
     rows = [["model", *found.models], *([label, *(card.value for card in row)] for label, row in found.figures)]
-    return format_table(["", *found.runs], rows)
+    return "\n\n".join([format_table(["", *found.runs], rows), *found.notes])
+
+
+def _rows(place: Sequence[Card]) -> Iterator[tuple[str, tuple[Card, ...]]]:
+    """The cards at one place of all runs, in a row for every label: what two metrics measure does not compare."""
+    for label in dict.fromkeys(card.label for card in place):
+        yield label, tuple(card if card.label == label else Card(label, NOT_MEASURED, "") for card in place)
+
+
+def _notes(reports: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    models = {
+        name: f"{report['model']['name']} with {words.counted(report['model']['parameters'], 'parameter')}"
+        for name, report in reports.items()
+    }
+    samples = {name: words.counted(report["evaluation"]["samples"], "sample") for name, report in reports.items()}
+    for what, told in (("are of different models", models), ("were measured on different samples", samples)):
+        if len(set(told.values())) > 1:
+            each = "; ".join(f"{name}: {text}" for name, text in told.items())
+            yield f"The runs {what}, so that their figures do not compare. {each}."
 
 
 def _strip(report: Mapping[str, Any]) -> Strip:

@@ -72,8 +72,8 @@ def delegated(partitions: int, outside: Mapping[str, int]) -> str:
 
 
 def clusters(numbers: Sequence[int]) -> str:
-    """ "8 (3 bits), 16 (4 bits)", of the layers' numbers of clusters; 0 has none."""
-    return ", ".join(f"{number} ({(number - 1).bit_length()} bits)" for number in sorted({*numbers} - {0}))
+    """ "2 (1 bit), 16 (4 bits)", of the layers' numbers of clusters; 0 has none."""
+    return ", ".join(f"{number} ({counted((number - 1).bit_length(), 'bit')})" for number in sorted({*numbers} - {0}))
 
 
 def channels(numbers: Sequence[int], most: int = 3) -> str:
