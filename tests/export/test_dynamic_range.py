@@ -77,21 +77,17 @@ def test_the_builtin_kernel_misreads_the_lowest_int4():
         verify_structure(content, model)
 
 
-def nodes_width(nodes):
-    return nodes[-1].config.get("units", 16)
-
-
 def test_every_size_of_an_int4_kernel_is_verified():
     """Its builtin kernel rounds what it reads otherwise where weights fill a block of 32 inputs and 4 outputs."""
     sizes = [(16, 8), (30, 5), (32, 3), (34, 4), (48, 6), (96, 16)]
-    nodes = [Node("x", "Input", {"shape": (16,), "dtype": "float32"})]
+    nodes, width = [Node("x", "Input", {"shape": (16,), "dtype": "float32"})], 16
     rng = np.random.default_rng(0)
     for inputs, outputs in sizes:
         before = nodes[-1].name
-        for name, shape in (("wide", (nodes_width(nodes), inputs)), ("layer", (inputs, outputs))):
+        for name, shape in (("wide", (width, inputs)), ("layer", (inputs, outputs))):
             weights = {"kernel": rng.normal(size=shape).astype(np.float32), "bias": np.zeros(shape[1], np.float32)}
             nodes.append(Node(f"{name}{inputs}", "Dense", {"units": shape[1]}, (before,), weights))
-            before = nodes[-1].name
+            before, width = nodes[-1].name, shape[1]
     graph = Graph(tuple(nodes), ("x",), (nodes[-1].name,))
     case = operator_graphs.exported(graph, dynamic_precisions(graph, 4), **EDGES)
     assert verify_structure(case.content, case.model).weights == 2 * len(sizes)

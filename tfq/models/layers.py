@@ -59,9 +59,9 @@ class MultiplyConstant(tf_keras.layers.Layer):
 class MultiplyPlaces(tf_keras.layers.Layer):
     """x * rows[i] * columns[j] at row i and column j; the file has these on a grid of this step."""
 
-    def __init__(self, rows: Sequence[float], columns: Sequence[float], step: float, **kwargs: Any):
+    def __init__(self, rows: Sequence[float], columns: Sequence[float], step: float, **kwargs: Any):  # noqa: ARG002
         super().__init__(**kwargs)
-        self.factors, self.step = place_factors({"rows": rows, "columns": columns}), step
+        self.factors = place_factors({"rows": rows, "columns": columns})
 
     def call(self, inputs: Any) -> Any:
         return inputs * self.factors
