@@ -245,15 +245,8 @@ def _outcome(evaluation: Evaluation, seconds: float, note: str = "", departure: 
 
 
 def _of_pipeline(files: CaseFiles, key: Key, width: Width) -> Outcome:
-    recipe = Recipe(
-        model=str(files.model),
-        calibration_data=str(files.calibration),
-        evaluation_data=str(files.test),
-        pipeline=key.method,
-        num_calibration_samples=key.samples,
-        selection=key.selection,
-        seed=key.seed,
-        **dataclasses.asdict(width),
+    recipe = files.recipe(
+        key.samples, key.seed, pipeline=key.method, selection=key.selection, **dataclasses.asdict(width)
     )
     report = quantize(recipe).report
     seconds = sum(stage.seconds for stage in report.stages if stage.name != "evaluate")

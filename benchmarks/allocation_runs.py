@@ -47,13 +47,7 @@ def run_drop(files: CaseFiles, num_samples: int, seed: int) -> dict[str, Any]:
 
 
 def _plain(files: CaseFiles, num_samples: int, seed: int) -> Recipe:
-    return Recipe(
-        model=str(files.model),
-        calibration_data=str(files.calibration),
-        evaluation_data=str(files.test),
-        num_calibration_samples=num_samples,
-        seed=seed,
-    )
+    return files.recipe(num_samples, seed)
 
 
 def _judged(run: TfqRun) -> dict[str, Any]:

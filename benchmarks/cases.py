@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import ROOT
+from tfq.recipe import Recipe
 
 DEMO = "digits"
 SHARED = ("resnet8_cifar10", "resnet20_cifar10", "kws_dscnn", "mobilenet_v2_035_imagenette")
@@ -33,6 +34,17 @@ class CaseFiles:
     calibration: Path
     test: Path
     calibration_samples: int
+
+    def recipe(self, num_samples: int, seed: int, **options: Any) -> Recipe:
+        """A run on these files with so many calibration samples."""
+        return Recipe(
+            model=str(self.model),
+            calibration_data=str(self.calibration),
+            evaluation_data=str(self.test),
+            num_calibration_samples=num_samples,
+            seed=seed,
+            **options,
+        )
 
 
 def absence(name: str) -> str:

@@ -29,7 +29,6 @@ from tfq.pipeline.begin import begin
 from tfq.pipeline.choice import in_precision
 from tfq.pipeline.quantized import setting_of, specified, started, stepped
 from tfq.precision import precision_of
-from tfq.recipe import Recipe
 from tfq.reconstruction.steps import FITTING
 from tfq.targets import TARGETS
 
@@ -58,14 +57,7 @@ def measure(case: str, precisions: Sequence[str], num_samples: int, seed: int) -
     """One cell after the other. Raises UserError where the case cannot be run."""
     with tempfile.TemporaryDirectory() as temporary:
         files = cases.write_case(case, Path(temporary), num_samples)
-        recipe = Recipe(
-            model=str(files.model),
-            calibration_data=str(files.calibration),
-            evaluation_data=str(files.test),
-            num_calibration_samples=num_samples,
-            pipeline=_PIPELINE,
-            seed=seed,
-        )
+        recipe = files.recipe(num_samples, seed, pipeline=_PIPELINE)
         run = in_precision(begin(recipe, Inputs.of(recipe), SILENT), "int8")
         start, _ = started(run)
         setting = setting_of(run, start)

@@ -26,7 +26,6 @@ from tfq.evaluation.bootstrap import Estimate
 from tfq.evaluation.evaluate import Evaluation, evaluate, input_signatures
 from tfq.evaluation.latency import Timing
 from tfq.execution.progress import Lines, Progress
-from tfq.recipe import Recipe
 from tfq.report.summary import interval, number
 
 LOWEST_DIFFERENCE, MOST_BYTES, MOST_TIME, MOST_STEPS = -0.3, 1.02, 1.05, 1
@@ -95,13 +94,7 @@ def run_case(name: str, *, num_samples: int, seed: int, progress: Progress) -> C
             files = common.in_fresh_process(cases.write_case, name, directory, num_samples)
         with progress.task(f"{name}: TFLiteConverter, float and int8", 0):
             seconds = common.in_fresh_process(tflite.convert, files.model, files.calibration, directory)
-        recipe = Recipe(
-            model=str(files.model),
-            calibration_data=str(files.calibration),
-            evaluation_data=str(files.test),
-            num_calibration_samples=num_samples,
-            seed=seed,
-        )
+        recipe = files.recipe(num_samples, seed)
         with progress.task(f"{name}: tfq", 0):
             run = common.in_fresh_process(common.run_tfq, recipe, directory / "tfq")
         with progress.task(f"{name}: evaluation", 0):

@@ -26,7 +26,6 @@ from tfq.data.synthetic import MOST, synthetic_samples
 from tfq.execution.progress import SILENT, Lines
 from tfq.models.load import load_model
 from tfq.pipeline import quantize
-from tfq.recipe import Recipe
 
 CASES = ("resnet20_cifar10", "mobilenet_v2_035_imagenette")
 VARIANTS: Mapping[str, Mapping[str, Any]] = {"int8": {}, "W4 light": {"weight_bits": 4, "pipeline": "light"}}
@@ -67,14 +66,7 @@ def measure(case: str, data: str, variants: Sequence[str], seed: int) -> Iterato
             arrays: dict[str, Any] = dict(made.arrays)
             np.savez(files.calibration, **arrays)
         for variant in variants:
-            recipe = Recipe(
-                model=str(files.model),
-                calibration_data=str(files.calibration),
-                evaluation_data=str(files.test),
-                num_calibration_samples=MOST,
-                seed=seed,
-                **VARIANTS[variant],
-            )
+            recipe = files.recipe(MOST, seed, **VARIANTS[variant])
             evaluation = quantize(recipe, progress=SILENT).report.evaluation
             yield Cell(
                 case=case, data=data, variant=variant, seconds=seconds, commit=common.commit(), **compared(evaluation)

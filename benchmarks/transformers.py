@@ -26,7 +26,6 @@ from tfq.evaluation.evaluate import Evaluation, evaluate, input_signatures
 from tfq.evaluation.latency import Timing
 from tfq.execution.predict import predict
 from tfq.execution.progress import Lines, Progress
-from tfq.recipe import Recipe
 from tfq.report.summary import interval, number
 
 CASE = "minilm_sst2"
@@ -90,14 +89,7 @@ def measure(variants: Sequence[str], *, num_samples: int, seed: int, progress: P
         made |= {label: directory / f"{name}.tflite" for name, label in CONVERTERS.items()}
         runs = {}
         for variant in variants:
-            recipe = Recipe(
-                model=str(files.model),
-                calibration_data=str(files.calibration),
-                evaluation_data=str(files.test),
-                num_calibration_samples=num_samples,
-                seed=seed,
-                **VARIANTS[variant],
-            )
+            recipe = files.recipe(num_samples, seed, **VARIANTS[variant])
             folder = directory / variant.replace(" ", "_")
             with progress.task(variant, 0):
                 runs[variant] = common.in_fresh_process(common.run_tfq, recipe, folder)
