@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import ROOT
+from tfq.data.preprocess import NORMALIZATIONS
 from tfq.recipe import Recipe
 
 DEMO = "digits"
@@ -23,6 +24,8 @@ SHARED = ("resnet8_cifar10", "resnet20_cifar10", "kws_dscnn", "mobilenet_v2_035_
 CASES = (DEMO, *SHARED)
 LARGER = ("mobilenet_v2_100_imagenet", "mobilenet_v3_small_imagenette")  # of the pages that say so
 DETECTOR = "fastestdet_coco"  # its labels are boxes: no case for `write_case`
+_OF_CIFAR = {"resnet8_cifar10": "raw", "resnet20_cifar10": "imagenet"}  # case -> its scaling
+_OF_IMAGENETTE = ("mobilenet_v2_035_imagenette",)
 _SHARED_FOLDER = ROOT.parent / "shared"
 
 
@@ -92,6 +95,25 @@ def data(name: str) -> tuple[Path, np.ndarray, np.ndarray, Any]:
             return ROOT / "demo" / "digits.keras", calibration["x"], test["x"], test["y"]
     case = _shared_cases().load(name)
     return case.model_path, case.calibration, case.test, case.labels
+
+
+def further(name: str, num_samples: int) -> np.ndarray | None:
+    """Inputs without labels beyond the first `num_samples` calibration samples, as `data` gives them; or None."""
+    shared = _shared_cases()
+    if name in _OF_CIFAR:
+        with np.load(shared.ROOT / "cifar10_train.npz") as file:
+            return NORMALIZATIONS[_OF_CIFAR[name]](file["x"][num_samples:])
+    if name in _OF_IMAGENETTE:
+        images = shared.jpegs("imagenette160_unlabelled.npz")
+        return np.concatenate([_enlarged(image[None]) for image in images])
+    return None
+
+
+def _enlarged(images: np.ndarray) -> np.ndarray:
+    """Pictures of 160 pixels as a network of 224 pixels reads them."""
+    import tensorflow as tf
+
+    return NORMALIZATIONS["minus_one_one"](tf.image.resize(images.astype(np.float32), (224, 224)).numpy())
 
 
 def _shared_cases() -> Any:

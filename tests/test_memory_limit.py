@@ -19,8 +19,9 @@ from tfq.execution.views import View
 from tfq.precision import Precision
 from tfq.reconstruction.batch_norm import tune_batch_norm
 from tfq.reconstruction.channel_statistics import channel_statistics
+from tfq.reconstruction.learner import Rates
 from tfq.reconstruction.methods import METHODS
-from tfq.reconstruction.network_tuning import Rates, tune_network
+from tfq.reconstruction.network_tuning import Schedule, tune_network
 from tfq.reconstruction.reconstruct import Reconstruction, reconstruct
 from tfq.simulate.eager import simulate
 from tfq.simulate.judge import Judge
@@ -95,9 +96,8 @@ def batch_norms(graph, calibration, model, resources):
 
 
 def network(graph, calibration, model, resources):
-    return weights(
-        tune_network(graph, model, calibration, steps=8, rates=Rates(biases=1.0, scales=0.1), resources=resources)
-    )
+    schedule = Schedule(Rates(biases=1.0, scales=0.1), 8)
+    return weights(tune_network(graph, model, calibration, schedule=schedule, resources=resources))
 
 
 STOPS = {

@@ -17,6 +17,7 @@ from tfq.input_shapes import as_texts
 from tfq.options import check_names
 from tfq.recipe import Recipe, live_name
 
+_ARGUMENTS = {"calibration_data": "calibration", "evaluation_data": "evaluation"}  # which the library calls otherwise
 _LISTS = ("candidates", "outputs", "imports")  # a text holds them with commas between, as a flag does
 
 
@@ -26,7 +27,8 @@ class Inputs:
 
     Attributes:
       model: a path, or a live model of Keras 3 or tf_keras.
-      calibration, evaluation: as `tfq.data.loading.load_samples` takes them; no evaluation samples for None.
+      calibration, evaluation, distillation: as `tfq.data.loading.load_samples` takes them; None: there are none of the
+        last two.
       metric: its name, or a function; see `tfq.evaluation.metrics.find_metric`.
       labels: names of the classes, or the path of a file that holds them; may be empty.
     """
@@ -34,14 +36,15 @@ class Inputs:
     model: Any
     calibration: str | Given
     evaluation: str | Given | None = None
+    distillation: str | Given | None = None
     metric: str | UserMetric = "top1"
     labels: str | Sequence[str] = ()
 
     @classmethod
     def of(cls, recipe: Recipe) -> Inputs:
         """What the recipe names."""
-        evaluation = recipe.evaluation_data or None
-        return cls(Path(recipe.model), recipe.calibration_data, evaluation, recipe.metric, recipe.labels)
+        evaluation, distillation = recipe.evaluation_data or None, recipe.distillation_data or None
+        return cls(Path(recipe.model), recipe.calibration_data, evaluation, distillation, recipe.metric, recipe.labels)
 
 
 def taken(
@@ -53,7 +56,7 @@ def taken(
     """
     check_names(options, [field.name for field in dataclasses.fields(Recipe)])
     objects = {"model": model, "calibration_data": calibration, "evaluation_data": evaluation}
-    objects |= {name: options[name] for name in ("metric", "labels") if name in options}
+    objects |= {name: options[name] for name in ("metric", "labels", "distillation_data") if name in options}
     paths = {name: value for name, value in objects.items() if isinstance(value, (str, os.PathLike))}
     live = {name: value for name, value in objects.items() if value is not None and name not in paths}
     settings = {name: _setting(name, value) for name, value in {**options, **paths}.items()}
@@ -61,14 +64,15 @@ def taken(
         settings["input_shape"] = as_texts(settings["input_shape"])
     settings |= {name: live_name(value) for name, value in live.items()}
     wanted = Recipe(**({"model": ""} | settings)) if recipe is None else dataclasses.replace(recipe, **settings)
-    missing = [f"`{name.removesuffix('_data')}`" for name in wanted.missing if name not in live]
+    missing = [f"`{_ARGUMENTS.get(name, name)}`" for name in wanted.missing if name not in live]
     if missing:
         raise UserError(f"missing {' and '.join(missing)}; give an object or a path")
-    named = Inputs.of(wanted)
+    named, further = Inputs.of(wanted), live.get("distillation_data")
     return wanted, Inputs(
         live.get("model", named.model),
         named.calibration if calibration is None else given(calibration, "the calibration data"),
         named.evaluation if evaluation is None else given(evaluation, "the evaluation data"),
+        named.distillation if further is None else given(further, "the distillation data"),
         live.get("metric", named.metric),
         live.get("labels", named.labels),
     )

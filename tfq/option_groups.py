@@ -105,6 +105,8 @@ class FittingOptions:
       range_tuning: default: where the calibration method is auto and classes end the model.
       batch_norm_tuning, network_tuning: default: where the reconstruction leaves something to gain.
       equalization: default: where weights have one scale per tensor, or layers are not fitted.
+      distill: the whole network learns the float model's outputs in the end, in `distillation_steps`; so it does where
+        `distillation_data` are given.
     """
 
     pipeline: str = one_of("int8", "light", "advanced")
@@ -115,6 +117,8 @@ class FittingOptions:
     batch_norm_tuning: str = one_of("default", "none", "always")
     network_tuning: str = one_of("default", "none", "always")
     equalization: str = one_of("default", "none", "published", "expected")
+    distill: bool = False
+    distillation_steps: int = between(1, 1_000_000, default=1500)
 
     def check(self) -> None:
         for name in ("reconstruction", "batch_norm_tuning"):

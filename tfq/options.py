@@ -89,6 +89,17 @@ RULES = (
         "`pipeline` is {pipeline}, which has no network tuning; add `pipeline='advanced'`, or leave it out",
         repeats=("none",),
     ),
+    Rule(("distill", "distillation_data"), _is_int8, _PRECISION),
+    Rule(
+        ("distill", "distillation_data"),
+        lambda recipe: recipe.pipeline != "int8",
+        "`pipeline` is int8, whose weights are only rounded; add `pipeline='light'` or `pipeline='advanced'`",
+    ),
+    Rule(
+        ("distillation_steps",),
+        lambda recipe: recipe.distills,
+        "nothing is distilled; add `distillation_data` or `distill`, or leave it out",
+    ),
     Rule(
         ("first_last_bits",),
         lambda recipe: recipe.weight_bits < 8 or recipe.activation_bits < 8 or recipe.weight_clusters > 0,

@@ -53,6 +53,7 @@ class _Source:
     model: str
     calibration_data: str = ""
     evaluation_data: str = ""
+    distillation_data: str = ""
 
 
 def _check_value(name: str, value: Any, *, choices: Sequence[str] = (), bounds: tuple[int, int] | None = None) -> None:
@@ -75,8 +76,8 @@ class Recipe(ResourceOptions, FileOptions, CalibrationOptions, BudgetOptions, Fi
     of `tfq-quantize` have the same names.
 
     Attributes:
-      model, calibration_data, evaluation_data: paths as given; in place of an object stands the name of its class, as
-        <ndarray>.
+      model, calibration_data, evaluation_data, distillation_data: paths as given; in place of an object stands the name
+        of its class, as <ndarray>.
       allow_unsafe_deserialization: code that the model file holds may run.
       imports: modules that the user trusts: the model file may name their layers and models.
       input_shape: of inputs whose model leaves sizes open (`tfq.input_shapes`).
@@ -138,7 +139,7 @@ class Recipe(ResourceOptions, FileOptions, CalibrationOptions, BudgetOptions, Fi
         needed = ("model", "calibration_data")
         return tuple(
             name
-            for name in (*needed, "evaluation_data", "metric", "labels")
+            for name in (*needed, "evaluation_data", "distillation_data", "metric", "labels")
             if _LIVE.fullmatch(getattr(self, name)) or (name in needed and not getattr(self, name))
         )
 
@@ -163,6 +164,11 @@ class Recipe(ResourceOptions, FileOptions, CalibrationOptions, BudgetOptions, Fi
         """By default where tfq chooses the calibration method, and the model ends in classes."""
         by_default = self.may_be_static and self.calibration_method == "auto"
         return by_default if self.range_tuning == "default" else self.range_tuning == "always"
+
+    @property
+    def distills(self) -> bool:
+        """The whole network learns the float model's outputs in the end."""
+        return self.distill or bool(self.distillation_data)
 
     @property
     def equalization_method(self) -> str:
@@ -200,6 +206,7 @@ class Recipe(ResourceOptions, FileOptions, CalibrationOptions, BudgetOptions, Fi
             model=PurePath(self.model).name,
             calibration_data=PurePath(self.calibration_data).name,
             evaluation_data=PurePath(self.evaluation_data).name,
+            distillation_data=PurePath(self.distillation_data).name,
             annotations=PurePath(self.annotations).name,
             labels=PurePath(self.labels).name,
             latency_table=PurePath(self.latency_table).name,

@@ -69,6 +69,11 @@ HELP = {
         " or best, which leave it nothing to gain.",
         "network_tuning": "Whether the advanced pipeline tries network tuning: biases, weight scales and weights of all"
         " layers learn together. default: as for batch norms.",
+        "distill": "The whole network learns the float model's outputs in the end: weights, scales and biases of all"
+        " layers together. For 3 bits and fewer.",
+        "distillation_data": "Further inputs without labels for --distill, some thousands, in any form that"
+        " --calibration_data takes. Without them it learns from the calibration data.",
+        "distillation_steps": "Steps of 64 samples in which --distill learns; its time grows with them.",
         "equalization": "Rescale channels between layers, so that they share a scale well. default: expected where"
         " weights have one scale per tensor, and in the int8 pipeline where much is to be gained; else none.",
         "weight_bits": "Bits of a weight, 2 to 8.",

@@ -17,8 +17,9 @@ from tfq.models.widths import activation_bits, assign_precisions, is_weighted, p
 from tfq.operations.table import OPERATORS
 from tfq.precision import FLOAT16, FLOAT32, Precision
 from tfq.reconstruction.batch_norm import tune_batch_norm
+from tfq.reconstruction.learner import Rates
 from tfq.reconstruction.methods import METHODS
-from tfq.reconstruction.network_tuning import tune_network
+from tfq.reconstruction.network_tuning import Schedule, tune_network
 from tfq.reconstruction.reconstruct import Reconstruction, reconstruct, reconstructed_names
 from tfq.simulate.divergence import divergence
 from tfq.simulate.weights import snap
@@ -75,7 +76,8 @@ def batch_norm(graph, model, samples):
 
 def network(graph, model, _):
     """With more samples: by a handful held back no gain is beyond chance."""
-    return tune_network(graph, model, calibration_of(operator_graphs.draw(graph, count=96)), steps=40)
+    samples = calibration_of(operator_graphs.draw(graph, count=96))
+    return tune_network(graph, model, samples, schedule=Schedule(Rates(), 40))
 
 
 @pytest.mark.parametrize("improve", [in_sequence, in_parallel, batch_norm, network], ids=lambda f: f.__name__)

@@ -15,7 +15,8 @@ from tfq.data.roles import Roles
 from tfq.models.graph import Graph, Node, build_model
 from tfq.operations.table import OPERATORS
 from tfq.precision import INT8, Precision
-from tfq.reconstruction.network_tuning import Rates, _groups, _Learner, _mixtures, _simulation, tune_network
+from tfq.reconstruction.learner import Learner, Rates, free_simulation, groups
+from tfq.reconstruction.network_tuning import Schedule, _mixtures, tune_network
 from tfq.simulate.eager import tensors
 from tfq.simulate.judge import Judge
 from tfq.simulate.weights import integers, reals, snap, weight_integers
@@ -83,9 +84,7 @@ def test_the_first_step_goes_against_the_gradient_by_the_rate_in_output_steps(he
     graph, samples = dense_graph(head), draw(MANY)
     model = spoiled(quantized(graph, samples))
     rate = 0.5
-    tuned = tune_network(
-        graph, model, calibration_of(samples), steps=1, rates=biases_alone(rate), batch_size=MANY * 6 // 8
-    )
+    tuned = tune_network(graph, model, calibration_of(samples), schedule=Schedule(biases_alone(rate), 1, MANY * 6 // 8))
     fitted = Roles.of(MANY).fit
     x = samples["x"][fitted].astype(np.float64)
     y = x @ graph["dense"].weights["kernel"] + graph["dense"].weights["bias"]
@@ -106,7 +105,7 @@ def test_spoiled_biases_are_found_again(head):
     graph, samples = dense_graph(head), draw(64)
     model = quantized(graph, {"x": np.concatenate([samples["x"], draw(64, seed=3)["x"]])})  # nothing is clipped
     bad = spoiled(model)
-    tuned = tune_network(graph, bad, calibration_of(samples), steps=100, rates=biases_alone(1.0))
+    tuned = tune_network(graph, bad, calibration_of(samples), schedule=Schedule(biases_alone(1.0), 100))
     kept, verdict = judged(graph, tuned, bad, draw(64, seed=3))
     assert kept is tuned
     assert verdict.divergences["network tuning"] < 0.2 * verdict.divergences["spoiled"]
@@ -122,7 +121,7 @@ def test_weights_scales_and_ranges_stay(name):
     graph = operator_graphs.ALL[name]()
     samples = operator_graphs.draw(graph, count=MANY)
     model = spoiled(quantized(graph, samples, Precision(weight_bits=4)))
-    tuned = tune_network(graph, model, calibration_of(samples), steps=STEPS, rates=biases_alone(1.0))
+    tuned = tune_network(graph, model, calibration_of(samples), schedule=Schedule(biases_alone(1.0), STEPS))
     assert Specification.of(tuned) == Specification.of(model)
     moved = 0
     for node in model.nodes:
@@ -147,7 +146,7 @@ def test_calls_of_one_layer_keep_one_bias():
     graph = operator_graphs.shared()
     samples = operator_graphs.draw(graph, count=MANY)
     tuned = tune_network(
-        graph, spoiled(quantized(graph, samples)), calibration_of(samples), steps=STEPS, rates=biases_alone(1.0)
+        graph, spoiled(quantized(graph, samples)), calibration_of(samples), schedule=Schedule(biases_alone(1.0), STEPS)
     )
     for layer in ("conv", "dense"):
         first, second = (tuned[f"{layer}_{side}"].weights["bias"] for side in ("right", "left"))
@@ -161,8 +160,8 @@ class TestLearner:
         graph = operator_graphs.ALL[name]()
         samples = operator_graphs.draw(graph, count=8)
         model = snap(quantized(graph, samples, Precision(weight_bits=4)))
-        learners = [_Learner.of(nodes, model, Rates(1.0, 1.0, 1.0)) for nodes in _groups(model).values()]
-        simulation = _simulation(model, learners, graph.outputs)
+        learners = [Learner.of(nodes, model, Rates(1.0, 1.0, 1.0)) for nodes in groups(model).values()]
+        simulation = free_simulation(model, learners, graph.outputs)
         for learner in learners:
             learner.bind(simulation)
             learner.assign()
@@ -180,8 +179,8 @@ class TestLearner:
         samples = operator_graphs.draw(graph, count=8)
         model = snap(quantized(graph, samples, Precision(weight_bits=4)))
         rates = Rates(biases=0.5, scales=0.01, weights=0.25)
-        learners = [_Learner.of(nodes, model, rates) for nodes in _groups(model).values()]
-        simulation = _simulation(model, learners, graph.outputs)
+        learners = [Learner.of(nodes, model, rates) for nodes in groups(model).values()]
+        simulation = free_simulation(model, learners, graph.outputs)
         rng = np.random.default_rng(0)
         assert max(len(learner.calls) for learner in learners) == (2 if name == "shared" else 1)
         for learner in learners:
@@ -211,8 +210,8 @@ class TestLearner:
     def test_weights_at_the_end_of_their_grid_have_no_gradient_beyond_it(self):
         graph = dense_graph()
         model = snap(quantized(graph, draw(8), Precision(weight_bits=4)))
-        learner = _Learner.of([model["dense"]], model, Rates(weights=1.0))
-        learner.bind(_simulation(model, [learner], ["dense"]))
+        learner = Learner.of([model["dense"]], model, Rates(weights=1.0))
+        learner.bind(free_simulation(model, [learner], ["dense"]))
         learner.moves["weights"].assign(20 * np.ones((5, 4)))
         assert (learner.state()["codes"] == 7).all()
         slopes = [tf.ones(4), tf.ones((5, 4))]
@@ -224,11 +223,11 @@ class TestLearner:
         graph = dense_graph()
         model = snap(quantized(graph, draw(8)))
         node = model["dense"]
-        assert set(_Learner.of([node], model, biases_alone(1.0)).moves) == {"biases"}
-        assert set(_Learner.of([node], model, Rates(0.0, 1.0, 1.0)).moves) == {"scales", "weights"}
+        assert set(Learner.of([node], model, biases_alone(1.0)).moves) == {"biases"}
+        assert set(Learner.of([node], model, Rates(0.0, 1.0, 1.0)).moves) == {"scales", "weights"}
         grids = {**node.weight_grids, "kernel": dataclasses.replace(node.weight_grids["kernel"], entropy_bits=3)}
         given = node.replace(weight_grids=grids)
-        assert set(_Learner.of([given], model, Rates(1.0, 1.0, 1.0)).moves) == {"biases", "weights"}
+        assert set(Learner.of([given], model, Rates(1.0, 1.0, 1.0)).moves) == {"biases", "weights"}
 
 
 def with_other_scales(model, factor=0.2, seed=5):
@@ -236,7 +235,7 @@ def with_other_scales(model, factor=0.2, seed=5):
     rng = np.random.default_rng(seed)
 
     def changed(node):
-        if node.group not in _groups(model):
+        if node.group not in groups(model):
             return node
         name = OPERATORS[node.kind].kernel
         scales = np.asarray(node.weight_grids[name].scale)
@@ -251,7 +250,7 @@ def test_spoiled_scales_are_found_again_and_nothing_else_moves():
     graph, samples = operator_graphs.convolutions(), operator_graphs.draw(operator_graphs.convolutions(), count=MANY)
     model = quantized(graph, samples, Precision(weight_bits=4))
     bad = with_other_scales(model)
-    tuned = tune_network(graph, bad, calibration_of(samples), steps=2 * STEPS, rates=Rates(0.0, 0.02, 0.0))
+    tuned = tune_network(graph, bad, calibration_of(samples), schedule=Schedule(Rates(0.0, 0.02, 0.0), 2 * STEPS))
     kept, verdict = judged(graph, tuned, bad, {name: values[7::8] for name, values in samples.items()})
     assert kept is tuned
     assert verdict.divergences["network tuning"] < 0.5 * verdict.divergences["spoiled"]
@@ -275,7 +274,7 @@ def test_spoiled_weights_are_found_again():
     codes = np.clip(weight_integers(node)["kernel"] + rng.integers(-2, 3, (5, 4)), -7, 7)
     bad = model.with_nodes(node.replace(weights={**node.weights, "kernel": reals(codes, node.weight_grids["kernel"])}))
     rates = Rates(biases=0.0, scales=0.0, weights=0.2)
-    tuned = tune_network(graph, bad, calibration_of(samples), steps=100, rates=rates)
+    tuned = tune_network(graph, bad, calibration_of(samples), schedule=Schedule(rates, 100))
     wanted, found = weight_integers(node)["kernel"], weight_integers(tuned["dense"])["kernel"]
     assert np.abs(found - wanted).mean() < 0.4 * np.abs(codes - wanted).mean()
     assert tuned["dense"].weight_grids == node.weight_grids
@@ -285,14 +284,14 @@ def test_what_cannot_be_improved_comes_back_unchanged():
     graph, samples = dense_graph(), draw(64)
     model = quantized(graph, samples)
     # steps so large that every state but the first is worse
-    assert tune_network(graph, model, calibration_of(samples), steps=4, rates=biases_alone(500.0)) is model
-    assert tune_network(graph, model, calibration_of(draw(1)), steps=4) is model
+    assert tune_network(graph, model, calibration_of(samples), schedule=Schedule(biases_alone(500.0), 4)) is model
+    assert tune_network(graph, model, calibration_of(draw(1)), schedule=Schedule(Rates(), 4)) is model
     no_bias = graph["dense"].replace(
         config={"units": 4, "use_bias": False}, weights={"kernel": np.ones((5, 4), np.float32)}
     )
     bare = graph.replace_nodes([graph["x"], no_bias])
     unbiased = quantized(bare, draw(MANY))
-    assert tune_network(bare, unbiased, calibration_of(samples), steps=4) is unbiased
+    assert tune_network(bare, unbiased, calibration_of(samples), schedule=Schedule(Rates(), 4)) is unbiased
 
 
 def test_the_same_seed_gives_the_same_model_and_another_seed_another():
@@ -302,7 +301,7 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another():
     rates = Rates(biases=1.0, scales=1e-2, weights=2e-2)
 
     def tuned(seed):
-        found = tune_network(graph, model, calibration_of(samples), steps=10, rates=rates, batch_size=4, seed=seed)
+        found = tune_network(graph, model, calibration_of(samples), schedule=Schedule(rates, 10, 4), seed=seed)
         weights = [values.ravel() for node in found.nodes for values in node.weights.values()]
         return Specification.of(found), np.concatenate(weights)
 
@@ -321,10 +320,10 @@ def test_the_units_of_the_network_do_not_matter(factor):
     other = graph.replace_nodes([scaled if n.name == "dense" else n for n in graph.nodes])
     large = {"x": samples["x"] * np.float32(factor)}
     here = tune_network(
-        graph, spoiled(quantized(graph, samples)), calibration_of(samples), steps=STEPS, rates=biases_alone(1.0)
+        graph, spoiled(quantized(graph, samples)), calibration_of(samples), schedule=Schedule(biases_alone(1.0), STEPS)
     )
     there = tune_network(
-        other, spoiled(quantized(other, large)), calibration_of(large), steps=STEPS, rates=biases_alone(1.0)
+        other, spoiled(quantized(other, large)), calibration_of(large), schedule=Schedule(biases_alone(1.0), STEPS)
     )
     step = quantized(graph, samples).grids["dense"].scale[0]
     np.testing.assert_allclose(there["dense"].weights["bias"], here["dense"].weights["bias"], atol=2 * step)
@@ -339,7 +338,7 @@ def test_a_bias_too_large_for_int32_widens_its_scale():
     grids = model["dense"].weight_grids
     tiny = {n: dataclasses.replace(g, scale=tuple(s * 2.0**-20 for s in g.scale)) for n, g in grids.items()}
     narrow = model.with_nodes(model["dense"].replace(weight_grids=tiny))
-    tuned = tune_network(graph, narrow, calibration_of(samples), steps=STEPS, rates=biases_alone(4.0))
+    tuned = tune_network(graph, narrow, calibration_of(samples), schedule=Schedule(biases_alone(4.0), STEPS))
     assert tuned is not narrow
     bias = tuned["dense"].weights["bias"]
     scale = np.array(tuned["dense"].weight_grids["bias"].scale)

@@ -221,6 +221,12 @@ def _shared(calibration: Samples, evaluation: Samples) -> list[str]:
     ]
 
 
+def without(samples: Samples, others: Sequence[Samples]) -> Samples:
+    """Those of the samples that are none of the others."""
+    known = {_fingerprint(found, position) for found in others for position in range(len(found))}
+    return samples.take([p for p in range(len(samples)) if _fingerprint(samples, p) not in known])
+
+
 def _fingerprint(samples: Samples, position: int) -> bytes:
     """Up to _COMPARED elements of every input of a sample, at even distances."""
     rows = (np.ravel(samples.arrays[name][position]) for name in sorted(samples.arrays))

@@ -41,6 +41,9 @@ class Options(TypedDict, total=False):
     batch_norm_tuning: str
     network_tuning: str
     equalization: str
+    distill: bool
+    distillation_data: Data
+    distillation_steps: int
     weight_bits: int
     activation_bits: int
     first_last_bits: int
@@ -109,7 +112,8 @@ def quantize(
       executor: takes the work on layers in parallel mode and for a budget: any of `concurrent.futures`, or that of
         `tfq.engine`. The bytes do not depend on it. Whoever made it shuts it down.
       options: fields of `Recipe`, which says what they mean; `tfq-quantize --help` explains each. `metric` may be a
-        function of (outputs, labels) or (outputs, labels, inputs) too, `labels` a list of names.
+        function of (outputs, labels) or (outputs, labels, inputs) too, `labels` a list of names, `distillation_data`
+        of the forms of `calibration`.
 
     Raises:
       UserError: anything the caller can put right: what was got, what is expected, what to do.

@@ -14,12 +14,13 @@ from tfq.allocation.latency_table import LatencyTable, read_table
 from tfq.allocation.metric_drop import check_drop
 from tfq.calibration.choose import find_method
 from tfq.data.calibration_set import CalibrationSet
-from tfq.data.checks import compare_ranges, compare_samples
+from tfq.data.checks import compare_ranges, compare_samples, without
 from tfq.data.labels import label_notes, read_labels
 from tfq.data.loading import Selection, load_samples
-from tfq.data.samples import Samples
+from tfq.data.samples import InputSignature, Samples
 from tfq.data.signatures import input_signatures
 from tfq.data.synthetic import synthetic_samples
+from tfq.errors import UserError
 from tfq.evaluation.evaluate import check_metric
 from tfq.evaluation.metric import Metric
 from tfq.evaluation.metrics import find_metric
@@ -46,6 +47,7 @@ from tfq.targets import TARGETS
 
 # Samples that the stops take where not all are needed.
 _PREPARATION, _SPREAD, _REPRESENTATIVE = 8, 64, 100
+_DISTILLATION = 64  # samples to distil from, at least
 _MUCH_SMALLER = 0.9
 _OTHER_MODEL = 1e-2  # of the largest output: rounding is a hundredth of that
 
@@ -56,6 +58,7 @@ class Run:
 
     Attributes:
       calibration: the samples that may have a part in the model; those of the report are not among them.
+      distillation: further samples that the whole network learns from, where it does.
       unseen: what models are judged by in the end: evaluation data, or those of the report without their labels.
       given_samples: number of calibration samples, those of the report included.
       prepared, graph: the prepared model, and its graph as it is quantised.
@@ -69,6 +72,7 @@ class Run:
     labels: Sequence[str]
     table: LatencyTable | None
     calibration: CalibrationSet
+    distillation: CalibrationSet | None
     unseen: Samples
     given_samples: int
     prepared: Prepared
@@ -106,6 +110,8 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress, executor: Executor
         if recipe.max_accuracy_drop is not None and metric.name != "top1":
             check_drop(metric, given.labels)
         calibration, unseen = _by_role(given, evaluation_samples, journal, resources)
+        judges = (calibration.judging, unseen)
+        distillation = _distillation(recipe, inputs, input_signatures(loaded.graph), judges, journal, resources)
     with journal.stage("prepare the model"):
         few = calibration.samples.head(_PREPARATION).read()
         spread = calibration.samples.head(_SPREAD).read()
@@ -141,6 +147,7 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress, executor: Executor
         labels,
         table,
         calibration,
+        distillation,
         unseen,
         len(given),
         prepared,
@@ -209,6 +216,33 @@ def _samples(
     found = compare_samples(samples, evaluation_samples) + compare_ranges(samples, evaluation_samples)
     journal.warn(*evaluation_samples.warnings, *found)
     return samples, evaluation_samples
+
+
+def _distillation(
+    recipe: Recipe,
+    inputs: Inputs,
+    signatures: Sequence[InputSignature],
+    judges: Sequence[Samples],
+    journal: Journal,
+    resources: Resources,
+) -> CalibrationSet | None:
+    """The further samples that are given to learn from, without those that judge what was learned."""
+    if inputs.distillation is None:
+        return None
+    found = load_samples(inputs.distillation, signatures, preprocess=recipe.preprocess, resources=resources)
+    left = without(found, judges)
+    journal.warn(*found.warnings)
+    if len(left) < len(found):
+        journal.warn(
+            f"{len(found) - len(left)} of the {len(found)} distillation samples judge the model, as evaluation or as"
+            " calibration samples; nothing is learned from them"
+        )
+    if len(left) < _DISTILLATION:
+        raise UserError(
+            f"there are {len(left)} distillation samples to learn from; expected at least {_DISTILLATION}: give more,"
+            " or `distill=True` without `distillation_data`, which learns from the calibration samples"
+        )
+    return CalibrationSet.of(left)
 
 
 def _by_role(

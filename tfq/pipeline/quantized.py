@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -240,7 +241,8 @@ def setting_of(run: Run, start: Start) -> Setting:
     def recalibrate(graph: Graph) -> Mapping[str, Range]:
         return _kept_ranges(recalibrated(run, graph, resources=run.resources.silent()), start.guard)
 
-    return Setting.of(run.recipe, run.calibration, start.judge, recalibrate, run.resources)
+    options: dict[str, Any] = {"recalibrate": recalibrate, "resources": run.resources}
+    return Setting.of(run.recipe, run.calibration, start.judge, distillation=run.distillation, **options)
 
 
 def stepped(

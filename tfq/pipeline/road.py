@@ -7,10 +7,10 @@
 
 Improve, as in Hubara et al. 2020 (arXiv:2006.10518), table of the light and the advanced pipeline:
 
-    pipeline     weight scales  reconstruction  batch-norm tuning  network tuning  sequential reconstruction
-    int8        bias correction alone
-    light             x        least squares           (x)
-    advanced          x            best                (x)             (x)       x, after a parallel one
+    pipeline     weight scales  reconstruction  batch-norm tuning  network tuning  sequential         distillation
+    int8        bias correction alone                                               reconstruction
+    light             x        least squares           (x)                                                (x)
+    advanced          x            best                (x)             (x)       x, after a parallel one  (x)
 
 With a budget the first two are allocation's: it fits every layer at every precision, chooses, and reconstructs what it
 chose in sequence. (x): on request; tunings also where layers are fitted neither by least squares nor by best, and
@@ -230,6 +230,8 @@ def explore(
     """
     if recipe.simulated:
         raise UserError(f"{recipe.simulated}, and a frontier is measured on files; leave w4a4 out of `candidates`")
+    if recipe.distills:
+        raise UserError("`distill` is given, and the points of a frontier are not tuned; leave it out")
     run = in_precision(begin(recipe, inputs or Inputs.of(recipe), progress, executor), "int8")
     start, _ = started(run)
     setting = setting_of(run, start)

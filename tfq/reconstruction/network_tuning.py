@@ -4,10 +4,14 @@
 
     w = s_0 exp(r_s a) round(clip(q_0 + r_w v, -k, k))       b = b_0 + r_b u m
 
-    D = KL(softmax(y) || softmax(q))           y, q: what a softmax at the end of the graph reads
-        |y - q|^2 / mean over samples |y|^2    for every other output (logits cannot be told from a regression)
+    D = T^2 KL(softmax(y / T) || softmax(q / T))    y, q: what a softmax at the end of the graph reads
+        |y - q|^2 / mean over samples |y|^2         for every other output (logits cannot be told from a regression)
 
-    x = (1 - l) x_i + l x_j,  l uniform in [0, 1/2)       i, j: two of the samples; y is the float network's for x
+    x     the samples, as one of two schedules has them:
+      few samples, `TUNING`           (1 - l) x_i + l x_j,  l uniform in [0, 1/2), of two of them;  T = 1
+      thousands, `DISTILLATION`       shifted, and mirrored where they have colours (`tfq.data.augmentation`);  T = 4
+
+y is the float network's for x, so that no labels are needed and x may be made.
 
 q_0, s_0, b_0 are the codes, scales and biases to begin with, u the step of the layer's output grid, and r the rates
 (`Rates`): one step of Adam moves every m, a and v by at most about 1. So a rate counts steps of a grid, or is relative,
@@ -18,11 +22,12 @@ activations stay.
     step k moves by  (m, a, v) <- (m, a, v) - t(k) Adam,   t rises to 1 over a sixth of the steps, then falls along a
                                                             half cosine to 0
 
-The rates suit weights that were rounded to the nearest. Behind a reconstruction, whose codes make good each other's
-errors, all of them at once ruin the network before they find a direction; then nothing is proposed.
-
-No labels are needed, so inputs can be mixed: a few hundred samples are soon learned by heart, and biases learned from
-them alone are worse on others. Inputs of whole numbers, which nothing lies between, stay as they are.
+The rates of `TUNING` suit weights that were rounded to the nearest. Behind a reconstruction, whose codes make good each
+other's errors, all of them at once ruin the network before they find a direction; then nothing is proposed. Those of
+`DISTILLATION` are a tenth to a half of them, and its steps ten times as many. They find what no layer can by itself, if
+there are samples enough: a few hundred are soon learned by heart, and biases learned from them alone are worse on
+others. A soft T shows how the float network ranks the wrong classes, of which few samples say as much as of the right
+one. Inputs of whole numbers, which nothing lies between, stay as they are.
 q is taken before the softmax, whose own grid of 1/256 has hardly a gradient, and no effect on which class wins.
 The state with the smallest D on the samples to choose by (`tfq.data.roles`) is kept if it proves itself there
 against that before the first step (`tfq.simulate.judge`).
@@ -31,37 +36,35 @@ Scope: int8 layers with a matrix, of any network; calls of one layer share what 
 (`Grid.entropy_bits`) stay, and so do the codes of a codebook. What is learned is float32 here; biases and scales are
 rounded afterwards, as in the file.
 
-Sources: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015 (arXiv:1503.02531), the loss;
-Bengio, Leonard and Courville 2013 (arXiv:1308.3432), the gradient of a rounding; Esser et al., "Learned Step Size
-Quantization", 2020 (arXiv:1902.08153), learned scales; Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018
-(arXiv:1710.09412). With biases alone it is the bias tuning of Hubara et al. 2020 (arXiv:2006.10518), whose released
-code takes 800 steps of SGD with momentum 0.9 at rates of 1e-4, 1e-5 and 1e-6 in the units of the network, on the
-samples as they are, and holds none back.
+Sources: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015 (arXiv:1503.02531), the loss
+and T; Bengio, Leonard and Courville 2013 (arXiv:1308.3432), the gradient of a rounding; Esser et al., "Learned Step
+Size Quantization", 2020 (arXiv:1902.08153), learned scales; Zhang et al., "mixup: Beyond Empirical Risk
+Minimization", 2018 (arXiv:1710.09412). With biases alone it is the bias tuning of Hubara et al. 2020
+(arXiv:2006.10518), whose released code takes 800 steps of SGD with momentum 0.9 at rates of 1e-4, 1e-5 and 1e-6 in
+the units of the network, on the samples as they are, and holds none back.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from tfq.calibration.specify import with_scales
+from tfq.data.augmentation import varied
 from tfq.data.calibration_set import CalibrationSet
 from tfq.execution.resources import DEFAULT, Resources
 from tfq.execution.views import View
-from tfq.grid import Grid
 from tfq.models.equality import tensor_shapes
-from tfq.models.graph import Graph, Node, build_model
-from tfq.operations.table import OPERATORS, operator_of
+from tfq.models.graph import Graph, build_model
 from tfq.quantized_model import QuantizedModel
+from tfq.reconstruction.learner import Learner, Rates, free_simulation, groups
 from tfq.simulate.divergence import End, Measured, ends
 from tfq.simulate.judge import is_proved
-from tfq.simulate.weights import integers, reals, snap
-from tfq.simulate.wrap import build_simulation
+from tfq.simulate.weights import snap
 
 _WARM_PART = 6  # of the steps: the rates rise
 _MOMENTUM = 0.95
@@ -73,21 +76,27 @@ _PREDICTED = 8
 
 
 @dataclasses.dataclass(frozen=True)
-class Rates:
-    """How far a step of Adam moves at most what is learned; what has the rate 0 stays.
+class Schedule:
+    """How the network learns.
 
     Attributes:
-      biases: in steps of their layers' output grids.
-      scales: of weights, relative.
-      weights: in steps of their grids.
+      rates: how far a step moves what is learned.
+      steps: of Adam.
+      batch_size: samples a step, fewer of a large network (`_MOST_NUMBERS`).
+      temperature: T of the softmaxes that are learned from.
+      varies: samples are shifted and mirrored (`tfq.data.augmentation`); else they are mixed in pairs.
     """
 
-    biases: float = 0.1
-    scales: float = 1e-2
-    weights: float = 2e-2
+    rates: Rates
+    steps: int
+    batch_size: int = 32
+    temperature: float = 1.0
+    varies: bool = False
 
 
-RATES = Rates()
+TUNING = Schedule(Rates(), steps=120)
+_SMALL = Rates(biases=0.02, scales=1e-3, weights=1e-2)
+DISTILLATION = Schedule(_SMALL, steps=1500, batch_size=64, temperature=4.0, varies=True)
 
 
 def tune_network(
@@ -95,9 +104,7 @@ def tune_network(
     model: QuantizedModel,
     calibration: CalibrationSet,
     *,
-    rates: Rates = RATES,
-    steps: int = 120,
-    batch_size: int = 32,
+    schedule: Schedule = TUNING,
     seed: int = 0,
     resources: Resources = DEFAULT,
 ) -> QuantizedModel:
@@ -108,9 +115,7 @@ def tune_network(
         the model.
       model: the quantised model.
       calibration: read are the samples to fit and those to choose by.
-      rates: how far a step moves what is learned.
-      steps: of Adam.
-      batch_size: samples a step, fewer of a large network (`_MOST_NUMBERS`).
+      schedule: how it learns.
       seed: of the order of the samples.
       resources: where the tensors of a step do not fit into the memory, its gradient is summed over parts of it.
 
@@ -120,43 +125,43 @@ def tune_network(
     """
     fit, choose = calibration.fit, calibration.choose
     start = snap(model)
-    learners = [_Learner.of(nodes, start, rates) for nodes in _groups(start).values()]
+    learners = [Learner.of(nodes, start, schedule.rates) for nodes in groups(start).values()]
     learners = [learner for learner in learners if learner.moves]
     if not learners or not len(choose):
         return model
     compared = ends(reference)
     exposed = [end.tensor for end in compared]
     elements = sum(int(np.prod(shape)) for shape in tensor_shapes(reference).values())
-    batch_size = min(batch_size, max(1, _MOST_NUMBERS // elements), len(fit))
+    batch_size = min(schedule.batch_size, max(1, _MOST_NUMBERS // elements), len(fit))
     at_once = resources.batch(_COPIES * 4 * elements, batch_size)
     float_model = build_model(reference, outputs=exposed)
     batches = fit.batches(min(_PREDICTED, at_once))
     floats = (float_model.predict_on_batch([batch[name] for name in reference.inputs]) for batch in batches)
     sizes = _sizes(floats, compared)
-    simulation = _simulation(start, learners, exposed)
+    simulation = free_simulation(start, learners, exposed)
     variables = [variable for learner in learners for variable in learner.bind(simulation)]
     moves = [move for learner in learners for move in learner.moves.values()]
-    optimizer = tf_keras.optimizers.Adam(_share(steps), beta_1=_MOMENTUM, epsilon=1e-12, jit_compile=False)
+    optimizer = tf_keras.optimizers.Adam(_share(schedule.steps), beta_1=_MOMENTUM, epsilon=1e-12, jit_compile=False)
     optimizer.build(moves)
 
-    def loss(x: Sequence[tf.Tensor]) -> tf.Tensor:
+    def loss(x: Sequence[tf.Tensor], temperature: float) -> tf.Tensor:
         y, q = _listed(float_model(list(x))), _listed(simulation(list(x)))
         return tf.add_n(
             [
-                _divergence(a, b, softmax=softmax, size=size)
+                _softened(a, b, temperature) if softmax else _squared(a, b, size)
                 for a, b, (_, softmax), size in zip(y, q, compared, sizes, strict=True)
             ]
         )
 
     @tf.function(reduce_retracing=True)
     def measure(x: Sequence[tf.Tensor]) -> tf.Tensor:
-        return loss(x)
+        return loss(x, 1.0)
 
     @tf.function(reduce_retracing=True)
     def slopes(x: Sequence[tf.Tensor], share: tf.Tensor) -> list[tf.Tensor]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            value = share * tf.reduce_mean(loss(x))
+            value = share * tf.reduce_mean(loss(x, schedule.temperature))
         return tape.gradient(value, variables)
 
     @tf.function
@@ -181,12 +186,13 @@ def tune_network(
 
     best, first = None, chosen_by()
     least = first
-    look = max(1, steps // _LOOKS)
-    mixtures = _mixtures([fit.arrays[name] for name in reference.inputs], batch_size, np.random.default_rng(seed))
-    with resources.progress.task("network tuning", steps) as advance:
-        for step in range(1, steps + 1):
-            learn(next(mixtures))
-            if step % look == 0 or step == steps:
+    look = max(1, schedule.steps // _LOOKS)
+    feeds = [fit.arrays[name] for name in reference.inputs]
+    drawn = (_variations if schedule.varies else _mixtures)(feeds, batch_size, np.random.default_rng(seed))
+    with resources.progress.task("network tuning", schedule.steps) as advance:
+        for step in range(1, schedule.steps + 1):
+            learn(next(drawn))
+            if step % look == 0 or step == schedule.steps:
                 found = chosen_by()
                 if found.mean() < least.mean():
                     best, least = [learner.state() for learner in learners], found
@@ -211,21 +217,6 @@ def _share(steps: int) -> tf_keras.optimizers.schedules.LearningRateSchedule:
     )
 
 
-def _groups(model: QuantizedModel) -> dict[str, list[Node]]:
-    """Group -> the calls of an int8 layer with a matrix."""
-    groups: dict[str, list[Node]] = {}
-    for node in model.nodes:
-        if node.weight_grids and operator_of(node.kind).matrix is not None:
-            groups.setdefault(node.group, []).append(node)
-    return groups
-
-
-def _simulation(model: QuantizedModel, learners: Sequence[_Learner], outputs: Sequence[str]) -> tf_keras.Model:
-    """The simulation, in which the weights that learn are taken as they are: they lie on grids that may move."""
-    free = [node.replace(weight_grids={}) for learner in learners for node in learner.calls]
-    return build_simulation(model.with_nodes(*free), outputs=outputs)
-
-
 def _sizes(floats: Iterable[Any], compared: Sequence[End]) -> list[float]:
     """Mean over samples of |y|^2, of every output of the float model, batch by batch; 1 where all are logits."""
     if all(end.logits for end in compared):
@@ -242,11 +233,15 @@ def _listed(found: Any) -> list[Any]:
     return found if isinstance(found, list) else [found]
 
 
-def _divergence(y: tf.Tensor, q: tf.Tensor, *, softmax: bool, size: float) -> tf.Tensor:
-    """D of every sample, [n]."""
-    if softmax:
-        each = tf.reduce_sum(tf.nn.softmax(y) * (tf.nn.log_softmax(y) - tf.nn.log_softmax(q)), -1)
-        return tf.reduce_mean(tf.reshape(each, [tf.shape(y)[0], -1]), -1)
+def _softened(y: tf.Tensor, q: tf.Tensor, temperature: float) -> tf.Tensor:
+    """D of every sample, [n], of logits."""
+    y, q = y / temperature, q / temperature
+    each = tf.reduce_sum(tf.nn.softmax(y) * (tf.nn.log_softmax(y) - tf.nn.log_softmax(q)), -1)
+    return temperature**2 * tf.reduce_mean(tf.reshape(each, [tf.shape(y)[0], -1]), -1)
+
+
+def _squared(y: tf.Tensor, q: tf.Tensor, size: float) -> tf.Tensor:
+    """D of every sample, [n], of another output, whose mean |y|^2 is `size`."""
     return tf.reduce_sum(tf.reshape(tf.math.squared_difference(y, q), [tf.shape(y)[0], -1]), -1) / size
 
 
@@ -262,6 +257,12 @@ def _mixtures(feeds: Sequence[np.ndarray | View], size: int, rng: np.random.Gene
             yield [feed[first] for feed in feeds]
 
 
+def _variations(feeds: Sequence[np.ndarray | View], size: int, rng: np.random.Generator) -> Iterator[list[np.ndarray]]:
+    """Batches of `size` inputs, images among them shifted and mirrored."""
+    for positions in _shuffled(len(feeds[0]), size, rng):
+        yield varied([feed[positions] for feed in feeds], rng)
+
+
 def _between(values: np.ndarray, others: np.ndarray, share: np.ndarray) -> np.ndarray:
     """(1 - share) * values + share * others, for each sample its share [n]."""
     return values + share.reshape(-1, *[1] * (values.ndim - 1)) * (others - values)
@@ -273,115 +274,3 @@ def _shuffled(count: int, size: int, rng: np.random.Generator) -> Iterator[np.nd
         shuffled = rng.permutation(count)
         for start in range(0, len(shuffled) - size + 1, size):
             yield shuffled[start : start + size]
-
-
-_State = Mapping[str, np.ndarray]
-"""What a layer has learned: "codes", "scales" and, where it has one, "bias"."""
-
-
-class _Learner:
-    """One Keras layer: what it learns, and how that acts."""
-
-    def __init__(self, calls: Sequence[Node], input_grids: Sequence[Grid], rates: Mapping[str, float]):
-        """
-        Args:
-          calls: the nodes that call it, their weights on their grids.
-          input_grids: what each of them reads.
-          rates: of "biases" in its units, of "scales" and of "weights"; those that are learned.
-        """
-        node = calls[0]
-        self.calls, self._input_grids, self._rates = calls, input_grids, rates
-        self._kernel = OPERATORS[node.kind].kernel
-        self._grid = node.weight_grids[self._kernel]
-        codes = integers(node.weights[self._kernel], self._grid).astype(np.float32)
-        scales = np.asarray(self._grid.scale, np.float32)
-        starts = {"weights": codes, "scales": scales, "biases": node.weights.get("bias")}
-        self._start = {name: tf.constant(value) for name, value in starts.items() if value is not None}
-        self.moves = {name: tf.Variable(tf.zeros_like(self._start[name])) for name in rates}
-        self._biases: list[tf.Variable] = []
-        self._kernels: list[tf.Variable] = []
-
-    @classmethod
-    def of(cls, calls: Sequence[Node], model: QuantizedModel, rates: Rates) -> _Learner:
-        """That of a layer of `model`."""
-        node = calls[0]
-        kernel = node.weight_grids[OPERATORS[node.kind].kernel]
-        found = dataclasses.asdict(rates)
-        found["biases"] *= model.grids[node.name].scale[0] if "bias" in node.weights else 0.0
-        found["scales"] *= not kernel.entropy_bits
-        found["weights"] *= not kernel.codebook
-        return cls(calls, [model.grids[call.inputs[0]] for call in calls], {n: r for n, r in found.items() if r})
-
-    def bind(self, simulation: tf_keras.Model) -> list[tf.Variable]:
-        """The variables of the simulation whose gradients are asked for, in the order of `gradients`."""
-        held = {layer.layer.name: layer.layer for layer in simulation.layers if hasattr(layer, "quantize_config")}
-        layers = [held.get(call.name) or simulation.get_layer(call.name) for call in self.calls]
-        if "biases" in self.moves:
-            self._biases = [layer.bias for layer in layers]
-        if self.moves.keys() - {"biases"}:
-            self._kernels = [getattr(layer, self._kernel) for layer in layers]
-        return self._biases + self._kernels
-
-    def _moved(self, name: str) -> tf.Tensor:
-        """r times the move."""
-        return self._rates[name] * self.moves[name] if name in self.moves else tf.zeros_like(self._start[name])
-
-    def _spread(self, scales: tf.Tensor) -> tf.Tensor:
-        """Scales in a shape that multiplies the kernel's."""
-        shape = [1] * len(self._start["weights"].shape)
-        if self._grid.axis is not None:
-            shape[self._grid.axis] = -1
-        return tf.reshape(scales, shape)
-
-    @property
-    def _scales(self) -> tf.Tensor:
-        return self._start["scales"] * tf.exp(self._moved("scales"))
-
-    @property
-    def _codes(self) -> tf.Tensor:
-        low, high = self._grid.integer_range
-        return tf.round(tf.clip_by_value(self._start["weights"] + self._moved("weights"), low, high))
-
-    @property
-    def _bias(self) -> tf.Tensor:
-        return self._start["biases"] + self._moved("biases")
-
-    def gradients(self, slopes: Iterator[tf.Tensor]) -> list[tf.Tensor]:
-        """Those by the moves from the next of those by the simulation's variables; calls of one layer add up."""
-        by_bias = [next(slopes) for _ in self._biases]
-        by_kernel = [next(slopes) for _ in self._kernels]
-        found = {"biases": tf.add_n(by_bias)} if by_bias else {}
-        if by_kernel:
-            low, high = self._grid.integer_range
-            by_codes = tf.add_n(by_kernel) * self._spread(self._scales)
-            exact = self._start["weights"] + self._moved("weights")
-            found["weights"] = tf.where((exact >= low) & (exact <= high), by_codes, 0.0)
-            others = [axis for axis in range(len(exact.shape)) if axis != self._grid.axis]
-            found["scales"] = tf.reshape(tf.reduce_sum(by_codes * self._codes, others), [-1])
-        return [self._rates[name] * found[name] for name in self.moves]
-
-    def assign(self) -> None:
-        """Put what is learned into the simulation."""
-        for variable in self._biases:
-            variable.assign(self._bias)
-        for variable in self._kernels:
-            variable.assign(self._spread(self._scales) * self._codes)
-
-    def state(self) -> _State:
-        """A copy of what is learned."""
-        found = {"codes": self._codes.numpy(), "scales": self._scales.numpy()}
-        return found | ({"bias": self._bias.numpy()} if "biases" in self._start else {})
-
-    def nodes(self, state: _State) -> list[Node]:
-        """The calls with what was learned: kernels on their grids, and one bias, which lies on one grid for each."""
-        kernel = self._spread(tf.constant(state["scales"])).numpy() * state["codes"]
-        bias = {name: state[name] for name in ("bias",) if name in state}
-
-        def learned(call: Node, input_grid: Grid) -> Node:
-            node = call.replace(weights={**call.weights, **bias})
-            # the scales that were learned, but where an int32 could not hold the bias
-            node = with_scales(node, state["scales"], input_grid)
-            grid = node.weight_grids[self._kernel]
-            return node.replace(weights={**node.weights, self._kernel: reals(integers(kernel, grid), grid)})
-
-        return [learned(call, grid) for call, grid in zip(self.calls, self._input_grids, strict=True)]

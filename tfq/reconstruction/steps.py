@@ -28,7 +28,7 @@ from tfq.recipe import Recipe
 from tfq.reconstruction.batch_norm import tune_batch_norm
 from tfq.reconstruction.bias_correction import correct_biases
 from tfq.reconstruction.methods import METHODS
-from tfq.reconstruction.network_tuning import tune_network
+from tfq.reconstruction.network_tuning import DISTILLATION, tune_network
 from tfq.reconstruction.reconstruct import LayerReconstruction, Reconstruction, reconstruct
 from tfq.reconstruction.weight_scales import mse_scales
 from tfq.simulate.judge import Judge, Named, Verdict
@@ -47,6 +47,8 @@ class Setting:
       judge: of models made from the prepared float graph.
       reconstruction: how layers are reconstructed; None: they are not.
       states: name of the method by which allocation fits layers of every precision.
+      distillation: samples that the whole network learns from in the end; None: it does not.
+      distillation_steps: in which it does.
       tunes_batch_norms, tunes_network: whether a pipeline that has the step tries it.
       recalibrate: gives a graph with rounded weights its ranges, without a look at the samples that judge.
       rescue: what allocation may give layers that 8 bits hurt.
@@ -62,6 +64,8 @@ class Setting:
     recalibrate: Callable[[Graph], Mapping[str, Range]]
     rescue: Precision = FLOAT16
     seed: int = 0
+    distillation: CalibrationSet | None = None
+    distillation_steps: int = DISTILLATION.steps
     resources: Resources = DEFAULT
 
     @classmethod
@@ -72,8 +76,10 @@ class Setting:
         judge: Judge,
         recalibrate: Callable[[Graph], Mapping[str, Range]],
         resources: Resources = DEFAULT,
+        *,
+        distillation: CalibrationSet | None = None,
     ) -> Setting:
-        """What the recipe asks for.
+        """What the recipe asks for; distillation: further samples, where there are any.
 
         States are fitted by the method that the recipe names; by least squares where it names none and the pipeline
         reconstructs, because `best`, at every precision of every layer, would take several times as long; and where
@@ -91,6 +97,8 @@ class Setting:
             states=states,
             tunes_batch_norms=tunes[recipe.batch_norm_tuning],
             tunes_network=tunes[recipe.network_tuning],
+            distillation=(distillation or calibration) if recipe.distills else None,
+            distillation_steps=recipe.distillation_steps,
             recalibrate=recalibrate,
             rescue=W8A16 if TARGETS[recipe.target].integers_only else FLOAT16,
             seed=recipe.seed,
@@ -183,6 +191,15 @@ def tune_whole_network(setting: Setting, model: QuantizedModel) -> tuple[Quantiz
     return _tuned(setting, "network tuning", model, tuned)
 
 
+def distil(setting: Setting, model: QuantizedModel) -> tuple[QuantizedModel, StepOutcome]:
+    """The whole network learns the float network's outputs, in small steps and many."""
+    samples, schedule = setting.distillation, dataclasses.replace(DISTILLATION, steps=setting.distillation_steps)
+    if samples is None:
+        return model, StepOutcome("distillation", ())
+    options: dict[str, Any] = {"schedule": schedule, "seed": setting.seed, "resources": setting.resources}
+    return _tuned(setting, "distillation", model, tune_network(setting.graph, model, samples, **options))
+
+
 # How a pipeline finds the weights of given precisions, and what it tunes afterwards.
 FITTING: Mapping[str, tuple[Step, ...]] = {
     "int8": (correct_all_biases,),
@@ -191,8 +208,8 @@ FITTING: Mapping[str, tuple[Step, ...]] = {
 }
 TUNING: Mapping[str, tuple[Step, ...]] = {
     "int8": (),
-    "light": (tune_batch_norms,),
-    "advanced": (tune_batch_norms, tune_whole_network, reconstruct_in_sequence),
+    "light": (tune_batch_norms, distil),
+    "advanced": (tune_batch_norms, tune_whole_network, reconstruct_in_sequence, distil),
 }
 
 
@@ -202,6 +219,7 @@ def wanted(steps: Sequence[Step], setting: Setting) -> tuple[Step, ...]:
         reconstruct_layers: setting.reconstruction is None,
         tune_batch_norms: not setting.tunes_batch_norms,
         tune_whole_network: not setting.tunes_network,
+        distil: setting.distillation is None,
         reconstruct_in_sequence: setting.sequential is None,
     }
     return tuple(step for step in steps if not idle.get(step))
