@@ -9,6 +9,7 @@ import re
 import numpy as np
 import pytest
 
+import tfq
 from tfq.errors import UserError
 from tfq.execution.interpreter import TfliteModel
 from tfq.execution.predict import predict
@@ -417,6 +418,51 @@ class TestPipelines:
         assert "model.tflite" not in better.files
         found = [p.report.evaluation.models[1].sqnr.value for p in (nearest, better)]
         assert found[1] > found[0] + 1
+
+
+class TestDistillation:
+    """`distillation_data`: further inputs that the whole network learns from."""
+
+    def test_it_is_a_step_of_the_run_and_learns_from_none_that_judge(self):
+        arrays = digits()
+        with np.load(DEMO / "calibration.npz") as file:
+            calibration = file["x"]
+        further = np.concatenate([calibration, arrays["x"][:50]])  # those that calibrate, and 50 of the test
+        found = tfq.quantize(
+            DEMO / "digits.keras",
+            calibration[:128],
+            evaluation=(arrays["x"], arrays["y"]),
+            preprocess="raw",
+            weight_bits=2,
+            pipeline="light",
+            reconstruction="none",
+            batch_norm_tuning="none",
+            distillation_data=further,
+            distillation_steps=60,
+        )
+        (step,) = (step for step in found.report.steps if step.name == "distillation")
+        (guard,) = step.guards
+        assert (guard.kept, guard.samples) == ("tuned", 16)
+        judging = 16  # of 128 that calibrate
+        assert f"{judging + 50} of the {len(further)} distillation samples judge the model" in "\n".join(
+            found.report.warnings
+        )
+        assert found.report.recipe.distillation_data == "<ndarray>"
+
+    def test_without_further_inputs_it_learns_from_those_that_calibrate(self):
+        changes = {"pipeline": "light", "weight_bits": 2, "distill": True, "distillation_steps": 8}
+        found = quantize(dataclasses.replace(RECIPE, **changes))
+        assert [step.name for step in found.report.steps][-1] == "distillation"
+
+    def test_too_few_are_told_before_the_work(self):
+        with pytest.raises(UserError, match="there are 20 distillation samples to learn from; expected at least 64"):
+            tfq.quantize(
+                DEMO / "digits.keras",
+                str(DEMO / "calibration.npz"),
+                preprocess="raw",
+                pipeline="light",
+                distillation_data=digits()["x"][:20],
+            )
 
 
 def constants(content):

@@ -196,6 +196,10 @@ IDLE = {
     "granularity without a pipeline": {"granularity": "layer"},
     "workers without a pipeline": {"workers": 2},
     "workers without a reconstruction": {"pipeline": "light", "reconstruction": "none", "workers": 2},
+    "distillation of another precision": {"precision": "dynamic_range", "pipeline": "light", "distill": True},
+    "distillation of weights that are only rounded": {"weight_bits": 4, "distill": True},
+    "distillation data for weights that are only rounded": {"distillation_data": "x.npz"},
+    "steps without distillation": {"pipeline": "light", "distillation_steps": 10},
     "network tuning of the light pipeline": {"pipeline": "light", "network_tuning": "always"},
     "granularity without a reconstruction": {"pipeline": "advanced", "reconstruction": "none", "granularity": "layer"},
     "granularity in parallel": {

@@ -93,7 +93,7 @@ RULES = (
     Rule(
         ("distill", "distillation_data"),
         lambda recipe: recipe.pipeline != "int8",
-        "`pipeline` is int8, whose weights are only rounded; add `pipeline='light'` or `pipeline='advanced'`",
+        "`pipeline` is int8, whose weights are only rounded; add `pipeline='light'` or leave it out",
     ),
     Rule(
         ("distillation_steps",),

@@ -16,7 +16,9 @@ from tfq.models.graph import Graph, Node, build_model
 from tfq.operations.table import OPERATORS
 from tfq.precision import INT8, Precision
 from tfq.reconstruction.learner import Learner, Rates, free_simulation, groups
-from tfq.reconstruction.network_tuning import Schedule, _mixtures, tune_network
+from tfq.reconstruction.methods import METHODS
+from tfq.reconstruction.network_tuning import DISTILLATION, Schedule, _between_logits, _mixtures, tune_network
+from tfq.reconstruction.reconstruct import Reconstruction, reconstruct
 from tfq.simulate.eager import tensors
 from tfq.simulate.judge import Judge
 from tfq.simulate.weights import integers, reals, snap, weight_integers
@@ -371,3 +373,23 @@ def test_whole_numbers_are_not_mixed():
     for found, weights in (next(_mixtures([tokens, masses], 4, np.random.default_rng(0))) for _ in "ab"):
         assert found.dtype == np.int32
         np.testing.assert_array_equal(found, weights)
+
+
+def test_the_loss_of_logits_is_the_divergence_of_the_probabilities():
+    y, q = np.random.default_rng(0).normal(size=(2, 5, 3, 7)).astype(np.float32) * 3
+    p, r = softmax(y.astype(np.float64)), softmax(q.astype(np.float64))
+    expected = (p * np.log(p / r)).sum(-1).mean(-1)  # over the places that have a softmax each
+    np.testing.assert_allclose(_between_logits(y, q), expected, rtol=1e-4)
+
+
+def test_distillation_from_further_samples_gains_on_others():
+    """Behind least squares at 2 bits, learned from samples that it has not seen, judged on yet others."""
+    graph = operator_graphs.convolutions()
+    few, further, unseen = (operator_graphs.draw(graph, count=n, seed=s) for n, s in ((64, 0), (512, 1), (64, 2)))
+    model = quantized(graph, few, Precision(weight_bits=2))
+    how = Reconstruction("least_squares", METHODS["least_squares"])
+    fitted, _ = reconstruct(graph, model, calibration_of(few), how)
+    tuned = tune_network(graph, fitted, calibration_of(further), schedule=dataclasses.replace(DISTILLATION, steps=60))
+    kept, verdict = judged(graph, tuned, fitted, unseen)
+    assert kept is tuned
+    assert verdict.divergences["network tuning"] < 0.9 * verdict.divergences["spoiled"]

@@ -4,14 +4,13 @@
 
     w = s_0 exp(r_s a) round(clip(q_0 + r_w v, -k, k))       b = b_0 + r_b u m
 
-    D = T^2 KL(softmax(y / T) || softmax(q / T))    y, q: what a softmax at the end of the graph reads
-        |y - q|^2 / mean over samples |y|^2         for every other output (logits cannot be told from a regression)
+    D = KL(softmax(y) || softmax(q))           y, q: what a softmax at the end of the graph reads
+        |y - q|^2 / mean over samples |y|^2    for every other output (logits cannot be told from a regression)
 
-    x     the samples, as one of two schedules has them:
-      few samples, `TUNING`           (1 - l) x_i + l x_j,  l uniform in [0, 1/2), of two of them;  T = 1
-      thousands, `DISTILLATION`       shifted, and mirrored where they have colours (`tfq.data.augmentation`);  T = 4
+    x = (1 - l) x_i + l x_j,  l uniform in [0, 1/2),  i, j: two samples        of few of them (`TUNING`)
+        one sample, shifted, and mirrored where it has colours                 of thousands (`DISTILLATION`)
 
-y is the float network's for x, so that no labels are needed and x may be made.
+y is the float network's for x. So no labels are needed, and x may be made.
 
 q_0, s_0, b_0 are the codes, scales and biases to begin with, u the step of the layer's output grid, and r the rates
 (`Rates`): one step of Adam moves every m, a and v by at most about 1. So a rate counts steps of a grid, or is relative,
@@ -26,8 +25,7 @@ The rates of `TUNING` suit weights that were rounded to the nearest. Behind a re
 other's errors, all of them at once ruin the network before they find a direction; then nothing is proposed. Those of
 `DISTILLATION` are a tenth to a half of them, and its steps ten times as many. They find what no layer can by itself, if
 there are samples enough: a few hundred are soon learned by heart, and biases learned from them alone are worse on
-others. A soft T shows how the float network ranks the wrong classes, of which few samples say as much as of the right
-one. Inputs of whole numbers, which nothing lies between, stay as they are.
+others. Inputs of whole numbers, which nothing lies between, stay as they are.
 q is taken before the softmax, whose own grid of 1/256 has hardly a gradient, and no effect on which class wins.
 The state with the smallest D on the samples to choose by (`tfq.data.roles`) is kept if it proves itself there
 against that before the first step (`tfq.simulate.judge`).
@@ -36,12 +34,12 @@ Scope: int8 layers with a matrix, of any network; calls of one layer share what 
 (`Grid.entropy_bits`) stay, and so do the codes of a codebook. What is learned is float32 here; biases and scales are
 rounded afterwards, as in the file.
 
-Sources: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015 (arXiv:1503.02531), the loss
-and T; Bengio, Leonard and Courville 2013 (arXiv:1308.3432), the gradient of a rounding; Esser et al., "Learned Step
-Size Quantization", 2020 (arXiv:1902.08153), learned scales; Zhang et al., "mixup: Beyond Empirical Risk
-Minimization", 2018 (arXiv:1710.09412). With biases alone it is the bias tuning of Hubara et al. 2020
-(arXiv:2006.10518), whose released code takes 800 steps of SGD with momentum 0.9 at rates of 1e-4, 1e-5 and 1e-6 in
-the units of the network, on the samples as they are, and holds none back.
+Sources: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015 (arXiv:1503.02531), the loss;
+Bengio, Leonard and Courville 2013 (arXiv:1308.3432), the gradient of a rounding; Esser et al., "Learned Step Size
+Quantization", 2020 (arXiv:1902.08153), learned scales; Zhang et al., "mixup: Beyond Empirical Risk Minimization",
+2018 (arXiv:1710.09412). With biases alone it is the bias tuning of Hubara et al. 2020 (arXiv:2006.10518), whose
+released code takes 800 steps of SGD with momentum 0.9 at rates of 1e-4, 1e-5 and 1e-6 in the units of the network, on
+the samples as they are, and holds none back.
 """
 
 from __future__ import annotations
@@ -83,20 +81,18 @@ class Schedule:
       rates: how far a step moves what is learned.
       steps: of Adam.
       batch_size: samples a step, fewer of a large network (`_MOST_NUMBERS`).
-      temperature: T of the softmaxes that are learned from.
       varies: samples are shifted and mirrored (`tfq.data.augmentation`); else they are mixed in pairs.
     """
 
     rates: Rates
     steps: int
     batch_size: int = 32
-    temperature: float = 1.0
     varies: bool = False
 
 
 TUNING = Schedule(Rates(), steps=120)
 _SMALL = Rates(biases=0.02, scales=1e-3, weights=1e-2)
-DISTILLATION = Schedule(_SMALL, steps=1500, batch_size=64, temperature=4.0, varies=True)
+DISTILLATION = Schedule(_SMALL, steps=1500, batch_size=64, varies=True)
 
 
 def tune_network(
@@ -144,24 +140,24 @@ def tune_network(
     optimizer = tf_keras.optimizers.Adam(_share(schedule.steps), beta_1=_MOMENTUM, epsilon=1e-12, jit_compile=False)
     optimizer.build(moves)
 
-    def loss(x: Sequence[tf.Tensor], temperature: float) -> tf.Tensor:
+    def loss(x: Sequence[tf.Tensor]) -> tf.Tensor:
         y, q = _listed(float_model(list(x))), _listed(simulation(list(x)))
         return tf.add_n(
             [
-                _softened(a, b, temperature) if softmax else _squared(a, b, size)
+                _between_logits(a, b) if softmax else _squared(a, b, size)
                 for a, b, (_, softmax), size in zip(y, q, compared, sizes, strict=True)
             ]
         )
 
     @tf.function(reduce_retracing=True)
     def measure(x: Sequence[tf.Tensor]) -> tf.Tensor:
-        return loss(x, 1.0)
+        return loss(x)
 
     @tf.function(reduce_retracing=True)
     def slopes(x: Sequence[tf.Tensor], share: tf.Tensor) -> list[tf.Tensor]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            value = share * tf.reduce_mean(loss(x, schedule.temperature))
+            value = share * tf.reduce_mean(loss(x))
         return tape.gradient(value, variables)
 
     @tf.function
@@ -233,11 +229,10 @@ def _listed(found: Any) -> list[Any]:
     return found if isinstance(found, list) else [found]
 
 
-def _softened(y: tf.Tensor, q: tf.Tensor, temperature: float) -> tf.Tensor:
-    """D of every sample, [n], of logits."""
-    y, q = y / temperature, q / temperature
+def _between_logits(y: tf.Tensor, q: tf.Tensor) -> tf.Tensor:
+    """D of every sample, [n]."""
     each = tf.reduce_sum(tf.nn.softmax(y) * (tf.nn.log_softmax(y) - tf.nn.log_softmax(q)), -1)
-    return temperature**2 * tf.reduce_mean(tf.reshape(each, [tf.shape(y)[0], -1]), -1)
+    return tf.reduce_mean(tf.reshape(each, [tf.shape(y)[0], -1]), -1)
 
 
 def _squared(y: tf.Tensor, q: tf.Tensor, size: float) -> tf.Tensor:
