@@ -272,8 +272,10 @@ class TestSteps:
     def test_what_has_nothing_to_do_is_no_step_of_the_run(self):
         graph, samples, _ = start()
         idle = {"tunes_batch_norms": False, "tunes_network": False}
-        assert wanted(PIPELINES["advanced"], setting(graph, samples, mode="parallel")) == PIPELINES["advanced"]
-        assert wanted(PIPELINES["advanced"], setting(graph, samples)) == PIPELINES["advanced"][:-1]
+        every = setting(graph, samples, mode="parallel", distillation=calibration_of(samples))
+        assert wanted(PIPELINES["advanced"], every) == PIPELINES["advanced"]
+        assert wanted(PIPELINES["advanced"], setting(graph, samples, mode="parallel")) == PIPELINES["advanced"][:-1]
+        assert wanted(PIPELINES["advanced"], setting(graph, samples)) == PIPELINES["advanced"][:-2]
         assert wanted(PIPELINES["advanced"], setting(graph, samples, **idle)) == (fit_weight_scales, reconstruct_layers)
         assert wanted(PIPELINES["light"], setting(graph, samples, method=None)) == (fit_weight_scales, tune_batch_norms)
 
@@ -293,6 +295,20 @@ class TestSteps:
         graph, samples, _ = start()
         found = Setting.of(Recipe(model="", **options), graph, samples, lambda _: {})
         assert (found.tunes_batch_norms, found.tunes_network) == tunes
+
+    @pytest.mark.parametrize(
+        ("options", "learned_from"),
+        [({}, None), ({"distill": True}, "calibration"), ({"distillation_data": "more.npz"}, "further")],
+    )
+    def test_distillation_learns_from_further_samples_where_there_are_any(self, options, learned_from):
+        graph, samples, _ = start()
+        given = {"calibration": calibration_of(samples), "further": calibration_of(samples)}
+        further = given["further"] if "distillation_data" in options else None
+        recipe = Recipe(model="", pipeline="light", distillation_steps=7 if options else 1500, **options)
+        found = Setting.of(recipe, given["calibration"], Judge(graph, samples), lambda _: {}, distillation=further)
+        assert found.distillation is given.get(learned_from)
+        assert (steps.distil in steps.wanted(steps.TUNING["light"], found)) == bool(options)
+        assert found.distillation_steps == recipe.distillation_steps
 
     @pytest.mark.slow
     @pytest.mark.parametrize("name", ["transformer", "islands", "shared", "arithmetic"])

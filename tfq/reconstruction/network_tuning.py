@@ -91,7 +91,7 @@ class Schedule:
 
 
 TUNING = Schedule(Rates(), steps=120)
-_SMALL = Rates(biases=0.02, scales=1e-3, weights=1e-2)
+_SMALL = Rates(biases=0.02, scales=1e-3, weights=5e-3)
 DISTILLATION = Schedule(_SMALL, steps=1500, batch_size=64, varies=True)
 
 
