@@ -39,7 +39,7 @@ from tfq.report.summary import interval, number
 DECODER = "fastestdet"
 FLOAT, INT8 = "float", "tfq int8"
 MOST_DROP = 0.5
-WITHIN_DROP = f"tfq, AP50 drop at most {MOST_DROP:g}"
+WITHIN_DROP = f"tfq AP50 drop at most {MOST_DROP:g}"
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     INT8: {},
     "tfq int8 light": {"pipeline": "light"},
