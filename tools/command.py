@@ -120,7 +120,12 @@ def new_flags(
     """
     values = flags.FlagValues()
     flags.DEFINE_boolean("verbose", False, "Show the log of TensorFlow and the other libraries.", flag_values=values)
-    flags.DEFINE_string("flagfile", "", "Read more flags from this file, one a line.", flag_values=values)
+    flags.DEFINE_string(
+        "flagfile",
+        "",
+        "Read more flags from this file, one a line. A flag that stands after it changes what the file says.",
+        flag_values=values,
+    )
     for name, text in ((name, text) for group in groups.values() for name, text in group.items()):
         default = defaults[name]
         if isinstance(default, tuple):
