@@ -6,7 +6,8 @@ model through `tfq.pipeline.quantize` with the options of `VARIANTS`. All files 
 images; latencies are ratios of models that take turns. Calibration has no labels, and nothing is tuned on test data.
 
 The order of the calibration images says which of them fit, choose and judge, so that one order is one draw. tfq's int8
-and TFLiteConverter's are made from --seeds orders; the bar is on the mean. Order 0 is the data's own.
+is made from --seeds orders; the bar is on the mean. Order 0 is the data's own. TFLiteConverter takes the smallest and
+the largest value of all images, which have no order.
 Files are kept in --work: a run that was stopped goes on from there.
 """
 
@@ -47,7 +48,6 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     WITHIN_DROP: {"pipeline": "light", "max_accuracy_drop": MOST_DROP},
 }
 PEERS = ("TFLite int8", "ai-edge-quantizer int8", "ai-edge-quantizer 4 bits")
-ORDERED = (PEERS[0], INT8)  # made from every order
 _POINTS = 0.3  # of AP50 that int8 may lose
 _SECONDS = 3.0  # of latency for a model
 _DEVIATIONS = 2 * 1.96  # between the ends of a 95 % interval
@@ -66,7 +66,7 @@ class Measured:
     Attributes:
       seconds: to make each file, evaluation and verification of tfq's included.
       by_ap50, by_map: all files of order 0 by either metric, float first.
-      orders: float and the files of the other orders by AP50; None where there are none.
+      orders: float and tfq's int8 of the other orders by AP50; None where there are none.
     """
 
     seconds: Mapping[str, float]
@@ -104,12 +104,11 @@ def write_data(folder: Path, seeds: int) -> Path:
     return Path(model)
 
 
-def make_tflite(model: Path, work: Path, seed: int) -> dict[str, float]:
-    """Write TFLiteConverter's int8 of an order, of order 0 its float too; name -> seconds."""
-    seconds = tflite.convert(model, _calibration(work, seed), work, ("int8",) if seed else ("float", "int8"))
-    name = in_order(PEERS[0], seed)
-    (work / "int8.tflite").replace(_file(work, name))
-    return {name: seconds["int8"]} | ({} if seed else {FLOAT: seconds["float"]})
+def make_tflite(model: Path, work: Path) -> dict[str, float]:
+    """Write TFLiteConverter's float and int8; name -> seconds."""
+    seconds = tflite.convert(model, _calibration(work, 0), work)
+    (work / "int8.tflite").replace(_file(work, PEERS[0]))
+    return {FLOAT: seconds["float"], PEERS[0]: seconds["int8"]}
 
 
 def make_aeq(work: Path, name: str, bits: int) -> dict[str, float]:
@@ -164,14 +163,12 @@ def measure(variants: Sequence[str], work: Path, *, seeds: int, progress: Progre
     """
     with progress.task("data", 0):
         model = common.in_fresh_process(write_data, work, seeds)
-    makers: dict[str, tuple[Any, ...]] = {PEERS[0]: (make_tflite, model, work, 0)}
+    makers: dict[str, tuple[Any, ...]] = {PEERS[0]: (make_tflite, model, work)}
     makers |= {name: (make_aeq, work, name, bits) for name, bits in zip(PEERS[1:], (8, 4), strict=True)}
     makers |= {variant: (make_tfq, model, work, variant, 0) for variant in variants}
     first = [FLOAT, *makers]
-    for seed in range(1, seeds):
-        makers[in_order(PEERS[0], seed)] = (make_tflite, model, work, seed)
-        if INT8 in variants:
-            makers[in_order(INT8, seed)] = (make_tfq, model, work, INT8, seed)
+    for seed in range(1, seeds if INT8 in variants else 1):
+        makers[in_order(INT8, seed)] = (make_tfq, model, work, INT8, seed)
     kept = work / "seconds.json"
     seconds: dict[str, float] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
     for name, (make, *arguments) in makers.items():
@@ -264,23 +261,22 @@ def page(found: Measured, demands: Sequence[Bar], where: Mapping[str, Any]) -> s
 
 
 def _orders_section(found: Measured) -> list[str]:
-    """The files that were made from several orders; nothing where there is one order alone."""
+    """tfq's int8 from several orders; nothing where there is one alone."""
+    models = found.of_orders(INT8)
+    if len(models) < 2:
+        return []
     rows = []
-    for name in ORDERED:
-        models = found.of_orders(name)
-        if len(models) < 2:
-            continue
-        lost = [-_lost(model)[0] for model in models]
-        sqnr = [model.sqnr.value for model in models if model.sqnr and model.sqnr.value is not None]
-        spread = [f"{statistics.mean(lost):+.2f} points", f"{statistics.stdev(lost):.2f}"]
-        each = ", ".join(f"{points:+.2f}" for points in lost)
-        rows.append([name, f"{len(models)}", *spread, each, f"{min(sqnr):.1f} to {max(sqnr):.1f} dB"])
-    header = ["file", "orders", "AP50 less float, mean", "standard deviation", "order 0, 1, ...", "SQNR"]
+    for order, model in enumerate(models):
+        rows.append([f"{order}", number(model.score), interval(model.difference, sign="+"), number(model.sqnr, 1)])
+    lost = [-_lost(model)[0] for model in models]
     text = (
-        "The order of the calibration images says which of them fit, choose and judge: it should change nothing, and"
-        " what it changes is chance."
+        f"The order of the calibration images says which of them fit, choose and judge. Over {len(models)} orders"
+        f" {INT8} is {statistics.mean(lost):+.2f} points from float in the mean, with a standard deviation of"
+        f" {statistics.stdev(lost):.2f}. TFLiteConverter takes the smallest and the largest value of all images, which"
+        " have no order."
     )
-    return ["## Other orders of the calibration images", text, common.markdown_table(header, rows)] if rows else []
+    table = common.markdown_table(["order", "AP50", "less float", "SQNR"], rows)
+    return ["## Orders of the calibration images", text, table]
 
 
 def _left_out(found: Measured) -> list[str]:

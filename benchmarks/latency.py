@@ -277,8 +277,9 @@ def page(
         " batch normalisation; the others are trained. One thread,"
         " XNNPACK; the files take turns in each process. Times are those of the thread on its processor; ratios are"
         " medians over the processes, in brackets the smallest and the largest; with five processes that is the 94 %"
-        " interval of the median. tfq is called slower than TFLiteConverter where every process says so. This machine is an x86-64: a phone's kernels are others (`tfq-bench`). The float"
-        " file is TFLiteConverter's own; its int8 and tfq's saw the same calibration samples. SQNR is of the first"
+        " interval of the median. tfq is called slower than TFLiteConverter where every process says so. This machine"
+        " is an x86-64: a phone's kernels are others (`tfq-bench`). The float file is TFLiteConverter's"
+        " own; its int8 and tfq's saw the same calibration samples. SQNR is of the first"
         f" output on {_UNSEEN} other samples; random weights amplify errors, so that it says little there."
     )
     origins = {name: result.origin for name, result in results.items()}
