@@ -1,10 +1,16 @@
 """What is said where the evaluation data contradicts a budget, and where a reconstruction was left out."""
 
+import keras
 import made_up_models
+import numpy as np
 import pytest
 
 from tfq.allocation.allocate import Goal, allocate
+from tfq.data.objects import given
 from tfq.evaluation.bootstrap import Estimate
+from tfq.execution.progress import SILENT
+from tfq.inputs import Inputs
+from tfq.pipeline.begin import begin
 from tfq.pipeline.budget import contradiction, left_as_they_were
 from tfq.recipe import Recipe
 
@@ -41,6 +47,24 @@ def test_a_loss_of_another_unit_and_of_an_error_that_rises():
 )
 def test_else_nothing_is_said(options, difference):
     assert contradiction(recipe(**options), difference) == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"pin": ("d:w8a16",)}, ["w8a16 is slow on a CPU"]),
+        ({"candidates": ("w4a16", "w8")}, ["w4a16 is slow on a CPU"]),
+        ({"pin": ("d:w8a16",), "target": "npu"}, []),
+        ({"candidates": ("w4", "w8")}, []),
+    ],
+)
+def test_precisions_that_the_target_runs_slowly_are_told(options, said):
+    x = keras.Input((3,))
+    inputs = Inputs(
+        keras.Model(x, keras.layers.Dense(4, name="d")(x)), given(np.ones((16, 3), np.float32), "the samples")
+    )
+    found = begin(recipe(size_budget=0.9, **options), inputs, SILENT).journal.warnings
+    assert [warning.partition(",")[0] for warning in found if "slow" in warning] == said
 
 
 @pytest.mark.parametrize(("gain", "said"), [(0.5, ""), (1.0, "reconstruction in sequence")])

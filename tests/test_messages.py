@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from tfq_tools.arguments import with_flags
+from tfq_tools.arguments import as_flag, with_flags
 
 import tfq
 from tfq.library import comparison, inspection, runs
 from tfq.recipe import Recipe
+from tfq.report.words import with_options
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -66,3 +67,13 @@ def test_what_stands_in_backquotes_is_an_option_of_a_function():
 )
 def test_the_commands_write_options_as_flags(message, told):
     assert with_flags(message) == told
+
+
+@pytest.mark.parametrize(
+    ("option", "flag"),
+    [("pipeline='light'", "--pipeline=light"), ("overwrite=True", "--overwrite"), ("evaluation", "--evaluation_data")],
+)
+def test_pages_keep_the_marks_of_options(option, flag):
+    message = f"`X[..., None]` and `{option}`"
+    assert with_options(message, as_flag) == f"`X[..., None]` and `{flag}`"
+    assert with_options(message, str) == message

@@ -1,6 +1,7 @@
 """The quantised model: what its nodes carry, what graphs of one structure share, and how it is written down."""
 
 import dataclasses
+import pickle
 
 import numpy as np
 import operator_graphs
@@ -46,6 +47,15 @@ def small():
         dense("second", "relu", 3, 2),
     )
     return Graph(nodes, ("x",), ("second",))
+
+
+def test_a_graph_of_known_structure_goes_to_another_process():
+    graph = small()
+    known = [function(graph) for function in FUNCTIONS]
+    again = pickle.loads(pickle.dumps(graph))
+    assert [function(again) for function in FUNCTIONS] == known
+    assert [(node.name, node.kind, node.inputs) for node in again.nodes] == Counted()(graph)
+    np.testing.assert_array_equal(again["first"].weights["kernel"], graph["first"].weights["kernel"])
 
 
 class Counted:

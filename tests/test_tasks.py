@@ -58,6 +58,18 @@ def detector():
     return model
 
 
+def test_outputs_and_a_decoder_that_do_not_fit_are_told_before_the_work(detector, place, monkeypatch):
+    monkeypatch.delattr("tfq.pipeline.begin.prepare")
+    found = {"metric": "ap50", "annotations": place / "instances.json", **FOUND}
+    for change, message in (
+        ({"outputs": ["nowhere"]}, "`outputs` names 'nowhere'; the model's outputs are means, detections"),
+        ({"outputs": ["means"]}, r"decoder yolov8 reads 1 output with 2 axes a sample; got \(48,\)"),
+        ({"decoder": "centernet"}, "decoder centernet reads 3 outputs"),
+    ):
+        with pytest.raises(UserError, match=message):
+            tfq.quantize(detector, place / "images", evaluation=place / "images", **found | change)
+
+
 @pytest.mark.slow
 def test_a_detector_by_average_precision(detector, place):
     images, boxes = place / "images", place / "instances.json"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -16,7 +16,7 @@ _FLAG_FILES = ("--flagfile", "-flagfile")
 _MOST_BYTES = 1 << 20
 _DEEPEST = 8
 _LARGEST = 2**32 - 1
-_OPTION = re.compile(r"`([a-z][a-z_]*)(?:=([^`]*))?`")
+_OPTION = re.compile(r"`([a-z][a-z_]*(?:=[^`]*)?)`")
 _FLAGS = {
     "calibration": "calibration_data",
     "evaluation": "evaluation_data",
@@ -24,14 +24,22 @@ _FLAGS = {
 }  # of the options that have other names
 
 
-def expanded(arguments: Sequence[str], *, depth: int = 0) -> list[str]:
+def expanded(arguments: Sequence[str], values: flags.FlagValues, *, where: str = "", depth: int = 0) -> list[str]:
     """The arguments with the lines of every --flagfile in its place.
 
     Lines that are empty or begin with # or // are comments, as in absl, which would wait for a pipe and read a device
-    for ever.
+    for ever. Of a flag in several places the last one counts, as in absl, so that the command line can change what a
+    file says.
 
-    Raises UserError for a file that cannot be read or reads itself, and for bytes that are no UTF-8.
+    Args:
+      arguments: those of one place, the command line or a file.
+      values: the flags of the command.
+      where: the place, for messages.
+
+    Raises UserError for a file that cannot be read or reads itself, for bytes that are no UTF-8, and for a flag that
+    one place gives two values.
     """
+    _check_once(arguments, values, where)
     found: list[str] = []
     rest = list(arguments)
     while rest:
@@ -50,20 +58,46 @@ def expanded(arguments: Sequence[str], *, depth: int = 0) -> list[str]:
         text = read_text(Path(path).expanduser(), what=f"--flagfile={path}", most=_MOST_BYTES)
         lines = [line.strip() for line in text.splitlines()]
         wanted = [line for line in lines if line and not line.startswith(("#", "//"))]
-        found += expanded(wanted, depth=depth + 1)
+        found += expanded(wanted, values, where=f"--flagfile={path}: ", depth=depth + 1)
     return found
+
+
+def _check_once(arguments: Sequence[str], values: flags.FlagValues, where: str) -> None:
+    """Raises UserError for a flag with two values, of which absl would take the last; some flags may be repeated."""
+    given: dict[str, str] = {}
+    for name, value in _given(arguments, values):
+        if given.setdefault(name, value) != value and not isinstance(values[name], flags.MultiFlag):
+            raise UserError(f"{where}--{name} is given twice, as {given[name]!r} and as {value!r}; give it once")
+
+
+def _given(arguments: Sequence[str], values: flags.FlagValues) -> Iterator[tuple[str, str]]:
+    """(flag, value) as absl reads them, up to the first argument that is no flag."""
+    rest = list(arguments)
+    while rest and rest[0].startswith("-") and rest[0] != "--":
+        name, equals, value = rest.pop(0).lstrip("-").partition("=")
+        opposite = name.removeprefix("no")
+        if name not in values and opposite in values and values[opposite].boolean:
+            name, equals, value = opposite, "=", "false"
+        if name not in values:
+            continue
+        if not equals:
+            value = "true" if values[name].boolean else rest.pop(0) if rest else ""
+        if f"--{name}" not in _FLAG_FILES:
+            yield name, value
 
 
 def with_flags(text: str) -> str:
     """The text with the library's options, as `weight_bits` and `pipeline='light'` in backquotes, written as flags."""
+    return _OPTION.sub(lambda option: as_flag(option[1]), text)
 
-    def flag(option: re.Match[str]) -> str:
-        name, value = _FLAGS.get(option[1], option[1]), option[2]
-        if value in (None, "True"):
-            return f"--{name}"
-        return f"--no{name}" if value == "False" else f"--{name}={value.strip(chr(39))}"
 
-    return _OPTION.sub(flag, text)
+def as_flag(option: str) -> str:
+    """An option of the library, as `weight_bits` or `pipeline='light'`, written as a flag."""
+    field, equals, value = option.partition("=")
+    name = _FLAGS.get(field, field)
+    if not equals or value == "True":
+        return f"--{name}"
+    return f"--no{name}" if value == "False" else f"--{name}={value.strip(chr(39))}"
 
 
 def check_numbers(values: flags.FlagValues) -> None:

@@ -117,7 +117,7 @@ def recipe_of(path: Path) -> Recipe:
     """What a file of flags, or a recipe, asks for. Raises UserError, with its name, for what cannot be."""
     values = new_recipe_flags(output="")
     try:
-        rest = values(expanded(["tfq-quantize", _flag_of(path)]))[1:]
+        rest = values(["tfq-quantize", *expanded([_flag_of(path)], values)])[1:]
         check_numbers(values)
         if rest:
             raise UserError(f"{rest[0]!r} is no flag; write --name=value, one a line")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 from tfq_bench.job import KERNELS, Settings
-from tfq_tools.arguments import check_idle
+from tfq_tools.arguments import as_flag, check_idle
 from tfq_tools.command import EVALUATION, SAMPLES, SCORE, new_flags, run_command
 from tfq_tools.supervise import FAILED
 
@@ -148,7 +148,7 @@ def compare_models(
     from tfq_bench.summary import device_summary
 
     from tfq.data.loading import Selection, load_samples
-    from tfq.evaluation.evaluate import check_metric, input_signatures
+    from tfq.evaluation.evaluate import check_metric, few_outputs, input_signatures
     from tfq.execution.files import staged_directory
     from tfq.execution.resources import Resources
     from tfq.report.devices import MODELS, merge_devices
@@ -164,7 +164,7 @@ def compare_models(
         annotations=values.annotations,
         resources=Resources(progress=progress),
     )
-    check_metric(_metric(values), readable, samples)
+    check_metric(_metric(values), samples, *few_outputs(readable, samples))
     output, names = Path(values.output_dir), {serial: re.sub(r"[^\w.-]", "_", serial) + ".json" for serial in devices}
     ours = {"summary.txt", "work", *names.values(), *_earlier(output)}
     with staged_directory(output, overwrite=values.overwrite, ours=ours) as folder:
@@ -186,7 +186,8 @@ def compare_models(
         (folder / "summary.txt").write_text("\n\n\n".join(texts) + "\n", encoding="utf-8")
         shutil.rmtree(work)
     if result is not None:
-        merge_devices(result, [json.loads((output / name).read_text(encoding="utf-8")) for name in names.values()])
+        found = [json.loads((output / name).read_text(encoding="utf-8")) for name in names.values()]
+        merge_devices(result, found, as_flag)
     print("\n\n\n".join(texts))
     print("\n" + "\n".join(f"report: {output / name}" for name in names.values()))
     return any(report.failures for report in reports)

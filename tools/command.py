@@ -47,7 +47,7 @@ _SHORT_OF = {
 _OF_RECIPE = ("model", "calibration_data")  # what a file of --recipe gives too
 METRIC_HELP = f"What is measured: {', '.join(METRICS)}, or your own module:function."
 ARGUMENTS = "runs"
-"""The flag of a list that takes what stands without a flag too, where a command has it."""
+"""The flag, a list, that takes what stands without a flag too, where a command has it."""
 READING_HELP = {
     "outputs": "Names of the outputs that the metric judges, in the order in which its decoder reads them; by default"
     " all.",
@@ -120,7 +120,12 @@ def new_flags(
     """
     values = flags.FlagValues()
     flags.DEFINE_boolean("verbose", False, "Show the log of TensorFlow and the other libraries.", flag_values=values)
-    flags.DEFINE_string("flagfile", "", "Read more flags from this file, one a line.", flag_values=values)
+    flags.DEFINE_string(
+        "flagfile",
+        "",
+        "Read more flags from this file, one a line. A flag that stands after it changes what the file says.",
+        flag_values=values,
+    )
     for name, text in ((name, text) for group in groups.values() for name, text in group.items()):
         default = defaults[name]
         if isinstance(default, tuple):
@@ -290,9 +295,9 @@ def help_text(name: str, flag_values: flags.FlagValues, *, summary: str, groups:
 
 
 def _parse(name: str, arguments: Sequence[str], flag_values: flags.FlagValues, required: Sequence[str]) -> None:
-    rest = flag_values([name, *expanded(arguments)])[1:]
+    rest = flag_values([name, *expanded(arguments, flag_values)])[1:]
     check_numbers(flag_values)
-    if rest and ARGUMENTS in flag_values and isinstance(flag_values[ARGUMENTS].value, list):
+    if rest and ARGUMENTS in flag_values:
         flag_values[ARGUMENTS].value = [*flag_values[ARGUMENTS].value, *rest]
     elif rest:
         raise UserError(f"unexpected argument {rest[0]!r}; every option has the form --name=value, see --help")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -75,10 +76,11 @@ def main(values: flags.FlagValues) -> None:
                 progress=Lines(sys.stderr),
                 executor=executor,
             )
+        report = dataclasses.replace(report, warnings=tuple(map(with_flags, report.warnings)))
         report.write(directory)
     print(report.table())
     for warning in report.warnings:
-        print(with_flags(f"warning: {warning}"))
+        print(f"warning: {warning}")
     print("* by its loss on calibration samples, no other point beats this one in size, latency and accuracy together.")
     print(f"Everything is in {output}")
 

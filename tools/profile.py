@@ -20,13 +20,13 @@ GROUPS = {
     },
     "How it is timed": {
         "threads": "Number of threads.",
-        "runs": "Time each operation at least this many times.",
+        "min_runs": "Time each operation at least this many times.",
         "seconds": "Time each operation for about so many seconds.",
         "seed": "Seed of the random inputs.",
     },
 }
-_DEFAULTS = {"model": "", "output": "", "threads": 1, "runs": 48, "seconds": 0.2, "seed": 0}
-FLAGS = new_flags(GROUPS, _DEFAULTS, threads=(1, 256), runs=(4, 10**6), seconds=(0, 86400))
+_DEFAULTS = {"model": "", "output": "", "threads": 1, "min_runs": 48, "seconds": 0.2, "seed": 0}
+FLAGS = new_flags(GROUPS, _DEFAULTS, threads=(1, 256), min_runs=(4, 10**6), seconds=(0, 86400))
 SUMMARY = "Time every operation of a model at every precision on this machine, for --latency_table of tfq-quantize."
 
 
@@ -42,7 +42,7 @@ def main(values: flags.FlagValues) -> None:
     table = profile(
         prepared_graph(values),
         threads=values.threads,
-        runs=values.runs,
+        runs=values.min_runs,
         seconds=values.seconds,
         seed=values.seed,
         progress=Lines(sys.stderr),

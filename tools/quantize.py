@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from absl import flags
-from tfq_tools.arguments import with_flags
+from tfq_tools.arguments import as_flag, with_flags
 from tfq_tools.command import lasting_imports, run_command
 from tfq_tools.recipe_flags import (
     HELP,
@@ -52,7 +52,7 @@ def main(values: flags.FlagValues) -> int:
     output, ledger = Path(values.output_dir), ledger_from_flags(values, recipe)
     with staged_directory(output, overwrite=values.overwrite) as directory:
         with engine(values.engine, recipe.workers) as executor:
-            result = quantize(recipe, ledger=ledger, progress=Lines(sys.stderr), executor=executor)
+            result = quantize(recipe, ledger=ledger, progress=Lines(sys.stderr), executor=executor, spelled=as_flag)
         result.write(directory)
     print(with_flags(summary(result.report, output)))
     if mlflow is not None:

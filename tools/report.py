@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from tfq_tools.arguments import with_flags
+from tfq_tools.arguments import as_flag, with_flags
 from tfq_tools.command import new_flags, run_command
 
 GROUPS = {
@@ -29,7 +29,7 @@ def main(values: flags.FlagValues) -> None:
     if len(directories) < 2:
         raise UserError(f"{directories[0]} alone is nothing to compare; give two results or more")
     found = compare(read_runs(directories))
-    write_atomic(Path(values.output), comparison_page(found).encode())
+    write_atomic(Path(values.output), comparison_page(found, as_flag).encode())
     print(with_flags(comparison_table(found)))
     print(f"\nEverything is in {values.output}")
 

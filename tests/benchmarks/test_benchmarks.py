@@ -110,14 +110,18 @@ def test_latencies_are_compared_process_by_process_and_kept_for_the_next_page(tm
     assert [bar.passed for bar in latency.bars("ResNet50", slow)] == [False, True, False]
     assert [bar.passed for bar in latency.bars("kws_dscnn", slow)] == [True, True, False]
     assert [bar.passed for bar in latency.bars("MobileNetV3Small", found)] == [True, False, True]
+    for times, passed in (((5.1, 8.9, 7.1), True), ((5.1, 9.1, 7.1), False)):  # one process, none says as fast
+        beside = dataclasses.replace(found, files={**files, "tfq int8": file(2, *times)})
+        assert beside.ratio("tfq int8", "TFLite int8") > 1
+        assert latency.bars("DenseNet121", beside)[1].passed == passed
     (tmp_path / "latency.json").write_text(json.dumps({"models": {"ResNet50": dataclasses.asdict(found)}}))
     kept = latency._kept(tmp_path / "latency.json")
     assert kept == {"ResNet50": found}
     page = latency.page(kept, [], common.environment("benchmarks.latency"), ["another was skipped: a reason"])
     assert "- another was skipped: a reason" in page.splitlines()
     assert (
-        "| ResNet50 | 5.00 | 1.25 x | 0.60 x | 0.53 x | 1 | 6 | 2 | 1 SOFTMAX | 1 SOFTMAX | 31.0 dB | 31.0 dB | 0.5 |"
-        in page
+        "| ResNet50 | 5.00 | 1.25 x [1.12, 1.40] | 0.60 x [0.50, 0.98] | 0.53 x [0.40, 0.70] | 1 | 6 | 2 | 1 SOFTMAX"
+        " | 1 SOFTMAX | 31.0 dB | 31.0 dB | 0.5 |" in page
     )
 
 

@@ -1,5 +1,7 @@
 """The detector's page and bars on made-up figures."""
 
+import dataclasses
+
 import pytest
 
 from benchmarks import common, detection
@@ -42,3 +44,16 @@ def test_int8_keeps_its_points_and_the_drop_holds_within_a_standard_error(lost, 
     assert all(str(bar) in page for bar in demands)
     assert all(f"| {name} | 34.50 % |" in page for name in NAMES)
     assert "times_ms" not in str(found.figures())
+
+
+def test_the_bar_is_on_the_mean_of_all_orders():
+    first, others = evaluation(0.4), evaluation(0.1)
+    models = [m for m in others.models if m.name in (detection.FLOAT, detection.INT8)]
+    named = {detection.FLOAT: detection.FLOAT, detection.INT8: detection.in_order(detection.INT8, 1)}
+    models = tuple(dataclasses.replace(m, name=named[m.name]) for m in models)
+    found = detection.Measured({}, first, first, dataclasses.replace(others, models=models))
+    bar = detection.bars(found)[0]
+    assert str(bar) == "pass  tfq int8: AP50 lost, the mean of 2 orders: +0.25 points, bar at most +0.30 points"
+    text = " ".join(detection._orders_section(found))
+    assert "-0.25 points from float in the mean, with a standard deviation of 0.21" in text
+    assert "| 1 | 34.50 % | -0.10 points [-1.10, +0.90] | 15.0 dB |" in text

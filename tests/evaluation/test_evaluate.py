@@ -8,10 +8,10 @@ from ai_edge_litert import schema_py_generated as schema
 from tfq.data.samples import Samples
 from tfq.errors import UserError
 from tfq.evaluation.agreement import gives_classes
-from tfq.evaluation.evaluate import Simulated, check_metric, evaluate, input_signatures
+from tfq.evaluation.evaluate import Simulated, check_metric, evaluate, few_outputs, input_signatures
 from tfq.evaluation.latency import Timing
+from tfq.evaluation.metrics import find_metric
 from tfq.execution.interpreter import TfliteModel
-from tfq.execution.predict import predict
 
 
 def samples_of(arrays, labels=None):
@@ -205,19 +205,25 @@ def test_outputs_of_a_simulation_are_checked_too(classifier):
         evaluate({"a": first, "b": Simulated({"x": np.full((120, 4), np.nan)}, "why")}, samples, timing=None)
 
 
-def test_a_metric_is_tried_against_all_labels_on_a_few_outputs(classifier, monkeypatch):
+def tried(metric, content, samples):
+    """What a metric says beforehand of a file and samples."""
+    outputs, names = few_outputs(content, samples)
+    assert {len(values) for values in outputs} == {min(len(samples), 8)}
+    check_metric(metric, samples, outputs, names)
+
+
+def test_a_metric_is_tried_against_all_labels_on_a_few_outputs(classifier):
     _, images, content, _ = classifier
-    labels, ran = np.arange(120) % 4, []
-    monkeypatch.setattr(
-        "tfq.evaluation.evaluate.predict", lambda *a, **k: ran.append(len(a[1]["image"])) or predict(*a, **k)
-    )
-    check_metric("top1", content, samples_of({"image": images}, labels))
-    check_metric("top1", content, samples_of({"image": images}))  # without labels there will be no score
-    check_metric("mse", content, samples_of({"image": images}))
-    assert ran == [8, 8]
+    labels = np.arange(120) % 4
+    tried("top1", content, samples_of({"image": images}, labels))
+    tried("top1", content, samples_of({"image": images}))  # without labels there will be no score
+    tried("mse", content, samples_of({"image": images}))
     labels[-1] = 4
     with pytest.raises(UserError, match="the labels reach 0 to 4, the model has 4 classes"):
-        check_metric("top1", content, samples_of({"image": images}, labels))
+        tried("top1", content, samples_of({"image": images}, labels))
+    judge = find_metric("top1", outputs=["logits"])
+    with pytest.raises(UserError, match="`outputs` names 'logits'; the model's outputs are "):
+        tried(judge, content, samples_of({"image": images}))
 
 
 @pytest.mark.parametrize(
@@ -234,10 +240,10 @@ def test_a_metric_is_tried_against_all_labels_on_a_few_outputs(classifier, monke
 def test_a_metric_of_the_user_that_fails_is_told_beforehand(body, message, classifier, tmp_path):
     (tmp_path / "own.py").write_text(f"def score(outputs, labels): return {body}\n")
     with pytest.raises(UserError, match=message):
-        check_metric(f"{tmp_path / 'own.py'}:score", classifier[2], samples_of({"image": classifier[1]}))
+        tried(f"{tmp_path / 'own.py'}:score", classifier[2], samples_of({"image": classifier[1]}))
 
 
 def test_models_of_fixed_batch_and_several_outputs_can_be_tried(three_at_a_time, two_inputs):
-    check_metric("mse", three_at_a_time, samples_of({"x": np.ones((7, 2), np.float32)}))
+    tried("mse", three_at_a_time, samples_of({"x": np.ones((7, 2), np.float32)}))
     arrays = {"left": np.ones((5, 3), np.float32), "ids": np.zeros((5, 2), np.int32)}
-    check_metric("sqnr", two_inputs[1], samples_of(arrays))
+    tried("sqnr", two_inputs[1], samples_of(arrays))

@@ -1,6 +1,13 @@
-"""HOWTO.md: its lines of Python are run, and what they give is compared with the interpreter's real values."""
+"""HOWTO.md: its lines of Python are run, and what they give is compared with the interpreter's real values.
 
+What it says of MediaPipe is asked MediaPipe's ImageClassifier. As that needs absl-py 2, which
+tensorflow-model-optimization does not take, it has an environment of its own, whose Python TFQ_TEST_MEDIAPIPE names.
+"""
+
+import json
+import os
 import re
+import subprocess
 
 import numpy as np
 import pytest
@@ -13,6 +20,18 @@ from tfq.report.howto import howto
 
 PIXELS = np.arange(256).repeat(3).reshape(1, 16, 16, 3)
 NAMES = ("nought", "one", "two", "three")
+CLASSIFY = """
+import json, sys
+import mediapipe, numpy
+from mediapipe.tasks.python import BaseOptions, vision
+
+options = vision.ImageClassifierOptions(base_options=BaseOptions(model_asset_path=sys.argv[1]))
+with vision.ImageClassifier.create_from_options(options) as classifier:
+    for pixels in numpy.load(sys.argv[2]):
+        image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=pixels)
+        (head,) = classifier.classify(image).classifications
+        print(json.dumps({found.category_name: found.score for found in head.categories}))
+"""
 
 
 def by_its_lines(page, content, tmp_path, monkeypatch, **inputs):
@@ -101,3 +120,47 @@ def test_what_mediapipe_lacks_is_told(photographs):
     page = tfq.quantize(model, images, preprocess="imagenet").files["HOWTO.md"].decode()
     lacking = "one mean and deviation for all channels, or of a model that scales by itself, `output_type='uint8'`"
     assert page.endswith(f"Its ImageClassifier takes a file that is made with {lacking}, `labels`.\n")
+
+
+@pytest.fixture
+def classify(tmp_path):
+    """What MediaPipe's ImageClassifier does with a file and images, in a process of its own."""
+    python = os.environ.get("TFQ_TEST_MEDIAPIPE")
+    if not python:
+        pytest.skip("set TFQ_TEST_MEDIAPIPE to the Python of an environment with mediapipe: `make mediapipe`")
+
+    def run(content, images):
+        (tmp_path / "model.tflite").write_bytes(content)
+        np.save(tmp_path / "images.npy", images)
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        command = [python, "-c", CLASSIFY, tmp_path / "model.tflite", tmp_path / "images.npy"]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+    return run
+
+
+@pytest.mark.parametrize("preprocess", ["zero_one", "minus_one_one"])
+@pytest.mark.parametrize("types", [("uint8", "uint8"), ("float32", "float32")])
+def test_it_names_the_classes_with_the_scores_of_the_file(preprocess, types, photographs, classify):
+    model, images = photographs
+    options = dict(zip(("input_type", "output_type"), types, strict=True))
+    result = tfq.quantize(model, images, preprocess=preprocess, labels=NAMES, **options)
+    assert "Its ImageClassifier takes the file as it is" in result.files["HOWTO.md"].decode()
+    done = classify(result.tflite, images[:8])
+    assert done.returncode == 0, done.stderr
+    real = images[:8] / np.float32(255) if preprocess == "zero_one" else images[:8] / np.float32(127.5) - 1
+    for line, sample in zip(done.stdout.splitlines(), real, strict=True):
+        found = json.loads(line)
+        (expected,) = TfliteModel(result.tflite).run({"image": sample[None]})
+        # a pixel may lie on the edge between two integers, which costs a step or two of the 256 of a score
+        np.testing.assert_allclose([found[name] for name in NAMES], expected[0], atol=0.01)
+
+
+def test_it_refuses_what_the_page_says_it_lacks(photographs, classify):
+    model, images = photographs
+    result = tfq.quantize(model, images, preprocess="zero_one", output_type="uint8", labels=NAMES)
+    (lacking,) = re.findall(r"takes a file that is made with (.*)\.\n$", result.files["HOWTO.md"].decode())
+    assert lacking == "`input_type='uint8'`"
+    done = classify(result.tflite, images[:1])
+    assert done.returncode
+    assert "got INT8" in done.stderr

@@ -131,6 +131,14 @@ def test_scores_sizes_layers_and_times_are_there_and_the_tags_close():
     assert "error on new samples" not in text
 
 
+def test_options_are_written_as_the_reader_gives_them():
+    told = report(verdict="Not usable: try `pipeline='light'`.", warnings=["no `evaluation`"])
+    assert "try <code>pipeline=&#39;light&#39;</code>." in page(told)
+    shown = page(told, "--{}".format)
+    assert "try <code>--pipeline=&#39;light&#39;</code>." in shown
+    assert "no <code>--evaluation</code>" in shown
+
+
 def test_names_are_escaped():
     hostile = "<script>alert(1)</script>"
     shown = page(report(layers=[layer(hostile)], warnings=[hostile], model={**report()["model"], "name": hostile}))

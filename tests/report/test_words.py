@@ -6,7 +6,7 @@ import math
 import pytest
 
 from tfq.models.forms import WrittenAnew
-from tfq.report.words import anew, bytes_of, clusters, milliseconds, proof, setting, step, verdict
+from tfq.report.words import anew, bytes_of, clusters, milliseconds, precision, proof, setting, step, verdict
 
 
 def test_another_form_is_told_with_its_reason_and_its_price():
@@ -55,6 +55,11 @@ def test_verdicts(reason, said):
 def test_without_a_bound_nothing_is_called_proved(gap):
     for status in ("optimal", "stopped", "feasible"):
         assert "othing is proved" in proof(status, gap, "highs")
+
+
+def test_a_layer_is_called_as_its_precision_is_asked_for():
+    assert [precision("int16x8", 8), precision("int16x8", 4), precision("int16x8", None)] == ["w8a16", "w4a16", "w8a16"]
+    assert [precision("int8", 4), precision("dynamic_range", 8)] == ["int8", "dynamic range"]
 
 
 def test_clusters_have_bits():

@@ -61,6 +61,8 @@ def test_verbose_lets_the_libraries_speak():
         (["--model=m", "--bits=x"], "flag --bits=x: invalid literal for int() with base 10: 'x'"),
         (["--model=m", "extra"], "unexpected argument 'extra'; every option has the form --name=value, see --help"),
         (["--flagfile=/none"], "--flagfile=/none cannot be read: no such file"),
+        (["--model=m", "--bits=3", "--bits", "4"], "--bits is given twice, as '3' and as '4'; give it once"),
+        (["--verbose", "--noverbose"], "--verbose is given twice, as 'true' and as 'false'; give it once"),
     ],
 )
 def test_what_the_user_can_put_right_is_one_line_and_exit_code_2(arguments, message):
@@ -85,6 +87,24 @@ def test_help_needs_no_flags_and_groups_them():
 def test_flagfile(tmp_path):
     (tmp_path / "flags").write_text("# a comment\n--model=m\n--metric=auc\n")
     assert run(f"--flagfile={tmp_path / 'flags'}", "--bits=3").stdout == "m auc 3\n"
+
+
+def test_the_command_line_changes_what_a_flagfile_says_and_no_place_says_two_things(tmp_path):
+    file = tmp_path / "flags"
+    file.write_text("--model=m\n--bits=3\n--bits=3\n")
+    assert run(f"--flagfile={file}", "--bits=4").stdout == "m top1 4\n"
+    file.write_text("--model=m\n--bits=3\n--bits=4\n")
+    told = f"--flagfile={file}: --bits is given twice, as '3' and as '4'; give it once"
+    assert run(f"--flagfile={file}").stderr == f"tfq-test: error: {told}\n"
+
+
+def test_what_stands_without_a_flag_belongs_to_a_list_alone(tmp_path):
+    for name, taken in (("profile", False), ("report", True)):
+        line = [sys.executable, "-m", f"tfq_tools.{name}", "a", "b"]
+        done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert ("unexpected argument 'a'" in done.stderr) != taken
+        told = subprocess.run([*line[:3], "--help"], capture_output=True, text=True, check=False).stdout
+        assert (" RUNS ..." in told) == taken
 
 
 def test_interrupt():

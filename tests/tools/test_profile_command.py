@@ -21,7 +21,7 @@ def profiled(tmp_path_factory, classifier):
     model, images, *_ = classifier
     model.save(folder / "model.h5")
     np.savez(folder / "images.npz", x=images)
-    quick = ["--runs=4", "--seconds=0"]
+    quick = ["--min_runs=4", "--seconds=0"]
     found = command("profile", f"--model={folder / 'model.h5'}", f"--output={folder / 'table.json'}", *quick)
     assert found.returncode == 0, found.stderr
     return folder, found

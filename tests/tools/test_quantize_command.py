@@ -72,6 +72,11 @@ class TestARun:
             "model:  out/model.tflite (HOWTO.md says how to feed it)",
         ]
 
+    def test_its_pages_write_options_as_flags(self, demo):
+        place, _ = demo
+        page = (place / "out/HOWTO.md").read_text() + (place / "out/report.html").read_text()
+        assert re.findall(r"(?:`|<code>)(\w+(?:=[^`<]*)?)(?:`|</code>)", page) == []
+
     def test_the_table_says_what_the_report_does(self, demo):
         place, done = demo
         models = json.loads((place / "out/report.json").read_text())["evaluation"]["models"]

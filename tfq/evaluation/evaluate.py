@@ -194,11 +194,18 @@ def evaluate(
     evaluated = []
     for name, model in models.items():
         size, simulated = (None, model.reason) if isinstance(model, Simulated) else (measure_size(model), "")
+        said = judged[name]
         evaluated.append(
             ModelEvaluation(
                 name,
                 size,
-                **vars(judged[name]),
+                score=said.score,
+                difference=said.difference,
+                agreement=said.agreement,
+                sqnr=said.sqnr,
+                other_sqnr=said.other_sqnr,
+                parts=said.parts,
+                changes=said.changes,
                 latency=latencies.get(name),
                 delegation=taken.get(name),
                 simulated=simulated,
@@ -221,22 +228,31 @@ def evaluate(
     )
 
 
-def check_metric(metric: Wanted, baseline: bytes | Path, samples: Samples) -> None:
-    """What the metric would say of the labels, or of the user's own function, told before all models have run.
+def few_outputs(model: bytes | Path, samples: Samples) -> tuple[tuple[np.ndarray, ...], tuple[str, ...]]:
+    """(outputs [k, ...] of a .tflite on the first samples, their names), for `check_metric`.
 
-    It judges a few outputs of the baseline, repeated to the number of samples, against all labels.
+    Raises UserError as `evaluate` does.
+    """
+    loaded = TfliteModel(model)
+    inputs = inputs_of(loaded, samples.head(_TRIED).arrays, "the first model")
+    names, found = tuple(info.name for info in loaded.outputs), predict(model, inputs, threads=1)
+    return outputs_like(names, found, loaded.outputs, "the first model"), names
+
+
+def check_metric(metric: Wanted, samples: Samples, outputs: Sequence[np.ndarray], names: tuple[str, ...]) -> None:
+    """What the metric would say of outputs and labels, or of the user's own function, told before the work.
+
+    It judges `outputs` [k, ...] of a few samples, repeated to the number of samples, against all labels.
 
     Raises UserError as `evaluate` does.
     """
     judge = find_metric(metric)
+    judge.first(names)
     if judge.needs_labels and samples.labels is None:
         return
-    few, loaded = samples.head(_TRIED), TfliteModel(baseline)
-    inputs = inputs_of(loaded, few.arrays, "the first model")
-    found = predict(baseline, inputs, threads=1)
-    names, repeated = tuple(info.name for info in loaded.outputs), np.arange(len(samples)) % len(few)
-    outputs = tuple(values[repeated] for values in outputs_like(names, found, loaded.outputs, "the first model"))
-    point(judge.statistic(Predictions(outputs, samples.labels, samples.arrays, outputs, names)), len(samples))
+    repeated = np.arange(len(samples)) % len(outputs[0])
+    given = tuple(values[repeated] for values in outputs)
+    point(judge.statistic(Predictions(given, samples.labels, samples.arrays, given, names)), len(samples))
 
 
 def judge_outputs(

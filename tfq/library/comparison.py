@@ -100,7 +100,7 @@ def evaluate(
         annotations=details.get("annotations", ""),
         resources=resources,
     )
-    evaluation.check_metric(judge, next(iter(named.values())), samples)
+    evaluation.check_metric(judge, samples, *evaluation.few_outputs(next(iter(named.values())), samples))
     found = evaluation.evaluate(
         named,
         samples,

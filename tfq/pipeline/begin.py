@@ -43,7 +43,7 @@ from tfq.models.widths import assign_precisions, is_weighted, separate_inputs
 from tfq.options import SYNTHETIC
 from tfq.precision import Precision
 from tfq.recipe import Recipe
-from tfq.targets import TARGETS
+from tfq.targets import CPU, TARGETS
 
 # Samples that the stops take where not all are needed.
 _PREPARATION, _SPREAD, _REPRESENTATIVE = 8, 64, 100
@@ -98,20 +98,27 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress, executor: Executor
     find_method(recipe.calibration_method)
     table = read_table(Path(recipe.latency_table)) if recipe.latency_table else None
     journal, resources = Journal(), recipe.resources(progress, executor)
+    journal.warn(*_slow_note(recipe))
     with journal.stage("load the model"):
         unsafe = recipe.allow_unsafe_deserialization
         shapes = InputShapes.read(recipe.input_shape)
         loaded = load_model(
             inputs.model, allow_unsafe_deserialization=unsafe, imports=recipe.imports, input_shapes=shapes
         )
+        metric.first(loaded.graph.output_names)  # one that is not there is told before the data is read
         labels = read_labels(inputs.labels)
     with journal.stage("load the samples"):
         given, evaluation_samples = _samples(recipe, inputs, loaded.graph, labels, journal, resources)
-        if recipe.max_accuracy_drop is not None and metric.name != "top1":
+        has_drop = recipe.max_accuracy_drop is not None and metric.name != "top1"
+        if has_drop:
             check_drop(metric, given.labels)
         calibration, unseen = _by_role(given, evaluation_samples, journal, resources)
         judges = (calibration.judging, unseen)
         distillation = _distillation(recipe, inputs, input_signatures(loaded.graph), judges, journal, resources)
+        outputs = loaded.predict(calibration.samples.head(_PREPARATION).read())
+        for judged in (evaluation_samples, given if has_drop and given.labels is not None else None):
+            if judged is not None:
+                check_metric(metric, judged, outputs, loaded.graph.output_names)
     with journal.stage("prepare the model"):
         few = calibration.samples.head(_PREPARATION).read()
         spread = calibration.samples.head(_SPREAD).read()
@@ -136,10 +143,6 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress, executor: Executor
         baseline = export_plain(prepared.plain, "float32", representative, progress=progress)
         state = _state_note(prepared.plain, baseline)
         journal.warn(*_size_note(loaded, baseline), *(state or _baseline_note(prepared.plain, baseline, few)))
-        if evaluation_samples is not None:
-            check_metric(metric, baseline, evaluation_samples)
-        if recipe.max_accuracy_drop is not None and metric.name != "top1" and given.labels is not None:
-            check_metric(metric, baseline, given)
     return Run(
         recipe,
         metric,
@@ -156,6 +159,17 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress, executor: Executor
         baseline,
         journal,
         resources,
+    )
+
+
+def _slow_note(recipe: Recipe) -> tuple[str, ...]:
+    """Where precisions are named that the target runs slowly."""
+    wide = next((precision.name for precision in recipe.named_precisions if precision.is_int16), None)
+    if wide is None or recipe.target != CPU.name:
+        return ()
+    return (
+        f"{wide} is slow on a CPU, where XNNPACK has no kernels for 16-bit activations; name float32 in its place, or"
+        " say `target='npu'` where an accelerator runs the file",
     )
 
 

@@ -63,6 +63,7 @@ from tfq.report.page import page
 from tfq.report.previews import previews
 from tfq.report.report import Report, layer_reports, model_facts, tensor_reports
 from tfq.report.verdict import float_outputs, verdict
+from tfq.report.words import Spelling
 from tfq.result import Result
 from tfq.simulate.eager import simulate
 from tfq.spec import Specification
@@ -84,6 +85,7 @@ def quantize(
     ledger: Path | None = None,
     progress: Progress = SILENT,
     executor: Executor | None = None,
+    spelled: Spelling = str,
 ) -> Result:
     """Run the whole road; nothing is written but the ledger.
 
@@ -93,6 +95,7 @@ def quantize(
       ledger: file that keeps the sensitivities of allocation as they are measured: a killed run goes on from there.
       progress: where it is shown.
       executor: takes the work on layers.
+      spelled: how report.html and HOWTO.md write options.
 
     Raises:
       UserError: anything the user can put right.
@@ -141,8 +144,8 @@ def quantize(
         "report.json": report.to_json(),
     }
     if "model.tflite" in files:
-        texts["HOWTO.md"] = howto(files["model.tflite"], told)
-    texts["report.html"] = page(json.loads(texts["report.json"]))
+        texts["HOWTO.md"] = howto(files["model.tflite"], told, spelled)
+    texts["report.html"] = page(json.loads(texts["report.json"]), spelled)
     return Result(files | {name: text.encode() for name, text in texts.items()}, report)
 
 

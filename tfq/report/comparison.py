@@ -13,6 +13,7 @@ from tfq.report.devices import drawn, read_report
 from tfq.report.network import LEGENDS, TITLES, bits_level, bits_of, error_level
 from tfq.report.page import render
 from tfq.report.table import decibel, format_table
+from tfq.report.words import Spelling
 
 _APART = 3.0  # dB: an error of 1.4 times as much
 
@@ -82,9 +83,9 @@ def compare(reports: Mapping[str, Mapping[str, Any]]) -> Comparison:
     )
 
 
-def comparison_page(found: Comparison) -> str:
+def comparison_page(found: Comparison, spelled: Spelling = str) -> str:
     """As one HTML page."""
-    return render("comparison.html", found=found, legends=LEGENDS, titles=TITLES)
+    return render("comparison.html", found=found, legends=LEGENDS, titles=TITLES, spelled=spelled)
 
 
 def comparison_table(found: Comparison) -> str:
@@ -143,4 +144,4 @@ def _told(layer: Mapping[str, Any] | None) -> str:
     bits = bits_of(layer)
     weights = f", {words.counted(bits, 'bit')}" if bits is not None and bits <= 8 else ""
     error = f", {decibel(layer['own_sqnr_db'])}" if layer["own_sqnr_db"] is not None else ""
-    return f"{layer['precision']}{weights}{error}"
+    return f"{words.precision(layer['precision'], layer['weight_bits'])}{weights}{error}"

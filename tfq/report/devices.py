@@ -22,6 +22,7 @@ from tfq.execution.journal import Stage
 from tfq.execution.json_files import check_read, read_json, shown
 from tfq.report.page import page
 from tfq.report.report import LayerReport, Report, TensorReport
+from tfq.report.words import Spelling
 
 MODELS = ("float.tflite", "model.tflite")
 # What the commands read of a report.json. Pages draw more: what they cannot draw is told by `rendered`.
@@ -59,7 +60,7 @@ def read_report(directory: Path) -> dict[str, Any]:
 
 
 def rendered(
-    report: Mapping[str, Any], path: Path, devices: Sequence[Mapping[str, Any]] = ()
+    report: Mapping[str, Any], path: Path, devices: Sequence[Mapping[str, Any]] = (), spelled: Spelling = str
 ) -> tuple[dict[str, Any], str]:
     """The report of a file with these devices in it, and its page.
 
@@ -67,7 +68,7 @@ def rendered(
     """
     with drawn(report, path):
         merged = with_devices(report, devices)
-        return merged, page(merged)
+        return merged, page(merged, spelled)
 
 
 @contextlib.contextmanager
@@ -82,10 +83,10 @@ def drawn(report: Mapping[str, Any], path: Path) -> Iterator[None]:
         ) from error
 
 
-def merge_devices(directory: Path, found: Sequence[Mapping[str, Any]]) -> None:
+def merge_devices(directory: Path, found: Sequence[Mapping[str, Any]], spelled: Spelling = str) -> None:
     """Put these devices into report.json and report.html of a run. Raises UserError where they cannot be written."""
     path = directory / "report.json"
-    report, html = rendered(read_report(directory), path, found)
+    report, html = rendered(read_report(directory), path, found, spelled)
     write_atomic(directory / "report.html", html.encode())
     write_atomic(path, (json.dumps(report, indent=1, allow_nan=False) + "\n").encode())
 

@@ -19,6 +19,7 @@ from tfq.data.preprocess import Normalization
 from tfq.execution.interpreter import TensorInfo, TfliteModel
 from tfq.execution.terminal import one_line
 from tfq.export.metadata import ModelMetadata, TensorMetadata
+from tfq.report.words import Spelling, with_options
 
 _MOST_NAMES = 20  # of classes that are listed; more stand in the file alone
 _STEPS_OFF = 1  # so far an integer of an image may be from its pixel
@@ -89,8 +90,8 @@ class _Tensor:
         return int(found.min), int(found.max)
 
 
-def howto(content: bytes, metadata: ModelMetadata) -> str:
-    """The page, as Markdown, of a file that has these metadata."""
+def howto(content: bytes, metadata: ModelMetadata, spelled: Spelling = str) -> str:
+    """The page, as Markdown, of a file that has these metadata; its options are written so."""
     model = TfliteModel(content)
     inputs, outputs = (
         [_Tensor(info, next(t for t in told if t.name == info.name)) for info in infos]
@@ -108,7 +109,7 @@ def howto(content: bytes, metadata: ModelMetadata) -> str:
         f"```kotlin\n{_kotlin(inputs, outputs)}\n```",
         "## Swift (iOS)\n\nEach input is a `[Float]` in the same order; the variable path names the model.\n\n"
         f"```swift\n{_swift(inputs, outputs)}\n```",
-        _media_pipe(inputs, outputs),
+        with_options(_media_pipe(inputs, outputs), spelled),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -34,7 +34,7 @@ def layer_table(report: Mapping[str, Any], wanted: re.Pattern[str], sort: str) -
             [
                 layer["name"],
                 layer["kind"],
-                layer["precision"],
+                words.precision(layer["precision"], layer["weight_bits"]),
                 weights,
                 span,
                 method,

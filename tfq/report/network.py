@@ -164,11 +164,15 @@ def _colours(layer: Mapping[str, Any], whole_ms: float) -> dict[str, tuple[int, 
         found["error"] = (error_level(layer["own_sqnr_db"]), decibel(layer["own_sqnr_db"]))
     bits = bits_of(layer)
     if bits is not None:
-        found["bits"] = (bits_level(bits), layer["precision"] if bits > 8 else words.counted(bits, "bit"))
+        found["bits"] = (bits_level(bits), _precision(layer) if bits > 8 else words.counted(bits, "bit"))
     if layer["time_ms"] is not None:
         share = 100 * layer["time_ms"] / max(whole_ms, 1e-12)
         found["time"] = (sum(share >= bound for bound in _TIME_SHARES), f"{share:.1f} %")
     return found
+
+
+def _precision(layer: Mapping[str, Any]) -> str:
+    return words.precision(layer["precision"], layer["weight_bits"])
 
 
 def _of_layer(layer: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,7 +183,7 @@ def _of_layer(layer: Mapping[str, Any]) -> dict[str, Any]:
     facts = {
         "Your layers": " + ".join(layer["keras_layers"]),
         "Reads": ", ".join(layer["inputs"]),
-        "Precision": layer["precision"].replace("_", " ") + (f": {layer['reason']}" if layer["reason"] else ""),
+        "Precision": _precision(layer) + (f": {layer['reason']}" if layer["reason"] else ""),
         "Weights": f"{bits} bits{coded}{stored}, {layer['parameters']:,} parameters" if bits else "",
         "Own SQNR": decibel(layer["own_sqnr_db"]),
         "SQNR, all error up to here": decibel(layer["sqnr_db"]),

@@ -15,12 +15,13 @@ from tfq.report.cards import cards
 from tfq.report.estimates import interval, number
 from tfq.report.network import LEGENDS, ROW, TITLES, network
 from tfq.report.table import against_float, decibel
+from tfq.report.words import Spelling
 
 
-def page(report: Mapping[str, Any]) -> str:
+def page(report: Mapping[str, Any], spelled: Spelling = str) -> str:
     """The page of what `Report.to_json` says, parsed."""
     shown = {"cards": cards(report), "network": network(report), "legends": LEGENDS, "titles": TITLES, "row": ROW}
-    return render("report.html", **report, **shown)
+    return render("report.html", **report, **shown, spelled=spelled)
 
 
 def render(template: str, **values: Any) -> str:
@@ -44,6 +45,7 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _marked(text: str) -> markupsafe.Markup:
+def _marked(text: str, spelled: Spelling = str) -> markupsafe.Markup:
     """The text with what stands in backquotes, options of tfq, as code."""
+    text = words.with_options(text, spelled)
     return markupsafe.Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(markupsafe.escape(text))))

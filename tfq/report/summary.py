@@ -248,7 +248,7 @@ def _checks(report: Report) -> str:
     wide = [x for x in report.layers if x.precision == "int16x8"]
     for what, found in (("layers in float", floats), ("layers with 16-bit activations", wide)):
         if report.recipe.fits and found:
-            named = ", ".join(f"{x.name} ({x.kind}, {x.precision})" for x in found[:5])
+            named = ", ".join(f"{x.name} ({x.kind}, {words.precision(x.precision, x.weight_bits)})" for x in found[:5])
             lines.append(f"{what}: {named}{' ...' if len(found) > 5 else ''}")
     steps = [layer.parity_max_steps for layer in report.layers if layer.parity_max_steps is not None]
     if steps:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+Spelling: TypeAlias = Callable[[str], str]
+"""How an option is written, `weight_bits` or `pipeline='light'`: as in Python (`str`), or as the flag of a command."""
 
 STEPS = (
     "Before and after: how far the outputs are from those of the float model, on calibration samples that the step has"
@@ -71,6 +76,11 @@ def delegated(partitions: int, outside: Mapping[str, int]) -> str:
     return f"{partitions} (outside: {operators(outside)})" if outside else str(partitions)
 
 
+def precision(arithmetic: str, weight_bits: int | None) -> str:
+    """ "int8", "dynamic range", "w8a16", of a layer; arguments as in `tfq.report.report.LayerReport`."""
+    return f"w{weight_bits or 8}a16" if arithmetic == "int16x8" else arithmetic.replace("_", " ")
+
+
 def clusters(numbers: Sequence[int]) -> str:
     """ "2 (1 bit), 16 (4 bits)", of the layers' numbers of clusters; 0 has none."""
     return ", ".join(f"{number} ({counted((number - 1).bit_length(), 'bit')})" for number in sorted({*numbers} - {0}))
@@ -86,6 +96,11 @@ def channels(numbers: Sequence[int], most: int = 3) -> str:
             runs.append([number])
     shown = [f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs[:most]]
     return f"channel{'s' * (len(numbers) > 1)} {', '.join(shown + ['...'] * (len(runs) > most))}"
+
+
+def with_options(text: str, spelled: Spelling) -> str:
+    """The text with its options, which stand in backquotes, written so."""
+    return re.sub("`([a-z][a-z_]*(?:=[^`]*)?)`", lambda option: f"`{spelled(option[1])}`", text)
 
 
 def setting(value: object) -> str:
