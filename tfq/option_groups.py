@@ -256,6 +256,8 @@ class FileOptions:
       metric: a name in `tfq.evaluation.metrics`, or module:function.
       outputs: names of those that the metric judges, in the order in which its decoder reads them; empty for all.
       decoder: what makes boxes of a detector's outputs (`tfq.evaluation.decoders`).
+      nms: "append" writes model_nms.tflite too, in which the boxes of `decoder` are found by an operator at its end
+        (`tfq.export.nms`); "app" leaves that to the app.
       annotations: boxes or masks of the images of the evaluation data (`tfq.data.annotations`).
       labels: a file with a class name on every line.
       target: what an int8 model is to run on: operations that it runs slowly take other forms (`tfq.models.forms`).
@@ -267,9 +269,14 @@ class FileOptions:
     metric: str = "top1"
     outputs: tuple[str, ...] = ()
     decoder: str = ""
+    nms: str = one_of("app", "append")
     annotations: str = ""
     labels: str = ""
     target: str = one_of(*TARGETS)
+
+    @property
+    def appends_nms(self) -> bool:
+        return self.nms == "append"
 
 
 @dataclasses.dataclass(frozen=True)

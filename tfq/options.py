@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _MOST_PACKED_BITS = 4  # of an INT4 tensor
 SYNTHETIC = "synthetic"  # of `calibration_data`: made from the model
+APPENDABLE = ("ssd", "yolo", "yolov8")
+"""Decoders whose boxes TFLite's operator finds; a test compares them with the decoders."""
 NEED_LABELS = (  # but top1, the default; a test compares them with the metrics
     *("top5", "auc", "f1", "matthews", "token_accuracy", "exact_match", "map", "ap50", "miou", "pixel_accuracy"),
     *("pck", "pearson", "spearman", "recall1", "recall5", "eer"),
@@ -139,8 +141,14 @@ RULES = (
     ),
     Rule(
         ("decoder",),
-        _scores,
+        lambda recipe: _scores(recipe) or recipe.appends_nms,
         "nothing is scored; add `evaluation` or `max_accuracy_drop`, or leave `decoder` out",
+    ),
+    Rule(
+        ("nms",),
+        lambda recipe: recipe.decoder.split(",")[0] in APPENDABLE and not recipe.simulated,
+        f"`decoder` is {{decoder!r}}; TFLite's operator finds the boxes of {', '.join(APPENDABLE)}, give one of them or"
+        " leave `nms` out",
     ),
     Rule(
         ("annotations",),

@@ -40,10 +40,12 @@ from tfq.evaluation.diagnosis import Diagnosis
 from tfq.evaluation.diagnosis import diagnose as diagnosis
 from tfq.evaluation.evaluate import Evaluation, Simulated, evaluate
 from tfq.evaluation.layers import layer_errors
+from tfq.evaluation.suppression import with_nms
 from tfq.evaluation.times import layer_times
 from tfq.execution.machine import this_machine
 from tfq.execution.progress import SILENT, Progress
-from tfq.export.metadata import add_metadata
+from tfq.export.metadata import ModelMetadata, TensorMetadata, add_metadata
+from tfq.export.nms import OUTPUTS
 from tfq.export.package import export_plain, export_quantized, gzipped, metadata_of
 from tfq.export.plain import plain_model
 from tfq.export.scales import with_legal_scales
@@ -108,6 +110,9 @@ def quantize(
         files = {name: add_metadata(file, told) for name, file in files.items()}
         for name, content in files.items():
             journal.warn(verify_runtimes(content, run.few, name=name))
+    if recipe.appends_nms:
+        with journal.stage("append NMS"):
+            files |= _with_nms(run, files["model.tflite"], told)
     with journal.stage("evaluate"):
         evaluation = _evaluate(run, files, model)
         falls = run.metric.higher_is_better is not False
@@ -205,6 +210,15 @@ def _plain(run: Run) -> _Made:
         content = export_plain(run.graph, precision, run.representative, progress=run.resources.progress)
         model = plain_model(content, run.graph, precision)
     return model, {"model.tflite": content}, {"layers": layer_reports(model)}
+
+
+def _with_nms(run: Run, content: bytes, told: ModelMetadata) -> dict[str, bytes]:
+    """model_nms.tflite, whose outputs are detections."""
+    recipe = run.recipe
+    appended, notes = with_nms(content, recipe.decoder, recipe.outputs, run.few)
+    run.journal.warn(*notes)
+    detections = dataclasses.replace(told, outputs=tuple(TensorMetadata(name) for name in OUTPUTS))
+    return {"model_nms.tflite": add_metadata(appended, detections)}
 
 
 def explore(
