@@ -252,6 +252,8 @@ class FileOptions:
 
     Attributes:
       package: "gzip" makes a compressed copy too.
+      model_card: MODEL_CARD.md is written too, for the Hugging Face Hub.
+      model_explorer: figures of the layers are written too, for Google's Model Explorer.
       input_type, output_type: of the values that an app gives and gets.
       metric: a name in `tfq.evaluation.metrics`, or module:function.
       outputs: names of those that the metric judges, in the order in which its decoder reads them; empty for all.
@@ -264,6 +266,8 @@ class FileOptions:
     """
 
     package: str = one_of("none", "gzip")
+    model_card: bool = False
+    model_explorer: bool = False
     input_type: str = one_of("int8", "uint8", "float32")
     output_type: str = one_of("int8", "uint8", "float32")
     metric: str = "top1"

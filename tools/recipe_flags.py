@@ -118,6 +118,8 @@ HELP = {
         "nms": "append: also write model_nms.tflite, a detector whose outputs are the boxes that --decoder finds (ssd,"
         " yolo or yolov8), by TFLite's operator for non-maximum suppression. app: that is left to the app.",
         "package": "gzip: also write model.tflite.gz, which an app unpacks itself (docs/android.md).",
+        "model_card": "Also write MODEL_CARD.md, which is the README.md of a repository on the Hugging Face Hub.",
+        "model_explorer": "Also write error, bits and time of each layer for Google's Model Explorer.",
     },
     "Resources": {
         "memory_limit": "MiB of samples and activations that a step keeps in memory; the rest goes to temporary files.",

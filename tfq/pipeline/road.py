@@ -26,14 +26,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
 from tfq import __version__
 from tfq.allocation.allocate import Allocated
-from tfq.allocation.frontier import budgets_between, frontier
+from tfq.allocation.frontier import Frontier, budgets_between, frontier
+from tfq.allocation.survey import Survey
 from tfq.allocation.wish import LATENCY, WEIGHTS, float_bytes
 from tfq.errors import UserError
 from tfq.evaluation.diagnosis import Diagnosis
@@ -51,6 +52,7 @@ from tfq.export.plain import plain_model
 from tfq.export.scales import with_legal_scales
 from tfq.inputs import Inputs
 from tfq.models.graph import Graph
+from tfq.options import check_written
 from tfq.pipeline.begin import Run, begin
 from tfq.pipeline.budget import contradiction, surveyed, within_budget
 from tfq.pipeline.choice import converters_own, in_precision, with_precision
@@ -61,6 +63,8 @@ from tfq.reconstruction.steps import FITTING, TUNING, StepOutcome
 from tfq.report.causes import causes
 from tfq.report.frontier import BASE, FrontierReport
 from tfq.report.howto import howto
+from tfq.report.model_card import model_card
+from tfq.report.model_explorer import node_data
 from tfq.report.page import page
 from tfq.report.previews import previews
 from tfq.report.report import Report, layer_reports, model_facts, tensor_reports
@@ -147,7 +151,12 @@ def quantize(
     }
     if "model.tflite" in files:
         texts["HOWTO.md"] = howto(files["model.tflite"], told)
-    texts["report.html"] = page(json.loads(texts["report.json"]))
+    parsed = json.loads(texts["report.json"])
+    texts["report.html"] = page(parsed)
+    if recipe.model_card:
+        texts["MODEL_CARD.md"] = model_card(parsed, texts["HOWTO.md"])
+    if recipe.model_explorer:
+        texts |= node_data(parsed["layers"])
     return Result(files | {name: text.encode() for name, text in texts.items()}, report)
 
 
@@ -227,6 +236,7 @@ def explore(
     *,
     points: int,
     reconstruct: bool = False,
+    write: Collection[str] = (),
     ledger: Path | None = None,
     progress: Progress = SILENT,
     executor: Executor | None = None,
@@ -237,11 +247,14 @@ def explore(
       recipe: of an allocating run; its budgets do not matter.
       points: budgets that are tried, of size, and as many of latency where there is a table.
       reconstruct: every point in sequence, as `quantize` would; otherwise from parallel states, much faster.
+      write: points whose files are wanted: "point_3" and the like, or "all".
       inputs, ledger, progress, executor: as in `quantize`.
 
     Raises:
       UserError: anything the user can put right.
+      VerificationError: a file that is wanted is not what was specified.
     """
+    check_written(write)
     if recipe.simulated:
         raise UserError(f"{recipe.simulated}, and a frontier is measured on files; leave w4a4 out of `candidates`")
     run = in_precision(begin(recipe, inputs or Inputs.of(recipe), progress, executor), "int8")
@@ -259,6 +272,8 @@ def explore(
         files |= {name: found.bench.export(point.model) for name, point in made.points.items()}
         options: dict[str, Any] = {"metric": run.metric, "seed": recipe.seed, "resources": run.resources}
         evaluation = evaluate(files, run.unseen, timing=None, **options)
+    with run.journal.stage("package"):
+        models = _written(run, recipe, made, found, write)
     return FrontierReport.of(
         recipe,
         model_facts(run.loaded, run.prepared),
@@ -266,7 +281,26 @@ def explore(
         evaluation,
         float_weight_bytes=float_bytes(run.graph, found.units),
         journal=run.journal,
+        models=models,
     )
+
+
+def _written(run: Run, asked: Recipe, made: Frontier, found: Survey, write: Collection[str]) -> dict[str, bytes]:
+    """The files of the points that are wanted; each says that a run with its budget made it."""
+    wanted = set(made.points) if "all" in write else {name.replace("_", " ") for name in write}
+    if missing := wanted - set(made.points):
+        run.journal.warn(f"`write` names {', '.join(sorted(missing))}, and there are {', '.join(made.points)}")
+    files = {}
+    for name, point in made.points.items():
+        if name not in wanted:
+            continue
+        model = with_legal_scales(point.model, TARGETS[run.recipe.target])
+        content = found.bench.export(model)
+        verify_structure(content, model)
+        recipe = dataclasses.replace(asked, **point.wish(float_bytes(run.graph, found.units)))
+        told = metadata_of(loaded=run.loaded, samples=run.calibration.samples, labels=run.labels, recipe=recipe)
+        files[name] = add_metadata(content, told)
+    return files
 
 
 def diagnose(
