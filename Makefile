@@ -11,7 +11,7 @@ OUT := out/demo
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-versions test test-all lint benchmark system arm64 mediapipe clean
+.PHONY: help demo demo-versions test test-all lint benchmark runners system arm64 mediapipe clean
 
 help:
 	@echo "make demo       quantise the demo model and print where the report is"
@@ -21,6 +21,7 @@ help:
 	@echo "make mediapipe  an environment with MediaPipe, to which the tests then give files"
 	@echo "make benchmark  tfq and its peers on the same cases"
 	@echo "make lint       ruff and mypy"
+	@echo "make runners    tfq_runner for phones and for Linux, with checksums, into dist/runners"
 	@echo "make clean      remove what the targets made, the virtual environment too"
 
 # pip runs again only when the packaging changes.
@@ -71,9 +72,14 @@ benchmark: $(VENV)/tfq-dev.installed
 	$(BIN)/python -m benchmarks.on_device
 	$(BIN)/python -m benchmarks.allocation --reconstruct=0.09,0.125,0.18
 
+# Release assets: with ANDROID_NDK_HOME set, the programs that --runner takes, for whom has no NDK.
+runners: $(VENV)/tfq.installed
+	$(BIN)/python -m tfq_bench.release dist/runners
+
 # What the tests of the builds and of the on-device benchmark need, by Debian's names. Where it cannot be installed, the
 # tests that need it skip and say so.
-PACKAGES := bazel-bootstrap cmake make g++ clang libclang-rt-dev g++-aarch64-linux-gnu qemu-user adb
+PACKAGES := bazel-bootstrap cmake make g++ clang libclang-rt-dev g++-aarch64-linux-gnu qemu-user adb default-jdk-headless \
+  kotlin
 
 system:
 	@missing=; for package in $(PACKAGES); do \

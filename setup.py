@@ -88,6 +88,8 @@ setup(
             "pycocotools>=2.0.8",
             "pytest>=8",
             "pytest-xdist>=3.5",
+            # reads the front matter of model cards
+            "pyyaml>=6",
             "ruff>=0.6",
         ],
         # TFLite Micro's interpreter, which the tests of its table ask; it has pre-releases alone

@@ -256,24 +256,35 @@ class FileOptions:
 
     Attributes:
       package: "gzip" makes a compressed copy too.
+      model_card: MODEL_CARD.md is written too, for the Hugging Face Hub.
+      model_explorer: figures of the layers are written too, for Google's Model Explorer.
       input_type, output_type: of the values that an app gives and gets.
       metric: a name in `tfq.evaluation.metrics`, or module:function.
       outputs: names of those that the metric judges, in the order in which its decoder reads them; empty for all.
       decoder: what makes boxes of a detector's outputs (`tfq.evaluation.decoders`).
+      nms: "append" writes model_nms.tflite too, in which the boxes of `decoder` are found by an operator at its end
+        (`tfq.export.nms`); "app" leaves that to the app.
       annotations: boxes or masks of the images of the evaluation data (`tfq.data.annotations`).
       labels: a file with a class name on every line.
       target: what an int8 model is to run on: operations that it runs slowly take other forms (`tfq.models.forms`).
     """
 
     package: str = one_of("none", "gzip")
+    model_card: bool = False
+    model_explorer: bool = False
     input_type: str = one_of("int8", "uint8", "float32")
     output_type: str = one_of("int8", "uint8", "float32")
     metric: str = "top1"
     outputs: tuple[str, ...] = ()
     decoder: str = ""
+    nms: str = one_of("app", "append")
     annotations: str = ""
     labels: str = ""
     target: str = one_of(*TARGETS)
+
+    @property
+    def appends_nms(self) -> bool:
+        return self.nms == "append"
 
 
 @dataclasses.dataclass(frozen=True)

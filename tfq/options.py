@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 _MOST_PACKED_BITS = 4  # of an INT4 tensor
 SYNTHETIC = "synthetic"  # of `calibration_data`: made from the model
+APPENDABLE = ("ssd", "yolo", "yolov8")
+"""Decoders whose boxes TFLite's operator finds; a test compares them with the decoders."""
 NEED_LABELS = (  # but top1, the default; a test compares them with the metrics
     *("top5", "auc", "f1", "matthews", "token_accuracy", "exact_match", "map", "ap50", "miou", "pixel_accuracy"),
     *("pck", "pearson", "spearman", "recall1", "recall5", "eer"),
@@ -150,8 +153,19 @@ RULES = (
     ),
     Rule(
         ("decoder",),
-        _scores,
+        lambda recipe: _scores(recipe) or recipe.appends_nms,
         "nothing is scored; add `evaluation` or `max_accuracy_drop`, or leave `decoder` out",
+    ),
+    Rule(
+        ("model_card", "model_explorer"),
+        lambda recipe: not recipe.simulated,
+        "the model is simulated only, so there is no file that it could describe; leave it out",
+    ),
+    Rule(
+        ("nms",),
+        lambda recipe: recipe.decoder.split(",")[0] in APPENDABLE and not recipe.simulated,
+        f"`decoder` is {{decoder!r}}; TFLite's operator finds the boxes of {', '.join(APPENDABLE)}, give one of them or"
+        " leave `nms` out",
     ),
     Rule(
         ("annotations",),
@@ -206,6 +220,13 @@ def check_engine_acts(recipe: Recipe) -> None:
             "`engine` or an executor is given and no layers are worked on apart; add `mode='parallel'` with"
             " `pipeline='advanced'`, or a budget, or leave it out"
         )
+
+
+def check_written(write: Collection[str]) -> None:
+    """Raises UserError where `write` names no points of a frontier."""
+    for name in write:
+        if not re.fullmatch(r"all|point[_ ][1-9]\d*", name):
+            raise UserError(f"`write` names {name!r}; expected all, or points such as point_3")
 
 
 def check_names(given: Iterable[str], known: Collection[str]) -> None:

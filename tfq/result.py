@@ -21,7 +21,8 @@ class Result(Saved):
 
     Attributes:
       files: content by name: model.tflite, HOWTO.md, float.tflite, spec.json, report.json, report.html and recipe.json;
-        with `package='gzip'` model.tflite.gz too. Without the first two where activations have fewer than 8 bits.
+        with `package='gzip'` model.tflite.gz too, and what `nms`, `model_card` and `model_explorer` ask for. Without
+        the first two where activations have fewer than 8 bits.
       report: every measurement; report.json holds the same.
     """
 

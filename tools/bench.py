@@ -37,6 +37,8 @@ _BEGINNING = b'{\n "kind": "tfq-bench"'  # of a report
 GROUPS = {
     "Models and data": {
         **SAMPLES,
+        "evaluation_data": f"{SAMPLES['evaluation_data']} Without it the inputs are random: latency and memory are"
+        " measured, accuracy is not.",
         **SCORE,
         "result": "The --output_dir of a tfq-quantize run, in place of --models. Its two files are measured, and the"
         " figures are added to its report.json and report.html.",
@@ -110,10 +112,12 @@ def main(values: flags.FlagValues) -> int:
     return FAILED if failed else 0
 
 
-def _metric(values: flags.FlagValues) -> Metric:
+def _metric(values: flags.FlagValues) -> Metric | None:
+    """What judges the outputs; None without data."""
     from tfq.evaluation.metrics import find_metric
 
-    return find_metric(values.metric, outputs=values.outputs, decoder=values.decoder)
+    found = find_metric(values.metric, outputs=values.outputs, decoder=values.decoder)
+    return found if values.evaluation_data else None
 
 
 def _check_flags(values: flags.FlagValues) -> None:
@@ -127,14 +131,13 @@ def _check_flags(values: flags.FlagValues) -> None:
         rendered(read_report(Path(values.result)), Path(values.result, "report.json"))  # told before all measuring
     named = values.models or values.result
     if not named and not values.latency_table:
-        raise UserError(
-            "missing --models and --evaluation_data, or --latency_table and --model; tfq-bench --help lists the flags"
-        )
-    if bool(named) != bool(values.evaluation_data):
-        raise UserError(f"missing {'--evaluation_data' if named else '--models'}; tfq-bench --help lists the flags")
+        raise UserError("missing --models, or --latency_table and --model; tfq-bench --help lists the flags")
+    if values.evaluation_data and not named:
+        raise UserError("missing --models; tfq-bench --help lists the flags")
     _metric(values)  # a misspelt one is told before the data is read
-    reading = ("metric", "outputs", "decoder", "annotations")
-    compared = ("preprocess", "num_samples", *reading, "allowed_lsb", "output_dir", "overwrite", "profile_ops")
+    reading = ("preprocess", "num_samples", "metric", "outputs", "decoder", "annotations")
+    check_idle(values, dict.fromkeys(reading, bool(values.evaluation_data)), "there is no --evaluation_data; add it")
+    compared = ("allowed_lsb", "output_dir", "overwrite", "profile_ops")
     check_idle(values, dict.fromkeys(compared, bool(named)), "no --models or --result are compared; leave it out")
     android = dict.fromkeys(("serials", "keep"), values.device == "adb")
     check_idle(values, android, "--device is host; add --device=adb, or leave it out")
@@ -145,6 +148,7 @@ def compare_models(
 ) -> bool:
     """Measures --models or those of --result, writes and prints the reports; whether anything failed."""
     from tfq_bench.bench import prepare, run_bench
+    from tfq_bench.inputs import random_samples
     from tfq_bench.summary import device_summary
 
     from tfq.data.loading import Selection, load_samples
@@ -156,15 +160,19 @@ def compare_models(
     result = Path(values.result) if values.result else None
     models = name_models([Path(path) for path in values.models] if result is None else [result / n for n in MODELS])
     readable = _first_readable(list(models.values()))
-    samples = load_samples(
-        values.evaluation_data,
-        input_signatures(readable),
-        Selection(values.num_samples or None),
-        preprocess=values.preprocess,
-        annotations=values.annotations,
-        resources=Resources(progress=progress),
-    )
-    check_metric(_metric(values), samples, *few_outputs(readable, samples))
+    signatures, metric = input_signatures(readable), _metric(values)
+    if metric is None:
+        samples = random_samples(signatures, seed=values.seed)
+    else:
+        samples = load_samples(
+            values.evaluation_data,
+            signatures,
+            Selection(values.num_samples or None),
+            preprocess=values.preprocess,
+            annotations=values.annotations,
+            resources=Resources(progress=progress),
+        )
+        check_metric(metric, samples, *few_outputs(readable, samples))
     output, names = Path(values.output_dir), {serial: re.sub(r"[^\w.-]", "_", serial) + ".json" for serial in devices}
     ours = {"summary.txt", "work", *names.values(), *_earlier(output)}
     with staged_directory(output, overwrite=values.overwrite, ours=ours) as folder:
@@ -174,7 +182,7 @@ def compare_models(
             samples,
             work / "job",
             settings=settings,
-            metric=_metric(values),
+            metric=metric,
             allowed_lsb=values.allowed_lsb,
             seed=values.seed,
             progress=progress,

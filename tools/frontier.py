@@ -16,7 +16,8 @@ from tfq_tools.recipe_flags import (
     recipe_from_flags,
 )
 
-from tfq.execution.files import FRONTIER_NAMES
+from tfq.execution.files import FRONTIER_NAMES, MOST_POINTS, POINT_NAMES
+from tfq.options import check_written
 from tfq.recipe import UNBOUND
 
 _WITHOUT = (
@@ -30,6 +31,9 @@ _WITHOUT = (
     "activation_bits",
     "labels",
     "package",
+    "model_card",
+    "model_explorer",
+    "nms",
     *UNBOUND,
 )
 FLAGS = new_recipe_flags(output=", ".join(FRONTIER_NAMES), without=_WITHOUT)
@@ -42,8 +46,13 @@ _RECONSTRUCT = (
     "Reconstruct every point in sequence, as tfq-quantize does with that budget. The models are better, but each takes"
     " as long as a run."
 )
-flags.DEFINE_integer("points", 12, _POINTS, lower_bound=2, upper_bound=1000, flag_values=FLAGS)
+_WRITE = (
+    "Also write the models of these points: all, or names such as point_1,point_3. Run again with the same --journal to"
+    " write points that you have seen."
+)
+flags.DEFINE_integer("points", 12, _POINTS, lower_bound=2, upper_bound=MOST_POINTS, flag_values=FLAGS)
 flags.DEFINE_boolean("reconstruct", False, _RECONSTRUCT, flag_values=FLAGS)
+flags.DEFINE_list("write", [], _WRITE, flag_values=FLAGS)
 SUMMARY = (
     "Measure how accurate the model is at every size, and with a latency table at every latency, to choose a budget for"
     " tfq-quantize."
@@ -55,6 +64,7 @@ def main(values: flags.FlagValues) -> None:
 
     alone = "points are put together from layers that are fitted one by one; add --reconstruct, or leave it out"
     check_idle(values, {"granularity": values.reconstruct}, alone)
+    check_written(values.write)
     recipe = recipe_from_flags(values, **UNBOUND)
     # before the libraries are imported, which takes seconds
     check_model_file(Path(recipe.model), trusted=recipe.allow_unsafe_deserialization, imports=recipe.imports)
@@ -66,12 +76,13 @@ def main(values: flags.FlagValues) -> None:
         from tfq.pipeline import explore
 
     output = Path(values.output_dir)
-    with staged_directory(output, overwrite=values.overwrite, ours=FRONTIER_NAMES) as directory:
+    with staged_directory(output, overwrite=values.overwrite, ours=(*FRONTIER_NAMES, *POINT_NAMES)) as directory:
         with engine(values.engine, recipe.workers) as executor:
             report = explore(
                 recipe,
                 points=values.points,
                 reconstruct=values.reconstruct,
+                write=values.write,
                 ledger=ledger_from_flags(values, recipe),
                 progress=Lines(sys.stderr),
                 executor=executor,
@@ -87,7 +98,7 @@ def main(values: flags.FlagValues) -> None:
 
 def run() -> None:
     required = ("model", "calibration_data", "output_dir")
-    groups = {**groups_of(FLAGS), "Frontier": ("points", "reconstruct")}
+    groups = {**groups_of(FLAGS), "Frontier": ("points", "reconstruct", "write")}
     run_command("tfq-frontier", main, FLAGS, summary=SUMMARY, groups=groups, required=required)
 
 

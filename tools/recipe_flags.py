@@ -120,7 +120,11 @@ HELP = {
         "output_type": "Type of the values that the app gets from the model.",
         "labels": "A text file with one class name per line; the names are stored in the model for Android's Task"
         " library.",
+        "nms": "append: also write model_nms.tflite, a detector whose outputs are the boxes that --decoder finds (ssd,"
+        " yolo or yolov8), by TFLite's operator for non-maximum suppression. app: that is left to the app.",
         "package": "gzip: also write model.tflite.gz, which an app unpacks itself (docs/android.md).",
+        "model_card": "Also write MODEL_CARD.md, which is the README.md of a repository on the Hugging Face Hub.",
+        "model_explorer": "Also write error, bits and time of each layer for Google's Model Explorer.",
     },
     "Resources": {
         "memory_limit": "MiB of samples and activations that a step keeps in memory; the rest goes to temporary files.",
@@ -189,7 +193,7 @@ def recipe_from_flags(values: flags.FlagValues, **fixed: Any) -> Recipe:
         check_engine(values.engine, recipe.workers)
         check_engine_acts(recipe)
     if ":" not in recipe.metric + recipe.decoder:  # the user's own are imported with the libraries
-        find_metric(recipe.metric, outputs=recipe.outputs, decoder=recipe.decoder)
+        find_metric(recipe.metric, outputs=recipe.outputs, decoder=recipe.decoder, for_file=recipe.appends_nms)
     return recipe
 
 

@@ -32,7 +32,7 @@ def prepare(
     folder: Path,
     *,
     settings: Settings,
-    metric: Wanted = "top1",
+    metric: Wanted | None = "top1",
     allowed_lsb: float = 2.0,
     seed: int = 0,
     progress: Progress = SILENT,
@@ -44,6 +44,7 @@ def prepare(
     Args:
       models: .tflite files by name; the first is the baseline.
       samples: inputs in real values by input name.
+      metric: see `find_metric`; None: the samples are random, and nothing is judged.
       allowed_lsb: see `Bench`.
       seed: of the bootstrap intervals.
 
@@ -85,7 +86,8 @@ def prepare(
         path: folder / path for path in (*sorted(containers.values()), *dict.fromkeys(task.model for task in ordered))
     }
     job = Job(ordered, files, settings)
-    return Bench(tuple(models), prepared, job, tuple(failures), samples, find_metric(metric), allowed_lsb, seed)
+    judge = metric and find_metric(metric)
+    return Bench(tuple(models), prepared, job, tuple(failures), samples, judge, allowed_lsb, seed)
 
 
 def run_bench(

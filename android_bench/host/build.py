@@ -42,6 +42,23 @@ def find_runner(target: Target, named: Sequence[Path] = (), *, progress: Progres
     if named:
         others = ", ".join(f"{path} is for {elf_target(path)}" for path in named)
         raise UserError(f"the runner for {target} is missing: {others}; add one to --runner")
+    try:
+        return built_runner(target, progress=progress)
+    except MissingToolError as error:
+        raise UserError(f"{error}, or give --runner=PATH or {variable('TFQ_RUNNER', target)}") from error
+
+
+class MissingToolError(UserError):
+    """What builds a runner is not installed."""
+
+
+def built_runner(target: Target, *, progress: Progress = SILENT) -> Path:
+    """The cache's runner for `target`, built now where the cache has none.
+
+    Raises:
+      MissingToolError: what builds it is not there.
+      UserError: it cannot be built, or not be kept.
+    """
     sources = source_folder()
     compiler = _compiler(target)
     cached = _cache_folder() / f"{_PROGRAM}-{target.abi}-{target.system}-{_key(sources, compiler)}"
@@ -75,24 +92,28 @@ def source_folder() -> Path:
     raise UserError("the sources of tfq_runner are not installed; install tfq again, or give --runner=PATH")
 
 
+def ndk_revision() -> str:
+    """The revision of the NDK that ANDROID_NDK_HOME names, as 27.2.12479018; "unknown" where it does not say."""
+    path = Path(os.environ.get("ANDROID_NDK_HOME", ""), "source.properties")
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    found = re.search(r"^Pkg\.Revision\s*=\s*(\S+)", text, re.MULTILINE)
+    return found[1] if found else "unknown"
+
+
 def _compiler(target: Target) -> str:
-    """What builds for `target`; part of the cache's key. Raises UserError where it is missing."""
+    """What builds for `target`; part of the cache's key. Raises MissingToolError where it is missing."""
     if target.system == "android":
         ndk = os.environ.get("ANDROID_NDK_HOME", "")
         if not (Path(ndk) / "build/cmake/android.toolchain.cmake").is_file():
-            raise UserError(
-                f"a runner for {target} is built with the Android NDK; set ANDROID_NDK_HOME to its folder"
-                f" (got {ndk!r}), or give --runner=PATH or {variable('TFQ_RUNNER', target)}"
+            raise MissingToolError(
+                f"a runner for {target} is built with the Android NDK; set ANDROID_NDK_HOME to its folder (got {ndk!r})"
             )
         return ndk
     if target == host_target():
         return "native"
     if target.abi == "arm64-v8a" and shutil.which("aarch64-linux-gnu-g++"):
         return "aarch64-linux-gnu-g++"
-    raise UserError(
-        f"no compiler for {target} is there (arm64: apt install g++-aarch64-linux-gnu);"
-        f" give --runner=PATH or {variable('TFQ_RUNNER', target)}"
-    )
+    raise MissingToolError(f"no compiler for {target} is there; install one (arm64: apt install g++-aarch64-linux-gnu)")
 
 
 def _build(target: Target, sources: Path, folder: Path) -> Path:
@@ -101,9 +122,9 @@ def _build(target: Target, sources: Path, folder: Path) -> Path:
     bazel = next((name for name in ("bazelisk", "bazel") if shutil.which(name)), None)
     if bazel and (sources.parents[1] / "WORKSPACE").is_file():
         return _build_with_bazel(bazel, target, sources, folder)
-    raise UserError(
+    raise MissingToolError(
         "tfq_runner is built with CMake (pip install cmake) and a C++17 compiler, or, in a checkout of tfq, with Bazel;"
-        " install one of them, or give --runner=PATH"
+        " install one of them"
     )
 
 

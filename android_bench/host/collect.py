@@ -28,6 +28,7 @@ from tfq.execution.interpreter import TensorInfo
 from tfq.report.words import counted
 
 _REFERENCE = "the Python interpreter of ai-edge-litert {version} on this host, {kernels} kernels"
+_RANDOM = "the inputs are random, since no --evaluation_data was given"
 _DRIFT = 0.05
 _RISE_DEGREES = 5.0
 
@@ -61,6 +62,7 @@ class Bench:
       models: names, in order, of those that cannot be run by this host too; the first is the baseline.
       prepared: by name.
       failures: of the others.
+      metric: judges the outputs; None where the samples are random, which says nothing of accuracy.
       allowed_lsb: steps of an output's grid by which a device may differ from this host.
     """
 
@@ -69,7 +71,7 @@ class Bench:
     job: Job
     failures: tuple[Failure, ...]
     samples: Samples
-    metric: Metric
+    metric: Metric | None
     allowed_lsb: float
     seed: int = 0
 
@@ -154,7 +156,7 @@ def _report(
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         tfq=tfq.__version__,
         settings={**dataclasses.asdict(bench.settings), "allowed_lsb": bench.allowed_lsb, "seed": bench.seed},
-        metric=bench.metric.name,
+        metric=bench.metric.name if bench.metric else "",
         omitted=omitted,
         reference=_REFERENCE.format(
             version=importlib.metadata.version("ai-edge-litert"), kernels=bench.settings.kernels
@@ -215,6 +217,8 @@ def _judged(
     bench: Bench, elements: Mapping[str, list[np.ndarray]], warnings: list[str]
 ) -> tuple[dict[str, Judgement], dict[str, tuple[Difference, ...]], str, list[Failure]]:
     """(scores, differences from the baseline, why there is no score, failures) of the outputs of a device."""
+    if bench.metric is None:
+        return {}, {}, _RANDOM, []
     first = bench.models[0]
     failures: list[Failure] = []
     real: dict[str, tuple[np.ndarray, ...]] = {}

@@ -7,15 +7,17 @@ many as a fixed batch in the file prescribes; the last one is then filled up wit
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from tfq_bench.tensors import Column, write_tensors
 
+from tfq.data.samples import InputSignature, Samples
 from tfq.errors import UserError
 from tfq.execution.interpreter import TensorInfo, TfliteModel
 
+RANDOM_SAMPLES = 8
 _BLOCK_BYTES = 4 << 20
 
 
@@ -42,6 +44,19 @@ def feed_of(model: TfliteModel) -> Feed:
         shapes = ", ".join(f"{info.name!r} {list(info.shape)}" for info in model.inputs)
         raise UserError(f"the model's inputs share no batch axis ({shapes}); it cannot be run sample by sample")
     return Feed(tuple(dataclasses.replace(info, index=0) for info in model.inputs), sizes.pop())
+
+
+def random_samples(signatures: Sequence[InputSignature], count: int = RANDOM_SAMPLES, seed: int = 0) -> Samples:
+    """Inputs for times alone: floats of -1..1; zeros where an input holds whole numbers, whose limits are unknown."""
+    rng = np.random.default_rng(seed)
+    return Samples.of(
+        {
+            s.name: rng.uniform(-1, 1, (count, *s.shape)).astype(s.dtype)
+            if np.dtype(s.dtype).kind == "f"
+            else np.zeros((count, *s.shape), s.dtype)
+            for s in signatures
+        }
+    )
 
 
 def write_inputs(path: Path, feed: Feed, arrays: Mapping[str, np.ndarray]) -> None:

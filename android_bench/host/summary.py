@@ -154,10 +154,8 @@ def _against_host(model: ModelReport) -> str:
 
 def _notes(report: DeviceReport, bench: Bench) -> str:
     settings = bench.settings
-    notes = [
-        f"{len(bench.samples)} samples; ratios are to {bench.models[0]}; brackets of differences: 95 % intervals"
-        " (paired bootstrap).",
-    ]
+    judged = "; brackets of differences: 95 % intervals (paired bootstrap)" if bench.metric else ""
+    notes = [f"{len(bench.samples)} samples; ratios are to {bench.models[0]}{judged}."]
     if report.omitted:
         notes.append(f"No score: {report.omitted}.")
     latencies = [t.latency for model in report.models for t in model.timings if t.latency]

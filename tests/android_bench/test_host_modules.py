@@ -17,7 +17,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from runner_cache import built_runner
-from tfq_bench import build
+from tfq_bench import build, release
 from tfq_bench.compare import compare, compare_real
 from tfq_bench.elf import Target, elf_target, host_target
 from tfq_bench.inputs import feed_of, per_sample, write_inputs
@@ -115,6 +115,44 @@ def test_what_is_missing_to_build_is_named(monkeypatch: pytest.MonkeyPatch, tmp_
         build.find_runner(host_target())
     with pytest.raises(UserError, match="g\\+\\+-aarch64-linux-gnu"):
         build.find_runner(Target("armeabi-v7a", "linux"))
+
+
+def test_release_assets_are_built_for_every_abi_and_named_with_their_sums_and_the_ndk(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    """The runner's own toolchain file with an NDK that compiles for this machine, and a program that tells its ABI."""
+    for tool in ("cmake", "make", "c++"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed (apt install cmake make g++)")
+    sources, ndk = tmp_path / "runner", tmp_path / "ndk"
+    sources.mkdir()
+    shutil.copy(build.source_folder() / "android.cmake", sources)
+    (sources / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.16)\nproject(x CXX)\nadd_executable(tfq_runner x.cc)\n"
+        'add_compile_definitions(ABI="${ANDROID_ABI}")'
+    )
+    (sources / "x.cc").write_text("#include <cstdio>\nint main() { std::puts(ABI); }")
+    monkeypatch.setattr(build, "source_folder", lambda: sources)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("ANDROID_NDK_HOME", str(ndk))
+    targets = [target for target in release.TARGETS if target.system == "android"]
+    made, missing = release.write_assets(tmp_path / "without", [host_target(), *targets])
+    assert [path.name for path in made] == [release.asset_name(host_target())]
+    assert len(missing) == 3
+    assert all(f"set ANDROID_NDK_HOME to its folder (got {str(ndk)!r})" in line for line in missing)
+    assert not any("--runner" in line for line in missing)
+
+    (ndk / "build/cmake").mkdir(parents=True)
+    (ndk / "build/cmake/android.toolchain.cmake").touch()
+    (ndk / "source.properties").write_text("Pkg.Desc = Android NDK\nPkg.Revision = 27.2.12479018\n")
+    made, missing = release.write_assets(tmp_path / "with", targets)
+    assert missing == []
+    told = [subprocess.run([path], check=True, capture_output=True, text=True).stdout.strip() for path in made]
+    assert told == ["arm64-v8a", "armeabi-v7a", "x86_64"]
+    assert [path.name.partition("-android-")[2] for path in made] == told
+    sums = tmp_path / "with/SHA256SUMS"
+    assert "NDK 27.2.12479018" in sums.read_text().splitlines()[0]
+    subprocess.run(["sha256sum", "--check", "--strict", sums], cwd=sums.parent, check=True, capture_output=True)
 
 
 def test_a_failing_build_tells_the_compilers_error(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:

@@ -123,6 +123,25 @@ def test_table_and_json(files: pathlib.Path, runner: pathlib.Path, classifier: A
     assert "--overwrite" in again.stderr
 
 
+def test_without_data_the_inputs_are_random_and_nothing_is_said_of_accuracy(
+    files: pathlib.Path, runner: pathlib.Path
+) -> None:
+    done = bench(files, runner, "--models=float.tflite,int8.tflite", *QUICK)
+    assert done.returncode == 0, done.stderr + done.stdout
+    found = report(files)
+    assert "random" in found["omitted"]
+    assert found["omitted"] in done.stdout
+    assert found["metric"] == ""
+    for model in found["models"]:
+        assert model["samples"] == 8
+        assert model["timings"][0]["latency"]["runs"] == 60
+        assert [d["exact"] for d in model["against_host"]] == [True]  # a speed is still that of the right computation
+        assert model["against_baseline"] == []
+        assert all(model[key] is None for key in ("score", "difference", "agreement", "sqnr"))
+    assert "agreement" not in done.stdout
+    assert "bootstrap" not in done.stdout
+
+
 def test_broken_models_are_rows_and_the_exit_code_says_so(
     files: pathlib.Path, runner: pathlib.Path, needs_tensorflow: bytes
 ) -> None:
@@ -207,7 +226,8 @@ def test_a_device_that_computes_something_else_is_told(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--models=float.tflite"], "missing --evaluation_data"),
+        (["--evaluation_data=test.npz"], "missing --models"),
+        (["--models=float.tflite", "--metric=top1"], "--metric"),
         (["--models=float.tflite", "--evaluation_data=test.npz", "--threads=two"], "expected numbers such as 1,4"),
         (["--models=float.tflite", "--evaluation_data=test.npz", "--cpu_mask=xyz"], "hexadecimal"),
         (["--models=float.tflite", "--evaluation_data=test.npz", "--library=test.npz"], "no ELF program or library"),

@@ -15,12 +15,14 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from tfq.allocation.allocate import Allocated, Bench, Goal, Measured, Round, allocate
 from tfq.allocation.problem import Problem
 from tfq.allocation.program import minimise_cost, minimise_degradation
+from tfq.allocation.wish import WEIGHTS
 from tfq.errors import UserError
 from tfq.execution.progress import SILENT, Progress
 from tfq.quantized_model import QuantizedModel
@@ -42,6 +44,12 @@ class Point:
     budget: float
     model: QuantizedModel
     allocated: Allocated
+
+    def wish(self, float_weight_bytes: int) -> dict[str, Any]:
+        """The budget as options of a run that would have it; a size is a share of the float weights."""
+        if self.cost == WEIGHTS:
+            return {"size_budget": float(f"{self.budget / float_weight_bytes:.4g}")}
+        return {"size_budget": None, "latency_budget": f"{self.budget:.4g}ms"}
 
     @property
     def last(self) -> Round:

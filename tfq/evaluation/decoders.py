@@ -40,7 +40,8 @@ from tfq.execution.inputs import check_regular
 
 _CANDIDATES = 1000  # of an image, before doubles are taken out
 _PIXELS = 2.0  # no box in shares of an image reaches beyond
-_ANCHOR_SCALES = (10.0, 10.0, 5.0, 5.0)
+ANCHOR_SCALES = (10.0, 10.0, 5.0, 5.0)
+"""By which the codes (y, x, h, w) of an SSD are divided."""
 
 Found: TypeAlias = Iterator[tuple[np.ndarray, np.ndarray]]
 """Of each image: boxes [k, 4] (left, top, right, bottom), and their scores [k, classes]."""
@@ -89,21 +90,17 @@ def find_decoder(decoder: str) -> Callable[[Predictions], np.ndarray]:
 
     Raises UserError for an unknown name, an unknown setting or one that cannot be.
     """
-    name, *given = decoder.split(",")
+    name = decoder.split(",")[0]
     if name in DECODERS:
-        settings = _settings(given)
-        if (name == "ssd") != bool(settings.anchors):
-            raise UserError(
-                f"`decoder` is {decoder!r}; an ssd needs anchors=FILE.npy (centre y, x, height, width in 0..1), the"
-                " others have none"
-            )
-        return functools.partial(_decoded, DECODERS[name], settings)
+        return functools.partial(_decoded, DECODERS[name], settings_of(decoder))
     if ":" in decoder:
         return functools.partial(_own, import_option("decoder", decoder), decoder)
     raise UserError(f"`decoder` is {decoder!r}; it must be one of {', '.join(DECODERS)}, or module:function")
 
 
-def _settings(given: list[str]) -> Settings:
+def settings_of(decoder: str) -> Settings:
+    """Those that stand behind the name of one of DECODERS. Raises UserError for one that is unknown or cannot be."""
+    name, *given = decoder.split(",")
     found: dict[str, Any] = {}
     for part in given:
         key, _, value = part.partition("=")
@@ -111,7 +108,13 @@ def _settings(given: list[str]) -> Settings:
             found[key] = _SETTINGS[key](value)
         except (KeyError, ValueError) as error:
             raise UserError(f"`decoder` has {part!r}; expected score=, nms=, most= or anchors= and a value") from error
-    return Settings(**found)
+    settings = Settings(**found)
+    if (name == "ssd") != bool(settings.anchors):
+        raise UserError(
+            f"`decoder` is {decoder!r}; an ssd needs anchors=FILE.npy (centre y, x, height, width in 0..1), the"
+            " others have none"
+        )
+    return settings
 
 
 def _own(function: Callable[..., Any], name: str, predictions: Predictions) -> np.ndarray:
@@ -164,8 +167,13 @@ def _sigmoid(values: np.ndarray) -> np.ndarray:
     return 0.5 + 0.5 * np.tanh(0.5 * values)
 
 
+def are_logits(scores: np.ndarray) -> bool:
+    """Whether scores leave 0..1, so that they go through a sigmoid."""
+    return bool(scores.size) and bool(scores.min() < 0 or scores.max() > 1)
+
+
 def _probabilities(values: np.ndarray) -> np.ndarray:
-    return values if values.size == 0 or (values.min() >= 0 and values.max() <= 1) else _sigmoid(values)
+    return _sigmoid(values) if are_logits(values) else values
 
 
 def _corners(x: np.ndarray, y: np.ndarray, width: np.ndarray, height: np.ndarray) -> np.ndarray:
@@ -178,7 +186,7 @@ def _cells(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     return np.arange(height)[:, None], np.arange(width)[None]
 
 
-def _rows(predictions: Predictions, name: str, widths: tuple[int, ...]) -> np.ndarray:
+def box_rows(predictions: Predictions, name: str, widths: tuple[int, ...]) -> np.ndarray:
     """[n, cells, numbers]: of each cell as many numbers as `widths` says, and class scores.
 
     They are one output; or those numbers together and the scores; or each of the widths, and the scores.
@@ -202,16 +210,21 @@ def _rows(predictions: Predictions, name: str, widths: tuple[int, ...]) -> np.nd
 
 
 def _yolo(predictions: Predictions, _: Settings, *, objectness: bool = True) -> Found:
-    values = _rows(predictions, *(("yolo", (4, 1)) if objectness else ("yolov8", (4,))))
+    values = box_rows(predictions, *(("yolo", (4, 1)) if objectness else ("yolov8", (4,))))
     first = 5 if objectness else 4
     boxes = _corners(*np.moveaxis(values[..., :4], -1, 0))
-    if boxes.size and np.abs(boxes).max() > _PIXELS:
+    if in_pixels(boxes):
         height, width = next(iter(predictions.inputs.values())).shape[1:3]
         boxes /= (width, height, width, height)
     scores = _probabilities(values[..., first:])
     if objectness:
         scores = scores * _probabilities(values[..., 4:5])
     yield from zip(boxes, scores, strict=True)
+
+
+def in_pixels(boxes: np.ndarray) -> bool:
+    """Whether boxes are in pixels, and not in shares of the image."""
+    return bool(boxes.size) and bool(np.abs(boxes).max() > _PIXELS)
 
 
 def _fastestdet(predictions: Predictions, _: Settings) -> Found:
@@ -231,20 +244,25 @@ def _fastestdet(predictions: Predictions, _: Settings) -> Found:
 
 def _ssd(predictions: Predictions, settings: Settings) -> Found:
     codes, scores = _outputs(predictions, "ssd", 3, 3)
-    check_regular(Path(settings.anchors), settings.anchors)
-    try:
-        anchors = np.asarray(np.load(settings.anchors, allow_pickle=False), np.float64)
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"the anchors {settings.anchors} are no .npy: {described(error)}") from error
+    anchors = read_anchors(settings.anchors)
     if anchors.shape != codes.shape[1:] or codes.shape[2] != 4 or scores.shape[1] != codes.shape[1]:
         raise UserError(
             f"decoder ssd reads boxes [n, k, 4], class scores [n, k, 1 + classes] and anchors [k, 4]; got"
             f" {codes.shape[1:]}, {scores.shape[1:]} and {anchors.shape}"
         )
-    dy, dx, dh, dw = np.moveaxis(codes / _ANCHOR_SCALES, -1, 0)
+    dy, dx, dh, dw = np.moveaxis(codes / ANCHOR_SCALES, -1, 0)
     cy, cx, height, width = anchors.T
     boxes = _corners(dx * width + cx, dy * height + cy, np.exp(dw) * width, np.exp(dh) * height)
     yield from zip(boxes, _probabilities(scores)[..., 1:], strict=True)
+
+
+def read_anchors(path: str) -> np.ndarray:
+    """Anchors [k, 4] of a file. Raises UserError for what is no array."""
+    check_regular(Path(path), path)
+    try:
+        return np.asarray(np.load(path, allow_pickle=False), np.float64)
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"the anchors {path} are no .npy: {described(error)}") from error
 
 
 def _centernet(predictions: Predictions, _: Settings) -> Found:

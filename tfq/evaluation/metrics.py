@@ -34,7 +34,7 @@ Wanted: TypeAlias = "str | UserMetric | Metric"
 """What `find_metric` takes."""
 
 
-def find_metric(metric: Wanted, *, outputs: Sequence[str] = (), decoder: str = "") -> Metric:
+def find_metric(metric: Wanted, *, outputs: Sequence[str] = (), decoder: str = "", for_file: bool = False) -> Metric:
     """The metric of this name, or the user's own: a function, or "module:function".
 
     The function takes (outputs, labels) or (outputs, labels, inputs): the output [n, ...] (a tuple where
@@ -46,6 +46,7 @@ def find_metric(metric: Wanted, *, outputs: Sequence[str] = (), decoder: str = "
       metric: the name or the function; one that was found is given back.
       outputs: names of the outputs that are judged, in this order; empty for all.
       decoder: makes boxes of them (`tfq.evaluation.decoders`), which then are the only output.
+      for_file: the decoder is meant for a file too, and a metric that reads no boxes does without it.
 
     Raises UserError for an unknown name, an output named twice, and a decoder that the metric does not read.
     """
@@ -53,6 +54,8 @@ def find_metric(metric: Wanted, *, outputs: Sequence[str] = (), decoder: str = "
     twice = next((name for place, name in enumerate(outputs) if name in outputs[:place]), None)
     if twice is not None:
         raise UserError(f"`outputs` names {twice!r} twice; name each output once")
+    if for_file and not found.reads_boxes:
+        outputs, decoder = (), ""
     if not outputs and not decoder:
         return found
     if decoder and not found.reads_boxes:

@@ -30,13 +30,21 @@ from tfq.execution.locks import lock, locked_directory, remove_stale
 OUTPUT_NAMES = (
     "model.tflite",
     "model.tflite.gz",
+    "model_nms.tflite",
     "float.tflite",
     "spec.json",
     "report.json",
     "report.html",
     "recipe.json",
     "HOWTO.md",
+    "MODEL_CARD.md",
+    "model_explorer_error.json",
+    "model_explorer_bits.json",
+    "model_explorer_time.json",
 )
+MOST_POINTS = 1000
+"""Of a frontier, for each kind of budget."""
+POINT_NAMES = tuple(f"point_{number}.tflite" for number in range(1, 2 * MOST_POINTS + 1))
 FRONTIER_NAMES = ("frontier.json", "frontier.csv", "frontier.html", "frontier.png", "recipe.json")
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
@@ -64,11 +64,14 @@ class Options(TypedDict, total=False):
     preprocess: str
     storage: str
     package: str
+    model_card: bool
+    model_explorer: bool
     input_type: str
     output_type: str
     metric: str | UserMetric
     outputs: Sequence[str]
     decoder: str
+    nms: str
     annotations: str | os.PathLike[str]
     labels: str | os.PathLike[str] | Sequence[str]
     target: str
@@ -135,6 +138,7 @@ def explore(
     recipe: Recipe | None = None,
     points: int = 12,
     reconstruct: bool = False,
+    write: Collection[str] = (),
     journal: str | os.PathLike[str] | None = None,
     progress: Progress | bool = False,
     **options: Unpack[Options],
@@ -147,6 +151,8 @@ def explore(
       points: how many size budgets, from the smallest model to the best; with a latency table as many of latency too.
       reconstruct: reconstruct every point in sequence, as `quantize` does with its budget: better models, but each
         takes as long as a run.
+      write: points whose files are wanted, as ["point_1", "point_3"] or ["all"]; `save` writes point_1.tflite and so
+        on.
 
     Raises:
       UserError: as `quantize` does.
@@ -165,6 +171,7 @@ def explore(
             inputs,
             points=points,
             reconstruct=reconstruct,
+            write=write,
             ledger=ledger,
             progress=shown(progress),
         )

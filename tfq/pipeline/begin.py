@@ -94,7 +94,7 @@ class Run:
 
 def begin(recipe: Recipe, inputs: Inputs, progress: Progress, executor: Executor | None = None) -> Run:
     # what can be told before the model is read
-    metric = find_metric(inputs.metric, outputs=recipe.outputs, decoder=recipe.decoder)
+    metric = find_metric(inputs.metric, outputs=recipe.outputs, decoder=recipe.decoder, for_file=recipe.appends_nms)
     find_method(recipe.calibration_method)
     table = read_table(Path(recipe.latency_table)) if recipe.latency_table else None
     journal, resources = Journal(), recipe.resources(progress, executor)

@@ -26,29 +26,33 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
 from tfq import __version__
 from tfq.allocation.allocate import Allocated
-from tfq.allocation.frontier import budgets_between, frontier
+from tfq.allocation.frontier import Frontier, budgets_between, frontier
+from tfq.allocation.survey import Survey
 from tfq.allocation.wish import LATENCY, WEIGHTS, float_bytes
 from tfq.errors import UserError
 from tfq.evaluation.diagnosis import Diagnosis
 from tfq.evaluation.diagnosis import diagnose as diagnosis
 from tfq.evaluation.evaluate import Evaluation, Simulated, evaluate
 from tfq.evaluation.layers import layer_errors
+from tfq.evaluation.suppression import with_nms
 from tfq.evaluation.times import layer_times
 from tfq.execution.machine import this_machine
 from tfq.execution.progress import SILENT, Progress
-from tfq.export.metadata import add_metadata
+from tfq.export.metadata import ModelMetadata, TensorMetadata, add_metadata
+from tfq.export.nms import OUTPUTS
 from tfq.export.package import export_plain, export_quantized, gzipped, metadata_of
 from tfq.export.plain import plain_model
 from tfq.export.scales import with_legal_scales
 from tfq.inputs import Inputs
 from tfq.models.graph import Graph
+from tfq.options import check_written
 from tfq.pipeline.begin import Run, begin
 from tfq.pipeline.budget import contradiction, surveyed, within_budget
 from tfq.pipeline.choice import converters_own, in_precision, with_precision
@@ -59,6 +63,8 @@ from tfq.reconstruction.steps import FITTING, TUNING, StepOutcome
 from tfq.report.causes import causes
 from tfq.report.frontier import BASE, FrontierReport
 from tfq.report.howto import howto
+from tfq.report.model_card import model_card
+from tfq.report.model_explorer import node_data
 from tfq.report.page import page
 from tfq.report.previews import previews
 from tfq.report.report import Report, layer_reports, model_facts, tensor_reports
@@ -111,6 +117,9 @@ def quantize(
         files = {name: add_metadata(file, told) for name, file in files.items()}
         for name, content in files.items():
             journal.warn(verify_runtimes(content, run.few, name=name))
+    if recipe.appends_nms:
+        with journal.stage("append NMS"):
+            files |= _with_nms(run, files["model.tflite"], told)
     with journal.stage("evaluate"):
         evaluation = _evaluate(run, files, model)
         falls = run.metric.higher_is_better is not False
@@ -145,7 +154,12 @@ def quantize(
     }
     if "model.tflite" in files:
         texts["HOWTO.md"] = howto(files["model.tflite"], told, spelled)
-    texts["report.html"] = page(json.loads(texts["report.json"]), spelled)
+    parsed = json.loads(texts["report.json"])
+    texts["report.html"] = page(parsed, spelled)
+    if recipe.model_card:
+        texts["MODEL_CARD.md"] = model_card(parsed, texts["HOWTO.md"])
+    if recipe.model_explorer:
+        texts |= node_data(parsed["layers"])
     return Result(files | {name: text.encode() for name, text in texts.items()}, report)
 
 
@@ -210,12 +224,22 @@ def _plain(run: Run) -> _Made:
     return model, {"model.tflite": content}, {"layers": layer_reports(model)}
 
 
+def _with_nms(run: Run, content: bytes, told: ModelMetadata) -> dict[str, bytes]:
+    """model_nms.tflite, whose outputs are detections."""
+    recipe = run.recipe
+    appended, notes = with_nms(content, recipe.decoder, recipe.outputs, run.few)
+    run.journal.warn(*notes)
+    detections = dataclasses.replace(told, outputs=tuple(TensorMetadata(name) for name in OUTPUTS))
+    return {"model_nms.tflite": add_metadata(appended, detections)}
+
+
 def explore(
     recipe: Recipe,
     inputs: Inputs | None = None,
     *,
     points: int,
     reconstruct: bool = False,
+    write: Collection[str] = (),
     ledger: Path | None = None,
     progress: Progress = SILENT,
     executor: Executor | None = None,
@@ -226,11 +250,14 @@ def explore(
       recipe: of an allocating run; its budgets do not matter.
       points: budgets that are tried, of size, and as many of latency where there is a table.
       reconstruct: every point in sequence, as `quantize` would; otherwise from parallel states, much faster.
+      write: points whose files are wanted: "point_3" and the like, or "all".
       inputs, ledger, progress, executor: as in `quantize`.
 
     Raises:
       UserError: anything the user can put right.
+      VerificationError: a file that is wanted is not what was specified.
     """
+    check_written(write)
     if recipe.simulated:
         raise UserError(f"{recipe.simulated}, and a frontier is measured on files; leave w4a4 out of `candidates`")
     if recipe.distills:
@@ -250,6 +277,8 @@ def explore(
         files |= {name: found.bench.export(point.model) for name, point in made.points.items()}
         options: dict[str, Any] = {"metric": run.metric, "seed": recipe.seed, "resources": run.resources}
         evaluation = evaluate(files, run.unseen, timing=None, **options)
+    with run.journal.stage("package"):
+        models = _written(run, recipe, made, found, write)
     return FrontierReport.of(
         recipe,
         model_facts(run.loaded, run.prepared),
@@ -257,7 +286,26 @@ def explore(
         evaluation,
         float_weight_bytes=float_bytes(run.graph, found.units),
         journal=run.journal,
+        models=models,
     )
+
+
+def _written(run: Run, asked: Recipe, made: Frontier, found: Survey, write: Collection[str]) -> dict[str, bytes]:
+    """The files of the points that are wanted; each says that a run with its budget made it."""
+    wanted = set(made.points) if "all" in write else {name.replace("_", " ") for name in write}
+    if missing := wanted - set(made.points):
+        run.journal.warn(f"`write` names {', '.join(sorted(missing))}, and there are {', '.join(made.points)}")
+    files = {}
+    for name, point in made.points.items():
+        if name not in wanted:
+            continue
+        model = with_legal_scales(point.model, TARGETS[run.recipe.target])
+        content = found.bench.export(model)
+        verify_structure(content, model)
+        recipe = dataclasses.replace(asked, **point.wish(float_bytes(run.graph, found.units)))
+        told = metadata_of(loaded=run.loaded, samples=run.calibration.samples, labels=run.labels, recipe=recipe)
+        files[name] = add_metadata(content, told)
+    return files
 
 
 def diagnose(

@@ -11,9 +11,9 @@ from typing import Any
 from tfq import __version__
 from tfq.allocation.allocate import DOWNLOAD
 from tfq.allocation.frontier import Frontier, undominated
-from tfq.allocation.wish import LATENCY, WEIGHTS
+from tfq.allocation.wish import LATENCY
 from tfq.evaluation.evaluate import Evaluation, ModelEvaluation
-from tfq.execution.files import FRONTIER_NAMES, Saved
+from tfq.execution.files import FRONTIER_NAMES, POINT_NAMES, Saved
 from tfq.execution.journal import Journal, Stage
 from tfq.recipe import Recipe
 from tfq.report.frontier_page import cost_of, frontier_page, height
@@ -63,9 +63,10 @@ class FrontierReport(Saved):
       points: by falling budget; of the size first, then of the latency where there is a table.
       evaluation: of the float model, of the 8-bit model and of the points.
       stages, warnings: as the run went.
+      models: .tflite files of the points that were asked for, by the points' names.
     """
 
-    own_names = FRONTIER_NAMES
+    own_names = (*FRONTIER_NAMES, *POINT_NAMES)
 
     version: str
     recipe: Recipe
@@ -75,6 +76,7 @@ class FrontierReport(Saved):
     evaluation: Evaluation
     stages: tuple[Stage, ...]
     warnings: tuple[str, ...]
+    models: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(
@@ -86,12 +88,14 @@ class FrontierReport(Saved):
         *,
         float_weight_bytes: int,
         journal: Journal,
+        models: Mapping[str, bytes],
     ) -> FrontierReport:
         """The report of these points.
 
         Args:
           frontier: the points; `evaluation` calls them by the same names.
           float_weight_bytes: of which a size budget is a share.
+          models: files of points by name.
         """
         points = frontier.points
         sizes = {name: evaluation[name].size for name in points}
@@ -102,12 +106,13 @@ class FrontierReport(Saved):
         rows = []
         for (name, point), best in zip(points.items(), undominated(compared), strict=True):
             last, size = point.last, sizes[name]
-            share = f"--size_budget={point.budget / float_weight_bytes:.4g}"
+            wish = point.wish(float_weight_bytes)
+            flag = next(f"--{option}={value}" for option, value in wish.items() if value is not None)
             predicted = {"degradation": last.predicted, **{c: last.costs[c] for c in frontier.problem.names}}
             rows.append(
                 FrontierPoint(
                     name=name,
-                    flag=share if point.cost == WEIGHTS else f"--latency_budget={point.budget:.4g}ms",
+                    flag=flag,
                     candidates=dict(last.candidates),
                     weight_bits=size.weight_bits if size else 0.0,
                     predicted=predicted,
@@ -118,10 +123,13 @@ class FrontierReport(Saved):
                 )
             )
         stages, warnings = tuple(journal.stages), tuple(journal.warnings)
-        return cls(__version__, recipe, model, frontier.reconstructed, tuple(rows), evaluation, stages, warnings)
+        made = frontier.reconstructed, tuple(rows), evaluation
+        return cls(__version__, recipe, model, *made, stages, warnings, models)
 
     def to_json(self) -> str:
-        return json.dumps(finite(dataclasses.asdict(self)), indent=1, allow_nan=False) + "\n"
+        fields = dataclasses.asdict(dataclasses.replace(self, models={}))
+        del fields["models"]  # files of their own
+        return json.dumps(finite(fields), indent=1, allow_nan=False) + "\n"
 
     def to_csv(self) -> str:
         """A row for the float model, for the 8-bit model and for each point."""
@@ -164,9 +172,10 @@ class FrontierReport(Saved):
 
     @property
     def files(self) -> dict[str, bytes]:  # type: ignore[override]
-        """Content by name: frontier.json, .csv, .html and .png and recipe.json."""
+        """Content by name: frontier.json, .csv, .html and .png, recipe.json, and point_3.tflite and the like."""
         texts = {"json": self.to_json(), "csv": self.to_csv(), "html": frontier_page(self, BASE)}
         found = {f"frontier.{kind}": text.encode() for kind, text in texts.items()}
+        found |= {f"{name.replace(' ', '_')}.tflite": content for name, content in self.models.items()}
         return found | {"recipe.json": self.recipe.to_json().encode(), "frontier.png": self.picture()}
 
     def __repr__(self) -> str:
