@@ -14,9 +14,10 @@ whose assembled model keeps
 
     drop + its standard error <= d                                         (`tfq.allocation.drop`)
 
-is bisected in log T, roughly. From there on, over a few reconstructed rounds, T is where the drop would be d: if it
-grew as T does, and once one T holds and one misses, on the line between the two in the logarithms of both. The rounds
-end where less than a fiftieth of the cost can be won. What is measured is a few hundred samples' word: a miss by less
+is bisected in log T, roughly. From there on, over a few reconstructed rounds, T is where the drop would be d: if every
+model lost the same share of what its assembled one does, which seconds tell, and once one T holds and one misses, on
+the line between the two in the logarithms of T and drop. The rounds end where less than a fiftieth of the cost can be
+won. What is measured is a few hundred samples' word: a miss by less
 than its standard error, close to a T that holds, is jumped over once. The cheapest one, by its file, that keeps d as
 measured is taken. Where none does, the one of the smallest drop is, and is said to miss.
 
@@ -250,9 +251,9 @@ class _Search:
         return low, high
 
     def _bracket(self, low: float, high: float, most: float) -> tuple[float, float]:
-        """Thresholds of assembled models that lose at most these points, and more: closer than a factor of `_NEAR`.
+        """Thresholds whose assembled models lose at most these points, and more; apart by less than `_NEAR`.
 
-        Twice `high` where its model loses no more; `low` may lose more.
+        Twice `high` where its model loses no more. `low` itself is not looked at.
         """
         rounds = 1 + math.ceil(math.log2(max(math.log(high / low) / math.log(_NEAR), 1.0)))
         with self._progress.task("search the largest degradation", rounds) as advance:
@@ -270,15 +271,16 @@ class _Search:
         return self._assembled("program", self._cheapest(threshold)).measured.points
 
     def _foreseen(self, made: _Made, low: float, high: float) -> float:
-        """The threshold at which all of the drop would be used, if all models lost by the parallel states alike.
+        """The threshold between `low` and `high` at which all of the drop would be used.
 
-        A model loses a share of what the same states do in parallel, which is known of every threshold.
+        Every model is taken to lose the share of its assembled one's points that this one does.
         """
         least = _LEAST * (self._goal.max_drop or 1.0)
         share = min(max(made.round.measured.points / max(self._points(made.threshold), least), 1 / _FAR), _FAR)
         most = (self._goal.max_drop or 0.0) / share
-        low, high = self._bracket(low, high, most)
-        lost = [math.log(max(self._points(end), least)) for end in (low, high)]
+        ends = self._bracket(low, high, most)
+        lost = [math.log(max(self._points(end), least)) for end in ends]
+        low, high = (max(self._cheapest(end).degradation, _LEAST) for end in ends)
         if not lost[0] < math.log(max(most, least)) < lost[1]:
             return low
         return low * (high / low) ** ((math.log(most) - lost[0]) / (lost[1] - lost[0]))
