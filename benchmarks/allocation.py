@@ -5,7 +5,7 @@ Parts, of which any can be run alone (`--parts`):
     curve      at every budget of size: the program, greedy, the best uniform width and chance, put together from the
                states of one survey; with `--reconstruct` the program's allocation reconstructed in sequence too
     average    whole runs of the advanced pipeline with weights of 4 and of 3 bits on average, over seeds
-    drop       whole runs with --max_accuracy_drop=0.5, beside plain int8
+    drop       whole runs with --max_accuracy_drop=0.5, beside plain int8; of larger networks in the light pipeline
     latency    what the latency table predicts of whole models against what they take
     speed      budgets of latency from the fastest model to float, every model timed
     cost       time of survey, program and frontier, and how they grow
@@ -107,7 +107,8 @@ def case_measurements(
                 yield about, functools.partial(allocation_runs.run_budget, files, count, budget, seed)
     if "drop" in values.parts:
         about = {"part": "drop", "case": case, "seed": 0}
-        yield about, functools.partial(allocation_runs.run_drop, files, count, 0)
+        pipeline = "light" if case in cases.LARGER else "advanced"
+        yield about, functools.partial(allocation_runs.run_drop, files, count, 0, pipeline)
     if "latency" in values.parts:
         yield {"part": "latency", "case": case}, functools.partial(allocation_cost.profile_case, files)
     if "speed" in values.parts:
@@ -172,7 +173,7 @@ def main(values: flags.FlagValues) -> int:
 def _check(values: flags.FlagValues) -> None:
     """Raises UserError for wrong flags, before anything is measured."""
     common.check_choices("parts", values.parts, PARTS)
-    common.check_choices("cases", values.cases, cases.CASES)
+    common.check_choices("cases", values.cases, (*cases.CASES, *cases.LARGER))
     common.check_num_samples(values.num_samples)
     common.check_positive("seeds", [values.seeds])
     common.check_shares("budgets", values.budgets)

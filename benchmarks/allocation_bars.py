@@ -32,7 +32,9 @@ MOST_LOST = {
     (3, "mobilenet_v2_035_imagenette"): (4.0, 2.0),
 }
 MOST_GAP = 1e-6  # of the program, as a fraction of its objective
-MOST_DROP, MOST_DOWNLOAD, MOST_LATENCY = 0.5, 0.6, 1.05
+MOST_DROP, MOST_LATENCY = 0.5, 1.05
+# Case -> download of plain int8's, at most, of a run with a largest accuracy drop.
+MOST_DOWNLOAD = dict.fromkeys(cases.SHARED, 0.6) | {"mobilenet_v2_100_imagenet": 0.62}
 MOST_OFF = 0.1  # of a predicted latency
 COST_CASE, COST_SAMPLES, FRONTIER_POINTS = "resnet20_cifar10", 256, 12
 MOST_SURVEY, MOST_FRONTIER, MOST_SOLVE = 60.0, 20.0, 2.0
@@ -44,10 +46,20 @@ def runs_of(results: Results, part: str) -> list[dict[str, Any]]:
     """The measurements of a part, cases in their order, small budgets and seeds first."""
 
     def order(run: dict[str, Any]) -> tuple[Any, ...]:
-        place = cases.CASES.index(run["case"]) if "case" in run else 0
+        place = (*cases.CASES, *cases.LARGER).index(run["case"]) if "case" in run else 0
         return (place, *(run.get(name, 0) for name in ("budget", "seed", "layers", "samples", "costs")))
 
     return sorted((run for run in results.runs.values() if run["part"] == part), key=order)
+
+
+def mixed_of(run: dict[str, Any]) -> dict[str, Any]:
+    """Of a run with a largest accuracy drop: the model of mixed precision."""
+    return run[pipeline_of(run)]
+
+
+def pipeline_of(run: dict[str, Any]) -> str:
+    """That made it; the first ones that were stored do not say so."""
+    return run.get("pipeline", "advanced")
 
 
 def judge(results: Results) -> Judgement:
@@ -64,7 +76,7 @@ def _demands(results: Results) -> Iterator[tuple[str, Bar | None]]:
         what = f"{case}, {bits} bits a weight on average: against float"
         found = over_seeds(results, case, bits)
         yield what, _lost(what, found, floor, goal) if found else None
-    for case in cases.SHARED:
+    for case in MOST_DOWNLOAD:
         yield from _drop_demands(case, [run for run in runs_of(results, "drop") if run["case"] == case])
     for case in cases.SHARED:
         yield from _latency_demands(case, [run for run in runs_of(results, "latency") if run["case"] == case])
@@ -170,16 +182,16 @@ def _drop_demands(case: str, runs: Sequence[dict[str, Any]]) -> Iterator[tuple[s
     if not runs:
         yield name, None
         return
-    worst = max(runs, key=lambda run: -run["advanced"]["difference"]["value"] - run["advanced"]["standard_error"])
-    lost, error = -worst["advanced"]["difference"]["value"], worst["advanced"]["standard_error"]
+    worst = max(map(mixed_of, runs), key=lambda found: -found["difference"]["value"] - found["standard_error"])
+    lost, error = -worst["difference"]["value"], worst["standard_error"]
     text = (
         f"{name}: {lost:+.2f} test points lost, bar at most {MOST_DROP:+.2f} within one standard error ({error:.2f}):"
         f" at most {MOST_DROP + error:+.2f}"
     )
     yield name, Bar(text, lost - error <= MOST_DROP)
-    download = max(run["advanced"]["download_bytes"] / run["int8"]["download_bytes"] for run in runs)
-    yield name, Bar.at_most(f"{name}: download of plain int8's", download, MOST_DOWNLOAD, "{:.3f} x")
-    ratio = max(run["advanced"]["latency_ratio"]["value"] for run in runs)
+    download = max(mixed_of(run)["download_bytes"] / run["int8"]["download_bytes"] for run in runs)
+    yield name, Bar.at_most(f"{name}: download of plain int8's", download, MOST_DOWNLOAD[case], "{:.3f} x")
+    ratio = max(mixed_of(run)["latency_ratio"]["value"] for run in runs)
     yield name, Bar.at_most(f"{name}: latency of plain int8's", ratio, MOST_LATENCY, "{:.3f} x")
 
 

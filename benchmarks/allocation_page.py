@@ -21,6 +21,7 @@ from benchmarks.allocation_bars import (
     OverSeeds,
     gap_of,
     over_seeds,
+    pipeline_of,
     runs_of,
 )
 from benchmarks.cells import Results
@@ -200,10 +201,10 @@ def _average_cells(found: OverSeeds) -> list[str]:
 
 def _drop_section(results: Results) -> list[str]:
     header = ["", "points against float", "kept on calibration", "weight bits", "download bytes", "of int8"]
-    header += ["latency of int8", "seconds"]
+    header += ["latency of int8", "seconds", "peak MiB"]
     rows = []
     for run in runs_of(results, "drop"):
-        for name in ("int8", "advanced"):
+        for name in ("int8", pipeline_of(run)):
             found, ratio = run[name], run[name]["latency_ratio"]
             rows.append(
                 [
@@ -215,11 +216,12 @@ def _drop_section(results: Results) -> list[str]:
                     f"{found['download_bytes'] / run['int8']['download_bytes']:.3f} x",
                     f"{ratio['value']:.3f} x [{ratio['low']:.3f}, {ratio['high']:.3f}]",
                     f"{found['seconds']:.1f}",
+                    f"{found['peak_memory_mb']:.0f}",
                 ]
             )
     return [
         "## A largest accuracy drop",
-        f"Whole runs of `tfq-quantize --pipeline=advanced --max_accuracy_drop={MOST_DROP:g}` without labels, beside"
+        f"Whole runs of `tfq-quantize --max_accuracy_drop={MOST_DROP:g}` in the pipeline named, without labels, beside"
         " plain int8. Weight bits: as many as the largest integer of a layer needs, even where coarse grids compress"
         " to fewer. Latency: one thread, XNNPACK, the two models in turns.",
         common.markdown_table(header, rows),

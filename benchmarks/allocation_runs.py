@@ -29,21 +29,22 @@ def run_budget(files: CaseFiles, num_samples: int, budget: float, seed: int) -> 
     return {"budget": budget, "seed": seed} | _judged(run) | _allocated(run)
 
 
-def run_drop(files: CaseFiles, num_samples: int, seed: int) -> dict[str, Any]:
-    """Plain int8 and `--pipeline=advanced --max_accuracy_drop=0.5`, and their files side by side.
+def run_drop(files: CaseFiles, num_samples: int, seed: int, pipeline: str = "advanced") -> dict[str, Any]:
+    """Plain int8 and a pipeline with `--max_accuracy_drop=0.5`, and their files side by side.
 
     Raises:
       VerificationError: one of the files is not what was specified.
     """
     plain = _plain(files, num_samples, seed)
-    recipes = {"int8": plain, "advanced": dataclasses.replace(plain, pipeline="advanced", max_accuracy_drop=MAX_DROP)}
+    recipes = {"int8": plain, pipeline: dataclasses.replace(plain, pipeline=pipeline, max_accuracy_drop=MAX_DROP)}
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
         runs = {n: common.in_fresh_process(common.run_tfq, recipe, directory / n) for n, recipe in recipes.items()}
         paths = {name: directory / name / "model.tflite" for name in runs}
         beside = common.in_fresh_process(cost.side_by_side, paths, files.calibration)
     found = {name: _judged(run) | {"latency_ratio": beside[name]["latency_ratio"]} for name, run in runs.items()}
-    return {"seed": seed, "int8": found["int8"], "advanced": found["advanced"] | _allocated(runs["advanced"])}
+    mixed = found[pipeline] | _allocated(runs[pipeline])
+    return {"seed": seed, "pipeline": pipeline, "int8": found["int8"], pipeline: mixed}
 
 
 def _plain(files: CaseFiles, num_samples: int, seed: int) -> Recipe:

@@ -16,6 +16,7 @@ from tfq.data.signatures import input_signatures
 from tfq.execution.predict import predict
 from tfq.execution.resources import Resources
 from tfq.execution.views import View
+from tfq.models.widths import units
 from tfq.precision import Precision
 from tfq.reconstruction.batch_norm import tune_batch_norm
 from tfq.reconstruction.channel_statistics import channel_statistics
@@ -86,7 +87,9 @@ def reconstructed(mode, graph, calibration, model, resources):
 
 
 def states(graph, calibration, model, resources):
-    found = find_states(graph, model, calibration, candidates=[Precision()], resources=resources)
+    found = find_states(
+        graph, model, calibration, candidates={unit.name: [Precision()] for unit in units(graph)}, resources=resources
+    )
     return [values for state in found.values() for node in state.nodes for values in node.weights.values()]
 
 

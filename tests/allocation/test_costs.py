@@ -11,10 +11,10 @@ from tfq.allocation.costs import (
     all_costs,
     border_bytes,
     border_costs,
+    coded_bytes,
     fixed_costs,
     largest_activations,
     multiply_accumulates,
-    unit_costs,
 )
 from tfq.evaluation.size import measure_size
 from tfq.models.borders import find_borders
@@ -135,7 +135,7 @@ def test_costs_follow_bits_and_storage():
     costs = {}
     for name in ("w2", "w4", "w4-packed", "w4a4", "w8", "float16", "float32"):
         model = operator_graphs.specified(case.graph, case.samples, CANDIDATES[name])
-        costs[name] = unit_costs(name, [model["stem"]], macs)
+        costs |= {name: found for (_, name), found in all_costs({("stem", name): [model["stem"]]}, macs).items()}
     weights, filters = 3 * 3 * 3 * 8, 8
     assert costs["w8"]["memory_bytes"] == weights + 4 * filters
     assert costs["w4-packed"]["memory_bytes"] == weights / 2 + 4 * filters
@@ -153,6 +153,19 @@ def test_calls_of_one_layer_are_stored_once_and_computed_twice():
     unit = next(unit for unit in units(case.graph) if len(unit.nodes) == 2)
     nodes = [case.model[name] for name in unit.nodes]
     same = [node.replace(weight_grids=nodes[0].weight_grids) for node in nodes]  # with inputs on one grid
-    one, two = (unit_costs("w8", same[:count], macs) for count in (1, 2))
+    one, two = (all_costs({("shared", "w8"): same[:count]}, macs)["shared", "w8"] for count in (1, 2))
     assert two["macs"] == 2 * one["macs"]
     assert two["memory_bytes"] == one["memory_bytes"]
+
+
+def test_coded_bytes_are_near_what_is_deflated():
+    case = operator_graphs.case("convolutions")
+    macs = multiply_accumulates(case.graph)
+    for name in ("w4", "e3", "w8"):
+        model = operator_graphs.specified(case.graph, case.samples, CANDIDATES[name])
+        node = max(
+            (model[unit.name] for unit in units(case.graph)),
+            key=lambda node: sum(v.size for v in node.weights.values()),
+        )
+        deflated = all_costs({("unit", name): [node]}, macs)["unit", name]["download_bytes"]
+        assert coded_bytes([node]) == pytest.approx(deflated, rel=0.3)

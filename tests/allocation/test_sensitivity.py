@@ -24,10 +24,15 @@ from tfq.execution.resources import Resources
 from tfq.export.package import export_quantized
 from tfq.export.variants import Exporter
 from tfq.models.graph import Graph, Node
+from tfq.models.widths import units
 from tfq.precision import INT8, Precision, precision_of
 from tfq.simulate.divergence import divergence
 
 CANDIDATES = [precision_of(name) for name in ("w2", "w3", "e3", "w4", "w6", "w8")]
+
+
+def everywhere(graph, candidates):
+    return dict.fromkeys((unit.name for unit in units(graph)), candidates)
 
 
 @functools.cache
@@ -36,7 +41,12 @@ def start(name):
     graph = operator_graphs.ALL[name]()
     samples = draw(graph)
     base = specified(graph, samples)
-    return graph, samples, base, find_states(graph, base, calibration_of(samples), candidates=CANDIDATES, seed=1)
+    return (
+        graph,
+        samples,
+        base,
+        find_states(graph, base, calibration_of(samples), candidates=everywhere(graph, CANDIDATES), seed=1),
+    )
 
 
 @functools.cache
@@ -127,7 +137,7 @@ def test_threads_change_nothing_and_nothing_is_below_the_floor():
 
 def test_the_state_that_the_base_is_in_costs_nothing():
     graph, samples, base, _ = start("shared")
-    same = find_states(graph, base, calibration_of(samples), candidates=[INT8], method="nearest")
+    same = find_states(graph, base, calibration_of(samples), candidates=everywhere(graph, [INT8]), method="nearest")
     assert set(measured(base, same.values(), Loss.of(graph, samples)).values()) == {FLOOR}
     assert set(gradient_estimates(graph, same.values(), Loss.of(graph, samples)).values()) != {FLOOR}
 

@@ -32,6 +32,10 @@ def start(name):
     return graph, samples, specified(graph, samples)
 
 
+def everywhere(graph, candidates):
+    return dict.fromkeys((unit.name for unit in units(graph)), candidates)
+
+
 @functools.cache
 def found(name, method="least_squares", workers=1, memory_limit=2**30):
     graph, samples, base = start(name)
@@ -39,7 +43,7 @@ def found(name, method="least_squares", workers=1, memory_limit=2**30):
         graph,
         base,
         calibration_of(samples),
-        candidates=CANDIDATES,
+        candidates=everywhere(graph, CANDIDATES),
         method=method,
         seed=3,
         resources=Resources(memory_limit=memory_limit, workers=workers),
@@ -159,9 +163,19 @@ def test_states_start_from_the_float_weights_and_not_from_those_of_the_base():
     graph, samples, base = start("shared")
     nodes = [n.replace(weights={k: v * 0 for k, v in n.weights.items()}) for n in base.nodes]
     emptied = base.with_nodes(*nodes)
+    candidates = everywhere(graph, CANDIDATES)
     assert_same_states(
-        find_states(graph, emptied, calibration_of(samples), candidates=CANDIDATES, seed=3), found("shared")
+        find_states(graph, emptied, calibration_of(samples), candidates=candidates, seed=3), found("shared")
     )
+
+
+def test_a_state_is_the_same_whatever_others_are_wanted():
+    graph, samples, base = start("convolutions")
+    names = [unit.name for unit in units(graph)]
+    some = {names[0]: CANDIDATES[1:2], names[-1]: CANDIDATES[::2]}
+    few = find_states(graph, base, calibration_of(samples), candidates=some, seed=3)
+    assert {key for key in few} == {(name, candidate.name) for name in some for candidate in some[name]}
+    assert_same_states(few, {key: found("convolutions")[key] for key in few})
 
 
 @pytest.mark.parametrize("options", [{"workers": 2}, {"memory_limit": 0}])

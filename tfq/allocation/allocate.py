@@ -14,9 +14,10 @@ whose assembled model keeps
 
     drop + its standard error <= d                                         (`tfq.allocation.drop`)
 
-is bisected in log T, roughly. From there on, over a few reconstructed rounds, T is where the drop would be d: if it
-grew as T does, and once one T holds and one misses, on the line between the two in the logarithms of both. The rounds
-end where less than a fiftieth of the cost can be won. What is measured is a few hundred samples' word: a miss by less
+is bisected in log T, roughly. From there on, over a few reconstructed rounds, T is where the drop would be d: if every
+model lost the same share of what its assembled one does, which seconds tell, and once one T holds and one misses, on
+the line between the two in the logarithms of T and drop. The rounds end where less than a fiftieth of the cost can be
+won. What is measured is a few hundred samples' word: a miss by less
 than its standard error, close to a T that holds, is jumped over once. The cheapest one, by its file, that keeps d as
 measured is taken. Where none does, the one of the smallest drop is, and is said to miss.
 
@@ -41,7 +42,6 @@ _REBUILDS = 4
 _WORTH_A_ROUND = 0.02  # of the cost
 DOWNLOAD = "download_bytes"
 _NEAR = 1.5  # thresholds closer than by this factor differ by less than what is measured of their models
-_SAME = 1.05  # closer ones are not tried twice
 _STEP = 1.25  # the least by which a threshold falls after a miss
 _FAR = 8.0  # the most by which one changes in a round
 _LEAST = 1e-9  # degradation: thresholds are bisected by their logarithms
@@ -155,12 +155,16 @@ def allocate(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Made:
-    """A model reconstructed at the allocation of a threshold."""
+    """A model reconstructed at an allocation."""
 
-    threshold: float
     allocation: Allocation
     model: QuantizedModel
     round: Round
+
+    @property
+    def threshold(self) -> float:
+        """The least largest degradation that gives its candidates."""
+        return self.allocation.degradation
 
 
 class _Search:
@@ -192,43 +196,42 @@ class _Search:
     def within_drop(self) -> tuple[QuantizedModel, Allocated]:
         """The least cost that keeps the drop."""
         low, high = self._ends()
-        threshold = self._bisected(low, high)
         made: list[_Made] = []
-        known: dict[tuple[tuple[str, str], ...], _Made] = {}
-        while len(known) < _REBUILDS:
-            allocation = self._cheapest(threshold)
-            mixture = tuple(sorted(allocation.candidates.items()))
-            cost = allocation.costs[self._goal.objective]
-            kept = [m for m in made if m.round.holds]
-            near = [m for m in kept if cost > (1 - _WORTH_A_ROUND) * m.allocation.costs[self._goal.objective]]
-            if mixture not in known and not near:
-                known[mixture] = _Made(threshold, allocation, *self._rebuilt("program", allocation))
-            # what would hardly be cheaper holds, for all that the search cares
-            made.append(dataclasses.replace(known.get(mixture) or near[0], threshold=threshold))
-            following = min(max(self._next_threshold(made), low), high)
-            if any(following < _SAME * m.threshold < _SAME**2 * following for m in made):
+        while len(made) < _REBUILDS:
+            allocation = self._cheapest(self._next_threshold(made, low, high))
+            if not self._is_worth_a_round(allocation, made):
                 break
-            threshold = following
+            made.append(_Made(allocation, *self._rebuilt("program", allocation)))
         kept = [m for m in made if m.round.holds]
         best = min(kept, key=self._cost) if kept else min(made, key=lambda m: m.round.measured.points)
         return self._allocated(best.model, best.allocation, attained=bool(kept))
 
-    def _next_threshold(self, made: Sequence[_Made]) -> float:
+    def _is_worth_a_round(self, allocation: Allocation, made: Sequence[_Made]) -> bool:
+        """It is none that was made, and not hardly cheaper than one that holds."""
+        cost = self._goal.objective
+        same = any(m.allocation.candidates == allocation.candidates for m in made)
+        held = min((m.allocation.costs[cost] for m in made if m.round.holds), default=math.inf)
+        return not same and allocation.costs[cost] <= (1 - _WORTH_A_ROUND) * held
+
+    def _next_threshold(self, made: Sequence[_Made], low: float, high: float) -> float:
         """Where all of the drop that is allowed would be used, but for a jump over a miss that may be chance."""
+        if not made:
+            return self._bracket(low, high, self._goal.max_drop or 0.0)[0]
         kept = [m for m in made if m.round.holds]
         highest = max(kept, key=lambda m: m.threshold, default=None)
         missed = [m for m in made if highest is None or m.threshold > highest.threshold]
         if highest is not None and not missed:
-            return highest.threshold / self._used(highest)
+            return self._foreseen(highest, highest.threshold, min(_FAR * highest.threshold, high))
         least = min(missed, key=lambda m: m.threshold)
         one = all(m.round is least.round for m in missed)
         by_chance = one and least.round.measured.drop_points <= (self._goal.max_drop or 0.0)
         if highest is None:
-            return least.threshold / (_STEP if by_chance else max(self._used(least), _STEP))
+            below = max(least.threshold / _STEP, low)
+            return below if by_chance else self._foreseen(least, max(below / _FAR, low), below)
         if by_chance and least.threshold < _NEAR * highest.threshold:
-            return _NEAR * max(m.threshold for m in missed)
+            return min(_NEAR * max(m.threshold for m in missed), high)
         used = math.log(self._used(highest)), math.log(self._used(least))
-        share = min(max(used[0] / (used[0] - used[1]), 1 / 4), 3 / 4)
+        share = min(max(used[0] / (used[0] - used[1]), 1 / 8), 7 / 8)
         return highest.threshold * (least.threshold / highest.threshold) ** share
 
     def _used(self, made: _Made) -> float:
@@ -247,27 +250,40 @@ class _Search:
         self._found[high] = cheapest
         return low, high
 
-    def _bisected(self, low: float, high: float) -> float:
-        """The largest predicted degradation whose assembled model keeps the drop, but for a factor of `_NEAR`.
+    def _bracket(self, low: float, high: float, most: float) -> tuple[float, float]:
+        """Thresholds whose assembled models lose at most these points, and more; apart by less than `_NEAR`.
 
-        `low` where none does.
+        Twice `high` where its model loses no more. `low` itself is not looked at.
         """
         rounds = 1 + math.ceil(math.log2(max(math.log(high / low) / math.log(_NEAR), 1.0)))
         with self._progress.task("search the largest degradation", rounds) as advance:
-            if self._assembled("program", self._cheapest(high)).holds:
-                return high
+            if self._points(high) <= most:
+                return high, high
             advance(1)
-            seen: dict[tuple[tuple[str, str], ...], bool] = {}
-            bottom, top = low, high
             for _ in range(rounds - 1):
-                middle = math.sqrt(bottom * top)
-                allocation = self._cheapest(middle)
-                mixture = tuple(sorted(allocation.candidates.items()))
-                if mixture not in seen:
-                    seen[mixture] = self._assembled("program", allocation).holds
-                bottom, top = (middle, top) if seen[mixture] else (bottom, middle)
+                middle = math.sqrt(low * high)
+                low, high = (middle, high) if self._points(middle) <= most else (low, middle)
                 advance(1)
-        return bottom
+        return low, high
+
+    def _points(self, threshold: float) -> float:
+        """Lost by the assembled model of a threshold."""
+        return self._assembled("program", self._cheapest(threshold)).measured.points
+
+    def _foreseen(self, made: _Made, low: float, high: float) -> float:
+        """The threshold between `low` and `high` at which all of the drop would be used.
+
+        Every model is taken to lose the share of its assembled one's points that this one does.
+        """
+        least = _LEAST * (self._goal.max_drop or 1.0)
+        share = min(max(made.round.measured.points / max(self._points(made.threshold), least), 1 / _FAR), _FAR)
+        most = (self._goal.max_drop or 0.0) / share
+        ends = self._bracket(low, high, most)
+        lost = [math.log(max(self._points(end), least)) for end in ends]
+        low, high = (max(self._cheapest(end).degradation, _LEAST) for end in ends)
+        if not lost[0] < math.log(max(most, least)) < lost[1]:
+            return low
+        return low * (high / low) ** ((math.log(most) - lost[0]) / (lost[1] - lost[0]))
 
     def _cheapest(self, threshold: float) -> Allocation:
         """The same for the same threshold, which is asked for again where bisections end and rounds begin."""
@@ -278,6 +294,10 @@ class _Search:
         return self._found[threshold]
 
     def _assembled(self, name: str, allocation: Allocation) -> Round:
+        """Noted once for the same candidates."""
+        for noted in self._rounds:
+            if noted.kind == "assembled" and noted.candidates == allocation.candidates:
+                return noted
         _, measured = self._bench.assemble(allocation.candidates)
         return self._noted("assembled", name, allocation, measured)
 

@@ -24,6 +24,7 @@ which is exact for every one and every two float units, and where no tensor is r
 
 from __future__ import annotations
 
+import concurrent.futures
 import functools
 import math
 import random
@@ -41,6 +42,7 @@ from tfq.models.borders import Borders, find_borders, find_wide
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import INPUT, Graph, Node
 from tfq.models.widths import Unit
+from tfq.numerics.entropy import entropy
 from tfq.operations.table import OPERATORS, matrix_of
 from tfq.precision import CANDIDATES, FLOAT16, FLOAT32, Precision
 from tfq.simulate.weights import weight_integers
@@ -61,36 +63,43 @@ def all_costs(priced: Mapping[Key, Sequence[Node]], macs: Mapping[str, int]) -> 
     """
     costs, alone = {}, {}
     for key, nodes in priced.items():
-        costs[key] = unit_costs(key[1], nodes, macs)
-        alone[key] = b"".join(_constants(CANDIDATES[key[1]], nodes)[0])
+        costs[key], alone[key] = _unit_costs(CANDIDATES[key[1]], nodes, macs)
+    with concurrent.futures.ThreadPoolExecutor() as pool:  # zlib lets other threads run
+        single = dict(zip(alone, pool.map(_stream, alone.values()), strict=True))
     for candidate in {key[1] for key in priced}:
         keys = [key for key in priced if key[1] == candidate]
-        single = {key: _stream(alone[key]) for key in keys}
-        share = _stream(b"".join(alone[key] for key in keys)) / sum(single.values())
+        share = _stream(b"".join(alone[key] for key in keys)) / sum(single[key] for key in keys)
         for key in keys:
-            costs[key]["download_bytes"] += (share - 1) * single[key]
+            costs[key]["download_bytes"] += share * single[key]
     return costs
 
 
-def unit_costs(candidate: str, nodes: Sequence[Node], macs: Mapping[str, int]) -> dict[str, float]:
-    """The costs of one unit with one candidate, its download bytes as if it were deflated alone.
-
-    Arguments as of `all_costs`.
-    """
-    precision = CANDIDATES[candidate]
+def _unit_costs(precision: Precision, nodes: Sequence[Node], macs: Mapping[str, int]) -> tuple[dict[str, float], bytes]:
+    """The costs of one unit, its download bytes but for its constants, and these. Arguments as of `all_costs`."""
     stored, kept = _constants(precision, nodes)
     total = sum(macs[node.name] for node in nodes)
     weights = sum(len(node.weights) for node in nodes)
     # an integer weight has a grid; a float16 one is read through a Dequantize
     around = _piece_bytes(operation=True, grid=False) if precision == FLOAT16 else _grid_bytes()
     count = 0 if precision == FLOAT32 else weights
-    return {
+    costs = {
         "file_bytes": float(sum(map(len, stored)) + count * around["file_bytes"]),
-        "download_bytes": float(_stream(b"".join(stored)) + count * around["download_bytes"]),
+        "download_bytes": float(count * around["download_bytes"]),
         "memory_bytes": float(kept),
         "macs": float(total),
         "bops": float(total * math.prod(precision.computed_bits)),
     }
+    return costs, b"".join(stored)
+
+
+def coded_bytes(nodes: Sequence[Node]) -> float:
+    """About what a unit adds to a download: its integers in an ideal code, and its scales. Nothing is deflated."""
+    total = 0.0
+    for node in nodes:
+        name = OPERATORS[node.kind].kernel
+        codes = weight_integers(node)[name]
+        total += codes.size * entropy(codes) / 8 + 4 * np.size(node.weight_grids[name].scale)
+    return total
 
 
 def border_bytes(graph: Graph) -> Callable[[Borders], dict[str, float]]:

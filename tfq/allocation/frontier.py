@@ -12,22 +12,19 @@ Source: the curve of Hubara et al. 2020 (arXiv:2006.10518), figure 3: accuracy o
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from tfq.allocation.allocate import Allocated, Bench, Goal, Measured, Round, allocate
+from tfq.allocation.allocate import Allocated, Bench, Goal, Round, allocate
 from tfq.allocation.problem import Problem
 from tfq.allocation.program import minimise_cost, minimise_degradation
 from tfq.allocation.wish import WEIGHTS
 from tfq.errors import UserError
 from tfq.execution.progress import SILENT, Progress
 from tfq.quantized_model import QuantizedModel
-
-_KEPT = 8  # models of the last mixtures; neighbours on the frontier are often the same
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -113,19 +110,11 @@ def frontier(
     Raises:
       Infeasible: a budget cannot be met.
     """
-
-    @functools.lru_cache(maxsize=_KEPT)
-    def made(mixture: tuple[tuple[str, str], ...]) -> tuple[QuantizedModel, Measured]:
-        return bench.assemble(dict(mixture))
-
-    def assemble(candidates: Mapping[str, str]) -> tuple[QuantizedModel, Measured]:
-        return made(tuple(sorted(candidates.items())))
-
-    once = Bench(assemble, bench.rebuild if reconstruct else assemble, bench.export)
+    used = bench if reconstruct else dataclasses.replace(bench, rebuild=bench.assemble)
     points: list[Point] = []
     with progress.task("frontier", len(budgets)) as advance:
         for cost, budget in budgets:
-            model, allocated = allocate(problem, Goal({cost: budget}), once)
+            model, allocated = allocate(problem, Goal({cost: budget}), used)
             if all(allocated.allocation.candidates != p.allocated.allocation.candidates for p in points):
                 points.append(Point(cost, budget, model, allocated))
             advance(1)

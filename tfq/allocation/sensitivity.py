@@ -27,7 +27,7 @@ import numpy as np
 
 from tfq.allocation.states import Key, State, apply
 from tfq.execution.ledger import Ledger
-from tfq.execution.predict import predict
+from tfq.execution.predict import available_cores, predict
 from tfq.execution.resources import DEFAULT, Resources
 from tfq.execution.views import Arrays, View
 from tfq.execution.workers import Shared, share, spread
@@ -102,18 +102,19 @@ def measured(
       states: of its units.
       loss: on which samples.
       ledger: file in which every loss is noted down as it is measured. What it holds already is not measured again.
-      resources: each worker, a thread, or call of the executor measures one state at a time.
+      resources: each thread, one per core at least, or call of the executor measures one state at a time.
 
     Raises:
       UserError: the ledger belongs to another run.
     """
     states = list(states)
     swaps = {(way, ""): () for way in map(_way, states)} | {state.key: (state,) for state in states}
+    threads = dataclasses.replace(resources, workers=max(resources.workers, available_cores()))
     with _ledger(ledger, base, states, loss) as (known, note):
         waiting = [key for key in swaps if key not in known]
         with (
             resources.progress.task("measure the sensitivities", len(swaps)) as advance,
-            spread(resources, _loss_with, threads=True) as apart,
+            spread(threads, _loss_with, threads=True) as apart,
         ):
             advance(len(swaps) - len(waiting))
             told = share(resources, (base, loss))

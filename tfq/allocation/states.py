@@ -121,6 +121,22 @@ def float_states(reference: Graph, base: QuantizedModel, candidates: Sequence[Pr
     return states
 
 
+def rounded_states(reference: Graph, base: QuantizedModel, candidates: Sequence[Precision]) -> dict[Key, State]:
+    """Every unit rounded to the nearest on the grid that its state starts from.
+
+    Arguments as of `find_states`, but that no sample is read.
+    """
+    states, found, start = {}, units(reference), _float_weights(reference, base)
+    for candidate in candidates:
+        model = start
+        for unit in found:
+            model = with_candidate(model, unit, candidate)
+        for unit in found:
+            nodes = tuple(model[name] for name in unit.nodes)
+            states[unit.name, candidate.name] = State(unit.name, candidate.name, nodes, "", 0.0, 0.0)
+    return states
+
+
 def packed(state: State) -> State:
     """The same integers stored as INT4 tensors.
 
@@ -165,20 +181,20 @@ def find_states(
     base: QuantizedModel,
     calibration: CalibrationSet,
     *,
-    candidates: Sequence[Precision] = GRIDS,
+    candidates: Mapping[str, Collection[Precision]] | None = None,
     narrow: Mapping[str, Range] | None = None,
     method: str = "least_squares",
     seed: int = 0,
     resources: Resources = DEFAULT,
 ) -> dict[Key, State]:
-    """The state of every unit at every candidate, units in topological order.
+    """The state of every unit at every candidate, units in topological order, whatever others are wanted the same.
 
     Args:
       reference: the prepared float graph, from whose weights every state starts.
       base: the 8-bit model, whose activation grids and per-channel or per-tensor scales the states keep; it has the
         nodes of `reference`.
       calibration: read are the samples to fit and those to choose by.
-      candidates: of int8 precision and storage, with 8-bit activations.
+      candidates: by name of the unit, of int8 precision and storage, with 8-bit activations; None: `GRIDS` for all.
       narrow: 4-bit ranges by group of tensors (`tfq.models.grids`): every unit gets a state of 4-bit weights and
         inputs too, and reads tensors of its own.
       method: a name in `METHODS`.
@@ -197,7 +213,8 @@ def find_states(
         for number, (unit, problem) in enumerate(problems):
             form = layers[unit.name].form
             problem = dataclasses.replace(problem, seed=seed)
-            groups = [[_Posed.of(start, unit, form, problem, candidate) for candidate in candidates]]
+            wanted = GRIDS if candidates is None else candidates.get(unit.name, ())
+            groups = [[_Posed.of(start, unit, form, problem, candidate) for candidate in wanted]]
             if narrow is not None:
                 reads = {start[name].inputs[0] for name in unit.nodes}
                 few = _with_narrow(start, reads, narrow)

@@ -11,6 +11,7 @@ where the target computes in integers.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,10 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from tfq.allocation.allocate import Bench, Measured
+from tfq.allocation.contenders import bearable, contenders
 from tfq.allocation.costs import (
     all_costs,
     border_bytes,
     border_costs,
+    coded_bytes,
     fixed_costs,
     multiply_accumulates,
     wide_border_bytes,
@@ -32,7 +35,17 @@ from tfq.allocation.latency_table import LatencyTable, border_price, unit_latenc
 from tfq.allocation.metric_drop import drop_of
 from tfq.allocation.problem import Border, Choice, Problem
 from tfq.allocation.sensitivity import FLOOR, Loss, Sensitivities, measured, output_errors
-from tfq.allocation.states import Key, State, apply, as_dynamic, as_wide, find_states, float_states, packed
+from tfq.allocation.states import (
+    Key,
+    State,
+    apply,
+    as_dynamic,
+    as_wide,
+    find_states,
+    float_states,
+    packed,
+    rounded_states,
+)
 from tfq.allocation.wish import LATENCY, WEIGHTS, check_within_reach, offered, weight_bits, weight_count
 from tfq.calibration.statistics import Range
 from tfq.errors import UserError
@@ -53,6 +66,7 @@ from tfq.simulate.divergence import divergence
 from tfq.simulate.eager import tensors
 
 _SENSITIVITY_SAMPLES = 256
+_KEPT = 8  # models that were put together; what is looked at next is often the same
 # Of a measured dL: a softmax has a grid of 1/256, and what one layer changes in the outputs of a confident model is
 # less than a step, while all layers together change much. Below a tenth of it, what is measured is noise.
 _RESOLUTION = 1e-3
@@ -126,11 +140,8 @@ def survey(
 
     ratios: list[float] = []
 
-    lost = (
-        drop_of(metric or find_metric("top1"), loss.reference, graph.outputs, samples, labels, seed=setting.seed)
-        if estimating
-        else None
-    )
+    metric = metric or find_metric("top1")
+    lost = drop_of(metric, loss.reference, graph.outputs, samples, labels, seed=setting.seed) if estimating else None
 
     def measure(model: QuantizedModel) -> Measured:
         content = export(model) if _runs(model) else None
@@ -146,22 +157,30 @@ def survey(
     if lost is not None and wish.max_accuracy_drop is not None and not wish.candidates:
         unhelped = Measured(0.0, lost(base_outputs))
         needs_rescue = unhelped.points > wish.max_accuracy_drop
-    states = _states(setting, base, offered(graph, found, wish, [setting.rescue] * needs_rescue), narrow)
+    keys = offered(graph, found, wish, [setting.rescue] * needs_rescue)
+    if lost is not None and wish.max_accuracy_drop is not None and _saves_bytes_alone(wish):
+        total = bearable(loss, lost, wish.max_accuracy_drop, seed=setting.seed) if metric.name == "top1" else None
+        keys = _contending(setting, base, keys, loss, total)
+    states = _states(setting, base, keys, narrow)
     sensitivities = _sensitivities(setting, base, states, wish, loss, ledger)
     problem = _problem(graph, base, found, states, sensitivities, table, export(base))
 
-    def assemble(candidates: Mapping[str, str]) -> tuple[QuantizedModel, Measured]:
-        model = apply(base, *(states[key] for key in candidates.items()))
+    @functools.lru_cache(maxsize=_KEPT)
+    def assembled(mixture: tuple[Key, ...]) -> tuple[QuantizedModel, Measured]:
+        model = apply(base, *(states[key] for key in mixture))
         return model, measure(model)
 
+    def assemble(candidates: Mapping[str, str]) -> tuple[QuantizedModel, Measured]:
+        return assembled(tuple(sorted(candidates.items())))
+
     def rebuild(candidates: Mapping[str, str]) -> tuple[QuantizedModel, Measured]:
-        assembled = assemble(candidates)
+        parallel = assemble(candidates)
         if setting.reconstruction is None:
-            return assembled
+            return parallel
         start = at({unit: precision_of(name) for unit, name in candidates.items()})
         how = dataclasses.replace(setting.reconstruction, mode="sequential")
         rebuilt, _ = reconstruct(graph, start, calibration, how, seed=setting.seed, resources=setting.resources)
-        return min(assembled, (rebuilt, measure(rebuilt)), key=lambda made: made[1].loss)
+        return min(parallel, (rebuilt, measure(rebuilt)), key=lambda made: made[1].loss)
 
     return Survey(problem, Bench(assemble, rebuild, export), sensitivities, found)
 
@@ -171,42 +190,72 @@ def _runs(model: QuantizedModel) -> bool:
     return all(grid.bits >= STORED_BITS for grid in model.grids.values())
 
 
+def _saves_bytes_alone(wish: BudgetOptions) -> bool:
+    """The download is made small, and no other cost counts."""
+    return wish.objective == "size" and wish.size_budget is None and wish.compute_budget is None
+
+
+def _contending(
+    setting: Setting, base: QuantizedModel, offered: Sequence[Key], loss: Loss, total: float | None
+) -> list[Key]:
+    """Those of the keys that the program could choose; of other grids than those of int8 layers all."""
+    plain = sorted({p for p in (precision_of(name) for _, name in offered) if _fitted_as(p) == p})
+    states = rounded_states(setting.graph, base, plain)
+    rounded, few = {key: states[key] for key in offered if key in states}, _told_by(setting, loss)
+    losses = gradient_estimates(setting.graph, rounded.values(), few, seed=setting.seed)
+    kept = contenders({key: coded_bytes(state.nodes) for key, state in rounded.items()}, losses, total)
+    return [key for key in offered if key not in rounded or key in kept]
+
+
+def _told_by(setting: Setting, loss: Loss) -> Loss:
+    """The loss on the samples that tell what states lose: none that they are fitted to, where there are others."""
+    roles, fitted = setting.calibration.roles, setting.reconstruction is not None
+    return loss.at((roles.choose if fitted and len(roles.choose) else roles.seen)[:_SENSITIVITY_SAMPLES])
+
+
 def _states(
     setting: Setting, base: QuantizedModel, offered: Sequence[Key], narrow: Mapping[str, Range] | None
 ) -> dict[Key, State]:
     """The states of these units with these candidates."""
-    candidates = {precision_of(name) for _, name in offered}
-    ours = [candidate for candidate in candidates if candidate.is_int8 and not candidate.is_simulated]
-    dynamic = sorted(candidate for candidate in candidates if candidate.is_dynamic)
-    wide = sorted(candidate for candidate in candidates if candidate.is_int16)
-    plain = sorted(
-        {dataclasses.replace(candidate, storage="int8") for candidate in ours}
-        | {Precision(weight_bits=candidate.weight_bits) for candidate in (*dynamic, *wide)}
-    )
+    fitted = {key: _fitted_as(precision_of(key[1])) for key in offered}
+    plain: dict[str, set[Precision]] = {}
+    for (unit, _), precision in fitted.items():
+        if precision is not None:
+            plain.setdefault(unit, set()).add(precision)
     states: dict[Key, State] = {}
     if plain or narrow is not None:
         states = find_states(
             setting.graph,
             base,
             setting.calibration,
-            candidates=plain,
+            candidates={unit: sorted(found) for unit, found in plain.items()},
             narrow=narrow,
             method=setting.states,
             seed=setting.seed,
             resources=setting.resources,
         )
-    floats = sorted(candidate for candidate in candidates if not candidate.has_grid)
+    floats = sorted({precision_of(name) for _, name in offered if not precision_of(name).has_grid})
     states |= float_states(setting.graph, base, floats) if floats else {}
     found = {}
-    for unit, name in offered:
-        candidate = precision_of(name)
-        if candidate in (*dynamic, *wide):
-            integers = states[unit, Precision(weight_bits=candidate.weight_bits).name]
-            found[unit, name] = as_dynamic(integers) if candidate.is_dynamic else as_wide(integers, base)
-            continue
-        state = states[unit, dataclasses.replace(candidate, storage="int8").name]
-        found[unit, name] = packed(state) if candidate.storage == "packed" else state
+    for (unit, name), precision in fitted.items():
+        candidate, state = precision_of(name), states[unit, name if precision is None else precision.name]
+        if candidate.is_dynamic:
+            state = as_dynamic(state)
+        elif candidate.is_int16:
+            state = as_wide(state, base)
+        found[unit, name] = packed(state) if candidate.is_int8 and candidate.storage == "packed" else state
     return found
+
+
+def _fitted_as(candidate: Precision) -> Precision | None:
+    """What the weights are fitted as; None where they are not, or as no other is."""
+    if not candidate.has_grid or candidate.is_simulated:
+        return None
+    return (
+        dataclasses.replace(candidate, storage="int8")
+        if candidate.is_int8
+        else Precision(weight_bits=candidate.weight_bits)
+    )
 
 
 def _sensitivities(
@@ -228,9 +277,7 @@ def _sensitivities(
             "`sensitivity` is gradient, which sees errors of weights alone, and a candidate has activations of 4 bits;"
             " use `sensitivity='measured'` or output_error"
         )
-    roles, fitted = setting.calibration.roles, setting.reconstruction is not None
-    unseen = roles.choose if fitted and len(roles.choose) else roles.seen
-    few, resources = loss.at(unseen[:_SENSITIVITY_SAMPLES]), setting.resources
+    few, resources = _told_by(setting, loss), setting.resources
     estimates = gradient_estimates(setting.graph, states.values(), few, seed=setting.seed, progress=resources.progress)
     if wish.sensitivity == "gradient":
         return estimates

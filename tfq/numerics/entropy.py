@@ -20,9 +20,10 @@ _BISECTIONS = 40
 
 
 def entropy(integers: np.ndarray) -> float:
-    """H in bits per integer."""
-    counts = np.unique(integers, return_counts=True)[1]
-    shares = counts / counts.sum()
+    """H in bits per integer, of integers close together."""
+    codes = np.asarray(integers).ravel().astype(np.int64)
+    counts = np.bincount(codes - codes.min())  # sorting them would take ten times as long
+    shares = counts[counts > 0] / codes.size
     return float(-(shares * np.log2(shares)).sum())
 
 
