@@ -90,6 +90,13 @@ def test_a_pin_without_a_kernel_is_told():
         check_within_reach(graph, units(graph), wish)
 
 
-def test_a_budget_and_a_precision_exclude_each_other():
+def test_a_budget_and_a_precision_of_plain_exports_exclude_each_other():
     with pytest.raises(UserError, match="leave one of the two out"):
-        tfq.quantize(encoder(outlier=1.0), words(64), precision="dynamic_range", size_budget=0.3, pipeline="light")
+        tfq.quantize(encoder(outlier=1.0), words(64), precision="float16", size_budget=0.3, pipeline="light")
+
+
+@pytest.mark.parametrize(("named", "precision"), [({}, "dynamic_range"), ({"candidates": ("w4", "w8")}, "int8")])
+def test_a_budget_is_kept_in_the_precision_that_is_better(named, precision):
+    budget = {"size_budget": 0.2, "pipeline": "light", **named}
+    report = tfq.quantize(encoder(outlier=300.0), words(64), evaluation=words(24), **budget).report
+    assert report.precision == precision

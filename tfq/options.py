@@ -200,7 +200,8 @@ def needs_int8(recipe: Recipe) -> bool:
         for option in rule.options
         if getattr(recipe, option) not in (defaults[option], *rule.repeats)
     )
-    return recipe.allocates or recipe.activation_bits != defaults["activation_bits"] or any(given)
+    of_static = bool(recipe.latency_table) or any(not precision.is_dynamic for precision in recipe.named_precisions)
+    return of_static or recipe.activation_bits != defaults["activation_bits"] or any(given)
 
 
 def check_journal_acts(recipe: Recipe) -> None:

@@ -120,11 +120,13 @@ class Recipe(ResourceOptions, FileOptions, CalibrationOptions, BudgetOptions, Fi
     def _check_allocation(self) -> None:
         if self.pipeline == "int8":
             raise UserError("a budget needs `pipeline='light'` or `pipeline='advanced'`; add one of them")
-        if not self.may_be_static:
+        if not self.fits:
             raise UserError(
                 f"`precision` is {self.precision} and a budget is given, which chooses the precision of every layer;"
                 " leave one of the two out"
             )
+        if self.precision == "dynamic_range":
+            self._check_dynamic_allocation()
         fixed = {"weight_bits": 8, "weight_clusters": 0, "activation_bits": 8, "first_last_bits": 0}
         for name, default in fixed.items():
             if getattr(self, name) != default:
@@ -132,6 +134,19 @@ class Recipe(ResourceOptions, FileOptions, CalibrationOptions, BudgetOptions, Fi
                     f"`{name}` is {getattr(self, name)} and a budget is given, which chooses the bits of every layer;"
                     " leave one of the two out"
                 )
+
+    def _check_dynamic_allocation(self) -> None:
+        other = next((precision.name for precision in self.named_precisions if not precision.is_dynamic), None)
+        if other:
+            raise UserError(
+                f"{other} is offered and `precision` is dynamic_range, where every layer gets one of d2 to d8; name one"
+                " of these, or leave `precision` out"
+            )
+        if self.latency_table:
+            raise UserError(
+                "`latency_table` is given and `precision` is dynamic_range, of whose layers it has no times; leave one"
+                " of the two out"
+            )
 
     @property
     def missing(self) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ from tfq.export.layout import pack, tflite_layout, tflite_scales
 from tfq.models.borders import Borders, find_borders, find_wide
 from tfq.models.equality import tensor_shapes
 from tfq.models.graph import INPUT, Graph, Node
-from tfq.models.widths import Unit
+from tfq.models.widths import Unit, can_be_dynamic
 from tfq.numerics.entropy import entropy
 from tfq.operations.table import OPERATORS, matrix_of
 from tfq.precision import CANDIDATES, FLOAT16, FLOAT32, Precision
@@ -153,12 +153,14 @@ def fixed_costs(content: bytes, costs: Sequence[Mapping[str, float]], graph: Gra
 
 
 def multiply_accumulates(graph: Graph) -> dict[str, int]:
-    """Multiply-accumulates of one sample by weighted node."""
+    """Multiply-accumulates of one sample by weighted node and by embedding."""
     shapes = tensor_shapes(graph)
-    found = {}
+    found: dict[str, int] = {}
     for node in graph.nodes:
         matrix = matrix_of(node.kind)
         if matrix is None:
+            if can_be_dynamic(node):  # an embedding, which is looked up
+                found[node.name] = 0
             continue
         # every weight is used once at every position: of the input where the layer is transposed
         position = shapes[node.inputs[0] if matrix.transposed else node.name][:-1]

@@ -95,7 +95,8 @@ def _gradients(model: tf_keras.Model, names: Sequence[tuple[str, str]], loss: Lo
             outputs = model(feeds if len(feeds) > 1 else feeds[0], training=False)
             terms = zip(tf.nest.flatten(outputs), factors, loss.reference, strict=True)
             score = tf.add_n([tf.reduce_sum(f * _logarithm(y, r)) for y, f, r in terms])
-        return tape.gradient(score, wanted, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        found = tape.gradient(score, wanted, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return [tf.convert_to_tensor(gradient) for gradient in found]  # an embedding's comes as the rows that were read
 
     return compute
 

@@ -93,7 +93,7 @@ def measured(
     ledger: Path | None = None,
     resources: Resources = DEFAULT,
 ) -> dict[Key, float]:
-    """dL of every state by measurement, int8 states in the file and all others in the simulation.
+    """dL of every state by measurement, states that compute as the base in the file and all others in the simulation.
 
     A unit with int16 activations may lose less than in the base: what its other states lose is counted from there.
 
@@ -108,7 +108,8 @@ def measured(
       UserError: the ledger belongs to another run.
     """
     states = list(states)
-    swaps = {(way, ""): () for way in map(_way, states)} | {state.key: (state,) for state in states}
+    ways = {state.key: _way(state, base) for state in states}
+    swaps = {(way, ""): () for way in ways.values()} | {state.key: (state,) for state in states}
     threads = dataclasses.replace(resources, workers=max(resources.workers, available_cores()))
     with _ledger(ledger, base, states, loss) as (known, note):
         waiting = [key for key in swaps if key not in known]
@@ -121,7 +122,7 @@ def measured(
             for number, value in apart(_loss_with, ((told, key, swaps[key]) for key in waiting)):
                 note(waiting[number], value)
                 advance(1)
-        lost = {state.key: known[state.key] - known[_way(state), ""] for state in states}
+        lost = {state.key: known[state.key] - known[ways[state.key], ""] for state in states}
     least = dict.fromkeys((state.unit for state in states), 0.0)
     for unit, candidate in lost:
         if precision_of(candidate).is_int16:
@@ -136,7 +137,7 @@ def _loss_with(told: Shared[tuple[QuantizedModel, Loss]], key: Key, states: Sequ
     """The loss of the base with these states."""
     base, loss = told.value
     model = apply(base, *states)
-    in_file = (_way(states[0]) if states else key[0]) == _FILE
+    in_file = (_way(states[0], base) if states else key[0]) == _FILE
     with _LOCK:
         if not in_file:
             return simulated(loss)(model)
@@ -155,9 +156,10 @@ def output_errors(states: Iterable[State]) -> dict[Key, float]:
     return {state.key: max(state.after, FLOOR) for state in states}
 
 
-def _way(state: State) -> str:
-    in_file = all(node.precision.is_int8 for node in state.nodes) and not precision_of(state.candidate).is_simulated
-    return _FILE if in_file else _SIMULATION
+def _way(state: State, base: QuantizedModel) -> str:
+    """In the file where its conversion is the base's (`tfq.export.variants`), and TFLite runs it."""
+    alike = all(node.precision.arithmetic == base[node.name].precision.arithmetic for node in state.nodes)
+    return _FILE if alike and not precision_of(state.candidate).is_simulated else _SIMULATION
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 import threadpoolctl
 
-from tfq.calibration.specify import starting_grid, with_precisions, with_ranges, with_scales
+from tfq.calibration.specify import in_dynamic_range, starting_grid, with_precisions, with_ranges, with_scales
 from tfq.calibration.statistics import Range
 from tfq.data.calibration_set import CalibrationSet
 from tfq.data.roles import Roles
@@ -25,7 +25,7 @@ from tfq.execution.workers import spread
 from tfq.grid import Grid
 from tfq.models.graph import Graph, Node
 from tfq.models.grids import grid_groups
-from tfq.models.widths import Unit, can_pack, units
+from tfq.models.widths import Unit, can_pack, dynamic_units, is_weighted, units
 from tfq.operations.table import OPERATORS
 from tfq.precision import (
     FLOATS,
@@ -49,11 +49,21 @@ from tfq.reconstruction.rows import (
     sampled_layers,
     targets_name,
 )
+from tfq.reconstruction.weight_scales import mse_scales
 from tfq.simulate.tensor_store import TensorStore
 from tfq.simulate.weights import snap_node
 
 Key = tuple[str, str]
 """(name of the unit, name of the candidate)."""
+
+
+def units_of(base: QuantizedModel) -> tuple[Unit, ...]:
+    """What has a precision to choose: every layer with weights.
+
+    Where no tensor of the base has a grid, it is in dynamic range: then the layers that have such a kernel, and
+    embeddings.
+    """
+    return units(base) if base.grids else dynamic_units(base)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,13 +94,13 @@ class State:
 
 
 def apply(base: QuantizedModel, *states: State) -> QuantizedModel:
-    """The int8 model with the nodes of the states in place of its own.
+    """The base with the nodes of the states in place of its own.
 
     States with activations of another format take with them the grids between layers of it (`tfq.models.borders`);
     nothing else changes.
     """
     nodes = [node for state in states for node in state.nodes]
-    others = {node.name: node.precision for node in nodes if not node.precision.is_int8}
+    others = {n.name: n.precision for n in nodes if n.precision.arithmetic != base[n.name].precision.arithmetic}
     # what such a layer is to have beside its weights depends on its neighbours
     nodes = [
         base[node.name].replace(weights=node.weights, weight_grids=node.weight_grids) if node.name in others else node
@@ -113,7 +123,7 @@ def float_states(reference: Graph, base: QuantizedModel, candidates: Sequence[Pr
       UserError: a weight that float16 cannot hold.
     """
     states, start = {}, _float_weights(reference, base)
-    for unit in units(reference):
+    for unit in units_of(base):
         for candidate in candidates:
             model = with_precisions(start, dict.fromkeys(unit.nodes, candidate))
             nodes = tuple(model[name] for name in unit.nodes)
@@ -126,7 +136,7 @@ def rounded_states(reference: Graph, base: QuantizedModel, candidates: Sequence[
 
     Arguments as of `find_states`, but that no sample is read.
     """
-    states, found, start = {}, units(reference), _float_weights(reference, base)
+    states, found, start = {}, units_of(base), _float_weights(reference, base)
     for candidate in candidates:
         model = start
         for unit in found:
@@ -192,16 +202,19 @@ def find_states(
     Args:
       reference: the prepared float graph, from whose weights every state starts.
       base: the 8-bit model, whose activation grids and per-channel or per-tensor scales the states keep; it has the
-        nodes of `reference`.
+        nodes of `reference`. Where it is in dynamic range, embeddings have states too: with scales of the smallest
+        squared error, as no layer's output tells how to fit them.
       calibration: read are the samples to fit and those to choose by.
-      candidates: by name of the unit, of int8 precision and storage, with 8-bit activations; None: `GRIDS` for all.
+      candidates: by name of the unit, of int8 precision and storage, with 8-bit activations, or of dynamic range as the
+        base is; None: `GRIDS` for all.
       narrow: 4-bit ranges by group of tensors (`tfq.models.grids`): every unit gets a state of 4-bit weights and
         inputs too, and reads tensors of its own.
       method: a name in `METHODS`.
       seed: of the sampled positions and of the method.
       resources: each worker, or call of the executor, works on all candidates of one layer.
     """
-    found = units(reference)
+    found = [unit for unit in units_of(base) if is_weighted(reference[unit.name])]
+    tables = [unit for unit in units_of(base) if not is_weighted(reference[unit.name])]
     seen = calibration.seen
     layers = sampled_layers(reference, [unit.name for unit in found], len(seen), seed, by_block=False)
     start = _float_weights(reference, base)
@@ -233,7 +246,24 @@ def find_states(
                     pose.state(solution, method, seed) for pose, solution in zip(posed.pop(number), made, strict=True)
                 ]
                 advance(1)
-    return {state.key: state for number in sorted(solved) for state in solved[number]}
+    wanted = candidates or {}
+    of_tables = [_of_table(start, unit, candidate) for unit in tables for candidate in wanted.get(unit.name, ())]
+    of_layers = [state for number in sorted(solved) for state in solved[number]]
+    place = {unit.name: number for number, unit in enumerate(units_of(base))}
+    return {state.key: state for state in sorted([*of_tables, *of_layers], key=lambda state: place[state.unit])}
+
+
+def _of_table(start: QuantizedModel, unit: Unit, candidate: Precision) -> State:
+    """An embedding with scales of the smallest squared error."""
+    rounded = with_candidate(start, unit, candidate)
+
+    def fitted(node: Node) -> Node:
+        name = OPERATORS[node.kind].kernel
+        grid = node.weight_grids[name]
+        return with_scales(node, mse_scales(node.weights[name], grid.bits, grid.axis, narrow=grid.narrow), None)
+
+    nodes = [fitted(rounded[name]) for name in unit.nodes]
+    return State(unit.name, candidate.name, tuple(nodes), "squared error", 0.0, 0.0)
 
 
 def _solved(method: str, groups: Sequence[Sequence[Problem]], seed: int) -> list[Solution]:
@@ -290,7 +320,9 @@ class _Posed:
 
 
 def with_candidate(model: QuantizedModel, unit: Unit, candidate: Precision) -> QuantizedModel:
-    """The model with the kernels of a unit on the grids that this candidate starts with, stored as int8."""
+    """The model with the kernels of a unit on the grids that this candidate starts with, among int8 ones as int8."""
+    if candidate.is_dynamic:
+        return model.with_nodes(*(in_dynamic_range(model[name], candidate) for name in unit.nodes))
     precision = dataclasses.replace(candidate, storage="int8")
 
     def changed(node: Node) -> Node:
@@ -310,7 +342,7 @@ def _with_narrow(model: QuantizedModel, tensors: Collection[str], ranges: Mappin
 
 def _float_weights(reference: Graph, model: QuantizedModel) -> QuantizedModel:
     """`model` with the weights of `reference` in its weighted layers."""
-    names = [name for unit in units(reference) for name in unit.nodes]
+    names = [name for unit in units_of(model) for name in unit.nodes]
     return model.with_nodes(*(model[name].replace(weights=reference[name].weights) for name in names))
 
 

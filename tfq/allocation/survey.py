@@ -6,6 +6,8 @@ what they lose is measured on the samples to choose by, and models of many are c
 says. Float layers and 16-bit activations are offered where the user names them. Where a largest accuracy drop is asked
 for that the 8-bit model does not keep, the layers that 8 bits hurt can stay in float16, or have 16-bit activations
 where the target computes in integers.
+
+Where the base is in dynamic range, embeddings are units as layers are, and every candidate is a width of it.
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ from tfq.allocation.states import (
     float_states,
     packed,
     rounded_states,
+    units_of,
 )
 from tfq.allocation.wish import LATENCY, WEIGHTS, check_within_reach, offered, weight_bits, weight_count
 from tfq.calibration.statistics import Range
@@ -56,9 +59,9 @@ from tfq.execution.predict import predict
 from tfq.export.variants import Exporter
 from tfq.models.borders import find_borders
 from tfq.models.graph import Graph
-from tfq.models.widths import Unit, units
+from tfq.models.widths import Unit
 from tfq.option_groups import BudgetOptions
-from tfq.precision import INT8, STORED_BITS, Precision, precision_of
+from tfq.precision import INT8, STORED_BITS, Precision, dynamic_range, precision_of
 from tfq.quantized_model import QuantizedModel
 from tfq.reconstruction.reconstruct import reconstruct
 from tfq.reconstruction.steps import Setting
@@ -121,8 +124,9 @@ def survey(
     Raises:
       Infeasible, UserError: what is asked for cannot be met, or does not fit the model.
     """
-    graph, found = setting.graph, units(setting.graph)
-    check_within_reach(graph, found, wish)
+    graph, found = setting.graph, units_of(base)
+    dynamic = not base.grids
+    check_within_reach(graph, found, wish, dynamic=dynamic)
     calibration, quiet = setting.calibration, setting.resources.silent()
     samples, labels, roles = calibration.samples.arrays, calibration.samples.labels, calibration.roles
     export, loss = Exporter.of(samples).export, Loss.of(graph, samples)
@@ -157,7 +161,7 @@ def survey(
     if lost is not None and wish.max_accuracy_drop is not None and not wish.candidates:
         unhelped = Measured(0.0, lost(base_outputs))
         needs_rescue = unhelped.points > wish.max_accuracy_drop
-    keys = offered(graph, found, wish, [setting.rescue] * needs_rescue)
+    keys = offered(graph, found, wish, [setting.rescue] * needs_rescue, dynamic=dynamic)
     if lost is not None and wish.max_accuracy_drop is not None and _saves_bytes_alone(wish):
         total = bearable(loss, lost, wish.max_accuracy_drop, seed=setting.seed) if metric.name == "top1" else None
         keys = _contending(setting, base, keys, loss, total)
@@ -199,7 +203,7 @@ def _contending(
     setting: Setting, base: QuantizedModel, offered: Sequence[Key], loss: Loss, total: float | None
 ) -> list[Key]:
     """Those of the keys that the program could choose; of other grids than those of int8 layers all."""
-    plain = sorted({p for p in (precision_of(name) for _, name in offered) if _fitted_as(p) == p})
+    plain = sorted({p for p in (precision_of(name) for _, name in offered) if _fitted_as(p, base) == p})
     states = rounded_states(setting.graph, base, plain)
     rounded, few = {key: states[key] for key in offered if key in states}, _told_by(setting, loss)
     losses = gradient_estimates(setting.graph, rounded.values(), few, seed=setting.seed)
@@ -217,7 +221,7 @@ def _states(
     setting: Setting, base: QuantizedModel, offered: Sequence[Key], narrow: Mapping[str, Range] | None
 ) -> dict[Key, State]:
     """The states of these units with these candidates."""
-    fitted = {key: _fitted_as(precision_of(key[1])) for key in offered}
+    fitted = {key: _fitted_as(precision_of(key[1]), base) for key in offered}
     plain: dict[str, set[Precision]] = {}
     for (unit, _), precision in fitted.items():
         if precision is not None:
@@ -239,7 +243,7 @@ def _states(
     found = {}
     for (unit, name), precision in fitted.items():
         candidate, state = precision_of(name), states[unit, name if precision is None else precision.name]
-        if candidate.is_dynamic:
+        if candidate.is_dynamic and base.grids:
             state = as_dynamic(state)
         elif candidate.is_int16:
             state = as_wide(state, base)
@@ -247,8 +251,10 @@ def _states(
     return found
 
 
-def _fitted_as(candidate: Precision) -> Precision | None:
+def _fitted_as(candidate: Precision, base: QuantizedModel) -> Precision | None:
     """What the weights are fitted as; None where they are not, or as no other is."""
+    if candidate.is_dynamic and not base.grids:
+        return candidate
     if not candidate.has_grid or candidate.is_simulated:
         return None
     return (
@@ -303,7 +309,8 @@ def _problem(
 ) -> Problem:
     """The program's choices, borders and fixed costs."""
     macs = multiply_accumulates(graph)
-    in_base = {(unit.name, INT8.name): [base[name] for name in unit.nodes] for unit in found}
+    whole = INT8 if base.grids else dynamic_range(STORED_BITS)
+    in_base = {(unit.name, whole.name): [base[name] for name in unit.nodes] for unit in found}
     present = list(all_costs(in_base, macs).values())
     fixed = fixed_costs(base_file, present, graph) | {WEIGHTS: 0.0}
     prices = [border_bytes(graph)]
@@ -318,7 +325,7 @@ def _problem(
     own: dict[str, dict[str, float]] = {unit.name: {} for unit in found}
     edges = {"float_inputs": base.input_type == "float32", "float_outputs": base.output_type == "float32"}
     names_of = {unit.name: unit.nodes for unit in found}
-    if any(precision_of(name).is_float for _, name in states):
+    if base.grids and any(precision_of(name).is_float for _, name in states):
         for price in prices:
             between, alone = border_costs(graph, found, price, **edges)
             for border in between:

@@ -17,20 +17,38 @@ from tfq.models.graph import Graph, Node
 from tfq.models.widths import Unit, can_be_dynamic, can_pack
 from tfq.operations.table import OPERATORS
 from tfq.option_groups import BudgetOptions
-from tfq.precision import FLOAT32, FOR_DOWNLOADS, GRIDS, INT8, MOST_PACKED_BITS, Precision, precision_of
+from tfq.precision import (
+    FLOAT32,
+    FOR_DOWNLOADS,
+    GRIDS,
+    INT8,
+    MOST_PACKED_BITS,
+    Precision,
+    dynamic_range,
+    precision_of,
+)
 
 LATENCY, WEIGHTS, COMPUTE = "latency_ms", "weight_bytes", "bops"
 _FLOAT_BYTES = 4
 
 
-def offered(graph: Graph, found: Sequence[Unit], wish: BudgetOptions, rescues: Sequence[Precision] = ()) -> list[Key]:
+def offered(
+    graph: Graph,
+    found: Sequence[Unit],
+    wish: BudgetOptions,
+    rescues: Sequence[Precision] = (),
+    *,
+    dynamic: bool = False,
+) -> list[Key]:
     """What every unit may get: its pin, else the candidates named, else every width stored as wished.
 
     Packed is only what TFLite has INT4 kernels for; the same bits are stored as int8 elsewhere. Where time is the
     objective, float32 is a candidate, for layers that are faster in it. Of the widths stored as int8, which all take
     the same time, 8 bits are then enough, unless a budget of bits is to be kept too. `rescues` are offered beside these
-    defaults.
+    defaults. dynamic: no tensor has a grid, and every unit gets some width of dynamic range, packed where it can be.
     """
+    if dynamic:
+        return _offered_in_dynamic_range(found, wish)
     default = [dataclasses.replace(c, storage=wish.storage) if c.weight_bits <= MOST_PACKED_BITS else c for c in GRIDS]
     if wish.max_accuracy_drop is not None and wish.objective == "size" and wish.storage == "int8":
         default = list(FOR_DOWNLOADS)
@@ -54,8 +72,17 @@ def offered(graph: Graph, found: Sequence[Unit], wish: BudgetOptions, rescues: S
     return keys
 
 
-def check_within_reach(graph: Graph, found: Sequence[Unit], wish: BudgetOptions) -> None:
-    """What can be told before anything is measured. Raises Infeasible, UserError."""
+def _offered_in_dynamic_range(found: Sequence[Unit], wish: BudgetOptions) -> list[Key]:
+    named = [precision_of(name) for name in wish.candidates] or [dynamic_range(grid.weight_bits) for grid in GRIDS]
+    keys = []
+    for unit in found:
+        pins = [precision_of(name) for pattern, name in wish.pins if re.search(pattern, unit.name)]
+        keys += [(unit.name, candidate.name) for candidate in dict.fromkeys(pins[-1:] or named)]
+    return keys
+
+
+def check_within_reach(graph: Graph, found: Sequence[Unit], wish: BudgetOptions, *, dynamic: bool = False) -> None:
+    """What can be told before anything is measured. Raises Infeasible, UserError. dynamic: as in `offered`."""
     for pattern, _ in wish.pins:
         if not any(re.search(pattern, unit.name) for unit in found):
             names = [unit.name for unit in found]
@@ -64,7 +91,7 @@ def check_within_reach(graph: Graph, found: Sequence[Unit], wish: BudgetOptions)
     if wish.size_budget is not None:
         choices = [
             Choice(unit, name, 0.0, {WEIGHTS: weight_count(graph, [graph[unit]]) * weight_bits(name) / 8})
-            for unit, name in offered(graph, found, wish)
+            for unit, name in offered(graph, found, wish, dynamic=dynamic)
         ]
         budgets = {WEIGHTS: wish.size_budget * float_bytes(graph, found)}
         minimise_cost(Problem.of(choices), cost=WEIGHTS, max_degradation=0.0, budgets=budgets)

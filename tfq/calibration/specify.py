@@ -134,6 +134,12 @@ def with_scales(node: Node, scales: np.ndarray, input_grid: Grid | None) -> Node
     return _following(node, wanted, input_grid)
 
 
+def in_dynamic_range(node: Node, precision: Precision) -> Node:
+    """A layer or embedding of dynamic range at another precision of it: on the grid that this starts with."""
+    kernel = node.weight_grids[OPERATORS[node.kind].kernel]
+    return _with_weight_grids(node.replace(precision=precision), None, per_channel=kernel.axis is not None)
+
+
 def with_ranges(model: QuantizedModel, ranges: Mapping[str, Range], *, bits: int | None = None) -> QuantizedModel:
     """The model with other ranges for some groups of tensors (`grid_groups`); float tensors stay float.
 

@@ -22,7 +22,7 @@ _LEVELS = 255
 
 
 def as_convolution(node: Node, source: tuple[int, ...], target: tuple[int, ...]) -> list[Node] | None:
-    """The nodes in place of an AveragePooling2D; None where its factors have no exact grid.
+    """The nodes in place of an AveragePooling2D; None where its factors have no exact grid, or its strides differ.
 
     Args:
       source, target: shapes [rows, columns, channels] of what it reads and gives.
@@ -30,6 +30,11 @@ def as_convolution(node: Node, source: tuple[int, ...], target: tuple[int, ...])
     window = pair(node.config.get("pool_size", 2))
     strides = pair(node.config.get("strides") or window)
     padding = str(node.config.get("padding", "valid"))
+    if strides[0] != strides[1]:  # which TensorFlow's depthwise convolution does not take
+        both = _one_stride(source, target, window, strides, padding)
+        if both is None:
+            return None
+        strides = both, both
     config = {"kernel_size": window, "strides": strides, "padding": padding, "use_bias": False}
     kernel = np.full((*window, source[-1], 1), 1 / math.prod(window), np.float32)
     weights = {"depthwise_kernel": kernel}
@@ -59,6 +64,19 @@ def pair(value: Any) -> tuple[int, int]:
     """An option of a layer as rows and columns: it is one number for both, or two."""
     found = tuple(value) if isinstance(value, (list, tuple)) else (value, value)
     return int(found[0]), int(found[1])
+
+
+def _one_stride(
+    source: tuple[int, ...], target: tuple[int, ...], window: tuple[int, int], strides: tuple[int, int], padding: str
+) -> int | None:
+    """A stride for both axes that gives the same windows, as there is where one of them has a single one; or None."""
+    moving = [strides[axis] for axis in (0, 1) if target[axis] > 1] or [max(strides)]
+
+    def places(axis: int) -> int:
+        return -(-(source[axis] if padding == "same" else source[axis] - window[axis] + 1) // moving[0])
+
+    fits = len(set(moving)) == 1 and all(places(axis) == target[axis] for axis in (0, 1))
+    return moving[0] if fits else None
 
 
 def _inside(size: int, count: int, window: int, stride: int, padding: str) -> list[int]:

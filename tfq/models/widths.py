@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -80,9 +80,19 @@ def units(graph: Graph) -> tuple[Unit, ...]:
     meets an integer one, the converter puts a Quantize or Dequantize between them, whose cost is counted
     (`tfq.allocation.program.Border`); and what a w4a4 layer reads is a copy where others read it too.
     """
+    return _units(graph, is_weighted)
+
+
+@once_per_structure
+def dynamic_units(graph: Graph) -> tuple[Unit, ...]:
+    """The units where all activations stay float: the layers and embeddings that TFLite runs with integer weights."""
+    return _units(graph, can_be_dynamic)
+
+
+def _units(graph: Graph, chosen: Callable[[Node], bool]) -> tuple[Unit, ...]:
     found: dict[str, list[str]] = {}
     for node in graph.nodes:
-        if is_weighted(node):
+        if chosen(node):
             found.setdefault(node.group, []).append(node.name)
     return tuple(Unit(tuple(names)) for names in found.values())
 

@@ -34,8 +34,11 @@ def _narrow_ranges(run: Run, graph: Graph) -> Mapping[str, Range] | None:
 
 def _at(run: Run, start: Start, narrow: Mapping[str, Range] | None) -> At:
     """What models of other precisions start from."""
-    graph, groups = start.reference, grid_groups(start.reference)
-    reading = {unit.name: [groups[graph[node].inputs[0]] for node in unit.nodes] for unit in units(graph)}
+    graph = start.reference
+    reading: dict[str, list[str]] = {}
+    if narrow is not None:
+        groups = grid_groups(graph)
+        reading = {unit.name: [groups[graph[node].inputs[0]] for node in unit.nodes] for unit in units(graph)}
 
     def at(chosen: Mapping[str, Precision]) -> QuantizedModel:
         few = [group for unit, precision in chosen.items() if precision.is_simulated for group in reading[unit]]

@@ -21,7 +21,7 @@ from tfq.export.scales import with_legal_scales
 from tfq.models.graph import Graph
 from tfq.models.refusals import short_cause
 from tfq.models.rewrite import unmoved
-from tfq.models.widths import activation_bits, is_weighted, units
+from tfq.models.widths import activation_bits, dynamic_units, is_weighted, units
 from tfq.pipeline.begin import Run
 from tfq.precision import Precision
 from tfq.quantized_model import QuantizedModel
@@ -107,7 +107,8 @@ def specified(
     recipe, precisions = run.recipe, run.precisions
     is_dynamic = recipe.precision == "dynamic_range"
     if chosen is not None:
-        precisions = {node: chosen[unit.name] for unit in units(graph) for node in unit.nodes}
+        found = dynamic_units(graph) if is_dynamic else units(graph)
+        precisions = {**precisions, **{node: chosen[unit.name] for unit in found for node in unit.nodes}}
     model = specify(
         graph,
         ranges,

@@ -35,6 +35,7 @@ from tfq.simulate.judge import Judge, Named, Verdict
 from tfq.targets import TARGETS
 
 # Behind these there was nothing left for a tuning to gain, on any network measured (docs/reconstruction.md).
+_MOST_JUDGES = 512  # of further samples: a pass over them takes a moment beside the steps
 _LEAVES_NOTHING = ("least_squares", "best")
 
 
@@ -197,7 +198,11 @@ def distil(setting: Setting, model: QuantizedModel) -> tuple[QuantizedModel, Ste
     if samples is None:
         return model, StepOutcome("distillation", ())
     options: dict[str, Any] = {"schedule": schedule, "seed": setting.seed, "resources": setting.resources}
-    return _tuned(setting, "distillation", model, tune_network(setting.graph, model, samples, **options))
+    tuned = tune_network(setting.graph, model, samples, **options)
+    if samples is not setting.calibration:  # there are more to judge by
+        judges = samples.samples.take(samples.roles.judging[:_MOST_JUDGES])
+        setting = dataclasses.replace(setting, judge=Judge(setting.graph, judges.arrays, resources=setting.resources))
+    return _tuned(setting, "distillation", model, tuned)
 
 
 # How a pipeline finds the weights of given precisions, and what it tunes afterwards.
