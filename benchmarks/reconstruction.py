@@ -193,7 +193,7 @@ def main(values: flags.FlagValues) -> int:
 def _check(values: flags.FlagValues) -> None:
     """Raises UserError for wrong flags, before anything is measured."""
     common.check_choices("parts", values.parts, PARTS)
-    common.check_choices("cases", values.cases, cases.CASES)
+    common.check_choices("cases", values.cases, (*cases.CASES, *cases.LARGER))
     common.check_choices("widths", values.widths, tuple(WIDTHS))
     common.check_choices("methods", values.methods, tuple(METHODS))
     common.check_choices("curve_methods", values.curve_methods, [m for m in METHODS if m not in PEERS])

@@ -17,6 +17,7 @@ MOST_LOST = {
     ("W4A8", "resnet20_cifar10"): (0.4, 0.1),
     ("W4A8", "kws_dscnn"): (0.6, 0.3),
     ("W4A8", "mobilenet_v2_035_imagenette"): (2.0, 1.0),
+    ("W4A8", "mobilenet_v3_small_imagenette"): (1.0, 0.5),
     ("W3A8", "resnet8_cifar10"): (9.0, 5.0),
     ("W3A8", "resnet20_cifar10"): (1.3, 0.5),
     ("W3A8", "kws_dscnn"): (2.0, 1.0),

@@ -52,7 +52,8 @@ def _name_of(key: Key) -> str:
 
 def _page_order(key: Key) -> tuple[int, ...]:
     """Cases, widths and methods as they are listed here, not by the alphabet."""
-    places = cases.CASES.index(key.case), list(WIDTHS).index(key.width), list(METHODS).index(key.method)
+    lists = (*cases.CASES, *cases.LARGER), tuple(WIDTHS), tuple(METHODS)
+    places = (every.index(name) for every, name in zip(lists, (key.case, key.width, key.method), strict=True))
     return (*places, key.samples, key.seed)
 
 

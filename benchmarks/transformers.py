@@ -125,7 +125,7 @@ def bars(found: Measured) -> list[Bar]:
         "tfq 3 bits by budget": (-2.0, 95.0, 0.12, "download_bytes"),
     }
     models = {model.name: model for model in found.evaluation.models}
-    for name, (points, agreement, share, measure) in limits.items():
+    for name, (points, agreement, share, cost) in limits.items():
         if name not in models:
             continue
         model = models[name]

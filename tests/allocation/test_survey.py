@@ -295,3 +295,14 @@ def test_states_are_fitted_by_the_method_that_the_recipe_names(monkeypatch):
     setting = setting_of(recipe, graph, samples)
     survey(setting, base, at, BudgetOptions(size_budget=0.2, candidates=("w3", "w8"), sensitivity="output_error"))
     assert set(asked) == {unit.name for unit in units(graph)}
+
+
+def test_for_a_largest_drop_only_what_could_be_chosen_is_fitted_and_a_mixture_is_measured_once():
+    graph, samples, base, at = start("convolutions")
+    setting, wish = setting_of(Recipe(model="", pipeline="light"), graph, samples), BudgetOptions(max_accuracy_drop=1.0)
+    found = survey(setting, base, at, wish)
+    every = offered(graph, found.units, wish)
+    assert found.sensitivities.keys() < set(every)
+    assert {unit for unit, _ in found.sensitivities} == {unit for unit, _ in every}
+    chosen = dict(found.sensitivities.keys())  # of every unit the last
+    assert found.bench.assemble(chosen) is found.bench.assemble(dict(reversed(chosen.items())))

@@ -87,7 +87,7 @@ def average(points, *, case=RESNET8, bits=4, seed=0):
     return {"part": "average", "case": case, "bits": bits, "seed": seed, "difference": ends(points), **names}
 
 
-def drop(points, *, error=0.2, download=590, ratio=1.0, case=RESNET8, attained=True):
+def drop(points, *, error=0.2, download=590, ratio=1.0, case=RESNET8, attained=True, pipeline="advanced"):
     plain = {
         "difference": ends(0.0),
         "standard_error": 0.1,
@@ -95,10 +95,11 @@ def drop(points, *, error=0.2, download=590, ratio=1.0, case=RESNET8, attained=T
         "download_bytes": 1000,
         "latency_ratio": ends(1.0, 0.01),
         "seconds": 10.0,
+        "peak_memory_mb": 900.0,
     }
-    advanced = {"difference": ends(points), "standard_error": error, "download_bytes": download, "attained": attained}
-    found = plain | advanced | {"latency_ratio": ends(ratio, 0.01), "weight_bits": 4.4}
-    return {"part": "drop", "case": case, "seed": 0, "int8": plain, "advanced": found}
+    mixed = {"difference": ends(points), "standard_error": error, "download_bytes": download, "attained": attained}
+    found = plain | mixed | {"latency_ratio": ends(ratio, 0.01), "weight_bits": 4.4}
+    return {"part": "drop", "case": case, "seed": 0, "pipeline": pipeline, "int8": plain, pipeline: found}
 
 
 def latency(int8, float32, case=RESNET8):
@@ -214,6 +215,8 @@ def test_points_lost_are_the_mean_of_the_seeds_judged_by_the_floor():
         (drop(-0.1, download=601), "download of plain int8's: 0.601 x"),
         (drop(-0.1, ratio=1.06), "latency of plain int8's: 1.060 x"),
         (drop(-9.0, case=cases.DEMO), ""),  # shown, not judged
+        (drop(-0.1, download=621, case=cases.LARGER[0], pipeline="light"), "download of plain int8's: 0.621 x"),
+        (drop(-0.1, download=619, case=cases.LARGER[0], pipeline="light"), ""),
     ],
 )
 def test_a_largest_drop_is_judged_by_loss_download_and_latency(run, failed):

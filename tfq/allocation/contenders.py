@@ -2,16 +2,17 @@
 
 A program that minimises the sum of costs C under a largest sum of losses D gives every unit, but for what the last
 bytes decide, the candidate of the smallest C + v D, with one price v of a loss for all. As v rises, the sum of losses
-falls. Where about T may be lost in all, only prices count at which the units lose from T to 16 T together, and of the
-candidates of a unit only those k for which there is such a price with
+falls. Where from S to T may be lost in all, only prices count at which the units lose from S to 16 T together, and of
+the candidates of a unit only those k for which there is such a price with
 
     C_k + v D_k / 2 <= C_j + v D_j     for all candidates j of the unit
 
 C are bytes in an ideal code, D estimates (`tfq.allocation.fisher`), of weights rounded to the nearest. A fit lowers
-these losses, to a quarter, say, and not of all candidates alike; so the range has 4 T in its middle, and a candidate
-may lose half of what is estimated.
+these losses, to a quarter, say, and not of all candidates alike; so the range is wider above, and a candidate may lose
+half of what is estimated. What loses least counts in any case: where estimates mislead, it keeps the drop.
 
-T is the divergence at which noise on the float model's outputs costs the largest accuracy drop.
+T is the divergence at which noise on the float model's outputs costs the largest accuracy drop; S the one at which it
+costs what the 8-bit model leaves of that drop, or an eighth of the drop.
 
 Source: Everett 1963, "Generalized Lagrange Multiplier Method for Solving Problems of Optimum Allocation of Resources".
 """
@@ -28,25 +29,26 @@ from tfq.allocation.sensitivity import Loss
 from tfq.allocation.states import Key
 from tfq.simulate.divergence import is_distribution
 
-_MARGIN, _FROM, _TO = 2.0, 1.0, 16.0
+_MARGIN, _ABOVE = 2.0, 16.0
 _PRICES = np.geomspace(1e-6, 1e18, 8 * 24 + 1)  # of a loss, in units of a cost
 _LEAST_NOISE, _MOST_NOISE, _HALVINGS = 1e-4, 1e2, 12
 _TINY = 1e-7
 
 
-def contenders(costs: Mapping[Key, float], losses: Mapping[Key, float], total: float | None = None) -> list[Key]:
+def contenders(costs: Mapping[Key, float], losses: Mapping[Key, float], ends: Sequence[float] = ()) -> list[Key]:
     """The keys that count, in their order.
 
     Args:
       costs, losses: of the same keys.
-      total: T. Where it is not known, or no price makes the units lose about as much, all prices count.
+      ends: S and T. Where they are not known, or no price makes the units lose about as much, all prices count.
     """
     units = [list(keys) for _, keys in itertools.groupby(sorted(costs), key=lambda key: key[0])]
     tables = [np.array([[costs[key], losses[key]] for key in keys]).T[:, :, None] for keys in units]
     prices = _PRICES
-    if total is not None:
+    if ends:
         lost = sum(loss[(cost + _PRICES * loss).argmin(0), 0] for cost, loss in tables)
-        about = (_FROM * total <= lost) & (lost <= _TO * total)
+        about = (min(ends) <= lost) & (lost <= _ABOVE * max(ends))
+        about[-1] |= about.any()
         prices = _PRICES[about] if about.any() else _PRICES
     counting: set[Key] = set()
     for keys, (cost, loss) in zip(units, tables, strict=True):
@@ -56,7 +58,7 @@ def contenders(costs: Mapping[Key, float], losses: Mapping[Key, float], total: f
 
 
 def bearable(loss: Loss, lost: DropOf, most: float, *, seed: int = 0) -> float:
-    """T: the divergence of the float model's outputs from themselves with so much noise that `most` points are lost.
+    """The divergence of the float model's outputs from themselves with so much noise that `most` points are lost.
 
     Args:
       loss: of outputs.

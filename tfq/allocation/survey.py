@@ -157,14 +157,15 @@ def survey(
         ratios.append(optimism(divergence(loss.reference, outputs), unfitted, judges))
         return Measured(found, drop.corrected(max(1.0, statistics.geometric_mean(ratios))), size)
 
-    needs_rescue = False
-    if lost is not None and wish.max_accuracy_drop is not None and not wish.candidates:
+    most, keys = wish.max_accuracy_drop, offered(graph, found, wish, dynamic=dynamic)
+    if lost is not None and most is not None:
         unhelped = Measured(0.0, lost(base_outputs))
-        needs_rescue = unhelped.points > wish.max_accuracy_drop
-    keys = offered(graph, found, wish, [setting.rescue] * needs_rescue, dynamic=dynamic)
-    if lost is not None and wish.max_accuracy_drop is not None and _saves_bytes_alone(wish):
-        total = bearable(loss, lost, wish.max_accuracy_drop, seed=setting.seed) if metric.name == "top1" else None
-        keys = _contending(setting, base, keys, loss, total)
+        if unhelped.points > most and not wish.candidates:
+            keys = offered(graph, found, wish, [setting.rescue], dynamic=dynamic)
+        if _saves_bytes_alone(wish) and wish.sensitivity != "output_error":
+            left = max(most - unhelped.drop_points, most / 8)
+            ends = [bearable(loss, lost, drop, seed=setting.seed) for drop in (left, most) if metric.name == "top1"]
+            keys = _contending(setting, base, keys, loss, ends)
     states = _states(setting, base, keys, narrow)
     sensitivities = _sensitivities(setting, base, states, wish, loss, ledger)
     problem = _problem(graph, base, found, states, sensitivities, table, export(base))
@@ -200,14 +201,17 @@ def _saves_bytes_alone(wish: BudgetOptions) -> bool:
 
 
 def _contending(
-    setting: Setting, base: QuantizedModel, offered: Sequence[Key], loss: Loss, total: float | None
+    setting: Setting, base: QuantizedModel, offered: Sequence[Key], loss: Loss, ends: Sequence[float]
 ) -> list[Key]:
-    """Those of the keys that the program could choose; of other grids than those of int8 layers all."""
+    """Those of the keys that the program could choose; of other grids than those of int8 layers all.
+
+    Arguments as of `survey`; ends: of what may be lost, none where that is not known.
+    """
     plain = sorted({p for p in (precision_of(name) for _, name in offered) if _fitted_as(p, base) == p})
     states = rounded_states(setting.graph, base, plain)
     rounded, few = {key: states[key] for key in offered if key in states}, _told_by(setting, loss)
     losses = gradient_estimates(setting.graph, rounded.values(), few, seed=setting.seed)
-    kept = contenders({key: coded_bytes(state.nodes) for key, state in rounded.items()}, losses, total)
+    kept = contenders({key: coded_bytes(state.nodes) for key, state in rounded.items()}, losses, ends)
     return [key for key in offered if key not in rounded or key in kept]
 
 
