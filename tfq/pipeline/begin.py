@@ -109,7 +109,8 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress, executor: Executor
         if has_drop:
             check_drop(metric, given.labels)
         calibration, unseen = _by_role(given, evaluation_samples, journal, resources)
-        outputs = loaded.predict(calibration.samples.head(_PREPARATION).read())
+        tried = calibration.samples.head(_PREPARATION).read()
+        outputs = [values.astype(np.float32) for values in loaded.predict(tried)]  # a model may compute in 16 bits
         for judged in (evaluation_samples, given if has_drop and given.labels is not None else None):
             if judged is not None:
                 check_metric(metric, judged, outputs, loaded.graph.output_names)
