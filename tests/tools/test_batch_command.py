@@ -25,8 +25,11 @@ def batch(*jobs, output, arguments=()):
 
 
 def write_flags(path, *more):
+    """The common flags, but those that are given in another way."""
     path.parent.mkdir(exist_ok=True)
-    path.write_text("\n".join([*COMMON, *more]) + "\n")
+    given = {flag.partition("=")[0] for flag in more}
+    common = [flag for flag in COMMON if flag.partition("=")[0] not in given]
+    path.write_text("\n".join([*common, *more]) + "\n")
     return path
 
 

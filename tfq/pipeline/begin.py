@@ -115,12 +115,12 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress, executor: Executor
         calibration, unseen = _by_role(given, evaluation_samples, journal, resources)
         judges = (calibration.judging, unseen)
         distillation = _distillation(recipe, inputs, input_signatures(loaded.graph), judges, journal, resources)
-        outputs = loaded.predict(calibration.samples.head(_PREPARATION).read())
+        few = calibration.samples.head(_PREPARATION).read()
+        outputs = [values.astype(np.float32) for values in loaded.predict(few)]  # a model may compute in 16 bits
         for judged in (evaluation_samples, given if has_drop and given.labels is not None else None):
             if judged is not None:
                 check_metric(metric, judged, outputs, loaded.graph.output_names)
     with journal.stage("prepare the model"):
-        few = calibration.samples.head(_PREPARATION).read()
         spread = calibration.samples.head(_SPREAD).read()
         wide = find_wide(loaded.graph, spread) if recipe.fits else None
         target = TARGETS[recipe.target] if recipe.fits else None
