@@ -13,6 +13,7 @@ from tfq.errors import UserError
 from tfq.execution.files import OUTPUT_NAMES
 from tfq.execution.machine import this_machine
 from tfq.export import flatbuffer
+from tfq.pipeline import plan_of
 from tfq.recipe import Recipe
 from tfq.report.model_card import model_card
 from tfq.report.model_explorer import NAMES
@@ -78,6 +79,7 @@ def test_node_data_is_of_operations_of_the_file(result):
 
 
 def test_the_files_may_be_replaced_and_need_a_model(result):
+    assert {stage.name for stage in result.report.stages} <= set(plan_of(result.report.recipe))
     assert set(result.files) <= set(OUTPUT_NAMES)
     with pytest.raises(UserError, match="`model_card` is true and the model is simulated only"):
         Recipe("m", "d", activation_bits=4, model_card=True)

@@ -51,6 +51,11 @@ class Point:
             return {"size_budget": float(f"{self.budget / float_weight_bytes:.4g}")}
         return {"size_budget": None, "latency_budget": f"{self.budget:.4g}ms"}
 
+    def remade(self, model: QuantizedModel, measured: Measured) -> Point:
+        """The point with another model of the same precisions."""
+        rounds = (*self.allocated.rounds[:-1], dataclasses.replace(self.last, measured=measured))
+        return dataclasses.replace(self, model=model, allocated=dataclasses.replace(self.allocated, rounds=rounds))
+
     @property
     def last(self) -> Round:
         """The model as it was measured last."""
@@ -121,7 +126,7 @@ def frontier(
     def assemble(candidates: Mapping[str, str]) -> tuple[QuantizedModel, Measured]:
         return made(tuple(sorted(candidates.items())))
 
-    once = Bench(assemble, bench.rebuild if reconstruct else assemble, bench.export)
+    once = dataclasses.replace(bench, assemble=assemble, rebuild=assemble)
     points: list[Point] = []
     with progress.task("frontier", len(budgets)) as advance:
         for cost, budget in budgets:
@@ -129,6 +134,11 @@ def frontier(
             if all(allocated.allocation.candidates != p.allocated.allocation.candidates for p in points):
                 points.append(Point(cost, budget, model, allocated))
             advance(1)
+    if reconstruct:
+        with progress.task("reconstruct the points", len(points)) as advance:
+            for number, (model, measured) in bench.rebuild_each([p.allocated.allocation.candidates for p in points]):
+                points[number] = points[number].remade(model, measured)
+                advance(1)
     return Frontier({f"point {number}": point for number, point in enumerate(points, 1)}, problem, reconstruct)
 
 

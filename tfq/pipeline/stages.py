@@ -49,14 +49,19 @@ _END = {
 
 def plan_of(recipe: Recipe) -> dict[str, Planned]:
     """The stages of `quantize`, as far as the recipe tells them; ones that turn out to be needless are passed over."""
-    end = {name: stage for name, stage in _END.items() if name != "append NMS" or recipe.appends_nms}
-    if not recipe.fits:
-        return _BEGIN | {"export": _EXPORT["export"]} | end
-    idle = {"tune ranges": not recipe.tunes_ranges, "equalise": recipe.equalization_method == "none"}
-    ranges = {name: stage for name, stage in _START.items() if not idle.get(name, False)}
+    idle = {
+        "append NMS": not recipe.appends_nms,
+        "tune ranges": not recipe.tunes_ranges,
+        "equalise": recipe.equalization_method == "none",
+        "reconstruct in sequence": recipe.mode == "sequential",
+        "tune whole network": recipe.network_tuning != "always",
+        "tune batch norms": recipe.batch_norm_tuning != "always",
+    }
     steps = (*FITTING[recipe.pipeline], *TUNING[recipe.pipeline])
     fitting = _ALLOCATE if recipe.allocates else _named(step.__name__ for step in steps)
-    return _BEGIN | ranges | fitting | ({} if recipe.simulated else _EXPORT) | end
+    export = {} if recipe.simulated else _EXPORT
+    plan = _BEGIN | (_START | fitting | export if recipe.fits else {"export": _EXPORT["export"]}) | _END
+    return {name: stage for name, stage in plan.items() if not idle.get(name, False)}
 
 
 def _named(steps: Iterable[str]) -> dict[str, Planned]:
