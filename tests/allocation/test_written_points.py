@@ -7,7 +7,7 @@ from metadata_reader import read_metadata
 
 import tfq
 from tfq.errors import UserError
-from tfq.execution.interpreter import TfliteModel
+from tfq.execution.predict import predict
 from tfq.pipeline import plan_of, plan_of_frontier
 from tfq.recipe import Recipe
 
@@ -34,7 +34,7 @@ def test_the_bytes_are_those_of_a_run_with_the_budget(given, report):
     run = tfq.quantize(*given, size_budget=share, **OPTIONS)
     assert run.tflite == report.files["point_1.tflite"]
     assert {stage.name for stage in run.report.stages} <= set(plan_of(run.report.recipe))
-    assert {stage.name for stage in report.stages} == set(plan_of_frontier())
+    assert {stage.name for stage in report.stages} <= set(plan_of_frontier())
     assert Recipe.from_json(read_metadata(run.tflite).recipe).size_budget == share
 
 
@@ -45,7 +45,7 @@ def test_those_that_are_asked_for_are_written(given, report, tmp_path):
     assert {path.name for path in folder.glob("*.tflite")} == {"point_1.tflite", "point_3.tflite"}
     errors = []
     for content in report.models.values():
-        (found,) = TfliteModel(content).run({"x": samples})
+        (found,) = predict(content, {"x": samples})
         errors.append(np.square(found - model.predict(samples, verbose=0)).mean())
     assert errors[0] > 2 * errors[1] > 0  # the last point loses least
     assert any("names point 9, and there are point 1, point 2, point 3" in warning for warning in report.warnings)

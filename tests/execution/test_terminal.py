@@ -67,7 +67,7 @@ def test_a_run_is_one_line_that_tells_its_stage_and_how_long_the_rest_takes(monk
         now[0] += 30
         assert course._left(plan["b"], 30.0) == 70 + 40  # by the pace
         advance(5)
-        assert course._left(plan["b"], 30.0) == 30 / 5 * 15 + 40  # by the steps of the task
+        assert course._left(plan["b"], 30.0) == 30 / 5 * 15 + 40  # by the steps of the task, which are slower
         with entered(course, "a"):  # again, in a stage that follows it
             assert course._place == 2
 

@@ -120,7 +120,7 @@ class Course(Lines):
         self._plan, self._places = plan, {name: place for place, name in enumerate(plan, 1)}
         self._place = 0
         self._ended: dict[str, float] = {}
-        self._task = (0, 0)  # steps done and steps of the task that began last
+        self._task = (0, 0, 0.0)  # of the one that began last: steps done, steps, and when it began
         self._stages = 0  # that are open
 
     @contextlib.contextmanager
@@ -129,11 +129,11 @@ class Course(Lines):
         start, planned = time.monotonic(), self._plan.get(name, Planned(name, 0.0))
         self._place = max(self._place, self._places.get(name, 0))
         words = f"{self._place} of {len(self._plan)}, {planned.words}" if self._place else planned.words
-        self._task = (0, 0)
+        self._task = (0, 0, start)
 
         def told() -> str:
             seconds = time.monotonic() - start
-            done, total = self._task
+            done, total, _ = self._task
             state = f"{done}/{total}" if done and total else f"{seconds:.0f} s so far"
             left = self._left(planned, seconds)
             return f"{words}: {state}" + (f", about {_spoken(left)} left" if left else "")
@@ -161,10 +161,11 @@ class Course(Lines):
             ):
                 yield advance
             return
-        before, self._task = self._task, (0, total)
+        before, start = self._task, time.monotonic()
+        self._task = (0, total, start)
 
         def step(steps: int) -> None:
-            self._task = (self._task[0] + steps, total)
+            self._task = (self._task[0] + steps, total, start)
 
         yield step
         self._task = before
@@ -177,9 +178,9 @@ class Course(Lines):
             return 0.0
         pace = sum(known.values()) / share
         later = sum(stage.share for name, stage in self._plan.items() if self._places[name] > self._place)
-        done, total = self._task
-        here = seconds / done * max(total - done, 0) if done and total else max(pace * planned.share - seconds, 0.0)
-        return here + pace * later
+        done, total, start = self._task
+        of_task = (time.monotonic() - start) / done * max(total - done, 0) if done and total else 0.0
+        return max(of_task, pace * planned.share - seconds) + pace * later  # a stage may have several tasks
 
 
 def entered(progress: Progress, stage: str) -> contextlib.AbstractContextManager[None]:

@@ -98,6 +98,10 @@ class Graph:
         if unknown:
             raise ValueError(f"the graph's inputs or outputs name unknown nodes {unknown}")
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is remembered of it, which another process finds out anew."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
     def __getitem__(self, name: str) -> Node:
         return self.by_name[name]
 
