@@ -36,7 +36,7 @@ class Made:
         self.error, self.download = error, download
 
     def bench(self):
-        return Bench(lambda c: self._measured("assembled", c), self._rebuild, repr)
+        return Bench(lambda c: self._measured("assembled", c), self._rebuild, self._rebuild_each, repr)
 
     def true_loss(self, kind, candidates):
         loss = sum(loss_of(u, int(c[1:])) for u, c in candidates.items()) + self.penalty(candidates)
@@ -45,6 +45,11 @@ class Made:
     def _rebuild(self, candidates):
         self.rebuilt += 1
         return self._measured("reconstructed", candidates)
+
+    def _rebuild_each(self, mixtures):
+        """As workers do, in no order."""
+        for number, candidates in reversed(list(enumerate(mixtures))):
+            yield number, self._rebuild(candidates)
 
     def _measured(self, kind, candidates):
         loss = self.true_loss(kind, candidates)

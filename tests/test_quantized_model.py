@@ -92,6 +92,14 @@ class TestStructure:
         assert known(other) is known(graph)
         assert counted.calls == 1
 
+    def test_another_process_gets_the_graph_without_what_is_known_of_it(self, counted):
+        known, graph = once_per_structure(counted), small()
+        known(graph)
+        assert "first" in graph.by_name
+        other = pickle.loads(pickle.dumps(graph))
+        assert set(vars(other)) == {field.name for field in dataclasses.fields(Graph)}
+        assert [node.name for node in other.nodes] == [node.name for node in graph.nodes]
+
     def test_functions_do_not_get_each_others_results(self):
         graph = small()
         names, kinds = (once_per_structure(lambda g, x=x: [getattr(n, x) for n in g.nodes]) for x in ("name", "kind"))

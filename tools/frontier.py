@@ -72,8 +72,8 @@ def main(values: flags.FlagValues) -> None:
     with lasting_imports():
         from tfq.execution.engines import engine
         from tfq.execution.files import staged_directory
-        from tfq.execution.progress import Lines
-        from tfq.pipeline import explore
+        from tfq.execution.progress import Course
+        from tfq.pipeline import explore, plan_of_frontier
 
     output = Path(values.output_dir)
     with staged_directory(output, overwrite=values.overwrite, ours=(*FRONTIER_NAMES, *POINT_NAMES)) as directory:
@@ -84,7 +84,7 @@ def main(values: flags.FlagValues) -> None:
                 reconstruct=values.reconstruct,
                 write=values.write,
                 ledger=ledger_from_flags(values, recipe),
-                progress=Lines(sys.stderr),
+                progress=Course(sys.stderr, plan_of_frontier()),
                 executor=executor,
             )
         report = dataclasses.replace(report, warnings=tuple(map(with_flags, report.warnings)))

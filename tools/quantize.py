@@ -42,8 +42,8 @@ def main(values: flags.FlagValues) -> int:
 
         from tfq.execution.engines import engine
         from tfq.execution.files import staged_directory
-        from tfq.execution.progress import Lines
-        from tfq.pipeline import explain, quantize
+        from tfq.execution.progress import Course, Lines
+        from tfq.pipeline import explain, plan_of, quantize
         from tfq.report.summary import summary
         from tfq.report.trials import trial_table
 
@@ -52,7 +52,8 @@ def main(values: flags.FlagValues) -> int:
     output, ledger = Path(values.output_dir), ledger_from_flags(values, recipe)
     with staged_directory(output, overwrite=values.overwrite) as directory:
         with engine(values.engine, recipe.workers) as executor:
-            result = quantize(recipe, ledger=ledger, progress=Lines(sys.stderr), executor=executor, spelled=as_flag)
+            progress = Course(sys.stderr, plan_of(recipe))
+            result = quantize(recipe, ledger=ledger, progress=progress, executor=executor, spelled=as_flag)
         result.write(directory)
     print(with_flags(summary(result.report, output)))
     if mlflow is not None:

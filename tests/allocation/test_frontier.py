@@ -47,7 +47,9 @@ def test_every_point_keeps_its_budget_and_more_room_never_predicts_worse(reconst
     assert predicted == sorted(predicted, reverse=True)
     kind = "reconstructed" if reconstruct else "assembled"
     assert all(point.model[0] == kind for point in points)
-    assert made.rebuilt == (len(budgets) if reconstruct else 0)
+    assert made.rebuilt == (len(points) if reconstruct else 0)
+    for point in points:
+        assert point.last.measured.loss == made.true_loss(kind, point.last.candidates)
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 4)] * 3), min_size=1, max_size=12))

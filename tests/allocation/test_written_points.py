@@ -7,7 +7,8 @@ from metadata_reader import read_metadata
 
 import tfq
 from tfq.errors import UserError
-from tfq.execution.interpreter import TfliteModel
+from tfq.execution.predict import predict
+from tfq.pipeline import plan_of, plan_of_frontier
 from tfq.recipe import Recipe
 
 
@@ -32,6 +33,8 @@ def test_the_bytes_are_those_of_a_run_with_the_budget(given, report):
     share = float(point.flag.removeprefix("--size_budget="))
     run = tfq.quantize(*given, size_budget=share, **OPTIONS)
     assert run.tflite == report.files["point_1.tflite"]
+    assert {stage.name for stage in run.report.stages} <= set(plan_of(run.report.recipe))
+    assert {stage.name for stage in report.stages} <= set(plan_of_frontier())
     assert Recipe.from_json(read_metadata(run.tflite).recipe).size_budget == share
 
 
@@ -42,12 +45,18 @@ def test_those_that_are_asked_for_are_written(given, report, tmp_path):
     assert {path.name for path in folder.glob("*.tflite")} == {"point_1.tflite", "point_3.tflite"}
     errors = []
     for content in report.models.values():
-        (found,) = TfliteModel(content).run({"x": samples})
+        (found,) = predict(content, {"x": samples})
         errors.append(np.square(found - model.predict(samples, verbose=0)).mean())
     assert errors[0] > 2 * errors[1] > 0  # the last point loses least
     assert any("names point 9, and there are point 1, point 2, point 3" in warning for warning in report.warnings)
     assert '"models": {}' not in report.to_json()
     report.save(folder, overwrite=True)
+
+
+def test_processes_make_the_same_points(given, report):
+    again = tfq.explore(*given, points=3, reconstruct=True, write=["point_1", "point_3"], workers=2, **OPTIONS)
+    assert again.models == report.models
+    assert [p.measured_loss for p in again.points] == [p.measured_loss for p in report.points]
 
 
 def test_what_is_no_point_is_told_before_the_work(given):

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from runner_cache import built_runner
 from tfq_bench.adb import Adb
 from tfq_bench.android_device import ROOT, Programs, describe, emulation, run_on_android
@@ -32,6 +33,8 @@ from android_bench.testing import Corrupt, Disconnect, DropPush, Fault, Kill, Re
 from android_bench.testing import emulation as arm
 from tfq.data.samples import Samples
 from tfq.errors import UserError
+from tfq.evaluation.evaluate import evaluate
+from tfq.evaluation.metrics import find_metric
 
 QUICK = Settings(rounds=1, seconds=0, warmup_seconds=0, min_runs=20)
 PHONE = {"ro.build.fingerprint": "maker/phone/phone:14/A/1:user/release-keys", "ro.product.model": "Phone"}
@@ -124,6 +127,48 @@ def test_two_phones_at_once(
     assert [report.device.name for report in reports] == ["tfq Phone", "tfq Other"]
     assert "SM1" in device_summary(reports[1], bench)
     assert reports[0].models[0].score == reports[1].models[0].score
+
+
+@pytest.fixture(scope="module")
+def detector() -> tuple[bytes, Samples]:
+    """A .tflite that passes its inputs [1, 30, 4 + 3, 1] on as a YOLO's numbers, and inputs that find most objects."""
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 0.6, (40, 6, 2))
+    sizes = rng.uniform(0.1, 0.4, (40, 6, 2))
+    classes = rng.integers(0, 3, (40, 6))
+    labels = np.concatenate([classes[..., None], corners, corners + sizes], axis=2).astype(np.float32)
+    numbers = np.zeros((40, 30, 7), np.float32)
+    numbers[:, :6, :4] = np.concatenate([corners + sizes / 2, sizes], axis=2) + rng.normal(0, 0.02, (40, 6, 4))
+    np.put_along_axis(numbers[:, :6, 4:], classes[..., None], rng.uniform(0.3, 1, (40, 6, 1)), axis=2)
+    numbers[:, 6:] = rng.uniform(0, 0.5, (40, 24, 7))  # objects that are not there
+
+    module = tf.Module()
+    signature = tf.TensorSpec([1, 30, 7, 1], tf.float32, name="x")
+    module.f = tf.function(lambda x: {"y": tf.squeeze(x, 3) * 1.0}, input_signature=[signature])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([module.f.get_concrete_function()], module)
+    return converter.convert(), Samples({"x": numbers[..., None]}, np.arange(40), labels)
+
+
+def test_a_detector_is_judged_by_its_boxes(
+    phones: Any, adb_port: int, runner: pathlib.Path, detector: tuple[bytes, Samples], tmp_path: pathlib.Path
+) -> None:
+    """What the phone computed, decoded here, has the mAP that pycocotools' equal gives on this machine's outputs."""
+    content, samples = detector
+    (tmp_path / "detector.tflite").write_bytes(content)
+    models = {"detector.tflite": tmp_path / "detector.tflite"}
+    metric = find_metric("map", decoder="yolov8,score=0.05,nms=0.5")
+    bench = prepare(models, samples, tmp_path / "work/job", settings=QUICK, metric=metric)
+    (report,) = measured(bench, [phones()], runner, adb_port, tmp_path / "work")
+    assert_complete(report, models=1)
+    expected = evaluate({"detector.tflite": content}, samples, metric=metric, timing=None).models[0].score
+    found = report.models[0].score
+    assert found is not None
+    assert expected is not None
+    assert (found.value, found.low, found.high) == (expected.value, expected.low, expected.high)
+    assert 20 < found.value < 95  # neither nothing nor everything is found
+    assert report.metric == "map"
+    row = next(line for line in device_summary(report, bench).splitlines() if line.startswith("detector.tflite"))
+    assert f"{found.value:.2f} %" in row
 
 
 FAULTS = {

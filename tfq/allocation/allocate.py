@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from tfq.allocation.baselines import greedy, uniform
 from tfq.allocation.drop import Drop
@@ -133,11 +133,13 @@ class Bench:
     Attributes:
       assemble: the parallel states of these candidates.
       rebuild: the same precisions reconstructed in sequence.
+      rebuild_each: the same of several, by workers or an executor: (number, made) as they are done.
       export: a model's .tflite, without metadata.
     """
 
     assemble: Make
     rebuild: Make
+    rebuild_each: Callable[[Sequence[Mapping[str, str]]], Iterator[tuple[int, tuple[QuantizedModel, Measured]]]]
     export: Callable[[QuantizedModel], bytes]
 
 

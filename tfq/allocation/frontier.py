@@ -48,6 +48,11 @@ class Point:
             return {"size_budget": float(f"{self.budget / float_weight_bytes:.4g}")}
         return {"size_budget": None, "latency_budget": f"{self.budget:.4g}ms"}
 
+    def remade(self, model: QuantizedModel, measured: Measured) -> Point:
+        """The point with another model of the same precisions."""
+        rounds = (*self.allocated.rounds[:-1], dataclasses.replace(self.last, measured=measured))
+        return dataclasses.replace(self, model=model, allocated=dataclasses.replace(self.allocated, rounds=rounds))
+
     @property
     def last(self) -> Round:
         """The model as it was measured last."""
@@ -110,14 +115,19 @@ def frontier(
     Raises:
       Infeasible: a budget cannot be met.
     """
-    used = bench if reconstruct else dataclasses.replace(bench, rebuild=bench.assemble)
+    once = dataclasses.replace(bench, rebuild=bench.assemble)
     points: list[Point] = []
     with progress.task("frontier", len(budgets)) as advance:
         for cost, budget in budgets:
-            model, allocated = allocate(problem, Goal({cost: budget}), used)
+            model, allocated = allocate(problem, Goal({cost: budget}), once)
             if all(allocated.allocation.candidates != p.allocated.allocation.candidates for p in points):
                 points.append(Point(cost, budget, model, allocated))
             advance(1)
+    if reconstruct:
+        with progress.task("reconstruct the points", len(points)) as advance:
+            for number, (model, measured) in bench.rebuild_each([p.allocated.allocation.candidates for p in points]):
+                points[number] = points[number].remade(model, measured)
+                advance(1)
     return Frontier({f"point {number}": point for number, point in enumerate(points, 1)}, problem, reconstruct)
 
 

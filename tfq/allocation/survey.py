@@ -15,8 +15,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,11 +52,13 @@ from tfq.allocation.states import (
 )
 from tfq.allocation.wish import LATENCY, WEIGHTS, check_within_reach, offered, weight_bits, weight_count
 from tfq.calibration.statistics import Range
+from tfq.data.calibration_set import CalibrationSet
 from tfq.errors import UserError
 from tfq.evaluation.metric import Metric
 from tfq.evaluation.metrics import find_metric
 from tfq.execution.deflate import deflated
 from tfq.execution.predict import predict
+from tfq.execution.workers import Shared, share, spread
 from tfq.export.variants import Exporter
 from tfq.models.borders import find_borders
 from tfq.models.graph import Graph
@@ -63,7 +66,7 @@ from tfq.models.widths import Unit
 from tfq.option_groups import BudgetOptions
 from tfq.precision import INT8, STORED_BITS, Precision, dynamic_range, precision_of
 from tfq.quantized_model import QuantizedModel
-from tfq.reconstruction.reconstruct import reconstruct
+from tfq.reconstruction.reconstruct import Reconstruction, reconstruct
 from tfq.reconstruction.steps import Setting
 from tfq.simulate.divergence import divergence
 from tfq.simulate.eager import tensors
@@ -178,16 +181,36 @@ def survey(
     def assemble(candidates: Mapping[str, str]) -> tuple[QuantizedModel, Measured]:
         return assembled(tuple(sorted(candidates.items())))
 
-    def rebuild(candidates: Mapping[str, str]) -> tuple[QuantizedModel, Measured]:
-        parallel = assemble(candidates)
-        if setting.reconstruction is None:
-            return parallel
-        start = at({unit: precision_of(name) for unit, name in candidates.items()})
-        how = dataclasses.replace(setting.reconstruction, mode="sequential")
-        rebuilt, _ = reconstruct(graph, start, calibration, how, seed=setting.seed, resources=setting.resources)
-        return min(parallel, (rebuilt, measure(rebuilt)), key=lambda made: made[1].loss)
+    def start(candidates: Mapping[str, str]) -> QuantizedModel:
+        return at({unit: precision_of(name) for unit, name in candidates.items()})
 
-    return Survey(problem, Bench(assemble, rebuild, export), sensitivities, found)
+    def better(candidates: Mapping[str, str], rebuilt: QuantizedModel) -> tuple[QuantizedModel, Measured]:
+        return min(assemble(candidates), (rebuilt, measure(rebuilt)), key=lambda made: made[1].loss)
+
+    how = setting.reconstruction and dataclasses.replace(setting.reconstruction, mode="sequential")
+
+    def rebuild(candidates: Mapping[str, str]) -> tuple[QuantizedModel, Measured]:
+        if how is None:
+            return assemble(candidates)
+        options: dict[str, Any] = {"seed": setting.seed, "resources": setting.resources}
+        return better(candidates, reconstruct(graph, start(candidates), calibration, how, **options)[0])
+
+    def rebuild_each(mixtures: Sequence[Mapping[str, str]]) -> Iterator[tuple[int, tuple[QuantizedModel, Measured]]]:
+        if how is None:
+            yield from enumerate(map(assemble, mixtures))
+            return
+        with spread(setting.resources, _rebuilt) as apart:
+            told = share(setting.resources, (graph, calibration, how, setting.seed))
+            for number, rebuilt in apart(_rebuilt, ((told, start(candidates)) for candidates in mixtures)):
+                yield number, better(mixtures[number], rebuilt)
+
+    return Survey(problem, Bench(assemble, rebuild, rebuild_each, export), sensitivities, found)
+
+
+def _rebuilt(told: Shared[tuple[Graph, CalibrationSet, Reconstruction, int]], start: QuantizedModel) -> QuantizedModel:
+    """A model reconstructed in sequence, wherever."""
+    graph, calibration, how, seed = told.value
+    return reconstruct(graph, start, calibration, how, seed=seed)[0]
 
 
 def _runs(model: QuantizedModel) -> bool:

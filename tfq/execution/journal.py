@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tfq.execution.progress import SILENT, Progress, entered
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
@@ -21,7 +23,9 @@ class Stage:
 class Journal:
     """Collects stages and warnings; `stages` and `warnings` grow in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, progress: Progress = SILENT) -> None:
+        """progress: is told of every stage."""
+        self._progress = progress
         self.stages: list[Stage] = []
         self.warnings: list[str] = []
 
@@ -31,7 +35,8 @@ class Journal:
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
         start = time.monotonic()
-        yield
+        with entered(self._progress, name):
+            yield
         self.stages.append(Stage(name, round(time.monotonic() - start, 3), round(peak_memory_mb(), 1)))
 
 

@@ -127,7 +127,8 @@ def quantize(
     if executor is not None:
         check_engine_acts(wanted)
     with standard_settings():
-        return pipeline.quantize(wanted, inputs, ledger=ledger, progress=shown(progress), executor=executor)
+        told = shown(progress, pipeline.plan_of(wanted))
+        return pipeline.quantize(wanted, inputs, ledger=ledger, progress=told, executor=executor)
 
 
 def explore(
@@ -173,7 +174,7 @@ def explore(
             reconstruct=reconstruct,
             write=write,
             ledger=ledger,
-            progress=shown(progress),
+            progress=shown(progress, pipeline.plan_of_frontier()),
         )
 
 

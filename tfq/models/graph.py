@@ -99,7 +99,7 @@ class Graph:
             raise ValueError(f"the graph's inputs or outputs name unknown nodes {unknown}")
 
     def __getstate__(self) -> dict[str, Any]:
-        """For another process: without what is known of the structure, which pickle cannot write and it finds anew."""
+        """Without what is remembered of it, which another process finds out anew."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def __getitem__(self, name: str) -> Node:

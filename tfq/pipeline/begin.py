@@ -97,7 +97,7 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress, executor: Executor
     metric = find_metric(inputs.metric, outputs=recipe.outputs, decoder=recipe.decoder, for_file=recipe.appends_nms)
     find_method(recipe.calibration_method)
     table = read_table(Path(recipe.latency_table)) if recipe.latency_table else None
-    journal, resources = Journal(), recipe.resources(progress, executor)
+    journal, resources = Journal(progress), recipe.resources(progress, executor)
     journal.warn(*_slow_note(recipe))
     with journal.stage("load the model"):
         unsafe = recipe.allow_unsafe_deserialization

@@ -22,6 +22,7 @@ _KEPT = (
         "metric",
         "outputs",
         "decoder",
+        "nms",
         "annotations",
         "labels",
         "input_shape",
