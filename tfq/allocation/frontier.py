@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tfq.allocation.allocate import Allocated, Bench, Goal, Round, allocate
+from tfq.allocation.allocate import Allocated, Bench, Goal, Measured, Round, allocate
 from tfq.allocation.problem import Problem
 from tfq.allocation.program import minimise_cost, minimise_degradation
 from tfq.allocation.wish import WEIGHTS

@@ -30,6 +30,7 @@ _STEPS = {
     "tune_batch_norms": Planned("tune the batch norms", 10),
     "tune_whole_network": Planned("tune the whole network", 60),
     "reconstruct_in_sequence": Planned("fit the weights once more, in sequence", 80),
+    "distil": Planned("learn from the float model", 400),
 }
 _ALLOCATE = {"allocate": Planned("choose a precision for every layer", 200)}
 _EXPLORE = {
@@ -56,9 +57,10 @@ def plan_of(recipe: Recipe) -> dict[str, Planned]:
         "reconstruct in sequence": recipe.mode == "sequential",
         "tune whole network": recipe.network_tuning != "always",
         "tune batch norms": recipe.batch_norm_tuning != "always",
+        "distil": not recipe.distills,
     }
-    steps = (*FITTING[recipe.pipeline], *TUNING[recipe.pipeline])
-    fitting = _ALLOCATE if recipe.allocates else _named(step.__name__ for step in steps)
+    fitting = _ALLOCATE if recipe.allocates else _named(step.__name__ for step in FITTING[recipe.pipeline])
+    fitting = fitting | _named(step.__name__ for step in TUNING[recipe.pipeline])
     export = {} if recipe.simulated else _EXPORT
     plan = _BEGIN | (_START | fitting | export if recipe.fits else {"export": _EXPORT["export"]}) | _END
     return {name: stage for name, stage in plan.items() if not idle.get(name, False)}
