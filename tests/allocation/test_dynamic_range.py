@@ -86,6 +86,9 @@ def test_fitted_layers_lose_less_than_rounded_ones_and_fewer_bits_more():
     fitted = [state for state in states.values() if state.unit != "table"]
     assert all(state.after <= state.before for state in fitted)
     assert any(state.after < 0.7 * state.before for state in fitted)
+    tables = [states["table", f"d{bits}"] for bits in (2, 4, 8)]
+    assert tables[0].after > 2 * tables[1].after > 8 * tables[2].after > 0
+    assert all(state.after <= state.before for state in tables)
     found = measured(base, states.values(), Loss.of(graph, samples))
     for unit in units_of(base):
         losses = [found[unit.name, f"d{bits}"] for bits in (2, 4, 8)]
