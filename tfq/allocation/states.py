@@ -262,17 +262,16 @@ def _of_table(start: QuantizedModel, unit: Unit, candidate: Precision) -> State:
         grid = node.weight_grids[name]
         return with_scales(node, mse_scales(node.weights[name], grid.bits, grid.axis, narrow=grid.narrow), None)
 
-    nodes = [fitted(rounded[name]) for name in unit.nodes]
-    name = OPERATORS[nodes[0].kind].kernel
-    errors = [
-        _relative_error(node.weights[name], snap_node(node).weights[name]) for node in (rounded[unit.name], nodes[0])
-    ]
-    return State(unit.name, candidate.name, tuple(nodes), "squared error", *errors)
+    nodes = tuple(fitted(rounded[name]) for name in unit.nodes)
+    before, after = _table_error(rounded[unit.name]), _table_error(nodes[0])
+    return State(unit.name, candidate.name, nodes, "squared error", before, after)
 
 
-def _relative_error(values: np.ndarray, others: np.ndarray) -> float:
-    """Of all rows alike; of those that occur the measured losses tell."""
-    return float(np.square(others - values).sum() / max(float(np.square(values).sum()), np.finfo(np.float32).tiny))
+def _table_error(node: Node) -> float:
+    """Relative error of an embedding's rows, all alike; of those that occur the measured losses tell."""
+    values = node.weights[OPERATORS[node.kind].kernel]
+    lost = snap_node(node).weights[OPERATORS[node.kind].kernel] - values
+    return float(np.square(lost).sum() / max(float(np.square(values).sum()), np.finfo(np.float32).tiny))
 
 
 def _solved(method: str, groups: Sequence[Sequence[Problem]], seed: int) -> list[Solution]:
