@@ -308,6 +308,7 @@ def test_page_and_figures_show_every_measurement(tmp_path):
     assert (f"| {RESNET8} | 4 | -0.40 [-0.90, +0.10]; -0.60 to -0.20 | 97.00 % | 4.00 | 40,000 | 60.0 | 2 |") in lines
     assert (
         f"| {RESNET8}, advanced | -0.30 [-0.80, +0.20] | no | 4.40 | 590 | 0.590 x | 1.000 x [0.990, 1.010] | 10.0 |"
+        " 900 |"
     ) in lines
     assert f"| {RESNET8}, int8 | 40 | 0.0020 | 1.18 x | 2.200 | 2.000 | +10.0 % |" in lines
     mixed = f"| {RESNET8} | 2 w8, 1 float32 | 2.200 | 2.000 | +10.0 % | 0.500 x | +0.00 [-0.50, +0.50] | 1,000 |"
