@@ -20,11 +20,11 @@ COMMANDS = {
     f"tfq-{name}": importlib.import_module(f"tfq_tools.{name}").FLAGS
     for name in ("quantize", "evaluate", "inspect", "profile", "frontier", "batch", "bench", "report")
 }
-# Of cmake, bazel, Ray, Dask, SLURM, Model Explorer and of every program.
+# Of cmake, bazel, Ray, Dask, SLURM and of every program.
 FOREIGN = {
     "address", "array", "generate", "head", "host", "mem", "nthreads", "nworkers", "port", "requeue", "version",
     "build", "enable_workspace", "help", "incompatible_enable_cc_toolchain_resolution", "platforms", "test_arg",
-    "node_data_paths", "test_output",
+    "test_output",
 }  # fmt: skip
 SCRIPTS = (*(ROOT / "benchmarks").glob("*.py"), ROOT / "tests/random_graphs.py", ROOT / "demo/train_digits.py")
 FLAG = re.compile(r"(?<![\w-])--(?:no)?([a-z][a-z0-9_]*)(?![\w-])")

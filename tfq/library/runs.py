@@ -83,6 +83,12 @@ class Options(TypedDict, total=False):
     input_shape: Sequence[int] | Mapping[str, Sequence[int]]
 
 
+class FrontierOptions(Options, total=False):
+    """The options of a frontier: those of a run, and which of its points are written."""
+
+    write: Collection[str]
+
+
 def quantize(
     model: Model | None = None,
     calibration: Data | None = None,
@@ -139,25 +145,25 @@ def explore(
     recipe: Recipe | None = None,
     points: int = 12,
     reconstruct: bool = False,
-    write: Collection[str] = (),
     journal: str | os.PathLike[str] | None = None,
     progress: Progress | bool = False,
-    **options: Unpack[Options],
+    **options: Unpack[FrontierOptions],
 ) -> FrontierReport:
     """What accuracy every size of the model costs and, with `latency_table`, every latency.
 
     Args:
-      model, calibration, evaluation, recipe, journal, progress, options: as in `quantize`; the pipeline is "advanced"
-        where no recipe is given, and budgets are not taken.
+      model, calibration, evaluation, recipe, journal, progress: as in `quantize`; the pipeline is "advanced" where no
+        recipe is given, and budgets are not taken.
       points: how many size budgets, from the smallest model to the best; with a latency table as many of latency too.
       reconstruct: reconstruct every point in sequence, as `quantize` does with its budget: better models, but each
         takes as long as a run.
-      write: points whose files are wanted, as ["point_1", "point_3"] or ["all"]; `save` writes point_1.tflite and so
-        on.
+      options: as in `quantize`, and `write`: points whose files are wanted, as ["point_1", "point_3"] or ["all"];
+        `save` writes point_1.tflite and so on.
 
     Raises:
       UserError: as `quantize` does.
     """
+    write = options.pop("write", ())
     if points < 2:
         raise UserError(f"`points` is {points}; it must be at least 2")
     for name in options:
