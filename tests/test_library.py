@@ -376,7 +376,7 @@ def test_what_is_missing_or_no_model_is_said(demo):
             tfq.evaluate(place / "out/model.tflite", x, **option)
     with pytest.raises(UserError, match="`float_model` and `data` go together"):
         tfq.inspect(b"", data=x)
-    with pytest.raises(UserError, match="`points` is 1; it must be at least 2"):
+    with pytest.raises(UserError, match="`points` is 1; it must be a whole number of at least 2"):
         tfq.explore("m.keras", x, points=1)
     with pytest.raises(UserError, match="`weight_bits` is given, and a frontier has models of every size"):
         tfq.explore("m.keras", x, weight_bits=4)

@@ -223,11 +223,14 @@ def check_engine_acts(recipe: Recipe) -> None:
         )
 
 
-def check_written(write: Collection[str]) -> None:
-    """Raises UserError where `write` names no points of a frontier."""
-    for name in write:
-        if not re.fullmatch(r"all|point[_ ][1-9]\d*", name):
-            raise UserError(f"`write` names {name!r}; expected all, or points such as point_3")
+def check_written(write: Collection[str], most: int) -> None:
+    """Raises UserError where `write` names no points of a frontier of so many at the most."""
+    for name in (write,) if isinstance(write, str) else write:
+        found = re.fullmatch(r"all|point[_ ]([1-9]\d*)", str(name))
+        if not found or isinstance(write, str):
+            raise UserError(f"`write` names {name!r}; expected a list of points such as point_3, or of all")
+        if found[1] and int(found[1]) > most:
+            raise UserError(f"`write` names {name!r}, and there are {most} points at the most; name one of these")
 
 
 def check_names(given: Iterable[str], known: Collection[str]) -> None:

@@ -94,6 +94,12 @@ class Recipe(ResourceOptions, FileOptions, CalibrationOptions, BudgetOptions, Fi
         for field in dataclasses.fields(self):
             _check_value(field.name, getattr(self, field.name), **field.metadata)
         InputShapes.read(self.input_shape)
+        timed = next((name for name in ("latency_budget", "latency_table") if getattr(self, name)), None)
+        if timed and self.precision == "dynamic_range":
+            raise UserError(
+                f"`{timed}` is given and `precision` is dynamic_range, of whose layers no table has times; leave one of"
+                " the two out"
+            )
         for group in (WidthOptions, FittingOptions, BudgetOptions):
             group.check(self)
         if self.pipeline != "int8" and not self.fits:
@@ -139,13 +145,8 @@ class Recipe(ResourceOptions, FileOptions, CalibrationOptions, BudgetOptions, Fi
         other = next((precision.name for precision in self.named_precisions if not precision.is_dynamic), None)
         if other:
             raise UserError(
-                f"{other} is offered and `precision` is dynamic_range, where every layer gets one of d2 to d8; name one"
-                " of these, or leave `precision` out"
-            )
-        if self.latency_table:
-            raise UserError(
-                "`latency_table` is given and `precision` is dynamic_range, of whose layers it has no times; leave one"
-                " of the two out"
+                f"{other} is asked for and `precision` is dynamic_range, where every layer gets one of d2 to d8; name"
+                " one of these, or leave `precision` out"
             )
 
     @property

@@ -64,7 +64,7 @@ def main(values: flags.FlagValues) -> None:
 
     alone = "points are put together from layers that are fitted one by one; add --reconstruct, or leave it out"
     check_idle(values, {"granularity": values.reconstruct}, alone)
-    check_written(values.write)
+    check_written(values.write, values.points * (2 if values.latency_table else 1))
     recipe = recipe_from_flags(values, **UNBOUND)
     # before the libraries are imported, which takes seconds
     check_model_file(Path(recipe.model), trusted=recipe.allow_unsafe_deserialization, imports=recipe.imports)

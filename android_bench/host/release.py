@@ -41,6 +41,8 @@ def write_assets(
     Returns:
       (the programs, a line for each that is missing).
     """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; name a folder for the runners")
     folder.mkdir(parents=True, exist_ok=True)
     made: list[Path] = []
     missing: list[str] = []
@@ -61,7 +63,11 @@ def main(arguments: Sequence[str]) -> int:
     if len(arguments) != 1:
         print("usage: python -m tfq_bench.release FOLDER", file=sys.stderr)
         return 2
-    made, missing = write_assets(Path(arguments[0]), progress=Lines(sys.stderr))
+    try:
+        made, missing = write_assets(Path(arguments[0]), progress=Lines(sys.stderr))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
     for path in made:
         print(path)
     for reason in missing:

@@ -131,9 +131,10 @@ def test_a_largest_drop_makes_it_smaller_than_8_bits(quantized):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"candidates": ("d4", "w8")}, "w8 is offered and `precision` is dynamic_range"),
-        ({"pin": ("table:float16",)}, "float16 is offered and `precision` is dynamic_range"),
+        ({"candidates": ("d4", "w8")}, "w8 is asked for and `precision` is dynamic_range"),
+        ({"pin": ("table:float16",)}, "float16 is asked for and `precision` is dynamic_range"),
         ({"latency_table": "x.json"}, "`latency_table` is given and `precision` is dynamic_range"),
+        ({"latency_budget": "1ms"}, "`latency_budget` is given and `precision` is dynamic_range"),
     ],
 )
 def test_what_is_no_width_of_dynamic_range_is_refused(options, message):

@@ -257,8 +257,8 @@ def _single_class(evaluation: np.ndarray | None) -> list[str]:
     ]
 
 
-def compare_ranges(calibration: Samples, evaluation: Samples) -> tuple[str, ...]:
-    """Warnings where calibration and evaluation data seem to be scaled differently.
+def compare_ranges(calibration: Samples, others: Samples, *, what: str = "evaluation") -> tuple[str, ...]:
+    """Warnings where calibration data and others, which are called `what`, seem to be scaled differently.
 
     Compared are the intervals mean +- 2 standard deviations of each input, which single outliers do
     not move; a warning is given where their intersection is under two thirds of their union (0..1 against -1..1
@@ -266,12 +266,12 @@ def compare_ranges(calibration: Samples, evaluation: Samples) -> tuple[str, ...]
     """
     warnings = []
     for name in calibration.arrays:
-        (low, high), (other_low, other_high) = (_bulk(s, name) for s in (calibration, evaluation))
+        (low, high), (other_low, other_high) = (_bulk(s, name) for s in (calibration, others))
         union = max(high, other_high) - min(low, other_low)
         if union > 0 and min(high, other_high) - max(low, other_low) < union * 2 / 3:
             warnings.append(
                 f"input {name!r} lies in about {low:.4g}..{high:.4g} in the calibration data and in"
-                f" {other_low:.4g}..{other_high:.4g} in the evaluation data; are both preprocessed alike?"
+                f" {other_low:.4g}..{other_high:.4g} in the {what} data; are both preprocessed alike?"
             )
     return tuple(warnings)
 

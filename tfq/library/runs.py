@@ -164,8 +164,8 @@ def explore(
       UserError: as `quantize` does.
     """
     write = options.pop("write", ())
-    if points < 2:
-        raise UserError(f"`points` is {points}; it must be at least 2")
+    if not isinstance(points, int) or points < 2:
+        raise UserError(f"`points` is {points!r}; it must be a whole number of at least 2")
     for name in options:
         if name in UNBOUND:
             raise UserError(f"`{name}` is given, and a frontier has models of every size and accuracy; leave it out")

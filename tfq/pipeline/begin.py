@@ -17,7 +17,7 @@ from tfq.data.calibration_set import CalibrationSet
 from tfq.data.checks import compare_ranges, compare_samples, without
 from tfq.data.labels import label_notes, read_labels
 from tfq.data.loading import Selection, load_samples
-from tfq.data.samples import InputSignature, Samples
+from tfq.data.samples import Samples
 from tfq.data.signatures import input_signatures
 from tfq.data.synthetic import synthetic_samples
 from tfq.errors import UserError
@@ -113,8 +113,7 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress, executor: Executor
         if has_drop:
             check_drop(metric, given.labels)
         calibration, unseen = _by_role(given, evaluation_samples, journal, resources)
-        judges = (calibration.judging, unseen)
-        distillation = _distillation(recipe, inputs, input_signatures(loaded.graph), judges, journal, resources)
+        distillation = _distillation(recipe, inputs, loaded.graph, (calibration, unseen), journal, resources)
         few = calibration.samples.head(_PREPARATION).read()
         outputs = [values.astype(np.float32) for values in loaded.predict(few)]  # a model may compute in 16 bits
         for judged in (evaluation_samples, given if has_drop and given.labels is not None else None):
@@ -235,27 +234,33 @@ def _samples(
 def _distillation(
     recipe: Recipe,
     inputs: Inputs,
-    signatures: Sequence[InputSignature],
-    judges: Sequence[Samples],
+    graph: Graph,
+    others: tuple[CalibrationSet, Samples],
     journal: Journal,
     resources: Resources,
 ) -> CalibrationSet | None:
-    """The further samples that are given to learn from, without those that judge what was learned."""
+    """The further samples that are given to learn from, without those that judge what was learned.
+
+    Args:
+      others: the samples that calibrate, and those by which models are judged in the end.
+    """
     if inputs.distillation is None:
         return None
+    signatures, (calibration, unseen) = input_signatures(graph), others
     found = load_samples(inputs.distillation, signatures, preprocess=recipe.preprocess, resources=resources)
-    left = without(found, judges)
+    left = without(found, (calibration.judging, unseen))
     journal.warn(*found.warnings)
-    if len(left) < len(found):
-        journal.warn(
-            f"{len(found) - len(left)} of the {len(found)} distillation samples judge the model, as evaluation or as"
-            " calibration samples; nothing is learned from them"
-        )
+    gone = f"{len(found) - len(left)} of the {len(found)} distillation samples judge the model, as evaluation or as"
+    gone += " calibration samples; nothing is learned from them"
     if len(left) < _DISTILLATION:
         raise UserError(
-            f"there are {len(left)} distillation samples to learn from; expected at least {_DISTILLATION}: give more,"
+            (f"{gone}: " if len(left) < len(found) else "")
+            + f"there are {len(left)} distillation samples to learn from; expected at least {_DISTILLATION}: give more,"
             " or `distill=True` without `distillation_data`, which learns from the calibration samples"
         )
+    if len(left) < len(found):
+        journal.warn(gone)
+    journal.warn(*compare_ranges(calibration.samples, left, what="distillation"))
     return CalibrationSet.of(left)
 
 

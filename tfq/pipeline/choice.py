@@ -45,6 +45,8 @@ def with_precision(run: Run) -> Run:
         return in_precision(run, run.recipe.precision)
     static = in_precision(run, "int8")
     share = _share(run.graph)
+    if share >= _MOSTLY and run.recipe.distills:
+        run.journal.warn("distillation is of static int8, which most transformers lose by; dynamic range was not tried")
     if needs_int8(run.recipe) or share < _MOSTLY:
         return static
     dynamic = in_precision(run, "dynamic_range")

@@ -257,11 +257,13 @@ def explore(
       UserError: anything the user can put right.
       VerificationError: a file that is wanted is not what was specified.
     """
-    check_written(write)
+    check_written(write, points * (2 if recipe.latency_table else 1))
     if recipe.simulated:
         raise UserError(f"{recipe.simulated}, and a frontier is measured on files; leave w4a4 out of `candidates`")
     if recipe.distills:
         raise UserError("`distill` is given, and the points of a frontier are not tuned; leave it out")
+    if recipe.precision == "dynamic_range":
+        raise UserError("`precision` is dynamic_range, and the points of a frontier are static int8; leave it out")
     run = in_precision(begin(recipe, inputs or Inputs.of(recipe), progress, executor), "int8")
     start, _ = started(run)
     setting = setting_of(run, start)

@@ -5,10 +5,12 @@ Shares are guesses from runs of small models; the time that is left is told by t
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
 from tfq.execution.progress import Planned
 from tfq.recipe import Recipe
+from tfq.reconstruction.network_tuning import DISTILLATION
 from tfq.reconstruction.steps import FITTING, TUNING
 
 _BEGIN = {
@@ -23,6 +25,7 @@ _START = {
     "equalise": Planned("see whether channels can be evened out", 6),
     "tune ranges": Planned("tune the ranges", 15),
 }
+_DISTILLATION = 400  # of as many steps as there are by default
 _STEPS = {
     "correct_all_biases": Planned("correct the biases", 12),
     "fit_weight_scales": Planned("fit the scales of weights", 2),
@@ -30,7 +33,7 @@ _STEPS = {
     "tune_batch_norms": Planned("tune the batch norms", 10),
     "tune_whole_network": Planned("tune the whole network", 60),
     "reconstruct_in_sequence": Planned("fit the weights once more, in sequence", 80),
-    "distil": Planned("learn from the float model", 400),
+    "distil": Planned("learn from the float model", _DISTILLATION),
 }
 _ALLOCATE = {"allocate": Planned("choose a precision for every layer", 200)}
 _EXPLORE = {
@@ -61,6 +64,9 @@ def plan_of(recipe: Recipe) -> dict[str, Planned]:
     }
     fitting = _ALLOCATE if recipe.allocates else _named(step.__name__ for step in FITTING[recipe.pipeline])
     fitting = fitting | _named(step.__name__ for step in TUNING[recipe.pipeline])
+    if recipe.distills:
+        share = _DISTILLATION * recipe.distillation_steps / DISTILLATION.steps
+        fitting["distil"] = dataclasses.replace(fitting["distil"], share=share)
     export = {} if recipe.simulated else _EXPORT
     plan = _BEGIN | (_START | fitting | export if recipe.fits else {"export": _EXPORT["export"]}) | _END
     return {name: stage for name, stage in plan.items() if not idle.get(name, False)}

@@ -199,10 +199,16 @@ def distil(setting: Setting, model: QuantizedModel) -> tuple[QuantizedModel, Ste
         return model, StepOutcome("distillation", ())
     options: dict[str, Any] = {"schedule": schedule, "seed": setting.seed, "resources": setting.resources}
     tuned = tune_network(setting.graph, model, samples, **options)
-    if samples is not setting.calibration:  # there are more to judge by
-        judges = samples.samples.take(samples.roles.judging[:_MOST_JUDGES])
-        setting = dataclasses.replace(setting, judge=Judge(setting.graph, judges.arrays, resources=setting.resources))
-    return _tuned(setting, "distillation", model, tuned)
+    if samples is setting.calibration:
+        return _tuned(setting, "distillation", model, tuned)
+    judges = samples.samples.take(samples.roles.judging[:_MOST_JUDGES])  # of which there are more
+    further = dataclasses.replace(setting, judge=Judge(setting.graph, judges.arrays, resources=setting.resources))
+    kept, outcome = _tuned(further, "distillation", model, tuned)
+    if kept is model:
+        return model, outcome
+    # further samples may be unlike those that the model is for
+    kept, usual = _kept(setting, "distillation", model, [("tuned", kept)], must_gain=False)
+    return kept, usual if kept is model else outcome
 
 
 # How a pipeline finds the weights of given precisions, and what it tunes afterwards.

@@ -99,7 +99,9 @@ def _of_bits(layer: LayerReport, tensor: TensorReport | None, recipe: Recipe) ->
         what = f"its weights have {layer.weight_bits} bits"
         if recipe.pipeline != "advanced":
             return what, "try `pipeline='advanced'`", {"pipeline": "advanced"}
-        if recipe.precision == "dynamic_range":
+        if layer.precision == "dynamic_range" and recipe.allocates:
+            return what, f"try `pin='{layer.name}:d8'`", {}
+        if layer.precision == "dynamic_range":
             return what, "try `weight_bits=8`", {"weight_bits": 8}
         return what, f"try `pin='{layer.name}:w8'` with a budget", {"weight_bits": 8}
     if layer.clusters:

@@ -42,7 +42,7 @@ def model_card(report: Mapping[str, Any], how: str) -> str:
     shown = _name(report)
     figures = "\n".join(f"| {card.label} | {card.value} | {card.note} |" for card in cards(report))
     parts = [
-        f"# {shown}\n\nMade from {shown} ({report['model']['framework']}) by tfq {report['version']}, without training:"
+        f"# {shown}\n\nMade from {shown} ({report['model']['framework']}) by tfq {report['version']}, {_how(recipe)}:"
         f" {model['name']}, for TensorFlow Lite and LiteRT.",
         f"## Measured\n\n| | | |\n|---|---|---|\n{figures}",
         _accuracy(evaluation, float_model, model),
@@ -52,6 +52,11 @@ def model_card(report: Mapping[str, Any], how: str) -> str:
     ]
     front = _front(task, shown, PurePath(recipe["evaluation_data"]).name, evaluation, model)
     return f"---\n{front}\n---\n\n" + "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _how(recipe: Mapping[str, Any]) -> str:
+    distilled = recipe["distill"] or recipe["distillation_data"]
+    return "distilled from the float model without labels" if distilled else "without training"
 
 
 def _name(report: Mapping[str, Any]) -> str:

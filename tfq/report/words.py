@@ -11,7 +11,7 @@ Spelling: TypeAlias = Callable[[str], str]
 """How an option is written, `weight_bits` or `pipeline='light'`: as in Python (`str`), or as the flag of a command."""
 
 STEPS = (
-    "Before and after: how far the outputs are from those of the float model, on calibration samples that the step has"
+    "Before and after: how far the outputs are from those of the float model, on samples that the step has"
     " not seen. Lower is better."
 )
 CHANCE = (
