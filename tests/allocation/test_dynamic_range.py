@@ -119,6 +119,7 @@ def test_a_budget_gives_the_embedding_its_own_bits(quantized):
     assert found.report.evaluation.models[-1].agreement.value > 90
 
 
+@pytest.mark.slow
 def test_a_largest_drop_makes_it_smaller_than_8_bits(quantized):
     found = quantized(max_accuracy_drop=5.0)
     assert found.report.allocation.attained

@@ -301,7 +301,7 @@ def test_for_a_largest_drop_only_what_could_be_chosen_is_fitted_and_a_mixture_is
     graph, samples, base, at = start("convolutions")
     setting, wish = setting_of(Recipe(model="", pipeline="light"), graph, samples), BudgetOptions(max_accuracy_drop=1.0)
     found = survey(setting, base, at, wish)
-    every = offered(graph, found.units, wish)
+    every = offered(graph, found.units, wish, [setting.rescue])
     assert found.sensitivities.keys() < set(every)
     assert {unit for unit, _ in found.sensitivities} == {unit for unit, _ in every}
     chosen = dict(found.sensitivities.keys())  # of every unit the last

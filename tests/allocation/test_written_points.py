@@ -52,6 +52,7 @@ def test_those_that_are_asked_for_are_written(given, report, tmp_path):
     report.save(folder, overwrite=True)
 
 
+@pytest.mark.slow
 def test_processes_make_the_same_points(given, report):
     again = tfq.explore(*given, points=3, reconstruct=True, write=["point_1", "point_3"], workers=2, **OPTIONS)
     assert again.models == report.models
