@@ -327,9 +327,9 @@ def test_a_hundred_models_in_one_job(
     assert_complete(report, models=100)
 
 
-def command(folder: pathlib.Path, port: int, device: TestDevice, *arguments: str, **options: Any) -> Any:
+def command(folder: pathlib.Path, port: int, serial: str, *arguments: str, **options: Any) -> Any:
     environment = {**os.environ, "ANDROID_ADB_SERVER_PORT": str(port)}
-    line = [sys.executable, "-m", "tfq_tools.bench", "--device=adb", f"--serials={device.serial}"]
+    line = [sys.executable, "-m", "tfq_tools.bench", "--device=adb", f"--serials={serial}"]
     line += ["--models=float.tflite,int8.tflite", "--evaluation_data=test.npz", *arguments]
     return subprocess.Popen(
         line, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
@@ -349,7 +349,7 @@ def test_a_command_that_was_stopped_and_is_started_again_finishes_the_job(
 ) -> None:
     device = phones()
     arguments = (f"--runner={runner}", "--rounds=2", "--seconds=1", "--warmup_seconds=0", "--max_runs=100000")
-    first = command(data, adb_port, device, *arguments, start_new_session=True)
+    first = command(data, adb_port, device.serial, *arguments, start_new_session=True)
 
     def records() -> list[dict[str, Any]]:
         found = list(device.host_path(ROOT).glob("*/results.jsonl"))
@@ -366,7 +366,7 @@ def test_a_command_that_was_stopped_and_is_started_again_finishes_the_job(
         assert "run the same command again for their results" in message
     before = next(r for r in records() if r.get("mode") == "latency")["result"]["latencies_us"]
     assert not (data / "out/bench").exists()
-    second = command(data, adb_port, device, *arguments)
+    second = command(data, adb_port, device.serial, *arguments)
     _, message = second.communicate(timeout=120)
     assert second.returncode == 0, message
     name = re.sub(r"[^\w.-]", "_", device.serial)
@@ -378,7 +378,8 @@ def test_a_command_that_was_stopped_and_is_started_again_finishes_the_job(
 
 
 def test_a_serial_that_is_nowhere_is_told_at_once(adb_port: int, data: pathlib.Path, phones: Any) -> None:
-    _, message = (away := command(data, adb_port, phones(), "--serials=nowhere")).communicate(timeout=60)
+    phones()
+    _, message = (away := command(data, adb_port, "nowhere")).communicate(timeout=60)
     assert away.returncode == 2
     assert "--serials names 'nowhere'; adb lists" in message
 
