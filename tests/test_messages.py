@@ -30,14 +30,14 @@ def strings(path: pathlib.Path) -> Iterator[str]:
 
 
 SOURCES = sorted((ROOT / "tfq").rglob("*.py"))
-# The budget of a point of a frontier is given as a flag, for the command that its file is for.
-FLAGS = {"--size_budget=", "--latency_budget=", "tfq-quantize --recipe=recipe.json ", " --output_dir=out"}
+# The page of a frontier shows the command that makes a point.
+FLAGS = {"tfq-quantize --recipe=recipe.json ", " --output_dir=out"}
 
 
 def test_no_message_of_the_library_speaks_of_flags():
     found = {(path.name, s) for path in SOURCES for s in strings(path) if re.search(r"--[a-z{]", s)}
     assert {s for _, s in found} == FLAGS
-    assert {name for name, _ in found} == {"frontier.py", "frontier_page.py"}  # calls to copy
+    assert {name for name, _ in found} == {"frontier_page.py"}  # a call to copy
 
 
 def test_what_stands_in_backquotes_is_an_option_of_a_function():
@@ -47,6 +47,7 @@ def test_what_stands_in_backquotes_is_an_option_of_a_function():
     }  # of `Result.save`; `tfq.engine`
     for function in (runs.quantize, runs.explore, comparison.evaluate, inspection.inspect, tfq.Result.save):
         known |= set(inspect.signature(function).parameters)
+    known |= set(runs.FrontierOptions.__annotations__)
     mentioned = {
         name for path in SOURCES for s in strings(path) for name in re.findall(r"`([a-z][a-z_]*)(?:=[^`]*)?`", s)
     }

@@ -423,6 +423,7 @@ class TestPipelines:
 class TestDistillation:
     """`distillation_data`: further inputs that the whole network learns from."""
 
+    @pytest.mark.slow
     def test_it_is_a_step_of_the_run_and_learns_from_none_that_judge(self):
         arrays = digits()
         with np.load(DEMO / "calibration.npz") as file:
