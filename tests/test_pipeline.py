@@ -450,6 +450,7 @@ class TestDistillation:
         )
         assert found.report.recipe.distillation_data == "<ndarray>"
 
+    @pytest.mark.slow
     def test_without_further_inputs_it_learns_from_those_that_calibrate(self):
         changes = {"pipeline": "light", "weight_bits": 2, "distill": True, "distillation_steps": 8}
         found = quantize(dataclasses.replace(RECIPE, **changes))
