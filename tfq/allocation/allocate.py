@@ -17,9 +17,9 @@ whose assembled model keeps
 is bisected in log T, roughly. From there on, over a few reconstructed rounds, T is where the drop would be d: if every
 model lost the same share of what its assembled one does, which seconds tell, and once one T holds and one misses, on
 the line between the two in the logarithms of T and drop. The rounds end where less than a fiftieth of the cost can be
-won. What is measured is a few hundred samples' word: a miss by less
-than its standard error, close to a T that holds, is jumped over once. The cheapest one, by its file, that keeps d as
-measured is taken. Where none does, the one of the smallest drop is, and is said to miss.
+won. What is measured is a few hundred samples' word: a miss by less than its standard error, close to a T that holds,
+is jumped over once. The cheapest one, by its file, that keeps d as measured is taken. Where none does, the one of the
+smallest drop is, and is said to miss.
 
 Source: Hubara et al. 2020 (arXiv:2006.10518), section 3.2, whose policies are reconstructed in sequence afterwards; the
 rounds that correct the prediction are an addition.

@@ -49,7 +49,7 @@ from tfq.reconstruction.rows import (
     sampled_layers,
     targets_name,
 )
-from tfq.reconstruction.weight_scales import mse_scales
+from tfq.reconstruction.steps import node_with_mse_scales
 from tfq.simulate.tensor_store import TensorStore
 from tfq.simulate.weights import snap_node
 
@@ -256,13 +256,7 @@ def find_states(
 def _of_table(start: QuantizedModel, unit: Unit, candidate: Precision) -> State:
     """An embedding with scales of the smallest squared error."""
     rounded = with_candidate(start, unit, candidate)
-
-    def fitted(node: Node) -> Node:
-        name = OPERATORS[node.kind].kernel
-        grid = node.weight_grids[name]
-        return with_scales(node, mse_scales(node.weights[name], grid.bits, grid.axis, narrow=grid.narrow), None)
-
-    nodes = tuple(fitted(rounded[name]) for name in unit.nodes)
+    nodes = tuple(node_with_mse_scales(rounded[name], None) for name in unit.nodes)
     before, after = _table_error(rounded[unit.name]), _table_error(nodes[0])
     return State(unit.name, candidate.name, nodes, "squared error", before, after)
 

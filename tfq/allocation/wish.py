@@ -47,37 +47,28 @@ def offered(
     the same time, 8 bits are then enough, unless a budget of bits is to be kept too. `rescues` are offered beside these
     defaults. dynamic: no tensor has a grid, and every unit gets some width of dynamic range, packed where it can be.
     """
-    if dynamic:
-        return _offered_in_dynamic_range(found, wish)
     default = [dataclasses.replace(c, storage=wish.storage) if c.weight_bits <= MOST_PACKED_BITS else c for c in GRIDS]
     if wish.max_accuracy_drop is not None and wish.objective == "size" and wish.storage == "int8":
         default = list(FOR_DOWNLOADS)
     if wish.objective == "latency":
         narrow = wish.storage == "packed" or wish.size_budget is not None or wish.compute_budget is not None
         default = [*(default if narrow else [INT8]), FLOAT32]
+    if dynamic:
+        default, rescues = [dynamic_range(grid.weight_bits) for grid in GRIDS], ()
     named = [precision_of(name) for name in wish.candidates] or [*default, *rescues]
     keys = []
     for unit in found:
         packable = all(can_pack(graph[node]) for node in unit.nodes)
         pins = [precision_of(name) for pattern, name in wish.pins if re.search(pattern, unit.name)]
-        dynamic = all(can_be_dynamic(graph[node]) for node in unit.nodes)
-        if pins and pins[-1].is_dynamic and not dynamic:
+        has_kernel = all(can_be_dynamic(graph[node]) for node in unit.nodes)
+        if pins and pins[-1].is_dynamic and not has_kernel:
             raise UserError(
                 f"{unit.name!r} is pinned to {pins[-1].name}, and TFLite has no such kernel for"
                 f" {graph[unit.name].kind}; pin it to w8 or float16"
             )
-        wanted = [c for c in pins[-1:] or named if dynamic or not c.is_dynamic] or [INT8]
+        wanted = [c for c in pins[-1:] or named if has_kernel or not c.is_dynamic] or [INT8]
         offered = [c if packable or c.is_dynamic else dataclasses.replace(c, storage="int8") for c in wanted]
         keys += [(unit.name, candidate.name) for candidate in dict.fromkeys(offered)]
-    return keys
-
-
-def _offered_in_dynamic_range(found: Sequence[Unit], wish: BudgetOptions) -> list[Key]:
-    named = [precision_of(name) for name in wish.candidates] or [dynamic_range(grid.weight_bits) for grid in GRIDS]
-    keys = []
-    for unit in found:
-        pins = [precision_of(name) for pattern, name in wish.pins if re.search(pattern, unit.name)]
-        keys += [(unit.name, candidate.name) for candidate in dict.fromkeys(pins[-1:] or named)]
     return keys
 
 

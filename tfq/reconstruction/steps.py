@@ -19,6 +19,7 @@ from tfq.calibration.specify import with_scales
 from tfq.calibration.statistics import Range
 from tfq.data.calibration_set import CalibrationSet
 from tfq.execution.resources import DEFAULT, Resources
+from tfq.grid import Grid
 from tfq.models.graph import Graph, Node
 from tfq.models.widths import is_weighted
 from tfq.operations.table import OPERATORS
@@ -34,8 +35,8 @@ from tfq.reconstruction.weight_scales import mse_scales
 from tfq.simulate.judge import Judge, Named, Verdict
 from tfq.targets import TARGETS
 
-# Behind these there was nothing left for a tuning to gain, on any network measured (docs/reconstruction.md).
 _MOST_JUDGES = 512  # of further samples: a pass over them takes a moment beside the steps
+# Behind these there was nothing left for a tuning to gain, on any network measured (docs/reconstruction.md).
 _LEAVES_NOTHING = ("least_squares", "best")
 
 
@@ -152,14 +153,21 @@ def with_mse_scales(model: QuantizedModel) -> QuantizedModel:
     def fitted(node: Node) -> Node:
         if not node.precision.has_grid or not (is_weighted(node) or node.precision.is_dynamic):
             return node
-        name = OPERATORS[node.kind].kernel
-        grid = node.weight_grids[name]
-        if grid.entropy_bits or grid.codebook:  # whose scales are decided
-            return node
-        scales = mse_scales(node.weights[name], grid.bits, grid.axis, narrow=grid.narrow)
-        return with_scales(node, scales, model[node.inputs[0]].grid)
+        return node_with_mse_scales(node, model[node.inputs[0]].grid)
 
     return model.with_nodes(*map(fitted, model.layers))
+
+
+def node_with_mse_scales(node: Node, input_grid: Grid | None) -> Node:
+    """A layer or embedding that has a grid, with the scales of `mse_scales` unless its own are decided.
+
+    Arguments as of `with_scales`.
+    """
+    name = OPERATORS[node.kind].kernel
+    grid = node.weight_grids[name]
+    if grid.entropy_bits or grid.codebook:
+        return node
+    return with_scales(node, mse_scales(node.weights[name], grid.bits, grid.axis, narrow=grid.narrow), input_grid)
 
 
 def reconstruct_layers(setting: Setting, model: QuantizedModel) -> tuple[QuantizedModel, StepOutcome]:
