@@ -115,10 +115,12 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress, executor: Executor
         calibration, unseen = _by_role(given, evaluation_samples, journal, resources)
         distillation = _distillation(recipe, inputs, loaded.graph, (calibration, unseen), journal, resources)
         few = calibration.samples.head(_PREPARATION).read()
-        outputs = [values.astype(np.float32) for values in loaded.predict(few)]  # a model may compute in 16 bits
-        for judged in (evaluation_samples, given if has_drop and given.labels is not None else None):
-            if judged is not None:
-                check_metric(metric, judged, outputs, loaded.graph.output_names)
+        of_drop = [given] if has_drop and given.labels is not None else []
+        scored = of_drop if evaluation_samples is None else [evaluation_samples, *of_drop]
+        # a model may compute in 16 bits
+        outputs = [values.astype(np.float32) for values in loaded.predict(few)] if scored else []
+        for samples in scored:
+            check_metric(metric, samples, outputs, loaded.graph.output_names)
     with journal.stage("prepare the model"):
         spread = calibration.samples.head(_SPREAD).read()
         wide = find_wide(loaded.graph, spread) if recipe.fits else None
