@@ -10,7 +10,9 @@ on the way), so these travel on a per-tensor grid and receive their own integers
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
 import re
 import tempfile
 import warnings
@@ -214,7 +216,7 @@ def _convert(model: tf_keras.Model, graph: Graph, configure: Callable[[Any], Non
 
     module = tf.Module()
     module.held = model.variables
-    with tempfile.TemporaryDirectory() as directory, silenced(), warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as directory, silenced(), _own_garbage(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             tf.saved_model.save(module, directory, signatures=serve.get_concrete_function())
@@ -225,6 +227,23 @@ def _convert(model: tf_keras.Model, graph: Graph, configure: Callable[[Any], Non
             _refuse_unknown(str(error), graph)
             reason = next((line for line in str(error).splitlines() if "error:" in line), str(error)[:500])
             raise RuntimeError(f"TFLiteConverter failed: {reason.strip()}") from error
+
+
+@contextlib.contextmanager
+def _own_garbage() -> Iterator[None]:
+    """Meanwhile only objects that are made meanwhile are searched for garbage.
+
+    The converter searches once in every run. Of all objects of a program that takes half a second and more, as long as
+    the conversion of a small model.
+    """
+    if gc.get_freeze_count():  # what is put aside already is the caller's affair, and stays so
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _refuse_unknown(message: str, graph: Graph) -> None:
