@@ -60,6 +60,7 @@ def decide(setting, base, at, wish, *, narrow=None):
 
 
 PINS = ("^stem$:float16",)
+PIPELINES = ["light", pytest.param("advanced", marks=pytest.mark.slow)]
 
 
 def decided(name, pipeline="light", **wish):
@@ -85,7 +86,7 @@ def weight_bytes(graph, candidates):
     return total
 
 
-@pytest.mark.parametrize("pipeline", ["light", "advanced"])
+@pytest.mark.parametrize("pipeline", PIPELINES)
 def test_a_size_budget_is_kept_by_the_file_that_is_verified(pipeline):
     graph, samples, (model, found) = decided("convolutions", pipeline, size_budget=0.11)
     floats = 4 * sum(
@@ -116,7 +117,7 @@ def test_packed_storage_offers_packed_candidates():
     assert packed < plain
 
 
-@pytest.mark.parametrize("pipeline", ["light", "advanced"])
+@pytest.mark.parametrize("pipeline", PIPELINES)
 def test_coarse_grids_are_reconstructed_and_stored_with_one_scale_a_layer(pipeline):
     _, samples, (model, found) = decided("convolutions", pipeline, max_accuracy_drop=5.0, candidates=("e3", "e5"))
     chosen = found.allocation.candidates
@@ -199,7 +200,7 @@ def test_the_layer_that_8_bits_destroy_is_put_into_float16_without_being_asked()
     assert found.allocation.candidates["second"] == "float16"
 
 
-@pytest.mark.parametrize("pipeline", ["light", "advanced"])
+@pytest.mark.parametrize("pipeline", PIPELINES)
 def test_4_bit_activations_are_given_where_a_compute_budget_asks_for_them_and_simulated(pipeline):
     plain = operator_graphs.residual()
     weighted = [node.name for node in plain.nodes if is_weighted(node)]

@@ -180,6 +180,55 @@ def test_a_residual_network_computes_the_same(blocks, method, seed):
         assert "last" in stream.readers
 
 
+def shuffled_halves(units, rng):
+    """The stage of a ShuffleNetV2: of channels that take turns, one half is computed anew and joined with the other."""
+    channels, made = 4, [Node("x", "Input", {"shape": SHAPE, "dtype": "float32"})]
+
+    def add(node, *inputs):
+        made.append(node.replace(inputs=inputs or (made[-1].name,)))
+        return made[-1].name
+
+    halves = [add(layer("Conv2D", f"stem{k}", 3, rng, activation="relu", outputs=channels)[0], "x") for k in (0, 1)]
+    for k in range(units):
+        positions = SHAPE[0] * SHAPE[1]
+        joined = add(Node(f"join{k}", "Concatenate", {"axis": -1}), *halves)
+        add(Node(f"apart{k}", "Reshape", {"target_shape": (positions, 2, channels)}), joined)
+        add(Node(f"turned{k}", "Permute", {"dims": (1, 3, 2)}))
+        beside = add(Node(f"beside{k}", "Reshape", {"target_shape": (*SHAPE[:2], 2 * channels)}))
+        free = (None, None)
+        for half in (0, 1):
+            ends = {"begin": (*free, half * channels), "end": (*free, (half + 1) * channels), "strides": (None,) * 3}
+            halves[half] = add(Node(f"half{half}{k}", "Slice", ends), beside)
+        halves[1] = add(layer("Conv2D", f"branch{k}", channels, rng, activation="relu", outputs=channels)[0], halves[1])
+    joined = add(Node("end", "Concatenate", {"axis": -1}), *halves)
+    add(layer("Conv2D", "last", 2 * channels, rng)[0], joined)
+    return Graph(tuple(made), ("x",), ("last",))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("units", [1, 3])
+def test_a_shuffled_network_computes_the_same(units, method):
+    graph = shuffled_halves(units, np.random.default_rng(units))
+    equal = METHODS[method](graph, statistics(graph))
+    written = [f"branch{k}" for k in range(units)]
+    assert set(changed(graph, equal)) == {"stem0", "stem1", *written, "last"}
+    assert relative_error(run_graph(graph, {"x": X}), run_graph(equal, {"x": X})) < 1e-4
+
+
+def test_joined_tensors_of_unlike_ranges_come_to_fill_the_grid_that_they_share():
+    graph = shuffled_halves(2, np.random.default_rng(0))
+    for array in graph["stem1"].weights.values():
+        array *= 0.01  # in place: one half of the grid's channels would have a hundredth of its steps
+    errors = []
+    for floats in (graph, equalize(graph, statistics(graph))):
+        (y,) = run_graph(graph, {"x": X})
+        model = operator_graphs.specified(floats, {"x": X}, Precision())
+        errors.append(
+            np.square(build_simulation(model).predict(X, verbose=0) - y).mean((0, 1, 2)) / np.square(y).mean((0, 1, 2))
+        )
+    assert np.log(errors[1] / errors[0]).mean() < -0.3
+
+
 def two(gap, *, kind="Conv2D", activation="relu", seed=0):
     rng = np.random.default_rng(seed)
     first, channels = layer("Conv2D", "first", 3, rng, activation=activation)

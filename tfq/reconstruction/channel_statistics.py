@@ -41,11 +41,6 @@ class ChannelStatistics:
         """Those of the tensor times positive factors [channels]."""
         return ChannelStatistics(self.low * factors, self.high * factors, self.power * np.square(factors), self.count)
 
-    def folded(self, channels: int) -> ChannelStatistics:
-        """Those of the tensor whose last axis is cut into runs of `channels`, put one under the other."""
-        low, high, power = (x.reshape(-1, channels) for x in (self.low, self.high, self.power))
-        return ChannelStatistics(low.min(0), high.max(0), power.mean(0), self.count * len(low))
-
     def merged(self, other: ChannelStatistics) -> ChannelStatistics:
         """Those of the elements of both."""
         count = self.count + other.count

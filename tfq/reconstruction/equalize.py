@@ -16,11 +16,13 @@ and what f still changes is how the input channels of W2 share a scale, and how 
 m being the channel's largest activation, in the tensor that is read where it is largest beside the others. a + b = 1
 is SmoothQuant's, b = 0 AWQ's, and a = 1, b = 0 gives every channel the whole activation grid, which is best in front of
 a depthwise layer, whose scales absorb the rest. The error is the rounding error of all kernels and of every tensor of
-the stream that has a grid of its own, taken as independent of one another, and added up along the stream:
+the stream that has a grid of its own, taken as independent of one another, and added up along the stream. Tensors that
+must share a grid, as those that are joined, have one of the range of all of them.
 
     noise_o = sum_c E[y_c^2] (W2' - Q(W2'))_co^2 + n_c W2'_co^2                  of every layer that reads y
-    n_c     = sum of the n_c of what y is computed from + step^2 / 12 + clip_c   of every tensor y
-            = sum_i E[x_i^2] (W1' - Q(W1'))_ic^2 + step^2 / 12 + clip_c          of the output of a layer that reads x
+    n_c     = sum of the n_c of what y is computed from + round_c + clip_c    of every tensor y
+            = sum_i E[x_i^2] (W1' - Q(W1'))_ic^2 + round_c + clip_c           of the output of a layer that reads x
+    round_c = min(step^2 / 12, E[y_c^2]),   as 0 lies on the grid
     clip_c  = 2 t^2 / N exp(-(R - h_c) / t),   t = h_c / ln N,
 
 each output channel's taken relative to its signal, and the layers' mean over channels added up. A gate passes as much
@@ -43,8 +45,10 @@ from typing import Any
 
 import numpy as np
 
+from tfq.calibration.collect import decides_on_grid
 from tfq.models.fold import AffineMap, scale_input, scale_output
 from tfq.models.graph import Graph, Node
+from tfq.models.grids import grid_groups
 from tfq.numerics import reference
 from tfq.operations.matrix import Matrix
 from tfq.operations.table import OPERATORS, matrix_of
@@ -66,7 +70,11 @@ _FEWEST = 8  # elements on whose largest one a tail can be based
 def measured_tensors(graph: Graph) -> tuple[str, ...]:
     """The tensors whose channel statistics the equalisation of `graph` needs."""
     names = ((*(graph[name].inputs[0] for name in stream.writers), *stream.tensors) for stream in streams(graph))
-    return tuple(dict.fromkeys(itertools.chain.from_iterable(names)))
+    found = tuple(dict.fromkeys(itertools.chain.from_iterable(names)))
+    groups = grid_groups(graph)
+    shared = {groups[name] for name in found if name in groups}
+    others = (n.name for n in graph.nodes if groups.get(n.name) in shared and decides_on_grid(n))
+    return tuple(dict.fromkeys((*found, *others)))
 
 
 def equalize_published(graph: Graph, statistics: Mapping[str, ChannelStatistics]) -> Graph:
@@ -103,7 +111,7 @@ def equalize(
 
     def factors(stream: Stream, state: _State) -> np.ndarray:
         error = _error_of(stream, state, **rounding)
-        best = np.ones(stream.channels)
+        best = np.ones(len(stream.free))
         smallest = _GAIN * error(best)
         for candidate in _candidates(stream, state):
             expected = error(candidate)
@@ -121,38 +129,46 @@ def expected_error(
     graph: Graph, statistics: Mapping[str, ChannelStatistics], *, weight_bits: int = 8, per_channel: bool = True
 ) -> float:
     """Of all layers that read a stream, summed; arguments as in `equalize`."""
-    state = _State(graph.by_name, statistics)
+    state = _State(graph.by_name, statistics, grid_groups(graph))
     return sum(
-        _error_of(stream, state, weight_bits=weight_bits, per_channel=per_channel)(np.ones(stream.channels))
+        _error_of(stream, state, weight_bits=weight_bits, per_channel=per_channel)(np.ones(len(stream.free)))
         for stream in streams(graph)
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class _State:
-    """The nodes as they are, and what their tensors hold."""
+    """The nodes as they are, what their tensors hold, and which of them share a grid."""
 
     nodes: Mapping[str, Node]
     statistics: Mapping[str, ChannelStatistics]
+    groups: Mapping[str, str]
 
     def scaled(self, stream: Stream, factors: np.ndarray) -> _State:
-        """With the tensors of the stream divided by the factors [channels]."""
+        """With the tensors of the stream divided by the factors."""
         nodes, statistics = dict(self.nodes), dict(self.statistics)
         for name in stream.writers:
-            nodes[name] = scale_output(nodes[name], _map(nodes[name], 1 / factors, _output_peaks))
+            nodes[name] = scale_output(nodes[name], _map(nodes[name], 1 / factors[stream.tensors[name].factors]))
         for name in stream.readers:
-            nodes[name] = scale_input(nodes[name], _map(nodes[name], factors, _input_peaks))
-        for name in stream.tensors:
-            statistics[name] = statistics[name].scaled(_runs(1 / factors, statistics[name].low))
-        return _State(nodes, statistics)
+            source = nodes[name].inputs[0]
+            nodes[name] = scale_input(nodes[name], _map(nodes[name], factors[stream.tensors[source].factors]))
+        for name, channels in stream.tensors.items():
+            statistics[name] = statistics[name].scaled(1 / factors[channels.factors])
+        return dataclasses.replace(self, nodes=nodes, statistics=statistics)
 
-    def folded(self, name: str, stream: Stream) -> ChannelStatistics:
-        """Those of a tensor of the stream by channel of the stream."""
-        return self.statistics[name].folded(stream.channels)
+    def ends(self, stream: Stream) -> dict[str, tuple[float, float]]:
+        """By tensor of the stream, those of the range that it shares with the tensors of its grid."""
+        wanted = {self.groups.get(name, name) for name in stream.tensors}
+        found: dict[str, tuple[float, float]] = {}
+        for name, held in self.statistics.items():
+            group = self.groups.get(name, name)
+            if group in wanted:
+                low, high = found.get(group, (0.0, 0.0))
+                found[group] = min(float(held.low.min()), low), max(float(held.high.max()), high)
+        return {name: found[self.groups.get(name, name)] for name in stream.tensors}
 
 
-def _map(node: Node, factors: np.ndarray, like: Callable[[Node], np.ndarray]) -> AffineMap:
-    scale = _runs(factors, like(node))
+def _map(node: Node, scale: np.ndarray) -> AffineMap:
     return AffineMap(node, scale, np.zeros_like(scale))
 
 
@@ -161,7 +177,11 @@ def _equalized(
     statistics: Mapping[str, ChannelStatistics],
     factors_of: Callable[[Stream, _State], np.ndarray],
 ) -> _State:
-    state, settled, found = _State(graph.by_name, statistics), dict[int, list[int]](), streams(graph)
+    state, settled, found = (
+        _State(graph.by_name, statistics, grid_groups(graph)),
+        dict[int, list[int]](),
+        streams(graph),
+    )
     for _ in range(_SWEEPS):
         moved = 0.0
         for number, stream in enumerate(found):
@@ -199,63 +219,60 @@ def _input_peaks(node: Node) -> np.ndarray:
     return _matrix(node).of_inputs(np.abs(_kernel(node))).max(1)
 
 
-def _runs(values: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """As many values as `like` has, run after run."""
-    return np.tile(values, len(like) // len(values))
-
-
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """1 where either is 0: such a channel holds nothing that could be equalised."""
     used = (numerator > 0) & (denominator > 0)
     return np.where(used, numerator, 1.0) / np.where(used, denominator, 1.0)
 
 
-def _largest(rows: Iterator[np.ndarray], stream: Stream) -> np.ndarray:
-    """By channel of the stream, of rows that hold runs of them."""
-    return np.max([row.reshape(-1, stream.channels).max(0) for row in rows], axis=0)
-
-
 def _read_peaks(stream: Stream, state: _State) -> np.ndarray:
-    return _largest((_input_peaks(state.nodes[name]) for name in stream.readers), stream)
+    nodes = (state.nodes[name] for name in stream.readers)
+    return stream.largest((node.inputs[0], _input_peaks(node)) for node in nodes)
 
 
 def _published(stream: Stream, state: _State) -> np.ndarray:
-    written = _largest((_output_peaks(state.nodes[name]) for name in stream.writers), stream)
+    written = stream.largest((name, _output_peaks(state.nodes[name])) for name in stream.writers)
     return np.sqrt(_ratio(written, _read_peaks(stream, state)))
 
 
 def _activation_peaks(stream: Stream, state: _State) -> np.ndarray:
     """Of every channel, as a share of the tensor's, in the tensor that is read where that is largest."""
     sources = dict.fromkeys(state.nodes[name].inputs[0] for name in stream.readers)
-    found = (state.statistics[name] for name in sources)
-    peaks = (np.maximum(of.high, -of.low) for of in found)
-    return _largest((peak / (peak.max() or 1.0) for peak in peaks), stream)
+    peaks = ((name, np.maximum(of.high, -of.low)) for name in sources for of in [state.statistics[name]])
+    return stream.largest((name, peak / (peak.max() or 1.0)) for name, peak in peaks)
 
 
 def _allowed(factors: np.ndarray, stream: Stream, state: _State) -> np.ndarray:
-    """The factors within their bounds, and 1 where a clamp forbids them."""
-    centre = np.exp(np.mean(np.log(factors)))
+    """The factors within their bounds, and 1 where they are not free or a clamp forbids them."""
+    centre = _centre(factors[stream.free])
     factors = np.clip(factors, centre / _BOUND, centre * _BOUND)
     for name, limit in stream.limits.items():
-        reached = state.folded(name, stream).high / (_MARGIN * limit)
+        reached = stream.largest([(name, state.statistics[name].high)]) / (_MARGIN * limit)
         factors = np.where(reached <= 1, np.maximum(factors, reached), 1.0)
-    return factors
+    return np.where(stream.free, factors, 1.0)
+
+
+def _centre(factors: np.ndarray) -> float:
+    return float(np.exp(np.mean(np.log(factors))))
 
 
 def _candidates(stream: Stream, state: _State) -> Iterator[np.ndarray]:
     activation, second = _activation_peaks(stream, state), _read_peaks(stream, state)
-    live = (activation > 0) & (second > 0)
+    live = (activation > 0) & (second > 0) & stream.free
     if not live.any():
         return
+    second = np.where(live, second, 1.0) / _centre(second[live])
     raw = [_published(stream, state)]
     for a, b in itertools.product(_EXPONENTS, repeat=2):
-        raw.append(np.where(live, activation, 1.0) ** a * np.where(live, second, 1.0) ** -b)
+        raw.append(np.where(live, activation, 1.0) ** a * second**-b)
     for factors in raw:
-        factors = np.where(live, factors / np.exp(np.mean(np.log(factors[live]))), 1.0)
+        # beside channels that keep their factor it matters how large the others are as a whole
+        centre = _centre(factors[live]) if stream.free.all() else 1.0
+        factors = np.where(live, factors / centre, 1.0)
         yield _allowed(factors, stream, state)
         for name, limit in stream.limits.items():  # the largest activation allowed
-            high = state.folded(name, stream).high
-            free = live & (high <= _MARGIN * limit)
+            high = stream.largest([(name, state.statistics[name].high)])
+            free = live & (high > 0) & (high <= _MARGIN * limit)
             if free.any():
                 yield _allowed(factors * np.max(high[free] / factors[free]) / (_MARGIN * limit), stream, state)
 
@@ -298,9 +315,8 @@ def _error_of(stream: Stream, state: _State, *, weight_bits: int, per_channel: b
 
     apart = per_channel and not set(stream.writers).intersection(stream.readers)
     if apart:
-        state = _State(
-            {**state.nodes, **{name: _thinned(state.nodes[name]) for name in stream.readers}}, state.statistics
-        )
+        thinned = {name: _thinned(state.nodes[name]) for name in stream.readers}
+        state = dataclasses.replace(state, nodes={**state.nodes, **thinned})
     written = {name: rounded(state.nodes[name], state) for name in stream.writers}
     moving = dataclasses.replace(stream, writers=()) if apart else stream
 
@@ -310,7 +326,9 @@ def _error_of(stream: Stream, state: _State, *, weight_bits: int, per_channel: b
             stream,
             trial,
             {
-                name: noise / np.square(_runs(factors, noise)) if apart else rounded(trial.nodes[name], trial)
+                name: noise / np.square(factors[stream.tensors[name].factors])
+                if apart
+                else rounded(trial.nodes[name], trial)
                 for name, noise in written.items()
             },
         )
@@ -328,29 +346,33 @@ def _error_of(stream: Stream, state: _State, *, weight_bits: int, per_channel: b
 
 def _noises(stream: Stream, state: _State, own: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """By tensor of the stream, n_c of every channel; own: by layer, the part of its output that its rounding makes."""
-    found: dict[str, np.ndarray] = {}
-    for name in stream.tensors:
+    places = np.zeros(sum(len(channels.places) for channels in stream.tensors.values()) + 1)  # the last: of no tensor
+    ends = state.ends(stream)
+    for name, channels in stream.tensors.items():
         node, held = state.nodes[name], state.statistics[name]
         if matrix_of(node.kind) is not None:
             noise = own[name]
         else:
-            sources = [source for source in node.inputs if source in stream.tensors]
-            passed = _passed(node, state.statistics[sources[0]], held)
-            noise = sum((_runs(found[source], held.low) for source in sources), np.zeros(len(held.low))) * passed
+            noise = np.sum([places[parents] for parents in channels.parents], axis=0) * _passed(node, stream, state)
         if OPERATORS[node.kind].output == "own":
-            low, high = min(held.low.min(), 0.0), max(held.high.max(), 0.0)
-            noise = noise + ((high - low) / _ACTIVATION_STEPS) ** 2 / 12 + _overshoot(-held.low, -low, held.count)
+            low, high = ends[name]
+            noise = noise + np.minimum(((high - low) / _ACTIVATION_STEPS) ** 2 / 12, held.power)
+            noise += _overshoot(-held.low, -low, held.count)
             noise += _overshoot(held.high, high, held.count) * (held.high < stream.limits.get(name, np.inf))
-        found[name] = noise
-    return found
+        places[channels.places] = noise
+    return {name: places[channels.places] for name, channels in stream.tensors.items()}
 
 
-def _passed(node: Node, before: ChannelStatistics, behind: ChannelStatistics) -> np.ndarray | float:
+def _passed(node: Node, stream: Stream, state: _State) -> np.ndarray | float:
     """The share of its input's noise that an unweighted node hands on."""
+    averages = OPERATORS[node.kind].averages or node.kind == "Mean"
+    if not averages and node.kind != "Multiply":
+        return 1.0
+    behind = state.statistics[node.name]
+    before = next(state.statistics[source] for source in node.inputs if source in stream.tensors)
     if node.kind == "Multiply":
         return np.divide(behind.power, before.power, out=np.zeros_like(behind.power), where=before.power > 0)
-    averages = OPERATORS[node.kind].averages or node.kind == "Mean"
-    return min(1.0, behind.count / before.count) if averages else 1.0
+    return min(1.0, behind.count / before.count)
 
 
 def _overshoot(peaks: np.ndarray, end: float, count: int) -> np.ndarray:
