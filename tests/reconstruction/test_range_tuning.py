@@ -11,6 +11,7 @@ from tfq.calibration.statistics import Range
 from tfq.data.samples import Samples
 from tfq.models.graph import Graph, Node
 from tfq.numerics.reference import asymmetric_grids
+from tfq.pipeline.quantized import _is_tame
 from tfq.reconstruction.range_tuning import Candidates, _Clipped, tune_ranges
 
 RNG = np.random.default_rng(0)
@@ -49,6 +50,16 @@ def test_large_values_that_nobody_reads_are_clipped_and_those_that_count_are_kep
     unread, read = (tuned(linear(weight), "copy", X) for weight in (0.0, 1.0))
     assert unread.high < 5.0
     assert read.high == pytest.approx(40.0)
+
+
+def test_every_end_counts_for_as_much_however_many_numbers_it_has():
+    graph = linear(0.0)
+    kernel, bias = np.tile(graph["last"].weights["kernel"], 100), np.zeros(500, np.float32)
+    wide = graph["last"].replace(weights={"kernel": kernel, "bias": bias})
+    weights = {"kernel": 0.2 * np.ones((8, 1), np.float32), "bias": np.zeros(1, np.float32)}
+    small = Node("small", "Dense", {"units": 1}, ("copy",), weights)
+    both = Graph((*graph.nodes[:2], wide.replace(config={"units": 500}), small), ("x",), ("last", "small"))
+    assert tuned(both, "copy", X).high == pytest.approx(40.0)
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.01, 0.03, 0.1, 1.0])
@@ -115,3 +126,19 @@ def test_every_operation_has_a_gradient(name):
     candidates = {n: Candidates((n,), Range(-1, 1), Range(-1, 1), 8) for n in floats}
     for found in tune_ranges(graph, Samples.of(samples), candidates).values():
         assert found.low <= 0 <= found.high
+
+
+@pytest.mark.parametrize(
+    ("end", "tame"),
+    [("last", True), ("moved", True), ("bounded", True), ("exponential", False), ("bounded exponential", False)],
+)
+def test_by_default_ends_count_that_layers_with_weights_make(end, tame):
+    """A sigmoid bounds what such a layer makes; an exponential has rare large values."""
+    plain = linear(0.0)
+    more = (
+        Node("moved", "Reshape", {"target_shape": (5, 1)}, ("last",)),
+        Node("bounded", "Sigmoid", {}, ("moved",)),
+        Node("exponential", "Unary", {"function": "exp"}, ("last",)),
+        Node("bounded exponential", "Sigmoid", {}, ("exponential",)),
+    )
+    assert _is_tame(Graph((*plain.nodes, *more), ("x",), (end,)), end) == tame

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from scipy.stats import entropy
 
+from tfq.models.graph import Graph, Node
 from tfq.simulate.divergence import End, Measured, Yardstick, divergence, ends
 from tfq.simulate.eager import tensors
 from tfq.simulate.judge import Judge
@@ -78,6 +79,28 @@ def test_a_softmax_at_the_end_is_looked_at_before_its_grid():
         rod.add(y)
         expected = expected + rod.yardstick(y, q)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_parts_of_unlike_ranges_that_end_a_model_together_are_looked_at_apart():
+    """As a detector's boxes, whose error would hide that of the classes beside them."""
+    dense = [
+        Node(n, "Dense", {"units": 3}, ("x",), {"kernel": np.ones((4, 3), np.float32)}) for n in ("boxes", "logits")
+    ]
+    graph = Graph(
+        (
+            Node("x", "Input", {"shape": (4,), "dtype": "float32"}),
+            *dense,
+            Node("classes", "FloatSoftmax", {}, ("logits",)),
+            Node("copy", "Requantize", {}, ("classes",)),
+            Node("scale", "FloatConcatenate", {"axis": -1}, ("boxes", "copy")),
+            Node("score", "Sigmoid", {}, ("boxes",)),
+            Node("all", "FloatConcatenate", {"axis": -1}, ("score", "scale")),
+            Node("flat", "Reshape", {"target_shape": (9, 1)}, ("all",)),
+        ),
+        ("x",),
+        ("flat", "boxes"),
+    )
+    assert ends(graph) == (End("score", False), End("boxes", False), End("logits", True), End("boxes", False))
 
 
 @pytest.mark.parametrize("kind", ["probabilities", "values"])

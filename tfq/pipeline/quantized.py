@@ -34,6 +34,7 @@ from tfq.simulate.judge import Judge, Verdict
 from tfq.targets import TARGETS
 
 BATCH = 32  # samples that run through a model at once
+_BOUNDED = ("Sigmoid", "FloatSigmoid", "Tanh")
 _MEASURED = 64  # samples that the channels' statistics are of
 _WORTHWHILE = 0.75  # of the expected error: what is equalised has to be calibrated anew
 
@@ -172,11 +173,11 @@ def equalized(run: Run, start: Start) -> tuple[Start, tuple[StepOutcome, ...]]:
 def with_tuned_ranges(run: Run, start: Start) -> tuple[Start, tuple[StepOutcome, ...]]:
     """The start with ranges chosen by what the end of the network loses, where that is wanted and a gain.
 
-    By default where a softmax reads every end, or a layer with weights makes it, as it makes logits. Of an exponential,
-    say, a rare large number counts for much, and few samples do not show it.
+    By default where a softmax reads every end, or a layer with weights makes it, as it makes logits, or what bounds
+    these. Of an exponential, say, a rare large number counts for much, and few samples do not show it.
     """
     recipe, calibration = run.recipe, start.calibration
-    decides = all(end.logits or _is_linear(start.reference, end.tensor) for end in ends(start.reference))
+    decides = all(end.logits or _is_tame(start.reference, end.tensor) for end in ends(start.reference))
     if not recipe.tunes_ranges or (recipe.range_tuning == "default" and not decides):
         return start, ()
     rolled_back = start.guard is not None and start.guard.rolled_back
@@ -202,9 +203,12 @@ def with_tuned_ranges(run: Run, start: Start) -> tuple[Start, tuple[StepOutcome,
     return start, (StepOutcome("range tuning", (guard,)),)
 
 
-def _is_linear(graph: Graph, name: str) -> bool:
-    """Whether a layer with weights makes a tensor, or what is only moved to it."""
-    return is_weighted(graph[unmoved(graph, name)[-1]])
+def _is_tame(graph: Graph, name: str) -> bool:
+    """Whether a layer with weights makes a tensor, or what is only moved to it, or a sigmoid bounds what one makes."""
+    node = graph[unmoved(graph, name)[-1]]
+    if node.kind in _BOUNDED:
+        node = graph[unmoved(graph, node.inputs[0])[-1]]
+    return is_weighted(node)
 
 
 def with_float_weights(model: QuantizedModel) -> QuantizedModel:

@@ -10,10 +10,11 @@ over samples and signs. Clipping errors of one sample have a direction and add u
 independent of each other, and 0 has none. l and h are searched together, on geometric lattices of fractions of the
 minimum and the maximum. One pass forward, and one back for each draw of signs, serves all tensors.
 
-y is what a softmax reads, less its mean over the classes, which no softmax sees, or another output divided by its root
-mean square. It is not the divergence itself: where the float model is sure of its class the gradient of that vanishes,
-and ranges would be clipped until the model is not. The squared error of a tensor by itself (`tfq.calibration.mse`) does
-not know that a network goes by the rare large values of one tensor, and that nobody reads those of another.
+y is what a softmax reads, less its mean over the classes, which no softmax sees, by places; or another output divided
+by the root of its mean square sum, as the divergence has it. It is not the divergence itself: where the float model is
+sure of its class the gradient of that vanishes, and ranges would be clipped until the model is not. The squared error
+of a tensor by itself (`tfq.calibration.mse`) does not know that a network goes by the rare large values of one tensor,
+and that nobody reads those of another.
 
 Inputs, outputs, what a softmax reads, and tensors that no gradient reaches keep their ranges.
 
@@ -187,6 +188,7 @@ def _slopes(model: tf_keras.Model, tensors: int, logits: Sequence[bool]) -> Call
 
 def _in_its_measure(y: tf.Tensor, is_logits: bool) -> tf.Tensor:
     y = tf.cast(y, tf.float32)
+    numbers = math.prod(y.shape[1:])
     if is_logits:
-        return y - tf.reduce_mean(y, -1, keepdims=True)
-    return y / tf.stop_gradient(tf.sqrt(tf.reduce_mean(tf.square(y))) + _TINY)
+        return (y - tf.reduce_mean(y, -1, keepdims=True)) / math.sqrt(numbers / y.shape[-1])
+    return y / tf.stop_gradient(tf.sqrt(numbers * tf.reduce_mean(tf.square(y))) + _TINY)

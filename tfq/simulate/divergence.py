@@ -4,6 +4,8 @@
     KL(p' || r')                        probabilities p of the float model, r of the other
     |y - q|^2 / mean over samples |y|^2     all other outputs (logits cannot be told from a regression)
 
+summed over the outputs and their parts (`ends`).
+
 The first is what a simulation is compared by. A file gives probabilities on the softmax's own grid, whose step is
 1/256: of a thousand classes it rounds most to 0, and KL(p || r) would mostly measure that. So p' and r' have one class
 for all those that neither p nor r has a step of, and what r rounds to 0 elsewhere counts as half a step. Merging
@@ -18,30 +20,33 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfq.models.graph import INPUT, Graph
-from tfq.operations.table import OPERATORS
+from tfq.models.graph import Graph
+from tfq.models.rewrite import unmoved
 
 _STEP = 1 / 256  # of the grid that TFLite prescribes for probabilities
 _TINY = 1e-7
 
 
 class End(NamedTuple):
-    """What one output of a graph is compared by: a tensor, and whether a softmax reads it."""
+    """What an output of a graph, or a part of one, is compared by: a tensor, and whether a softmax reads it."""
 
     tensor: str
     logits: bool
 
 
 def ends(graph: Graph) -> tuple[End, ...]:
-    """One for every output. A model made from the graph has tensors of the same names."""
+    """One for every output, and for every part of an output that joins tensors of unlike ranges, as those of detectors.
 
-    def end(output: str) -> End:
-        node = graph[output]
-        while node.kind != INPUT and OPERATORS[node.kind].moves:
-            node = graph[node.inputs[0]]
-        return End(node.inputs[0], True) if node.kind in ("Softmax", "FloatSoftmax") else End(output, False)
+    A model made from the graph has tensors of the same names.
+    """
 
-    return tuple(map(end, graph.outputs))
+    def found(output: str) -> list[End]:
+        node = graph[unmoved(graph, output)[-1]]
+        if node.kind == "FloatConcatenate":
+            return [end for part in node.inputs for end in found(part)]
+        return [End(node.inputs[0], True) if node.kind in ("Softmax", "FloatSoftmax") else End(output, False)]
+
+    return tuple(end for output in graph.outputs for end in found(output))
 
 
 def divergence(reference: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> np.ndarray:
