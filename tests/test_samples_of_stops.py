@@ -43,7 +43,7 @@ STOPS = {
     "tfq.reconstruction.network_tuning._mixtures": {"fit"},
     "tfq.reconstruction.network_tuning.chosen_by": {"choose"},
     "tfq.allocation.sensitivity.of": TAKING_PART,  # the float outputs of all, which others compare with
-    "tfq.allocation.sensitivity.work": {"choose"},
+    "tfq.allocation.sensitivity._loss_with": {"choose"},
     "tfq.allocation.fisher.gradient_estimates": {"choose"},
     "tfq.export.variants.export": TAKING_PART,  # TFLiteConverter is shown some
     "tfq.allocation.survey.survey": {"judge"},

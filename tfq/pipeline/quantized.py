@@ -25,6 +25,7 @@ from tfq.models.widths import activation_bits, dynamic_units, is_weighted, units
 from tfq.pipeline.begin import Run
 from tfq.precision import Precision
 from tfq.quantized_model import QuantizedModel
+from tfq.reconstruction.bias_correction import correct_biases
 from tfq.reconstruction.channel_statistics import channel_statistics
 from tfq.reconstruction.equalize import equalize, equalize_published, measured_tensors
 from tfq.reconstruction.range_tuning import Candidates, tune_ranges
@@ -165,9 +166,20 @@ def equalized(run: Run, start: Start) -> tuple[Start, tuple[StepOutcome, ...]]:
     if equal is graph:
         return start, ()
     candidate = quantized(run, equal)
-    proposed = ("equalised", candidate.trial), ("nearest", start.trial)
-    _, guard = start.judge.keep_better(*proposed, tolerance=0.0)
+    with run.journal.stage("equalise"):
+        proposed = ("equalised", _without_bias(run, candidate)), ("nearest", _without_bias(run, start))
+        _, guard = start.judge.keep_better(*proposed, tolerance=0.0)
     return start if guard.rolled_back else candidate, (StepOutcome("equalisation", (guard,)),)
+
+
+def _without_bias(run: Run, start: Start) -> QuantizedModel:
+    """The trial as equalisation is judged: with corrected biases, where the steps behind it will correct them.
+
+    The mean errors of nearest rounding may be larger than all that equalisation takes away.
+    """
+    if run.recipe.pipeline != "int8" and run.recipe.reconstruction == "none":
+        return start.trial
+    return correct_biases(start.reference, start.trial, run.calibration.fit, resources=run.resources)
 
 
 def with_tuned_ranges(run: Run, start: Start) -> tuple[Start, tuple[StepOutcome, ...]]:
