@@ -10,6 +10,7 @@ from absl import flags
 from tfq_tools.arguments import check_idle, with_flags
 from tfq_tools.command import lasting_imports, run_command
 from tfq_tools.recipe_flags import (
+    check_files,
     groups_of,
     ledger_from_flags,
     new_recipe_flags,
@@ -60,14 +61,12 @@ SUMMARY = (
 
 
 def main(values: flags.FlagValues) -> None:
-    from tfq.models.model_files import check_model_file
-
     alone = "points are put together from layers that are fitted one by one; add --reconstruct, or leave it out"
     check_idle(values, {"granularity": values.reconstruct}, alone)
     check_written(values.write, values.points * (2 if values.latency_table else 1))
     recipe = recipe_from_flags(values, **UNBOUND)
-    # before the libraries are imported, which takes seconds
-    check_model_file(Path(recipe.model), trusted=recipe.allow_unsafe_deserialization, imports=recipe.imports)
+    output, ledger = Path(values.output_dir), ledger_from_flags(values, recipe)
+    check_files(recipe)
 
     with lasting_imports():
         from tfq.execution.engines import engine
@@ -75,7 +74,6 @@ def main(values: flags.FlagValues) -> None:
         from tfq.execution.progress import Course
         from tfq.pipeline import explore, plan_of_frontier
 
-    output = Path(values.output_dir)
     with staged_directory(output, overwrite=values.overwrite, ours=(*FRONTIER_NAMES, *POINT_NAMES)) as directory:
         with engine(values.engine, recipe.workers) as executor:
             report = explore(
@@ -83,7 +81,7 @@ def main(values: flags.FlagValues) -> None:
                 points=values.points,
                 reconstruct=values.reconstruct,
                 write=values.write,
-                ledger=ledger_from_flags(values, recipe),
+                ledger=ledger,
                 progress=Course(sys.stderr, plan_of_frontier()),
                 executor=executor,
             )

@@ -32,7 +32,7 @@ from tfq.execution.tflite import parse_tflite
 from tfq.export.convert import RepresentativeDataset
 from tfq.export.package import export_plain
 from tfq.input_shapes import InputShapes
-from tfq.inputs import Inputs
+from tfq.inputs import Inputs, check_paths
 from tfq.models.equality import relative_error, run_graph, tensor_shapes
 from tfq.models.graph import Graph
 from tfq.models.load import LoadedModel, load_model
@@ -94,6 +94,8 @@ class Run:
 
 def begin(recipe: Recipe, inputs: Inputs, progress: Progress, executor: Executor | None = None) -> Run:
     # what can be told before the model is read
+    check_paths(recipe, inputs)
+    labels = read_labels(inputs.labels)
     metric = find_metric(inputs.metric, outputs=recipe.outputs, decoder=recipe.decoder, for_file=recipe.appends_nms)
     find_method(recipe.calibration_method)
     table = read_table(Path(recipe.latency_table)) if recipe.latency_table else None
@@ -106,7 +108,6 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress, executor: Executor
             inputs.model, allow_unsafe_deserialization=unsafe, imports=recipe.imports, input_shapes=shapes
         )
         metric.first(loaded.graph.output_names)  # one that is not there is told before the data is read
-        labels = read_labels(inputs.labels)
     with journal.stage("load the samples"):
         given, evaluation_samples = _samples(recipe, inputs, loaded.graph, labels, journal, resources)
         has_drop = recipe.max_accuracy_drop is not None and metric.name != "top1"
