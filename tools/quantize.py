@@ -53,7 +53,7 @@ def main(values: flags.FlagValues) -> int:
             progress = Course(sys.stderr, plan_of(recipe))
             result = quantize(recipe, ledger=ledger, progress=progress, executor=executor, spelled=as_flag)
         result.write(directory)
-    print(with_flags(summary(result.report, output)))
+    print(with_flags(summary(result.report, output, result.files)))
     if mlflow is not None:
         log_run(mlflow, values.mlflow, output.name, result)
     if values.explain:

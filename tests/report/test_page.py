@@ -64,6 +64,7 @@ def report(**changes):
         "recipe": {"precision": "int8", "model": "net.keras"},
         "model": {"name": "net", "framework": "keras 3", "parameters": 84322},
         "calibration_samples": 512,
+        "distillation_samples": 0,
         "verdict": "Good: -0.25 points, try `pipeline='advanced'`.",
         "anew": [],
         "causes": [{"layer": "conv", "cause": "its weights have 4 bits", "remedy": "try `pipeline='advanced'`"}],

@@ -35,6 +35,12 @@ def counted(count: int, thing: str) -> str:
     return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
+def fitted_to(calibration: int, distillation: int) -> str:
+    """ "512 calibration samples and 4096 distillation samples", or calibration samples alone."""
+    found = counted(calibration, "calibration sample")
+    return f"{found} and {counted(distillation, 'distillation sample')}" if distillation else found
+
+
 def bytes_of(count: float) -> str:
     """ "980 B", "98.0 kB", "3.41 MB" """
     if count < 1000:
