@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+import importlib
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from absl import flags
+from tfq_tools.tfq import COMMANDS
 
 from tfq.errors import UserError
 from tfq.execution.inputs import check_encodable, read_text
@@ -60,6 +63,35 @@ def expanded(arguments: Sequence[str], values: flags.FlagValues, *, where: str =
         wanted = [line for line in lines if line and not line.startswith(("#", "//"))]
         found += expanded(wanted, values, where=f"--flagfile={path}: ", depth=depth + 1)
     return found
+
+
+def parsed(name: str, arguments: Sequence[str], values: flags.FlagValues, absent: Mapping[str, str]) -> list[str]:
+    """What of a command's arguments stands without a flag; the flags have their values then.
+
+    Args:
+      name: of the command.
+      arguments: of its call.
+      values: its flags.
+      absent: why it has no flag that another command has, where that is no matter of course: "whose ..."
+
+    Raises UserError as `expanded` does, and for a flag that it has not; flags.Error for a value that none can have.
+    """
+    try:
+        return list(values([name, *expanded(arguments, values)])[1:])
+    except flags.UnrecognizedFlagError as error:
+        raise UserError(_unknown(name, error.flagname, values, absent)) from None
+
+
+def _unknown(name: str, given: str, values: flags.FlagValues, absent: Mapping[str, str]) -> str:
+    """That a command has no flag of this name, and which command does, or what is near."""
+    for flag in (given, given.removeprefix("no")):
+        commands = [f"tfq-{other}" for other in COMMANDS if flag in importlib.import_module(f"tfq_tools.{other}").FLAGS]
+        if commands:
+            why = f", {absent[flag]}" if flag in absent else ""
+            has = "have" if len(commands) > 1 else "has"
+            return f"--{flag} is no flag of {name}{why}; {' and '.join(commands)} {has} it"
+    near = "".join(f"did you mean --{other}?" for other in difflib.get_close_matches(given, values, n=1))
+    return f"there is no flag --{given}; {near or f'{name} --help lists the flags'}"
 
 
 def _check_once(arguments: Sequence[str], values: flags.FlagValues, where: str) -> None:

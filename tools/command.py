@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import flags, logging
-from tfq_tools.arguments import check_numbers, expanded, with_flags
+from tfq_tools.arguments import check_numbers, parsed, with_flags
 from tfq_tools.supervise import DEFECT, USER_ERROR, is_own_process, supervised
 
 from tfq.errors import UserError
@@ -164,6 +164,7 @@ def run_command(
     groups: Mapping[str, Collection[str]],
     required: Sequence[str] = (),
     writes: Sequence[str] = (),
+    absent: Mapping[str, str] = _NONE,
     grace: float = 10.0,
 ) -> NoReturn:
     """Parse the flags, run `main` on them in a process of its own, and exit.
@@ -174,6 +175,7 @@ def run_command(
       summary, groups: of the help: its first paragraph; heading -> names of its flags, in order.
       required: names of the flags that must be given.
       writes: names of the flags that name files to write; with output_dir and journal they are checked beforehand.
+      absent: why there is no flag that other commands have (`parsed`).
       grace: seconds for the work to end by itself after a signal.
     """
     own = is_own_process()
@@ -184,7 +186,7 @@ def run_command(
         if any(argument in _HELP for argument in arguments):
             print(help_text(name, flag_values, summary=summary, groups=groups), flush=True)
             sys.exit(0)
-        _parse(name, arguments, flag_values, required)
+        _check(name, parsed(name, arguments, flag_values, absent), flag_values, required)
         outputs = {flag: _path(flag_values, flag) for flag in (*writes, "output_dir", "journal")}
         for flag, path in outputs.items():
             if path is not None:
@@ -294,8 +296,8 @@ def help_text(name: str, flag_values: flags.FlagValues, *, summary: str, groups:
     return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")
 
 
-def _parse(name: str, arguments: Sequence[str], flag_values: flags.FlagValues, required: Sequence[str]) -> None:
-    rest = flag_values([name, *expanded(arguments, flag_values)])[1:]
+def _check(name: str, rest: Sequence[str], flag_values: flags.FlagValues, required: Sequence[str]) -> None:
+    """Raises UserError for what no command can use, for what stands without a flag, and for a flag that is missing."""
     check_numbers(flag_values)
     if rest and ARGUMENTS in flag_values:
         flag_values[ARGUMENTS].value = [*flag_values[ARGUMENTS].value, *rest]

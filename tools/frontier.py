@@ -21,23 +21,19 @@ from tfq.execution.files import FRONTIER_NAMES, MOST_POINTS, POINT_NAMES
 from tfq.options import check_written
 from tfq.recipe import UNBOUND
 
-_WITHOUT = (
-    "precision",
-    "mode",
-    "batch_norm_tuning",
-    "network_tuning",
-    "distill",
-    "distillation_data",
-    "distillation_steps",
-    "activation_bits",
-    "labels",
-    "package",
-    "model_card",
-    "model_explorer",
-    "nms",
-    *UNBOUND,
-)
-FLAGS = new_recipe_flags(output=", ".join(FRONTIER_NAMES), without=_WITHOUT)
+ABSENT = {
+    "precision": "whose points are static int8",
+    "activation_bits": "whose points are files, and TFLite runs no fewer bits",
+    "mode": "whose points are fitted one layer at a time, or in sequence with --reconstruct",
+    **dict.fromkeys(("batch_norm_tuning", "network_tuning"), "whose points are not tuned"),
+    **dict.fromkeys(("distill", "distillation_data", "distillation_steps"), "whose points are not tuned"),
+    **dict.fromkeys(
+        ("labels", "package", "model_card", "model_explorer", "nms"), "which finishes no model; run one with its budget"
+    ),
+    **dict.fromkeys(UNBOUND, "which has models of every size and accuracy"),
+}
+"""Flag of tfq-quantize -> why there is none here."""
+FLAGS = new_recipe_flags(output=", ".join(FRONTIER_NAMES), without=ABSENT)
 FLAGS.set_default("pipeline", "advanced")
 _POINTS = (
     "How many size budgets to try, from the smallest model to the best one; with a latency table also as many latency"
@@ -97,7 +93,7 @@ def main(values: flags.FlagValues) -> None:
 def run() -> None:
     required = ("model", "calibration_data", "output_dir")
     groups = {**groups_of(FLAGS), "Frontier": ("points", "reconstruct", "write")}
-    run_command("tfq-frontier", main, FLAGS, summary=SUMMARY, groups=groups, required=required)
+    run_command("tfq-frontier", main, FLAGS, summary=SUMMARY, groups=groups, required=required, absent=ABSENT)
 
 
 if __name__ == "__main__":

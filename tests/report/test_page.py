@@ -180,7 +180,7 @@ def test_reconstruction_allocation_and_steps_are_shown_where_there_are_any():
     for expected in (
         "best: 0.5 → 0.75, rolled back",
         "The solver (highs) proved that no other choice is predicted to be better.",
-        "assembled program 0.01 0.02 -0.40 ± 0.10 no 54,321",
+        "layers fitted one by one the solver 0.01 0.02 -0.40 ± 0.10 no 54,321",
         "network tuning tuned 0.2 0.3 12 rolled back: worse",
         "Network tuning was tried and undone: the outputs of 12 unseen samples were 50 % further from float.",
         "Batch-norm tuning found nothing to try.",
@@ -197,7 +197,7 @@ def test_reconstruction_allocation_and_steps_are_shown_where_there_are_any():
         ),
         (
             {"status": "feasible", "gap": None, "solver": "greedy"},
-            "The greedy choice measured better than that of the solver. Nothing is proved about it.",
+            "A greedy search measured better than the solver's choice. Nothing is proved about it.",
         ),
     ],
 )

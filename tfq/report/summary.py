@@ -197,8 +197,8 @@ def _allocation(report: Report) -> str:
         drop = entry.measured.drop
         rows.append(
             [
-                entry.kind,
-                entry.name,
+                words.fits(entry.kind),
+                words.proposer(entry.name),
                 f"{entry.predicted:.3g}",
                 f"{entry.measured.loss:.3g}",
                 "" if drop is None else f"{against_float(drop.points)} +- {drop.standard_error:.2f}",
@@ -207,7 +207,7 @@ def _allocation(report: Report) -> str:
                 "" if entry.measured.download_bytes is None else f"{entry.measured.download_bytes:,}",
             ]
         )
-    header = ["model", "by", "loss, predicted", "measured", "points against float", "drop kept"]
+    header = ["model", "chosen by", "loss, predicted", "measured", "points against float", "drop kept"]
     header += ["download, predicted", "measured"]
     own = found.allocation
     groups = {

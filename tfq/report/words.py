@@ -27,6 +27,9 @@ ROUNDS = (
     " not used for fitting. Points against float: an estimate; below 0 is worse. Download: bytes after compression."
 )
 
+_PROPOSERS = {"program": "the solver", "greedy": "a greedy search", "uniform": "one precision for all layers"}
+_FITS = {"assembled": "layers fitted one by one", "reconstructed": "layers fitted in sequence"}
+
 _MUCH, _SAME = 2.0, 0.0005  # of how far from float outputs were before
 
 
@@ -139,10 +142,21 @@ def cause(layer: str, cause: str, remedy: str) -> str:
     return f"{layer}: {cause}; {remedy}."
 
 
+def proposer(name: str) -> str:
+    """Who chose the precisions of a model; arguments as in `tfq.allocation.allocate.Round`."""
+    return _PROPOSERS.get(name, name)
+
+
+def fits(kind: str) -> str:
+    """How the layers of a model were fitted; likewise."""
+    return _FITS.get(kind, kind)
+
+
 def proof(status: str, gap: float | None, solver: str) -> str:
     """What is proved of the chosen precisions, as a sentence; arguments as in `tfq.allocation.problem.Allocation`."""
     if status == "feasible":
-        return f"The {solver} choice measured better than that of the solver. Nothing is proved about it."
+        better = proposer(solver)
+        return f"{better[:1].upper()}{better[1:]} measured better than the solver's choice. Nothing is proved about it."
     known = gap is not None and math.isfinite(gap)
     best = f"no other choice is predicted to be more than {100 * (gap or 0.0):.2g} % better"
     if status == "stopped":
