@@ -27,6 +27,7 @@ CASES = {
     "quantize, a file of functions": call("quantize", "no such module", evaluation_data="folder/nowhere.py:f"),
     "quantize, metric": call("quantize", "--metric is", **TEST, metric="nowhere:f"),
     "quantize, decoder": call("quantize", "--decoder is", **BOXES, decoder="nowhere:f"),
+    "quantize, import": call("quantize", "--import names 'nowhere.layers'", **{"import": "nowhere.layers"}),
     "quantize, fail_if": call("quantize", "--fail_if", **TEST, fail_if="nothing>1"),
     "quantize, a journal without a budget": call("quantize", "--journal", journal="journal"),
     "frontier, calibration": call("frontier", NONE, calibration_data="nowhere.npz"),
