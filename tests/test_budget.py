@@ -30,7 +30,7 @@ def recipe(**options):
 
 def dense():
     """A layer `d` of 12 weights, with samples."""
-    x = keras.Input((3,))
+    x = keras.Input((3,), name="input")
     model = keras.Model(x, keras.layers.Dense(4, name="d")(x))
     return Inputs(model, given(np.ones((16, 3), np.float32), "the samples"))
 
@@ -81,7 +81,7 @@ def test_precisions_that_the_target_runs_slowly_are_told(options, said):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"size_budget": 0.9, "pin": ("nowhere:d8",)}, "`pin` is 'nowhere:d8', and that matches none of the 1 layer"),
+        ({"size_budget": 0.9, "pin": ("put:d8",)}, "`pin` is 'put:d8', and that matches none of the 1 layers with w"),
         (
             {"size_budget": 0.01},
             "no choice of precisions keeps `size_budget=0.01`; the smallest possible is 0.0625 (3 ",
@@ -94,25 +94,31 @@ def test_what_no_model_can_keep_is_told_as_soon_as_the_graph_is_there(options, s
         begin(recipe(**options, precision=precision), dense(), SILENT)
 
 
+def test_a_pin_of_no_layer_is_told_before_the_data_is_read(monkeypatch):
+    monkeypatch.setattr("tfq.pipeline.begin.load_samples", None)
+    with pytest.raises(UserError, match=r"`pin` is 'nowhere:d8', and that matches none of .*; near it: d$"):
+        begin(recipe(size_budget=0.9, pin=("d:w8", "nowhere:d8")), dense(), SILENT)
+
+
 @pytest.mark.parametrize(
     ("budgets", "said"),
     [
         (
             {"size_budget": 0.1},
-            "keeps `size_budget=0.1`; the smallest possible is 0.125 (6 of 48 bytes of weights) for",
+            "keeps `size_budget=0.1`; the smallest possible is 0.125 (6 of 48 bytes of weights); raise it, or",
         ),
         (
             {"compute_budget": 0.3},
-            "keeps `compute_budget=0.3`; the smallest possible is 0.5 (384 of 768 bit operations) for `compute_budget`",
+            "keeps `compute_budget=0.3`; the smallest possible is 0.5 (384 of 768 bit operations); raise it",
         ),
         (
             {"latency_budget": "100us", "latency_table": "t"},
-            "keeps `latency_budget='100us'`; the smallest possible is 0.25 ms for `latency_budget`; ask for no less",
+            "keeps `latency_budget='100us'`; the smallest possible is 0.25 ms; raise it",
         ),
         (
             {"size_budget": 0.2, "latency_budget": "0.3ms", "latency_table": "t"},
             "keeps `size_budget=0.2` together with `latency_budget='0.3ms'`; the smallest possible is 0.25 (12 of 48"
-            " bytes of weights) for `size_budget`, or 0.5 ms for `latency_budget` while the rest is kept;",
+            " bytes of weights) for `size_budget`, or 0.5 ms for `latency_budget` while the rest is kept; raise",
         ),
     ],
 )

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from tfq.allocation.allocate import DOWNLOAD, Goal
 from tfq.allocation.costs import multiply_accumulates
@@ -74,16 +74,21 @@ def offered(
     return keys
 
 
+def check_pins(wish: BudgetOptions, names: Collection[str], layers: Sequence[str]) -> None:
+    """Raises UserError for a pin that matches none of these names; those of the `layers` are offered in its place."""
+    for pattern, precision in wish.pins:
+        if not any(re.search(pattern, name) for name in names):
+            near = difflib.get_close_matches(pattern, layers, n=3, cutoff=0.3) or layers[:3]
+            raise UserError(
+                f"`pin` is {f'{pattern}:{precision}'!r}, and that matches none of the {len(layers)} layers with"
+                f" weights; near it: {', '.join(near)}"
+            )
+
+
 def check_within_reach(graph: Graph, found: Sequence[Unit], wish: BudgetOptions, *, dynamic: bool = False) -> None:
     """What can be told before anything is measured. Raises Infeasible, UserError. dynamic: as in `offered`."""
-    for pattern, name in wish.pins:
-        if not any(re.search(pattern, unit.name) for unit in found):
-            names = [unit.name for unit in found]
-            near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3) or names[:3]
-            raise UserError(
-                f"`pin` is {f'{pattern}:{name}'!r}, and that matches none of the {len(names)} layers with weights; near"
-                f" it: {', '.join(near)}"
-            )
+    names = [unit.name for unit in found]
+    check_pins(wish, names, names)
     keys = offered(graph, found, wish, dynamic=dynamic)
     if wish.size_budget is not None:
         choices = [
@@ -130,12 +135,12 @@ def _unattainable(error: Infeasible, graph: Graph, found: Sequence[Unit], wish: 
 
     options = {WEIGHTS: "size_budget", LATENCY: "latency_budget", COMPUTE: "compute_budget"}
     asked = [f"`{options[cost]}={getattr(wish, options[cost])!r}`" for cost in error.limits]
-    reached = [f"{told(cost, value)} for `{options[cost]}`" for cost, value in error.least.items()]
     several = len(asked) > 1
+    reached = [told(cost, value) + f" for `{options[cost]}`" * several for cost, value in error.least.items()]
+    remedy = " while the rest is kept; raise one of them" if several else "; raise it"
     return (
         f"no choice of precisions keeps {' together with '.join(asked)}; the smallest possible is"
-        f" {', or '.join(reached)}{' while the rest is kept' if several else ''}; ask for no less, or offer smaller or"
-        " faster precisions (`candidates`)"
+        f" {', or '.join(reached)}{remedy}, or offer smaller or faster precisions (`candidates`)"
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from tfq.allocation.latency_table import LatencyTable, read_table
 from tfq.allocation.metric_drop import check_drop
-from tfq.allocation.wish import check_within_reach
+from tfq.allocation.wish import check_pins, check_within_reach
 from tfq.calibration.choose import find_method
 from tfq.data.calibration_set import CalibrationSet
 from tfq.data.checks import compare_ranges, compare_samples, without
@@ -38,7 +38,7 @@ from tfq.models.equality import relative_error, run_graph, tensor_shapes
 from tfq.models.floats import for_dynamic_range
 from tfq.models.graph import Graph
 from tfq.models.load import LoadedModel, load_model
-from tfq.models.prepare import Prepared, prepare
+from tfq.models.prepare import Prepared, outlines, prepare
 from tfq.models.singular import zero_notes
 from tfq.models.wide import find_wide
 from tfq.models.widths import assign_precisions, dynamic_units, is_weighted, separate_inputs, units
@@ -110,6 +110,10 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress, executor: Executor
             inputs.model, allow_unsafe_deserialization=unsafe, imports=recipe.imports, input_shapes=shapes
         )
         metric.first(loaded.graph.output_names)  # one that is not there is told before the data is read
+        if recipe.pins:
+            possible = list(outlines(loaded.graph, TARGETS[recipe.target]))
+            names = {node.name for outline in possible for node in outline.nodes}
+            check_pins(recipe, names, [unit.name for unit in units(possible[-1])])
     with journal.stage("load the samples"):
         given, evaluation_samples = _samples(recipe, inputs, loaded.graph, labels, journal, resources)
         has_drop = recipe.max_accuracy_drop is not None and metric.name != "top1"
