@@ -45,8 +45,9 @@ def test_every_comparison_says_on_how_many_samples_it_was_made():
 
 def test_models_of_a_budget_are_told_in_plain_words():
     bench = made_up_models.Made().bench()
-    _, allocated = allocate(made_up_models.problem(), Goal({"download_bytes": 2000}), bench)
+    _, allocated = allocate(made_up_models.problem(), Goal({"download_bytes": 1600}), bench)
     table = _allocation(SimpleNamespace(allocation=allocated))
     assert not re.search(r"\b(assembled|reconstructed|program|uniform)\b", table)
-    for said in ("layers fitted one by one", "layers fitted in sequence", "the solver", "one precision for all layers"):
+    fits, proposers = ("one by one", "in sequence"), ("the solver", "a greedy search", "one precision for all layers")
+    for said in (*(f"layers fitted {fit} " for fit in fits), *proposers):
         assert said in table
