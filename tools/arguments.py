@@ -90,8 +90,8 @@ def _unknown(name: str, given: str, values: flags.FlagValues, absent: Mapping[st
             why = f", {absent[flag]}" if flag in absent else ""
             has = "have" if len(commands) > 1 else "has"
             return f"--{flag} is no flag of {name}{why}; {' and '.join(commands)} {has} it"
-    near = "".join(f"did you mean --{other}?" for other in difflib.get_close_matches(given, values, n=1))
-    return f"there is no flag --{given}; {near or f'{name} --help lists the flags'}"
+    near = " or ".join(f"--{other}" for other in difflib.get_close_matches(given, values, n=2))
+    return f"there is no flag --{given}; {f'did you mean {near}?' if near else f'{name} --help lists the flags'}"
 
 
 def _check_once(arguments: Sequence[str], values: flags.FlagValues, where: str) -> None:

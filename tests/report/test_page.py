@@ -124,7 +124,7 @@ def test_scores_sizes_layers_and_times_are_there_and_the_tags_close():
         "98.00 % [97.50, 98.50]",
         "84,322 parameters",
         "stem stem + stem_bn Conv2D int8 4 int8 1,234 30.0 dB 20.0 dB 1 0.25",
-        "calibrate 1.2 700",
+        "measure what values tensors have 1.2 700",
         "Download 3 kB 1.00 x float's 3 kB; file 4 kB",
         "Memory 4.5 kB 1.00 x float's; file and 500 B of activations",
     ):

@@ -30,6 +30,30 @@ ROUNDS = (
 _PROPOSERS = {"program": "the solver", "greedy": "a greedy search", "uniform": "one precision for all layers"}
 _FITS = {"assembled": "layers fitted one by one", "reconstructed": "layers fitted in sequence"}
 
+_STAGES = {
+    "prepare the model": "simplify the model",
+    "export the float baseline": "write the float model",
+    "calibrate": "measure what values tensors have",
+    "specify": "give every tensor a grid",
+    "equalise": "see whether channels can be evened out",
+    "tune ranges": "tune the ranges",
+    "correct all biases": "correct the biases",
+    "fit weight scales": "fit the scales of weights",
+    "reconstruct layers": "fit the weights, layer by layer",
+    "tune batch norms": "tune the batch norms",
+    "tune whole network": "tune the whole network",
+    "reconstruct in sequence": "fit the weights once more, in sequence",
+    "distil": "learn from the float model",
+    "allocate": "choose a precision for every layer",
+    "survey": "measure what every layer loses",
+    "frontier": "put models of every size together",
+    "export": "write the .tflite",
+    "verify": "verify the .tflite",
+    "package": "describe the .tflite",
+    "append NMS": "append the suppression of doubles",
+    "evaluate": "compare with the float model",
+}
+
 _MUCH, _SAME = 2.0, 0.0005  # of how far from float outputs were before
 
 
@@ -140,6 +164,11 @@ def anew(
 def cause(layer: str, cause: str, remedy: str) -> str:
     """Why a layer loses; arguments as in `tfq.report.causes.Cause`."""
     return f"{layer}: {cause}; {remedy}."
+
+
+def stage(name: str) -> str:
+    """What a stage of a run does; `name` is what the journal calls it."""
+    return _STAGES.get(name, name)
 
 
 def proposer(name: str) -> str:
