@@ -27,9 +27,7 @@ ABSENT = {
     "mode": "whose points are fitted one layer at a time, or in sequence with --reconstruct",
     **dict.fromkeys(("batch_norm_tuning", "network_tuning"), "whose points are not tuned"),
     **dict.fromkeys(("distill", "distillation_data", "distillation_steps"), "whose points are not tuned"),
-    **dict.fromkeys(
-        ("labels", "package", "model_card", "model_explorer", "nms"), "which finishes no model; run one with its budget"
-    ),
+    **dict.fromkeys(("labels", "package", "model_card", "model_explorer", "nms"), "which only compares models"),
     **dict.fromkeys(UNBOUND, "which has models of every size and accuracy"),
 }
 """Flag of tfq-quantize -> why there is none here."""
