@@ -113,7 +113,7 @@ def test_a_pin_of_no_layer_is_told_before_the_data_is_read(monkeypatch):
         ),
         (
             {"latency_budget": "100us", "latency_table": "t"},
-            "keeps `latency_budget='100us'`; the smallest possible is 0.25 ms; raise it",
+            "keeps `latency_budget='100us'`; the smallest possible is 250 us; raise it",
         ),
         (
             {"size_budget": 0.2, "latency_budget": "0.3ms", "latency_table": "t"},

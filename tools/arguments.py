@@ -65,29 +65,30 @@ def expanded(arguments: Sequence[str], values: flags.FlagValues, *, where: str =
     return found
 
 
-def parsed(name: str, arguments: Sequence[str], values: flags.FlagValues, absent: Mapping[str, str]) -> list[str]:
+def parsed(name: str, arguments: Sequence[str], values: flags.FlagValues) -> list[str]:
     """What of a command's arguments stands without a flag; the flags have their values then.
 
     Args:
       name: of the command.
       arguments: of its call.
       values: its flags.
-      absent: why it has no flag that another command has, where that is no matter of course: "whose ..."
 
     Raises UserError as `expanded` does, and for a flag that it has not; flags.Error for a value that none can have.
     """
     try:
         return list(values([name, *expanded(arguments, values)])[1:])
     except flags.UnrecognizedFlagError as error:
-        raise UserError(_unknown(name, error.flagname, values, absent)) from None
+        raise UserError(_unknown(name, error.flagname, values)) from None
 
 
-def _unknown(name: str, given: str, values: flags.FlagValues, absent: Mapping[str, str]) -> str:
-    """That a command has no flag of this name, and which command does, or what is near."""
+def _unknown(name: str, given: str, values: flags.FlagValues) -> str:
+    """That a command has no flag of this name, which command does, and why this one does not; or what is near."""
+    modules = {f"tfq-{command}": importlib.import_module(f"tfq_tools.{command}") for command in COMMANDS}
+    reasons = getattr(modules.get(name), "ABSENT", {})
     for flag in (given, given.removeprefix("no")):
-        commands = [f"tfq-{other}" for other in COMMANDS if flag in importlib.import_module(f"tfq_tools.{other}").FLAGS]
+        commands = [command for command, module in modules.items() if flag in module.FLAGS]
         if commands:
-            why = f", {absent[flag]}" if flag in absent else ""
+            why = f", {reasons[flag]}" if flag in reasons else ""
             has = "have" if len(commands) > 1 else "has"
             return f"--{flag} is no flag of {name}{why}; {' and '.join(commands)} {has} it"
     near = " or ".join(f"--{other}" for other in difflib.get_close_matches(given, values, n=2))

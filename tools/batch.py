@@ -117,7 +117,7 @@ def recipe_of(path: Path) -> Recipe:
     """What a file of flags, or a recipe, asks for. Raises UserError, with its name, for what cannot be."""
     values = new_recipe_flags(output="")
     try:
-        rest = parsed("tfq-quantize", [_flag_of(path)], values, {})
+        rest = parsed("tfq-quantize", [_flag_of(path)], values)
         check_numbers(values)
         if rest:
             raise UserError(f"{rest[0]!r} is no flag; write --name=value, one a line")

@@ -1,7 +1,7 @@
 """What the commands share: flags, help, exit codes, silence of the libraries.
 
 A command is a module with its own `FLAGS`, a `main(FLAGS)` that imports TensorFlow only when it runs,
-and a `run()` that calls `run_command`. Exit codes: 0 done, 1 a defect of tfq (with its traceback),
+and a `run()` that calls `run_command`. `ABSENT` may say why it has no flag that another command has. Exit codes: 0 done, 1 a defect of tfq (with its traceback),
 2 what the user can put right (one line), 3 the work is done and what it gives falls short of what was demanded,
 128 + the signal when one ended it.
 """
@@ -164,7 +164,6 @@ def run_command(
     groups: Mapping[str, Collection[str]],
     required: Sequence[str] = (),
     writes: Sequence[str] = (),
-    absent: Mapping[str, str] = _NONE,
     grace: float = 10.0,
 ) -> NoReturn:
     """Parse the flags, run `main` on them in a process of its own, and exit.
@@ -175,7 +174,6 @@ def run_command(
       summary, groups: of the help: its first paragraph; heading -> names of its flags, in order.
       required: names of the flags that must be given.
       writes: names of the flags that name files to write; with output_dir and journal they are checked beforehand.
-      absent: why there is no flag that other commands have (`parsed`).
       grace: seconds for the work to end by itself after a signal.
     """
     own = is_own_process()
@@ -186,7 +184,7 @@ def run_command(
         if any(argument in _HELP for argument in arguments):
             print(help_text(name, flag_values, summary=summary, groups=groups), flush=True)
             sys.exit(0)
-        _check(name, parsed(name, arguments, flag_values, absent), flag_values, required)
+        _check(name, parsed(name, arguments, flag_values), flag_values, required)
         outputs = {flag: _path(flag_values, flag) for flag in (*writes, "output_dir", "journal")}
         for flag, path in outputs.items():
             if path is not None:

@@ -25,8 +25,10 @@ ABSENT = {
     "precision": "whose points are static int8",
     "activation_bits": "whose points are files, and TFLite runs no fewer bits",
     "mode": "whose points are fitted one layer at a time, or in sequence with --reconstruct",
-    **dict.fromkeys(("batch_norm_tuning", "network_tuning"), "whose points are not tuned"),
-    **dict.fromkeys(("distill", "distillation_data", "distillation_steps"), "whose points are not tuned"),
+    **dict.fromkeys(
+        ("batch_norm_tuning", "network_tuning", "distill", "distillation_data", "distillation_steps"),
+        "whose points are not tuned",
+    ),
     **dict.fromkeys(("labels", "package", "model_card", "model_explorer", "nms"), "which only compares models"),
     **dict.fromkeys(UNBOUND, "which has models of every size and accuracy"),
 }
@@ -91,7 +93,7 @@ def main(values: flags.FlagValues) -> None:
 def run() -> None:
     required = ("model", "calibration_data", "output_dir")
     groups = {**groups_of(FLAGS), "Frontier": ("points", "reconstruct", "write")}
-    run_command("tfq-frontier", main, FLAGS, summary=SUMMARY, groups=groups, required=required, absent=ABSENT)
+    run_command("tfq-frontier", main, FLAGS, summary=SUMMARY, groups=groups, required=required)
 
 
 if __name__ == "__main__":

@@ -87,5 +87,5 @@ def test_what_is_not_possible_is_told_in_one_line(tmp_path):
 def test_a_flag_of_tfq_quantize_alone_is_told_with_the_reason(flag):
     assert flag in quantize.FLAGS
     with pytest.raises(UserError) as told:
-        parsed("tfq-frontier", [f"--{flag}=4"], FLAGS, ABSENT)
+        parsed("tfq-frontier", [f"--{flag}=4"], FLAGS)
     assert str(told.value) == f"--{flag} is no flag of tfq-frontier, {ABSENT[flag]}; tfq-quantize has it"

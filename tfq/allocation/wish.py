@@ -17,7 +17,7 @@ from tfq.errors import UserError
 from tfq.models.graph import Graph, Node
 from tfq.models.widths import Unit, can_be_dynamic, can_pack
 from tfq.operations.table import OPERATORS
-from tfq.option_groups import BudgetOptions
+from tfq.option_groups import MILLISECONDS, BudgetOptions
 from tfq.precision import (
     FLOAT32,
     FOR_DOWNLOADS,
@@ -128,7 +128,8 @@ def _unattainable(error: Infeasible, graph: Graph, found: Sequence[Unit], wish: 
 
     def told(cost: str, value: float) -> str:
         if cost == LATENCY:
-            return f"{upward(value, _DIGITS)} ms"
+            unit = wish.latency_budget.strip().lstrip("0123456789. ")
+            return f"{upward(value / MILLISECONDS[unit], _DIGITS)} {unit}"
         whole = wholes[cost](graph, found)
         what = "bytes of weights" if cost == WEIGHTS else "bit operations"
         return f"{upward(value / whole, _DIGITS)} ({value:,.0f} of {whole:,} {what})"
