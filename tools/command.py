@@ -1,9 +1,9 @@
 """What the commands share: flags, help, exit codes, silence of the libraries.
 
 A command is a module with its own `FLAGS`, a `main(FLAGS)` that imports TensorFlow only when it runs,
-and a `run()` that calls `run_command`. `ABSENT` may say why it has no flag that another command has. Exit codes: 0 done, 1 a defect of tfq (with its traceback),
-2 what the user can put right (one line), 3 the work is done and what it gives falls short of what was demanded,
-128 + the signal when one ended it.
+and a `run()` that calls `run_command`. `ABSENT` may say why it has no flag that another command has. Exit codes: 0
+done, 1 a defect of tfq (with its traceback), 2 what the user can put right (one line), 3 the work is done and what it
+gives falls short of what was demanded, 128 + the signal when one ended it.
 """
 
 from __future__ import annotations
