@@ -449,6 +449,7 @@ class TestDistillation:
             found.report.warnings
         )
         assert found.report.recipe.distillation_data == "<ndarray>"
+        assert found.report.distillation_samples == len(further) - judging - 50
 
     @pytest.mark.slow
     def test_without_further_inputs_it_learns_from_those_that_calibrate(self):

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -227,6 +228,20 @@ IDLE = {
     "sensitivity without a budget": {"pipeline": "advanced", "sensitivity": "gradient"},
     "metric of labels without any": {"metric": "auc"},
 }
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"nms": "append", "decoder": "yolov8", "activation_bits": 4}, "the model is simulated only"),
+        ({"nms": "append", "decoder": "centernet", "evaluation_data": "t"}, "`decoder` is 'centernet'"),
+        ({"pipeline": "advanced", "reconstruction": "none", "workers": 2}, "`reconstruction` is none"),
+        ({"workers": 2}, "add `pipeline='advanced'`"),
+    ],
+)
+def test_of_several_reasons_the_one_that_holds_is_told(options, reason):
+    with pytest.raises(UserError, match=re.escape(reason)):
+        Recipe("m.keras", **options)
 
 
 @pytest.mark.parametrize("case", IDLE)

@@ -10,11 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from tfq.data.functions import check_option
+from tfq.data.labels import read_labels
+from tfq.data.location import check_sources
 from tfq.data.objects import Data, Given, given
 from tfq.errors import UserError
 from tfq.evaluation.own_metric import UserMetric
+from tfq.execution.inputs import check_regular
 from tfq.input_shapes import as_texts
-from tfq.options import check_names
+from tfq.options import SYNTHETIC, check_names
 from tfq.recipe import Recipe, live_name
 
 _ARGUMENTS = {"calibration_data": "calibration", "evaluation_data": "evaluation"}  # which the library calls otherwise
@@ -76,6 +80,25 @@ def taken(
         live.get("metric", named.metric),
         live.get("labels", named.labels),
     )
+
+
+def check_paths(recipe: Recipe, inputs: Inputs) -> None:
+    """Raises UserError where nothing is to be read at a path of data, or by the name of a function of the user's.
+
+    It needs no TensorFlow, and runs nothing of the user's. The model's file has a check of its own
+    (`tfq.models.model_files`).
+
+    Args:
+      recipe, inputs: of one run.
+    """
+    calibration = None if inputs.calibration == SYNTHETIC else inputs.calibration
+    check_sources(calibration, inputs.evaluation, inputs.distillation, annotations=recipe.annotations)
+    read_labels(inputs.labels)
+    if recipe.latency_table:
+        check_regular(Path(recipe.latency_table), f"the latency table {recipe.latency_table}")
+    for option, value in (("metric", inputs.metric), ("decoder", recipe.decoder)):
+        if isinstance(value, str) and ":" in value.partition(",")[0]:
+            check_option(option, value)
 
 
 def _setting(name: str, value: Any) -> Any:

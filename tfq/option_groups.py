@@ -18,6 +18,7 @@ from tfq.precision import CLUSTERS, Precision, precision_of
 from tfq.targets import TARGETS
 
 _UNTIMED = {"dynamic_range": "dynamic range", "int16x8": "16-bit activations"}  # arithmetics without latencies
+MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 GRADIENT_METHODS = ("adaround", "adaquant")
 
 
@@ -247,7 +248,7 @@ class BudgetOptions:
             value = 0.0
         if found is None or value <= 0:
             raise UserError(f"`latency_budget` is {self.latency_budget!r}; it must be a time, as 1.2ms or 800us")
-        return value * {"us": 1e-3, "ms": 1.0, "s": 1e3}[found[2]]
+        return value * MILLISECONDS[found[2]]
 
 
 @dataclasses.dataclass(frozen=True)

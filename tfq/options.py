@@ -78,8 +78,13 @@ RULES = (
     Rule(("input_type", "output_type"), _is_int8, _PRECISION, repeats=("float32",)),
     Rule(
         ("mode", "granularity", "workers"),
-        _reconstructs,
+        lambda recipe: recipe.pipeline != "int8",
         "no layer is reconstructed; add `pipeline='advanced'`, or leave it out",
+    ),
+    Rule(
+        ("mode", "granularity", "workers"),
+        _reconstructs,
+        "`reconstruction` is {reconstruction}, so that no layer is reconstructed; leave one of the two out",
     ),
     Rule(
         ("granularity",),
@@ -163,7 +168,12 @@ RULES = (
     ),
     Rule(
         ("nms",),
-        lambda recipe: recipe.decoder.split(",")[0] in APPENDABLE and not recipe.simulated,
+        lambda recipe: not recipe.simulated,
+        "the model is simulated only, so there is no file that it could be appended to; leave it out",
+    ),
+    Rule(
+        ("nms",),
+        lambda recipe: recipe.decoder.split(",")[0] in APPENDABLE,
         f"`decoder` is {{decoder!r}}; TFLite's operator finds the boxes of {', '.join(APPENDABLE)}, give one of them or"
         " leave `nms` out",
     ),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+import importlib
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from absl import flags
+from tfq_tools.tfq import COMMANDS
 
 from tfq.errors import UserError
 from tfq.execution.inputs import check_encodable, read_text
@@ -60,6 +63,36 @@ def expanded(arguments: Sequence[str], values: flags.FlagValues, *, where: str =
         wanted = [line for line in lines if line and not line.startswith(("#", "//"))]
         found += expanded(wanted, values, where=f"--flagfile={path}: ", depth=depth + 1)
     return found
+
+
+def parsed(name: str, arguments: Sequence[str], values: flags.FlagValues) -> list[str]:
+    """What of a command's arguments stands without a flag; the flags have their values then.
+
+    Args:
+      name: of the command.
+      arguments: of its call.
+      values: its flags.
+
+    Raises UserError as `expanded` does, and for a flag that it has not; flags.Error for a value that none can have.
+    """
+    try:
+        return list(values([name, *expanded(arguments, values)])[1:])
+    except flags.UnrecognizedFlagError as error:
+        raise UserError(_unknown(name, error.flagname, values)) from None
+
+
+def _unknown(name: str, given: str, values: flags.FlagValues) -> str:
+    """That a command has no flag of this name, which command does, and why this one does not; or what is near."""
+    modules = {f"tfq-{command}": importlib.import_module(f"tfq_tools.{command}") for command in COMMANDS}
+    reasons = getattr(modules.get(name), "ABSENT", {})
+    for flag in (given, given.removeprefix("no")):
+        commands = [command for command, module in modules.items() if flag in module.FLAGS]
+        if commands:
+            why = f", {reasons[flag]}" if flag in reasons else ""
+            has = "have" if len(commands) > 1 else "has"
+            return f"--{flag} is no flag of {name}{why}; {' and '.join(commands)} {has} it"
+    near = " or ".join(f"--{other}" for other in difflib.get_close_matches(given, values, n=2))
+    return f"there is no flag --{given}; {f'did you mean {near}?' if near else f'{name} --help lists the flags'}"
 
 
 def _check_once(arguments: Sequence[str], values: flags.FlagValues, where: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from absl import flags
-from tfq_tools.arguments import check_numbers, expanded
+from tfq_tools.arguments import check_numbers, parsed
 from tfq_tools.command import new_flags, run_command
 from tfq_tools.recipe_flags import new_recipe_flags, recipe_from_flags
 from tfq_tools.shards import DONE, Shard, worked_off
@@ -117,7 +117,7 @@ def recipe_of(path: Path) -> Recipe:
     """What a file of flags, or a recipe, asks for. Raises UserError, with its name, for what cannot be."""
     values = new_recipe_flags(output="")
     try:
-        rest = values(["tfq-quantize", *expanded([_flag_of(path)], values)])[1:]
+        rest = parsed("tfq-quantize", [_flag_of(path)], values)
         check_numbers(values)
         if rest:
             raise UserError(f"{rest[0]!r} is no flag; write --name=value, one a line")

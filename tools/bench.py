@@ -121,6 +121,9 @@ def _metric(values: flags.FlagValues) -> Metric | None:
 
 
 def _check_flags(values: flags.FlagValues) -> None:
+    from tfq.data.location import check_sources
+    from tfq.models.model_files import check_model_file
+
     if bool(values.latency_table) != bool(values.model):
         raise UserError("--latency_table and --model go together: the file to write, and the model to time")
     if values.models and values.result:
@@ -134,6 +137,9 @@ def _check_flags(values: flags.FlagValues) -> None:
         raise UserError("missing --models, or --latency_table and --model; tfq-bench --help lists the flags")
     if values.evaluation_data and not named:
         raise UserError("missing --models; tfq-bench --help lists the flags")
+    check_sources(values.evaluation_data or None, annotations=values.annotations)
+    if values.latency_table:
+        check_model_file(Path(values.model))
     _metric(values)  # a misspelt one is told before the data is read
     reading = ("preprocess", "num_samples", "metric", "outputs", "decoder", "annotations")
     check_idle(values, dict.fromkeys(reading, bool(values.evaluation_data)), "there is no --evaluation_data; add it")

@@ -1,9 +1,9 @@
 """What the commands share: flags, help, exit codes, silence of the libraries.
 
 A command is a module with its own `FLAGS`, a `main(FLAGS)` that imports TensorFlow only when it runs,
-and a `run()` that calls `run_command`. Exit codes: 0 done, 1 a defect of tfq (with its traceback),
-2 what the user can put right (one line), 3 the work is done and what it gives falls short of what was demanded,
-128 + the signal when one ended it.
+and a `run()` that calls `run_command`. `ABSENT` may say why it has no flag that another command has. Exit codes: 0
+done, 1 a defect of tfq (with its traceback), 2 what the user can put right (one line), 3 the work is done and what it
+gives falls short of what was demanded, 128 + the signal when one ended it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import flags, logging
-from tfq_tools.arguments import check_numbers, expanded, with_flags
+from tfq_tools.arguments import check_numbers, parsed, with_flags
 from tfq_tools.supervise import DEFECT, USER_ERROR, is_own_process, supervised
 
 from tfq.errors import UserError
@@ -184,7 +184,7 @@ def run_command(
         if any(argument in _HELP for argument in arguments):
             print(help_text(name, flag_values, summary=summary, groups=groups), flush=True)
             sys.exit(0)
-        _parse(name, arguments, flag_values, required)
+        _check(name, parsed(name, arguments, flag_values), flag_values, required)
         outputs = {flag: _path(flag_values, flag) for flag in (*writes, "output_dir", "journal")}
         for flag, path in outputs.items():
             if path is not None:
@@ -294,8 +294,8 @@ def help_text(name: str, flag_values: flags.FlagValues, *, summary: str, groups:
     return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")
 
 
-def _parse(name: str, arguments: Sequence[str], flag_values: flags.FlagValues, required: Sequence[str]) -> None:
-    rest = flag_values([name, *expanded(arguments, flag_values)])[1:]
+def _check(name: str, rest: Sequence[str], flag_values: flags.FlagValues, required: Sequence[str]) -> None:
+    """Raises UserError for what no command can use, for what stands without a flag, and for a flag that is missing."""
     check_numbers(flag_values)
     if rest and ARGUMENTS in flag_values:
         flag_values[ARGUMENTS].value = [*flag_values[ARGUMENTS].value, *rest]

@@ -10,6 +10,7 @@ from absl import flags
 from tfq_tools.arguments import check_idle, with_flags
 from tfq_tools.command import lasting_imports, run_command
 from tfq_tools.recipe_flags import (
+    check_files,
     groups_of,
     ledger_from_flags,
     new_recipe_flags,
@@ -20,23 +21,19 @@ from tfq.execution.files import FRONTIER_NAMES, MOST_POINTS, POINT_NAMES
 from tfq.options import check_written
 from tfq.recipe import UNBOUND
 
-_WITHOUT = (
-    "precision",
-    "mode",
-    "batch_norm_tuning",
-    "network_tuning",
-    "distill",
-    "distillation_data",
-    "distillation_steps",
-    "activation_bits",
-    "labels",
-    "package",
-    "model_card",
-    "model_explorer",
-    "nms",
-    *UNBOUND,
-)
-FLAGS = new_recipe_flags(output=", ".join(FRONTIER_NAMES), without=_WITHOUT)
+ABSENT = {
+    "precision": "whose points are static int8",
+    "activation_bits": "whose points are files, and TFLite runs no fewer bits",
+    "mode": "whose points are fitted one layer at a time, or in sequence with --reconstruct",
+    **dict.fromkeys(
+        ("batch_norm_tuning", "network_tuning", "distill", "distillation_data", "distillation_steps"),
+        "whose points are not tuned",
+    ),
+    **dict.fromkeys(("labels", "package", "model_card", "model_explorer", "nms"), "which only compares models"),
+    **dict.fromkeys(UNBOUND, "which has models of every size and accuracy"),
+}
+"""Flag of tfq-quantize -> why there is none here."""
+FLAGS = new_recipe_flags(output=", ".join(FRONTIER_NAMES), without=ABSENT)
 FLAGS.set_default("pipeline", "advanced")
 _POINTS = (
     "How many size budgets to try, from the smallest model to the best one; with a latency table also as many latency"
@@ -60,14 +57,12 @@ SUMMARY = (
 
 
 def main(values: flags.FlagValues) -> None:
-    from tfq.models.model_files import check_model_file
-
     alone = "points are put together from layers that are fitted one by one; add --reconstruct, or leave it out"
     check_idle(values, {"granularity": values.reconstruct}, alone)
     check_written(values.write, values.points * (2 if values.latency_table else 1))
     recipe = recipe_from_flags(values, **UNBOUND)
-    # before the libraries are imported, which takes seconds
-    check_model_file(Path(recipe.model), trusted=recipe.allow_unsafe_deserialization, imports=recipe.imports)
+    output, ledger = Path(values.output_dir), ledger_from_flags(values, recipe)
+    check_files(recipe)
 
     with lasting_imports():
         from tfq.execution.engines import engine
@@ -75,7 +70,6 @@ def main(values: flags.FlagValues) -> None:
         from tfq.execution.progress import Course
         from tfq.pipeline import explore, plan_of_frontier
 
-    output = Path(values.output_dir)
     with staged_directory(output, overwrite=values.overwrite, ours=(*FRONTIER_NAMES, *POINT_NAMES)) as directory:
         with engine(values.engine, recipe.workers) as executor:
             report = explore(
@@ -83,7 +77,7 @@ def main(values: flags.FlagValues) -> None:
                 points=values.points,
                 reconstruct=values.reconstruct,
                 write=values.write,
-                ledger=ledger_from_flags(values, recipe),
+                ledger=ledger,
                 progress=Course(sys.stderr, plan_of_frontier()),
                 executor=executor,
             )

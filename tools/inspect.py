@@ -10,6 +10,7 @@ from typing import Any
 from absl import flags
 from tfq_tools.arguments import check_idle, with_flags
 from tfq_tools.command import lasting_imports, new_flags, run_command
+from tfq_tools.recipe_flags import check_files
 
 GROUPS = {
     "What to show": {
@@ -38,7 +39,9 @@ SUMMARY = (
 
 
 def main(values: flags.FlagValues) -> None:
+    from tfq.data.location import check_sources
     from tfq.errors import UserError
+    from tfq.execution.inputs import check_regular
 
     try:
         wanted = re.compile(values.layers)
@@ -56,6 +59,10 @@ def main(values: flags.FlagValues) -> None:
     unsorted = "nothing measures errors; add --float_model and --data"
     check_idle(values, sorts, f"{'--diagnose shows layers in order' if values.diagnose else unsorted}, or leave it out")
     check_idle(values, {"diagnose": bool(values.result)}, "--diagnose needs --result=DIRECTORY (of tfq-quantize)")
+    for name in ("model", "float_model"):
+        if values[name].value:
+            check_regular(Path(values[name].value), f"the model {values[name].value}")
+    check_sources(values.data or None)
     if values.diagnose:
         print(with_flags(_diagnosis(values, wanted)))
     else:
@@ -79,6 +86,7 @@ def _diagnosis(values: flags.FlagValues, wanted: re.Pattern[str]) -> str:
     result = Path(values.result)
     read_report(result)  # the recipe is one of a run
     recipe = Recipe.read(result / "recipe.json", what=str(result / "recipe.json"))
+    check_files(recipe)
     with lasting_imports():
         from tfq.execution.progress import Lines
         from tfq.pipeline import diagnose

@@ -10,6 +10,7 @@ from tfq_tools.arguments import as_flag, with_flags
 from tfq_tools.command import lasting_imports, run_command
 from tfq_tools.recipe_flags import (
     HELP,
+    check_files,
     groups_of,
     ledger_from_flags,
     new_recipe_flags,
@@ -30,16 +31,16 @@ SUMMARY = (
 
 
 def main(values: flags.FlagValues) -> int:
-    from tfq.models.model_files import check_model_file
+    from tfq_tools.conditions import conditions, failures
+    from tfq_tools.tracking import load_mlflow, log_run
 
     recipe = recipe_from_flags(values)
-    # before the libraries are imported, which takes seconds
-    check_model_file(Path(recipe.model), trusted=recipe.allow_unsafe_deserialization, imports=recipe.imports)
+    output, ledger = Path(values.output_dir), ledger_from_flags(values, recipe)
+    wanted = conditions(values.fail_if)
+    check_files(recipe)
+    mlflow = load_mlflow() if values.mlflow else None
 
     with lasting_imports():
-        from tfq_tools.conditions import conditions, failures
-        from tfq_tools.tracking import load_mlflow, log_run
-
         from tfq.execution.engines import engine
         from tfq.execution.files import staged_directory
         from tfq.execution.progress import Course, Lines
@@ -47,15 +48,12 @@ def main(values: flags.FlagValues) -> int:
         from tfq.report.summary import summary
         from tfq.report.trials import trial_table
 
-    wanted = conditions(values.fail_if)
-    mlflow = load_mlflow() if values.mlflow else None
-    output, ledger = Path(values.output_dir), ledger_from_flags(values, recipe)
     with staged_directory(output, overwrite=values.overwrite) as directory:
         with engine(values.engine, recipe.workers) as executor:
             progress = Course(sys.stderr, plan_of(recipe))
             result = quantize(recipe, ledger=ledger, progress=progress, executor=executor, spelled=as_flag)
         result.write(directory)
-    print(with_flags(summary(result.report, output)))
+    print(with_flags(summary(result.report, output, result.files)))
     if mlflow is not None:
         log_run(mlflow, values.mlflow, output.name, result)
     if values.explain:

@@ -197,6 +197,18 @@ def recipe_from_flags(values: flags.FlagValues, **fixed: Any) -> Recipe:
     return recipe
 
 
+def check_files(recipe: Recipe) -> None:
+    """Raises UserError for a file that the recipe names and that cannot serve, before the libraries are imported.
+
+    That takes seconds, which nobody with a misspelt path should wait.
+    """
+    from tfq.inputs import Inputs, check_paths
+    from tfq.models.model_files import check_model_file
+
+    check_model_file(Path(recipe.model), trusted=recipe.allow_unsafe_deserialization, imports=recipe.imports)
+    check_paths(recipe, Inputs.of(recipe))
+
+
 def _flag(field: str) -> str:
     """The flag of a field of Recipe; no field can be called `import`."""
     return "import" if field == "imports" else field

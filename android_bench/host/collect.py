@@ -116,7 +116,6 @@ def device_report(bench: Bench, found: Collected) -> DeviceReport:
         checked = differences.get(name, ())
         differ = None if not checked else not all(d.within(bench.allowed_lsb) for d in checked)
         record = _result(found, model.tasks, "outputs")
-        verdict = judged.get(name, Judgement(None, None, None, None))
         models.append(
             ModelReport(
                 name=name,
@@ -127,13 +126,7 @@ def device_report(bench: Bench, found: Collected) -> DeviceReport:
                 against_host=checked,
                 outputs_differ=differ,
                 against_baseline=against.get(name, ()),
-                score=verdict.score,
-                difference=verdict.difference,
-                agreement=verdict.agreement,
-                sqnr=verdict.sqnr,
-                other_sqnr=verdict.other_sqnr,
-                parts=verdict.parts,
-                changes=verdict.changes,
+                **vars(judged.get(name, Judgement(None, None, None, None))),
                 timings=timings[name],
                 profiles=_profiles(bench, model, found, publish=not emulated),
             )

@@ -25,10 +25,12 @@ from tfq_bench.job import Job, Settings, Task, bench_tasks, escaped
 from tfq_bench.library import find_library, wheel_library
 from tfq_bench.quantiles import Figure, interval_ranks, quantile, ratio_of_rounds
 from tfq_bench.reference import reference_outputs
+from tfq_bench.report import ModelReport
 from tfq_bench.results import read_results
 from tfq_bench.tensors import read_tensors
 
 from tfq.errors import UserError
+from tfq.evaluation.evaluate import Judgement, ModelEvaluation
 from tfq.execution.interpreter import TensorInfo, TfliteModel
 
 ARM = Target("arm64-v8a", "android")
@@ -246,6 +248,13 @@ def test_differences_in_steps_and_real_values() -> None:
     assert (real.max_lsb, real.max_absolute, real.mean_absolute) == (2.0, 0.25, 0.125)
     with pytest.raises(UserError, match=r"int8 \[2, 2\] on the device, float32"):
         compare(info("int8", 0.5, 1), one, other.astype(np.float32))
+
+
+@pytest.mark.parametrize("holder", [ModelEvaluation, ModelReport])
+def test_what_outputs_say_has_the_same_names_here_and_of_a_device(holder: type) -> None:
+    """A judgement is spread over the fields of both."""
+    types = {field.name: field.type for field in dataclasses.fields(holder)}
+    assert {field.name: field.type for field in dataclasses.fields(Judgement)}.items() <= types.items()
 
 
 def test_differences_that_are_not_finite() -> None:

@@ -94,6 +94,7 @@ def report(**changes):
         "recipe": {"precision": "int8", "weight_bits": 4},
         "model": {"name": "net", "framework": "keras 3", "parameters": 84322},
         "calibration_samples": 512,
+        "distillation_samples": 0,
         "verdict": "Less accurate than float: try `pipeline='advanced'`.",
         "causes": [{"layer": "side", "cause": "its weights have 4 bits", "remedy": "try `weight_bits=8`"}],
         "layers": layers,

@@ -74,6 +74,41 @@ def test_several_inputs_and_outputs_keep_the_order_of_the_file(two_inputs, tmp_p
     assert "| int32 | | | whole numbers |" in re.sub(" +", " ", page)
 
 
+@pytest.fixture(scope="module")
+def others():
+    """Pages of models whose inputs are no images: token ids, sound, and a table."""
+    tf_keras.utils.set_random_seed(0)
+    layers, rng = tf_keras.layers, np.random.default_rng(0)
+
+    def page(inputs, outputs, samples):
+        model = tf_keras.Model(inputs, layers.Dense(4, "softmax")(outputs))
+        options = {"precision": "int8", "evaluation": (samples, np.arange(len(samples)) % 4), "model_card": True}
+        return tfq.quantize(model, samples, **options).files
+
+    ids = tf_keras.Input((6,), dtype="int32", name="ids")
+    sound = tf_keras.Input((20, 8, 1), name="sound")
+    table = tf_keras.Input((5,), name="table")
+    return {
+        "ids": page(
+            ids, layers.GlobalAveragePooling1D()(layers.Embedding(9, 4)(ids)), rng.integers(0, 9, (32, 6), np.int32)
+        ),
+        "sound": page(
+            sound, layers.Flatten()(layers.Conv2D(2, 3)(sound)), rng.normal(size=(32, 20, 8, 1)).astype("f4")
+        ),
+        "table": page(table, layers.Dense(6, "relu")(table), rng.normal(size=(32, 5)).astype("f4")),
+    }
+
+
+@pytest.mark.parametrize("kind", ["ids", "sound", "table"])
+def test_what_is_no_image_has_no_pixels(kind, others):
+    page, card = (others[kind][name].decode() for name in ("HOWTO.md", "MODEL_CARD.md"))
+    for text in (page, card):
+        assert not re.search("pixel|image|preprocess|MediaPipe", text), text
+    assert "The lines below do that: give them the numbers that the float model takes." in page
+    assert "x0.forEachIndexed { i, number ->" in page
+    assert "x0.enumerated().map { (i, number) in" in page
+
+
 def test_the_languages_hold_the_numbers_of_the_file(classifier):
     content = classifier[3]
     described = TensorMetadata("image", "", mean=(1.5, 2.5, 3.5), std=(50.0, 60.0, 70.0))

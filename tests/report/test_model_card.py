@@ -1,6 +1,8 @@
 """What describes a model elsewhere: the Hub's card, and figures of the layers for Model Explorer."""
 
+import dataclasses
 import json
+import pathlib
 import re
 
 import numpy as np
@@ -10,13 +12,14 @@ import yaml
 
 import tfq
 from tfq.errors import UserError
-from tfq.execution.files import OUTPUT_NAMES
+from tfq.execution.files import EXPLORER_NAMES, OUTPUT_NAMES
 from tfq.execution.machine import this_machine
 from tfq.export import flatbuffer
 from tfq.pipeline import plan_of
 from tfq.recipe import Recipe
 from tfq.report.model_card import model_card
-from tfq.report.model_explorer import NAMES
+from tfq.report.page import page
+from tfq.report.summary import summary
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +70,15 @@ def test_node_data_is_of_operations_of_the_file(result):
     graph = file.subgraphs[0]
     written = {flatbuffer.text(graph.tensors[i].name) for operator in graph.operators for i in operator.outputs}
     layers = {layer.name: layer for layer in result.report.layers}
-    for name, field in zip(NAMES, ("own_sqnr_db", "weight_bits", "time_ms"), strict=True):
-        ((subgraph, data),) = json.loads(result.files[name]).items()
+    for figure, field in {"error": "own_sqnr_db", "bits": "weight_bits", "time": "time_ms"}.items():
+        ((subgraph, data),) = json.loads(result.files[EXPLORER_NAMES[figure]]).items()
         assert subgraph == flatbuffer.text(graph.name)
         assert data["results"].keys() <= written
         assert {key: value["value"] for key, value in data["results"].items()} == {
             key: getattr(layer, field) for key, layer in layers.items() if getattr(layer, field) is not None
         }
         assert [stop["stop"] for stop in data["gradient"]] == [0, 1]
-    assert {"features", "scores"} <= json.loads(result.files[NAMES[1]])["main"]["results"].keys()
+    assert {"features", "scores"} <= json.loads(result.files[EXPLORER_NAMES["bits"]])["main"]["results"].keys()
 
 
 def test_the_files_may_be_replaced_and_need_a_model(result):
@@ -83,3 +86,21 @@ def test_the_files_may_be_replaced_and_need_a_model(result):
     assert set(result.files) <= set(OUTPUT_NAMES)
     with pytest.raises(UserError, match="`model_card` is true and the model is simulated only"):
         Recipe("m", "d", activation_bits=4, model_card=True)
+
+
+def test_all_say_how_many_samples_there_were_to_learn_from(result):
+    for further, said in ((0, "ted to 120 calibration samples[.,]"), (900, "and 900 distillation samples[.,]")):
+        report = dataclasses.replace(result.report, distillation_samples=further)
+        parsed = json.loads(report.to_json())
+        for text in (summary(report), page(parsed), model_card(parsed, result.files["HOWTO.md"].decode())):
+            assert re.search(said.replace("ted to ", "") if "<html" in text else said, text)
+
+
+def test_the_command_ends_with_every_file_that_was_asked_for(result):
+    lines = summary(result.report, pathlib.Path("out"), result.files).splitlines()
+    named = {line.split()[1] for line in lines[-6:]}
+    assert named == {
+        f"out/{name}" for name in ("report.html", "model.tflite", "MODEL_CARD.md", *EXPLORER_NAMES.values())
+    }
+    boxes = summary(result.report, pathlib.Path("out"), ["model_nms.tflite"])
+    assert boxes.endswith("\nnms:    out/model_nms.tflite (gives boxes)")

@@ -64,6 +64,7 @@ def report(**changes):
         "recipe": {"precision": "int8", "model": "net.keras"},
         "model": {"name": "net", "framework": "keras 3", "parameters": 84322},
         "calibration_samples": 512,
+        "distillation_samples": 0,
         "verdict": "Good: -0.25 points, try `pipeline='advanced'`.",
         "anew": [],
         "causes": [{"layer": "conv", "cause": "its weights have 4 bits", "remedy": "try `pipeline='advanced'`"}],
@@ -123,7 +124,7 @@ def test_scores_sizes_layers_and_times_are_there_and_the_tags_close():
         "98.00 % [97.50, 98.50]",
         "84,322 parameters",
         "stem stem + stem_bn Conv2D int8 4 int8 1,234 30.0 dB 20.0 dB 1 0.25",
-        "calibrate 1.2 700",
+        "measure what values tensors have 1.2 700",
         "Download 3 kB 1.00 x float's 3 kB; file 4 kB",
         "Memory 4.5 kB 1.00 x float's; file and 500 B of activations",
     ):
@@ -179,7 +180,7 @@ def test_reconstruction_allocation_and_steps_are_shown_where_there_are_any():
     for expected in (
         "best: 0.5 → 0.75, rolled back",
         "The solver (highs) proved that no other choice is predicted to be better.",
-        "assembled program 0.01 0.02 -0.40 ± 0.10 no 54,321",
+        "layers fitted one by one the solver 0.01 0.02 -0.40 ± 0.10 no 54,321",
         "network tuning tuned 0.2 0.3 12 rolled back: worse",
         "Network tuning was tried and undone: the outputs of 12 unseen samples were 50 % further from float.",
         "Batch-norm tuning found nothing to try.",
@@ -196,7 +197,7 @@ def test_reconstruction_allocation_and_steps_are_shown_where_there_are_any():
         ),
         (
             {"status": "feasible", "gap": None, "solver": "greedy"},
-            "The greedy choice measured better than that of the solver. Nothing is proved about it.",
+            "A greedy search measured better than the solver's choice. Nothing is proved about it.",
         ),
     ],
 )

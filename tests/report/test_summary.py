@@ -1,9 +1,13 @@
 """What the terminal shows of a run."""
 
+import re
 from types import SimpleNamespace
 
+import made_up_models
+
+from tfq.allocation.allocate import Goal, allocate
 from tfq.reconstruction.steps import StepOutcome
-from tfq.report.summary import _steps
+from tfq.report.summary import _allocation, _steps
 from tfq.simulate.judge import Verdict
 
 
@@ -37,3 +41,13 @@ def test_every_comparison_says_on_how_many_samples_it_was_made():
         ["weight", "scales", "tuned", "1", "0.5", "64", "kept"],
         ["network", "tuning", "tuned", "1", "0.5", "3", "kept"],
     ]
+
+
+def test_models_of_a_budget_are_told_in_plain_words():
+    bench = made_up_models.Made().bench()
+    _, allocated = allocate(made_up_models.problem(), Goal({"download_bytes": 1600}), bench)
+    table = _allocation(SimpleNamespace(allocation=allocated))
+    assert not re.search(r"\b(assembled|reconstructed|program|uniform)\b", table)
+    fits, proposers = ("one by one", "in sequence"), ("the solver", "a greedy search", "one precision for all layers")
+    for said in (*(f"layers fitted {fit} " for fit in fits), *proposers):
+        assert said in table

@@ -31,12 +31,12 @@ def timed(ratio):
     return Latency(1.0, 1.0, estimate, 1, 1, 1, 1, delegate=True, times_ms=(1.0,))
 
 
-def said(recipe=None, *, decisions=None, score=None, samples=100, attained=True, **changes):
+def said(recipe=None, *, decisions=None, score=None, samples=100, attained=True, metric="top1", **changes):
     found = {"difference": about(-0.1, "points"), "agreement": about(97.0, "%"), "sqnr": about(30.0, "dB"), **changes}
     small = dataclasses.replace(model().size, download_bytes=870)
     models = (model(score=score), model(size=small, **found))
     options = {"model": "m.keras", "calibration_data": "x.npz", **(recipe or {})}
-    evaluation = Evaluation(models, "top1", True, "", ("y",), samples, 0, decisions=decisions)
+    evaluation = Evaluation(models, metric, True, "", ("y",), samples, 0, decisions=decisions)
     return verdict(evaluation, Recipe(**options), attained=attained)
 
 
@@ -122,6 +122,7 @@ def test_one_class_for_all_samples_is_told_and_an_agreement_of_100_percent_is_no
 def test_what_is_not_kept_or_not_told_is_not_good():
     asked = {"pipeline": "light", "max_accuracy_drop": 0.5}
     assert said(asked, attained=False).startswith("Less accurate than asked for: -0.10 points")
+    assert "keeps `max_accuracy_drop=0.5` on the calibration samples; offer more" in said(asked, attained=False)
     wide = Estimate(0.0, 0.0, 97.5, "%", 1)
     assert said(difference=None, agreement=wide, samples=1).startswith(
         "Not known: 0.0 % agreement with float, which 1 sample cannot tell"
@@ -152,3 +153,23 @@ def test_an_output_in_float_is_told_where_integers_were_asked_for():
         " has no int8 kernel that keeps the accuracy"
     )
     assert float_outputs(operator_graphs.specified(islands, samples, output_type="float32")) == ()
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        ("ap50", "finds nothing: its ap50 is 0.00 %, so nothing shows what was lost; check that `decoder`, `outputs`"),
+        ("map", "finds nothing: its map is 0.00 %, so nothing shows what was lost; check that `decoder`, `outputs`"),
+        (
+            "top5",
+            "gets nothing right: its top5 is 0.00 %, so nothing shows what was lost; check the labels, their order",
+        ),
+        ("mine:own", "gets nothing right: its mine:own is 0.00 %"),
+    ],
+)
+def test_where_float_finds_nothing_it_is_said_and_what_to_look_at(metric, expected):
+    for lost in (about(0.0, "points"), about(-20.0, "points")):
+        assert said(metric=metric, score=about(0.0, "%"), difference=lost).startswith(
+            f"Not known: float itself {expected}"
+        )
+    assert said(metric=metric, score=about(30.0, "%")).startswith("Good")

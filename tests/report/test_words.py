@@ -6,7 +6,9 @@ import math
 import pytest
 
 from tfq.models.forms import WrittenAnew
-from tfq.report.words import anew, bytes_of, clusters, milliseconds, precision, proof, setting, step, verdict
+from tfq.pipeline import plan_of, plan_of_frontier
+from tfq.recipe import Recipe
+from tfq.report.words import anew, bytes_of, clusters, milliseconds, precision, proof, setting, stage, step, verdict
 
 
 def test_another_form_is_told_with_its_reason_and_its_price():
@@ -60,6 +62,14 @@ def test_without_a_bound_nothing_is_called_proved(gap):
 def test_a_layer_is_called_as_its_precision_is_asked_for():
     assert [precision("int16x8", 8), precision("int16x8", 4), precision("int16x8", None)] == ["w8a16", "w4a16", "w8a16"]
     assert [precision("int8", 4), precision("dynamic_range", 8)] == ["int8", "dynamic range"]
+
+
+def test_the_stages_of_a_run_are_told_in_plain_words():
+    for changes in ({}, {"max_accuracy_drop": 1.0}, {"distill": True}, {"nms": "append", "decoder": "yolo"}):
+        recipe = Recipe("m", pipeline="advanced", batch_norm_tuning="always", network_tuning="always", **changes)
+        for name, planned in {**plan_of(recipe), **plan_of_frontier()}.items():
+            assert planned.words == stage(name)
+            assert (name == planned.words) == name.startswith("load the ")
 
 
 def test_clusters_have_bits():

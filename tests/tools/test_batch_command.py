@@ -97,7 +97,7 @@ def test_bad_jobs_are_told_before_anything_runs(tmp_path):
     (tmp_path / "no.json").write_text("{")
     write_flags(tmp_path / "sub/good.flags")
     for jobs, message in (
-        ((good, bad), "bad.flags: Unknown command line flag 'wieght_bits'"),
+        ((good, bad), "bad.flags: there is no flag --wieght_bits; did you mean --weight_bits?"),
         ((good, tmp_path / "no.json"), "no.json cannot be read"),
         ((tmp_path / "*.txt",), "no file matches"),
         ((good, tmp_path / "sub/good.flags"), "would both be the run good"),

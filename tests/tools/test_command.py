@@ -55,7 +55,10 @@ def test_verbose_lets_the_libraries_speak():
     [
         ([], "missing --model; for example: tfq-test --model=model.keras (tfq-test --help lists the flags)"),
         (["--model=bad"], "the model is bad; give a good one"),
-        (["--model=m", "--nope=1"], "Unknown command line flag 'nope'"),
+        (["--model=m", "--nope=1"], "there is no flag --nope; tfq-test --help lists the flags"),
+        (["--modell=m"], "there is no flag --modell; did you mean --model?"),
+        (["--model=m", "--points=3"], "--points is no flag of tfq-test; tfq-frontier has it"),
+        (["--model=m", "--noexplain"], "--explain is no flag of tfq-test; tfq-quantize has it"),
         (["--model=m", "--metric=top2"], "flag --metric=top2: value should be one of <top1|auc>"),
         (["--model=m", "--bits=9"], "flag --bits=9: 9 is not an integer in the range [2, 8]"),
         (["--model=m", "--bits=x"], "flag --bits=x: invalid literal for int() with base 10: 'x'"),

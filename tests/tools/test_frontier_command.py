@@ -7,6 +7,11 @@ import subprocess
 import sys
 
 import pytest
+from tfq_tools import quantize
+from tfq_tools.arguments import parsed
+from tfq_tools.frontier import ABSENT, FLAGS
+
+from tfq.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -76,3 +81,11 @@ def test_what_is_not_possible_is_told_in_one_line(tmp_path):
         assert found.stderr.splitlines()[-1].startswith("tfq-frontier: error: ")
         assert message in found.stderr
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("flag", ABSENT)
+def test_a_flag_of_tfq_quantize_alone_is_told_with_the_reason(flag):
+    assert flag in quantize.FLAGS
+    with pytest.raises(UserError) as told:
+        parsed("tfq-frontier", [f"--{flag}=4"], FLAGS)
+    assert str(told.value) == f"--{flag} is no flag of tfq-frontier, {ABSENT[flag]}; tfq-quantize has it"

@@ -101,12 +101,15 @@ class TestARun:
 
     def test_a_package_is_the_same_model_and_both_repeat_to_the_byte(self, demo):
         place, _ = demo
-        options = ("--recipe=out/recipe.json", "--output_dir=packed", "--package=gzip")
+        options = ("--recipe=out/recipe.json", "--output_dir=packed", "--package=gzip", "--model_card")
         code, output, errors = quantize_here(place, *options, "--evaluation_data=")
         assert code == 0, errors
         packed = (place / "packed/model.tflite.gz").read_bytes()
         assert gzip.decompress(packed) == (place / "packed/model.tflite").read_bytes()
-        assert output.rstrip().splitlines()[-1] == f"packed: packed/model.tflite.gz, {len(packed):,} bytes"
+        assert output.rstrip().splitlines()[-2:] == [
+            f"packed: packed/model.tflite.gz, {len(packed):,} bytes",
+            "card:   packed/MODEL_CARD.md (README.md of a repository on the Hugging Face Hub)",
+        ]
         report = json.loads((place / "packed/report.json").read_text())
         assert report["package_bytes"] == len(packed)
         assert report["evaluation"]["models"][1]["size"]["download_bytes"] == len(packed) - 12

@@ -186,7 +186,7 @@ class _Search:
             except Infeasible:  # of these two, which search less; the program has found one
                 continue
         found: dict[str, Round] = {}
-        with self._progress.task("assemble the proposals", len(proposals)) as advance:
+        with self._progress.task("measure the proposals", len(proposals)) as advance:
             for name, proposal in proposals.items():
                 same = [r for r in found.values() if r.candidates == proposal.candidates]
                 found[name] = same[0] if same else self._assembled(name, proposal)
@@ -258,7 +258,7 @@ class _Search:
         Twice `high` where its model loses no more. `low` itself is not looked at.
         """
         rounds = 1 + math.ceil(math.log2(max(math.log(high / low) / math.log(_NEAR), 1.0)))
-        with self._progress.task("search the largest degradation", rounds) as advance:
+        with self._progress.task("search what layers may lose", rounds) as advance:
             if self._points(high) <= most:
                 return high, high
             advance(1)

@@ -39,11 +39,21 @@ from tfq.allocation.linear import Program
 from tfq.allocation.problem import DEGRADATION, Allocation, Problem, check_limits
 from tfq.errors import UserError
 
+_NONE: Mapping[str, float] = {}
 _MOST_CUTS = 20  # then the row is narrowed by the slack instead of widened
 
 
 class Infeasible(UserError):  # noqa: N818 - what it is, not that it is one
-    """No allocation meets the budgets; says the nearest attainable ones."""
+    """No allocation meets the budgets; says the nearest attainable ones.
+
+    Attributes:
+      limits: those that no allocation keeps together, by the name of the cost.
+      least: the smallest total of each of these while the others are kept; those that were found.
+    """
+
+    def __init__(self, message: str, limits: Mapping[str, float] = _NONE, least: Mapping[str, float] = _NONE):
+        super().__init__(message)
+        self.limits, self.least = dict(limits), dict(least)
 
 
 class Unsolved(UserError):  # noqa: N818 - likewise
@@ -129,21 +139,22 @@ def _infeasible(problem: Problem, limits: Mapping[str, float]) -> Infeasible:
         others = {n: limit for n, limit in conflict.items() if n != name}
         if others and _solve(problem, name, others).impossible:
             conflict = others
-    least = []
+    least, told = dict[str, float](), []
     for name in conflict:
         kept = {n: limit for n, limit in conflict.items() if n != name}
         rest = {n: limit for n, limit in limits.items() if n != name}
         found = _solve(problem, name, rest).candidates or _solve(problem, name, kept).candidates
         if found is None:  # the cuts ran out
-            least.append(f"{name} not found")
+            told.append(f"{name} not found")
             continue
+        least[name] = problem.total(name, found)
         condition = " with the rest kept" if len(limits) > 1 and problem.meets(rest, found) else ""
-        least.append(f"{name} {_upward(problem.total(name, found))}{condition}")
-    text = f"no allocation keeps {_asked(conflict)}; the least attainable: {', or '.join(least)}"
+        told.append(f"{name} {upward(least[name])}{condition}")
+    text = f"no allocation keeps {_asked(conflict)}; the least attainable: {', or '.join(told)}"
     ends = list(_ends(problem, tuple(conflict))) if len(conflict) == 2 else []
     if ends:
         text += f"; of these two: {' ... '.join(ends)}"
-    return Infeasible(text + "; raise a budget or offer more candidates")
+    return Infeasible(text + "; raise a budget or offer more candidates", conflict, least)
 
 
 def _ends(problem: Problem, pair: tuple[str, ...]) -> Iterator[str]:
@@ -151,7 +162,7 @@ def _ends(problem: Problem, pair: tuple[str, ...]) -> Iterator[str]:
     for first, second in (pair, pair[::-1]):
         found = _lexicographic(problem, first, second, {}).candidates
         if found is not None:
-            yield " with ".join(f"{name} {_upward(problem.total(name, found))}" for name in (first, second))
+            yield " with ".join(f"{name} {upward(problem.total(name, found))}" for name in (first, second))
 
 
 def _lexicographic(problem: Problem, objective: str, second: str, limits: Mapping[str, float]) -> _Answer:
@@ -187,10 +198,10 @@ def _solve(problem: Problem, objective: str, limits: Mapping[str, float]) -> _An
     return _Answer(None, bound, finished=False)
 
 
-def _upward(value: float) -> str:
-    """The number to six digits, not below it: as a budget it is kept."""
+def upward(value: float, digits: int = 6) -> str:
+    """The number to so many digits, not below it: as a budget it is kept."""
     if float(value).is_integer() and abs(value) < 1e15:
         return str(int(value))
     if not math.isfinite(value):
         return str(value)
-    return str(decimal.Context(prec=6, rounding=decimal.ROUND_CEILING).create_decimal(repr(value)))
+    return str(decimal.Context(prec=digits, rounding=decimal.ROUND_CEILING).create_decimal(repr(value)))

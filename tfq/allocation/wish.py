@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from tfq.allocation.allocate import DOWNLOAD, Goal
 from tfq.allocation.costs import multiply_accumulates
 from tfq.allocation.problem import Choice, Problem
-from tfq.allocation.program import minimise_cost
+from tfq.allocation.program import Infeasible, minimise_cost, upward
 from tfq.allocation.states import Key
 from tfq.errors import UserError
 from tfq.models.graph import Graph, Node
 from tfq.models.widths import Unit, can_be_dynamic, can_pack
 from tfq.operations.table import OPERATORS
-from tfq.option_groups import BudgetOptions
+from tfq.option_groups import MILLISECONDS, BudgetOptions
 from tfq.precision import (
     FLOAT32,
     FOR_DOWNLOADS,
@@ -30,6 +31,7 @@ from tfq.precision import (
 
 LATENCY, WEIGHTS, COMPUTE = "latency_ms", "weight_bytes", "bops"
 _FLOAT_BYTES = 4
+_DIGITS = 4  # of what is attainable
 
 
 def offered(
@@ -72,20 +74,30 @@ def offered(
     return keys
 
 
+def check_pins(wish: BudgetOptions, names: Collection[str], layers: Sequence[str]) -> None:
+    """Raises UserError for a pin that matches none of these names; those of the `layers` are offered in its place."""
+    for pattern, precision in wish.pins:
+        if not any(re.search(pattern, name) for name in names):
+            near = difflib.get_close_matches(pattern, layers, n=3, cutoff=0.3) or layers[:3]
+            raise UserError(
+                f"`pin` is {f'{pattern}:{precision}'!r}, and that matches none of the {len(layers)} layers with"
+                f" weights; near it: {', '.join(near)}"
+            )
+
+
 def check_within_reach(graph: Graph, found: Sequence[Unit], wish: BudgetOptions, *, dynamic: bool = False) -> None:
     """What can be told before anything is measured. Raises Infeasible, UserError. dynamic: as in `offered`."""
-    for pattern, _ in wish.pins:
-        if not any(re.search(pattern, unit.name) for unit in found):
-            names = [unit.name for unit in found]
-            near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3) or names[:3]
-            raise UserError(f"pin {pattern!r} matches none of the {len(names)} layers; near it: {', '.join(near)}")
+    names = [unit.name for unit in found]
+    check_pins(wish, names, names)
+    keys = offered(graph, found, wish, dynamic=dynamic)
     if wish.size_budget is not None:
         choices = [
             Choice(unit, name, 0.0, {WEIGHTS: weight_count(graph, [graph[unit]]) * weight_bits(name) / 8})
-            for unit, name in offered(graph, found, wish, dynamic=dynamic)
+            for unit, name in keys
         ]
         budgets = {WEIGHTS: wish.size_budget * float_bytes(graph, found)}
-        minimise_cost(Problem.of(choices), cost=WEIGHTS, max_degradation=0.0, budgets=budgets)
+        with told_in_options(graph, found, wish):
+            minimise_cost(Problem.of(choices), cost=WEIGHTS, max_degradation=0.0, budgets=budgets)
 
 
 def goal_of(graph: Graph, found: Sequence[Unit], wish: BudgetOptions) -> Goal:
@@ -96,10 +108,47 @@ def goal_of(graph: Graph, found: Sequence[Unit], wish: BudgetOptions) -> Goal:
     if wish.latency_budget_ms is not None:
         budgets[LATENCY] = wish.latency_budget_ms
     if wish.compute_budget is not None:
-        macs = multiply_accumulates(graph)
-        whole = sum(macs[node] for unit in found for node in unit.nodes) * INT8.weight_bits * INT8.activation_bits
-        budgets[COMPUTE] = wish.compute_budget * whole
+        budgets[COMPUTE] = wish.compute_budget * int8_operations(graph, found)
     return Goal(budgets, wish.max_accuracy_drop, LATENCY if wish.objective == "latency" else DOWNLOAD)
+
+
+@contextlib.contextmanager
+def told_in_options(graph: Graph, found: Sequence[Unit], wish: BudgetOptions) -> Iterator[None]:
+    """Where the block raises Infeasible of the costs here, the error speaks of the options and in their units."""
+    try:
+        yield
+    except Infeasible as error:
+        if not error.least or not set(error.limits) <= {WEIGHTS, LATENCY, COMPUTE}:
+            raise
+        raise Infeasible(_unattainable(error, graph, found, wish), error.limits, error.least) from error
+
+
+def _unattainable(error: Infeasible, graph: Graph, found: Sequence[Unit], wish: BudgetOptions) -> str:
+    wholes = {WEIGHTS: float_bytes, COMPUTE: int8_operations}
+
+    def told(cost: str, value: float) -> str:
+        if cost == LATENCY:
+            unit = wish.latency_budget.strip().lstrip("0123456789. ")
+            return f"{upward(value / MILLISECONDS[unit], _DIGITS)} {unit}"
+        whole = wholes[cost](graph, found)
+        what = "bytes of weights" if cost == WEIGHTS else "bit operations"
+        return f"{upward(value / whole, _DIGITS)} ({value:,.0f} of {whole:,} {what})"
+
+    options = {WEIGHTS: "size_budget", LATENCY: "latency_budget", COMPUTE: "compute_budget"}
+    asked = [f"`{options[cost]}={getattr(wish, options[cost])!r}`" for cost in error.limits]
+    several = len(asked) > 1
+    reached = [told(cost, value) + f" for `{options[cost]}`" * several for cost, value in error.least.items()]
+    remedy = " while the rest is kept; raise one of them" if several else "; raise it"
+    return (
+        f"no choice of precisions keeps {' together with '.join(asked)}; the smallest possible is"
+        f" {', or '.join(reached)}{remedy}, or offer smaller or faster precisions (`candidates`)"
+    )
+
+
+def int8_operations(graph: Graph, found: Sequence[Unit]) -> int:
+    """Bit operations of the units at 8 bits."""
+    macs = multiply_accumulates(graph)
+    return sum(macs[node] for unit in found for node in unit.nodes) * INT8.weight_bits * INT8.activation_bits
 
 
 def float_bytes(graph: Graph, found: Sequence[Unit]) -> int:

@@ -27,6 +27,7 @@ from PIL import Image
 
 from tfq.data.boxes import WIDTH, padded
 from tfq.data.images import MOST_PIXELS
+from tfq.data.location import check_sources
 from tfq.errors import UserError, described
 from tfq.execution.inputs import check_regular, kind_of, read_text
 from tfq.execution.json_files import read_json
@@ -52,12 +53,8 @@ def read_annotations(
 
     Raises UserError for what cannot be read, is no annotation, or fits none of the images.
     """
-    kind = kind_of(path)
-    if not kind:
-        raise UserError(
-            f"`annotations` is {path}, which does not exist; give a COCO .json, or a folder of .txt, .xml or .png"
-        )
-    if kind != "a directory":
+    check_sources(annotations=path)
+    if kind_of(path) != "a directory":
         return _as_boxes(_coco(path, images, class_names))
     found = {suffix: _beside(path, images, suffix) for suffix in _ROLES}
     kinds = [suffix for suffix, files in found.items() if files]

@@ -16,13 +16,15 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from tfq.data.samples import InputSignature
 from tfq.data.sources import MOST_BYTES, MOST_SAMPLES, RawSample, Source, check_counts, selected, stacked
 from tfq.errors import UserError, described
+
+Found = TypeVar("Found")
 
 
 class StreamSource(Source):
@@ -147,12 +149,10 @@ def import_function(name: str) -> Callable[..., Any]:
     """
     module_name, _, attribute = name.rpartition(":")
     try:
-        if module_name.endswith(".py"):
-            module = _load_file(Path(module_name))
-        elif importlib.util.find_spec(module_name) is not None:
+        if not module_name.endswith(".py") and importlib.util.find_spec(module_name) is not None:
             module = importlib.import_module(module_name)
         else:
-            module = _load_file(Path(*module_name.split(".")).with_suffix(".py"))
+            module = _load_file(_file_of(module_name))
         function = getattr(module, attribute, None)
     except (Exception, SystemExit) as error:
         raise UserError(f"cannot import {module_name!r} of {name!r}: {described(error)}") from error
@@ -161,23 +161,52 @@ def import_function(name: str) -> Callable[..., Any]:
     return function
 
 
+def check_module(name: str) -> None:
+    """Raises UserError where "module:function" names no module that can be found; nothing of the user's is run."""
+    module = name.rpartition(":")[0]
+    path = _file_of(module)
+    package = module.partition(".")[0]
+    if path.is_file() or package in sys.modules:
+        return
+    if module.endswith(".py") or not package or importlib.util.find_spec(package) is None:
+        raise UserError(f"cannot import {module!r} of {name!r}: {_absent(path)}")
+
+
 def import_option(option: str, name: str) -> Callable[..., Any]:
     """The function that an option names; modules are looked for in the working directory too.
 
     Raises UserError, which names the option, as `import_function` does.
     """
+    return _of_option(option, name, import_function)
+
+
+def check_option(option: str, name: str) -> None:
+    """Raises UserError, which names the option, as `check_module` does."""
+    _of_option(option, name, check_module)
+
+
+def _of_option(option: str, name: str, found: Callable[[str], Found]) -> Found:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
-        return import_function(name)
+        return found(name)
     except UserError as error:
         raise UserError(f"`{option}` is {name!r}, which cannot be loaded: {error}") from error
+
+
+def _file_of(module: str) -> Path:
+    """Where the working directory has it."""
+    return Path(module) if module.endswith(".py") else Path(*module.split(".")).with_suffix(".py")
+
+
+def _absent(path: Path) -> str:
+    return f"no such module and no file {path}"
 
 
 def _load_file(path: Path) -> Any:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None or not path.is_file():
-        raise FileNotFoundError(f"no such module and no file {path}")
+        raise FileNotFoundError(_absent(path))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

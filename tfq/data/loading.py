@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import glob
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,20 +15,19 @@ from tfq.data.arrays import ArraySource, NpySource, NpzSource
 from tfq.data.features import PooledProjection
 from tfq.data.functions import StreamSource, import_function
 from tfq.data.images import ImageFolder
+from tfq.data.location import locate
 from tfq.data.objects import Given, open_object
 from tfq.data.preprocess import Normalization, normalizations
 from tfq.data.samples import InputSignature, Samples, SampleWriter
 from tfq.data.sources import RawSample, Source
 from tfq.data.tfrecords import TFRecordSource
 from tfq.errors import UserError
-from tfq.execution.inputs import check_encodable, check_regular, kind_of
 from tfq.execution.progress import Progress
 from tfq.execution.resources import DEFAULT, Resources
 
 SELECTIONS = ("first", "random", "balanced", "coverage")
 COVERAGE_CANDIDATES = 20_000
 _EMBED_BATCH = 64
-_SOURCES = "give an .npz or .npy file, a folder of images, a .tfrecord file or module:function"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,34 +139,15 @@ def open_source(
     """The source behind what the user gave; arguments and errors as in `load_samples`."""
     if isinstance(source, Given):
         return open_object(source, signatures)
-    path = Path(source)
-    module, colon, function = source.rpartition(":")
-    check_encodable(source, "the name of the data")
-    try:
-        kind = kind_of(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{source} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if kind == "a directory":
-        if not os.access(path, os.R_OK | os.X_OK):
-            raise UserError(f"{source} may not be read by this user; change its permissions")
-        return ImageFolder(path, signatures, preprocess, class_names)
-    if kind:
-        check_regular(path, source)
-    if ".tfrec" in path.name.lower():
-        paths = [path] if kind else [Path(p) for p in sorted(glob.glob(source))]
-        if not paths:
-            raise UserError(f"{source} does not exist; {_SOURCES}")
-        for found in paths:
-            check_encodable(str(found), "a file of the data")
-            check_regular(found, str(found))
-        return TFRecordSource(paths, signatures, preprocess)
-    if path.suffix.lower() in (".npz", ".npy"):
-        if not kind:
-            raise UserError(f"{source} does not exist; {_SOURCES}")
-        return (NpzSource if path.suffix.lower() == ".npz" else NpySource)(path, signatures)
-    if colon and module and function.isidentifier():
+    where = locate(source)
+    if where.kind == "function":
         return StreamSource(source, import_function(source), signatures)
-    raise UserError(f"{source} {'is no data that can be read' if kind else 'does not exist'}; {_SOURCES}")
+    if where.kind == "tfrecords":
+        return TFRecordSource(where.paths, signatures, preprocess)
+    (path,) = where.paths
+    if where.kind == "images":
+        return ImageFolder(path, signatures, preprocess, class_names)
+    return (NpzSource if where.kind == "npz" else NpySource)(path, signatures)
 
 
 def _annotated(opened: Source, annotations: Path, name: str, class_names: Sequence[str]) -> Source:

@@ -92,7 +92,10 @@ def find_decoder(decoder: str) -> Callable[[Predictions], np.ndarray]:
     """
     name = decoder.split(",")[0]
     if name in DECODERS:
-        return functools.partial(_decoded, DECODERS[name], settings_of(decoder))
+        settings = settings_of(decoder)
+        if settings.anchors:
+            check_regular(Path(settings.anchors), f"the file of anchors {settings.anchors}")
+        return functools.partial(_decoded, DECODERS[name], settings)
     if ":" in decoder:
         return functools.partial(_own, import_option("decoder", decoder), decoder)
     raise UserError(f"`decoder` is {decoder!r}; it must be one of {', '.join(DECODERS)}, or module:function")

@@ -67,7 +67,7 @@ class ModelEvaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:
-    """What outputs say of a model; the fields are those of `ModelEvaluation`."""
+    """What outputs say of a model: fields of `ModelEvaluation`, and of a device's report, which take all of them."""
 
     score: Estimate | None
     difference: Estimate | None
@@ -194,18 +194,11 @@ def evaluate(
     evaluated = []
     for name, model in models.items():
         size, simulated = (None, model.reason) if isinstance(model, Simulated) else (measure_size(model), "")
-        said = judged[name]
         evaluated.append(
             ModelEvaluation(
                 name,
                 size,
-                score=said.score,
-                difference=said.difference,
-                agreement=said.agreement,
-                sqnr=said.sqnr,
-                other_sqnr=said.other_sqnr,
-                parts=said.parts,
-                changes=said.changes,
+                **vars(judged[name]),
                 latency=latencies.get(name),
                 delegation=taken.get(name),
                 simulated=simulated,

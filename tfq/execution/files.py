@@ -27,6 +27,8 @@ from typing import ClassVar
 from tfq.errors import UserError
 from tfq.execution.locks import lock, locked_directory, remove_stale
 
+EXPLORER_NAMES = {figure: f"model_explorer_{figure}.json" for figure in ("error", "bits", "time")}
+"""Figure of the layers -> its file."""
 OUTPUT_NAMES = (
     "model.tflite",
     "model.tflite.gz",
@@ -38,9 +40,7 @@ OUTPUT_NAMES = (
     "recipe.json",
     "HOWTO.md",
     "MODEL_CARD.md",
-    "model_explorer_error.json",
-    "model_explorer_bits.json",
-    "model_explorer_time.json",
+    *EXPLORER_NAMES.values(),
 )
 MOST_POINTS = 1000
 """Of a frontier, for each kind of budget."""

@@ -59,8 +59,10 @@ def metadata_of(
     normalized = normalizations(signatures, recipe.preprocess)
 
     def input_metadata(signature: InputSignature) -> TensorMetadata:
-        channels = signature.shape[-1] if len(signature.shape) == 3 else 0
         found = normalized.get(signature.name)
+        channels = signature.shape[-1] if len(signature.shape) == 3 else 0
+        if channels == 1 and found is None and not samples.names:
+            channels = 0  # sound and tables have such shapes too
         is_float = samples.arrays[signature.name].dtype.kind == "f"
         low, high = samples.extremes(signature.name) if is_float else (0.0, 0.0)
         return TensorMetadata(

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypedDict
 
 from tfq.data.loading import Selection, load_samples
+from tfq.data.location import check_sources
 from tfq.data.objects import Data, given
 from tfq.errors import UserError
 from tfq.evaluation import evaluate as evaluation
@@ -88,16 +89,18 @@ def evaluate(
     for name, value in bounded.items():
         if value < (least := int(name == "threads")):
             raise UserError(f"`{name}` is {value}; it must be at least {least}")
+    annotations, source = details.get("annotations", ""), given(data, "the data")
+    check_sources(source, annotations=annotations)
     named, resources = by_name(models), Resources(progress=shown(progress))
     # a misspelt one is told before the data is read
     judge = find_metric(metric, outputs=details.get("outputs", ()), decoder=details.get("decoder", ""))
     signatures = [evaluation.input_signatures(model) for model in named.values()]  # all files are opened before it is
     samples = load_samples(
-        given(data, "the data"),
+        source,
         signatures[0],
         Selection(num_samples or None),
         preprocess=preprocess,
-        annotations=details.get("annotations", ""),
+        annotations=annotations,
         resources=resources,
     )
     evaluation.check_metric(judge, samples, *evaluation.few_outputs(next(iter(named.values())), samples))

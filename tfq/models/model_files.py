@@ -18,10 +18,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
 import json
 import pathlib
 import re
 import stat
+import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -33,7 +35,7 @@ from tfq.errors import UserError
 from tfq.models.foreign import foreign
 from tfq.models.hdf5_files import LARGEST_TEXT, MOST_BYTES, MOST_RATIO, SLACK, check_hdf5, text_attribute
 from tfq.models.rebuild import rebuild
-from tfq.models.refusals import short_cause, shortened
+from tfq.models.refusals import no_import, short_cause, shortened
 from tfq.models.saved_metadata import model_metadata
 from tfq.models.tflite_files import read_float_tflite
 
@@ -68,7 +70,11 @@ class StoredModel:
 
 
 def check_model_file(path: pathlib.Path, *, trusted: bool = False, imports: Sequence[str] = ()) -> None:
-    """Raise UserError for a path that is no model file or holds what has no place in one."""
+    """Raise UserError for a path that is no model file or holds what has no place in one, or for an absent module."""
+    for name in imports:
+        package = name.partition(".")[0]
+        if package not in sys.modules and (not package or importlib.util.find_spec(package) is None):
+            raise no_import(name, f"No module named {package!r}")
     with open_model_file(path, trusted=trusted, imports=imports):
         pass
 

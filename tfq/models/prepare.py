@@ -10,7 +10,7 @@ folded and fused again (`AGAIN`). The float baseline has not these forms: its ke
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -251,6 +251,22 @@ def _check_differences(graph: Graph) -> None:
             raise UserError(
                 f"layer {node.origin[0]!r} subtracts a tensor from itself, which is 0 whatever the input; take it out"
             )
+
+
+def outlines(graph: Graph, target: Target | None = None) -> Iterator[Graph]:
+    """The graph after each transformation that needs no samples, unchecked: what layers there may be in the end.
+
+    It is told without running the model. Arguments as in `prepare`.
+
+    Raises UserError for a layer that no int8 operation stands for.
+    """
+    graph = typed_inputs(graph)
+    yield graph
+    for _, transform in TRANSFORMATIONS:
+        graph = transform(graph)
+        yield graph
+    if target is not None:
+        yield written_for(graph, target)[0]
 
 
 def prepare(

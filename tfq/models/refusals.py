@@ -27,6 +27,13 @@ def without_output(others: bool) -> str:
     return "the model has no other output, so there is nothing to quantise: see whether it is the file that you mean"
 
 
+def no_import(name: str, cause: str) -> UserError:
+    """Of a module that the user names."""
+    return UserError(
+        f"`imports` names {name!r}, which cannot be imported ({cause}); install it, or put its folder on PYTHONPATH"
+    )
+
+
 def refuse(what: str, reason: str, way_out: str) -> UserError:
     return UserError(f"{what} cannot be taken: {reason}; {way_out}")
 

@@ -34,7 +34,7 @@ from tfq.models.keras3 import Keras3Frontend, operation_class
 from tfq.models.known_names import HIDDEN_LAYERS
 from tfq.models.model_files import StoredModel
 from tfq.models.rebuild import OPERATION_PREFIX
-from tfq.models.refusals import refuse, short_cause
+from tfq.models.refusals import no_import, refuse, short_cause
 from tfq.models.tf_keras_models import TFKerasFrontend
 
 LIBRARIES: Mapping[str, Any] = {"keras": keras, "tf_keras": tf_keras}
@@ -115,11 +115,7 @@ def _classes(library: Any, imports: Sequence[str]) -> dict[str, type]:
         try:
             module = importlib.import_module(name)
         except Exception as error:
-            cause = short_cause(error)
-            raise UserError(
-                f"`imports` names {name!r}, which cannot be imported ({cause}); install it, or put its folder on"
-                " PYTHONPATH"
-            ) from None
+            raise no_import(name, short_cause(error)) from None
         found |= {k: v for k, v in vars(module).items() if isinstance(v, type) and issubclass(v, library.layers.Layer)}
     return found
 

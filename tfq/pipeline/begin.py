@@ -12,6 +12,7 @@ import numpy as np
 
 from tfq.allocation.latency_table import LatencyTable, read_table
 from tfq.allocation.metric_drop import check_drop
+from tfq.allocation.wish import check_pins, check_within_reach
 from tfq.calibration.choose import find_method
 from tfq.data.calibration_set import CalibrationSet
 from tfq.data.checks import compare_ranges, compare_samples, without
@@ -32,17 +33,18 @@ from tfq.execution.tflite import parse_tflite
 from tfq.export.convert import RepresentativeDataset
 from tfq.export.package import export_plain
 from tfq.input_shapes import InputShapes
-from tfq.inputs import Inputs
+from tfq.inputs import Inputs, check_paths
 from tfq.models.equality import relative_error, run_graph, tensor_shapes
+from tfq.models.floats import for_dynamic_range
 from tfq.models.graph import Graph
 from tfq.models.load import LoadedModel, load_model
-from tfq.models.prepare import Prepared, prepare
+from tfq.models.prepare import Prepared, outlines, prepare
 from tfq.models.singular import zero_notes
 from tfq.models.wide import find_wide
-from tfq.models.widths import assign_precisions, is_weighted, separate_inputs
-from tfq.options import SYNTHETIC
+from tfq.models.widths import assign_precisions, dynamic_units, is_weighted, separate_inputs, units
+from tfq.options import SYNTHETIC, needs_int8
 from tfq.precision import Precision
-from tfq.recipe import Recipe
+from tfq.recipe import AUTO, Recipe
 from tfq.targets import CPU, TARGETS
 
 # Samples that the stops take where not all are needed.
@@ -94,6 +96,8 @@ class Run:
 
 def begin(recipe: Recipe, inputs: Inputs, progress: Progress, executor: Executor | None = None) -> Run:
     # what can be told before the model is read
+    check_paths(recipe, inputs)
+    labels = read_labels(inputs.labels)
     metric = find_metric(inputs.metric, outputs=recipe.outputs, decoder=recipe.decoder, for_file=recipe.appends_nms)
     find_method(recipe.calibration_method)
     table = read_table(Path(recipe.latency_table)) if recipe.latency_table else None
@@ -106,7 +110,10 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress, executor: Executor
             inputs.model, allow_unsafe_deserialization=unsafe, imports=recipe.imports, input_shapes=shapes
         )
         metric.first(loaded.graph.output_names)  # one that is not there is told before the data is read
-        labels = read_labels(inputs.labels)
+        if recipe.pins:
+            possible = list(outlines(loaded.graph, TARGETS[recipe.target]))
+            names = {node.name for outline in possible for node in outline.nodes}
+            check_pins(recipe, names, [unit.name for unit in units(possible[-1])])
     with journal.stage("load the samples"):
         given, evaluation_samples = _samples(recipe, inputs, loaded.graph, labels, journal, resources)
         has_drop = recipe.max_accuracy_drop is not None and metric.name != "top1"
@@ -139,6 +146,8 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress, executor: Executor
         graph, precisions = assign_precisions(prepared.graph, wanted, first_last_bits=recipe.first_last_bits)
         if recipe.separates_inputs:
             graph = separate_inputs(graph, [node.name for node in graph.nodes if is_weighted(node)], apart=True)
+        if recipe.allocates:
+            _check_reach(recipe, graph, prepared.plain)
     with journal.stage("export the float baseline"):
         representative = calibration.samples.head(_REPRESENTATIVE).representative_dataset()
         baseline = export_plain(prepared.plain, "float32", representative, progress=progress)
@@ -161,6 +170,29 @@ def begin(recipe: Recipe, inputs: Inputs, progress: Progress, executor: Executor
         journal,
         resources,
     )
+
+
+def _check_reach(recipe: Recipe, graph: Graph, plain: Graph) -> None:
+    """Raises UserError for what can be told of pins and budgets before anything is fitted.
+
+    Where static int8 and dynamic range are both left open, it is told where neither can do what is asked.
+
+    Args:
+      graph: as static int8 has it.
+      plain: in no form for a target.
+    """
+    possible = [(graph, units(graph), False)] if recipe.may_be_static else []
+    if recipe.precision == "dynamic_range" or (recipe.precision == AUTO and not needs_int8(recipe)):
+        floats = for_dynamic_range(plain, TARGETS[recipe.target])
+        possible.append((floats, dynamic_units(floats), True))
+    errors = []
+    for found, layers, dynamic in possible:
+        try:
+            check_within_reach(found, layers, recipe, dynamic=dynamic)
+        except UserError as error:
+            errors.append(error)
+    if len(errors) == len(possible):
+        raise errors[0]
 
 
 def _slow_note(recipe: Recipe) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tfq.allocation.allocate import Allocated, allocate
 from tfq.allocation.survey import At, Survey, survey
-from tfq.allocation.wish import goal_of
+from tfq.allocation.wish import goal_of, told_in_options
 from tfq.calibration.statistics import Range
 from tfq.evaluation.bootstrap import Estimate
 from tfq.evaluation.metric import Metric
@@ -62,7 +62,8 @@ def within_budget(run: Run, start: Start, setting: Setting, ledger: Path | None)
     with run.journal.stage("allocate"):
         found = surveyed(run, start, setting, ledger)
         goal = goal_of(setting.graph, found.units, run.recipe)
-        model, allocated = allocate(found.problem, goal, found.bench, progress=run.resources.progress)
+        with told_in_options(setting.graph, found.units, run.recipe):
+            model, allocated = allocate(found.problem, goal, found.bench, progress=run.resources.progress)
         if not allocated.attained:
             run.journal.warn(_missed(run.recipe, run.metric, allocated))
         if setting.reconstruction is not None:

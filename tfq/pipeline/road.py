@@ -145,6 +145,7 @@ def quantize(
         machine=this_machine(),
         class_names=tuple(run.labels) or run.unseen.class_names,
         previews=previews(run.unseen, _changed(evaluation)),
+        distillation_samples=len(run.distillation.samples) if run.distillation else 0,
         **measured,
     )
     texts = {

@@ -1,53 +1,54 @@
-"""The stages of a run in plain words, for whoever waits: what the journal calls them, their order and their shares.
+"""The stages of a run, for whoever waits: what the journal calls them, their order and their shares of the time.
 
-Shares are guesses from runs of small models; the time that is left is told by them and by the pace of the run itself.
+Shares, in no unit, are guesses from runs of small models; the time that is left is told by them and by the pace of the
+run itself.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from tfq.execution.progress import Planned
 from tfq.recipe import Recipe
 from tfq.reconstruction.network_tuning import DISTILLATION
 from tfq.reconstruction.steps import FITTING, TUNING
+from tfq.report.words import stage
 
-_BEGIN = {
-    "load the model": Planned("load the model", 5),
-    "load the samples": Planned("load the samples", 2),
-    "prepare the model": Planned("simplify the model", 8),
-    "export the float baseline": Planned("write the float model", 8),
+_BEGIN: dict[str, float] = {
+    "load the model": 5,
+    "load the samples": 2,
+    "prepare the model": 8,
+    "export the float baseline": 8,
 }
-_START = {
-    "calibrate": Planned("measure what values tensors have", 4),
-    "specify": Planned("give every tensor a grid", 2),
-    "equalise": Planned("see whether channels can be evened out", 6),
-    "tune ranges": Planned("tune the ranges", 15),
+_START: dict[str, float] = {
+    "calibrate": 4,
+    "specify": 2,
+    "equalise": 6,
+    "tune ranges": 15,
 }
 _DISTILLATION = 400  # of as many steps as there are by default
-_STEPS = {
-    "correct_all_biases": Planned("correct the biases", 12),
-    "fit_weight_scales": Planned("fit the scales of weights", 2),
-    "reconstruct_layers": Planned("fit the weights, layer by layer", 80),
-    "tune_batch_norms": Planned("tune the batch norms", 10),
-    "tune_whole_network": Planned("tune the whole network", 60),
-    "reconstruct_in_sequence": Planned("fit the weights once more, in sequence", 80),
-    "distil": Planned("learn from the float model", _DISTILLATION),
+_STEPS: dict[str, float] = {
+    "correct all biases": 12,
+    "fit weight scales": 2,
+    "reconstruct layers": 80,
+    "tune batch norms": 10,
+    "tune whole network": 60,
+    "reconstruct in sequence": 80,
+    "distil": _DISTILLATION,
 }
-_ALLOCATE = {"allocate": Planned("choose a precision for every layer", 200)}
-_EXPLORE = {
-    "survey": Planned("measure what every layer loses", 150),
-    "frontier": Planned("put models of every size together", 60),
+_ALLOCATE: dict[str, float] = {"allocate": 200}
+_EXPLORE: dict[str, float] = {
+    "survey": 150,
+    "frontier": 60,
 }
-_EXPORT = {
-    "export": Planned("write the .tflite", 15),
-    "verify": Planned("verify the .tflite", 10),
+_EXPORT: dict[str, float] = {
+    "export": 15,
+    "verify": 10,
 }
-_END = {
-    "package": Planned("describe the .tflite", 1),
-    "append NMS": Planned("append the suppression of doubles", 2),
-    "evaluate": Planned("compare with the float model", 10),
+_END: dict[str, float] = {
+    "package": 1,
+    "append NMS": 2,
+    "evaluate": 10,
 }
 
 
@@ -65,19 +66,23 @@ def plan_of(recipe: Recipe) -> dict[str, Planned]:
     fitting = _ALLOCATE if recipe.allocates else _named(step.__name__ for step in FITTING[recipe.pipeline])
     fitting = fitting | _named(step.__name__ for step in TUNING[recipe.pipeline])
     if recipe.distills:
-        share = _DISTILLATION * recipe.distillation_steps / DISTILLATION.steps
-        fitting["distil"] = dataclasses.replace(fitting["distil"], share=share)
+        fitting["distil"] = _DISTILLATION * recipe.distillation_steps / DISTILLATION.steps
     export = {} if recipe.simulated else _EXPORT
     plan = _BEGIN | (_START | fitting | export if recipe.fits else {"export": _EXPORT["export"]}) | _END
-    return {name: stage for name, stage in plan.items() if not idle.get(name, False)}
+    return _planned({name: share for name, share in plan.items() if not idle.get(name, False)})
 
 
-def _named(steps: Iterable[str]) -> dict[str, Planned]:
+def _named(steps: Iterable[str]) -> dict[str, float]:
     """Of steps of the pipeline, as the journal calls their stages."""
-    return {name.replace("_", " "): _STEPS[name] for name in steps}
+    names = (step.replace("_", " ") for step in steps)
+    return {name: _STEPS[name] for name in names}
+
+
+def _planned(shares: Mapping[str, float]) -> dict[str, Planned]:
+    return {name: Planned(stage(name), share) for name, share in shares.items()}
 
 
 def plan_of_frontier() -> dict[str, Planned]:
     """The stages of `explore`."""
     end = {name: _END[name] for name in ("evaluate", "package")}
-    return _BEGIN | _START | _EXPLORE | end
+    return _planned(_BEGIN | _START | _EXPLORE | end)

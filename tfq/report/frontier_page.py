@@ -134,7 +134,7 @@ def _details(report: FrontierReport, point: FrontierPoint) -> dict[str, Any]:
         report.evaluation.metric: number(model.score),
         "Against float": interval(model.difference, sign="+"),
         "Agreement with float": interval(model.agreement),
-        "Chosen by": point.proposed_by,
+        "Chosen by": words.proposer(point.proposed_by),
         **_by_precision(point.candidates),
     }
     return {

@@ -81,6 +81,15 @@ class _Tensor:
         return not self.is_pixels and (any(self.told.mean) or any(value != 1 for value in self.told.std))
 
     @property
+    def is_image(self) -> bool:
+        return bool(self.told.mean or self.told.color_space)
+
+    @property
+    def element(self) -> str:
+        """What one number of an input is called."""
+        return "pixel" if self.is_image else "number"
+
+    @property
     def unit(self) -> str:
         return ", pixels 0..255" if self.told.mean else ""
 
@@ -101,17 +110,28 @@ def howto(content: bytes, metadata: ModelMetadata, spelled: Spelling = str) -> s
         f"# How to use model.tflite\n\n{metadata.name}, by tfq {__version__}. All numbers here are those of the file.",
         _table("Inputs", inputs, _given),
         _table("Outputs", outputs, _got),
-        "real = scale * (integer - zero point). The lines below do that, and the preprocessing: give them real values,"
-        " or pixels.",
+        f"real = scale * (integer - zero point). {_what_to_give(inputs)}",
         f"## Python\n\n```python\n{_python(inputs, outputs)}\n```",
-        "## Kotlin (Android)\n\nEach input is a `FloatArray`, row by row, the channels of a pixel side by side. The"
-        " variable file holds the model; tfq's docs/android.md says how to load it.\n\n"
+        f"## Kotlin (Android)\n\nEach input is a `FloatArray`, {_order(inputs)}. The variable file holds the model;"
+        " tfq's docs/android.md says how to load it.\n\n"
         f"```kotlin\n{_kotlin(inputs, outputs)}\n```",
         "## Swift (iOS)\n\nEach input is a `[Float]` in the same order; the variable path names the model.\n\n"
         f"```swift\n{_swift(inputs, outputs)}\n```",
         with_options(_media_pipe(inputs, outputs), spelled),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _what_to_give(inputs: Sequence[_Tensor]) -> str:
+    if any(tensor.told.mean for tensor in inputs):
+        return "The lines below do that, and the preprocessing: give them real values, or pixels."
+    return "The lines below do that: give them the numbers that the float model takes."
+
+
+def _order(inputs: Sequence[_Tensor]) -> str:
+    if any(tensor.is_image for tensor in inputs):
+        return "row by row, the channels of a pixel side by side"
+    return "the numbers of its last axis side by side"
 
 
 def _table(title: str, tensors: Sequence[_Tensor], last: Callable[[_Tensor], str]) -> str:
@@ -204,7 +224,12 @@ def _kotlin(inputs: Sequence[_Tensor], outputs: Sequence[_Tensor]) -> str:
             value = f"({scaled} {_plus(tensor.info.zero_point[0])}).coerceIn({low}, {high})"
         elif tensor.info.dtype != np.float32:
             value = f"{value}.toInt()"
-        lines += [f"x{k}.forEachIndexed {{ i, pixel ->", f"    val v = {value}", f"    in{k}.{kind.put}", "}"]
+        lines += [
+            f"x{k}.forEachIndexed {{ i, {tensor.element} ->",
+            f"    val v = {value}",
+            f"    in{k}.{kind.put}",
+            "}",
+        ]
     for k, tensor in enumerate(outputs):
         size = tensor.kind.size * tensor.count
         lines.append(f"val out{k} = ByteBuffer.allocateDirect({size}).order(ByteOrder.nativeOrder())")
@@ -234,7 +259,7 @@ def _swift(inputs: Sequence[_Tensor], outputs: Sequence[_Tensor]) -> str:
             scaled = f"({value} / {_number(tensor.info.scale[0])}).rounded(.toNearestOrEven)"
             value = f"min({high}, max({low}, {scaled} {_plus(tensor.info.zero_point[0])}))"
         lines += [
-            f"let in{k} = x{k}.enumerated().map {{ (i, pixel) in",
+            f"let in{k} = x{k}.enumerated().map {{ (i, {tensor.element}) in",
             f"    {name}({value})",
             "}",
             f"try model.copy(in{k}.withUnsafeBufferPointer {{ Data(buffer: $0) }}, toInputAt: {k})",
@@ -265,10 +290,10 @@ def _per_channel(tensor: _Tensor, k: int, form: str, suffix: str) -> list[str]:
 
 
 def _real(tensor: _Tensor, k: int, suffix: str) -> str:
-    """The real value of `pixel` at place `i`."""
+    """The real value of the element at place `i`."""
     told = tensor.told
     if not tensor.normalized:
-        return "pixel"
+        return tensor.element
     if len(told.mean) == 1:
         return f"(pixel - {_number(told.mean[0])}{suffix}) / {_number(told.std[0])}{suffix}"
     return f"(pixel - mean{k}[i % {len(told.mean)}]) / std{k}[i % {len(told.std)}]"

@@ -78,7 +78,7 @@ def operation_table(
 
 def stage_table(report: Mapping[str, Any]) -> str:
     """Seconds and peak memory of every stage."""
-    rows = [[s["name"], f"{s['seconds']:.1f}", f"{s['peak_memory_mb']:,.0f}"] for s in report["stages"]]
+    rows = [[words.stage(s["name"]), f"{s['seconds']:.1f}", f"{s['peak_memory_mb']:,.0f}"] for s in report["stages"]]
     return format_table(["stage", "seconds", "peak memory, MiB"], rows)
 
 

@@ -94,8 +94,9 @@ def _accuracy(evaluation: Mapping[str, Any], float_model: Mapping[str, Any], mod
 def _limits(report: Mapping[str, Any]) -> str:
     evaluation, latency = report["evaluation"], report["evaluation"]["models"][-1]["latency"]
     floating = sum(layer["precision"].startswith("float") for layer in report["layers"])
+    seen = words.fitted_to(report["calibration_samples"], report["distillation_samples"])
     limits = [
-        f"It was fitted to {words.counted(report['calibration_samples'], 'calibration sample')}, and judged by"
+        f"It was fitted to {seen}, and judged by"
         f" {words.counted(evaluation['samples'], 'sample')}. On data of another kind it may lose more.",
     ]
     if latency is not None:

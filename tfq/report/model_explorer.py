@@ -16,6 +16,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tfq.execution.files import EXPLORER_NAMES
+
 _GRAPH = "main"
 _CALM, _STRIKING = "#fff8e1", "#d84315"
 # figure -> field of a layer, and the colours of its least and its largest value
@@ -24,7 +26,6 @@ _FIGURES = {
     "bits": ("weight_bits", _CALM, _STRIKING),
     "time": ("time_ms", _CALM, _STRIKING),
 }
-NAMES = tuple(f"model_explorer_{figure}.json" for figure in _FIGURES)
 
 
 def node_data(layers: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -33,9 +34,11 @@ def node_data(layers: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     A figure that no layer has is left out.
     """
     found = {}
-    for name, (field, least, largest) in zip(NAMES, _FIGURES.values(), strict=True):
+    for figure, (field, least, largest) in _FIGURES.items():
         results = {layer["name"]: {"value": layer[field]} for layer in layers if layer[field] is not None}
         if results:
             gradient = [{"stop": 0, "bgColor": least}, {"stop": 1, "bgColor": largest}]
-            found[name] = json.dumps({_GRAPH: {"results": results, "gradient": gradient}}, indent=1) + "\n"
+            found[EXPLORER_NAMES[figure]] = (
+                json.dumps({_GRAPH: {"results": results, "gradient": gradient}}, indent=1) + "\n"
+            )
     return found

@@ -108,6 +108,8 @@ class Report:
     Attributes:
       version, recipe: of tfq; what was asked for.
       model: name, framework, number of nodes before and after preparation, parameters.
+      calibration_samples: number of them.
+      distillation_samples: further ones that the whole network may learn from; 0 where none are given.
       verdict: what it came to (`tfq.report.verdict`).
       preparation: every transformation with its error against the original model.
       anew: layers that were given another form for the target, and why.
@@ -151,6 +153,7 @@ class Report:
     machine: Machine | None = None
     class_names: tuple[str, ...] = ()
     previews: tuple[Preview, ...] = ()
+    distillation_samples: int = 0
 
     def to_json(self) -> str:
         return json.dumps(finite(dataclasses.asdict(self)), indent=1, allow_nan=False) + "\n"

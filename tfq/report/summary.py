@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfq.evaluation.bootstrap import Estimate
 from tfq.evaluation.evaluate import Evaluation, ModelEvaluation
 from tfq.evaluation.size import Size
+from tfq.execution.files import EXPLORER_NAMES
 from tfq.report import words
 from tfq.report.causes import worst_layers
 from tfq.report.table import against_float, decibel, format_table, without_empty
@@ -19,8 +20,21 @@ if TYPE_CHECKING:  # it would load TensorFlow, which writing text does not need
     from tfq.simulate.judge import Verdict
 
 
-def summary(report: Report, output: Path | None = None) -> str:
-    """The verdict, float against exported model, the layers with most error, warnings, and where files are, if any."""
+_ASKED_FOR = {
+    "model_nms.tflite": "nms:    {} (gives boxes)",
+    "MODEL_CARD.md": "card:   {} (README.md of a repository on the Hugging Face Hub)",
+    **dict.fromkeys(EXPLORER_NAMES.values(), "layers: {} (for Google's Model Explorer)"),
+}
+"""File that an option asks for -> the line about it."""
+
+
+def summary(report: Report, output: Path | None = None, files: Collection[str] = ()) -> str:
+    """The verdict, float against exported model, the layers with most error, warnings, and where files are, if any.
+
+    Args:
+      output: the folder of the files; None: there are none.
+      files: names of those in it.
+    """
     header, rows, notes = comparison(report)
     measured = "\n".join([format_table(header, rows), *notes])
     parts = [report.verdict, measured, _allocation(report), _steps(report), _worst_layers(report), _checks(report)]
@@ -28,6 +42,7 @@ def summary(report: Report, output: Path | None = None) -> str:
         parts.append("\n".join(f"warning: {w}" for w in report.warnings))
     if output is not None:
         parts.append(f"report: {output / 'report.html'} (report.json holds the same)\n{_model_lines(report, output)}")
+        parts[-1] += "".join(f"\n{line.format(output / name)}" for name, line in _ASKED_FOR.items() if name in files)
     return "\n\n".join(part for part in parts if part)
 
 
@@ -82,7 +97,7 @@ def comparison(report: Report) -> tuple[list[str], list[list[str]], list[str]]:
     header = [f"n = {evaluation.samples}", *(m.name for m in models), "against float [95 % interval]"]
     if len(models) == 1:
         rows = [[row[0], row[1], ""] for row in rows if row[1]]
-    notes = []
+    notes = [f"Fitted to {words.fitted_to(report.calibration_samples, report.distillation_samples)}."]
     if timed is not None:
         notes.append(
             f"Latency: on this machine, {timed.threads} thread, XNNPACK {'on' if timed.delegate else 'off'}; the"
@@ -182,8 +197,8 @@ def _allocation(report: Report) -> str:
         drop = entry.measured.drop
         rows.append(
             [
-                entry.kind,
-                entry.name,
+                words.fits(entry.kind),
+                words.proposer(entry.name),
                 f"{entry.predicted:.3g}",
                 f"{entry.measured.loss:.3g}",
                 "" if drop is None else f"{against_float(drop.points)} +- {drop.standard_error:.2f}",
@@ -192,7 +207,7 @@ def _allocation(report: Report) -> str:
                 "" if entry.measured.download_bytes is None else f"{entry.measured.download_bytes:,}",
             ]
         )
-    header = ["model", "by", "loss, predicted", "measured", "points against float", "drop kept"]
+    header = ["model", "chosen by", "loss, predicted", "measured", "points against float", "drop kept"]
     header += ["download, predicted", "measured"]
     own = found.allocation
     groups = {

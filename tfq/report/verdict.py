@@ -1,6 +1,7 @@
 """What a run came to, in one sentence: good, or not; why, and what to try.
 
-    not known       float gives one class, or the same numbers, for all samples, or is no better than chance
+    not known       float gives one class, or the same numbers, for all samples, finds nothing or gets nothing right, or
+                    is no better than chance
     not usable      worse than float by more than 10 points; without points, under 80 % agreement; without classes,
                     under 6 dB
     less accurate   worse than float by more than 1 point; without points, under 95 % agreement; or a largest drop was
@@ -20,6 +21,7 @@ from typing import Any
 
 from tfq.evaluation.bootstrap import Estimate
 from tfq.evaluation.evaluate import Evaluation, ModelEvaluation
+from tfq.evaluation.metrics import METRICS
 from tfq.execution.delegation import Delegation
 from tfq.models.forms import FORMS
 from tfq.quantized_model import QuantizedModel
@@ -56,6 +58,8 @@ def verdict(evaluation: Evaluation, recipe: Recipe, *, attained: bool = True) ->
             " nothing shows what was lost; check the samples and their `preprocess`, or, if the outputs are no classes,"
             " choose another `metric`."
         )
+    if _finds_nothing(evaluation) and evaluation.samples >= _ENOUGH:
+        return f"Not known: {_nothing(evaluation)}."
     if _worse(model, *_UNUSABLE):
         return f"Not usable: {accuracy}; {_guess(evaluation) or _more_accurate(recipe)}."
     if _worse(model, *_NOTED):
@@ -63,7 +67,11 @@ def verdict(evaluation: Evaluation, recipe: Recipe, *, attained: bool = True) ->
     if _by_chance(evaluation):
         return f"Not known: {_guess(evaluation)}."
     if not attained:
-        return f"Less accurate than asked for: {accuracy}; no model of these precisions keeps `max_accuracy_drop`."
+        return (
+            f"Less accurate than asked for: {accuracy}; no model of these precisions keeps"
+            f" `max_accuracy_drop={recipe.max_accuracy_drop}` on the calibration samples; offer more bits or float"
+            " layers (`candidates`)."
+        )
     if evaluation.samples < _ENOUGH and _worse(model, *_NOTED, surely=False):
         return f"Not known: {accuracy}, which {counted(evaluation.samples, 'sample')} cannot tell; give more samples."
     on_cpu = recipe.target == CPU.name
@@ -126,6 +134,22 @@ def _speed(ratio: Estimate) -> str:
     if ratio.value is None or (ratio.high or 1.0) >= 1:
         return "as fast as float on this CPU"
     return f"{1 / ratio.value:.1f} times as fast as float on this CPU (a phone differs: tfq-bench)"
+
+
+def _finds_nothing(evaluation: Evaluation) -> bool:
+    """Whether float itself has a score of 0 %."""
+    score = evaluation.models[0].score
+    return score is not None and score.unit == "%" and score.value == 0
+
+
+def _nothing(evaluation: Evaluation) -> str:
+    """What to look at where float itself has a score of 0 %."""
+    metric, score = METRICS.get(evaluation.metric), number(evaluation.models[0].score)
+    if metric is not None and metric.reads_boxes:
+        what, check = "finds nothing", "that `decoder`, `outputs`, `preprocess` and `annotations` fit the model"
+    else:
+        what, check = "gets nothing right", "the labels, their order, and the `preprocess` of the samples"
+    return f"float itself {what}: its {evaluation.metric} is {score}, so nothing shows what was lost; check {check}"
 
 
 def _guess(evaluation: Evaluation) -> str:

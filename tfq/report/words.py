@@ -27,12 +27,45 @@ ROUNDS = (
     " not used for fitting. Points against float: an estimate; below 0 is worse. Download: bytes after compression."
 )
 
+_PROPOSERS = {"program": "the solver", "greedy": "a greedy search", "uniform": "one precision for all layers"}
+_FITS = {"assembled": "layers fitted one by one", "reconstructed": "layers fitted in sequence"}
+
+_STAGES = {
+    "prepare the model": "simplify the model",
+    "export the float baseline": "write the float model",
+    "calibrate": "measure what values tensors have",
+    "specify": "give every tensor a grid",
+    "equalise": "see whether channels can be evened out",
+    "tune ranges": "tune the ranges",
+    "correct all biases": "correct the biases",
+    "fit weight scales": "fit the scales of weights",
+    "reconstruct layers": "fit the weights, layer by layer",
+    "tune batch norms": "tune the batch norms",
+    "tune whole network": "tune the whole network",
+    "reconstruct in sequence": "fit the weights once more, in sequence",
+    "distil": "learn from the float model",
+    "allocate": "choose a precision for every layer",
+    "survey": "measure what every layer loses",
+    "frontier": "put models of every size together",
+    "export": "write the .tflite",
+    "verify": "verify the .tflite",
+    "package": "describe the .tflite",
+    "append NMS": "append the suppression of doubles",
+    "evaluate": "compare with the float model",
+}
+
 _MUCH, _SAME = 2.0, 0.0005  # of how far from float outputs were before
 
 
 def counted(count: int, thing: str) -> str:
     """ "1 layer", "2 layers" """
     return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
+def fitted_to(calibration: int, distillation: int) -> str:
+    """ "512 calibration samples and 4096 distillation samples", or calibration samples alone."""
+    found = counted(calibration, "calibration sample")
+    return f"{found} and {counted(distillation, 'distillation sample')}" if distillation else found
 
 
 def bytes_of(count: float) -> str:
@@ -133,10 +166,26 @@ def cause(layer: str, cause: str, remedy: str) -> str:
     return f"{layer}: {cause}; {remedy}."
 
 
+def stage(name: str) -> str:
+    """What a stage of a run does; `name` is what the journal calls it."""
+    return _STAGES.get(name, name)
+
+
+def proposer(name: str) -> str:
+    """Who chose the precisions of a model; arguments as in `tfq.allocation.allocate.Round`."""
+    return _PROPOSERS.get(name, name)
+
+
+def fits(kind: str) -> str:
+    """How the layers of a model were fitted; likewise."""
+    return _FITS.get(kind, kind)
+
+
 def proof(status: str, gap: float | None, solver: str) -> str:
     """What is proved of the chosen precisions, as a sentence; arguments as in `tfq.allocation.problem.Allocation`."""
     if status == "feasible":
-        return f"The {solver} choice measured better than that of the solver. Nothing is proved about it."
+        better = proposer(solver)
+        return f"{better[:1].upper()}{better[1:]} measured better than the solver's choice. Nothing is proved about it."
     known = gap is not None and math.isfinite(gap)
     best = f"no other choice is predicted to be more than {100 * (gap or 0.0):.2g} % better"
     if status == "stopped":
