@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -168,12 +169,17 @@ def environment(module: str) -> dict[str, Any]:
     """Where and when a benchmark runs, by which command and by which code."""
     return {
         "commit": commit(),
-        "command": " ".join(["python -m", module, *sys.argv[1:]]),
+        "command": " ".join(["python -m", module, *_telling(sys.argv[1:])]),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "machine": f"{available_cores()}-core {platform.machine().replace('_', '-')}",
         "load_average": round(os.getloadavg()[0], 1),
         "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in _PACKAGES}},
     }
+
+
+def _telling(arguments: Sequence[str]) -> list[str]:
+    """Arguments without --output: where the page lies changes no figure, and the path is of one machine."""
+    return [argument for argument in arguments if not re.match("--?output=", argument)]
 
 
 def environment_text(found: Mapping[str, Any]) -> str:
@@ -202,7 +208,7 @@ def origins_section(origins: Mapping[str, Origin], present: str) -> list[str]:
     others = sum(origin.commit != present or "changed" in present for origin in origins.values())
     rows = [
         [
-            f"`{origin.command}`",
+            f"`{origin.command}`".replace("|", "\\|"),  # else it ends the cell
             origin.date,
             (origin.commit or "not kept") + (" *" if origin.commit != present or "changed" in present else ""),
             f"{len(names)}",

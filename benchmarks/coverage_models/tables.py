@@ -282,6 +282,6 @@ def edge_convolution() -> Case:
     inputs = keras.Input((16, 3))
     left, right = ops.expand_dims(inputs, 2), ops.expand_dims(inputs, 1)
     difference = left - right
-    pairs = ops.concatenate([ops.broadcast_to(left, (1, 16, 16, 3)) + 0 * difference, difference], -1)
+    pairs = ops.concatenate([ops.repeat(left, 16, axis=2), difference], -1)
     x = ops.max(layers.Dense(12, "relu")(pairs), axis=2)
     return live(keras.Model(inputs, layers.Dense(4)(ops.mean(x, axis=1))), _cloud(16))

@@ -170,16 +170,21 @@ def test_a_case_that_is_absent_says_where_it_was_looked_for(monkeypatch):
 
 
 def test_every_measurement_is_listed_with_its_command_day_and_code_and_that_of_other_code_is_marked():
-    mine, old = common.Origin("run it", "2026-01-02", "abc"), common.Origin("run it", "2026-01-01", "")
+    mine, old = common.Origin("run a|b", "2026-01-02", "abc"), common.Origin("run it", "2026-01-01", "")
     heading, text, table = common.origins_section({"a": mine, "b": old, "c": mine}, "abc")
     assert heading == "## Origins"
     assert text.endswith("1 of 3 were.")
-    rows = [[part.strip() for part in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    rows = [[part.strip() for part in re.split(r"(?<!\\)\|", line.strip("|"))] for line in table.splitlines()[2:]]
     assert rows == [
         ["`run it`", "2026-01-01", "not kept *", "1", "b"],
-        ["`run it`", "2026-01-02", "abc", "2", "a; c"],
+        ["`run a\\|b`", "2026-01-02", "abc", "2", "a; c"],
     ]
     assert common.origins_section({"a": mine}, "abc, changed")[1].endswith("1 of 1 were.")
+
+
+def test_the_command_is_told_without_where_the_page_went(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["coverage.py", "--output=/home/me/out", "--only=basics", "-output=here"])
+    assert common.environment("benchmarks.coverage")["command"] == "python -m benchmarks.coverage --only=basics"
 
 
 def test_the_environment_names_the_commit(monkeypatch, tmp_path):

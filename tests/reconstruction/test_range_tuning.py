@@ -98,9 +98,23 @@ def test_clipping_errors_of_one_sample_add_up_and_cancel():
     values = np.tile(np.array([10.0, 10.0, 0.5], np.float32), (4, 1))
     for sign, cut in ((-1.0, True), (1.0, False)):
         slopes = np.tile(np.array([1.0, sign, 0.1], np.float32), (4, 1))
-        clipped = _Clipped(Candidates(("t",), Range(0.0, 10.0), Range(0.0, 10.0), 8))
+        clipped = _Clipped(Candidates(("t",), Range(0.0, 10.0), Range(0.0, 10.0), 8), draws=1)
         clipped.add([values], [slopes])
         assert (clipped.best()[0].high < 5.0) == cut
+
+
+def test_what_one_sample_shows_has_to_be_worth_more_to_be_clipped_than_what_many_show():
+    """Values of 0 to 1 but for one of 1.2: in one sample of 40, or in all with as large an error in the mean."""
+    values = np.tile(np.linspace(0, 1, 200, dtype=np.float32), (40, 1))
+    slopes = np.full(values.shape, 0.1, np.float32)
+    found = {}
+    for name, rows, slope in (("one", slice(1), 0.04), ("many", slice(None), 0.04 / np.sqrt(40))):
+        v, g = values.copy(), slopes.copy()
+        v[rows, -1], g[:, -1] = 1.2, slope
+        clipped = _Clipped(Candidates(("t",), Range(0.0, 1.2), Range(0.0, 1.2), 8), draws=1)
+        clipped.add([v], [g])
+        found[name] = clipped.best()[0].high
+    assert found["many"] < found["one"]
 
 
 def test_a_tensor_that_no_gradient_reaches_is_left():

@@ -25,6 +25,18 @@ Form = tuple[tuple[int | None, ...], str]
 """Shape with the batch axis, and type."""
 _TRIED = 13  # samples: no model has as many in a constant
 _TYPES = ("bool", *INPUT_DTYPES)
+_SELECTING = frozenset(
+    f"{library}{name}"
+    for library, names in {
+        "": "CenterCrop",
+        "keras.ops.": "Amax Amin BroadcastTo CropImages Diag Diagonal Flip Fliplr Flipud Max MaxPool Min Moveaxis"
+        " PadImages Ravel Repeat Roll Rot90 Slice Sort Take TakeAlongAxis Tile Tril Triu",
+        "tf.": "broadcast_to gather gather_nd linalg.band_part linalg.diag linalg.diag_part math.reduce_max"
+        " math.reduce_min repeat reverse reverse_sequence roll slice sort strided_slice tile",
+        "TFLite ": "GATHER_ND MIRROR_PAD REDUCE_MAX REDUCE_MIN",
+    }.items()
+    for name in names.split()
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +81,12 @@ class Work:
     outputs: tuple[Form, ...] = ()
     variables: Mapping[str, tf.Variable] = dataclasses.field(default_factory=dict)
     identity: str = ""
+
+    @property
+    def selects(self) -> int | None:
+        """Number of the one float tensor that it reads, where all that it gives are values of that, or 0."""
+        floats = [index for index, dtype in enumerate(self.reads) if dtype == "float32"]
+        return floats[0] if self.name in _SELECTING and len(floats) == 1 and not self.outputs else None
 
     def run(self, tensors: Sequence[Any]) -> list[Any]:
         """All that the function gives."""

@@ -8,6 +8,10 @@ the factor's grid its kernel would overflow where the other factor has steps abo
 float nodes and integer tensors have no grid, nor do inputs that are read as indices (`tfq.models.inputs`) and what only
 moves them; an int8 node, a reshape behind a float node among them, reads these through a Requantize node. A reshape or
 transposition between float nodes alone has no grid either: what it moves may be infinite, as masks are.
+
+A Requantize behind a float node that only selects among the values of a tensor, such as a minimum or a sorting, has the
+grid of that tensor: on one of its own the values would be rounded once more. But not where it is joined with others,
+whose range the tensor would then have too.
 """
 
 from __future__ import annotations
@@ -67,9 +71,9 @@ class _Groups:
             self._constraint[node.name] = ("embedding", node.group)
         for group in groups:
             if group is not None:
-                self._join(group, node.name)
+                self.join(group, node.name)
 
-    def _join(self, group: str, name: str) -> None:
+    def join(self, group: str, name: str) -> None:
         first, second = sorted((group, self._root(name)), key=self._order.__getitem__)
         if first == second:
             return
@@ -92,7 +96,35 @@ def grid_groups(graph: Graph) -> Mapping[str, str]:
     groups = _Groups()
     for node in graph.nodes:
         groups.add(node)
+    for source, copy in _selections(graph, groups):
+        groups.join(source, copy)
     return {n.name: g for n in graph.nodes if (g := groups.find(n.name)) is not None}
+
+
+def _selections(graph: Graph, groups: _Groups) -> list[tuple[str, str]]:
+    """(tensor, Requantize node of what a float node selects of it), where both may have one grid."""
+    members: dict[str | None, list[Node]] = {}
+    for node in graph.nodes:
+        members.setdefault(groups.find(node.name), []).append(node)
+
+    def is_joined(name: str) -> bool:
+        first, *others = members[groups.find(name)]
+        inside = {first.name, *(node.name for node in others)}
+        return first.name != name or not all(inside.issuperset(node.inputs) for node in others)
+
+    def selected(node: Node) -> str | None:
+        """The tensor behind all selections; None where there is none."""
+        source = graph[node.inputs[0]]
+        while source.kind == "Carried":
+            index = source.config["work"].selects
+            if index is None:
+                return None
+            source = graph[source.inputs[index]]
+        return source.name if groups.find(source.name) is not None else None
+
+    copies = [node for node in graph.nodes if node.kind == "Requantize" and graph[node.inputs[0]].kind == "Carried"]
+    pairs = [(source, node.name) for node in copies if (source := selected(node)) and not is_joined(node.name)]
+    return [pair for pair in pairs if not any(groups.constraint(name) for name in pair)]
 
 
 def _off_centre(constraint: _Constraint) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfq.calibration.calibrate import UNCALIBRATED, Calibration, calibrate, edge_tensors
+from tfq.calibration.choose import Choice
 from tfq.calibration.collect import decides_on_grid
 from tfq.calibration.specify import centred_groups, specify
 from tfq.calibration.statistics import Range
@@ -194,24 +195,27 @@ def with_tuned_ranges(run: Run, start: Start) -> tuple[Start, tuple[StepOutcome,
         return start, ()
     rolled_back = start.guard is not None and start.guard.rolled_back
     present = calibration.minmax_trial_ranges if rolled_back else calibration.trial_ranges
+
+    def tuned(samples: Samples, choices: Mapping[str, Choice], ranges: Mapping[str, Range]) -> dict[str, Range]:
+        candidates = _candidates(start, choices, ranges)
+        return tune_ranges(start.reference, samples, candidates, seed=recipe.seed, resources=run.resources)
+
     with run.journal.stage("tune ranges"):
-        candidates = _candidates(start, present)
         try:
-            tuned = tune_ranges(
-                start.reference, run.calibration.fit, candidates, seed=recipe.seed, resources=run.resources
-            )
+            tried = tuned(run.calibration.seen, calibration.trials, present)
         except LookupError as error:
             run.journal.warn(f"ranges are not tuned: {short_cause(error)}")
             return start, ()
-        if not tuned:
+        if not tried:
             return start, (StepOutcome("range tuning", ()),)
-        trial = specified(run, start.reference, {**present, **tuned})
+        trial = specified(run, start.reference, {**present, **tried})
         proposed = ("tuned", with_float_weights(trial)), ("before", with_float_weights(start.trial))
         _, guard = start.judge.keep_better(*proposed, tolerance=0.0)
         if not guard.rolled_back:
-            ranges = {**start.ranges, **tuned}
+            found = tuned(run.calibration.samples, calibration.choices, start.ranges)
+            ranges = {**start.ranges, **found}
             model = specified(run, start.reference, ranges)
-            start = dataclasses.replace(start, ranges=ranges, model=model, trial=trial, tuned=tuned)
+            start = dataclasses.replace(start, ranges=ranges, model=model, trial=trial, tuned=found)
     return start, (StepOutcome("range tuning", (guard,)),)
 
 
@@ -228,13 +232,13 @@ def with_float_weights(model: QuantizedModel) -> QuantizedModel:
     return model.with_nodes(*(node.replace(weight_grids={}) for node in model.layers if node.weight_grids))
 
 
-def _candidates(start: Start, present: Mapping[str, Range]) -> dict[str, Candidates]:
-    """What range tuning chooses among, by group of tensors."""
-    graph, model, groups = start.reference, start.trial, start.calibration.groups
+def _candidates(start: Start, choices: Mapping[str, Choice], present: Mapping[str, Range]) -> dict[str, Candidates]:
+    """What range tuning chooses among, by group of tensors, beside their `present` ranges."""
+    graph, model, groups = start.reference, start.model, start.calibration.groups
     left = {groups[name] for name in edge_tensors(graph) if name in groups}
     left |= {groups[node.name] for node in graph.nodes if node.kind == "Embedding" and node.name in groups}
     centred, found = centred_groups(graph), {}
-    for group, choice in start.calibration.trials.items():
+    for group, choice in choices.items():
         members = [n for n, grid in model.grids.items() if groups[n] == group and decides_on_grid(graph[n])]
         if group in left or not members:
             continue

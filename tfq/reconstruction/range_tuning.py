@@ -10,6 +10,9 @@ over samples and signs. Clipping errors of one sample have a direction and add u
 independent of each other, and 0 has none. l and h are searched together, on geometric lattices of fractions of the
 minimum and the maximum. One pass forward, and one back for each draw of signs, serves all tensors.
 
+What is clipped is rare: few samples show it, and the next ones show more of it. So clipping counts two standard errors
+of its mean more: threefold where a single sample shows it, hardly more where hundreds do.
+
 y is what a softmax reads, less its mean over the classes, which no softmax sees, by places; or another output divided
 by the root of its mean square sum, as the divergence has it. It is not the divergence itself: where the float model is
 sure of its class the gradient of that vanishes, and ranges would be clipped until the model is not. The squared error
@@ -40,11 +43,14 @@ from tfq.execution.resources import DEFAULT, Resources
 from tfq.models.graph import Graph, build_model
 from tfq.simulate.divergence import ends
 
-_SAMPLES, _DRAWS = 64, 2
-_NUMBERS = 1 << 20  # of all tensors together: small ones show their rare large values on more samples only
+_SAMPLES, _DRAWS, _MOST_DRAWS = 64, 2, 8
+# Of all tensors together: small ones show their rare large values on more samples only, and of a few samples that hold
+# them a few signs tell little.
+_NUMBERS = 1 << 20
 _LARGEST_BATCH = 16
 _BINS = 1024
 _FRACTIONS = np.geomspace(0.05, 1.0, 48)
+_CAUTION = 2.0  # standard errors
 _TINY = 1e-12
 
 
@@ -84,8 +90,9 @@ def _fractions(widest: float, present: float) -> np.ndarray:
 class _Clipped:
     """Of one group: for every draw the sums of clipping errors at each candidate end, and of rounding's weights."""
 
-    def __init__(self, candidates: Candidates) -> None:
-        self._candidates = candidates
+    def __init__(self, candidates: Candidates, draws: int) -> None:
+        """draws: of each sample."""
+        self._candidates, self._draws = candidates, draws
         low, high = candidates.widest.low, candidates.widest.high
         self._low, self._per_bin = low, _BINS / (high - low)
         values = low + (np.arange(_BINS) + 0.5) / self._per_bin
@@ -110,12 +117,18 @@ class _Clipped:
         below, above, squares = (np.concatenate(parts) for parts in zip(*self._sums, strict=True))
         lows, highs = self._candidates.lows, self._candidates.highs
         steps = (highs - lows[:, None]) / (2**self._candidates.bits - 1)
-        clipping = np.square(below).mean(0)[:, None] + np.square(above).mean(0) + 2 * below.T @ above / len(below)
-        errors = clipping + np.square(steps) / 12 * squares.mean()
+        clipping, fourth = _moment(below, above, 2), _moment(below, above, 4)
+        deviation = np.sqrt(np.maximum(fourth - np.square(clipping), 0.0) * self._draws / len(below))
+        errors = clipping + _CAUTION * deviation + np.square(steps) / 12 * squares.mean()
         if self._candidates.centred:
             errors = np.where(np.eye(len(lows), dtype=bool), errors, np.inf)
         low, high = np.unravel_index(errors.argmin(), errors.shape)
         return Range(float(lows[low]), float(highs[high])), float(errors[low, high]), float(errors[-1, -1])
+
+
+def _moment(below: np.ndarray, above: np.ndarray, power: int) -> np.ndarray:
+    """Mean over draws of (below + above) ** power for every pair of ends, [lows, highs], of [draws, ends] each."""
+    return sum(math.comb(power, k) * (below ** (power - k)).T @ above**k for k in range(power + 1)) / len(below)
 
 
 def tune_ranges(
@@ -143,9 +156,10 @@ def tune_ranges(
         return {}
     model = build_model(graph, outputs=[*tensors, *(end.tensor for end in compared)])
     run = _slopes(model, len(tensors), [end.logits for end in compared])
-    groups = {name: _Clipped(found) for name, found in candidates.items()}
     numbers = sum(math.prod(t.shape[1:]) for t in model.outputs)
     samples = samples.spread(max(_SAMPLES, _NUMBERS // numbers))
+    draws = min(max(_DRAWS, _NUMBERS // (numbers * len(samples))), _MOST_DRAWS)
+    groups = {name: _Clipped(found, draws) for name, found in candidates.items()}
     size = resources.batch(8 * numbers, _LARGEST_BATCH)
     rng = np.random.default_rng(seed)
     reached: set[str] = set()
@@ -153,7 +167,7 @@ def tune_ranges(
         for batch in samples.batches(size):
             feeds = [tf.constant(batch[name], t.dtype) for name, t in zip(graph.inputs, model.inputs, strict=True)]
             count = int(feeds[0].shape[0])
-            for _ in range(_DRAWS):
+            for _ in range(draws):
                 signs = [rng.choice((-1.0, 1.0), (count, *t.shape[1:])) for t in model.outputs[len(tensors) :]]
                 values, slopes = run(feeds, [tf.constant(r, tf.float32) for r in signs])
                 found = {

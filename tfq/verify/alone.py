@@ -20,6 +20,7 @@ which fewer than _LEAST told anything is named in `unseen`.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import zlib
 from collections.abc import Iterator, Mapping
@@ -110,12 +111,21 @@ class _Fault(Exception):  # noqa: N818  it is caught where it is named
 
 
 def _owners(contents: Contents, graph: Graph) -> dict[int, str]:
-    """Tensor -> its node: the model's inputs by the signature, all others by their names."""
+    """Tensor -> its node: the model's inputs by the signature, all others by their names.
+
+    What a layer gives before a reshape of its own is a tensor of it, too, where other layers read that.
+    """
     owners = {index: name for name, index in contents.inputs.items()}
     for label, index in contents.index.items():
         name = label.removesuffix("/quantized")
         if name in graph.by_name and not contents.is_constant(index):
             owners.setdefault(index, name)
+    reads = collections.Counter(index for operation in contents.operations for index in set(operation.inputs))
+    for operation in contents.operations:
+        if operation.kind == "RESHAPE" and operation.outputs[0] in owners and reads[operation.inputs[0]] > 1:
+            owner = owners[operation.outputs[0]]
+            if contents.names[operation.inputs[0]].startswith(f"{owner}/"):
+                owners.setdefault(operation.inputs[0], owner)
     return owners
 
 
