@@ -35,7 +35,7 @@ STOPS = {
     "tfq.simulate.judge._floats": {"judge"},
     "tfq.simulate.judge.divergence": {"judge"},
     "tfq.reconstruction.channel_statistics.channel_statistics": SEEN,
-    "tfq.reconstruction.range_tuning.tune_ranges": {"fit"},
+    "tfq.reconstruction.range_tuning.tune_ranges": TAKING_PART,  # the trials are made without the judges
     "tfq.reconstruction.bias_correction.correct_biases": {"fit"},
     "tfq.reconstruction.rows.collect_float_rows": SEEN,
     "tfq.reconstruction.reconstruct.solved_in_turn": SEEN,
