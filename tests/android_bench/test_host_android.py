@@ -180,7 +180,12 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("name", FAULTS)
+ALWAYS = ("restarted while it measures", "a bit lost on the way")  # the others are asked of the parts, in test_adb
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in FAULTS]
+)
 def test_a_job_survives(
     name: str,
     phones: Any,
@@ -343,7 +348,7 @@ def data(two_models: Any, labelled: Samples) -> pathlib.Path:
     return folder
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_command_that_was_stopped_and_is_started_again_finishes_the_job(
     number: signal.Signals, phones: Any, adb_port: int, runner: pathlib.Path, data: pathlib.Path
 ) -> None:
@@ -464,6 +469,7 @@ def test_outputs_on_the_phone_are_those_of_the_interpreter_byte_for_byte(
         assert outputs.tobytes() == model.reference[0].tobytes()
 
 
+@pytest.mark.slow
 def test_a_runner_that_does_not_start_is_told(
     phones: Any, adb_port: int, two_models: Any, labelled: Samples, tmp_path: pathlib.Path
 ) -> None:
