@@ -293,20 +293,3 @@ def test_what_remains_is_one_depthwise_convolution_whatever_the_rank(shape):
     left = affines_to_layers(chain(affine([1, 2, 3], [4, 0, 6]), shape=shape))
     assert kinds(left).count("DepthwiseConv2D") == 1
     check(left, x, x * [1.0, 2, 3] + [4, 0, 6])
-
-
-@pytest.mark.parametrize("last", ["sqrt", "ReLU", "output"])
-def test_what_remains_in_front_of_float_nodes_alone_is_float(last):
-    x = RNG.uniform(1, 2, size=(2, 3)).astype(np.float32)
-    root = Node("root", "Unary", {"function": "sqrt"})
-    clamp = Node("clamp", "ReLU", {"max_value": None, "negative_slope": 0.0, "threshold": 0.0})
-    second = affine([1, 1, 1], [1, 2, 3], name="second")
-    nodes = {"sqrt": (clamp, second, root), "ReLU": (clamp,), "output": (clamp, second, root)}[last]
-    outputs = ("affine", "root") if last == "output" else None
-    left = affines_to_layers(chain(affine([1, 2, 3], [4, 0, 6]), *nodes, shape=(3,), outputs=outputs))
-    wanted = {"sqrt": 2, "ReLU": 0, "output": 1}[last]
-    assert kinds(left).count("FloatAffine") == wanted
-    assert kinds(left).count("DepthwiseConv2D") == (0 if last == "sqrt" else 1)
-    y = np.maximum(x * [1.0, 2, 3] + [4, 0, 6], 0)
-    expected = y if last == "ReLU" else np.sqrt(y + np.array([1.0, 2, 3]))
-    np.testing.assert_allclose(run_graph(left, {"x": x})[-1], expected, rtol=1e-6)

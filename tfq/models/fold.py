@@ -10,8 +10,7 @@ Forward, into the weighted layer that reads it, exact where no padding meets a n
 Between the two may lie nodes that commute with the map (pooling, reshapes, padding when offset = 0, ...).
 Nothing between them may be read elsewhere or be an output of the model, and layers called several times
 are folded only if every call agrees. What remains becomes one int8 operation that can carry a ReLU: a sum or a product
-with one number where that is all, elsewhere a 1x1 depthwise convolution, exact per channel. But in front of float nodes
-alone it is float too: what it reads has one border as well, and is rounded once less.
+with one number where that is all, elsewhere a 1x1 depthwise convolution, exact per channel.
 """
 
 from __future__ import annotations
@@ -227,19 +226,16 @@ def _apply(graph: Graph, maps: dict[str, AffineMap], change: Callable[[Node, Aff
 
 
 def affines_to_layers(graph: Graph) -> Graph:
-    """Every remaining Affine node as a FloatAffine where float nodes alone read it, else as an AddConstant or
-    MultiplyConstant, or as a 1x1 depthwise convolution, between reshapes where its rank is not 4."""
+    """Every remaining Affine node as an AddConstant or MultiplyConstant, or as a 1x1 depthwise convolution, between
+    reshapes where its rank is not 4."""
     if not any(node.kind == "Affine" for node in graph.nodes):
         return graph
     shapes = tensor_shapes(graph)
     affines = {node.name: node.inputs[0] for node in graph.nodes if node.kind == "Affine"}
-    in_front = _in_front_of_floats(graph)
 
     def rule(node: Node) -> list[Node] | None:
         if node.kind != "Affine":
             return None
-        if node.name in in_front:
-            return [node.replace(kind="FloatAffine")]
         scale, offset, shape = node.weights["scale"], node.weights["offset"], shapes[node.name]
         # the converter drops a product with 1, and fails where it moves a transposition past a product of another rank
         alone = len(shape) == 3 and graph[affines[node.name]].kind != "Permute"
@@ -255,21 +251,3 @@ def affines_to_layers(graph: Graph) -> Graph:
         return reshaped(node, (1, int(np.prod(shape[:-1])), shape[-1]), [convolution], shape)
 
     return rewrite(graph, rule)
-
-
-def _in_front_of_floats(graph: Graph) -> set[str]:
-    """Nodes that float nodes alone read, directly or through maps, clamps and what moves values."""
-    found: set[str] = set()
-    for node in reversed(graph.nodes):
-        readers = [graph[name] for name in graph.readers[node.name]]
-        if node.name not in graph.outputs and readers and all(_is_float(r) or _leads(r, found) for r in readers):
-            found.add(node.name)
-    return found
-
-
-def _is_float(node: Node) -> bool:
-    return operator_of(node.kind).output == "float"
-
-
-def _leads(node: Node, found: set[str]) -> bool:
-    return node.name in found and (node.kind in ("Affine", "ReLU") or operator_of(node.kind).moves)

@@ -133,10 +133,7 @@ OPERATORS: dict[str, Operator] = {
     "Unary": Operator("float", elementwise=True),
     "Divide": Operator("float", elementwise=True),
     "ELU": Operator("float", elementwise=True),
-    "FloatAffine": Operator(
-        "float",
-        why="kept float: on an 8-bit grid it would lose small values, or round once more in front of float layers",
-    ),
+    "FloatAffine": Operator("float", why="kept float: an 8-bit grid would lose the small values that it is there for"),
     "FloatGelu": Operator(
         "float", elementwise=True, why="kept float: there is no fast kernel in integers, and the one in float is exact"
     ),
