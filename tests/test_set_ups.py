@@ -52,7 +52,10 @@ def test_a_set_up_without_faults_is_good():
 SPOILED = {
     "no weights": ({"network": model(0.0)}, "Not known: float gives the same numbers for all 120 samples"),
     "one class": ({"network": model(0.001)}, "Not known: float gives one of its 5 classes for all"),
-    "labels in another order": ({"evaluation": (X[120:], (Y[120:] + 1) % 5)}, "float itself only guesses: 0.00 %"),
+    "labels in another order": (
+        {"evaluation": (X[120:], (Y[120:] + 1) % 5)},
+        "float itself gets nothing right: its top1 is 0.00 %",
+    ),
     "labels beyond the classes": ({"evaluation": (X[120:], Y[120:] + 3)}, "error: .*label"),
     "evaluation of one class": ({"evaluation": (X[Y == 2], Y[Y == 2])}, "all 48 evaluation samples have the label 2"),
     "the same file twice": ({"evaluation": (X[:120], Y[:120])}, "120 of the 120 evaluation samples are calibration"),
