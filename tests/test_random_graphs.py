@@ -43,6 +43,11 @@ def test_a_random_model_is_converted_or_refused_in_one_line(library):
     check(library, range(15))
 
 
+def test_a_function_that_adds_one_on_its_way_is_no_finer_than_one_is():
+    """Seed 84 takes log(1 + exp(x)) where x is about -15."""
+    check("tf_keras", [84])
+
+
 def product_shaped_anew(x):
     """The converter makes one operation of a product and a reshape behind it at the output."""
     return tf.expand_dims(tf.matmul(x, x, transpose_b=True), 1)

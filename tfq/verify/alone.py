@@ -44,6 +44,7 @@ _TURNS, _LEAST_TURNS, _WANTED, _LEAST, _MOVED = 100, 3, 256, 16, 2.0
 _PLACES, _CHANNELS = 32, 64
 _EXACT = 1e-4  # of float outputs
 _INT4_BLOCK, _INT4_EXACT = (32, 4), 2.0**-21  # inputs and outputs; of a sum of positive numbers in float32
+_UNIT = 2.0**-23  # a function may add 1 on its way, as log(1 + exp(x)) does: the sum has no finer steps
 _FAR = 2.0**24  # steps: an integer kernel may wrap around so far outside of its grid
 
 Weights = Mapping[str, Mapping[str, Constant]]
@@ -329,6 +330,8 @@ def _reference(
                 known[name] = found.numpy().astype(np.float64)
             elif len(inputs) == len(node.inputs):
                 at = chosen.places if last else None
+                if last and node.kind == "Unary":
+                    slack = _UNIT
                 if node.kind in FILE_ORDER and node.precision.is_dynamic:
                     inputs, reach = _as_read(node, inputs[0])
                     if last:
