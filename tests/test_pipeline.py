@@ -233,7 +233,7 @@ def test_nothing_of_the_model_depends_on_the_samples_that_agreement_is_measured_
     assert one.report.evaluation.models[1].sqnr != other.report.evaluation.models[1].sqnr
 
 
-@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("count", [1, *(pytest.param(count, marks=pytest.mark.slow) for count in (2, 5))])
 def test_of_few_samples_it_is_said_what_they_are_used_for(count, tmp_path):
     with np.load(DEMO / "calibration.npz") as arrays:
         np.savez(tmp_path / "few.npz", x=arrays["x"][:count])
@@ -300,7 +300,7 @@ def held_back_divergence(product, samples):
 
 
 class TestPipelines:
-    @pytest.mark.parametrize("pipeline", ["light", "advanced"])
+    @pytest.mark.parametrize("pipeline", [pytest.param("light", marks=pytest.mark.slow), "advanced"])
     def test_the_file_is_verified_and_reported_step_by_step(self, pipeline, improved):
         product = improved(pipeline)
         report = json.loads(product.files["report.json"])

@@ -265,6 +265,7 @@ def test_a_phone_that_stays_away_is_a_record_and_the_same_job_goes_on_later(
     assert left(device) == []
 
 
+@pytest.mark.slow
 def test_kept_files_are_used_again_and_results_are_not(
     phones: Any, adb_port: int, runner: pathlib.Path, two_models: Any, labelled: Samples, tmp_path: pathlib.Path
 ) -> None:

@@ -131,6 +131,7 @@ class TestSamples:
             assert given[name].max() < 100, name
         assert (judging(shared)["image"] == 1000).all()
 
+    @pytest.mark.slow
     def test_whatever_the_samples_that_judge_hold_the_same_is_proposed(self, monkeypatch):
         """Everything proposed is accepted; what comes out may not depend on the samples that judge."""
         graph, samples, model = start()

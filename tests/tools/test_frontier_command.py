@@ -57,6 +57,7 @@ def test_files_hold_the_same_points_and_the_table_shows_them(done):
     assert any(point["on_frontier"] for point in report["points"])
 
 
+@pytest.mark.slow
 def test_the_journal_holds_every_loss_and_is_refused_where_the_samples_are_others(done):
     _, folder = done
     journal = folder.parent / "journal"

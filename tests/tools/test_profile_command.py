@@ -39,6 +39,7 @@ def test_the_table_has_every_operation_at_every_precision_and_is_checked_against
     assert all(check.model in found.stdout for check in table.checks)
 
 
+@pytest.mark.slow
 def test_a_latency_budget_by_this_table_is_kept_as_predicted_or_told_to_be_out_of_reach(profiled):
     folder, _ = profiled
     least = sum(c.predicted_ms for c in read_table(folder / "table.json").checks if c.model == "int8")
