@@ -16,7 +16,6 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # after hundreds of models 
 
 import collections
 import dataclasses
-import gc
 import sys
 import time
 import traceback
@@ -374,7 +373,6 @@ def main(arguments: list[str]) -> None:
     end = time.monotonic() + 60 * float(options.get("--minutes", "600"))
     steps = options["--steps"].split(",") if "--steps" in options else None
     counts: collections.Counter[str] = collections.Counter()
-    gc.freeze()  # the converter collects garbage at every run
     for seed in range(first, last):
         if time.monotonic() > end:
             break

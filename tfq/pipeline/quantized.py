@@ -168,12 +168,12 @@ def equalized(run: Run, start: Start) -> tuple[Start, tuple[StepOutcome, ...]]:
         return start, ()
     candidate = quantized(run, equal)
     with run.journal.stage("equalise"):
-        proposed = ("equalised", _without_bias(run, candidate)), ("nearest", _without_bias(run, start))
+        proposed = ("equalised", _corrected(run, candidate)), ("nearest", _corrected(run, start))
         _, guard = start.judge.keep_better(*proposed, tolerance=0.0)
     return start if guard.rolled_back else candidate, (StepOutcome("equalisation", (guard,)),)
 
 
-def _without_bias(run: Run, start: Start) -> QuantizedModel:
+def _corrected(run: Run, start: Start) -> QuantizedModel:
     """The trial as equalisation is judged: with corrected biases, where the steps behind it will correct them.
 
     The mean errors of nearest rounding may be larger than all that equalisation takes away.

@@ -88,7 +88,7 @@ def equalize_published(graph: Graph, statistics: Mapping[str, ChannelStatistics]
     def factors(stream: Stream, state: _State) -> np.ndarray:
         return _allowed(_published(stream, state), stream, state)
 
-    return graph.with_nodes(*_equalized(graph, statistics, factors).nodes.values())
+    return graph.with_nodes(*_equalized(_State.of(graph, statistics), factors).nodes.values())
 
 
 def equalize(
@@ -119,30 +119,31 @@ def equalize(
                 best, smallest = candidate, expected
         return best
 
-    state = _equalized(graph, statistics, factors)
-    equal = graph.with_nodes(*state.nodes.values())
-    before = expected_error(graph, statistics, **rounding)
-    return equal if expected_error(equal, state.statistics, **rounding) < worthwhile * before else graph
+    before = _State.of(graph, statistics)
+    state = _equalized(before, factors)
+    is_worthwhile = _expected(state, **rounding) < worthwhile * _expected(before, **rounding)
+    return graph.with_nodes(*state.nodes.values()) if is_worthwhile else graph
 
 
 def expected_error(
     graph: Graph, statistics: Mapping[str, ChannelStatistics], *, weight_bits: int = 8, per_channel: bool = True
 ) -> float:
     """Of all layers that read a stream, summed; arguments as in `equalize`."""
-    state = _State(graph.by_name, statistics, grid_groups(graph))
-    return sum(
-        _error_of(stream, state, weight_bits=weight_bits, per_channel=per_channel)(np.ones(len(stream.free)))
-        for stream in streams(graph)
-    )
+    return _expected(_State.of(graph, statistics), weight_bits=weight_bits, per_channel=per_channel)
 
 
 @dataclasses.dataclass(frozen=True)
 class _State:
-    """The nodes as they are, what their tensors hold, and which of them share a grid."""
+    """The nodes as they are and what their tensors hold; the streams, and which tensors share a grid."""
 
     nodes: Mapping[str, Node]
     statistics: Mapping[str, ChannelStatistics]
+    streams: tuple[Stream, ...]
     groups: Mapping[str, str]
+
+    @classmethod
+    def of(cls, graph: Graph, statistics: Mapping[str, ChannelStatistics]) -> _State:
+        return cls(graph.by_name, statistics, streams(graph), grid_groups(graph))
 
     def scaled(self, stream: Stream, factors: np.ndarray) -> _State:
         """With the tensors of the stream divided by the factors."""
@@ -172,19 +173,18 @@ def _map(node: Node, scale: np.ndarray) -> AffineMap:
     return AffineMap(node, scale, np.zeros_like(scale))
 
 
-def _equalized(
-    graph: Graph,
-    statistics: Mapping[str, ChannelStatistics],
-    factors_of: Callable[[Stream, _State], np.ndarray],
-) -> _State:
-    state, settled, found = (
-        _State(graph.by_name, statistics, grid_groups(graph)),
-        dict[int, list[int]](),
-        streams(graph),
+def _expected(state: _State, *, weight_bits: int, per_channel: bool) -> float:
+    return sum(
+        _error_of(stream, state, weight_bits=weight_bits, per_channel=per_channel)(np.ones(len(stream.free)))
+        for stream in state.streams
     )
+
+
+def _equalized(state: _State, factors_of: Callable[[Stream, _State], np.ndarray]) -> _State:
+    settled = dict[int, list[int]]()
     for _ in range(_SWEEPS):
         moved = 0.0
-        for number, stream in enumerate(found):
+        for number, stream in enumerate(state.streams):
             layers = [id(state.nodes[name]) for name in (*stream.writers, *stream.readers)]
             if settled.get(number) == layers:  # they gained nothing, and nothing has scaled them since
                 continue
